@@ -1,0 +1,56 @@
+//! The constants of the guest ABI, version 1, shared by the host and by Rust guests.
+//!
+//! `guest-sdk/ABI.md` is the normative text; a test pins it to these values.
+#![no_std]
+
+/// Module name of the host's imports.
+pub const IMPORT_MODULE: &str = "raft_fsm_v1";
+
+/// Export that marks the ABI version: a function of any type, never called.
+pub const ABI_MARKER: &str = "raft_fsm_abi_v1";
+
+/// Export: the guest's linear memory.
+pub const EXPORT_MEMORY: &str = "memory";
+/// Export: `apply(len: i32) -> i32`.
+pub const EXPORT_APPLY: &str = "apply";
+/// Export: `snapshot() -> i32`.
+pub const EXPORT_SNAPSHOT: &str = "snapshot";
+/// Export: `restore(len: i32) -> i32`.
+pub const EXPORT_RESTORE: &str = "restore";
+/// Optional export: `query(len: i32) -> i32`.
+pub const EXPORT_QUERY: &str = "query";
+/// Optional export: `init() -> i32`, once in the life of a cluster.
+pub const EXPORT_INIT: &str = "init";
+/// Optional export, called after instantiation (reactors).
+pub const EXPORT_INITIALIZE: &str = "_initialize";
+/// Optional export, called after instantiation when there is no `_initialize`.
+pub const EXPORT_START: &str = "_start";
+
+/// Import: `read(ptr: i32, cap: i32) -> i32`, next bytes of the current input.
+pub const IMPORT_READ: &str = "read";
+/// Import: `write(ptr: i32, len: i32)`, append to the current output.
+pub const IMPORT_WRITE: &str = "write";
+/// Import: `index() -> i64`, index of the entry being applied.
+pub const IMPORT_INDEX: &str = "index";
+/// Import: `time_ms() -> i64`, the log's clock.
+pub const IMPORT_TIME_MS: &str = "time_ms";
+/// Import: `random(ptr: i32, len: i32)`, deterministic random bytes.
+pub const IMPORT_RANDOM: &str = "random";
+/// Import: `emit(topic_ptr: i32, topic_len: i32, ptr: i32, len: i32)`, an event.
+pub const IMPORT_EMIT: &str = "emit";
+/// Import: `log(level: i32, ptr: i32, len: i32)`, a line for the host's log.
+pub const IMPORT_LOG: &str = "log";
+
+/// Status: done; the output is the answer.
+pub const STATUS_OK: i32 = 0;
+/// Status: refused and nothing changed; the output is the reason. Any value above 0 means this.
+pub const STATUS_REJECTED: i32 = 1;
+
+/// Levels of `log`.
+pub const LOG_ERROR: i32 = 1;
+/// See [`LOG_ERROR`].
+pub const LOG_WARN: i32 = 2;
+/// See [`LOG_ERROR`].
+pub const LOG_INFO: i32 = 3;
+/// See [`LOG_ERROR`].
+pub const LOG_DEBUG: i32 = 4;

@@ -1,0 +1,197 @@
+//! The seam between the replicated machine and the application's logic.
+//!
+//! An [`Fsm`] is deterministic: the same calls in the same order give the same answers, fuel
+//! and image on every node. It knows nothing of Raft, sessions or modules. `wasm` implements
+//! it with a sandboxed guest; [`native`] is an in-process one for tests and for measuring
+//! what wasm costs.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{ClusterId, Event, Index, ModuleHash, TrapKind};
+
+/// Budgets of a guest: replicated state, because they decide outcomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Fuel for one `apply`. One unit is about one wasm instruction.
+    pub apply_fuel: u64,
+    /// Fuel for one `query`.
+    pub query_fuel: u64,
+    /// Fuel for `init`, `_initialize` and `_start` together.
+    pub init_fuel: u64,
+    /// Fuel for one `snapshot`.
+    pub snapshot_fuel: u64,
+    /// Fuel for one `restore`.
+    pub restore_fuel: u64,
+    /// Most linear memory a guest may have, in bytes (a multiple of 64 KiB).
+    pub memory_max_bytes: u64,
+    /// Native stack of a guest call, in bytes.
+    pub stack_max_bytes: u64,
+    /// Longest command or query, in bytes.
+    pub input_max_bytes: u64,
+    /// Longest answer of `apply` or `query`, in bytes.
+    pub output_max_bytes: u64,
+    /// Longest portable snapshot, in bytes.
+    pub snapshot_max_bytes: u64,
+    /// Most events of one command.
+    pub events_max: u32,
+    /// Most bytes (topics and data) of all events of one command.
+    pub events_max_bytes: u64,
+    /// Most log lines of one call; further ones are dropped, which changes no outcome.
+    pub log_lines_max: u32,
+    /// Largest wasm module, in bytes.
+    pub module_max_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            apply_fuel: 1_000_000_000,
+            query_fuel: 10_000_000_000,
+            init_fuel: 10_000_000_000,
+            snapshot_fuel: 1_000_000_000_000,
+            restore_fuel: 1_000_000_000_000,
+            memory_max_bytes: 1 << 30,
+            stack_max_bytes: 1 << 20,
+            input_max_bytes: 1 << 20,
+            output_max_bytes: 4 << 20,
+            snapshot_max_bytes: 1 << 30,
+            events_max: 1024,
+            events_max_bytes: 1 << 20,
+            log_lines_max: 64,
+            module_max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What a guest may know about the entry that it is applying. For queries, snapshots and
+/// restores: about the last applied entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// The cluster; seeds `random` together with `index`.
+    pub cluster: ClusterId,
+    /// Index of the entry.
+    pub index: Index,
+    /// The log's clock at the entry: milliseconds since the Unix epoch, never going back.
+    pub time_ms: u64,
+}
+
+/// How a guest's call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestResult {
+    /// Status 0; the output.
+    Ok(Vec<u8>),
+    /// Status > 0; the output is the reason.
+    Rejected(Vec<u8>),
+    /// The guest broke and was undone completely.
+    Trapped(Trap),
+}
+
+/// A trap: `kind` is replicated, `message` is for the people of this node only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trap {
+    /// The same on every node.
+    pub kind: TrapKind,
+    /// Details, such as the guest's backtrace. Not replicated.
+    pub message: String,
+}
+
+/// A finished call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// How it ended.
+    pub result: GuestResult,
+    /// Fuel it used.
+    pub fuel_used: u64,
+    /// What it emitted; empty unless `result` is `Ok`.
+    pub events: Vec<Event>,
+}
+
+/// A failure of the host, never of the guest: no outcome exists and the node must stop
+/// rather than guess one.
+#[derive(Debug, thiserror::Error)]
+#[error("host failure while running the state machine: {0}")]
+pub struct HostFailure(pub String);
+
+/// A running application state machine.
+///
+/// Calls on one `Fsm` never overlap. A call that traps or rejects leaves no trace.
+pub trait Fsm: Send {
+    /// The module this is an instance of.
+    fn module(&self) -> ModuleHash;
+
+    /// Once in the life of a cluster, before the first command; a module without `init`
+    /// answers `Ok`.
+    fn init(&mut self, context: Context) -> Result<Call, HostFailure>;
+
+    /// Runs one command.
+    fn apply(&mut self, context: Context, command: &[u8]) -> Result<Call, HostFailure>;
+
+    /// Answers a question without changing anything, not even the layout of the heap.
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure>;
+
+    /// Whether the module can answer queries at all.
+    fn has_query(&self) -> bool;
+
+    /// The guest's own portable snapshot (for upgrades and export). Changes nothing.
+    fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure>;
+
+    /// Gives a fresh instance the state of a portable snapshot (possibly of an older module).
+    /// After `Rejected` or `Trapped` the instance is as before the call.
+    fn restore(&mut self, context: Context, snapshot: &[u8]) -> Result<Call, HostFailure>;
+
+    /// Copies the exact state (memory, globals, sizes), to be written out elsewhere while
+    /// applies go on.
+    fn capture(&mut self) -> Result<Box<dyn Image>, HostFailure>;
+
+    /// Replaces the state by an image that `capture` made on an instance of the same module.
+    /// Fails on a damaged or foreign image without changing anything.
+    fn load_image(&mut self, image: &mut dyn Read) -> Result<(), ImageError>;
+}
+
+/// An exact copy of a guest's state, detached from it.
+pub trait Image: Send {
+    /// Writes the image in the format that `load_image` reads.
+    fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()>;
+}
+
+/// An image that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The reader failed.
+    #[error("reading the image: {0}")]
+    Io(#[from] std::io::Error),
+    /// The bytes are not an image, or one of something else.
+    #[error("not a usable image: {0}")]
+    Invalid(String),
+    /// The host failed.
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+}
+
+/// Why a module is not accepted. Deterministic: every node says the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ModuleRefused(pub String);
+
+/// Turns module bytes into running instances. One per node, shared by its groups.
+pub trait FsmLoader: Send + Sync + 'static {
+    /// Checks a module as a cluster would (format, features, imports, exports, limits),
+    /// compiles it and keeps the result. Slow; call it off the apply path.
+    fn check(&self, module: &[u8], limits: &Limits) -> Result<Result<(), ModuleRefused>, HostFailure>;
+
+    /// A fresh instance, with its initialisers run (but not `init`). Instances that trap in
+    /// an initialiser are refused.
+    fn instantiate(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        context: Context,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure>;
+}
+
+/// Shared handle to a loader.
+pub type SharedLoader = Arc<dyn FsmLoader>;

@@ -1,0 +1,16 @@
+//! raft-host: run a WebAssembly state machine, replicated with Raft and stored durably.
+//!
+//! One room per module; `host/docs/architecture.md` says who may know whom, and a test
+//! holds the rooms to it.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod consensus;
+pub mod fsm;
+pub mod machine;
+pub mod node;
+pub mod storage;
+pub mod transport;
+pub mod types;
+pub mod wasm;

@@ -1,0 +1,218 @@
+//! Durable state: the log, the hard state and the snapshots, behind three traits.
+//!
+//! Knows nothing of Raft's rules: it keeps what it is told, returns it unchanged or says
+//! that it cannot. Every method blocks; callers choose the thread.
+//!
+//! ```text
+//!   log writer --WriteBatch--> LogStore::write (one fsync) --> disk
+//!   event loop --entries/term--> LogStore (reads)
+//!   apply thread --SnapshotSink / open--> SnapshotStore
+//! ```
+
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, Term};
+
+/// Why storage could not do what it was asked. After any error from a write the caller must
+/// stop: what reached the disk is unknown (see "fsyncgate").
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The operating system refused.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, as a verb phrase: "write", "sync", "open".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// What is on disk is not what was written there. Never skipped, never repaired silently.
+    #[error("{} is corrupt at offset {offset}: {reason}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Byte offset, as near as it is known.
+        offset: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The log's prefix up to and including `first_index - 1` was compacted away.
+    #[error("log index {index} is compacted: the log of group {group} starts at {first_index}")]
+    Compacted {
+        /// The group asked about.
+        group: GroupId,
+        /// The index asked for.
+        index: Index,
+        /// The first index still there.
+        first_index: Index,
+    },
+    /// The log does not reach that far.
+    #[error("log index {index} does not exist: the log of group {group} ends at {last_index}")]
+    Unavailable {
+        /// The group asked about.
+        group: GroupId,
+        /// The index asked for.
+        index: Index,
+        /// The last index there.
+        last_index: Index,
+    },
+    /// A batch that would leave a gap or go backwards: a broken invariant of the caller.
+    #[error("refused a write to group {group}: {reason}")]
+    InvalidWrite {
+        /// The group written to.
+        group: GroupId,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Anything the engine below reports that fits none of the above.
+    #[error("storage engine {engine}: {message}")]
+    Engine {
+        /// Name of the back end.
+        engine: &'static str,
+        /// Its words.
+        message: String,
+    },
+    /// The data directory belongs to something else; the text says to what.
+    #[error("{0}")]
+    ForeignData(String),
+}
+
+/// What one turn of the log writer makes durable: atomic per group, one fsync for all groups.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBatch {
+    /// At most one record per group.
+    pub groups: Vec<(GroupId, GroupWrite)>,
+}
+
+/// The changes to one group, applied in the order of the fields.
+#[derive(Clone, Debug, Default)]
+pub struct GroupWrite {
+    /// Forget the whole log; it now starts after this position (a snapshot was installed).
+    pub reset_to: Option<LogPosition>,
+    /// New term, vote and commit.
+    pub hard_state: Option<HardState>,
+    /// Contiguous entries. Everything stored from the first of them on is replaced
+    /// (truncation of a conflicting suffix, Raft dissertation §3.5). Must not leave a gap.
+    pub entries: Vec<LogEntry>,
+    /// Forget the prefix up to and including this position, which a snapshot covers.
+    pub compact_to: Option<LogPosition>,
+}
+
+/// The replicated log (Raft dissertation §3.3) together with the hard state, of many groups.
+///
+/// Reads may run while a write runs and see the state before or after it, never a part.
+pub trait LogStore: StableStore {
+    /// Position before the first entry: what a snapshot covers. Default for a new group.
+    fn start(&self, group: GroupId) -> Result<LogPosition, StorageError>;
+
+    /// First index present, which is `start().index + 1` even when the log is empty.
+    fn first_index(&self, group: GroupId) -> Result<Index, StorageError> {
+        Ok(self.start(group)?.index.next())
+    }
+
+    /// Last index present; `start().index` when the log is empty.
+    fn last_index(&self, group: GroupId) -> Result<Index, StorageError>;
+
+    /// Term of an entry in `start().index ..= last_index()`.
+    ///
+    /// # Errors
+    /// `Compacted` or `Unavailable` outside of that range.
+    fn term(&self, group: GroupId, index: Index) -> Result<Term, StorageError>;
+
+    /// Entries of a non-empty half-open range, in order: as many as fit `max_bytes`
+    /// (by [`LogEntry::cost_bytes`]), but at least one.
+    ///
+    /// # Errors
+    /// `Compacted` or `Unavailable` when the range is not fully present.
+    fn entries(
+        &self,
+        group: GroupId,
+        range: Range<Index>,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, StorageError>;
+
+    /// Applies a batch; when this returns, all of it survives a power loss.
+    ///
+    /// # Errors
+    /// After any error nothing may be assumed about the batch, and the store refuses all
+    /// later writes.
+    fn write(&self, batch: &WriteBatch) -> Result<(), StorageError>;
+
+    /// Releases the space of compacted prefixes. May run long; call it off the write path.
+    ///
+    /// # Errors
+    /// As [`LogStore::write`].
+    fn purge(&self) -> Result<(), StorageError>;
+
+    /// Groups that have anything stored, in order.
+    fn groups(&self) -> Result<Vec<GroupId>, StorageError>;
+}
+
+/// Small values that must survive (term, vote, commit).
+pub trait StableStore: Send + Sync + 'static {
+    /// The hard state last written for the group; default for a new group.
+    fn hard_state(&self, group: GroupId) -> Result<HardState, StorageError>;
+}
+
+/// What a snapshot covers. Travels with it and is checked against its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SnapshotMeta {
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Last index it covers.
+    pub index: Index,
+    /// Term of the entry at `index`.
+    pub term: Term,
+    /// The configuration as of `index`.
+    pub conf_state: ConfState,
+    /// Length of the content in bytes. 0 until the sink is finished.
+    pub size_bytes: u64,
+    /// CRC-32 (IEEE) of the content. 0 until the sink is finished.
+    pub checksum: u32,
+}
+
+impl SnapshotMeta {
+    /// Index and term together.
+    pub fn position(&self) -> LogPosition {
+        LogPosition { index: self.index, term: self.term }
+    }
+}
+
+/// A snapshot being written. Dropping it without `finish` leaves nothing behind.
+pub trait SnapshotSink: Write + Send {
+    /// Makes the snapshot durable and visible, atomically, and returns its final metadata.
+    fn finish(self: Box<Self>) -> Result<SnapshotMeta, StorageError>;
+}
+
+/// Keeps the snapshots of many groups (Raft dissertation §5).
+pub trait SnapshotStore: Send + Sync + 'static {
+    /// Starts a snapshot. `size_bytes` and `checksum` of `meta` are ignored.
+    fn create(&self, meta: SnapshotMeta) -> Result<Box<dyn SnapshotSink>, StorageError>;
+
+    /// Finished snapshots of a group, newest (highest index) first.
+    fn list(&self, group: GroupId) -> Result<Vec<SnapshotMeta>, StorageError>;
+
+    /// Opens the snapshot at `index`. The reader ends with an error, never with a short or
+    /// altered content, when the bytes are not those that were written.
+    fn open(
+        &self,
+        group: GroupId,
+        index: Index,
+    ) -> Result<(SnapshotMeta, Box<dyn Read + Send>), StorageError>;
+
+    /// Deletes all but the newest `keep` (at least 1) snapshots of a group.
+    fn retain(&self, group: GroupId, keep: usize) -> Result<(), StorageError>;
+}
+
+/// The stores of one node, opened together from one data directory.
+#[derive(Clone)]
+pub struct Stores {
+    /// Log and hard state.
+    pub log: Arc<dyn LogStore>,
+    /// Snapshots.
+    pub snapshots: Arc<dyn SnapshotStore>,
+}

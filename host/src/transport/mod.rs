@@ -1,0 +1,53 @@
+//! Carries Raft messages and snapshots between nodes.
+//!
+//! Knows nothing of what the messages mean. Delivery is best effort, as Raft assumes:
+//! messages may be lost, never altered. [`memory`] is the in-process twin; [`grpc`] the real one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage};
+
+/// Version of the peer protocol. Nodes that speak another one refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Who a node says it is when it connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Itself.
+    pub node: NodeId,
+    /// What others are told to dial.
+    pub address: String,
+}
+
+/// Sends to peers. All methods return at once; what does not fit a bounded queue is dropped.
+pub trait Transport: Send + Sync + 'static {
+    /// Replaces the table of peers. Connections to peers that are gone are closed.
+    fn set_peers(&self, peers: BTreeMap<NodeId, Member>);
+
+    /// Queues messages, each to its `to`. `InstallSnapshot` messages are sent together with
+    /// the snapshot's content, which the transport reads from the snapshot store; how that
+    /// ended is reported to [`Inbox::snapshot_sent`].
+    fn send(&self, messages: Vec<PeerMessage>);
+}
+
+/// Where a transport delivers.
+pub trait Inbox: Send + Sync + 'static {
+    /// Messages of one peer, in the order they were sent. An `InstallSnapshot` arrives only
+    /// when its content is in this node's snapshot store. Never blocks; drops when full.
+    fn deliver(&self, messages: Vec<PeerMessage>);
+
+    /// A snapshot to `to` was delivered, or was not.
+    fn snapshot_sent(&self, group: GroupId, to: NodeId, index: Index, delivered: bool);
+
+    /// Messages to `to` could not be sent.
+    fn unreachable(&self, to: NodeId);
+
+    /// A peer introduced itself with this address (it may not be in the table yet).
+    fn peer_seen(&self, peer: Member);
+}
+
+/// Shared handle to an inbox.
+pub type SharedInbox = Arc<dyn Inbox>;

@@ -1,0 +1,74 @@
+//! Who is in a group, and how that changes.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::NodeId;
+
+/// A configuration of a group, joint while `voters_outgoing` is not empty
+/// (Raft dissertation §4.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfState {
+    /// Voters of the (incoming) configuration.
+    pub voters: BTreeSet<NodeId>,
+    /// Non-voting replicas.
+    pub learners: BTreeSet<NodeId>,
+    /// Voters of the outgoing configuration of a joint one.
+    pub voters_outgoing: BTreeSet<NodeId>,
+    /// Outgoing voters that become learners when the joint configuration is left.
+    pub learners_next: BTreeSet<NodeId>,
+    /// Whether the leader leaves the joint configuration by itself.
+    pub auto_leave: bool,
+}
+
+impl ConfState {
+    /// Whether `node` has any role.
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.voters.contains(&node)
+            || self.learners.contains(&node)
+            || self.voters_outgoing.contains(&node)
+            || self.learners_next.contains(&node)
+    }
+
+    /// Whether `node` votes in any half of the configuration.
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.voters_outgoing.contains(&node)
+    }
+
+    /// Every node with a role.
+    pub fn nodes(&self) -> BTreeSet<NodeId> {
+        [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect()
+    }
+}
+
+/// A node as the group knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node's id.
+    pub id: NodeId,
+    /// `host:port` that others dial (`--advertise`).
+    pub address: String,
+}
+
+/// One step of a membership change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConfChangeOp {
+    /// Add as a non-voting replica, or demote a voter.
+    AddLearner,
+    /// Add as a voter, or promote a learner.
+    AddVoter,
+    /// Remove from the group.
+    Remove,
+}
+
+/// A membership change; several steps at once go through joint consensus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfChange {
+    /// The steps, applied together. Empty: leave the joint configuration.
+    pub steps: Vec<(ConfChangeOp, Member)>,
+}

@@ -1,0 +1,15 @@
+//! The vocabulary that every room shares: newtypes and plain records, no logic.
+//!
+//! Knows nothing of raft-rs, wasmtime, protobuf or sockets.
+
+mod ids;
+mod log;
+mod membership;
+mod message;
+mod outcome;
+
+pub use ids::{ClusterId, GroupId, Index, ModuleHash, NodeId, Term};
+pub use log::{EntryKind, HardState, LogEntry, LogPosition};
+pub use membership::{ConfChange, ConfChangeOp, ConfState, Member};
+pub use message::{MessageKind, PeerMessage};
+pub use outcome::{Event, Outcome, TrapKind};
