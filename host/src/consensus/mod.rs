@@ -1,1 +1,37 @@
-//! To be filled.
+//! Raft, as a pure step function: inputs in, effects out.
+//!
+//! Wraps raft-rs (the only room that knows it). Owns no clock, disk, socket, thread or
+//! randomness: ticks, messages and completions are handed in; messages to send, batches to
+//! persist and entries to apply are handed out. The node executes them for real, the
+//! simulator in virtual time. The only thing it touches itself is the log store, for reading.
+//!
+//! ```text
+//!   Input ──► Replica::step ──► raft-rs ──► Replica::effects ──► Effects
+//!             (any number of inputs)        writes   ─► log writer ─► Input::Persisted
+//!                                           apply    ─► apply thread ─► Input::Applied
+//!                                           messages ─► transport
+//! ```
+//!
+//! What must hold, and is asserted: messages that promise durability leave only after the
+//! write they depend on; entries are handed to apply in order, once, and only when committed
+//! and durable here.
+
+mod config;
+mod convert;
+mod effects;
+#[cfg(test)]
+mod harness;
+mod logger;
+mod membership;
+mod recovery;
+mod replica;
+mod store;
+
+pub use config::{ConsensusConfig, ReplicaConfig};
+pub use effects::{
+    ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposalId, ProposalReply, ProposeError,
+    ReadId, ReadReady, Write,
+};
+pub use membership::ConfChangeError;
+pub use recovery::{RecoveryError, bootstrap_write, reconcile};
+pub use replica::{PeerProgress, ProgressState, Replica, ReplicaError, ReplicaStatus, Role};

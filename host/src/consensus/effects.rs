@@ -1,0 +1,130 @@
+//! What goes into a replica and what comes out.
+
+use bytes::Bytes;
+
+use super::membership::ConfChangeError;
+use crate::storage::{GroupWrite, SnapshotMeta};
+use crate::types::{ConfChange, ConfState, Index, LogEntry, LogPosition, NodeId, PeerMessage};
+
+/// Names a proposal between the caller and the replica; never leaves the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProposalId(pub u64);
+
+/// Names a read between the caller and the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadId(pub u64);
+
+/// Data to be appended to the log.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Chosen by the caller.
+    pub id: ProposalId,
+    /// Opaque.
+    pub data: Bytes,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// One tick of the clock passed.
+    Tick,
+    /// A peer's message arrived. For InstallSnapshot: its content is in the snapshot store.
+    Message(PeerMessage),
+    /// Append to the log, if this replica leads.
+    Propose(Vec<Proposal>),
+    /// Change the membership, if this replica leads.
+    ProposeConfChange(ProposalId, ConfChange),
+    /// Find an index that a linearizable read must wait for (Raft dissertation §6.4).
+    Read(ReadId),
+    /// Nobody waits for this read any more.
+    AbandonRead(ReadId),
+    /// The write of this number, and all before it, survive a power loss.
+    Persisted(u64),
+    /// The machine has applied all entries up to and including this index.
+    Applied(Index),
+    /// A snapshot of the machine is in the snapshot store.
+    SnapshotSaved(SnapshotMeta),
+    /// A snapshot that was sent to a peer arrived, or did not.
+    SnapshotSent(NodeId, bool),
+    /// Messages to a peer could not be sent.
+    Unreachable(NodeId),
+    /// Hand leadership over; `None`: to the most up-to-date active voter.
+    TransferLeader(Option<NodeId>),
+    /// Start an election now (the only voter of a group need not wait).
+    Campaign,
+}
+
+/// Why a proposal was not appended. It surely does not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another node leads, or nobody is known to.
+    #[error("not the leader")]
+    NotLeader(Option<NodeId>),
+    /// Leadership is being handed over.
+    #[error("leadership is being transferred")]
+    Transferring,
+    /// Too many bytes are uncommitted.
+    #[error("too many uncommitted bytes")]
+    Busy,
+    /// The membership change makes no sense now.
+    #[error(transparent)]
+    ConfChange(#[from] ConfChangeError),
+}
+
+/// Where a proposal went. Whether it is committed shows when that index is applied: if the
+/// term there is another one, the proposal did not happen.
+pub type ProposalReply = (ProposalId, Result<LogPosition, ProposeError>);
+
+/// A batch that must be persisted. Writes are numbered and persisted in order.
+#[derive(Debug)]
+pub struct Write {
+    /// To be handed back with [`Input::Persisted`].
+    pub number: u64,
+    /// What to write.
+    pub write: GroupWrite,
+}
+
+/// A committed entry, durable here.
+#[derive(Clone, Debug)]
+pub struct CommittedEntry {
+    /// The entry.
+    pub entry: LogEntry,
+    /// For a membership change: what changed and the configuration that results.
+    pub membership: Option<(ConfChange, ConfState)>,
+}
+
+/// Work for the owner of the machine, in order.
+#[derive(Debug)]
+pub enum ApplyTask {
+    /// Apply these entries, contiguous with all before.
+    Entries(Vec<CommittedEntry>),
+    /// Replace the machine by this snapshot.
+    Install(SnapshotMeta),
+}
+
+/// A linearizable read may be answered once `index` is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadReady {
+    /// As given to [`Input::Read`].
+    pub id: ReadId,
+    /// What must be applied first.
+    pub index: Index,
+}
+
+/// What the caller has to do. The order between the fields does not matter, the order
+/// within each does.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be sent; may be lost.
+    pub messages: Vec<PeerMessage>,
+    /// To be persisted.
+    pub writes: Vec<Write>,
+    /// For the machine.
+    pub apply: Vec<ApplyTask>,
+    /// Answers to reads.
+    pub reads: Vec<ReadReady>,
+    /// Answers to proposals.
+    pub proposals: Vec<ProposalReply>,
+    /// Role, term or leader changed.
+    pub leadership_changed: bool,
+}

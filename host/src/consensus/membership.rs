@@ -1,0 +1,122 @@
+//! Which membership changes make sense, and how they are written into the log.
+
+use protobuf::Message as _;
+use raft::eraftpb;
+
+use super::convert;
+use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, NodeId};
+
+/// Why a membership change is refused. It surely does not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ConfChangeError {
+    #[error("another membership change is in progress; wait for it and try again")]
+    InProgress,
+    #[error("node {0} is the last voter: a cluster without voters could never serve again")]
+    LastVoter(NodeId),
+    #[error("node {0} is not a member; see `raft-host members list`")]
+    NotAMember(NodeId),
+    #[error("node {0} is already a member")]
+    AlreadyAMember(NodeId),
+    #[error("node {0} is a voter already")]
+    AlreadyAVoter(NodeId),
+    #[error(
+        "learner {node} has not caught up: it has entries up to {matched}, the log ends at {last}; \
+         try again when `raft-host status` shows it closer"
+    )]
+    NotCaughtUp { node: NodeId, matched: Index, last: Index },
+    #[error("the change names node {0} twice")]
+    NamedTwice(NodeId),
+    #[error("node id 0 is not allowed")]
+    ZeroId,
+    #[error("the change has no steps")]
+    Empty,
+}
+
+/// Checks the steps against the configuration they would change.
+pub(super) fn validate(change: &ConfChange, current: &ConfState) -> Result<(), ConfChangeError> {
+    if !current.voters_outgoing.is_empty() {
+        return Err(ConfChangeError::InProgress);
+    }
+    if change.steps.is_empty() {
+        return Err(ConfChangeError::Empty);
+    }
+    let mut voters = current.voters.clone();
+    let mut named = std::collections::BTreeSet::new();
+    for (op, member) in &change.steps {
+        if member.id.0 == 0 {
+            return Err(ConfChangeError::ZeroId);
+        }
+        if !named.insert(member.id) {
+            return Err(ConfChangeError::NamedTwice(member.id));
+        }
+        match op {
+            ConfChangeOp::AddLearner if current.learners.contains(&member.id) => {
+                return Err(ConfChangeError::AlreadyAMember(member.id));
+            }
+            ConfChangeOp::AddLearner => {
+                voters.remove(&member.id);
+            }
+            ConfChangeOp::AddVoter if current.voters.contains(&member.id) => {
+                return Err(ConfChangeError::AlreadyAVoter(member.id));
+            }
+            ConfChangeOp::AddVoter => {
+                voters.insert(member.id);
+            }
+            ConfChangeOp::Remove if !current.contains(member.id) => {
+                return Err(ConfChangeError::NotAMember(member.id));
+            }
+            ConfChangeOp::Remove => {
+                voters.remove(&member.id);
+            }
+        }
+    }
+    if voters.is_empty() {
+        let (_, last) = change
+            .steps
+            .iter()
+            .find(|(_, member)| current.voters.contains(&member.id))
+            .expect("voters became empty by one of the steps");
+        return Err(ConfChangeError::LastVoter(last.id));
+    }
+    Ok(())
+}
+
+/// The entry's data (raft-rs reads it) and context (the addresses, which raft-rs does not know).
+pub(super) fn encode(change: &ConfChange) -> (Vec<u8>, Vec<u8>) {
+    let mut raft = eraftpb::ConfChangeV2::default();
+    for (op, member) in &change.steps {
+        let mut single = eraftpb::ConfChangeSingle::default();
+        single.node_id = member.id.0;
+        single.change_type = match op {
+            ConfChangeOp::AddLearner => eraftpb::ConfChangeType::AddLearnerNode,
+            ConfChangeOp::AddVoter => eraftpb::ConfChangeType::AddNode,
+            ConfChangeOp::Remove => eraftpb::ConfChangeType::RemoveNode,
+        };
+        raft.mut_changes().push(single);
+    }
+    (
+        raft.write_to_bytes().expect("writing to memory does not fail"),
+        serde_json::to_vec(change).expect("plain data becomes JSON"),
+    )
+}
+
+/// Reads an entry back. Empty data and context: leave the joint configuration.
+pub(super) fn decode(
+    data: &[u8],
+    context: &[u8],
+) -> Result<(eraftpb::ConfChangeV2, ConfChange), String> {
+    let mut raft = eraftpb::ConfChangeV2::default();
+    raft.merge_from_bytes(data).map_err(|error| format!("membership entry: {error}"))?;
+    let change = if context.is_empty() {
+        ConfChange { steps: Vec::new() }
+    } else {
+        serde_json::from_slice(context).map_err(|error| format!("membership entry: {error}"))?
+    };
+    Ok((raft, change))
+}
+
+/// raft-rs's current configuration.
+pub(super) fn current<T: raft::Storage>(raw: &raft::RawNode<T>) -> ConfState {
+    convert::from_raft_conf_state(&raw.raft.prs().conf().to_conf_state())
+}

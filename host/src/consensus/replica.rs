@@ -1,0 +1,724 @@
+//! One replica of one group: raft-rs driven by inputs, drained into effects.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use raft::{RawNode, StateRole, eraftpb};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::effects::{
+    ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError,
+    ReadId, ReadReady, Write,
+};
+use super::membership::{self, ConfChangeError};
+use super::store::ReplicaStore;
+use super::{ReplicaConfig, convert, logger};
+use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
+use crate::types::{
+    ConfChange, ConfChangeOp, ConfState, EntryKind, GroupId, Index, LogEntry, LogPosition,
+    MessageKind, NodeId, PeerMessage, Term,
+};
+
+/// Why a replica cannot go on. The node must stop and say so.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The log store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// raft-rs refused something that must not be refused.
+    #[error("raft: {0}")]
+    Raft(#[from] raft::Error),
+    /// A committed entry cannot be read.
+    #[error("committed entry {index}: {reason}")]
+    BadEntry {
+        /// Its index.
+        index: Index,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What a replica currently is (Raft dissertation, figure 3.3; pre-candidate: §9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the field's own terms")]
+pub enum Role {
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// How a leader replicates to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgressState {
+    /// Looking for the point where the logs agree.
+    Probe,
+    /// Streaming entries.
+    Replicate,
+    /// Sending a snapshot.
+    Snapshot,
+}
+
+/// A peer as the leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// The peer.
+    pub node: NodeId,
+    /// Highest index known to be durable there.
+    pub matched: Index,
+    /// How entries are sent to it.
+    pub state: ProgressState,
+    /// Heard from within the last election timeout.
+    pub recently_active: bool,
+}
+
+/// A replica's view of its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// What this replica is.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Who leads, if known.
+    pub leader: Option<NodeId>,
+    /// First index in the log.
+    pub first_index: Index,
+    /// Last index in the log, durable or not.
+    pub last_index: Index,
+    /// Highest index known to be committed.
+    pub commit: Index,
+    /// Index of the newest snapshot.
+    pub snapshot: Index,
+    /// The configuration in force.
+    pub conf_state: ConfState,
+    /// On the leader: the peers, by id.
+    pub peers: Vec<PeerProgress>,
+    /// Whether leadership is being handed over.
+    pub transferring: bool,
+}
+
+/// What was handed out to be persisted or waits for that.
+struct PendingWrite {
+    /// Of the write; handed back as [`Input::Persisted`].
+    number: u64,
+    /// The newest raft-rs `Ready` that is durable once the write is.
+    ready: u64,
+    /// Where the log ends after the write, unless it carries no entries.
+    last: Option<LogPosition>,
+    /// May leave only when the write is durable.
+    messages: Vec<PeerMessage>,
+}
+
+/// See the room's documentation.
+pub struct Replica {
+    config: ReplicaConfig,
+    raw: RawNode<ReplicaStore>,
+    rng: ChaCha8Rng,
+    /// (term, role, leader) when the election timeout was drawn last.
+    timeout_drawn_for: (u64, StateRole, u64),
+    next_write: u64,
+    pending_writes: VecDeque<PendingWrite>,
+    /// A compaction to go out with the next write.
+    compact_to: Option<LogPosition>,
+    /// Committed entries emitted and not yet applied: (index, bytes).
+    unapplied: VecDeque<(Index, u64)>,
+    unapplied_bytes: u64,
+    /// Reads without an answer, and the tick at which they were asked last.
+    reads: BTreeMap<ReadId, u64>,
+    tick: u64,
+    /// How many log bytes precede an index, sampled; for compaction by size.
+    log_bytes: VecDeque<(Index, u64)>,
+    log_bytes_total: u64,
+    last_soft_state: (u64, StateRole, u64),
+    effects: Effects,
+}
+
+/// Distance between two samples of `log_bytes`.
+const LOG_BYTES_SAMPLE: u64 = 256 << 10;
+
+impl Replica {
+    /// Starts a replica on a log that [`super::reconcile`] has passed. `snapshot`: the newest
+    /// in the snapshot store, which the caller's machine has been restored from.
+    ///
+    /// # Errors
+    /// When the log cannot be read or the configuration is invalid.
+    pub fn new(
+        config: ReplicaConfig,
+        log: Arc<dyn LogStore>,
+        snapshot: Option<SnapshotMeta>,
+    ) -> Result<Replica, ReplicaError> {
+        let applied = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0);
+        let limits = &config.limits;
+        let store =
+            ReplicaStore::open(log, config.group, snapshot, limits.entry_cache_bytes)?;
+        let raft_config = raft::Config {
+            id: config.node.0,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied,
+            max_size_per_msg: limits.max_append_bytes,
+            max_inflight_msgs: limits.max_inflight_messages,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: raft::ReadOnlyOption::Safe,
+            // One entry per proposal, many proposals per message.
+            batch_append: true,
+            max_uncommitted_size: limits.max_uncommitted_bytes,
+            max_committed_size_per_ready: limits.max_append_bytes,
+            ..Default::default()
+        };
+        let raw = RawNode::new(&raft_config, store, &logger::logger(config.node, config.group))?;
+        let rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let mut replica = Replica {
+            rng,
+            timeout_drawn_for: (u64::MAX, StateRole::Follower, 0),
+            next_write: 1,
+            pending_writes: VecDeque::new(),
+            compact_to: None,
+            unapplied: VecDeque::new(),
+            unapplied_bytes: 0,
+            reads: BTreeMap::new(),
+            tick: 0,
+            log_bytes: VecDeque::new(),
+            log_bytes_total: 0,
+            last_soft_state: (0, StateRole::Follower, 0),
+            effects: Effects::default(),
+            config,
+            raw,
+        };
+        replica.redraw_election_timeout();
+        Ok(replica)
+    }
+
+    /// Takes one input in. Call [`Replica::effects`] after one or many.
+    ///
+    /// # Errors
+    /// When the replica cannot go on.
+    pub fn step(&mut self, input: Input) -> Result<(), ReplicaError> {
+        match input {
+            Input::Tick => self.on_tick(),
+            Input::Message(message) => self.on_message(message)?,
+            Input::Propose(proposals) => self.propose(proposals)?,
+            Input::ProposeConfChange(id, change) => {
+                let reply = self.propose_conf_change(&change)?;
+                self.effects.proposals.push((id, reply));
+            }
+            Input::Read(id) => {
+                self.reads.insert(id, self.tick);
+                self.ask_read(id);
+            }
+            Input::AbandonRead(id) => {
+                self.reads.remove(&id);
+            }
+            Input::Persisted(number) => self.on_persisted(number),
+            Input::Applied(index) => self.on_applied(index),
+            Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
+            Input::SnapshotSent(to, delivered) => {
+                let status = if delivered {
+                    raft::SnapshotStatus::Finish
+                } else {
+                    raft::SnapshotStatus::Failure
+                };
+                self.raw.report_snapshot(to.0, status);
+            }
+            Input::Unreachable(node) => self.raw.report_unreachable(node.0),
+            Input::TransferLeader(to) => self.transfer_leader(to),
+            Input::Campaign => self.raw.campaign()?,
+        }
+        self.redraw_election_timeout();
+        Ok(())
+    }
+
+    /// Drains what the inputs since the last call brought about.
+    ///
+    /// # Errors
+    /// When the replica cannot go on.
+    pub fn effects(&mut self) -> Result<Effects, ReplicaError> {
+        self.note_leadership();
+        // Every `ready` yields at least one committed entry when there is one, so a full apply
+        // queue still moves, one entry per call.
+        let full = self.unapplied_bytes >= self.config.limits.max_unapplied_bytes;
+        let emit = if full { 0 } else { self.config.limits.max_append_bytes };
+        self.raw.raft.set_max_committed_size_per_ready(emit);
+        while self.raw.has_ready() {
+            self.on_ready()?;
+            self.redraw_election_timeout();
+            if self.unapplied_bytes >= self.config.limits.max_unapplied_bytes {
+                break;
+            }
+        }
+        if let Some(compact_to) = self.compact_to.take() {
+            let write = GroupWrite { compact_to: Some(compact_to), ..Default::default() };
+            self.push_write(write, None, Vec::new());
+        }
+        self.note_leadership();
+        Ok(std::mem::take(&mut self.effects))
+    }
+
+    /// Whether committed entries wait only because the apply queue is full.
+    pub fn has_more(&self) -> bool {
+        self.raw.has_ready()
+    }
+
+    /// The current view of the group.
+    pub fn status(&self) -> ReplicaStatus {
+        let raft = &self.raw.raft;
+        let store = self.raw.store();
+        let leading = raft.state == StateRole::Leader;
+        let mut peers: Vec<PeerProgress> = raft
+            .prs()
+            .iter()
+            .filter(|_| leading)
+            .map(|(id, progress)| PeerProgress {
+                node: NodeId(*id),
+                matched: Index(progress.matched),
+                state: match progress.state {
+                    raft::ProgressState::Probe => ProgressState::Probe,
+                    raft::ProgressState::Replicate => ProgressState::Replicate,
+                    raft::ProgressState::Snapshot => ProgressState::Snapshot,
+                },
+                recently_active: *id == self.config.node.0 || progress.recent_active,
+            })
+            .collect();
+        peers.sort_by_key(|peer| peer.node);
+        ReplicaStatus {
+            role: self.role(),
+            term: Term(raft.term),
+            leader: convert::node(raft.leader_id),
+            first_index: store.start().index.next(),
+            last_index: Index(raft.raft_log.last_index()),
+            commit: Index(raft.raft_log.committed),
+            snapshot: store.latest_snapshot().map_or(Index(0), |snapshot| snapshot.index),
+            conf_state: membership::current(&self.raw),
+            peers,
+            transferring: raft.lead_transferee.is_some(),
+        }
+    }
+
+    /// What this replica is.
+    pub fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Follower => Role::Follower,
+            StateRole::PreCandidate => Role::PreCandidate,
+            StateRole::Candidate => Role::Candidate,
+            StateRole::Leader => Role::Leader,
+        }
+    }
+
+    /// Who leads, if known.
+    pub fn leader(&self) -> Option<NodeId> {
+        convert::node(self.raw.raft.leader_id)
+    }
+
+    /// The group replicated.
+    pub fn group(&self) -> GroupId {
+        self.config.group
+    }
+
+    fn soft_state(&self) -> (u64, StateRole, u64) {
+        let raft = &self.raw.raft;
+        (raft.term, raft.state, raft.leader_id)
+    }
+
+    /// Reads asked of one leader are asked again of the next. The questions go out with the
+    /// next `ready`.
+    fn note_leadership(&mut self) {
+        let soft_state = self.soft_state();
+        if soft_state != self.last_soft_state {
+            self.last_soft_state = soft_state;
+            self.effects.leadership_changed = true;
+            self.ask_all_reads();
+        }
+    }
+
+    /// raft-rs draws its election timeout from the thread's generator on every reset. Resets
+    /// show as a change of term, role or leader: draw again from ours, so that the same seed
+    /// gives the same elections.
+    fn redraw_election_timeout(&mut self) {
+        let now = self.soft_state();
+        if now != self.timeout_drawn_for {
+            self.timeout_drawn_for = now;
+            let base = self.config.election_ticks;
+            let timeout = self.rng.random_range(base..2 * base);
+            self.raw.raft.set_randomized_election_timeout(timeout);
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.tick += 1;
+        self.raw.tick();
+        // A read's question or answer may be lost, or fall on a leader that cannot answer yet.
+        let patience = self.config.heartbeat_ticks as u64 * 2;
+        let stale: Vec<ReadId> = self
+            .reads
+            .iter()
+            .filter(|(_, asked)| self.tick - **asked >= patience)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in stale {
+            self.reads.insert(id, self.tick);
+            self.ask_read(id);
+        }
+    }
+
+    fn on_message(&mut self, message: PeerMessage) -> Result<(), ReplicaError> {
+        if message.to != self.config.node || message.group != self.config.group {
+            tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
+            return Ok(());
+        }
+        if message.kind == MessageKind::Propose {
+            tracing::warn!(from = %message.from, "peers do not propose through raft messages");
+            return Ok(());
+        }
+        match self.raw.step(convert::to_raft_message(message)) {
+            // From a node that has been removed, or has not been added yet here.
+            Err(raft::Error::StepPeerNotFound) => Ok(()),
+            // A proposal or transfer that raft-rs dropped; the sender tries again.
+            Err(raft::Error::ProposalDropped | raft::Error::RequestSnapshotDropped) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn propose(&mut self, proposals: Vec<Proposal>) -> Result<(), ReplicaError> {
+        if proposals.is_empty() {
+            return Ok(());
+        }
+        let refused = self.refuse_proposals();
+        let refused = match refused {
+            Some(error) => Some(error),
+            None => {
+                let first = self.raw.raft.raft_log.last_index() + 1;
+                let entries = proposals
+                    .iter()
+                    .map(|proposal| eraftpb::Entry {
+                        data: proposal.data.clone(),
+                        ..Default::default()
+                    })
+                    .collect::<Vec<_>>();
+                if self.step_propose(entries)? {
+                    let term = Term(self.raw.raft.term);
+                    self.effects.proposals.extend(proposals.iter().enumerate().map(
+                        |(at, proposal)| {
+                            let index = Index(first + at as u64);
+                            (proposal.id, Ok(LogPosition { index, term }))
+                        },
+                    ));
+                    None
+                } else {
+                    Some(ProposeError::Busy)
+                }
+            }
+        };
+        if let Some(error) = refused {
+            let replies = proposals.into_iter().map(|proposal| (proposal.id, Err(error.clone())));
+            self.effects.proposals.extend(replies);
+        }
+        Ok(())
+    }
+
+    fn refuse_proposals(&self) -> Option<ProposeError> {
+        if self.raw.raft.state != StateRole::Leader {
+            return Some(ProposeError::NotLeader(self.leader()));
+        }
+        if self.raw.raft.lead_transferee.is_some() {
+            return Some(ProposeError::Transferring);
+        }
+        if self.unapplied_bytes >= self.config.limits.max_unapplied_bytes {
+            return Some(ProposeError::Busy);
+        }
+        None
+    }
+
+    /// False when raft-rs dropped the entries for their size.
+    fn step_propose(&mut self, entries: Vec<eraftpb::Entry>) -> Result<bool, ReplicaError> {
+        let mut message = eraftpb::Message::default();
+        message.set_msg_type(eraftpb::MessageType::MsgPropose);
+        message.from = self.config.node.0;
+        message.set_entries(entries.into());
+        match self.raw.raft.step(message) {
+            Ok(()) => Ok(true),
+            Err(raft::Error::ProposalDropped) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn propose_conf_change(
+        &mut self,
+        change: &ConfChange,
+    ) -> Result<Result<LogPosition, ProposeError>, ReplicaError> {
+        if let Some(error) = self.refuse_proposals() {
+            return Ok(Err(error));
+        }
+        if self.raw.raft.has_pending_conf() {
+            return Ok(Err(ConfChangeError::InProgress.into()));
+        }
+        if let Err(error) = membership::validate(change, &membership::current(&self.raw)) {
+            return Ok(Err(error.into()));
+        }
+        if let Some(error) = self.not_caught_up(change) {
+            return Ok(Err(error.into()));
+        }
+        let (data, context) = membership::encode(change);
+        let mut entry = eraftpb::Entry::default();
+        entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+        entry.data = data.into();
+        entry.context = context.into();
+        if !self.step_propose(vec![entry])? {
+            return Ok(Err(ProposeError::Busy));
+        }
+        let index = Index(self.raw.raft.raft_log.last_index());
+        Ok(Ok(LogPosition { index, term: Term(self.raw.raft.term) }))
+    }
+
+    /// A voter that lags counts for the quorum but cannot help to form it.
+    fn not_caught_up(&self, change: &ConfChange) -> Option<ConfChangeError> {
+        let last = Index(self.raw.raft.raft_log.last_index());
+        change.steps.iter().find_map(|(op, member)| {
+            if *op != ConfChangeOp::AddVoter {
+                return None;
+            }
+            let matched = self.raw.raft.prs().get(member.id.0).map(|progress| progress.matched);
+            let Some(matched) = matched.map(Index) else {
+                return Some(ConfChangeError::NotAMember(member.id));
+            };
+            (matched.0 + self.config.limits.promotion_lag < last.0)
+                .then_some(ConfChangeError::NotCaughtUp { node: member.id, matched, last })
+        })
+    }
+
+    fn transfer_leader(&mut self, to: Option<NodeId>) {
+        let raft = &self.raw.raft;
+        let chosen = to.map(|node| node.0).or_else(|| {
+            raft.prs()
+                .iter()
+                .filter(|(id, progress)| {
+                    **id != self.config.node.0
+                        && progress.recent_active
+                        && raft.prs().conf().voters().contains(**id)
+                })
+                .max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)))
+                .map(|(id, _)| *id)
+        });
+        if let Some(node) = chosen
+            && raft.state == StateRole::Leader
+        {
+            self.raw.transfer_leader(node);
+        }
+    }
+
+    /// The context names this node and incarnation: the leader keeps contexts of all nodes.
+    fn ask_read(&mut self, id: ReadId) {
+        let mut context = Vec::with_capacity(24);
+        for part in [self.config.node.0, self.config.incarnation, id.0] {
+            context.extend_from_slice(&part.to_le_bytes());
+        }
+        self.raw.read_index(context);
+    }
+
+    fn ask_all_reads(&mut self) {
+        let ids: Vec<ReadId> = self.reads.keys().copied().collect();
+        for id in ids {
+            self.reads.insert(id, self.tick);
+            self.ask_read(id);
+        }
+    }
+
+    fn on_read_state(&mut self, state: raft::ReadState) {
+        let parts: Option<[u64; 3]> = state
+            .request_ctx
+            .chunks(8)
+            .map(|part| part.try_into().ok().map(u64::from_le_bytes))
+            .collect::<Option<Vec<u64>>>()
+            .and_then(|parts| parts.try_into().ok());
+        let Some([node, incarnation, id]) = parts else {
+            tracing::warn!("a read answer without a context of ours");
+            return;
+        };
+        if node != self.config.node.0 || incarnation != self.config.incarnation {
+            return;
+        }
+        if self.reads.remove(&ReadId(id)).is_some() {
+            self.effects.reads.push(ReadReady { id: ReadId(id), index: Index(state.index) });
+        }
+    }
+
+    fn on_persisted(&mut self, number: u64) {
+        let mut ready = None;
+        while self.pending_writes.front().is_some_and(|write| write.number <= number) {
+            let write = self.pending_writes.pop_front().expect("just seen");
+            if let Some(last) = write.last {
+                self.raw.mut_store().persisted_to(last);
+            }
+            self.effects.messages.extend(write.messages);
+            ready = Some(write.ready);
+        }
+        if let Some(ready) = ready {
+            self.raw.on_persist_ready(ready);
+        }
+    }
+
+    fn on_applied(&mut self, index: Index) {
+        while self.unapplied.front().is_some_and(|(at, _)| *at <= index) {
+            let (_, bytes) = self.unapplied.pop_front().expect("just seen");
+            self.unapplied_bytes -= bytes;
+        }
+        if index.0 > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(index.0);
+        }
+    }
+
+    fn on_snapshot_saved(&mut self, meta: SnapshotMeta) -> Result<(), ReplicaError> {
+        let newest = self.raw.store().latest_snapshot().map_or(Index(0), |newest| newest.index);
+        if meta.index <= newest {
+            return Ok(());
+        }
+        let by_count = meta.index.0.saturating_sub(self.config.limits.trailing_logs);
+        let keep_from = self.log_bytes_total.saturating_sub(self.config.limits.trailing_bytes);
+        let by_size = self
+            .log_bytes
+            .iter()
+            .take_while(|(_, before)| *before <= keep_from)
+            .last()
+            .map_or(0, |(index, _)| index.0);
+        self.raw.mut_store().set_snapshot(meta);
+        let target = Index(by_count.max(by_size));
+        if let Some(position) = self.raw.mut_store().compact(target)? {
+            while self.log_bytes.front().is_some_and(|(index, _)| *index <= position.index) {
+                self.log_bytes.pop_front();
+            }
+            self.compact_to = Some(position);
+        }
+        Ok(())
+    }
+
+    fn on_ready(&mut self) -> Result<(), ReplicaError> {
+        let mut ready = self.raw.ready();
+        let number = ready.number();
+        for state in ready.take_read_states() {
+            self.on_read_state(state);
+        }
+        let now = self.outgoing(ready.take_messages());
+        self.effects.messages.extend(now);
+
+        let mut write = GroupWrite::default();
+        let mut must_write = false;
+        if !ready.snapshot().is_empty() {
+            let meta = convert::from_raft_snapshot(self.config.group, ready.snapshot());
+            write.reset_to = Some(meta.position());
+            self.raw.mut_store().reset_to(meta.clone());
+            self.log_bytes.clear();
+            self.compact_to = None;
+            self.effects.apply.push(ApplyTask::Install(meta));
+            must_write = true;
+        }
+        let entries: Vec<LogEntry> =
+            ready.take_entries().into_iter().map(convert::from_raft_entry).collect();
+        if !entries.is_empty() {
+            self.raw.mut_store().append(&entries);
+            self.count_log_bytes(&entries);
+            write.entries = entries;
+            must_write = true;
+        }
+        // A commit index that advances alone is not worth a write: it is learned again.
+        must_write |= ready.hs().is_some() && ready.must_sync();
+        let later = self.outgoing(ready.take_persisted_messages());
+        let committed = ready.take_committed_entries();
+        self.raw.advance_append_async(ready);
+
+        if must_write {
+            write.hard_state = Some(convert::from_raft_hard_state(&self.raw.raft.hard_state()));
+            write.compact_to = self.compact_to.take();
+            self.push_write(write, Some(number), later);
+        } else if let Some(pending) = self.pending_writes.back_mut() {
+            // It may promise what earlier writes have yet to make durable.
+            pending.ready = number;
+            pending.messages.extend(later);
+        } else {
+            self.raw.on_persist_ready(number);
+            self.effects.messages.extend(later);
+        }
+        self.emit_committed(committed)
+    }
+
+    fn push_write(&mut self, write: GroupWrite, ready: Option<u64>, messages: Vec<PeerMessage>) {
+        let number = self.next_write;
+        self.next_write += 1;
+        let earlier = self.pending_writes.back().map_or(0, |pending| pending.ready);
+        let last = write
+            .entries
+            .last()
+            .map(|entry| LogPosition { index: entry.index, term: entry.term })
+            .or(write.reset_to);
+        self.pending_writes.push_back(PendingWrite {
+            number,
+            ready: ready.unwrap_or(earlier),
+            last,
+            messages,
+        });
+        self.effects.writes.push(Write { number, write });
+    }
+
+    fn emit_committed(&mut self, committed: Vec<eraftpb::Entry>) -> Result<(), ReplicaError> {
+        if committed.is_empty() {
+            return Ok(());
+        }
+        let mut entries = Vec::with_capacity(committed.len());
+        for entry in committed {
+            let entry = convert::from_raft_entry(entry);
+            let bytes = entry.cost_bytes();
+            self.unapplied.push_back((entry.index, bytes));
+            self.unapplied_bytes += bytes;
+            let membership = match entry.kind {
+                EntryKind::Normal => None,
+                EntryKind::ConfChange => Some(self.apply_conf_change(&entry)?),
+            };
+            entries.push(CommittedEntry { entry, membership });
+        }
+        self.effects.apply.push(ApplyTask::Entries(entries));
+        Ok(())
+    }
+
+    /// The new configuration counts from the moment its entry is committed here.
+    fn apply_conf_change(
+        &mut self,
+        entry: &LogEntry,
+    ) -> Result<(ConfChange, ConfState), ReplicaError> {
+        let (raft, change) = membership::decode(&entry.data, &entry.context)
+            .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
+        if let Err(error) = self.raw.apply_conf_change(&raft) {
+            // Deterministic: every replica refuses it in the same configuration.
+            tracing::warn!(index = %entry.index, %error, "a membership change that does not apply");
+            return Ok((ConfChange { steps: Vec::new() }, membership::current(&self.raw)));
+        }
+        let conf_state = membership::current(&self.raw);
+        let me = self.config.node;
+        if self.raw.raft.state == StateRole::Leader && !conf_state.is_voter(me) {
+            // raft-rs leaves a removed leader in charge; others must be able to elect.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
+        Ok((change, conf_state))
+    }
+
+    fn outgoing(&self, messages: Vec<eraftpb::Message>) -> Vec<PeerMessage> {
+        messages
+            .into_iter()
+            .filter_map(|message| convert::from_raft_message(self.config.group, message))
+            .collect()
+    }
+
+    fn count_log_bytes(&mut self, entries: &[LogEntry]) {
+        let first = entries[0].index;
+        while self.log_bytes.back().is_some_and(|(index, _)| *index >= first) {
+            self.log_bytes.pop_back();
+        }
+        for entry in entries {
+            let sampled = self.log_bytes.back().map_or(0, |(_, before)| *before);
+            if self.log_bytes.is_empty() || self.log_bytes_total - sampled >= LOG_BYTES_SAMPLE {
+                self.log_bytes.push_back((entry.index, self.log_bytes_total));
+            }
+            self.log_bytes_total += entry.cost_bytes();
+        }
+    }
+}

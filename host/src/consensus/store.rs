@@ -1,0 +1,266 @@
+//! The log as raft-rs sees it: the durable log, and in front of it the newest entries, which
+//! the log writer may not have persisted yet.
+//!
+//! ```text
+//!        start                tail_start            persisted           last
+//!  ...compacted │ durable only     │ in memory and durable │ in memory only │
+//! ```
+//!
+//! start ≤ tail_start - 1 ≤ persisted ≤ last. Reads below `tail_start` go to the log store,
+//! whose content there no pending write changes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use raft::eraftpb;
+use raft::{GetEntriesContext, RaftState};
+
+use super::convert;
+use crate::storage::{LogStore, SnapshotMeta, StorageError};
+use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, Term};
+
+pub(super) struct ReplicaStore {
+    group: GroupId,
+    log: Arc<dyn LogStore>,
+    start: LogPosition,
+    last: LogPosition,
+    /// Contiguous, ends at `last`.
+    tail: VecDeque<LogEntry>,
+    tail_bytes: u64,
+    tail_budget_bytes: u64,
+    persisted: Index,
+    /// As of opening: raft-rs reads them once.
+    hard_state: HardState,
+    conf_state: ConfState,
+    /// The newest snapshot in the snapshot store.
+    snapshot: Option<SnapshotMeta>,
+}
+
+impl ReplicaStore {
+    pub(super) fn open(
+        log: Arc<dyn LogStore>,
+        group: GroupId,
+        snapshot: Option<SnapshotMeta>,
+        tail_budget_bytes: u64,
+    ) -> Result<ReplicaStore, StorageError> {
+        let start = log.start(group)?;
+        let last_index = log.last_index(group)?;
+        let last = LogPosition { index: last_index, term: log.term(group, last_index)? };
+        let hard_state = log.hard_state(group)?;
+        let conf_state =
+            snapshot.as_ref().map(|snapshot| snapshot.conf_state.clone()).unwrap_or_default();
+        Ok(ReplicaStore {
+            group,
+            log,
+            start,
+            last,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_budget_bytes,
+            persisted: last_index,
+            hard_state,
+            conf_state,
+            snapshot,
+        })
+    }
+
+    pub(super) fn start(&self) -> LogPosition {
+        self.start
+    }
+
+    pub(super) fn last(&self) -> LogPosition {
+        self.last
+    }
+
+    pub(super) fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    pub(super) fn latest_snapshot(&self) -> Option<&SnapshotMeta> {
+        self.snapshot.as_ref()
+    }
+
+    fn tail_start(&self) -> Index {
+        self.tail.front().map_or(self.last.index.next(), |entry| entry.index)
+    }
+
+    /// Takes entries that a pending write will persist, replacing a conflicting suffix.
+    pub(super) fn append(&mut self, entries: &[LogEntry]) {
+        let Some(first) = entries.first().map(|entry| entry.index) else { return };
+        assert!(
+            first > self.start.index && first <= self.last.index.next(),
+            "append at {first} does not join a log of {}..={}",
+            self.start.index.next(),
+            self.last.index
+        );
+        while self.tail.back().is_some_and(|entry| entry.index >= first) {
+            let dropped = self.tail.pop_back().expect("just seen");
+            self.tail_bytes -= dropped.cost_bytes();
+        }
+        self.persisted = self.persisted.min(Index(first.0 - 1));
+        for entry in entries {
+            self.tail_bytes += entry.cost_bytes();
+            self.tail.push_back(entry.clone());
+        }
+        let last = entries.last().expect("not empty");
+        self.last = LogPosition { index: last.index, term: last.term };
+    }
+
+    /// Everything up to `position` is durable, unless a later append replaced it.
+    pub(super) fn persisted_to(&mut self, position: LogPosition) {
+        if position.index <= self.last.index
+            && position.index > self.persisted
+            && self.term_at(position.index).ok() == Some(position.term)
+        {
+            self.persisted = position.index;
+        }
+        while self.tail_bytes > self.tail_budget_bytes
+            && self.tail.front().is_some_and(|entry| entry.index <= self.persisted)
+        {
+            let dropped = self.tail.pop_front().expect("just seen");
+            self.tail_bytes -= dropped.cost_bytes();
+        }
+    }
+
+    /// A snapshot replaces the whole log.
+    pub(super) fn reset_to(&mut self, snapshot: SnapshotMeta) {
+        self.start = snapshot.position();
+        self.last = self.start;
+        self.persisted = self.start.index;
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.snapshot = Some(snapshot);
+    }
+
+    pub(super) fn set_snapshot(&mut self, snapshot: SnapshotMeta) {
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Forgets the prefix up to and including `index`, which the snapshot covers and which is
+    /// durable. Returns the position when there is anything to forget.
+    pub(super) fn compact(&mut self, index: Index) -> Result<Option<LogPosition>, StorageError> {
+        let covered = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
+        let index = index.min(self.persisted).min(covered);
+        if index <= self.start.index {
+            return Ok(None);
+        }
+        let position = LogPosition { index, term: self.term_at(index)? };
+        self.start = position;
+        while self.tail.front().is_some_and(|entry| entry.index <= index) {
+            let dropped = self.tail.pop_front().expect("just seen");
+            self.tail_bytes -= dropped.cost_bytes();
+        }
+        Ok(Some(position))
+    }
+
+    pub(super) fn term_at(&self, index: Index) -> Result<Term, StorageError> {
+        if index == self.start.index {
+            return Ok(self.start.term);
+        }
+        if index == self.last.index {
+            return Ok(self.last.term);
+        }
+        if index < self.start.index {
+            return Err(StorageError::Compacted {
+                group: self.group,
+                index,
+                first_index: self.start.index.next(),
+            });
+        }
+        if index > self.last.index {
+            return Err(StorageError::Unavailable {
+                group: self.group,
+                index,
+                last_index: self.last.index,
+            });
+        }
+        let tail_start = self.tail_start();
+        if index >= tail_start {
+            return Ok(self.tail[(index.0 - tail_start.0) as usize].term);
+        }
+        self.log.term(self.group, index)
+    }
+
+    /// Entries of a non-empty range within the log; at least one, at most `max_bytes`.
+    fn range(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<LogEntry>, StorageError> {
+        let tail_start = self.tail_start();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        if low < tail_start {
+            let disk_high = high.min(tail_start);
+            entries = self.log.entries(self.group, low..disk_high, max_bytes)?;
+            bytes = entries.iter().map(LogEntry::cost_bytes).sum();
+            if entries.len() < (disk_high.0 - low.0) as usize {
+                return Ok(entries);
+            }
+        }
+        let from = low.max(tail_start);
+        if from < high {
+            let tail = self.tail.range((from.0 - tail_start.0) as usize..);
+            for entry in tail.take((high.0 - from.0) as usize) {
+                bytes += entry.cost_bytes();
+                if bytes > max_bytes && !entries.is_empty() {
+                    break;
+                }
+                entries.push(entry.clone());
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn to_raft_error(error: StorageError) -> raft::Error {
+    match error {
+        StorageError::Compacted { .. } => raft::Error::Store(raft::StorageError::Compacted),
+        StorageError::Unavailable { .. } => raft::Error::Store(raft::StorageError::Unavailable),
+        other => raft::Error::Store(raft::StorageError::Other(Box::new(other))),
+    }
+}
+
+impl raft::Storage for ReplicaStore {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(
+            convert::to_raft_hard_state(self.hard_state),
+            convert::to_raft_conf_state(&self.conf_state),
+        ))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<eraftpb::Entry>> {
+        if Index(low) <= self.start.index {
+            return Err(raft::Error::Store(raft::StorageError::Compacted));
+        }
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        let max_bytes = max_size.into().unwrap_or(u64::MAX);
+        let entries = self.range(Index(low), Index(high), max_bytes).map_err(to_raft_error)?;
+        Ok(entries.into_iter().map(convert::to_raft_entry).collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.term_at(Index(index)).map(|term| term.0).map_err(to_raft_error)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.start.index.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last.index.0)
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
+        match &self.snapshot {
+            Some(snapshot) if snapshot.index.0 >= request_index => {
+                Ok(convert::to_raft_snapshot(snapshot))
+            }
+            _ => Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable)),
+        }
+    }
+}
