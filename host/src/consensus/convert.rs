@@ -51,11 +51,7 @@ pub(super) fn to_raft_hard_state(state: HardState) -> eraftpb::HardState {
 }
 
 pub(super) fn from_raft_hard_state(state: &eraftpb::HardState) -> HardState {
-    HardState {
-        term: Term(state.term),
-        vote: node(state.vote),
-        commit: Index(state.commit),
-    }
+    HardState { term: Term(state.term), vote: node(state.vote), commit: Index(state.commit) }
 }
 
 /// raft-rs writes "nobody" as 0.

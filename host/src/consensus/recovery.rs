@@ -66,8 +66,7 @@ pub fn reconcile(
     if start.index > covered.index {
         return Err(RecoveryError::Gap { group, log_start: start.index, snapshot: covered.index });
     }
-    let log_has_it =
-        covered.index <= last && log.term(group, covered.index)? == covered.term;
+    let log_has_it = covered.index <= last && log.term(group, covered.index)? == covered.term;
     if !log_has_it {
         // The snapshot came from a leader and is committed; what the log holds is older, or
         // conflicts and was never committed.

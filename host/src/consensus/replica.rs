@@ -8,8 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::effects::{
-    ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError,
-    ReadId, ReadReady, Write,
+    ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
 };
 use super::membership::{self, ConfChangeError};
 use super::store::ReplicaStore;
@@ -150,8 +149,7 @@ impl Replica {
     ) -> Result<Replica, ReplicaError> {
         let applied = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0);
         let limits = &config.limits;
-        let store =
-            ReplicaStore::open(log, config.group, snapshot, limits.entry_cache_bytes)?;
+        let store = ReplicaStore::open(log, config.group, snapshot, limits.entry_cache_bytes)?;
         let raft_config = raft::Config {
             id: config.node.0,
             election_tick: config.election_ticks,
@@ -304,6 +302,11 @@ impl Replica {
             StateRole::Candidate => Role::Candidate,
             StateRole::Leader => Role::Leader,
         }
+    }
+
+    /// This replica's term.
+    pub fn term(&self) -> Term {
+        Term(self.raw.raft.term)
     }
 
     /// Who leads, if known.

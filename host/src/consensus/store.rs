@@ -68,14 +68,6 @@ impl ReplicaStore {
         self.start
     }
 
-    pub(super) fn last(&self) -> LogPosition {
-        self.last
-    }
-
-    pub(super) fn hard_state(&self) -> HardState {
-        self.hard_state
-    }
-
     pub(super) fn latest_snapshot(&self) -> Option<&SnapshotMeta> {
         self.snapshot.as_ref()
     }
@@ -182,7 +174,12 @@ impl ReplicaStore {
     }
 
     /// Entries of a non-empty range within the log; at least one, at most `max_bytes`.
-    fn range(&self, low: Index, high: Index, max_bytes: u64) -> Result<Vec<LogEntry>, StorageError> {
+    fn range(
+        &self,
+        low: Index,
+        high: Index,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, StorageError> {
         let tail_start = self.tail_start();
         let mut entries = Vec::new();
         let mut bytes = 0;

@@ -1,1 +1,38 @@
-//! To be filled.
+//! The runtime shell: drives a replica with a real clock, disk, sockets and threads.
+//!
+//! Thin on purpose: what matters to correctness lives in `consensus` and `machine`, where the
+//! simulator reaches it. Knows nothing of gRPC services or the command line.
+//!
+//! ```text
+//!  NodeHandle ─┐                        ┌─► log writer: merge, one write, one fsync ─► Persisted
+//!  Inbox ──────┼─► event loop (Replica) ┼─► apply thread (Machine) ─► replies, Applied
+//!  clock ──────┘                        │        └─► snapshot thread ─► SnapshotSaved
+//!                                       └─► Transport
+//! ```
+//!
+//! Bytes in the queues are bounded where they enter ([`budget`]); what does not fit is refused
+//! as busy (requests) or dropped (peer messages, which Raft sends again).
+
+mod apply;
+mod budget;
+mod config;
+mod event_loop;
+mod handle;
+mod inbox;
+mod log_writer;
+mod membership;
+mod snapshots;
+mod start;
+mod stop;
+mod upgrade;
+
+pub use config::{NodeConfig, SnapshotConfig};
+pub use handle::{
+    Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
+    QueryFailure, ReplySink,
+};
+pub use inbox::NodeInbox;
+pub use membership::MembershipFailure;
+pub use start::{Node, NodeChannel, NodeOptions, StartError, bootstrap, channel};
+pub use stop::StopReason;
+pub use upgrade::{UpgradeFailure, Upgraded};

@@ -89,7 +89,7 @@ pub struct WriteBatch {
 }
 
 /// The changes to one group, applied in the order of the fields.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupWrite {
     /// Forget the whole log; it now starts after this position (a snapshot was installed).
     pub reset_to: Option<LogPosition>,

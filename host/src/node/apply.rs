@@ -1,0 +1,298 @@
+//! The thread that owns the machine: applies committed entries in order, answers queries
+//! between them, captures snapshots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+use super::event_loop::{Event, EventSender};
+use super::handle::{Committed, MachineView, QueryJob, Waiter};
+use super::snapshots::{SaveJob, SnapshotPolicy};
+use super::stop::StopSignal;
+use crate::consensus::CommittedEntry;
+use crate::fsm::{HostFailure, SharedLoader};
+use crate::machine::{Machine, Reply, RestoreError};
+use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
+use crate::types::{ClusterId, EntryKind, GroupId, Index, Member, ModuleHash, NodeId, Term};
+
+/// An entry and who waits for it.
+pub(super) struct ApplyJob {
+    pub(super) committed: CommittedEntry,
+    pub(super) waiter: Option<Waiter>,
+}
+
+/// Work for the machine, in the order it is to be done.
+pub(super) enum Job {
+    Apply(Vec<ApplyJob>),
+    Install(SnapshotMeta),
+    /// Answer once the index is applied.
+    Query(Index, Vec<QueryJob>),
+    TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
+    /// The snapshot thread is done; it may have failed.
+    Saved(Option<SnapshotMeta>),
+    /// The event loop has ended. The queue itself stays open: the snapshot thread answers
+    /// into it.
+    End,
+}
+
+/// Why the machine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+    #[error("installing the snapshot at {index}: {source}")]
+    Restore { index: Index, source: RestoreError },
+    #[error("installing a snapshot: {0}")]
+    Storage(#[from] StorageError),
+}
+
+pub(super) struct ApplyLoop {
+    pub(super) me: NodeId,
+    pub(super) cluster: ClusterId,
+    pub(super) group: GroupId,
+    pub(super) machine: Option<Machine>,
+    /// Term of the last applied entry.
+    pub(super) term: Term,
+    pub(super) loader: SharedLoader,
+    pub(super) snapshots: Arc<dyn SnapshotStore>,
+    pub(super) jobs: Receiver<Job>,
+    pub(super) events: EventSender,
+    pub(super) view: watch::Sender<Option<Arc<MachineView>>>,
+    pub(super) members: Arc<BTreeMap<NodeId, Member>>,
+    pub(super) conf_state: Arc<crate::types::ConfState>,
+    pub(super) policy: SnapshotPolicy,
+    pub(super) saver: Sender<SaveJob>,
+    /// Callers that wait for the snapshot being saved.
+    pub(super) snapshot_callers: Vec<oneshot::Sender<Result<SnapshotMeta, String>>>,
+    /// Queries that wait for an index.
+    pub(super) waiting: BTreeMap<Index, Vec<QueryJob>>,
+    pub(super) stop: StopSignal,
+}
+
+impl ApplyLoop {
+    pub(super) fn run(mut self) {
+        self.publish(true);
+        while let Ok(job) = self.jobs.recv() {
+            if matches!(job, Job::End) {
+                return;
+            }
+            if let Err(error) = self.on_job(job) {
+                self.stop.fail("the state machine cannot go on", &error);
+                // Wakes the event loop, which looks at the signal.
+                let _ = self.events.send(Event::Stop);
+                return;
+            }
+        }
+    }
+
+    fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {
+        match job {
+            Job::Apply(entries) => {
+                let membership = self.apply(entries)?;
+                self.after_progress(membership)?;
+                if self.policy.due() {
+                    self.start_snapshot()?;
+                }
+                Ok(())
+            }
+            Job::Install(meta) => self.install(&meta),
+            Job::Query(index, queries) => {
+                if index <= self.applied() {
+                    return self.answer(queries);
+                }
+                self.waiting.entry(index).or_default().extend(queries);
+                Ok(())
+            }
+            Job::TakeSnapshot(caller) => self.take_snapshot(caller),
+            Job::Saved(meta) => {
+                self.on_saved(meta);
+                Ok(())
+            }
+            Job::End => Ok(()),
+        }
+    }
+
+    fn applied(&self) -> Index {
+        self.machine.as_ref().map_or(Index(0), Machine::applied_index)
+    }
+
+    /// Returns whether the membership changed.
+    fn apply(&mut self, entries: Vec<ApplyJob>) -> Result<bool, ApplyError> {
+        let machine = self.machine.as_mut().expect("entries come only after a snapshot");
+        let mut membership_changed = false;
+        for ApplyJob { committed, waiter } in entries {
+            let entry = committed.entry;
+            self.policy.count(entry.cost_bytes());
+            self.term = entry.term;
+            let (reply, fuel_used, trap_message) = match (entry.kind, committed.membership) {
+                (EntryKind::Normal, _) => {
+                    let applied = machine.apply(entry.index, &entry.data)?;
+                    (applied.reply, applied.fuel_used, applied.trap_message)
+                }
+                (EntryKind::ConfChange, Some((change, conf_state))) => {
+                    machine.apply_membership(entry.index, &change, conf_state);
+                    membership_changed = true;
+                    (Reply::Nothing, 0, None)
+                }
+                (EntryKind::ConfChange, None) => {
+                    unreachable!("consensus decodes every membership entry")
+                }
+            };
+            if let Reply::ChunkStored { received, total } = reply
+                && received == total
+            {
+                prepare_module(machine, &self.loader, &entry.data);
+            }
+            if let Some(waiter) = waiter {
+                waiter.answer(Ok(Committed {
+                    index: entry.index,
+                    term: entry.term,
+                    reply,
+                    fuel_used,
+                    trap_message,
+                }));
+            }
+        }
+        Ok(membership_changed)
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta) -> Result<(), ApplyError> {
+        let (_, mut content) = self.snapshots.open(self.group, meta.index)?;
+        let machine =
+            Machine::restore(&mut content, self.cluster, self.group, Arc::clone(&self.loader))
+                .map_err(|source| ApplyError::Restore { index: meta.index, source })?;
+        assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
+        tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
+        self.machine = Some(machine);
+        self.term = meta.term;
+        self.policy.saved(meta.size_bytes);
+        self.snapshots.retain(self.group, self.policy.keep())?;
+        self.after_progress(true)
+    }
+
+    fn after_progress(&mut self, membership_changed: bool) -> Result<(), ApplyError> {
+        let applied = self.applied();
+        self.publish(membership_changed);
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::Applied(applied));
+        while let Some(entry) = self.waiting.first_entry()
+            && *entry.key() <= applied
+        {
+            let queries = entry.remove();
+            self.answer(queries)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, queries: Vec<QueryJob>) -> Result<(), ApplyError> {
+        // Without a machine there is nothing to ask; dropping the queries says so.
+        let Some(machine) = &mut self.machine else { return Ok(()) };
+        for query in queries {
+            if query.reply.is_closed() {
+                continue;
+            }
+            let reply = machine.query(&query.query)?;
+            // A caller that went away does not want the answer any more.
+            let _ = query.reply.send(reply);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, membership_changed: bool) {
+        let Some(machine) = &self.machine else { return };
+        if membership_changed {
+            self.members = Arc::new(machine.members().clone());
+            self.conf_state = Arc::new(machine.conf_state().clone());
+            let event = Event::Members(Arc::clone(&self.members), Arc::clone(&self.conf_state));
+            // An event loop that has ended needs no news.
+            let _ = self.events.send(event);
+        }
+        self.view.send_replace(Some(Arc::new(MachineView {
+            info: machine.info(),
+            members: Arc::clone(&self.members),
+            conf_state: Arc::clone(&self.conf_state),
+            next_node_id: machine.next_node_id(),
+        })));
+    }
+
+    fn take_snapshot(
+        &mut self,
+        caller: oneshot::Sender<Result<SnapshotMeta, String>>,
+    ) -> Result<(), ApplyError> {
+        if self.machine.is_none() {
+            let _ = caller.send(Err("this node has no state yet: it waits for its leader".into()));
+            return Ok(());
+        }
+        if self.policy.saving() {
+            let _ = caller.send(Err("a snapshot is being taken already".into()));
+            return Ok(());
+        }
+        self.snapshot_callers.push(caller);
+        self.start_snapshot()
+    }
+
+    fn start_snapshot(&mut self) -> Result<(), ApplyError> {
+        let machine = self.machine.as_mut().expect("checked by the callers");
+        let image = machine.capture()?;
+        let meta = SnapshotMeta {
+            group: self.group,
+            index: machine.applied_index(),
+            term: self.term,
+            conf_state: machine.conf_state().clone(),
+            size_bytes: 0,
+            checksum: 0,
+        };
+        self.policy.started();
+        // A snapshot thread that has ended has stopped the node.
+        let _ = self.saver.send(SaveJob { meta, image });
+        Ok(())
+    }
+
+    fn on_saved(&mut self, meta: Option<SnapshotMeta>) {
+        let result = match meta {
+            Some(meta) => {
+                self.policy.saved(meta.size_bytes);
+                let _ = self.events.send(Event::SnapshotSaved(meta.clone()));
+                Ok(meta)
+            }
+            None => {
+                self.policy.failed();
+                Err("the snapshot could not be written; the node's log says why".to_owned())
+            }
+        };
+        for caller in self.snapshot_callers.drain(..) {
+            let _ = caller.send(result.clone());
+        }
+        tracing::trace!(node = %self.me, "snapshot turn done");
+    }
+}
+
+/// Compiles a module that has just become complete, so that its activation need not wait.
+fn prepare_module(machine: &Machine, loader: &SharedLoader, entry: &Bytes) {
+    use prost::Message as _;
+    use raft_host_proto::v1;
+    let Ok(v1::Entry { body: Some(v1::entry::Body::ModuleChunk(chunk)), .. }) =
+        v1::Entry::decode(&entry[..])
+    else {
+        return;
+    };
+    let Some(bytes) = ModuleHash::try_from(&chunk.module_hash[..])
+        .ok()
+        .and_then(|hash| machine.module_bytes(hash))
+    else {
+        return;
+    };
+    let (loader, limits) = (Arc::clone(loader), machine.info().limits);
+    let spawned = std::thread::Builder::new().name("module-compiler".into()).spawn(move || {
+        // Only a head start: activation checks again and says what is wrong.
+        if let Err(error) = loader.check(&bytes, &limits) {
+            tracing::warn!(%error, "compiling a new module ahead of its activation failed");
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "no thread to compile a new module ahead of its activation");
+    }
+}

@@ -1,0 +1,60 @@
+//! Counts bytes in flight and refuses more than the bound.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A bound on bytes in flight, shared by all that take from it.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    used: Arc<AtomicU64>,
+    max: u64,
+}
+
+/// Bytes taken from a budget; dropping it gives them back.
+#[derive(Debug)]
+pub(super) struct Charge {
+    used: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Budget {
+    pub(super) fn new(max: u64) -> Budget {
+        Budget { used: Arc::default(), max }
+    }
+
+    /// `None` when the bytes do not fit. Something always fits into an unused budget.
+    pub(super) fn take(&self, bytes: u64) -> Option<Charge> {
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            let sum = used.checked_add(bytes)?;
+            (used == 0 || sum <= self.max).then_some(sum)
+        });
+        taken.ok().map(|_| Charge { used: Arc::clone(&self.used), bytes })
+    }
+
+    pub(super) fn in_use(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_budget_refuses_until_a_charge_is_dropped() {
+        let budget = Budget::new(10);
+        let first = budget.take(25).expect("an unused budget takes anything");
+        assert!(budget.take(1).is_none());
+        drop(first);
+        let second = budget.take(6).expect("fits");
+        assert!(budget.take(5).is_none());
+        assert!(budget.take(4).is_some());
+        drop(second);
+    }
+}

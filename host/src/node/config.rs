@@ -1,0 +1,160 @@
+//! Timing and limits of a node.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The `[node]` part of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Time between a leader's heartbeats, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// A follower that hears nothing for this long up to twice as long starts an election, in
+    /// milliseconds.
+    pub election_ms: u64,
+    /// Longest entry, in bytes: a command with its few bytes of header.
+    pub max_entry_bytes: u64,
+    /// Most bytes of requests that wait to be proposed, committed or applied.
+    pub max_inflight_bytes: u64,
+    /// Most bytes of peer messages that wait to be looked at.
+    pub max_inbox_bytes: u64,
+    /// How long a stopping node waits for what is in flight, in milliseconds.
+    pub drain_ms: u64,
+    /// When to take snapshots.
+    pub snapshot: SnapshotConfig,
+}
+
+/// When a node takes snapshots, and how many it keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotConfig {
+    /// Entries since the last snapshot before the next one is considered.
+    pub threshold: u64,
+    /// The log since the last snapshot must also be this large, as a percentage of that
+    /// snapshot's size: a large state is not written again for a few entries.
+    pub growth_percent: u64,
+    /// Snapshots kept.
+    pub keep: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> NodeConfig {
+        NodeConfig {
+            heartbeat_ms: 100,
+            election_ms: 1_000,
+            max_entry_bytes: 1_536 << 10,
+            max_inflight_bytes: 64 << 20,
+            max_inbox_bytes: 128 << 20,
+            drain_ms: 10_000,
+            snapshot: SnapshotConfig::default(),
+        }
+    }
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> SnapshotConfig {
+        SnapshotConfig { threshold: 10_000, growth_percent: 100, keep: 2 }
+    }
+}
+
+/// Ticks between heartbeats: fine enough that elections spread out.
+const HEARTBEAT_TICKS: u64 = 10;
+
+impl NodeConfig {
+    /// Length of a tick.
+    pub fn tick(&self) -> Duration {
+        Duration::from_micros(self.heartbeat_ms * 1_000 / self.heartbeat_ticks() as u64)
+    }
+
+    /// Ticks between heartbeats.
+    pub fn heartbeat_ticks(&self) -> usize {
+        HEARTBEAT_TICKS.min(self.heartbeat_ms) as usize
+    }
+
+    /// Ticks until an election.
+    pub fn election_ticks(&self) -> usize {
+        (self.election_ms * self.heartbeat_ticks() as u64 / self.heartbeat_ms) as usize
+    }
+
+    /// Says what contradicts what.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.heartbeat_ms == 0 {
+            return Err("node.heartbeat_ms must not be 0".into());
+        }
+        if self.election_ms < 3 * self.heartbeat_ms {
+            return Err(format!(
+                "node.election_ms ({}) must be at least three times node.heartbeat_ms ({}), \
+                 or a single late heartbeat would start an election; ten times is usual",
+                self.election_ms, self.heartbeat_ms
+            ));
+        }
+        if self.election_ms > 600_000 {
+            return Err(format!(
+                "node.election_ms ({}) is more than ten minutes: the cluster would stand still \
+                 that long after losing its leader",
+                self.election_ms
+            ));
+        }
+        if self.max_entry_bytes < 1_100 << 10 {
+            return Err(format!(
+                "node.max_entry_bytes ({}) must be at least {}: parts of modules are that large",
+                self.max_entry_bytes,
+                1_100 << 10
+            ));
+        }
+        if self.max_entry_bytes > 32 << 20 {
+            return Err(format!(
+                "node.max_entry_bytes ({}) must be at most {} (32 MiB): peers refuse larger \
+                 messages",
+                self.max_entry_bytes,
+                32 << 20
+            ));
+        }
+        for (name, value) in [
+            ("max_inflight_bytes", self.max_inflight_bytes),
+            ("max_inbox_bytes", self.max_inbox_bytes),
+        ] {
+            if value < self.max_entry_bytes {
+                return Err(format!(
+                    "node.{name} ({value}) must not be less than node.max_entry_bytes ({})",
+                    self.max_entry_bytes
+                ));
+            }
+        }
+        if self.snapshot.threshold == 0 {
+            return Err("node.snapshot.threshold must not be 0".into());
+        }
+        if self.snapshot.keep == 0 {
+            return Err("node.snapshot.keep must be at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_ticks_add_up() {
+        let config = NodeConfig::default();
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(config.tick(), Duration::from_millis(10));
+        assert_eq!(config.election_ticks(), 100);
+        let fast = NodeConfig { heartbeat_ms: 3, election_ms: 30, ..NodeConfig::default() };
+        assert_eq!(fast.tick(), Duration::from_millis(1));
+        assert_eq!((fast.heartbeat_ticks(), fast.election_ticks()), (3, 30));
+    }
+
+    #[test]
+    fn contradictory_timings_are_named() {
+        let config = NodeConfig { election_ms: 150, ..NodeConfig::default() };
+        let message = config.validate().unwrap_err();
+        assert!(message.contains("election_ms (150)"), "{message}");
+        assert!(message.contains("heartbeat_ms (100)"), "{message}");
+    }
+}

@@ -1,0 +1,355 @@
+//! How the rest of the process talks to a running node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft_host_proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::budget::{Budget, Charge};
+use super::config::NodeConfig;
+use super::event_loop::{Event, EventSender};
+use super::stop::{StopReason, StopSignal};
+use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
+use crate::fsm::SharedLoader;
+use crate::machine::{MachineInfo, QueryReply, Reply};
+use crate::storage::SnapshotMeta;
+use crate::transport::Identity;
+use crate::types::{ConfState, GroupId, Index, Member, NodeId, Term};
+
+/// A proposal that was applied.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Index of its entry.
+    pub index: Index,
+    /// Term of its entry.
+    pub term: Term,
+    /// The machine's answer.
+    pub reply: Reply,
+    /// Fuel that the guest used.
+    pub fuel_used: u64,
+    /// For people: details of a trap.
+    pub trap_message: Option<String>,
+}
+
+/// Why a proposal has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeFailure {
+    /// Ask that node instead. It surely did not happen.
+    #[error("this node is not the leader")]
+    NotLeader(Option<Member>),
+    /// A queue is full. It surely did not happen.
+    #[error("the node is busy: too many bytes are in flight; try again in a moment")]
+    Busy,
+    /// Too long for one entry. It surely did not happen.
+    #[error("{bytes} bytes are too many: an entry holds at most {max} (node.max_entry_bytes)")]
+    TooLarge {
+        /// Length of the entry.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// Another leader's entry took its place. It surely did not happen.
+    #[error("a new leader replaced the entry before it was committed")]
+    Superseded,
+    /// The membership change makes no sense now. It surely did not happen.
+    #[error(transparent)]
+    ConfChange(#[from] ConfChangeError),
+    /// The node is shutting down. It surely did not happen.
+    #[error("this node is shutting down")]
+    Stopping,
+    /// It may have happened, or may still happen.
+    #[error("{0}; the command may have been applied, or may still be")]
+    Unknown(String),
+}
+
+impl ProposeFailure {
+    /// Whether it surely did not happen and never will.
+    pub fn surely_not_applied(&self) -> bool {
+        !matches!(self, ProposeFailure::Unknown(_))
+    }
+}
+
+/// The answer to a proposal.
+pub type ProposeResult = Result<Committed, ProposeFailure>;
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub enum ReplySink {
+    /// To one waiting caller.
+    One(oneshot::Sender<ProposeResult>),
+    /// To a caller with many proposals, who tells them apart by a tag.
+    Tagged(u64, mpsc::UnboundedSender<(u64, ProposeResult)>),
+}
+
+/// A proposal on its way; dropping it without an answer is an answer too.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    sink: Option<ReplySink>,
+    _charge: Charge,
+}
+
+impl Waiter {
+    pub(super) fn answer(mut self, result: ProposeResult) {
+        self.send(result);
+    }
+
+    fn send(&mut self, result: ProposeResult) {
+        // A caller that went away does not want the answer any more.
+        match self.sink.take() {
+            Some(ReplySink::One(sender)) => drop(sender.send(result)),
+            Some(ReplySink::Tagged(tag, sender)) => drop(sender.send((tag, result))),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if self.sink.is_some() {
+            self.send(Err(ProposeFailure::Unknown("this node stopped".into())));
+        }
+    }
+}
+
+/// An encoded entry with its waiter.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) data: Bytes,
+    pub(super) waiter: Waiter,
+}
+
+/// How fresh a query's answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Sees every command acknowledged before the query was asked.
+    Linearizable,
+    /// Whatever this node has applied.
+    Stale,
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum QueryFailure {
+    #[error("the node is busy: too many bytes are in flight; try again in a moment")]
+    Busy,
+    #[error("this node is shutting down")]
+    Stopping,
+    #[error("this node stopped")]
+    Stopped,
+}
+
+pub(super) struct QueryJob {
+    pub(super) query: Bytes,
+    pub(super) reply: oneshot::Sender<QueryReply>,
+    pub(super) _charge: Charge,
+}
+
+/// Who leads, as this node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// What this node is.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// The leader, when known; with its address, when that is known too.
+    pub leader: Option<Member>,
+}
+
+/// What the machine looked like after the last batch of entries.
+#[derive(Clone, Debug)]
+pub struct MachineView {
+    /// The machine's facts.
+    pub info: MachineInfo,
+    /// The members, by id.
+    pub members: Arc<BTreeMap<NodeId, Member>>,
+    /// The configuration at `info.applied`.
+    pub conf_state: Arc<ConfState>,
+    /// The id that the next new member gets.
+    pub next_node_id: NodeId,
+}
+
+pub(super) struct Shared {
+    pub(super) identity: Identity,
+    pub(super) group: GroupId,
+    pub(super) config: NodeConfig,
+    pub(super) loader: SharedLoader,
+    pub(super) events: EventSender,
+    pub(super) budget: Budget,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    pub(super) machine: watch::Receiver<Option<Arc<MachineView>>>,
+    pub(super) draining: watch::Sender<bool>,
+    pub(super) stop: StopSignal,
+    pub(super) started: Instant,
+}
+
+/// A cheap, clonable handle to a running node's group.
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Fixed cost of a request in the byte budget, for its bookkeeping.
+const REQUEST_OVERHEAD_BYTES: u64 = 256;
+
+impl NodeHandle {
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// The group this handle is for.
+    pub fn group(&self) -> GroupId {
+        self.shared.group
+    }
+
+    /// The node's configuration.
+    pub fn config(&self) -> &NodeConfig {
+        &self.shared.config
+    }
+
+    /// Since when the node runs.
+    pub fn started(&self) -> Instant {
+        self.shared.started
+    }
+
+    /// Who leads; changes can be awaited.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.clone()
+    }
+
+    /// The machine after the last batch; `None` on a new node until it has a snapshot.
+    pub fn machine(&self) -> watch::Receiver<Option<Arc<MachineView>>> {
+        self.shared.machine.clone()
+    }
+
+    /// Why the node stopped, once it has; can be awaited.
+    pub fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
+        self.shared.stop.subscribe()
+    }
+
+    /// Whether the node refuses new requests because it is shutting down.
+    pub fn draining(&self) -> bool {
+        *self.shared.draining.borrow()
+    }
+
+    /// Proposes an entry and waits until it is durable on a quorum and applied here. Only the
+    /// leader can.
+    ///
+    /// # Errors
+    /// See [`ProposeFailure`]; the caller may stop waiting, which leaves the effect unknown.
+    pub async fn propose(&self, body: v1::entry::Body) -> ProposeResult {
+        let (sender, receiver) = oneshot::channel();
+        self.submit([(body, ReplySink::One(sender))]);
+        receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))
+    }
+
+    /// Hands many proposals over at once and returns; every sink gets exactly one answer.
+    pub fn submit(&self, proposals: impl IntoIterator<Item = (v1::entry::Body, ReplySink)>) {
+        let mut submissions = Vec::new();
+        let leads = self.shared.leadership.borrow().role == Role::Leader;
+        for (body, sink) in proposals {
+            match self.admit(body, leads) {
+                Ok((data, charge)) => {
+                    let waiter = Waiter { sink: Some(sink), _charge: charge };
+                    submissions.push(Submission { data, waiter });
+                }
+                Err(failure) => match sink {
+                    // A caller that went away does not want the answer any more.
+                    ReplySink::One(sender) => drop(sender.send(Err(failure))),
+                    ReplySink::Tagged(tag, sender) => drop(sender.send((tag, Err(failure)))),
+                },
+            }
+        }
+        if !submissions.is_empty() {
+            // When the loop is gone the waiters are dropped, which answers them.
+            let _ = self.shared.events.send(Event::Submit(submissions));
+        }
+    }
+
+    fn admit(&self, body: v1::entry::Body, leads: bool) -> Result<(Bytes, Charge), ProposeFailure> {
+        if self.draining() {
+            return Err(ProposeFailure::Stopping);
+        }
+        if !leads {
+            // Spares a follower the way through its event loop.
+            return Err(ProposeFailure::NotLeader(self.shared.leadership.borrow().leader.clone()));
+        }
+        let entry = v1::Entry { time_ms: wall_clock_ms(), body: Some(body) };
+        let bytes = entry.encoded_len() as u64;
+        let max = self.shared.config.max_entry_bytes;
+        if bytes > max {
+            return Err(ProposeFailure::TooLarge { bytes, max });
+        }
+        let charge =
+            self.shared.budget.take(bytes + REQUEST_OVERHEAD_BYTES).ok_or(ProposeFailure::Busy)?;
+        Ok((entry.encode_to_vec().into(), charge))
+    }
+
+    /// Asks the state machine. Works on every node; a linearizable query waits until a leader
+    /// confirms that it leads, however long that takes.
+    ///
+    /// # Errors
+    /// See [`QueryFailure`].
+    pub async fn query(
+        &self,
+        query: Bytes,
+        consistency: Consistency,
+    ) -> Result<QueryReply, QueryFailure> {
+        if self.draining() {
+            return Err(QueryFailure::Stopping);
+        }
+        let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
+        let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;
+        let (reply, receiver) = oneshot::channel();
+        let job = QueryJob { query, reply, _charge: charge };
+        let event = match consistency {
+            Consistency::Linearizable => Event::Query(job),
+            Consistency::Stale => Event::StaleQuery(job),
+        };
+        self.shared.events.send(event).map_err(|_| QueryFailure::Stopped)?;
+        receiver.await.map_err(|_| QueryFailure::Stopped)
+    }
+
+    /// The replica's view of its group.
+    ///
+    /// # Errors
+    /// When the node has stopped.
+    pub async fn status(&self) -> Result<ReplicaStatus, QueryFailure> {
+        let (reply, receiver) = oneshot::channel();
+        self.shared.events.send(Event::Status(reply)).map_err(|_| QueryFailure::Stopped)?;
+        receiver.await.map_err(|_| QueryFailure::Stopped)
+    }
+
+    /// Takes a snapshot now and compacts the log behind it.
+    ///
+    /// # Errors
+    /// A sentence that says why there is none.
+    pub async fn take_snapshot(&self) -> Result<SnapshotMeta, String> {
+        let (reply, receiver) = oneshot::channel();
+        let gone = || "this node stopped".to_owned();
+        self.shared.events.send(Event::TakeSnapshot(reply)).map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())?
+    }
+
+    pub(super) fn charge_request(&self) -> Result<Charge, ProposeFailure> {
+        self.shared.budget.take(REQUEST_OVERHEAD_BYTES).ok_or(ProposeFailure::Busy)
+    }
+
+    pub(super) fn waiter(sink: ReplySink, charge: Charge) -> Waiter {
+        Waiter { sink: Some(sink), _charge: charge }
+    }
+}
+
+pub(super) fn stopped_unknown() -> ProposeFailure {
+    ProposeFailure::Unknown("this node stopped".into())
+}
+
+/// The only place where the wall clock enters the log; the machine makes it monotonic.
+fn wall_clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

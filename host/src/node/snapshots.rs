@@ -1,0 +1,136 @@
+//! When to take snapshots, and the thread that writes them.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread::JoinHandle;
+
+use super::apply::Job;
+use super::config::SnapshotConfig;
+use super::stop::{StopOnPanic, StopSignal};
+use crate::machine::MachineSnapshot;
+use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
+
+/// A captured machine on its way to the store.
+pub(super) struct SaveJob {
+    pub(super) meta: SnapshotMeta,
+    pub(super) image: MachineSnapshot,
+}
+
+/// Counts what was applied since the last snapshot.
+pub(super) struct SnapshotPolicy {
+    config: SnapshotConfig,
+    entries: u64,
+    bytes: u64,
+    last_size_bytes: u64,
+    saving: bool,
+}
+
+impl SnapshotPolicy {
+    pub(super) fn new(config: SnapshotConfig, last_size_bytes: u64) -> SnapshotPolicy {
+        SnapshotPolicy { config, entries: 0, bytes: 0, last_size_bytes, saving: false }
+    }
+
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.entries += 1;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn due(&self) -> bool {
+        let growth = self.last_size_bytes.saturating_mul(self.config.growth_percent) / 100;
+        !self.saving && self.entries >= self.config.threshold && self.bytes >= growth
+    }
+
+    pub(super) fn saving(&self) -> bool {
+        self.saving
+    }
+
+    pub(super) fn keep(&self) -> usize {
+        self.config.keep
+    }
+
+    pub(super) fn started(&mut self) {
+        self.saving = true;
+        self.entries = 0;
+        self.bytes = 0;
+    }
+
+    pub(super) fn saved(&mut self, size_bytes: u64) {
+        self.saving = false;
+        self.last_size_bytes = size_bytes;
+    }
+
+    pub(super) fn failed(&mut self) {
+        self.saving = false;
+    }
+}
+
+pub(super) fn spawn(
+    store: Arc<dyn SnapshotStore>,
+    keep: usize,
+    jobs: Receiver<SaveJob>,
+    done: Sender<Job>,
+    stop: StopSignal,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("snapshots".into()).spawn(move || {
+        let _guard = StopOnPanic(stop, "snapshot");
+        while let Ok(SaveJob { meta, image }) = jobs.recv() {
+            let index = meta.index;
+            let saved = match save(&*store, keep, meta, &image) {
+                Ok(meta) => {
+                    tracing::info!(%index, bytes = meta.size_bytes, "snapshot saved");
+                    Some(meta)
+                }
+                Err(error) => {
+                    // Nothing is lost: the log is kept until a snapshot covers it.
+                    tracing::error!(%index, %error, "snapshot not saved; the log stays");
+                    None
+                }
+            };
+            if done.send(Job::Saved(saved)).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Writes a captured machine into the store and drops what is older than the newest `keep`.
+pub(super) fn save(
+    store: &dyn SnapshotStore,
+    keep: usize,
+    meta: SnapshotMeta,
+    image: &MachineSnapshot,
+) -> Result<SnapshotMeta, StorageError> {
+    let group = meta.group;
+    let mut sink = store.create(meta)?;
+    image.write_to(&mut sink).and_then(|()| sink.flush()).map_err(|source| StorageError::Io {
+        action: "write snapshot",
+        path: format!("group {group}").into(),
+        source,
+    })?;
+    let meta = sink.finish()?;
+    store.retain(group, keep)?;
+    Ok(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_state_is_snapshotted_only_when_the_log_outgrew_it() {
+        let config = SnapshotConfig { threshold: 2, growth_percent: 100, keep: 1 };
+        let mut policy = SnapshotPolicy::new(config, 100);
+        policy.count(40);
+        policy.count(40);
+        assert!(!policy.due());
+        policy.count(40);
+        assert!(policy.due());
+        policy.started();
+        policy.count(400);
+        policy.count(400);
+        assert!(!policy.due(), "one at a time");
+        policy.saved(500);
+        assert!(policy.due());
+    }
+}

@@ -1,0 +1,334 @@
+//! Puts a node together and takes it apart.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::apply::ApplyLoop;
+use super::budget::Budget;
+use super::config::NodeConfig;
+use super::event_loop::{Event, EventLoop, EventSender};
+use super::handle::{Leadership, NodeHandle, Shared};
+use super::inbox::NodeInbox;
+use super::log_writer;
+use super::snapshots::{self, SnapshotPolicy};
+use super::stop::{StopOnPanic, StopReason, StopSignal};
+use crate::consensus::{
+    ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
+    bootstrap_write, reconcile,
+};
+use crate::fsm::{HostFailure, Limits, SharedLoader};
+use crate::machine::{Machine, RestoreError};
+use crate::storage::{SnapshotMeta, StorageError, Stores, WriteBatch};
+use crate::transport::{Identity, Transport};
+use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
+
+/// Why a node does not start. Nothing was changed but what a crash would have changed too.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A store failed or is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Log and snapshots do not fit.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The newest snapshot cannot be restored.
+    #[error("restoring the snapshot at index {index}: {source}")]
+    Restore {
+        /// Its index.
+        index: Index,
+        /// The cause.
+        source: RestoreError,
+    },
+    /// Consensus did not start.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The state machine's host failed.
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+    /// No thread.
+    #[error("starting a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// There is something already.
+    #[error("the stores are not empty: a cluster can only be formed on empty ones")]
+    NotEmpty,
+    /// This node has no place in its cluster any more.
+    #[error(
+        "node {0} was removed from its cluster; to join again, give it an empty data directory \
+         and --join"
+    )]
+    Removed(NodeId),
+}
+
+/// All that a node needs.
+pub struct NodeOptions {
+    /// Who it is.
+    pub identity: Identity,
+    /// The group it serves.
+    pub group: GroupId,
+    /// Timing and limits of the node.
+    pub config: NodeConfig,
+    /// Limits of consensus.
+    pub consensus: ConsensusConfig,
+    /// Its stores.
+    pub stores: Stores,
+    /// Runs modules.
+    pub loader: SharedLoader,
+    /// Members to reach before the machine knows any: what a joining node was told.
+    pub introduced: Vec<Member>,
+}
+
+/// The queue into a node that does not run yet.
+pub struct NodeChannel {
+    events: EventSender,
+    receiver: Receiver<Event>,
+}
+
+/// The inbox comes first: a transport needs it, and a node needs a transport.
+pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
+    let (events, receiver) = mpsc::channel();
+    let inbox = NodeInbox { events: events.clone(), budget: Budget::new(config.max_inbox_bytes) };
+    (Arc::new(inbox), NodeChannel { events, receiver })
+}
+
+/// A running node.
+pub struct Node {
+    handle: NodeHandle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Forms a cluster of one voter in empty stores: a snapshot of the empty machine at index 1.
+///
+/// # Errors
+/// `NotEmpty`, or what the stores report.
+pub fn bootstrap(
+    stores: &Stores,
+    identity: &Identity,
+    group: GroupId,
+    limits: Limits,
+    loader: SharedLoader,
+) -> Result<(), StartError> {
+    let empty = stores.snapshots.list(group)?.is_empty()
+        && stores.log.last_index(group)? == Index(0)
+        && stores.log.hard_state(group)? == Default::default();
+    if !empty {
+        return Err(StartError::NotEmpty);
+    }
+    let me = Member { id: identity.node, address: identity.address.clone() };
+    let conf_state =
+        ConfState { voters: [identity.node].into_iter().collect(), ..Default::default() };
+    let mut machine = Machine::new(identity.cluster, group, limits, loader);
+    machine.bootstrap_members(Index(1), vec![me], conf_state.clone());
+    let image = machine.capture()?;
+    let meta = SnapshotMeta {
+        group,
+        index: Index(1),
+        term: Term(1),
+        conf_state,
+        size_bytes: 0,
+        checksum: 0,
+    };
+    let meta = snapshots::save(&*stores.snapshots, 1, meta, &image)?;
+    let write = bootstrap_write(meta.position());
+    stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
+    Ok(())
+}
+
+impl Node {
+    /// Recovers what the stores hold and starts the threads.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(
+        options: NodeOptions,
+        channel: NodeChannel,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Node, StartError> {
+        let NodeOptions { identity, group, config, consensus, stores, loader, introduced } =
+            options;
+        let me = identity.node;
+        let snapshot = stores.snapshots.list(group)?.into_iter().next();
+        if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {
+            stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
+        }
+        let machine = match &snapshot {
+            Some(meta) => Some(restore(&stores, meta, identity.cluster, &loader)?),
+            None => None,
+        };
+        if let Some(machine) = &machine
+            && !machine.conf_state().contains(me)
+        {
+            return Err(StartError::Removed(me));
+        }
+        let replica_config = ReplicaConfig {
+            node: me,
+            group,
+            heartbeat_ticks: config.heartbeat_ticks(),
+            election_ticks: config.election_ticks(),
+            seed: rand::random(),
+            incarnation: rand::random(),
+            limits: consensus,
+        };
+        let mut replica = Replica::new(replica_config, Arc::clone(&stores.log), snapshot.clone())?;
+        let alone = machine.as_ref().is_some_and(|machine| {
+            machine.conf_state().voters.iter().eq([&me])
+                && machine.conf_state().voters_outgoing.is_empty()
+        });
+        if alone {
+            // Nobody else could have been elected; waiting for a timeout would be for nothing.
+            replica.step(Input::Campaign)?;
+        }
+
+        let stop = StopSignal::new();
+        let (leadership_sender, leadership) =
+            watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
+        let (view_sender, view) = watch::channel(None);
+        let NodeChannel { events, receiver } = channel;
+        let (writer, writes) = mpsc::channel();
+        let (apply, jobs) = mpsc::channel();
+        let (saver, save_jobs) = mpsc::channel();
+
+        let log_writer = log_writer::spawn(
+            Arc::clone(&stores.log),
+            group,
+            writes,
+            events.clone(),
+            stop.clone(),
+        )?;
+        let snapshot_writer = snapshots::spawn(
+            Arc::clone(&stores.snapshots),
+            config.snapshot.keep,
+            save_jobs,
+            apply.clone(),
+            stop.clone(),
+        )?;
+        let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
+        let apply_loop = ApplyLoop {
+            me,
+            cluster: identity.cluster,
+            group,
+            machine,
+            term: snapshot.as_ref().map_or(Term(0), |meta| meta.term),
+            loader: Arc::clone(&loader),
+            snapshots: Arc::clone(&stores.snapshots),
+            jobs,
+            events: events.clone(),
+            view: view_sender,
+            members: Arc::default(),
+            conf_state: Arc::default(),
+            policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
+            saver,
+            snapshot_callers: Vec::new(),
+            waiting: BTreeMap::new(),
+            stop: stop.clone(),
+        };
+        let event_loop = EventLoop {
+            me,
+            replica,
+            events: receiver,
+            transport,
+            writer,
+            apply,
+            leadership: leadership_sender,
+            stop: stop.clone(),
+            tick: config.tick(),
+            introduced: introduced
+                .into_iter()
+                .filter(|member| member.id != me)
+                .map(|member| (member.id, member))
+                .collect(),
+            members: Arc::default(),
+            proposals: VecDeque::new(),
+            next_proposal: 1,
+            waiters: VecDeque::new(),
+            queued_queries: Vec::new(),
+            asked_queries: None,
+            next_read: 1,
+            batch: Vec::new(),
+        };
+        let (guard, apply_guard) = (stop.clone(), stop.clone());
+        let apply_thread = std::thread::Builder::new().name("apply".into()).spawn(move || {
+            let _guard = StopOnPanic(apply_guard, "apply");
+            apply_loop.run();
+        })?;
+        let event_thread =
+            std::thread::Builder::new().name("event-loop".into()).spawn(move || {
+                let _guard = StopOnPanic(guard, "event loop");
+                event_loop.run();
+            })?;
+        let handle = NodeHandle {
+            shared: Arc::new(Shared {
+                identity,
+                group,
+                budget: Budget::new(config.max_inflight_bytes),
+                config,
+                loader,
+                events,
+                leadership,
+                machine: view,
+                draining: watch::Sender::new(false),
+                stop,
+                started: Instant::now(),
+            }),
+        };
+        let threads = vec![event_thread, apply_thread, log_writer, snapshot_writer];
+        Ok(Node { handle, threads })
+    }
+
+    /// A handle for callers.
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
+    }
+
+    /// Refuses new requests, hands leadership over when somebody can take it, and waits for
+    /// what is in flight, all within `drain_ms`.
+    pub async fn drain(&self) {
+        let shared = &self.handle.shared;
+        shared.draining.send_replace(true);
+        let patience = Duration::from_millis(shared.config.drain_ms);
+        let drained = tokio::time::timeout(patience, async {
+            if shared.leadership.borrow().role == Role::Leader {
+                match self.handle.transfer_leadership(None).await {
+                    Ok(to) => tracing::info!(%to, "handed leadership over"),
+                    Err(error) => tracing::info!(%error, "leadership not handed over"),
+                }
+            }
+            while shared.budget.in_use() > 0 && shared.stop.reason().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!("requests were still in flight when the node stopped");
+        }
+    }
+
+    /// Ends the threads; what was handed to the log writer is flushed. Blocks.
+    pub fn stop(self) -> StopReason {
+        let shared = &self.handle.shared;
+        shared.stop.stop(StopReason::Requested);
+        // A loop that has ended needs no waking.
+        let _ = shared.events.send(Event::Stop);
+        for thread in self.threads {
+            // A panic has been reported as the reason to stop.
+            let _ = thread.join();
+        }
+        self.handle.shared.stop.reason().expect("set above")
+    }
+}
+
+fn restore(
+    stores: &Stores,
+    meta: &SnapshotMeta,
+    cluster: ClusterId,
+    loader: &SharedLoader,
+) -> Result<Machine, StartError> {
+    let (_, mut content) = stores.snapshots.open(meta.group, meta.index)?;
+    let machine = Machine::restore(&mut content, cluster, meta.group, Arc::clone(loader))
+        .map_err(|source| StartError::Restore { index: meta.index, source })?;
+    assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
+    Ok(machine)
+}

@@ -1,0 +1,133 @@
+//! Bringing a module into the log and making it active.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft_host_proto::v1;
+use tokio::sync::oneshot;
+
+use super::handle::{Committed, NodeHandle, ProposeFailure, ReplySink, stopped_unknown};
+use crate::fsm::ModuleRefused;
+use crate::machine::{CHUNK_MAX_BYTES, Reply};
+use crate::types::{Index, ModuleHash};
+
+/// A module is active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgraded {
+    /// Index of the activation, the same on every node.
+    pub index: Index,
+    /// The module.
+    pub hash: ModuleHash,
+    /// What it replaced.
+    pub previous: Option<ModuleHash>,
+    /// It was active before; nothing changed.
+    pub already_active: bool,
+}
+
+/// Why a module was not activated. The old one goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeFailure {
+    /// The module is not acceptable.
+    #[error("the module is refused: {0}")]
+    Refused(#[from] ModuleRefused),
+    /// The machine refused it when it came to the activation.
+    #[error("the module was not activated: {0}")]
+    NotActivated(String),
+    /// As for any proposal.
+    #[error(transparent)]
+    Propose(#[from] ProposeFailure),
+    /// This host cannot check modules; others may.
+    #[error("this node cannot check the module: {0}")]
+    Host(String),
+}
+
+/// Parts proposed at once.
+const CHUNKS_IN_FLIGHT: usize = 4;
+
+impl NodeHandle {
+    /// Checks a module, replicates it in parts and activates it. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn upgrade(&self, module: Bytes, label: String) -> Result<Upgraded, UpgradeFailure> {
+        let hash = ModuleHash::of(&module);
+        let view = self.shared.machine.borrow().clone();
+        let Some(view) = view else {
+            return Err(ProposeFailure::NotLeader(None).into());
+        };
+        if let Some(active) = &view.info.active
+            && active.hash == hash
+        {
+            return Ok(Upgraded {
+                index: active.activated_at,
+                hash,
+                previous: None,
+                already_active: true,
+            });
+        }
+        self.check(module.clone(), view.info.limits.clone()).await?;
+        if !view.info.modules.iter().any(|held| held.hash == hash) {
+            self.replicate(hash, &module).await?;
+        }
+        let activate = v1::ActivateModule { module_hash: hash.0.to_vec().into(), label };
+        let committed = self.propose(v1::entry::Body::ActivateModule(activate)).await?;
+        match committed.reply {
+            Reply::Activated { index, hash, previous } => {
+                Ok(Upgraded { index, hash, previous, already_active: false })
+            }
+            Reply::AlreadyActive { index, hash } => {
+                Ok(Upgraded { index, hash, previous: None, already_active: true })
+            }
+            Reply::ActivationFailed(reason) | Reply::ChunkRefused(reason) => {
+                Err(UpgradeFailure::NotActivated(reason))
+            }
+            other => Err(UpgradeFailure::NotActivated(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Compiling takes long; off the runtime's threads.
+    async fn check(&self, module: Bytes, limits: crate::fsm::Limits) -> Result<(), UpgradeFailure> {
+        let loader = Arc::clone(&self.shared.loader);
+        let checked = tokio::task::spawn_blocking(move || loader.check(&module, &limits)).await;
+        match checked {
+            Ok(Ok(verdict)) => Ok(verdict?),
+            Ok(Err(failure)) => Err(UpgradeFailure::Host(failure.to_string())),
+            Err(panic) => Err(UpgradeFailure::Host(panic.to_string())),
+        }
+    }
+
+    async fn replicate(&self, hash: ModuleHash, module: &Bytes) -> Result<(), UpgradeFailure> {
+        let offsets: Vec<usize> = (0..module.len()).step_by(CHUNK_MAX_BYTES).collect();
+        for group in offsets.chunks(CHUNKS_IN_FLIGHT) {
+            let mut answers = Vec::new();
+            for offset in group {
+                let end = module.len().min(offset + CHUNK_MAX_BYTES);
+                let chunk = v1::ModuleChunk {
+                    module_hash: hash.0.to_vec().into(),
+                    total_bytes: module.len() as u64,
+                    offset: *offset as u64,
+                    data: module.slice(*offset..end),
+                };
+                let (sender, receiver) = oneshot::channel();
+                let body = v1::entry::Body::ModuleChunk(chunk);
+                self.submit([(body, ReplySink::One(sender))]);
+                answers.push(receiver);
+            }
+            for answer in answers {
+                let committed: Committed =
+                    answer.await.unwrap_or_else(|_| Err(stopped_unknown()))?;
+                match committed.reply {
+                    Reply::ChunkStored { .. } => {}
+                    Reply::ChunkRefused(reason) => {
+                        return Err(UpgradeFailure::NotActivated(reason));
+                    }
+                    other => {
+                        let text = format!("unexpected answer {other:?}");
+                        return Err(UpgradeFailure::NotActivated(text));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
