@@ -181,7 +181,11 @@ pub struct ModuleRefused(pub String);
 pub trait FsmLoader: Send + Sync + 'static {
     /// Checks a module as a cluster would (format, features, imports, exports, limits),
     /// compiles it and keeps the result. Slow; call it off the apply path.
-    fn check(&self, module: &[u8], limits: &Limits) -> Result<Result<(), ModuleRefused>, HostFailure>;
+    fn check(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+    ) -> Result<Result<(), ModuleRefused>, HostFailure>;
 
     /// A fresh instance, with its initialisers run (but not `init`). Instances that trap in
     /// an initialiser are refused.
