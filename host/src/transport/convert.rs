@@ -469,10 +469,7 @@ mod tests {
         }
         let mut wire = base();
         wire.entries[0].kind = 258;
-        assert_eq!(
-            refused(wire),
-            ConvertError::UnknownEntryKind { index: Index(9), kind: 258 }
-        );
+        assert_eq!(refused(wire), ConvertError::UnknownEntryKind { index: Index(9), kind: 258 });
         assert_eq!(refused(v1::RaftMessage { from: 0, ..base() }), ConvertError::ZeroNode("from"));
         assert_eq!(refused(v1::RaftMessage { to: 0, ..base() }), ConvertError::ZeroNode("to"));
         assert_eq!(refused(v1::RaftMessage { group: 0, ..base() }), ConvertError::ZeroGroup);
@@ -488,8 +485,12 @@ mod tests {
         let voters = |voters: &[u64]| {
             Some(v1::RaftConfState { voters: voters.to_vec(), ..Default::default() })
         };
-        let whole =
-            v1::RaftSnapshot { index: 3, term: 2, conf_state: voters(&[1, 2]), ..Default::default() };
+        let whole = v1::RaftSnapshot {
+            index: 3,
+            term: 2,
+            conf_state: voters(&[1, 2]),
+            ..Default::default()
+        };
         assert!(PeerMessage::try_from(install(Some(whole.clone()))).is_ok());
         assert_eq!(refused(install(None)), ConvertError::MissingSnapshot);
         assert_eq!(
