@@ -392,10 +392,10 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_never_panics(message in message(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn a_flipped_bit_never_panics(message in message(), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
             let mut bytes = v1::RaftMessage::from(message).encode_to_vec();
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             if let Ok(wire) = v1::RaftMessage::decode(bytes.as_slice()) {
                 // Any answer will do, a panic will not.
                 drop(PeerMessage::try_from(wire));

@@ -131,10 +131,11 @@ async fn send(
         Part::Message(v1::RaftMessage::from(message)),
     ];
     let parts = part_stream(head, received_chunks, Arc::clone(&progress));
+    let address = peer.address();
     let (result, reader_joined) = tokio::select! {
         () = peer.cancel.cancelled() => (Err(SendError::Cancelled), false),
         () = closing.cancelled() => (Err(SendError::Cancelled), false),
-        result = call(shared, &peer.address(), parts) => (result, false),
+        result = call(shared, &address, parts) => (result, false),
         error = reading_failed(&mut reader) => (Err(error), true),
         error = stalled(shared, &progress) => (Err(error), false),
     };

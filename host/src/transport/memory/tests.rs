@@ -1,5 +1,6 @@
 use super::*;
 use crate::transport::test_support::{TestInbox, TestStore, append, install, message, meta, peers};
+use crate::types::Index;
 
 struct TestNode {
     transport: Arc<MemoryTransport>,
