@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "raft_host/v1/log.proto",
+    "raft_host/v1/snapshot.proto",
     "raft_host/v1/client.proto",
     "raft_host/v1/admin.proto",
     "raft_host/v1/peer.proto",

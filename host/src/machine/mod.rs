@@ -1,14 +1,39 @@
 //! The replicated machine around the application's state machine: a pure function of the log.
 //!
-//! To be filled; the agreed interface:
+//! It gives the plugin what every application needs and no plugin should write twice: a clock
+//! that the log carries, exactly-once sessions, modules that arrive in the log and are switched
+//! at one index, and the limits of the guest as replicated state. A snapshot holds all of it.
 //!
 //! ```text
-//! pub struct Machine;
-//! Machine::new(cluster: ClusterId, group: GroupId, limits: Limits, loader: SharedLoader) -> Machine
-//! machine.apply(index: Index, data: &[u8]) -> Result<Applied, HostFailure>     // data: an encoded log.proto Entry; empty: no-op
-//! machine.apply_membership(index: Index, change: &ConfChange, conf_state: ConfState)
-//! machine.query(query: &[u8]) -> Result<QueryReply, HostFailure>
-//! machine.applied_index() / members() / conf_state() / info() / module_bytes(hash)
-//! machine.capture() -> Result<MachineSnapshot, HostFailure>     // MachineSnapshot: Send, write_to(&mut dyn Write)
-//! Machine::restore(input: &mut dyn Read, cluster, group, loader) -> Result<Machine, RestoreError>
+//!   (index, entry) ──► Machine::apply ──► clock ──► sessions ──► fsm ──► Applied { reply, events }
+//!                          │                └─ modules (chunks, activation)
+//!                          └─ capture ──► MachineSnapshot ──► bytes ──► Machine::restore
 //! ```
+//!
+//! Every replica must come to the same bits. So this room knows no wall clock, no randomness,
+//! no order that depends on hashing, no threads and no files; of the protocol it knows only the
+//! messages that entries and snapshots hold. It does not know raft-rs, wasmtime or sockets.
+
+mod convert;
+mod core;
+mod membership;
+mod modules;
+mod records;
+mod reply;
+mod restore;
+mod sessions;
+mod snapshot;
+
+#[cfg(test)]
+mod test_fsm;
+#[cfg(test)]
+mod tests;
+
+pub use self::core::Machine;
+pub use self::modules::CHUNK_MAX_BYTES;
+pub use self::reply::{
+    ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,
+    QueryResult, Reply,
+};
+pub use self::restore::RestoreError;
+pub use self::snapshot::MachineSnapshot;

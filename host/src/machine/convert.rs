@@ -1,0 +1,121 @@
+//! Between the vocabulary of `types` and `fsm` and the records that snapshots hold.
+
+use raft_host_proto::v1;
+
+use super::sessions::SessionLimits;
+use crate::fsm::Limits;
+use crate::types::{ConfState, NodeId, Outcome, TrapKind};
+
+/// Stores an outcome; what is stored is never a duplicate.
+pub(super) fn outcome_to_record(outcome: &Outcome) -> v1::Outcome {
+    use v1::outcome::Kind;
+    let kind = match outcome {
+        Outcome::Ok(bytes) => Kind::Ok(bytes.clone().into()),
+        Outcome::Rejected(bytes) => Kind::Rejected(bytes.clone().into()),
+        Outcome::Trapped(kind) => Kind::Trapped(*kind as u32),
+        Outcome::Duplicate(_) => unreachable!("a duplicate is answered, not stored"),
+    };
+    v1::Outcome { kind: Some(kind), duplicate: false }
+}
+
+/// Reads what `outcome_to_record` made; `None` for anything else.
+pub(super) fn outcome_from_record(record: &v1::Outcome) -> Option<Outcome> {
+    use v1::outcome::Kind;
+    match record.kind.as_ref()? {
+        _ if record.duplicate => None,
+        Kind::Ok(bytes) => Some(Outcome::Ok(bytes.to_vec())),
+        Kind::Rejected(bytes) => Some(Outcome::Rejected(bytes.to_vec())),
+        Kind::Trapped(kind) => {
+            Some(Outcome::Trapped(TrapKind::from_u8(u8::try_from(*kind).ok()?)?))
+        }
+    }
+}
+
+macro_rules! mirror {
+    ($to:ident, $from:ident, $ours:ident, $record:ident, { $($field:ident),* $(,)? }) => {
+        pub(super) fn $to(ours: &$ours) -> v1::$record {
+            let $ours { $($field),* } = ours;
+            v1::$record { $($field: *$field),* }
+        }
+
+        pub(super) fn $from(record: &v1::$record) -> $ours {
+            let v1::$record { $($field),* } = record;
+            $ours { $($field: *$field),* }
+        }
+    };
+}
+
+mirror!(limits_to_record, limits_from_record, Limits, SnapshotLimits, {
+    apply_fuel, query_fuel, init_fuel, snapshot_fuel, restore_fuel, memory_max_bytes,
+    stack_max_bytes, input_max_bytes, output_max_bytes, snapshot_max_bytes, events_max,
+    events_max_bytes, log_lines_max, module_max_bytes,
+});
+
+mirror!(
+    session_limits_to_record, session_limits_from_record, SessionLimits, SnapshotSessionLimits, {
+    sessions_max, ttl_default_ms, ttl_min_ms, ttl_max_ms, responses_max, responses_max_bytes,
+    total_max_bytes,
+});
+
+pub(super) fn conf_state_to_record(conf_state: &ConfState) -> v1::SnapshotConfState {
+    let ids = |set: &std::collections::BTreeSet<NodeId>| set.iter().map(|id| id.0).collect();
+    v1::SnapshotConfState {
+        voters: ids(&conf_state.voters),
+        learners: ids(&conf_state.learners),
+        voters_outgoing: ids(&conf_state.voters_outgoing),
+        learners_next: ids(&conf_state.learners_next),
+        auto_leave: conf_state.auto_leave,
+    }
+}
+
+pub(super) fn conf_state_from_record(record: &v1::SnapshotConfState) -> ConfState {
+    let ids = |list: &[u64]| list.iter().copied().map(NodeId).collect();
+    ConfState {
+        voters: ids(&record.voters),
+        learners: ids(&record.learners),
+        voters_outgoing: ids(&record.voters_outgoing),
+        learners_next: ids(&record.learners_next),
+        auto_leave: record.auto_leave,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_survive_their_record_and_nonsense_is_refused() {
+        for outcome in [
+            Outcome::Ok(Vec::new()),
+            Outcome::Rejected(b"no".to_vec()),
+            Outcome::Trapped(TrapKind::Other),
+        ] {
+            assert_eq!(outcome_from_record(&outcome_to_record(&outcome)), Some(outcome));
+        }
+        let trapped = |kind| v1::Outcome {
+            kind: Some(v1::outcome::Kind::Trapped(kind)),
+            duplicate: false,
+        };
+        assert_eq!(outcome_from_record(&trapped(0)), None);
+        assert_eq!(outcome_from_record(&trapped(257)), None);
+        assert_eq!(outcome_from_record(&v1::Outcome::default()), None);
+        let duplicate = v1::Outcome { duplicate: true, ..outcome_to_record(&Outcome::Ok(vec![])) };
+        assert_eq!(outcome_from_record(&duplicate), None);
+    }
+
+    #[test]
+    fn limits_and_configurations_survive_their_records() {
+        let limits = Limits { apply_fuel: 1, log_lines_max: 2, ..Limits::default() };
+        assert_eq!(limits_from_record(&limits_to_record(&limits)), limits);
+        let sessions = SessionLimits::default();
+        assert_eq!(session_limits_from_record(&session_limits_to_record(&sessions)), sessions);
+        let conf_state = ConfState {
+            voters: [NodeId(1), NodeId(3)].into(),
+            learners: [NodeId(4)].into(),
+            voters_outgoing: [NodeId(2)].into(),
+            learners_next: [NodeId(2)].into(),
+            auto_leave: true,
+        };
+        assert_eq!(conf_state_from_record(&conf_state_to_record(&conf_state)), conf_state);
+    }
+}

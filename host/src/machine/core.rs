@@ -1,0 +1,428 @@
+//! The machine: what an entry does to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
+
+use super::membership::Membership;
+use super::modules::{Chunk, Modules, bounded_label};
+use super::reply::{
+    ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply, QueryResult, Reply,
+};
+use super::sessions::{Begin, SessionLimits, Sessions};
+use super::snapshot::MachineSnapshot;
+use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits, SharedLoader, Trap};
+use crate::types::{
+    ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome,
+};
+
+/// Longest text of a guest that a reason quotes.
+const QUOTE_MAX_BYTES: usize = 1024;
+
+/// Everything replicated except for the guest's own state. A clone is cheap: what is large is
+/// shared until it changes.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) cluster: ClusterId,
+    pub(super) group: GroupId,
+    pub(super) applied: Index,
+    /// The log's clock at `applied`; never goes back.
+    pub(super) time_ms: u64,
+    pub(super) limits: Limits,
+    pub(super) membership: Membership,
+    pub(super) sessions: Sessions,
+    pub(super) modules: Modules,
+}
+
+/// One replicated state machine of a node.
+///
+/// After a [`HostFailure`] the machine must be dropped: what it holds may be half done.
+pub struct Machine {
+    pub(super) state: State,
+    /// The instance of the active module; present exactly when there is one.
+    fsm: Option<Box<dyn Fsm>>,
+    loader: SharedLoader,
+    /// `modules.infos()`, kept so that `info` is cheap.
+    module_infos: Arc<Vec<ModuleInfo>>,
+}
+
+impl Machine {
+    /// A machine before the first entry: no module, no members.
+    pub fn new(
+        cluster: ClusterId,
+        group: GroupId,
+        limits: Limits,
+        loader: SharedLoader,
+    ) -> Machine {
+        let state = State {
+            cluster,
+            group,
+            applied: Index(0),
+            time_ms: 0,
+            limits,
+            membership: Membership::default(),
+            sessions: Sessions::new(SessionLimits::default()),
+            modules: Modules::default(),
+        };
+        Machine::assemble(state, None, loader)
+    }
+
+    pub(super) fn assemble(
+        state: State,
+        fsm: Option<Box<dyn Fsm>>,
+        loader: SharedLoader,
+    ) -> Machine {
+        let running = fsm.as_ref().map(|fsm| fsm.module());
+        let active = state.modules.active().map(|activation| activation.hash);
+        assert_eq!(running, active, "the instance is not one of the active module");
+        let module_infos = Arc::new(state.modules.infos());
+        Machine { state, fsm, loader, module_infos }
+    }
+
+    /// Gives a machine at index 0 the members of a new cluster, as the snapshot at `index` that
+    /// the cluster's log begins after.
+    ///
+    /// # Panics
+    ///
+    /// If the machine has applied anything.
+    pub fn bootstrap_members(
+        &mut self,
+        index: Index,
+        members: impl IntoIterator<Item = Member>,
+        conf_state: ConfState,
+    ) {
+        assert_eq!(self.state.applied, Index(0), "only a new machine can be bootstrapped");
+        self.state.membership.set(members, conf_state);
+        self.state.applied = index;
+    }
+
+    /// Applies the normal entry at `index`; `data` is an encoded `raft_host.v1.Entry`, or empty.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: no outcome exists; the node must stop.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not the one after [`Machine::applied_index`].
+    pub fn apply(&mut self, index: Index, data: &[u8]) -> Result<Applied, HostFailure> {
+        self.check_next(index);
+        let applied = if data.is_empty() {
+            Applied::without_guest(Reply::Nothing)
+        } else {
+            match v1::Entry::decode(data) {
+                Ok(entry) => self.apply_entry(index, entry)?,
+                Err(_) => refused(CommandRefused::Malformed(
+                    "its bytes are not an encoded raft_host.v1.Entry".to_owned(),
+                )),
+            }
+        };
+        self.state.applied = index;
+        Ok(applied)
+    }
+
+    /// Applies the membership change at `index`; `conf_state` is what consensus made of it.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not the one after [`Machine::applied_index`].
+    pub fn apply_membership(&mut self, index: Index, change: &ConfChange, conf_state: ConfState) {
+        self.check_next(index);
+        self.state.membership.apply(change, conf_state);
+        self.state.applied = index;
+    }
+
+    /// Answers a question about the state at [`Machine::applied_index`]. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub fn query(&mut self, query: &[u8]) -> Result<QueryReply, HostFailure> {
+        let mut reply = QueryReply {
+            result: QueryResult::NoModule,
+            fuel_used: 0,
+            trap_message: None,
+            applied: self.state.applied,
+        };
+        let context = self.context(self.state.applied);
+        let max = self.state.limits.input_max_bytes;
+        let Some(fsm) = &mut self.fsm else {
+            return Ok(reply);
+        };
+        let bytes = query.len() as u64;
+        if !fsm.has_query() {
+            reply.result = QueryResult::NoQueryExport;
+        } else if bytes > max {
+            reply.result = QueryResult::TooLarge { bytes, max };
+        } else {
+            let call = fsm.query(context, query)?;
+            let (outcome, trap_message) = outcome_of(call.result);
+            reply.result = QueryResult::Answer(outcome);
+            reply.fuel_used = call.fuel_used;
+            reply.trap_message = trap_message;
+        }
+        Ok(reply)
+    }
+
+    /// Index of the last applied entry.
+    pub fn applied_index(&self) -> Index {
+        self.state.applied
+    }
+
+    /// Members as of the last applied entry.
+    pub fn members(&self) -> &BTreeMap<NodeId, Member> {
+        &self.state.membership.members
+    }
+
+    /// The configuration as of the last applied entry.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.state.membership.conf_state
+    }
+
+    /// An id that no member ever had. Every id below it may have been somebody's.
+    pub fn next_node_id(&self) -> NodeId {
+        self.state.membership.next_id()
+    }
+
+    /// The machine's facts, for status pages.
+    pub fn info(&self) -> MachineInfo {
+        let active = self.state.modules.active().zip(self.fsm.as_ref());
+        MachineInfo {
+            applied: self.state.applied,
+            time_ms: self.state.time_ms,
+            active: active.map(|(activation, fsm)| ActiveModule {
+                hash: activation.hash,
+                label: activation.label.clone(),
+                activated_at: activation.index,
+                has_query: fsm.has_query(),
+            }),
+            sessions: self.state.sessions.len(),
+            limits: self.state.limits.clone(),
+            modules: Arc::clone(&self.module_infos),
+            history: Arc::clone(&self.state.modules.history),
+        }
+    }
+
+    /// The bytes of a complete module that the machine holds.
+    pub fn module_bytes(&self, hash: ModuleHash) -> Option<Bytes> {
+        self.state.modules.bytes(hash)
+    }
+
+    /// Copies everything, to be written out elsewhere while applies go on.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub fn capture(&mut self) -> Result<MachineSnapshot, HostFailure> {
+        let image = self.fsm.as_mut().map(|fsm| fsm.capture()).transpose()?;
+        Ok(MachineSnapshot { state: self.state.clone(), image })
+    }
+
+    fn check_next(&self, index: Index) {
+        let expected = self.state.applied.next();
+        assert_eq!(index, expected, "entries must be applied in order, without gaps");
+    }
+
+    fn context(&self, index: Index) -> Context {
+        Context { cluster: self.state.cluster, index, time_ms: self.state.time_ms }
+    }
+
+    fn apply_entry(&mut self, index: Index, entry: v1::Entry) -> Result<Applied, HostFailure> {
+        // An entry's kind that this version does not know decodes as no kind at all. To skip it
+        // would be to diverge from the replicas that know it.
+        let body = entry.body.ok_or_else(|| {
+            HostFailure(format!(
+                "entry {index} is of a kind that this version of raft-host does not know: \
+                 run the version that the other members run"
+            ))
+        })?;
+        self.state.time_ms = self.state.time_ms.max(entry.time_ms);
+        self.state.sessions.expire(self.state.time_ms);
+        match body {
+            Body::Command(command) => self.apply_command(index, &command),
+            Body::OpenSession(open) => {
+                let ttl_ms = self.state.sessions.open(index, self.state.time_ms, open.ttl_ms);
+                Ok(Applied::without_guest(Reply::SessionOpened { id: index.0, ttl_ms }))
+            }
+            Body::CloseSession(close) => {
+                self.state.sessions.remove(close.session_id);
+                Ok(Applied::without_guest(Reply::SessionClosed))
+            }
+            Body::ModuleChunk(chunk) => {
+                Ok(Applied::without_guest(self.store_chunk(index, &chunk)))
+            }
+            Body::ActivateModule(request) => self.activate(index, &request),
+        }
+    }
+
+    fn apply_command(
+        &mut self,
+        index: Index,
+        command: &v1::Command,
+    ) -> Result<Applied, HostFailure> {
+        let bytes = command.data.len() as u64;
+        let max = self.state.limits.input_max_bytes;
+        if bytes > max {
+            return Ok(refused(CommandRefused::TooLarge { bytes, max }));
+        }
+        let context = self.context(index);
+        if let Some(session) = &command.session {
+            match self.state.sessions.begin(session, index, context.time_ms) {
+                Begin::Run => {}
+                Begin::Refused(reason) => return Ok(refused(reason)),
+                Begin::Duplicate(original) => {
+                    let outcome = Outcome::Duplicate(Box::new(original));
+                    return Ok(Applied::without_guest(Reply::Command(outcome)));
+                }
+            }
+        }
+        // Not remembered in the session: when a module is there, a retry shall run.
+        let Some(fsm) = &mut self.fsm else {
+            return Ok(Applied::without_guest(Reply::NoModule));
+        };
+        let call = fsm.apply(context, &command.data)?;
+        let (outcome, trap_message) = outcome_of(call.result);
+        if let Some(session) = &command.session {
+            self.state.sessions.complete(session.session_id, session.sequence, &outcome);
+        }
+        Ok(Applied {
+            reply: Reply::Command(outcome),
+            fuel_used: call.fuel_used,
+            events: call.events,
+            trap_message,
+        })
+    }
+
+    fn store_chunk(&mut self, index: Index, chunk: &v1::ModuleChunk) -> Reply {
+        let hash = match module_hash(&chunk.module_hash) {
+            Ok(hash) => hash,
+            Err(reason) => return Reply::ChunkRefused(reason),
+        };
+        let total = chunk.total_bytes;
+        let part = Chunk { hash, total, offset: chunk.offset, data: &chunk.data };
+        let max = self.state.limits.module_max_bytes;
+        match self.state.modules.store_chunk(index, part, max) {
+            Ok(received) => {
+                if received == total {
+                    self.refresh_module_infos();
+                }
+                Reply::ChunkStored { received, total }
+            }
+            Err(reason) => Reply::ChunkRefused(reason),
+        }
+    }
+
+    fn activate(
+        &mut self,
+        index: Index,
+        request: &v1::ActivateModule,
+    ) -> Result<Applied, HostFailure> {
+        let failed = |reason| Ok(Applied::without_guest(Reply::ActivationFailed(reason)));
+        let hash = match module_hash(&request.module_hash) {
+            Ok(hash) => hash,
+            Err(reason) => return failed(reason),
+        };
+        let active = self.state.modules.active();
+        let previous = active.map(|activation| activation.hash);
+        if let Some(active) = active.filter(|active| active.hash == hash) {
+            let reply = Reply::AlreadyActive { index: active.index, hash };
+            return Ok(Applied::without_guest(reply));
+        }
+        let Some(module) = self.state.modules.bytes(hash) else {
+            return failed(format!(
+                "module {hash} is not here, or not completely: upload it (again) first"
+            ));
+        };
+
+        let mut applied = Applied::without_guest(Reply::Nothing);
+        applied.reply = match self.start(index, &module, &mut applied)? {
+            Ok(fsm) => {
+                assert_eq!(fsm.module(), hash, "the loader made an instance of something else");
+                self.fsm = Some(fsm);
+                let label = bounded_label(&request.label);
+                self.state.modules.activate(index, hash, self.state.time_ms, label);
+                self.refresh_module_infos();
+                Reply::Activated { index, hash, previous }
+            }
+            Err(reason) => Reply::ActivationFailed(reason),
+        };
+        Ok(applied)
+    }
+
+    /// Makes an instance of `module` that goes on where the active one is, without touching
+    /// that. `applied` gets the fuel, events and trap message of what the guests did.
+    fn start(
+        &mut self,
+        index: Index,
+        module: &[u8],
+        applied: &mut Applied,
+    ) -> Result<Result<Box<dyn Fsm>, String>, HostFailure> {
+        let context = self.context(index);
+        let mut fresh = match self.loader.instantiate(module, &self.state.limits, context)? {
+            Ok(fresh) => fresh,
+            Err(reason) => return Ok(Err(reason.to_string())),
+        };
+        let started = match &mut self.fsm {
+            None => settle("`init` of the module", fresh.init(context)?, applied),
+            Some(active) => {
+                let call = active.snapshot(context)?;
+                match settle("`snapshot` of the active module", call, applied) {
+                    Ok((portable, _)) => {
+                        let call = fresh.restore(context, &portable)?;
+                        settle("`restore` of the new module", call, applied)
+                    }
+                    Err(reason) => Err(reason),
+                }
+            }
+        };
+        Ok(started.map(|(_, events)| {
+            applied.events = events;
+            fresh
+        }))
+    }
+
+    fn refresh_module_infos(&mut self) {
+        self.module_infos = Arc::new(self.state.modules.infos());
+    }
+}
+
+fn refused(reason: CommandRefused) -> Applied {
+    Applied::without_guest(Reply::Refused(reason))
+}
+
+fn module_hash(bytes: &[u8]) -> Result<ModuleHash, String> {
+    ModuleHash::try_from(bytes)
+        .map_err(|_| format!("a module's hash has 32 bytes, this one has {}", bytes.len()))
+}
+
+fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {
+    match result {
+        GuestResult::Ok(bytes) => (Outcome::Ok(bytes), None),
+        GuestResult::Rejected(bytes) => (Outcome::Rejected(bytes), None),
+        GuestResult::Trapped(Trap { kind, message }) => (Outcome::Trapped(kind), Some(message)),
+    }
+}
+
+/// Output and events of a call that must succeed, or why it did not.
+fn settle(
+    what: &str,
+    call: Call,
+    applied: &mut Applied,
+) -> Result<(Vec<u8>, Vec<crate::types::Event>), String> {
+    applied.fuel_used = applied.fuel_used.saturating_add(call.fuel_used);
+    match call.result {
+        GuestResult::Ok(output) => Ok((output, call.events)),
+        GuestResult::Rejected(reason) => {
+            let quote = &reason[..reason.len().min(QUOTE_MAX_BYTES)];
+            Err(format!("{what} refused: {}", String::from_utf8_lossy(quote)))
+        }
+        GuestResult::Trapped(Trap { kind, message }) => {
+            applied.trap_message = Some(message);
+            Err(format!("{what} {}", kind.describe()))
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Wasm modules that arrive in the log, by content.
+//!
+//! ```text
+//!   chunk, chunk, … ──► upload ──(hash verified)──► stored module ──(activation)──► active
+//! ```
+//!
+//! What is kept, the same on every replica: the active module, the one before it (to go back
+//! to), the few latest complete ones that never were active, and the few latest incomplete
+//! uploads. Everything else is dropped at the entry that makes it superfluous.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::reply::{ActivationInfo, ModuleInfo};
+use crate::types::{Index, ModuleHash};
+
+/// Most bytes of one chunk.
+pub const CHUNK_MAX_BYTES: usize = 1 << 20;
+
+/// Incomplete uploads kept; a further one displaces the one that advanced longest ago.
+pub(super) const UPLOADS_MAX: usize = 2;
+/// Complete modules kept that never were active.
+pub(super) const STAGED_MAX: usize = 2;
+/// Activations remembered.
+pub(super) const HISTORY_MAX: usize = 1024;
+/// Longer labels are cut.
+pub(super) const LABEL_MAX_BYTES: usize = 256;
+
+/// A complete module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredModule {
+    pub(super) bytes: Bytes,
+    /// As of the last activation.
+    pub(super) label: String,
+    /// Index of the entry with the last chunk.
+    pub(super) completed_at: Index,
+    pub(super) ever_activated: bool,
+}
+
+/// A module of which chunks are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Upload {
+    pub(super) total: u64,
+    /// Index of the last entry that advanced it.
+    pub(super) last_chunk_at: Index,
+    /// The module's bytes from its start; shared with a snapshot until the next chunk.
+    pub(super) received: Arc<Vec<u8>>,
+}
+
+/// All modules. A clone shares their bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Modules {
+    pub(super) stored: BTreeMap<ModuleHash, StoredModule>,
+    pub(super) uploads: BTreeMap<ModuleHash, Upload>,
+    /// Oldest first; the last one is the active module.
+    pub(super) history: Arc<Vec<ActivationInfo>>,
+    /// The module that was active before the active one.
+    pub(super) previous: Option<ModuleHash>,
+}
+
+/// One part of a module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunk<'a> {
+    pub(super) hash: ModuleHash,
+    pub(super) total: u64,
+    pub(super) offset: u64,
+    pub(super) data: &'a [u8],
+}
+
+impl Modules {
+    pub(super) fn active(&self) -> Option<&ActivationInfo> {
+        self.history.last()
+    }
+
+    pub(super) fn bytes(&self, hash: ModuleHash) -> Option<Bytes> {
+        self.stored.get(&hash).map(|module| module.bytes.clone())
+    }
+
+    pub(super) fn infos(&self) -> Vec<ModuleInfo> {
+        let active = self.active().map(|activation| activation.hash);
+        self.stored
+            .iter()
+            .map(|(hash, module)| ModuleInfo {
+                hash: *hash,
+                size_bytes: module.bytes.len() as u64,
+                label: module.label.clone(),
+                active: active == Some(*hash),
+            })
+            .collect()
+    }
+
+    /// Takes a chunk and says how many bytes of the module are there now, or why not.
+    ///
+    /// A chunk may repeat bytes that are there already. A chunk at offset 0 with different
+    /// bytes or another size starts the upload again.
+    pub(super) fn store_chunk(
+        &mut self,
+        index: Index,
+        chunk: Chunk<'_>,
+        module_max_bytes: u64,
+    ) -> Result<u64, String> {
+        check_bounds(chunk, module_max_bytes)?;
+        if let Some(stored) = self.stored.get(&chunk.hash) {
+            return Ok(stored.bytes.len() as u64);
+        }
+        let fits = match self.uploads.get(&chunk.hash) {
+            Some(upload) => check_continues(upload, chunk),
+            None => Err("no upload of this module is under way: start at offset 0".to_owned()),
+        };
+        match fits {
+            Ok(()) => {}
+            Err(_) if chunk.offset == 0 => self.start_upload(index, chunk),
+            Err(reason) => return Err(reason),
+        }
+        let upload = self.uploads.get_mut(&chunk.hash).expect("exists or was just started");
+        let received = upload.received.len() as u64;
+        upload.last_chunk_at = index;
+        if chunk.offset + chunk.data.len() as u64 > received {
+            let known = usize::try_from(received - chunk.offset).expect("within the chunk");
+            Arc::make_mut(&mut upload.received).extend_from_slice(&chunk.data[known..]);
+        }
+        if (upload.received.len() as u64) < chunk.total {
+            return Ok(upload.received.len() as u64);
+        }
+        self.complete_upload(index, chunk.hash)
+    }
+
+    /// Records that `hash`, which must be stored, is active from `index` on.
+    pub(super) fn activate(&mut self, index: Index, hash: ModuleHash, time_ms: u64, label: String) {
+        let module = self.stored.get_mut(&hash).expect("the caller ran it");
+        module.ever_activated = true;
+        module.label.clone_from(&label);
+        self.previous = self.active().map(|activation| activation.hash);
+        let history = Arc::make_mut(&mut self.history);
+        history.push(ActivationInfo { index, hash, time_ms, label });
+        if history.len() > HISTORY_MAX {
+            history.remove(0);
+        }
+        self.drop_superfluous();
+    }
+
+    fn start_upload(&mut self, index: Index, chunk: Chunk<'_>) {
+        self.uploads.remove(&chunk.hash);
+        while self.uploads.len() >= UPLOADS_MAX {
+            let stalest = self.uploads.iter().min_by_key(|(_, upload)| upload.last_chunk_at);
+            let stalest = *stalest.expect("not empty").0;
+            self.uploads.remove(&stalest);
+        }
+        let upload =
+            Upload { total: chunk.total, last_chunk_at: index, received: Arc::default() };
+        self.uploads.insert(chunk.hash, upload);
+    }
+
+    fn complete_upload(&mut self, index: Index, hash: ModuleHash) -> Result<u64, String> {
+        let upload = self.uploads.remove(&hash).expect("the caller holds it");
+        let found = ModuleHash::of(&upload.received);
+        if found != hash {
+            return Err(format!(
+                "the bytes of the module have hash {found}, not {hash}; the upload is dropped: \
+                 start it again"
+            ));
+        }
+        let total = upload.total;
+        let bytes = Bytes::from(Arc::unwrap_or_clone(upload.received));
+        let module = StoredModule {
+            bytes,
+            label: String::new(),
+            completed_at: index,
+            ever_activated: false,
+        };
+        self.stored.insert(hash, module);
+        self.drop_superfluous();
+        Ok(total)
+    }
+
+    fn drop_superfluous(&mut self) {
+        let active = self.active().map(|activation| activation.hash);
+        let mut staged: Vec<(Index, ModuleHash)> = self
+            .stored
+            .iter()
+            .filter(|(_, module)| !module.ever_activated)
+            .map(|(hash, module)| (module.completed_at, *hash))
+            .collect();
+        staged.sort_unstable();
+        let kept = &staged[staged.len().saturating_sub(STAGED_MAX)..];
+        let previous = self.previous;
+        self.stored.retain(|hash, _| {
+            active == Some(*hash)
+                || previous == Some(*hash)
+                || kept.iter().any(|(_, staged)| staged == hash)
+        });
+    }
+}
+
+/// Cuts a label to its bound, between characters.
+pub(super) fn bounded_label(label: &str) -> String {
+    let mut end = label.len().min(LABEL_MAX_BYTES);
+    while !label.is_char_boundary(end) {
+        end -= 1;
+    }
+    label[..end].to_owned()
+}
+
+fn check_bounds(chunk: Chunk<'_>, module_max_bytes: u64) -> Result<(), String> {
+    let length = chunk.data.len() as u64;
+    if chunk.total == 0 || chunk.total > module_max_bytes {
+        return Err(format!(
+            "a module must have between 1 and {module_max_bytes} bytes, not {}",
+            chunk.total
+        ));
+    }
+    if chunk.data.is_empty() || chunk.data.len() > CHUNK_MAX_BYTES {
+        return Err(format!("a chunk must have between 1 and {CHUNK_MAX_BYTES} bytes, not {length}"));
+    }
+    match chunk.offset.checked_add(length) {
+        Some(end) if end <= chunk.total => Ok(()),
+        _ => Err(format!(
+            "a chunk of {length} bytes at offset {} lies outside of a module of {} bytes",
+            chunk.offset, chunk.total
+        )),
+    }
+}
+
+fn check_continues(upload: &Upload, chunk: Chunk<'_>) -> Result<(), String> {
+    if upload.total != chunk.total {
+        return Err(format!(
+            "the module was announced with {} bytes, this chunk says {}",
+            upload.total, chunk.total
+        ));
+    }
+    let known = usize::try_from(chunk.offset).ok().and_then(|from| upload.received.get(from..));
+    let Some(known) = known else {
+        return Err(format!(
+            "expected the chunk at offset {}, found the one at {}",
+            upload.received.len(),
+            chunk.offset
+        ));
+    };
+    let shared = known.len().min(chunk.data.len());
+    if known[..shared] == chunk.data[..shared] {
+        Ok(())
+    } else {
+        Err("the chunk differs from the bytes that are there: start again at offset 0".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 1000;
+
+    fn chunk(module: &[u8], from: usize, to: usize) -> Chunk<'_> {
+        Chunk {
+            hash: ModuleHash::of(module),
+            total: module.len() as u64,
+            offset: from as u64,
+            data: &module[from..to],
+        }
+    }
+
+    fn store(modules: &mut Modules, index: u64, module: &[u8]) {
+        let received = modules.store_chunk(Index(index), chunk(module, 0, module.len()), MAX);
+        assert_eq!(received, Ok(module.len() as u64));
+    }
+
+    #[test]
+    fn chunks_in_order_make_a_module() {
+        let mut modules = Modules::default();
+        assert_eq!(modules.store_chunk(Index(1), chunk(b"abcdef", 0, 2), MAX), Ok(2));
+        assert_eq!(modules.store_chunk(Index(2), chunk(b"abcdef", 2, 5), MAX), Ok(5));
+        assert!(modules.stored.is_empty());
+        assert_eq!(modules.store_chunk(Index(3), chunk(b"abcdef", 5, 6), MAX), Ok(6));
+        assert_eq!(modules.bytes(ModuleHash::of(b"abcdef")), Some(Bytes::from_static(b"abcdef")));
+        assert!(modules.uploads.is_empty());
+        assert_eq!(modules.store_chunk(Index(4), chunk(b"abcdef", 0, 2), MAX), Ok(6));
+    }
+
+    #[test]
+    fn a_repeated_or_overlapping_chunk_is_harmless_and_a_gap_is_refused() {
+        let mut modules = Modules::default();
+        assert!(modules.store_chunk(Index(1), chunk(b"abcdef", 2, 4), MAX).is_err());
+        assert_eq!(modules.store_chunk(Index(2), chunk(b"abcdef", 0, 3), MAX), Ok(3));
+        assert_eq!(modules.store_chunk(Index(3), chunk(b"abcdef", 0, 2), MAX), Ok(3));
+        assert!(modules.store_chunk(Index(4), chunk(b"abcdef", 4, 6), MAX).is_err());
+        assert_eq!(modules.store_chunk(Index(5), chunk(b"abcdef", 2, 6), MAX), Ok(6));
+    }
+
+    #[test]
+    fn wrong_bytes_are_found_by_the_hash_and_the_upload_can_start_again() {
+        let mut modules = Modules::default();
+        let right = chunk(b"abcdef", 0, 6);
+        let wrong = Chunk { data: b"abc", ..right };
+        let worse = Chunk { data: b"xxx", offset: 3, ..right };
+        assert_eq!(modules.store_chunk(Index(1), wrong, MAX), Ok(3));
+        let refusal = modules.store_chunk(Index(2), worse, MAX).unwrap_err();
+        assert!(refusal.contains(&right.hash.to_string()), "{refusal}");
+        assert!(modules.uploads.is_empty());
+        assert_eq!(modules.store_chunk(Index(3), right, MAX), Ok(6));
+
+        let mut modules = Modules::default();
+        let wrong = Chunk { data: b"abx", ..right };
+        assert_eq!(modules.store_chunk(Index(1), wrong, MAX), Ok(3));
+        assert_eq!(modules.store_chunk(Index(2), right, MAX), Ok(6));
+    }
+
+    #[test]
+    fn sizes_and_offsets_out_of_bounds_are_refused() {
+        let mut modules = Modules::default();
+        let good = chunk(b"abcdef", 0, 6);
+        let long = vec![0; CHUNK_MAX_BYTES + 1];
+        for bad in [
+            Chunk { total: 0, ..good },
+            Chunk { total: MAX + 1, ..good },
+            Chunk { data: b"", ..good },
+            Chunk { offset: 1, ..good },
+            Chunk { offset: u64::MAX, ..good },
+            Chunk { data: &long, ..good },
+        ] {
+            assert!(modules.store_chunk(Index(1), bad, MAX).is_err(), "{bad:?}");
+            assert!(modules.uploads.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_third_upload_displaces_the_one_that_advanced_longest_ago() {
+        let mut modules = Modules::default();
+        for (index, module) in [b"aa", b"bb"].iter().enumerate() {
+            modules.store_chunk(Index(index as u64), chunk(*module, 0, 1), MAX).unwrap();
+        }
+        modules.store_chunk(Index(5), chunk(b"aa", 0, 1), MAX).unwrap();
+        modules.store_chunk(Index(6), chunk(b"cc", 0, 1), MAX).unwrap();
+        assert!(modules.store_chunk(Index(7), chunk(b"bb", 1, 2), MAX).is_err());
+        assert_eq!(modules.store_chunk(Index(8), chunk(b"aa", 1, 2), MAX), Ok(2));
+        assert_eq!(modules.uploads.len(), 1);
+    }
+
+    #[test]
+    fn the_active_the_previous_and_the_latest_staged_modules_are_kept() {
+        let mut modules = Modules::default();
+        let kept = |modules: &Modules| -> Vec<Bytes> {
+            let mut kept: Vec<Bytes> = modules.stored.values().map(|m| m.bytes.clone()).collect();
+            kept.sort();
+            kept
+        };
+        for (index, module) in [b"1", b"2", b"3"].iter().enumerate() {
+            store(&mut modules, index as u64, *module);
+        }
+        assert_eq!(kept(&modules), ["2", "3"]);
+        for (index, module) in [b"2", b"3"].iter().enumerate() {
+            modules.activate(Index(10), ModuleHash::of(*module), 0, index.to_string());
+        }
+        store(&mut modules, 11, b"4");
+        assert_eq!(kept(&modules), ["2", "3", "4"]);
+        modules.activate(Index(12), ModuleHash::of(b"4"), 0, String::new());
+        assert_eq!(kept(&modules), ["3", "4"]);
+        assert_eq!(modules.previous, Some(ModuleHash::of(b"3")));
+        modules.activate(Index(13), ModuleHash::of(b"3"), 0, String::new());
+        assert_eq!(kept(&modules), ["3", "4"]);
+        assert_eq!(modules.previous, Some(ModuleHash::of(b"4")));
+    }
+
+    #[test]
+    fn the_history_and_labels_are_bounded() {
+        let mut modules = Modules::default();
+        store(&mut modules, 1, b"1");
+        for index in 0..HISTORY_MAX as u64 + 5 {
+            modules.activate(Index(index), ModuleHash::of(b"1"), 0, String::new());
+        }
+        assert_eq!(modules.history.len(), HISTORY_MAX);
+        assert_eq!(modules.history[0].index, Index(5));
+        assert_eq!(bounded_label(&"é".repeat(200)), "é".repeat(128));
+        assert_eq!(bounded_label(&format!("x{}", "é".repeat(200))).len(), 255);
+        assert_eq!(bounded_label("kv.wasm"), "kv.wasm");
+    }
+}

@@ -1,0 +1,205 @@
+//! What the machine answers.
+
+use std::sync::Arc;
+
+use crate::fsm::Limits;
+use crate::types::{Event, Index, ModuleHash, Outcome};
+
+/// An applied entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The answer: the same on every replica.
+    pub reply: Reply,
+    /// Fuel that the guest used; 0 when it did not run.
+    pub fuel_used: u64,
+    /// What the guest emitted, in order.
+    pub events: Vec<Event>,
+    /// Details of a trap for people. Of this node only: never part of `reply`.
+    pub trap_message: Option<String>,
+}
+
+impl Applied {
+    pub(super) fn without_guest(reply: Reply) -> Applied {
+        Applied { reply, fuel_used: 0, events: Vec::new(), trap_message: None }
+    }
+}
+
+/// The answer to an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The no-op of a new leader.
+    Nothing,
+    /// What became of a command.
+    Command(Outcome),
+    /// A command came before any module was active; nothing happened.
+    NoModule,
+    /// The command was not run.
+    Refused(CommandRefused),
+    /// A session is open.
+    SessionOpened {
+        /// Its id: the index of the entry.
+        id: u64,
+        /// How long it lives without a command, after clamping.
+        ttl_ms: u64,
+    },
+    /// The session is closed, or was gone already.
+    SessionClosed,
+    /// A part of a module is stored. `received == total`: the module is complete and its hash
+    /// verified.
+    ChunkStored {
+        /// Bytes that the machine has, from the start of the module.
+        received: u64,
+        /// Size of the module.
+        total: u64,
+    },
+    /// A part of a module was not taken, and why.
+    ChunkRefused(String),
+    /// A module is active from the next entry on.
+    Activated {
+        /// Index of the activation: the same on every node.
+        index: Index,
+        /// The module.
+        hash: ModuleHash,
+        /// The module that it replaces.
+        previous: Option<ModuleHash>,
+    },
+    /// The module was active before; nothing changed.
+    AlreadyActive {
+        /// Index at which it became active.
+        index: Index,
+        /// The module.
+        hash: ModuleHash,
+    },
+    /// The module was not activated, and why; the old one, if any, goes on as if nothing had
+    /// been tried.
+    ActivationFailed(String),
+}
+
+/// Why a command was not run by the entry that held it. Deterministic.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandRefused {
+    /// The session expired, was closed, was evicted, or never existed. An earlier attempt of the
+    /// same command may have happened.
+    #[error(
+        "the session has expired or does not exist; whether an earlier attempt of this command \
+         was applied is no longer known: open a new session"
+    )]
+    SessionExpired,
+    /// The sequence number is at or below what the client acknowledged (or what the session
+    /// had to forget). An earlier attempt of the same command may have happened.
+    #[error(
+        "the sequence number is at or below the acknowledged one, so its answer is no longer \
+         kept; an earlier attempt of this command may have been applied"
+    )]
+    SequenceTooOld,
+    /// The command is longer than the cluster allows.
+    #[error("the command has {bytes} bytes and the cluster allows {max}")]
+    TooLarge {
+        /// Length of the command.
+        bytes: u64,
+        /// Longest allowed.
+        max: u64,
+    },
+    /// The entry does not mean anything.
+    #[error("malformed entry: {0}")]
+    Malformed(String),
+}
+
+impl CommandRefused {
+    /// Whether no attempt of the command can have happened.
+    pub fn surely_not_applied(&self) -> bool {
+        match self {
+            CommandRefused::SessionExpired | CommandRefused::SequenceTooOld => false,
+            CommandRefused::TooLarge { .. } | CommandRefused::Malformed(_) => true,
+        }
+    }
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryReply {
+    /// How it ended.
+    pub result: QueryResult,
+    /// Fuel that the guest used.
+    pub fuel_used: u64,
+    /// Details of a trap for people.
+    pub trap_message: Option<String>,
+    /// The answer reflects all entries up to and including this one.
+    pub applied: Index,
+}
+
+/// How a query ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryResult {
+    /// The guest answered, refused or trapped; never `Duplicate`.
+    Answer(Outcome),
+    /// No module is active yet.
+    NoModule,
+    /// The active module does not export `query`.
+    NoQueryExport,
+    /// The query is longer than the cluster allows.
+    TooLarge {
+        /// Length of the query.
+        bytes: u64,
+        /// Longest allowed.
+        max: u64,
+    },
+}
+
+/// The machine's facts, for status pages. Owned, and cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineInfo {
+    /// Index of the last applied entry.
+    pub applied: Index,
+    /// The log's clock there, in milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// The active module.
+    pub active: Option<ActiveModule>,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Budgets of the guest.
+    pub limits: Limits,
+    /// Complete modules that the machine holds, ascending by hash.
+    pub modules: Arc<Vec<ModuleInfo>>,
+    /// Activations, oldest first; only the latest are kept.
+    pub history: Arc<Vec<ActivationInfo>>,
+}
+
+/// The module that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveModule {
+    /// Its hash.
+    pub hash: ModuleHash,
+    /// Its name, for people.
+    pub label: String,
+    /// Index of the activation.
+    pub activated_at: Index,
+    /// Whether it can answer queries.
+    pub has_query: bool,
+}
+
+/// A complete module that the machine holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleInfo {
+    /// Its hash.
+    pub hash: ModuleHash,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its name as of its last activation; empty when it never was active.
+    pub label: String,
+    /// Whether it runs now.
+    pub active: bool,
+}
+
+/// One activation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivationInfo {
+    /// Index of the entry.
+    pub index: Index,
+    /// The module.
+    pub hash: ModuleHash,
+    /// The log's clock at the entry.
+    pub time_ms: u64,
+    /// The module's name, for people.
+    pub label: String,
+}

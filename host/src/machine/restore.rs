@@ -1,0 +1,334 @@
+//! Reading a machine's snapshot: nothing in it is believed before it is checked.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use raft_host_proto::v1;
+
+use super::convert;
+use super::core::{Machine, State};
+use super::membership::Membership;
+use super::modules::{HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
+use super::records::{self, StreamReader};
+use super::reply::ActivationInfo;
+use super::sessions::{RestoredSession, SessionLimits, Sessions};
+use super::snapshot::{END, MAGIC, VERSION};
+use crate::fsm::{Context, Fsm, HostFailure, ImageError, ModuleRefused, SharedLoader};
+use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId};
+
+/// Longest header: bounds memory, far above any real one.
+const HEADER_MAX_BYTES: usize = 64 << 20;
+/// Longest other record but a session's: likewise.
+const SMALL_MAX_BYTES: usize = 64 << 10;
+/// What encoding adds to the responses of a session, generously: a response's own bytes can
+/// exceed the session's bound by one answer.
+const SESSION_SLACK_BYTES: u64 = 64 << 20;
+/// More modules than any version ever kept at once.
+const MODULES_MAX: u64 = 64;
+
+/// Why a snapshot cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The reader failed.
+    #[error("reading the snapshot: {0}")]
+    Io(#[source] io::Error),
+    /// The bytes are damaged, or not a machine's snapshot.
+    #[error("the snapshot is damaged or not a snapshot: {0}")]
+    Invalid(String),
+    /// Written by a version with another format.
+    #[error(
+        "the snapshot has format version {found} and this version of raft-host reads \
+         {supported}: run the version that wrote it"
+    )]
+    Version {
+        /// In the snapshot.
+        found: u32,
+        /// What this version reads.
+        supported: u32,
+    },
+    /// It belongs to another cluster.
+    #[error("the snapshot is of cluster {found}, this node belongs to cluster {expected}")]
+    WrongCluster {
+        /// This node's.
+        expected: ClusterId,
+        /// The snapshot's.
+        found: ClusterId,
+    },
+    /// It belongs to another group.
+    #[error("the snapshot is of group {found}, expected one of group {expected}")]
+    WrongGroup {
+        /// The group to be restored.
+        expected: GroupId,
+        /// The snapshot's.
+        found: GroupId,
+    },
+    /// The active module, which the cluster once accepted, is not accepted here.
+    #[error("this node refuses the snapshot's active module {hash}: {reason}")]
+    Module {
+        /// The module.
+        hash: ModuleHash,
+        /// Why.
+        reason: ModuleRefused,
+    },
+    /// The host failed.
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+}
+
+impl From<io::Error> for RestoreError {
+    fn from(error: io::Error) -> RestoreError {
+        match error.kind() {
+            io::ErrorKind::InvalidData => RestoreError::Invalid(error.to_string()),
+            io::ErrorKind::UnexpectedEof => RestoreError::Invalid("it ends too early".to_owned()),
+            _ => RestoreError::Io(error),
+        }
+    }
+}
+
+impl Machine {
+    /// Reads what [`super::MachineSnapshot::write_to`] wrote, up to the end of `input`. The
+    /// machine goes on exactly as the captured one did.
+    ///
+    /// # Errors
+    ///
+    /// See [`RestoreError`].
+    pub fn restore(
+        input: &mut dyn Read,
+        cluster: ClusterId,
+        group: GroupId,
+        loader: SharedLoader,
+    ) -> Result<Machine, RestoreError> {
+        read_magic(input)?;
+        let header: v1::SnapshotHeader = records::read_message(input, HEADER_MAX_BYTES)?;
+        check_owner(&header, cluster, group)?;
+        let mut state = state_from_header(&header, cluster, group)?;
+        read_sessions(input, &header, &mut state)?;
+        read_modules(input, &header, &mut state)?;
+        let fsm = match state.modules.active() {
+            Some(active) => Some(read_image(input, &state, active.hash, &loader)?),
+            None => None,
+        };
+        if records::read_record(input, END.len())? != END {
+            return Err(invalid("its end is not where it should be"));
+        }
+        if input.take(1).read_to_end(&mut Vec::new())? != 0 {
+            return Err(invalid("there are more bytes after its end"));
+        }
+        Ok(Machine::assemble(state, fsm, loader))
+    }
+}
+
+fn read_magic(input: &mut dyn Read) -> Result<(), RestoreError> {
+    let (mut magic, mut version) = ([0; 8], [0; 4]);
+    input.read_exact(&mut magic)?;
+    if magic != MAGIC {
+        return Err(invalid("it does not begin with the mark of a raft-host machine"));
+    }
+    input.read_exact(&mut version)?;
+    match u32::from_le_bytes(version) {
+        VERSION => Ok(()),
+        found => Err(RestoreError::Version { found, supported: VERSION }),
+    }
+}
+
+fn check_owner(
+    header: &v1::SnapshotHeader,
+    cluster: ClusterId,
+    group: GroupId,
+) -> Result<(), RestoreError> {
+    let found = ClusterId::try_from(header.cluster_id.as_ref())
+        .map_err(|error| invalid(format!("cluster id: {error}")))?;
+    if found != cluster {
+        return Err(RestoreError::WrongCluster { expected: cluster, found });
+    }
+    if header.group != group.0 {
+        return Err(RestoreError::WrongGroup { expected: group, found: GroupId(header.group) });
+    }
+    Ok(())
+}
+
+fn state_from_header(
+    header: &v1::SnapshotHeader,
+    cluster: ClusterId,
+    group: GroupId,
+) -> Result<State, RestoreError> {
+    let limits = header.limits.as_ref().ok_or_else(|| invalid("it has no limits"))?;
+    let sessions = header.session_limits.as_ref();
+    let sessions = sessions.ok_or_else(|| invalid("it has no limits of sessions"))?;
+    Ok(State {
+        cluster,
+        group,
+        applied: Index(header.applied_index),
+        time_ms: header.time_ms,
+        limits: convert::limits_from_record(limits),
+        membership: membership(header)?,
+        sessions: Sessions::new(convert::session_limits_from_record(sessions)),
+        modules: Modules {
+            history: Arc::new(history(header)?),
+            previous: match header.previous_module.as_ref() {
+                [] => None,
+                hash => Some(module_hash(hash)?),
+            },
+            ..Modules::default()
+        },
+    })
+}
+
+fn membership(header: &v1::SnapshotHeader) -> Result<Membership, RestoreError> {
+    let conf_state = header.conf_state.as_ref();
+    let conf_state = conf_state.ok_or_else(|| invalid("it has no configuration"))?;
+    let mut membership = Membership {
+        highest_id: NodeId(header.highest_node_id),
+        ..Membership::default()
+    };
+    let members = header.members.iter().map(|member| Member {
+        id: NodeId(member.id),
+        address: member.address.clone(),
+    });
+    membership.set(members, convert::conf_state_from_record(conf_state));
+    if membership.members.len() != header.members.len() {
+        return Err(invalid("its members contradict its configuration"));
+    }
+    if membership.highest_id != NodeId(header.highest_node_id) {
+        return Err(invalid("a member has an id above the highest one"));
+    }
+    Ok(membership)
+}
+
+fn history(header: &v1::SnapshotHeader) -> Result<Vec<ActivationInfo>, RestoreError> {
+    if header.history.len() > HISTORY_MAX {
+        return Err(invalid("its history of activations is too long"));
+    }
+    let mut before = 0;
+    let mut history = Vec::with_capacity(header.history.len());
+    for activation in &header.history {
+        if activation.index <= before || activation.index > header.applied_index {
+            return Err(invalid("its history of activations is out of order"));
+        }
+        before = activation.index;
+        history.push(ActivationInfo {
+            index: Index(activation.index),
+            hash: module_hash(&activation.module_hash)?,
+            time_ms: activation.time_ms,
+            label: activation.label.clone(),
+        });
+    }
+    Ok(history)
+}
+
+fn read_sessions(
+    input: &mut dyn Read,
+    header: &v1::SnapshotHeader,
+    state: &mut State,
+) -> Result<(), RestoreError> {
+    let max = session_record_max(state.sessions.limits());
+    for _ in 0..header.session_count {
+        let record: v1::SnapshotSession = records::read_message(input, max)?;
+        let mut completed = Vec::with_capacity(record.completed.len());
+        for response in record.completed {
+            let outcome = response.outcome.unwrap_or_default();
+            if convert::outcome_from_record(&outcome).is_none() {
+                return Err(invalid(format!("session {} holds no real response", record.id)));
+            }
+            completed.push((response.sequence, outcome));
+        }
+        let session = RestoredSession {
+            ttl_ms: record.ttl_ms,
+            expires_at_ms: record.expires_at_ms,
+            last_used: Index(record.last_used),
+            acknowledged: record.acknowledged,
+            completed,
+        };
+        let in_order = record.id <= record.last_used && record.last_used <= header.applied_index;
+        if !in_order || !state.sessions.restore(record.id, session) {
+            return Err(invalid(format!("session {} contradicts itself or others", record.id)));
+        }
+    }
+    Ok(())
+}
+
+fn session_record_max(limits: &SessionLimits) -> usize {
+    let bytes = limits.responses_max_bytes.saturating_add(SESSION_SLACK_BYTES);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn read_modules(
+    input: &mut dyn Read,
+    header: &v1::SnapshotHeader,
+    state: &mut State,
+) -> Result<(), RestoreError> {
+    if header.module_count > MODULES_MAX || header.upload_count > UPLOADS_MAX as u64 {
+        return Err(invalid("it claims more modules than a machine keeps"));
+    }
+    let size_max = state.limits.module_max_bytes;
+    for _ in 0..header.module_count {
+        let record: v1::SnapshotModule = records::read_message(input, SMALL_MAX_BYTES)?;
+        let hash = module_hash(&record.hash)?;
+        let bytes = read_module_bytes(input, record.size_bytes, size_max)?;
+        if ModuleHash::of(&bytes) != hash {
+            return Err(invalid(format!("the bytes of module {hash} do not match its hash")));
+        }
+        let module = StoredModule {
+            bytes: bytes.into(),
+            label: record.label,
+            completed_at: Index(record.completed_at),
+            ever_activated: record.ever_activated,
+        };
+        state.modules.stored.insert(hash, module);
+    }
+    for _ in 0..header.upload_count {
+        let record: v1::SnapshotUpload = records::read_message(input, SMALL_MAX_BYTES)?;
+        let hash = module_hash(&record.hash)?;
+        let received = read_module_bytes(input, record.received_bytes, size_max)?;
+        if record.received_bytes >= record.total_bytes || record.total_bytes > size_max {
+            return Err(invalid(format!("the sizes of upload {hash} make no sense")));
+        }
+        let upload = Upload {
+            total: record.total_bytes,
+            last_chunk_at: Index(record.last_chunk_at),
+            received: Arc::new(received),
+        };
+        state.modules.uploads.insert(hash, upload);
+    }
+    let distinct = state.modules.stored.len() as u64 == header.module_count
+        && state.modules.uploads.len() as u64 == header.upload_count;
+    if distinct { Ok(()) } else { Err(invalid("it holds a module twice")) }
+}
+
+fn read_module_bytes(input: &mut dyn Read, size: u64, max: u64) -> Result<Vec<u8>, RestoreError> {
+    if size > max {
+        return Err(invalid(format!("a module of {size} bytes where {max} are allowed")));
+    }
+    Ok(records::read_blob(input, size)?)
+}
+
+fn read_image(
+    input: &mut dyn Read,
+    state: &State,
+    hash: ModuleHash,
+    loader: &SharedLoader,
+) -> Result<Box<dyn Fsm>, RestoreError> {
+    let module = state.modules.bytes(hash);
+    let module = module.ok_or_else(|| invalid(format!("active module {hash} is missing")))?;
+    let context =
+        Context { cluster: state.cluster, index: state.applied, time_ms: state.time_ms };
+    let mut fsm = loader
+        .instantiate(&module, &state.limits, context)?
+        .map_err(|reason| RestoreError::Module { hash, reason })?;
+    let mut stream = StreamReader::new(input);
+    fsm.load_image(&mut stream).map_err(|error| match error {
+        ImageError::Io(error) => error.into(),
+        ImageError::Invalid(reason) => invalid(format!("the image of the module's state: {reason}")),
+        ImageError::Host(failure) => RestoreError::Host(failure),
+    })?;
+    stream.finish()?;
+    Ok(fsm)
+}
+
+fn module_hash(bytes: &[u8]) -> Result<ModuleHash, RestoreError> {
+    ModuleHash::try_from(bytes).map_err(|error| invalid(format!("module hash: {error}")))
+}
+
+fn invalid(reason: impl Into<String>) -> RestoreError {
+    RestoreError::Invalid(reason.into())
+}

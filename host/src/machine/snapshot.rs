@@ -1,0 +1,148 @@
+//! A machine's snapshot, and the bytes it is written as.
+//!
+//! ```text
+//!   magic            8 bytes  "RFHMACHN"
+//!   version          u32      1
+//!   header           record   SnapshotHeader: position, clock, limits, members, history, counts
+//!   sessions         records  SnapshotSession, ascending by id
+//!   modules          each     SnapshotModule, then a stream with its bytes; ascending by hash
+//!   uploads          each     SnapshotUpload, then a stream with the bytes so far; likewise
+//!   image            stream   of the active module's instance; left out when there is none
+//!   end              record   "end"
+//! ```
+//!
+//! Records and streams: see `records.rs`. The same state makes the same bytes on every replica.
+
+use std::io::{self, Write};
+
+use raft_host_proto::v1;
+
+use super::core::State;
+use super::reply::ActivationInfo;
+use super::sessions::Session;
+use super::{convert, records};
+use crate::fsm::Image;
+use crate::types::{ConfState, Index, ModuleHash};
+
+pub(super) const MAGIC: [u8; 8] = *b"RFHMACHN";
+pub(super) const VERSION: u32 = 1;
+pub(super) const END: &[u8] = b"end";
+
+/// Everything that a machine held at one index, detached from it.
+pub struct MachineSnapshot {
+    pub(super) state: State,
+    /// Present exactly when a module is active.
+    pub(super) image: Option<Box<dyn Image>>,
+}
+
+impl MachineSnapshot {
+    /// Index of the last entry that it contains.
+    pub fn applied_index(&self) -> Index {
+        self.state.applied
+    }
+
+    /// The configuration at that index.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.state.membership.conf_state
+    }
+
+    /// Writes it in the format that [`super::Machine::restore`] reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`, and of the image.
+    pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&MAGIC)?;
+        out.write_all(&VERSION.to_le_bytes())?;
+        records::write_message(out, &header(&self.state))?;
+        for (id, session) in self.state.sessions.iter() {
+            records::write_message(out, &session_record(id, session))?;
+        }
+        self.write_modules(out)?;
+        if let Some(image) = &self.image {
+            let mut stream = records::StreamWriter::new(out);
+            image.write_to(&mut stream)?;
+            stream.finish()?;
+        }
+        records::write_record(out, END)
+    }
+
+    fn write_modules(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (hash, module) in &self.state.modules.stored {
+            let record = v1::SnapshotModule {
+                hash: hash_bytes(*hash),
+                label: module.label.clone(),
+                completed_at: module.completed_at.0,
+                ever_activated: module.ever_activated,
+                size_bytes: module.bytes.len() as u64,
+            };
+            records::write_message(out, &record)?;
+            records::write_blob(out, &module.bytes)?;
+        }
+        for (hash, upload) in &self.state.modules.uploads {
+            let record = v1::SnapshotUpload {
+                hash: hash_bytes(*hash),
+                total_bytes: upload.total,
+                last_chunk_at: upload.last_chunk_at.0,
+                received_bytes: upload.received.len() as u64,
+            };
+            records::write_message(out, &record)?;
+            records::write_blob(out, &upload.received)?;
+        }
+        Ok(())
+    }
+}
+
+fn header(state: &State) -> v1::SnapshotHeader {
+    let members = &state.membership.members;
+    v1::SnapshotHeader {
+        cluster_id: state.cluster.0.to_vec().into(),
+        group: state.group.0,
+        applied_index: state.applied.0,
+        time_ms: state.time_ms,
+        limits: Some(convert::limits_to_record(&state.limits)),
+        session_limits: Some(convert::session_limits_to_record(state.sessions.limits())),
+        members: members
+            .values()
+            .map(|member| v1::SnapshotMember { id: member.id.0, address: member.address.clone() })
+            .collect(),
+        conf_state: Some(convert::conf_state_to_record(&state.membership.conf_state)),
+        highest_node_id: state.membership.highest_id.0,
+        history: state.modules.history.iter().map(activation_record).collect(),
+        previous_module: state.modules.previous.map(hash_bytes).unwrap_or_default(),
+        session_count: state.sessions.len(),
+        module_count: state.modules.stored.len() as u64,
+        upload_count: state.modules.uploads.len() as u64,
+    }
+}
+
+fn activation_record(activation: &ActivationInfo) -> v1::SnapshotActivation {
+    v1::SnapshotActivation {
+        index: activation.index.0,
+        module_hash: hash_bytes(activation.hash),
+        time_ms: activation.time_ms,
+        label: activation.label.clone(),
+    }
+}
+
+fn session_record(id: u64, session: &Session) -> v1::SnapshotSession {
+    v1::SnapshotSession {
+        id,
+        ttl_ms: session.ttl_ms,
+        expires_at_ms: session.expires_at_ms,
+        last_used: session.last_used.0,
+        acknowledged: session.acknowledged,
+        completed: session
+            .completed
+            .iter()
+            .map(|(sequence, outcome)| v1::SnapshotResponse {
+                sequence: *sequence,
+                outcome: Some(outcome.clone()),
+            })
+            .collect(),
+    }
+}
+
+fn hash_bytes(hash: ModuleHash) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(&hash.0)
+}
