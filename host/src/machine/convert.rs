@@ -92,10 +92,8 @@ mod tests {
         ] {
             assert_eq!(outcome_from_record(&outcome_to_record(&outcome)), Some(outcome));
         }
-        let trapped = |kind| v1::Outcome {
-            kind: Some(v1::outcome::Kind::Trapped(kind)),
-            duplicate: false,
-        };
+        let trapped =
+            |kind| v1::Outcome { kind: Some(v1::outcome::Kind::Trapped(kind)), duplicate: false };
         assert_eq!(outcome_from_record(&trapped(0)), None);
         assert_eq!(outcome_from_record(&trapped(257)), None);
         assert_eq!(outcome_from_record(&v1::Outcome::default()), None);

@@ -252,9 +252,7 @@ impl Machine {
                 self.state.sessions.remove(close.session_id);
                 Ok(Applied::without_guest(Reply::SessionClosed))
             }
-            Body::ModuleChunk(chunk) => {
-                Ok(Applied::without_guest(self.store_chunk(index, &chunk)))
-            }
+            Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
             Body::ActivateModule(request) => self.activate(index, &request),
         }
     }

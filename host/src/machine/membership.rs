@@ -15,11 +15,7 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn set(
-        &mut self,
-        members: impl IntoIterator<Item = Member>,
-        conf_state: ConfState,
-    ) {
+    pub(super) fn set(&mut self, members: impl IntoIterator<Item = Member>, conf_state: ConfState) {
         self.members = members.into_iter().map(|member| (member.id, member)).collect();
         self.settle(conf_state);
     }
@@ -87,10 +83,8 @@ mod tests {
     fn a_node_on_its_way_out_stays_known_until_the_joint_configuration_is_left() {
         let mut membership = Membership::default();
         membership.set([member(1), member(2)], voters(&[1, 2]));
-        let joint =
-            ConfState { voters_outgoing: [NodeId(1), NodeId(2)].into(), ..voters(&[1, 3]) };
-        let steps =
-            vec![(ConfChangeOp::Remove, member(2)), (ConfChangeOp::AddVoter, member(3))];
+        let joint = ConfState { voters_outgoing: [NodeId(1), NodeId(2)].into(), ..voters(&[1, 3]) };
+        let steps = vec![(ConfChangeOp::Remove, member(2)), (ConfChangeOp::AddVoter, member(3))];
         membership.apply(&ConfChange { steps }, joint);
         assert!(membership.members.contains_key(&NodeId(2)));
         membership.apply(&ConfChange { steps: Vec::new() }, voters(&[1, 3]));

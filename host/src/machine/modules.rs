@@ -148,8 +148,7 @@ impl Modules {
             let stalest = *stalest.expect("not empty").0;
             self.uploads.remove(&stalest);
         }
-        let upload =
-            Upload { total: chunk.total, last_chunk_at: index, received: Arc::default() };
+        let upload = Upload { total: chunk.total, last_chunk_at: index, received: Arc::default() };
         self.uploads.insert(chunk.hash, upload);
     }
 
@@ -212,7 +211,9 @@ fn check_bounds(chunk: Chunk<'_>, module_max_bytes: u64) -> Result<(), String> {
         ));
     }
     if chunk.data.is_empty() || chunk.data.len() > CHUNK_MAX_BYTES {
-        return Err(format!("a chunk must have between 1 and {CHUNK_MAX_BYTES} bytes, not {length}"));
+        return Err(format!(
+            "a chunk must have between 1 and {CHUNK_MAX_BYTES} bytes, not {length}"
+        ));
     }
     match chunk.offset.checked_add(length) {
         Some(end) if end <= chunk.total => Ok(()),

@@ -177,14 +177,12 @@ fn state_from_header(
 fn membership(header: &v1::SnapshotHeader) -> Result<Membership, RestoreError> {
     let conf_state = header.conf_state.as_ref();
     let conf_state = conf_state.ok_or_else(|| invalid("it has no configuration"))?;
-    let mut membership = Membership {
-        highest_id: NodeId(header.highest_node_id),
-        ..Membership::default()
-    };
-    let members = header.members.iter().map(|member| Member {
-        id: NodeId(member.id),
-        address: member.address.clone(),
-    });
+    let mut membership =
+        Membership { highest_id: NodeId(header.highest_node_id), ..Membership::default() };
+    let members = header
+        .members
+        .iter()
+        .map(|member| Member { id: NodeId(member.id), address: member.address.clone() });
     membership.set(members, convert::conf_state_from_record(conf_state));
     if membership.members.len() != header.members.len() {
         return Err(invalid("its members contradict its configuration"));
@@ -310,15 +308,16 @@ fn read_image(
 ) -> Result<Box<dyn Fsm>, RestoreError> {
     let module = state.modules.bytes(hash);
     let module = module.ok_or_else(|| invalid(format!("active module {hash} is missing")))?;
-    let context =
-        Context { cluster: state.cluster, index: state.applied, time_ms: state.time_ms };
+    let context = Context { cluster: state.cluster, index: state.applied, time_ms: state.time_ms };
     let mut fsm = loader
         .instantiate(&module, &state.limits, context)?
         .map_err(|reason| RestoreError::Module { hash, reason })?;
     let mut stream = StreamReader::new(input);
     fsm.load_image(&mut stream).map_err(|error| match error {
         ImageError::Io(error) => error.into(),
-        ImageError::Invalid(reason) => invalid(format!("the image of the module's state: {reason}")),
+        ImageError::Invalid(reason) => {
+            invalid(format!("the image of the module's state: {reason}"))
+        }
         ImageError::Host(failure) => RestoreError::Host(failure),
     })?;
     stream.finish()?;

@@ -1,0 +1,1 @@
+//! A server that misbehaves as told, for the client's tests.
