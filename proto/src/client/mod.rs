@@ -48,7 +48,7 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// For one attempt of a request that may be repeated; then another node is asked.
     pub attempt_timeout: Duration,
-    /// For a request with all its attempts.
+    /// For a request with all its attempts. Exceeded by at most about `connect_timeout`.
     pub deadline: Duration,
     /// For an admin request, which may wait for replication or compilation.
     pub admin_deadline: Duration,

@@ -105,10 +105,15 @@ impl Client {
         let mut attempts = Attempts::none();
         loop {
             let picked = self.endpoints.pick();
-            // An attempt that may not be repeated has no reason to end early.
+            let now = Instant::now();
             let until = match repeat {
-                Repeat::Always => deadline.min(Instant::now() + self.options.attempt_timeout),
-                Repeat::WithoutEffect => deadline,
+                Repeat::Always => deadline.min(now + self.options.attempt_timeout),
+                // It has no reason to end early. Even at the very end there is time to learn
+                // that the node cannot be reached: otherwise the effect would be unknown
+                // without need.
+                Repeat::WithoutEffect => {
+                    deadline.max(now + self.options.connect_timeout.mul_f64(1.25))
+                }
             };
             let failure = match timeout_at(until, attempt(picked.channel.clone())).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
