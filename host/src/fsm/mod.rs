@@ -5,6 +5,8 @@
 //! it with a sandboxed guest; [`native`] is an in-process one for tests and for measuring
 //! what wasm costs.
 
+pub mod native;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -118,7 +120,9 @@ pub struct HostFailure(pub String);
 
 /// A running application state machine.
 ///
-/// Calls on one `Fsm` never overlap. A call that traps or rejects leaves no trace.
+/// Calls on one `Fsm` never overlap. A call that traps leaves no trace. So does a rejected
+/// `init` or `restore`; for a rejected command it is the guest that promises so, and what it
+/// may still change (the layout of its heap) changes in the same way on every node.
 pub trait Fsm: Send {
     /// The module this is an instance of.
     fn module(&self) -> ModuleHash;
@@ -181,7 +185,11 @@ pub struct ModuleRefused(pub String);
 pub trait FsmLoader: Send + Sync + 'static {
     /// Checks a module as a cluster would (format, features, imports, exports, limits),
     /// compiles it and keeps the result. Slow; call it off the apply path.
-    fn check(&self, module: &[u8], limits: &Limits) -> Result<Result<(), ModuleRefused>, HostFailure>;
+    fn check(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+    ) -> Result<Result<(), ModuleRefused>, HostFailure>;
 
     /// A fresh instance, with its initialisers run (but not `init`). Instances that trap in
     /// an initialiser are refused.
