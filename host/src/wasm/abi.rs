@@ -126,10 +126,6 @@ impl CallState {
         self.slept_ns = 0;
     }
 
-    pub(super) fn context(&self) -> &Context {
-        &self.context
-    }
-
     /// The call's clock, which sleeping has moved on.
     pub(super) fn time_ns(&self) -> u64 {
         self.context.time_ms.saturating_mul(1_000_000).saturating_add(self.slept_ns)

@@ -83,10 +83,12 @@ impl Guest {
         let engine = compiled.pre.module().engine();
         let mut store = Store::new(engine, CallState::new(Arc::clone(limits)));
         store.limiter(|state| state);
+        // Filling in the segments takes fuel; their size is bounded by the module's.
+        store.set_fuel(u64::MAX).map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
         let (instance, region) = memory::with_plan(plan, || compiled.pre.instantiate(&mut store));
         let instance = match instance {
             Ok(instance) => instance,
-            // No code runs here: what traps is a data or element segment out of bounds.
+            // No code of the guest runs here: what traps is a segment out of bounds.
             Err(error) => {
                 return classify(error)
                     .map(|trap| Err(ModuleRefused(format!("it cannot start: {}", trap.message))));
@@ -263,12 +265,38 @@ impl Guest {
                 to.copy_from_slice(from);
             }
         }
-        for (global, value) in self.globals.iter().zip(&state.globals) {
+        self.set_globals(&state.globals)?;
+        Ok(Ok(()))
+    }
+
+    /// Goes back to a state of this very instance. `false`, and nothing is changed, if its
+    /// memory has grown since: memories do not shrink.
+    ///
+    /// That the last call trapped does not matter: memory and globals are all the state that
+    /// an accepted module has, and every byte of both is put back.
+    pub(super) fn rewind(&mut self, state: &GuestState) -> Result<bool, HostFailure> {
+        if self.memory_bytes() != state.memory.len() {
+            return Ok(false);
+        }
+        let memory = self.memory.data_mut(&mut self.store);
+        // Comparing is cheaper than writing: most pages have not changed.
+        for (to, from) in memory.chunks_mut(4096).zip(state.memory.chunks(4096)) {
+            if to != from {
+                to.copy_from_slice(from);
+            }
+        }
+        self.set_globals(&state.globals)?;
+        Ok(true)
+    }
+
+    fn set_globals(&mut self, values: &[GlobalValue]) -> Result<(), HostFailure> {
+        assert_eq!(self.globals.len(), values.len());
+        for (global, value) in self.globals.iter().zip(values) {
             global
                 .set(&mut self.store, val(*value)?)
                 .map_err(|error| HostFailure(format!("setting a global: {error:#}")))?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Makes this fork an exact view of `live` again. `false` if it has outgrown it and must

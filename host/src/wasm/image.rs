@@ -5,7 +5,7 @@
 //! · number of globals u32 · globals: (type u8, bits [16])… · CRC-32 of all this u32
 //! · blocks that are not all zeros, ascending:
 //!       (number u32, compressed length u32, CRC-32 of the plain bytes u32, zstd frame)…
-//! · end: (u32::MAX, number of blocks u32, CRC-32 of the blocks' twelve-byte heads u32)
+//! · end: (u32::MAX, number of blocks u32, CRC-32 of all blocks as written u32)
 //! ```
 //!
 //! All numbers are little-endian. Reading takes exactly the image's bytes from the reader.
@@ -62,7 +62,7 @@ impl Image for WasmImage {
         out.write_all(&head)?;
 
         let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?;
-        let mut heads = crc32fast::Hasher::new();
+        let mut written = crc32fast::Hasher::new();
         let mut count = 0u32;
         for (number, block) in state.memory.chunks(BLOCK_BYTES).enumerate() {
             if block.iter().all(|byte| *byte == 0) {
@@ -70,12 +70,13 @@ impl Image for WasmImage {
             }
             let compressed = compressor.compress(block)?;
             let head = three(number as u32, compressed.len() as u32, crc32fast::hash(block));
-            heads.update(&head);
+            written.update(&head);
+            written.update(&compressed);
             out.write_all(&head)?;
             out.write_all(&compressed)?;
             count += 1;
         }
-        out.write_all(&three(END, count, heads.finalize()))
+        out.write_all(&three(END, count, written.finalize()))
     }
 }
 
@@ -97,7 +98,7 @@ pub(super) fn read_state(
             "too large for this host".to_owned()
         ))?
     ];
-    let mut heads = crc32fast::Hasher::new();
+    let mut seen = crc32fast::Hasher::new();
     let mut count = 0u32;
     let mut next_number = 0u32;
     let mut decompressor = zstd::bulk::Decompressor::new()?;
@@ -105,8 +106,8 @@ pub(super) fn read_state(
         let head: [u8; 12] = read_array(input)?;
         let [number, len, checksum] = split_three(&head);
         if number == END {
-            if (len, checksum) != (count, heads.finalize()) {
-                return invalid("blocks are missing".to_owned());
+            if (len, checksum) != (count, seen.finalize()) {
+                return invalid("blocks are missing or damaged".to_owned());
             }
             return Ok(GuestState { memory, globals });
         }
@@ -127,7 +128,8 @@ pub(super) fn read_state(
         if size != block.len() || crc32fast::hash(block) != checksum {
             return invalid(format!("block {number} fails its checksum"));
         }
-        heads.update(&head);
+        seen.update(&head);
+        seen.update(&compressed);
         count += 1;
         next_number = number + 1;
     }

@@ -1,8 +1,8 @@
 //! The state machine around guests: a live instance, a fork of it for questions, and a
 //! checkpoint to go back to.
 //!
-//! A trap is undone by taking a fresh instance to the last checkpoint and repeating the calls
-//! since, without the one that trapped. Each repeated call must use the same fuel and give
+//! A trap is undone by going back to the last checkpoint and repeating the calls since, without
+//! the one that trapped. Each repeated call must use the same fuel and give
 //! the same status as before; otherwise something is wrong with this host, and it stops.
 //!
 //! A rejected command is *not* undone. The guest promises that it changed nothing a user
@@ -124,13 +124,17 @@ impl WasmFsm {
 
     /// Goes back to the state after the last of `applied`.
     fn undo(&mut self) -> Result<(), HostFailure> {
-        let mut guest = self
-            .instance_in(&self.checkpoint)?
-            .map_err(|what| HostFailure(format!("the checkpoint does not fit: {what}")))?;
+        if !self.live.rewind(&self.checkpoint)? {
+            let guest = self
+                .instance_in(&self.checkpoint)?
+                .map_err(|what| HostFailure(format!("the checkpoint does not fit: {what}")))?;
+            self.replace_live(guest);
+        }
         let mut start = 0;
         for (position, applied) in self.applied.iter().enumerate() {
             let command = &self.commands[start..applied.end];
-            let ended = guest
+            let ended = self
+                .live
                 .call(CallKind::Apply, applied.context, command, true)?
                 .expect("`apply` is required");
             let same = ended.fuel_used == applied.fuel_used
@@ -150,8 +154,9 @@ impl WasmFsm {
             }
             start = applied.end;
         }
-        self.replace_live(guest);
-        if !self.applied.is_empty() {
+        // The next trap must not repeat much again; where there is little to repeat, repeating
+        // is cheaper than copying all of the memory.
+        if self.applied_fuel > self.live.memory_bytes() as u64 {
             self.take_checkpoint()?;
         }
         Ok(())

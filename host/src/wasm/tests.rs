@@ -111,7 +111,7 @@ fn small_limits() -> Limits {
         memory_max_bytes: 8 << 20,
         stack_max_bytes: 256 << 10,
         input_max_bytes: 4096,
-        output_max_bytes: 1 << 20,
+        output_max_bytes: 256 << 10,
         ..Limits::default()
     }
 }

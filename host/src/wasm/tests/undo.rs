@@ -221,3 +221,41 @@ fn globals_of_every_number_type_survive_a_trap_and_an_image() {
     other.load_image(&mut bytes.as_slice()).unwrap();
     assert_eq!(ok(other.query(at(1), b"").unwrap()), set);
 }
+
+#[test]
+fn zz_measure() {
+    let body = SCRIBE.replace("(memory (export \"memory\") 2)", "(memory (export \"memory\") 800)");
+    let limits = Limits { memory_max_bytes: 1 << 30, ..small_limits() };
+    for body in [SCRIBE, &body] {
+        let mut fsm = try_start(&wasm(body), &limits).unwrap();
+        let n = 200_000u64;
+        let start = std::time::Instant::now();
+        for i in 0..n {
+            fsm.apply(at(i), b"t").unwrap();
+        }
+        println!("apply {} ns", start.elapsed().as_nanos() / u128::from(n));
+        fsm.query(at(1), b"t").unwrap();
+        let start = std::time::Instant::now();
+        for i in 0..n {
+            fsm.query(at(i), b"t").unwrap();
+        }
+        println!("query {} ns", start.elapsed().as_nanos() / u128::from(n));
+        let start = std::time::Instant::now();
+        for i in 0..n {
+            fsm.apply(at(i), b"t").unwrap();
+            fsm.query(at(i), b"t").unwrap();
+        }
+        println!("apply+query {} ns", start.elapsed().as_nanos() / u128::from(n));
+        let n = 100u64;
+        let start = std::time::Instant::now();
+        for i in 0..n {
+            fsm.apply(at(i), b"u").unwrap();
+        }
+        println!("trap {} us", start.elapsed().as_micros() / u128::from(n));
+        let start = std::time::Instant::now();
+        for i in 0..n {
+            fsm.query(at(i), b"u").unwrap();
+        }
+        println!("query trap {} us", start.elapsed().as_micros() / u128::from(n));
+    }
+}
