@@ -5,7 +5,13 @@ pub mod client;
 pub use client::{Client, ClientError, Effect};
 
 /// Generated from `proto/raft_host/v1`.
-#[allow(missing_docs, unreachable_pub, clippy::allow_attributes, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("raft_host.v1");
 
