@@ -76,6 +76,17 @@ impl Default for ClientOptions {
 }
 
 /// A client of one cluster. Clones share connections.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), raft_host_proto::ClientError> {
+/// use raft_host_proto::client::{Client, ClientOptions};
+///
+/// let client = Client::connect(["127.0.0.1:7400"], ClientOptions::default())?;
+/// let session = client.open_session(None).await?;
+/// let response = session.apply("a command that must happen once").await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     endpoints: Arc<Endpoints>,

