@@ -97,6 +97,18 @@ fn the_guest_sees_the_index_and_the_clock_of_its_entry() {
 }
 
 #[test]
+fn a_length_of_zero_is_good_with_any_pointer() {
+    let body = SCRIBE.replace(
+        "(call $write (i32.const 0x7fff0000) (i32.const 1))",
+        "(call $write (i32.const 0x7fff0000) (i32.const 0))
+         (call $log (i32.const 4) (i32.const -1) (i32.const 0))
+         (call $random (i32.const -1) (i32.const 0))
+         (drop (call $read (i32.const -1) (i32.const 0)))",
+    );
+    assert_eq!(ok(start(&body).apply(at(1), b"h").unwrap()), b"");
+}
+
+#[test]
 fn a_thread_with_too_little_stack_is_a_host_failure_not_a_crash() {
     std::thread::Builder::new()
         .stack_size(512 << 10)
