@@ -8,3 +8,12 @@ pub mod v1 {
     /// The encoded `FileDescriptorSet`, for gRPC reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
+
+/// Trailer of every failed call: [`EFFECT_NONE`] or [`EFFECT_UNKNOWN`].
+pub const EFFECT_METADATA_KEY: &str = "raft-host-effect";
+/// The request surely did not and will not change anything.
+pub const EFFECT_NONE: &str = "none";
+/// The request may have happened, or may still happen.
+pub const EFFECT_UNKNOWN: &str = "unknown";
+/// Set on requests that one node passes to another, which must not pass them on again.
+pub const FORWARDED_METADATA_KEY: &str = "raft-host-forwarded";
