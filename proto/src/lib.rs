@@ -1,7 +1,17 @@
 //! The wire contract of raft-host, and the client that speaks it.
 
+pub mod client;
+
+pub use client::{Client, ClientError, Effect};
+
 /// Generated from `proto/raft_host/v1`.
-#[allow(missing_docs, unreachable_pub, clippy::allow_attributes, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("raft_host.v1");
 
@@ -9,11 +19,21 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
-/// Trailer of every failed call: [`EFFECT_NONE`] or [`EFFECT_UNKNOWN`].
-pub const EFFECT_METADATA_KEY: &str = "raft-host-effect";
-/// The request surely did not and will not change anything.
+/// Trailer of a failed call that says whether the request may have had an effect:
+/// [`EFFECT_NONE`] or [`EFFECT_UNKNOWN`].
+pub const EFFECT_KEY: &str = "raft-host-effect";
+/// The request surely had no effect and will have none.
 pub const EFFECT_NONE: &str = "none";
-/// The request may have happened, or may still happen.
+/// The request may have had an effect, or may still have one.
 pub const EFFECT_UNKNOWN: &str = "unknown";
+
+/// Status of a command whose session has expired or never existed.
+pub const SESSION_EXPIRED_CODE: tonic::Code = tonic::Code::NotFound;
+/// Status of a command whose sequence number is at or below the acknowledged one.
+pub const SEQUENCE_TOO_OLD_CODE: tonic::Code = tonic::Code::AlreadyExists;
+
+/// Largest gRPC message that clients and servers send or take.
+pub const MESSAGE_MAX_BYTES: usize = 64 << 20;
+
 /// Set on requests that one node passes to another, which must not pass them on again.
-pub const FORWARDED_METADATA_KEY: &str = "raft-host-forwarded";
+pub const FORWARDED_KEY: &str = "raft-host-forwarded";

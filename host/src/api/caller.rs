@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use raft_host_proto::FORWARDED_METADATA_KEY;
+use raft_host_proto::FORWARDED_KEY;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};
@@ -29,7 +29,7 @@ impl Caller {
         let asked = timeout(request.metadata());
         let patience = asked.map_or(default, |asked| asked - MAX_MARGIN.min(asked / 20));
         Caller {
-            forwarded: request.metadata().contains_key(FORWARDED_METADATA_KEY),
+            forwarded: request.metadata().contains_key(FORWARDED_KEY),
             // A far deadline is as good as an endless one, and cannot overflow.
             deadline: Instant::now() + patience.min(Duration::from_secs(86_400 * 365)),
             has_deadline: asked.is_some(),

@@ -35,7 +35,7 @@ impl Default for ApiConfig {
             upgrade_timeout_ms: 600_000,
             stream_max_commands: 16_384,
             stream_max_bytes: 8 << 20,
-            max_message_bytes: 64 << 20,
+            max_message_bytes: raft_host_proto::MESSAGE_MAX_BYTES,
             window_bytes: 4 << 20,
             max_concurrent_streams: 65_536,
             connect_timeout_ms: 1_000,

@@ -1,7 +1,9 @@
 //! What goes wrong, as clients see it: a gRPC code, words, and whether it had an effect.
 
 use raft_host_proto::v1::{self, Effect};
-use raft_host_proto::{EFFECT_METADATA_KEY, EFFECT_NONE, EFFECT_UNKNOWN};
+use raft_host_proto::{
+    EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN, SEQUENCE_TOO_OLD_CODE, SESSION_EXPIRED_CODE,
+};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -47,13 +49,13 @@ impl Failure {
             Effect::None => EFFECT_NONE,
             Effect::Unknown => EFFECT_UNKNOWN,
         };
-        status.metadata_mut().insert(EFFECT_METADATA_KEY, MetadataValue::from_static(effect));
+        status.metadata_mut().insert(EFFECT_KEY, MetadataValue::from_static(effect));
         status
     }
 
     /// What another node said, or what became of the way to it.
     pub(super) fn from_status(status: &Status) -> Failure {
-        let said = status.metadata().get(EFFECT_METADATA_KEY);
+        let said = status.metadata().get(EFFECT_KEY);
         let effect = match said.map(|value| value.as_encoded_bytes()) {
             Some(said) if said == EFFECT_NONE.as_bytes() => Effect::None,
             Some(_) => Effect::Unknown,
@@ -175,8 +177,8 @@ impl From<QueryFailure> for Failure {
 impl From<CommandRefused> for Failure {
     fn from(refused: CommandRefused) -> Failure {
         let code = match refused {
-            CommandRefused::SessionExpired => Code::NotFound,
-            CommandRefused::SequenceTooOld => Code::FailedPrecondition,
+            CommandRefused::SessionExpired => SESSION_EXPIRED_CODE,
+            CommandRefused::SequenceTooOld => SEQUENCE_TOO_OLD_CODE,
             CommandRefused::TooLarge { .. } | CommandRefused::Malformed(_) => Code::InvalidArgument,
         };
         let effect = if refused.surely_not_applied() { Effect::None } else { Effect::Unknown };
@@ -265,7 +267,7 @@ mod tests {
                 Effect::None,
             ),
             (CommandRefused::SessionExpired.into(), Code::NotFound, Effect::Unknown),
-            (CommandRefused::SequenceTooOld.into(), Code::FailedPrecondition, Effect::Unknown),
+            (CommandRefused::SequenceTooOld.into(), SEQUENCE_TOO_OLD_CODE, Effect::Unknown),
             (CommandRefused::Malformed("?".into()).into(), Code::InvalidArgument, Effect::None),
             (MembershipFailure::BadAddress("?".into()).into(), Code::InvalidArgument, Effect::None),
             (MembershipFailure::IdWasUsed(NodeId(1)).into(), Code::AlreadyExists, Effect::None),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use raft_host_proto::FORWARDED_METADATA_KEY;
+use raft_host_proto::FORWARDED_KEY;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use tonic::metadata::MetadataValue;
@@ -82,7 +82,7 @@ impl Forwarder {
 /// Marks a request as passed on and gives it the time that is left.
 pub(super) fn passed_on<T>(message: T, remaining: Option<Duration>) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert(FORWARDED_METADATA_KEY, MetadataValue::from_static("1"));
+    request.metadata_mut().insert(FORWARDED_KEY, MetadataValue::from_static("1"));
     if let Some(remaining) = remaining {
         request.set_timeout(remaining);
     }

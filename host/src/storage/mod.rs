@@ -11,11 +11,16 @@
 
 mod codec;
 mod config;
+mod data_dir;
 mod disk;
 mod index;
 mod mark;
 mod memory;
 mod raft_engine;
+mod sled;
+mod snapshot_files;
+#[cfg(test)]
+mod tests;
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -23,8 +28,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::config::StorageConfig;
+pub use self::data_dir::{DataDir, Engine, NodeIdentity, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
+pub use self::sled::SledLog;
+pub use self::snapshot_files::{RealDisk, SnapshotDisk, SnapshotFile, SnapshotFiles};
 use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 /// Why storage could not do what it was asked. After any error from a write the caller must
