@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{ApiConfig, ApiError, NodeInfo, serve};
@@ -110,10 +110,6 @@ impl TestNode {
 
     fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone())
-    }
-
-    fn id(&self) -> u64 {
-        self.handle.identity().node.0
     }
 
     async fn leads(&self) {
@@ -487,11 +483,17 @@ async fn without_a_leader_requests_fail_surely_and_health_says_so() {
 async fn a_missed_deadline_leaves_the_effect_open() {
     let cluster = Cluster::of(2).await.with_kv().await;
     cluster.network.cut(NodeId(1), NodeId(2));
-    let mut request = Request::new(set(1));
-    // What the client's own library makes of the deadline is not under test: the header is.
-    request.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
-    let late = cluster.leader().client().apply(request).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // The server's own patience: a client's library would race it with a timer of its own.
+    let config = ApiConfig { request_timeout_ms: 50, ..ApiConfig::default() };
+    let handle = cluster.leader().handle.clone();
+    let forever = std::future::pending();
+    let server = tokio::spawn(serve(listener, handle, Routes::default(), info(), config, forever));
+    let mut client = ClientClient::connect(format!("http://{address}")).await.unwrap();
+    let late = client.apply(set(1)).await;
     assert_fails(late, Code::DeadlineExceeded, "unknown", "may");
+    server.abort();
     cluster.network.heal();
     cluster.stop().await;
 }
