@@ -8,7 +8,10 @@ use std::path::Path;
 use super::StorageError;
 
 /// Turns an [`io::Error`] into one that names the action and the file.
-pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+pub(super) fn io_error(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> StorageError {
     let path = path.to_owned();
     move |source| StorageError::Io { action, path, source }
 }

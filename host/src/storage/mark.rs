@@ -52,8 +52,7 @@ impl Mark {
         }
         let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
         let positions = decode(&bytes).map_err(|(at, reason)| corrupt(&path, at, reason))?;
-        let file =
-            OpenOptions::new().write(true).open(&path).map_err(io_error("open", &path))?;
+        let file = OpenOptions::new().write(true).open(&path).map_err(io_error("open", &path))?;
         Ok(Mark { path, file, positions })
     }
 

@@ -16,6 +16,8 @@ mod index;
 mod mark;
 mod memory;
 mod raft_engine;
+mod sled;
+mod snapshot_files;
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -25,6 +27,8 @@ use std::sync::Arc;
 pub use self::config::StorageConfig;
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
+pub use self::sled::SledLog;
+pub use self::snapshot_files::{RealDisk, SnapshotDisk, SnapshotFile, SnapshotFiles};
 use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 /// Why storage could not do what it was asked. After any error from a write the caller must

@@ -109,8 +109,9 @@ impl LogFile {
         file_system: &GuardedFileSystem<F>,
         path: &Path,
     ) -> Result<(), StorageError> {
-        let handle =
-            Arc::new(file_system.open(path, Permission::ReadWrite).map_err(io_error("open", path))?);
+        let handle = Arc::new(
+            file_system.open(path, Permission::ReadWrite).map_err(io_error("open", path))?,
+        );
         let mut bytes = Vec::new();
         file_system
             .new_reader(handle.clone())
