@@ -74,7 +74,7 @@ pub struct Slot<M>(RefCell<Option<Instance<M>>>);
 // thread. Re-entry is caught by the `RefCell`.
 unsafe impl<M> Sync for Slot<M> {}
 
-#[expect(missing_docs, reason = "for `export!`, which the ABI documents")]
+// Named after the exports of the ABI, which documents them.
 impl<M: StateMachine> Slot<M> {
     pub const fn new() -> Slot<M> {
         Slot(RefCell::new(None))

@@ -125,6 +125,8 @@ pub struct Effects {
     pub reads: Vec<ReadReady>,
     /// Answers to proposals.
     pub proposals: Vec<ProposalReply>,
+    /// A follower needs a snapshot newer than the newest: take one. Repeated until there is one.
+    pub snapshot_wanted: bool,
     /// Role, term or leader changed.
     pub leadership_changed: bool,
 }

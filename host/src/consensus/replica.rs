@@ -123,6 +123,8 @@ pub struct Replica {
     /// Committed entries emitted and not yet applied: (index, bytes).
     unapplied: VecDeque<(Index, u64)>,
     unapplied_bytes: u64,
+    /// Highest index that the machine has applied.
+    applied: Index,
     /// Reads without an answer, and the tick at which they were asked last.
     reads: BTreeMap<ReadId, u64>,
     tick: u64,
@@ -176,6 +178,7 @@ impl Replica {
             compact_to: None,
             unapplied: VecDeque::new(),
             unapplied_bytes: 0,
+            applied: Index(applied),
             reads: BTreeMap::new(),
             tick: 0,
             log_bytes: VecDeque::new(),
@@ -251,6 +254,7 @@ impl Replica {
             self.push_write(write, None, Vec::new());
         }
         self.note_leadership();
+        self.effects.snapshot_wanted = self.raw.store().take_snapshot_wanted();
         Ok(std::mem::take(&mut self.effects))
     }
 
@@ -558,6 +562,7 @@ impl Replica {
         }
         if let Some(ready) = ready {
             self.raw.on_persist_ready(ready);
+            self.advance_applied();
         }
     }
 
@@ -566,8 +571,17 @@ impl Replica {
             let (_, bytes) = self.unapplied.pop_front().expect("just seen");
             self.unapplied_bytes -= bytes;
         }
-        if index.0 > self.raw.raft.raft_log.applied {
-            self.raw.advance_apply_to(index.0);
+        self.applied = self.applied.max(index);
+        self.advance_applied();
+    }
+
+    /// A snapshot may be installed in the machine before the log's new start is durable;
+    /// raft-rs hears of it when both are.
+    fn advance_applied(&mut self) {
+        let log = &self.raw.raft.raft_log;
+        let applied = self.applied.0.min(log.persisted);
+        if applied > log.applied {
+            self.raw.advance_apply_to(applied);
         }
     }
 

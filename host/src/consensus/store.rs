@@ -9,6 +9,7 @@
 //! start ≤ tail_start - 1 ≤ persisted ≤ last. Reads below `tail_start` go to the log store,
 //! whose content there no pending write changes.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use raft::{GetEntriesContext, RaftState};
 
 use super::convert;
 use crate::storage::{LogStore, SnapshotMeta, StorageError};
-use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, Term};
+use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, NodeId, Term};
 
 pub(super) struct ReplicaStore {
     group: GroupId,
@@ -34,6 +35,9 @@ pub(super) struct ReplicaStore {
     conf_state: ConfState,
     /// The newest snapshot in the snapshot store.
     snapshot: Option<SnapshotMeta>,
+    /// A follower needs a snapshot that the snapshot store does not have. raft-rs asks through
+    /// a shared reference.
+    snapshot_wanted: Cell<bool>,
 }
 
 impl ReplicaStore {
@@ -61,7 +65,13 @@ impl ReplicaStore {
             hard_state,
             conf_state,
             snapshot,
+            snapshot_wanted: Cell::new(false),
         })
+    }
+
+    /// Whether a newer snapshot was asked for since the last call.
+    pub(super) fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.take()
     }
 
     pub(super) fn start(&self) -> LogPosition {
@@ -252,12 +262,20 @@ impl raft::Storage for ReplicaStore {
         Ok(self.last.index.0)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
+    /// A replica refuses a snapshot whose configuration does not name it, so one from before
+    /// `to` was added is as good as none.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
         match &self.snapshot {
-            Some(snapshot) if snapshot.index.0 >= request_index => {
+            Some(snapshot)
+                if snapshot.index.0 >= request_index
+                    && snapshot.conf_state.contains(NodeId(to)) =>
+            {
                 Ok(convert::to_raft_snapshot(snapshot))
             }
-            _ => Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable)),
+            _ => {
+                self.snapshot_wanted.set(true);
+                Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) enum Job {
     /// Answer once the index is applied.
     Query(Index, Vec<QueryJob>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
+    /// A follower needs a snapshot newer than the newest.
+    SnapshotWanted,
     /// The snapshot thread is done; it may have failed.
     Saved(Option<SnapshotMeta>),
     /// The event loop has ended. The queue itself stays open: the snapshot thread answers
@@ -107,6 +109,12 @@ impl ApplyLoop {
                 Ok(())
             }
             Job::TakeSnapshot(caller) => self.take_snapshot(caller),
+            Job::SnapshotWanted => {
+                if self.machine.is_some() && !self.policy.saving() && self.policy.worthwhile() {
+                    self.start_snapshot()?;
+                }
+                Ok(())
+            }
             Job::Saved(meta) => {
                 self.on_saved(meta);
                 Ok(())

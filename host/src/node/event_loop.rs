@@ -222,6 +222,9 @@ impl EventLoop {
                 other => self.asked_queries = other,
             }
         }
+        if effects.snapshot_wanted {
+            self.send_job(Job::SnapshotWanted);
+        }
         if effects.leadership_changed {
             self.publish_leadership();
         }

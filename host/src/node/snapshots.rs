@@ -41,6 +41,11 @@ impl SnapshotPolicy {
         !self.saving && self.entries >= self.config.threshold && self.bytes >= growth
     }
 
+    /// Whether a snapshot now would differ from the last one.
+    pub(super) fn worthwhile(&self) -> bool {
+        self.entries > 0
+    }
+
     pub(super) fn saving(&self) -> bool {
         self.saving
     }

@@ -11,6 +11,7 @@
 
 mod codec;
 mod config;
+mod data_dir;
 mod disk;
 mod index;
 mod mark;
@@ -18,6 +19,8 @@ mod memory;
 mod raft_engine;
 mod sled;
 mod snapshot_files;
+#[cfg(test)]
+mod tests;
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -25,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::config::StorageConfig;
+pub use self::data_dir::{DataDir, Engine, NodeIdentity, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
 pub use self::sled::SledLog;

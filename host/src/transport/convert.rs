@@ -392,10 +392,10 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_never_panics(message in message(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn a_flipped_bit_never_panics(message in message(), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
             let mut bytes = v1::RaftMessage::from(message).encode_to_vec();
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             if let Ok(wire) = v1::RaftMessage::decode(bytes.as_slice()) {
                 // Any answer will do, a panic will not.
                 drop(PeerMessage::try_from(wire));
@@ -469,10 +469,7 @@ mod tests {
         }
         let mut wire = base();
         wire.entries[0].kind = 258;
-        assert_eq!(
-            refused(wire),
-            ConvertError::UnknownEntryKind { index: Index(9), kind: 258 }
-        );
+        assert_eq!(refused(wire), ConvertError::UnknownEntryKind { index: Index(9), kind: 258 });
         assert_eq!(refused(v1::RaftMessage { from: 0, ..base() }), ConvertError::ZeroNode("from"));
         assert_eq!(refused(v1::RaftMessage { to: 0, ..base() }), ConvertError::ZeroNode("to"));
         assert_eq!(refused(v1::RaftMessage { group: 0, ..base() }), ConvertError::ZeroGroup);
@@ -488,8 +485,12 @@ mod tests {
         let voters = |voters: &[u64]| {
             Some(v1::RaftConfState { voters: voters.to_vec(), ..Default::default() })
         };
-        let whole =
-            v1::RaftSnapshot { index: 3, term: 2, conf_state: voters(&[1, 2]), ..Default::default() };
+        let whole = v1::RaftSnapshot {
+            index: 3,
+            term: 2,
+            conf_state: voters(&[1, 2]),
+            ..Default::default()
+        };
         assert!(PeerMessage::try_from(install(Some(whole.clone()))).is_ok());
         assert_eq!(refused(install(None)), ConvertError::MissingSnapshot);
         assert_eq!(

@@ -12,6 +12,8 @@
 pub mod convert;
 pub mod grpc;
 pub mod memory;
+#[cfg(test)]
+mod test_support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -61,7 +61,7 @@ impl StateMachine for Kv {
     fn restore(_: &Context, input: &mut Reader) -> Result<Kv, Rejection> {
         let header = snapshot::Header::read(input)?;
         header.require_version_up_to(1)?;
-        let table = snapshot::read_table(&header, input, |input| snapshot::read_text(input))?;
+        let table = snapshot::read_table(&header, input, snapshot::read_text)?;
         Ok(Kv { table })
     }
 }

@@ -121,11 +121,11 @@ impl GrpcTransport {
     }
 
     fn start_snapshot(&self, peer: &Arc<PeerHandle>, message: PeerMessage) {
-        match SnapshotTask::begin(&self.shared, peer, &self.closing, message) {
-            Ok(task) => {
-                self.tasks.spawn_on(task.run(), &self.runtime);
+        match SnapshotTask::begin(&self.shared, peer, &self.closing) {
+            Some(task) => {
+                self.tasks.spawn_on(task.run(message), &self.runtime);
             }
-            Err(message) => self.refuse_snapshot(message),
+            None => self.refuse_snapshot(message),
         }
     }
 

@@ -45,7 +45,8 @@ impl SendQueue {
             max_bytes,
             max_messages,
             envelope_bytes,
-            state: Mutex::default(),
+            // Open from the start: the first connection is about to be made.
+            state: Mutex::new(State { open: true, ..State::default() }),
             dropped: Notify::new(),
         }
     }
@@ -91,11 +92,7 @@ impl SendQueue {
         let mut state = self.state();
         state.connection += 1;
         state.open = true;
-        EnvelopeStream {
-            queue: Arc::clone(self),
-            connection: state.connection,
-            hello: Some(hello),
-        }
+        EnvelopeStream { queue: Arc::clone(self), connection: state.connection, hello: Some(hello) }
     }
 
     /// The connection is gone: forgets what waits, refuses more until the next connection, and
@@ -208,4 +205,113 @@ fn to_wire(message: PeerMessage) -> Option<v1::RaftMessage> {
 fn cost_bytes(message: &PeerMessage) -> u64 {
     let entries: u64 = message.entries.iter().map(|entry| entry.cost_bytes()).sum();
     entries + message.context.len() as u64 + MESSAGE_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+    use crate::transport::test_support::{append, message};
+
+    fn queue(max_bytes: u64, max_messages: usize, envelope_bytes: u64) -> Arc<SendQueue> {
+        Arc::new(SendQueue::new(max_bytes, max_messages, envelope_bytes))
+    }
+
+    fn connect(queue: &Arc<SendQueue>) -> EnvelopeStream {
+        queue.connect(v1::Hello { from: 1, ..v1::Hello::default() })
+    }
+
+    /// Indexes of the next envelope: `None` when nothing waits.
+    fn poll(stream: &mut EnvelopeStream) -> Option<Option<Vec<u64>>> {
+        let envelope = stream.next().now_or_never()?;
+        Some(envelope.map(|envelope| envelope.messages.iter().map(|m| m.index).collect()))
+    }
+
+    #[test]
+    fn everything_queued_leaves_in_one_envelope_behind_the_hello() {
+        let queue = queue(1 << 20, 100, 1 << 20);
+        queue.push([message(1, 2, 1)]);
+        let mut stream = connect(&queue);
+        queue.push([message(1, 2, 2), message(1, 2, 3)]);
+        let first = stream.next().now_or_never().flatten().expect("ready");
+        assert_eq!(first.hello.expect("first").from, 1);
+        assert_eq!(first.messages.len(), 3);
+        assert_eq!(poll(&mut stream), None);
+        queue.push([message(1, 2, 4)]);
+        assert_eq!(poll(&mut stream), Some(Some(vec![4])));
+    }
+
+    #[test]
+    fn the_hello_does_not_wait_for_messages() {
+        let queue = queue(1 << 20, 100, 1 << 20);
+        let mut stream = connect(&queue);
+        assert_eq!(poll(&mut stream), Some(Some(vec![])));
+        assert_eq!(poll(&mut stream), None);
+    }
+
+    #[test]
+    fn an_envelope_holds_about_what_is_allowed_and_at_least_one_message() {
+        let queue = queue(1 << 20, 100, 1000);
+        queue.push((1..=5).map(|index| append(1, 2, index, 300)));
+        queue.push([append(1, 2, 6, 5000), message(1, 2, 7)]);
+        let mut stream = connect(&queue);
+        for expected in [vec![1, 2], vec![3, 4], vec![5], vec![6], vec![7]] {
+            assert_eq!(poll(&mut stream), Some(Some(expected)));
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_bytes_or_the_count_is_dropped_and_told() {
+        for queue in [queue(1000, 100, 1 << 20), queue(1 << 20, 2, 1 << 20)] {
+            queue.push([append(1, 2, 1, 300), append(1, 2, 2, 300)]);
+            assert!(queue.dropped().now_or_never().is_none());
+            queue.push([append(1, 2, 3, 300)]);
+            assert!(queue.dropped().now_or_never().is_some());
+            let mut stream = connect(&queue);
+            assert_eq!(poll(&mut stream), Some(Some(vec![1, 2])));
+            queue.push([append(1, 2, 4, 300)]);
+            assert_eq!(poll(&mut stream), Some(Some(vec![4])));
+        }
+    }
+
+    #[test]
+    fn a_message_larger_than_the_queue_passes_alone() {
+        let queue = queue(1000, 100, 1000);
+        queue.push([append(1, 2, 1, 5000)]);
+        assert_eq!(poll(&mut connect(&queue)), Some(Some(vec![1])));
+    }
+
+    #[test]
+    fn a_message_too_large_for_any_peer_is_left_out() {
+        let queue = queue(1 << 30, 100, 1 << 30);
+        queue.push([append(1, 2, 1, MAX_MESSAGE_BYTES), message(1, 2, 2)]);
+        assert_eq!(poll(&mut connect(&queue)), Some(Some(vec![2])));
+    }
+
+    #[test]
+    fn after_a_lost_connection_nothing_old_is_sent_and_nothing_waits() {
+        let queue = queue(1 << 20, 100, 1 << 20);
+        let mut old = connect(&queue);
+        queue.push([message(1, 2, 1)]);
+        assert!(queue.disconnect());
+        queue.push([message(1, 2, 2)]);
+        assert!(queue.dropped().now_or_never().is_some());
+        assert!(!queue.disconnect());
+        let mut new = connect(&queue);
+        queue.push([message(1, 2, 3)]);
+        assert_eq!(poll(&mut old), Some(None));
+        assert_eq!(poll(&mut new), Some(Some(vec![3])));
+    }
+
+    #[test]
+    fn a_closed_queue_empties_itself_and_ends() {
+        let queue = queue(1 << 20, 100, 1 << 20);
+        let mut stream = connect(&queue);
+        queue.push([message(1, 2, 1)]);
+        queue.close();
+        queue.push([message(1, 2, 2)]);
+        assert_eq!(poll(&mut stream), Some(Some(vec![1])));
+        assert_eq!(poll(&mut stream), Some(None));
+    }
 }

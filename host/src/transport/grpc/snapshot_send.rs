@@ -53,7 +53,6 @@ pub(super) struct SnapshotTask {
     shared: Arc<Shared>,
     busy: BusyGuard,
     closing: CancellationToken,
-    message: PeerMessage,
 }
 
 /// Frees the peer for the next snapshot, also after a panic.
@@ -72,26 +71,24 @@ enum Chunk {
 }
 
 impl SnapshotTask {
-    /// Claims the peer, or gives the message back when a snapshot is on its way already.
+    /// Claims the peer; `None` when a snapshot is on its way to it already.
     pub(super) fn begin(
         shared: &Arc<Shared>,
         peer: &Arc<PeerHandle>,
         closing: &CancellationToken,
-        message: PeerMessage,
-    ) -> Result<SnapshotTask, PeerMessage> {
+    ) -> Option<SnapshotTask> {
         if peer.snapshot_busy.swap(true, Ordering::AcqRel) {
-            return Err(message);
+            return None;
         }
-        Ok(SnapshotTask {
+        Some(SnapshotTask {
             shared: Arc::clone(shared),
             busy: BusyGuard(Arc::clone(peer)),
             closing: closing.clone(),
-            message,
         })
     }
 
-    pub(super) async fn run(self) {
-        let SnapshotTask { shared, busy, closing, message } = self;
+    pub(super) async fn run(self, message: PeerMessage) {
+        let SnapshotTask { shared, busy, closing } = self;
         let (group, to) = (message.group, message.to);
         let index = message.snapshot.as_ref().map_or(Index(0), |meta| meta.index);
         let started = Instant::now();
@@ -134,10 +131,11 @@ async fn send(
         Part::Message(v1::RaftMessage::from(message)),
     ];
     let parts = part_stream(head, received_chunks, Arc::clone(&progress));
+    let address = peer.address();
     let (result, reader_joined) = tokio::select! {
         () = peer.cancel.cancelled() => (Err(SendError::Cancelled), false),
         () = closing.cancelled() => (Err(SendError::Cancelled), false),
-        result = call(shared, &peer.address(), parts) => (result, false),
+        result = call(shared, &address, parts) => (result, false),
         error = reading_failed(&mut reader) => (Err(error), true),
         error = stalled(shared, &progress) => (Err(error), false),
     };

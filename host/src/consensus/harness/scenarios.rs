@@ -1,0 +1,276 @@
+//! What replicas must survive.
+
+use super::*;
+
+#[test]
+fn three_voters_elect_one_leader_and_agree() {
+    let mut cluster = Cluster::new(1, &[1, 2, 3]);
+    let leader = cluster.elect();
+    cluster.propose_to(leader, 50);
+    cluster.run(20);
+    assert!(cluster.acknowledged.len() >= 50);
+    cluster.settle();
+}
+
+#[test]
+fn a_single_voter_leads_at_once_and_acknowledges_only_what_is_durable() {
+    let mut cluster = Cluster::new(2, &[1]);
+    cluster.faults.progress = 0;
+    let me = NodeId(1);
+    cluster.input(me, Input::Campaign);
+    cluster.persist_one(me);
+    cluster.persist_one(me);
+    assert_eq!(cluster.leader(), Some(me));
+    cluster.apply_one(me);
+    cluster.propose_to(me, 3);
+    cluster.run(5);
+    let before = cluster.nodes[&me].applied;
+    assert!(cluster.nodes[&me].tasks.is_empty(), "committed although no disk has it");
+    cluster.persist_one(me);
+    cluster.apply_one(me);
+    assert_eq!(cluster.nodes[&me].applied.0, before.0 + 3);
+}
+
+#[test]
+fn a_follower_does_not_answer_before_its_disk_has_the_entries() {
+    let mut cluster = Cluster::new(3, &[1, 2, 3]);
+    let leader = cluster.elect();
+    cluster.run(10);
+    let commit = cluster.replica(leader).status().commit;
+    // Nothing reaches a disk from now on but the leader's own.
+    cluster.faults.progress = 0;
+    cluster.propose_to(leader, 5);
+    for _ in 0..5 {
+        cluster.step();
+        while !cluster.nodes[&leader].writes.is_empty() {
+            cluster.persist_one(leader);
+        }
+    }
+    assert_eq!(cluster.replica(leader).status().commit, commit, "one disk is no quorum");
+    cluster.settle();
+}
+
+#[test]
+fn acknowledged_entries_survive_loss_delay_crashes_and_compaction() {
+    for seed in 0..60 {
+        let mut cluster = Cluster::new(seed, &[1, 2, 3]);
+        cluster.limits.trailing_logs = 1 + seed % 20;
+        cluster.limits.entry_cache_bytes = 1 + (seed % 3) * 300;
+        for id in 1..=3 {
+            // The limits above count from the next start on.
+            cluster.crash(NodeId(id));
+            cluster.start(NodeId(id));
+        }
+        cluster.faults = STORMY;
+        storm(&mut cluster, 400);
+        cluster.settle();
+        assert!(!cluster.acknowledged.is_empty(), "seed {seed} made no progress at all");
+    }
+}
+
+/// Proposals, reads, crashes, partitions, snapshots and transfers, as the seed has it.
+fn storm(cluster: &mut Cluster, steps: u64) {
+    for _ in 0..steps {
+        cluster.step();
+        let nodes: Vec<NodeId> = cluster.nodes.keys().copied().collect();
+        let node = nodes[cluster.rng.random_range(0..nodes.len())];
+        let other = nodes[cluster.rng.random_range(0..nodes.len())];
+        match cluster.rng.random_range(0..100) {
+            0..40 => {
+                if let Some(leader) = cluster.leader() {
+                    let count = cluster.rng.random_range(1..5);
+                    cluster.propose_to(leader, count);
+                }
+            }
+            40..50 if cluster.nodes[&node].replica.is_some() => cluster.read(node),
+            50..53 => cluster.crash(node),
+            53..63 if cluster.nodes[&node].replica.is_none() => cluster.start(node),
+            63..68 => cluster.take_snapshot(node),
+            68..70 => drop(cluster.cut.insert((node, other))),
+            70..76 => cluster.cut.clear(),
+            76..78 => {
+                if let Some(leader) = cluster.leader() {
+                    cluster.input(leader, Input::TransferLeader(None));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| {
+        let mut cluster = Cluster::new(seed, &[1, 2, 3, 4, 5]);
+        cluster.faults = STORMY;
+        storm(&mut cluster, 600);
+        cluster.trace
+    };
+    for seed in [7, 8] {
+        assert!(trace(seed) == trace(seed), "seed {seed} does not replay");
+    }
+    assert!(trace(7) != trace(8));
+}
+
+#[test]
+fn a_follower_reads_what_was_acknowledged_before_it_asked() {
+    let mut cluster = Cluster::new(5, &[1, 2, 3]);
+    let leader = cluster.elect();
+    for round in 1..=10 {
+        cluster.propose_to(leader, 3);
+        cluster.run(8);
+        for id in 1..=3 {
+            cluster.read(NodeId(id));
+        }
+        cluster.run(12);
+        assert_eq!(cluster.reads_answered, round * 3);
+    }
+}
+
+#[test]
+fn a_deposed_leader_answers_no_reads() {
+    let mut cluster = Cluster::new(6, &[1, 2, 3]);
+    let old = cluster.elect();
+    for id in ids(&[1, 2, 3]) {
+        cluster.cut.insert((old, id));
+        cluster.cut.insert((id, old));
+    }
+    cluster.read(old);
+    cluster.run_until("a new leader", |cluster| {
+        cluster.alive().iter().any(|id| *id != old && cluster.replica(*id).role() == Role::Leader)
+    });
+    assert_eq!(cluster.reads_answered, 0);
+    assert_ne!(cluster.replica(old).role(), Role::Leader, "check-quorum makes it step down");
+    cluster.settle();
+    cluster.run(50);
+    assert_eq!(cluster.reads_answered, 1, "asked again of the new leader");
+}
+
+#[test]
+fn a_slow_follower_gets_a_snapshot_when_its_entries_are_compacted() {
+    let mut cluster = Cluster::new(9, &[1, 2, 3]);
+    cluster.limits.trailing_logs = 5;
+    for id in 1..=3 {
+        cluster.crash(NodeId(id));
+        cluster.start(NodeId(id));
+    }
+    let leader = cluster.elect();
+    let slow = *cluster.nodes.keys().find(|id| **id != leader).expect("three nodes");
+    cluster.crash(slow);
+    for _ in 0..20 {
+        cluster.propose_to(leader, 10);
+        cluster.run(5);
+        for id in cluster.alive() {
+            cluster.take_snapshot(id);
+        }
+    }
+    cluster.run(20);
+    let first = cluster.replica(leader).status().first_index;
+    assert!(first > cluster.nodes[&slow].log.last_index(GROUP).expect("memory").next());
+    cluster.settle();
+    assert!(cluster.nodes[&slow].snapshots.len() > 1, "it got there without a snapshot");
+}
+
+#[test]
+fn a_new_node_joins_as_learner_catches_up_is_promoted_and_the_old_leader_leaves() {
+    let mut cluster = Cluster::new(10, &[1, 2, 3]);
+    let leader = cluster.elect();
+    cluster.propose_to(leader, 40);
+    cluster.add_node(NodeId(4), None);
+    cluster.change(ConfChangeOp::AddLearner, 4);
+    cluster.run_until("the learner has caught up", |cluster| {
+        let leader = cluster.leader().expect("calm");
+        cluster.nodes[&NodeId(4)].applied == cluster.replica(leader).status().commit
+    });
+    // The leader has yet to hear of it.
+    cluster.run(10);
+    cluster.change(ConfChangeOp::AddVoter, 4);
+    cluster.run(30);
+    assert_eq!(cluster.refused, []);
+    assert!(cluster.replica(leader).status().conf_state.voters.contains(&NodeId(4)));
+    cluster.change(ConfChangeOp::Remove, leader.0);
+    cluster.run_until("the removed leader steps down and another leads", |cluster| {
+        cluster.leader().is_some_and(|now| now != leader)
+    });
+    assert_eq!(cluster.refused, []);
+    cluster.crash(leader);
+    cluster.nodes.remove(&leader);
+    cluster.settle();
+}
+
+#[test]
+fn membership_changes_that_make_no_sense_are_refused() {
+    let mut cluster = Cluster::new(11, &[1]);
+    cluster.elect();
+    cluster.change(ConfChangeOp::Remove, 1);
+    cluster.change(ConfChangeOp::Remove, 9);
+    cluster.change(ConfChangeOp::AddVoter, 1);
+    cluster.change(ConfChangeOp::AddVoter, 7);
+    let refused: Vec<ProposeError> = [
+        ConfChangeError::LastVoter(NodeId(1)),
+        ConfChangeError::NotAMember(NodeId(9)),
+        ConfChangeError::AlreadyAVoter(NodeId(1)),
+        ConfChangeError::NotAMember(NodeId(7)),
+    ]
+    .map(ProposeError::from)
+    .to_vec();
+    assert_eq!(cluster.refused, refused);
+    cluster.change(ConfChangeOp::AddLearner, 2);
+    cluster.change(ConfChangeOp::AddLearner, 3);
+    assert_eq!(cluster.refused.last(), Some(&ConfChangeError::InProgress.into()));
+}
+
+#[test]
+fn a_learner_far_behind_is_not_promoted() {
+    let mut cluster = Cluster::new(12, &[1]);
+    let leader = cluster.elect();
+    cluster.change(ConfChangeOp::AddLearner, 2);
+    cluster.run(5);
+    cluster.propose_to(leader, 50);
+    cluster.run(5);
+    cluster.change(ConfChangeOp::AddVoter, 2);
+    assert!(matches!(
+        cluster.refused[..],
+        [ProposeError::ConfChange(ConfChangeError::NotCaughtUp { node: NodeId(2), .. })]
+    ));
+}
+
+#[test]
+fn leadership_moves_to_the_node_that_was_named() {
+    let mut cluster = Cluster::new(13, &[1, 2, 3]);
+    let leader = cluster.elect();
+    for target in cluster.alive().into_iter().filter(|id| *id != leader) {
+        let now = cluster.leader().expect("calm");
+        cluster.input(now, Input::TransferLeader(Some(target)));
+        cluster.propose_to(now, 1);
+        cluster.run_until("the transfer", |cluster| cluster.leader() == Some(target));
+    }
+    assert!(cluster.refused.contains(&ProposeError::Transferring));
+    cluster.settle();
+}
+
+#[test]
+fn a_log_that_lost_committed_entries_is_refused() {
+    let log = MemoryLog::new();
+    let snapshot = meta(Index(1), Term(1), ConfState { voters: ids(&[1]), ..Default::default() });
+    let mut write = bootstrap_write(snapshot.position());
+    write.hard_state = Some(HardState { term: Term(3), vote: None, commit: Index(9) });
+    log.write(&WriteBatch { groups: vec![(GROUP, write)] }).expect("memory");
+    let error = reconcile(&log, GROUP, Some(&snapshot)).expect_err("refused");
+    assert!(matches!(error, RecoveryError::LostEntries { last: Index(1), commit: Index(9), .. }));
+    let error = reconcile(&log, GROUP, None).expect_err("refused");
+    assert!(matches!(error, RecoveryError::Gap { log_start: Index(1), .. }));
+}
+
+#[test]
+fn a_snapshot_that_arrived_before_a_crash_replaces_an_older_log() {
+    let log = MemoryLog::new();
+    let conf_state = ConfState { voters: ids(&[1, 2, 3]), ..Default::default() };
+    let first = meta(Index(1), Term(1), conf_state.clone());
+    log.write(&WriteBatch { groups: vec![(GROUP, bootstrap_write(first.position()))] })
+        .expect("memory");
+    let newer = meta(Index(30), Term(4), conf_state);
+    let write = reconcile(&log, GROUP, Some(&newer)).expect("fits").expect("needs a write");
+    assert_eq!(write.reset_to, Some(newer.position()));
+    assert_eq!(write.hard_state, Some(HardState { term: Term(4), vote: None, commit: Index(30) }));
+}
