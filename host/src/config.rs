@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::ApiConfig;
 use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
 use crate::node::NodeConfig;
@@ -50,6 +51,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Connections between nodes.
     pub transport: TransportConfig,
+    /// Limits and patience of the services.
+    pub api: ApiConfig,
     /// Budgets of the state machine. Read when a cluster is formed and replicated from then
     /// on: they decide outcomes, so they can never be one node's choice.
     pub limits: Limits,
@@ -112,6 +115,7 @@ impl Default for Config {
             consensus: ConsensusConfig::default(),
             storage: StorageConfig::default(),
             transport: TransportConfig::default(),
+            api: ApiConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -149,6 +153,7 @@ impl Config {
             self.consensus.validate(),
             self.storage.validate(),
             self.transport.validate().map_err(|error| error.to_string()),
+            self.api.validate(),
         ];
         let mut problems: Vec<String> = parts.into_iter().filter_map(Result::err).collect();
         problems.extend(self.address_problems());

@@ -97,6 +97,10 @@ impl Home {
         self.engine
     }
 
+    pub(super) fn dir(&self) -> Option<&DataDir> {
+        self.dir.as_ref()
+    }
+
     pub(super) fn path(&self) -> Option<&Path> {
         self.dir.as_ref().map(DataDir::path)
     }

@@ -20,13 +20,14 @@ mod join;
 mod plugin;
 mod promote;
 mod running;
+mod services;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
-pub use self::running::{RunningServer, start};
+pub use self::running::{Began, RunningServer, start};
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;

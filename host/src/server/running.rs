@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
-use super::{Join, ServeError, Startup, bind, form, join, promote};
+use super::{Join, ServeError, Startup, bind, form, join, promote, services};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason};
@@ -24,8 +24,8 @@ use crate::transport::grpc::GrpcTransport;
 use crate::types::{GroupId, Member};
 use crate::wasm::WasmLoader;
 
-/// How long a stopping server waits for open calls before it cuts them.
-const LAST_CALLS: Duration = Duration::from_secs(2);
+/// Longest wait for the services, which cut open calls by themselves before that.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 
 /// How a node came to be what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,11 +209,12 @@ async fn run(
     let home = Arc::new(home);
     let closing = CancellationToken::new();
     let (broken_sender, broken) = watch::channel(None);
-    let serving = tokio::spawn(super::services::serve(
+    let serving = tokio::spawn(services::serve(
         listener,
         handle.clone(),
         Arc::clone(&transport),
-        super::services::ServiceFacts::new(&config, &home),
+        services::info(&home),
+        config.api.clone(),
         closing.clone(),
         broken_sender,
     ));
