@@ -1,10 +1,36 @@
 //! The wire contract of raft-host, and the client that speaks it.
 
+pub mod client;
+
+pub use client::{Client, ClientError, Effect};
+
 /// Generated from `proto/raft_host/v1`.
-#[allow(missing_docs, unreachable_pub, clippy::allow_attributes, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("raft_host.v1");
 
     /// The encoded `FileDescriptorSet`, for gRPC reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
+
+/// Trailer of a failed call that says whether the request may have had an effect:
+/// [`EFFECT_NONE`] or [`EFFECT_UNKNOWN`].
+pub const EFFECT_KEY: &str = "raft-host-effect";
+/// The request surely had no effect and will have none.
+pub const EFFECT_NONE: &str = "none";
+/// The request may have had an effect, or may still have one.
+pub const EFFECT_UNKNOWN: &str = "unknown";
+
+/// Status of a command whose session has expired or never existed.
+pub const SESSION_EXPIRED_CODE: tonic::Code = tonic::Code::NotFound;
+/// Status of a command whose sequence number is at or below the acknowledged one.
+pub const SEQUENCE_TOO_OLD_CODE: tonic::Code = tonic::Code::AlreadyExists;
+
+/// Largest gRPC message that clients and servers send or take.
+pub const MESSAGE_MAX_BYTES: usize = 64 << 20;

@@ -54,3 +54,66 @@ pub const LOG_WARN: i32 = 2;
 pub const LOG_INFO: i32 = 3;
 /// See [`LOG_ERROR`].
 pub const LOG_DEBUG: i32 = 4;
+
+/// A wasm value type that the ABI uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    /// A 32-bit integer: a pointer, a length, a status or a level.
+    I32,
+    /// A 64-bit integer: an index or a time.
+    I64,
+}
+
+/// The type of a function that crosses the boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its name, in [`IMPORT_MODULE`] or among the exports.
+    pub name: &'static str,
+    /// Types of its parameters.
+    pub params: &'static [ValueType],
+    /// Types of its results.
+    pub results: &'static [ValueType],
+    /// Whether a module without it is refused. Always false for imports.
+    pub required: bool,
+}
+
+const fn export(
+    name: &'static str,
+    params: &'static [ValueType],
+    results: &'static [ValueType],
+    required: bool,
+) -> Function {
+    Function { name, params, results, required }
+}
+
+const fn import(
+    name: &'static str,
+    params: &'static [ValueType],
+    results: &'static [ValueType],
+) -> Function {
+    Function { name, params, results, required: false }
+}
+
+use ValueType::{I32, I64};
+
+/// The functions that the host calls. The marker and the memory are not among them.
+pub const EXPORTS: [Function; 7] = [
+    export(EXPORT_APPLY, &[I32], &[I32], true),
+    export(EXPORT_SNAPSHOT, &[], &[I32], true),
+    export(EXPORT_RESTORE, &[I32], &[I32], true),
+    export(EXPORT_QUERY, &[I32], &[I32], false),
+    export(EXPORT_INIT, &[], &[I32], false),
+    export(EXPORT_INITIALIZE, &[], &[], false),
+    export(EXPORT_START, &[], &[], false),
+];
+
+/// The functions that a guest may import from [`IMPORT_MODULE`].
+pub const IMPORTS: [Function; 7] = [
+    import(IMPORT_READ, &[I32, I32], &[I32]),
+    import(IMPORT_WRITE, &[I32, I32], &[]),
+    import(IMPORT_INDEX, &[], &[I64]),
+    import(IMPORT_TIME_MS, &[], &[I64]),
+    import(IMPORT_RANDOM, &[I32, I32], &[]),
+    import(IMPORT_EMIT, &[I32, I32, I32, I32], &[]),
+    import(IMPORT_LOG, &[I32, I32, I32], &[]),
+];

@@ -11,7 +11,7 @@ use super::membership::Membership;
 use super::modules::{HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
 use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
-use super::sessions::{RestoredSession, SessionLimits, Sessions};
+use super::sessions::{RestoredSession, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
 use crate::fsm::{Context, Fsm, HostFailure, ImageError, ModuleRefused, SharedLoader};
 use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId};
@@ -20,9 +20,9 @@ use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId};
 const HEADER_MAX_BYTES: usize = 64 << 20;
 /// Longest other record but a session's: likewise.
 const SMALL_MAX_BYTES: usize = 64 << 10;
-/// What encoding adds to the responses of a session, generously: a response's own bytes can
-/// exceed the session's bound by one answer.
-const SESSION_SLACK_BYTES: u64 = 64 << 20;
+/// More than what encoding adds to a session and to each of its responses.
+const SESSION_OVERHEAD_BYTES: u64 = 1024;
+const RESPONSE_OVERHEAD_BYTES: u64 = 64;
 /// More modules than any version ever kept at once.
 const MODULES_MAX: u64 = 64;
 
@@ -219,7 +219,7 @@ fn read_sessions(
     header: &v1::SnapshotHeader,
     state: &mut State,
 ) -> Result<(), RestoreError> {
-    let max = session_record_max(state.sessions.limits());
+    let max = session_record_max(state);
     for _ in 0..header.session_count {
         let record: v1::SnapshotSession = records::read_message(input, max)?;
         let mut completed = Vec::with_capacity(record.completed.len());
@@ -245,8 +245,12 @@ fn read_sessions(
     Ok(())
 }
 
-fn session_record_max(limits: &SessionLimits) -> usize {
-    let bytes = limits.responses_max_bytes.saturating_add(SESSION_SLACK_BYTES);
+/// A session keeps its responses within its bounds, save for a single longer one.
+fn session_record_max(state: &State) -> usize {
+    let limits = state.sessions.limits();
+    let bytes = SESSION_OVERHEAD_BYTES
+        .saturating_add(limits.responses_max.saturating_mul(RESPONSE_OVERHEAD_BYTES))
+        .saturating_add(limits.responses_max_bytes.max(state.limits.output_max_bytes));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

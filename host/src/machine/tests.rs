@@ -1,1 +1,431 @@
+use proptest::prelude::*;
+use prost::Message as _;
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
 
+use super::test_fsm::loader;
+use super::*;
+use crate::fsm::Limits;
+use crate::types::{
+    ClusterId, ConfChange, ConfChangeOp, ConfState, GroupId, Index, Member, ModuleHash, NodeId,
+    Outcome, TrapKind,
+};
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+fn new_machine() -> Machine {
+    let limits = Limits { input_max_bytes: 64, module_max_bytes: 4096, ..Limits::default() };
+    let mut machine = Machine::new(CLUSTER, GroupId::MAIN, limits, loader());
+    let member = Member { id: NodeId(1), address: "127.0.0.1:7400".to_owned() };
+    let conf_state = ConfState { voters: [NodeId(1)].into(), ..ConfState::default() };
+    machine.bootstrap_members(Index(1), [member], conf_state);
+    machine
+}
+
+/// Applies an entry at the next index.
+fn apply(machine: &mut Machine, time_ms: u64, body: Body) -> Applied {
+    let data = v1::Entry { time_ms, body: Some(body) }.encode_to_vec();
+    machine.apply(machine.applied_index().next(), &data).unwrap()
+}
+
+fn command(data: &[u8]) -> Body {
+    Body::Command(v1::Command { data: data.to_vec().into(), session: None })
+}
+
+fn in_session(data: &[u8], session_id: u64, sequence: u64, acknowledged: u64) -> Body {
+    let session = v1::SessionCommand { session_id, sequence, acknowledged };
+    Body::Command(v1::Command { data: data.to_vec().into(), session: Some(session) })
+}
+
+fn open_session(ttl_ms: u64) -> Body {
+    Body::OpenSession(v1::OpenSession { ttl_ms })
+}
+
+fn chunk(module: &[u8], from: usize, to: usize) -> Body {
+    Body::ModuleChunk(v1::ModuleChunk {
+        module_hash: ModuleHash::of(module).0.to_vec().into(),
+        total_bytes: module.len() as u64,
+        offset: from as u64,
+        data: module[from..to].to_vec().into(),
+    })
+}
+
+fn activate(module: &[u8]) -> Body {
+    Body::ActivateModule(v1::ActivateModule {
+        module_hash: ModuleHash::of(module).0.to_vec().into(),
+        label: String::from_utf8_lossy(module).into_owned(),
+    })
+}
+
+/// Uploads and activates.
+fn load(machine: &mut Machine, module: &str) -> Reply {
+    let module = module.as_bytes();
+    let total = module.len() as u64;
+    let stored = apply(machine, 0, chunk(module, 0, module.len())).reply;
+    assert_eq!(stored, Reply::ChunkStored { received: total, total });
+    apply(machine, 0, activate(module)).reply
+}
+
+fn running(module: &str) -> Machine {
+    let mut machine = new_machine();
+    assert!(matches!(load(&mut machine, module), Reply::Activated { .. }));
+    machine
+}
+
+fn snapshot(machine: &mut Machine) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    machine.capture().unwrap().write_to(&mut bytes).unwrap();
+    bytes
+}
+
+fn restore(mut bytes: &[u8]) -> Result<Machine, RestoreError> {
+    Machine::restore(&mut bytes, CLUSTER, GroupId::MAIN, loader())
+}
+
+fn answer(machine: &mut Machine, query: &[u8]) -> QueryResult {
+    machine.query(query).unwrap().result
+}
+
+/// What the guest holds, without the index that its answer begins with.
+fn guest_state(machine: &mut Machine) -> Vec<u8> {
+    match answer(machine, b"?") {
+        QueryResult::Answer(Outcome::Ok(answer)) => {
+            let colon = answer.iter().position(|byte| *byte == b':').unwrap();
+            answer[colon..].to_vec()
+        }
+        other => panic!("expected an answer, got {other:?}"),
+    }
+}
+
+fn reason(reply: Reply) -> String {
+    match reply {
+        Reply::ActivationFailed(reason) => reason,
+        other => panic!("expected a failed activation, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_command_reaches_the_guest_with_index_and_clock() {
+    let mut machine = running("test");
+    let applied = apply(&mut machine, 50, command(b"emit"));
+    assert_eq!(applied.reply, Reply::Command(Outcome::Ok(b"init@3;emit@4,50;".to_vec())));
+    assert_eq!(applied.events[0].topic, b"emitted");
+    assert_eq!(applied.fuel_used, 18);
+    assert_eq!(machine.applied_index(), Index(4));
+    assert_eq!(
+        answer(&mut machine, b"?"),
+        QueryResult::Answer(Outcome::Ok(b"4:init@3;emit@4,50;".to_vec()))
+    );
+}
+
+#[test]
+fn the_clock_never_goes_back_and_a_no_op_leaves_it() {
+    let mut machine = running("test");
+    apply(&mut machine, 50, command(b"a"));
+    apply(&mut machine, 20, command(b"b"));
+    assert_eq!(machine.info().time_ms, 50);
+    let no_op = machine.apply(Index(6), &[]).unwrap();
+    assert_eq!(no_op.reply, Reply::Nothing);
+    assert_eq!(machine.applied_index(), Index(6));
+    assert_eq!(machine.info().time_ms, 50);
+}
+
+#[test]
+#[should_panic(expected = "without gaps")]
+fn a_gap_in_the_log_stops_the_node() {
+    let _ = new_machine().apply(Index(3), &[]);
+}
+
+#[test]
+fn without_a_module_commands_and_queries_say_so_and_a_retry_runs_later() {
+    let mut machine = new_machine();
+    apply(&mut machine, 0, open_session(0));
+    assert_eq!(apply(&mut machine, 0, in_session(b"a", 2, 1, 0)).reply, Reply::NoModule);
+    assert_eq!(answer(&mut machine, b"?"), QueryResult::NoModule);
+    load(&mut machine, "test noquery");
+    assert_eq!(answer(&mut machine, b"?"), QueryResult::NoQueryExport);
+    let retry = apply(&mut machine, 0, in_session(b"a", 2, 1, 0)).reply;
+    assert!(matches!(retry, Reply::Command(Outcome::Ok(_))));
+}
+
+#[test]
+fn traps_and_rejections_are_outcomes_and_are_remembered_by_the_session() {
+    let mut machine = running("test");
+    apply(&mut machine, 0, open_session(0));
+    let id = machine.applied_index().0;
+    let trapped = apply(&mut machine, 0, in_session(b"trap", id, 1, 0));
+    assert_eq!(trapped.reply, Reply::Command(Outcome::Trapped(TrapKind::Unreachable)));
+    assert_eq!(trapped.trap_message.as_deref(), Some("backtrace"));
+    apply(&mut machine, 0, in_session(b"reject", id, 2, 0));
+    for (sequence, original) in
+        [(1, Outcome::Trapped(TrapKind::Unreachable)), (2, Outcome::Rejected(b"no".to_vec()))]
+    {
+        let retry = apply(&mut machine, 0, in_session(b"x", id, sequence, 0));
+        assert_eq!(retry.reply, Reply::Command(Outcome::Duplicate(Box::new(original))));
+        assert_eq!((retry.fuel_used, retry.events.len()), (0, 0));
+    }
+    let state = answer(&mut machine, b"?");
+    assert_eq!(state, QueryResult::Answer(Outcome::Ok(b"8:init@3;".to_vec())));
+}
+
+#[test]
+fn a_closed_or_expired_session_refuses_its_commands() {
+    let mut machine = running("test");
+    let refused = Reply::Refused(CommandRefused::SessionExpired);
+    let opened = apply(&mut machine, 1000, open_session(5000)).reply;
+    assert_eq!(opened, Reply::SessionOpened { id: 4, ttl_ms: 5000 });
+    apply(&mut machine, 1000, open_session(0));
+    let close = Body::CloseSession(v1::CloseSession { session_id: 5 });
+    assert_eq!(apply(&mut machine, 1000, close.clone()).reply, Reply::SessionClosed);
+    assert_eq!(apply(&mut machine, 1000, close).reply, Reply::SessionClosed);
+    assert_eq!(apply(&mut machine, 1000, in_session(b"a", 5, 1, 0)).reply, refused);
+    assert_eq!(apply(&mut machine, 6000, in_session(b"a", 4, 1, 0)).reply, refused);
+    assert_eq!(machine.info().sessions, 0);
+}
+
+#[test]
+fn a_command_or_query_over_the_limit_is_refused() {
+    let mut machine = running("test");
+    let refused = Reply::Refused(CommandRefused::TooLarge { bytes: 65, max: 64 });
+    assert_eq!(apply(&mut machine, 0, command(&[b'x'; 65])).reply, refused);
+    assert_eq!(answer(&mut machine, &[b'x'; 65]), QueryResult::TooLarge { bytes: 65, max: 64 });
+}
+
+#[test]
+fn a_malformed_entry_is_refused_and_one_of_an_unknown_kind_stops_the_node() {
+    let mut machine = running("test");
+    let garbage = machine.apply(Index(4), &[0xff; 9]).unwrap().reply;
+    assert!(matches!(garbage, Reply::Refused(CommandRefused::Malformed(_))));
+    // Field 100, of wire type "varint": what a future version might write.
+    let failure = machine.apply(Index(5), &[0xa0, 0x06, 0x01]).unwrap_err();
+    assert!(failure.to_string().contains("does not know"), "{failure}");
+}
+
+#[test]
+fn a_host_failure_is_not_an_outcome() {
+    let mut machine = running("test");
+    let data = v1::Entry { time_ms: 0, body: Some(command(b"host")) }.encode_to_vec();
+    assert!(machine.apply(Index(4), &data).is_err());
+    assert_eq!(machine.applied_index(), Index(3));
+}
+
+#[test]
+fn a_query_that_traps_says_why_and_changes_nothing() {
+    let mut machine = running("test");
+    let before = snapshot(&mut machine);
+    let reply = machine.query(b"trap").unwrap();
+    assert_eq!(reply.result, QueryResult::Answer(Outcome::Trapped(TrapKind::OutOfFuel)));
+    assert_eq!(reply.trap_message.as_deref(), Some("slow"));
+    assert_eq!((reply.applied, reply.fuel_used), (Index(3), 3));
+    assert_eq!(snapshot(&mut machine), before);
+}
+
+#[test]
+fn an_upgrade_carries_the_state_over_without_running_init_again() {
+    let mut machine = running("test");
+    apply(&mut machine, 0, command(b"a"));
+    let (old, new) = (ModuleHash::of(b"test"), ModuleHash::of(b"test v=2"));
+    let reply = load(&mut machine, "test v=2");
+    assert_eq!(reply, Reply::Activated { index: Index(6), hash: new, previous: Some(old) });
+    let state = answer(&mut machine, b"?");
+    assert_eq!(state, QueryResult::Answer(Outcome::Ok(b"6:init@3;a@4,0;".to_vec())));
+
+    let info = machine.info();
+    let active = info.active.unwrap();
+    assert_eq!((active.hash, active.activated_at), (new, Index(6)));
+    assert_eq!(active.label, "test v=2");
+    assert_eq!(info.history.len(), 2);
+    assert_eq!(info.modules.iter().filter(|module| module.active).count(), 1);
+    assert_eq!(machine.module_bytes(old).unwrap(), "test");
+
+    let again = apply(&mut machine, 0, activate(b"test v=2")).reply;
+    assert_eq!(again, Reply::AlreadyActive { index: Index(6), hash: new });
+    let back = apply(&mut machine, 0, activate(b"test")).reply;
+    assert_eq!(back, Reply::Activated { index: Index(8), hash: old, previous: Some(new) });
+}
+
+#[test]
+fn a_failed_activation_keeps_the_old_module_and_says_why() {
+    let mut machine = running("test");
+    apply(&mut machine, 0, command(b"a"));
+    for (module, expected) in [
+        ("garbage", "not a test module"),
+        ("test restore=reject", "`restore` of the new module refused: restore says no"),
+        ("test restore=trap", "`restore` of the new module ran out of fuel"),
+    ] {
+        let before = guest_state(&mut machine);
+        let failure = reason(load(&mut machine, module));
+        assert!(failure.contains(expected), "{failure}");
+        assert_eq!(guest_state(&mut machine), before);
+        assert_eq!(machine.info().history.len(), 1);
+    }
+    let missing = reason(apply(&mut machine, 0, activate(b"test nowhere")).reply);
+    assert!(missing.contains("upload it"), "{missing}");
+    let nameless = v1::ActivateModule { module_hash: vec![1, 2].into(), label: String::new() };
+    let nameless = reason(apply(&mut machine, 0, Body::ActivateModule(nameless)).reply);
+    assert!(nameless.contains("32 bytes"), "{nameless}");
+}
+
+#[test]
+fn a_trapping_snapshot_of_the_old_module_fails_the_activation() {
+    let mut machine = running("test snapshot=trap");
+    let failure = reason(load(&mut machine, "test"));
+    assert!(failure.contains("`snapshot` of the active module ran out of fuel"), "{failure}");
+}
+
+#[test]
+fn a_module_whose_init_refuses_is_not_activated_and_another_one_may_follow() {
+    let mut machine = new_machine();
+    let failure = reason(load(&mut machine, "test init=reject"));
+    assert!(failure.contains("init says no"), "{failure}");
+    assert!(machine.info().active.is_none());
+    assert!(matches!(load(&mut machine, "test"), Reply::Activated { previous: None, .. }));
+}
+
+#[test]
+fn the_failure_of_a_chunk_is_a_reply() {
+    let mut machine = new_machine();
+    let refused = apply(&mut machine, 0, chunk(b"test", 1, 3)).reply;
+    assert!(matches!(refused, Reply::ChunkRefused(_)));
+    let hashless = Body::ModuleChunk(v1::ModuleChunk::default());
+    assert!(matches!(apply(&mut machine, 0, hashless).reply, Reply::ChunkRefused(_)));
+}
+
+/// A machine with something of everything.
+fn busy_machine() -> Machine {
+    let mut machine = running("test");
+    apply(&mut machine, 10, command(b"a"));
+    load(&mut machine, "test v=2");
+    apply(&mut machine, 20, chunk(b"test v=3", 0, 8));
+    apply(&mut machine, 20, chunk(b"test v=4", 0, 5));
+    for sequence in 1..4 {
+        apply(&mut machine, 30, open_session(0));
+        let id = machine.applied_index().0;
+        apply(&mut machine, 30, in_session(b"b", id, sequence, sequence / 2));
+        apply(&mut machine, 30, in_session(b"trap", id, sequence + 9, 0));
+    }
+    let learner = Member { id: NodeId(9), address: "10.0.0.9:7400".to_owned() };
+    let change = ConfChange { steps: vec![(ConfChangeOp::AddLearner, learner)] };
+    let conf_state = ConfState { learners: [NodeId(9)].into(), ..machine.conf_state().clone() };
+    machine.apply_membership(machine.applied_index().next(), &change, conf_state);
+    machine
+}
+
+#[test]
+fn a_restored_machine_is_bit_identical_and_goes_on_the_same() {
+    let mut machine = busy_machine();
+    let bytes = snapshot(&mut machine);
+    let mut restored = restore(&bytes).unwrap();
+    assert_eq!(snapshot(&mut restored), bytes);
+    assert_eq!(restored.info(), machine.info());
+    assert_eq!(restored.members(), machine.members());
+    assert_eq!(restored.conf_state(), machine.conf_state());
+    assert_eq!(restored.next_node_id(), NodeId(10));
+    for body in
+        [in_session(b"x", 10, 1, 0), chunk(b"test v=4", 5, 8), activate(b"test v=4"), command(b"y")]
+    {
+        assert_eq!(apply(&mut machine, 40, body.clone()), apply(&mut restored, 40, body));
+    }
+    assert_eq!(snapshot(&mut restored), snapshot(&mut machine));
+}
+
+#[test]
+fn a_snapshot_is_detached_from_the_machine_it_was_taken_of() {
+    let mut machine = busy_machine();
+    let captured = machine.capture().unwrap();
+    let at_once = snapshot(&mut machine);
+    apply(&mut machine, 50, in_session(b"x", 10, 7, 0));
+    apply(&mut machine, 50, chunk(b"test v=4", 5, 8));
+    let mut later = Vec::new();
+    std::thread::spawn(move || {
+        captured.write_to(&mut later).unwrap();
+        assert_eq!(captured.applied_index(), restore(&later).unwrap().applied_index());
+        assert_eq!(later, at_once);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn a_new_machine_survives_its_snapshot() {
+    let mut machine = new_machine();
+    let bytes = snapshot(&mut machine);
+    let mut restored = restore(&bytes).unwrap();
+    assert_eq!(restored.applied_index(), Index(1));
+    assert_eq!(snapshot(&mut restored), bytes);
+}
+
+#[test]
+fn a_snapshot_of_another_cluster_group_or_version_is_refused_by_name() {
+    let bytes = snapshot(&mut busy_machine());
+    let refusal = |cluster, group| {
+        let restored = Machine::restore(&mut bytes.as_slice(), cluster, group, loader());
+        restored.err().expect("refused").to_string()
+    };
+    let other = ClusterId([8; 16]);
+    assert!(refusal(other, GroupId::MAIN).contains(&format!("belongs to cluster {other}")));
+    assert!(refusal(CLUSTER, GroupId(2)).contains("expected one of group 2"));
+    let mut future = bytes.clone();
+    future[8] = 2;
+    let refusal = restore(&future).err().expect("refused");
+    assert!(matches!(refusal, RestoreError::Version { found: 2, supported: 1 }));
+}
+
+#[test]
+fn damage_anywhere_in_a_snapshot_is_noticed() {
+    let bytes = snapshot(&mut busy_machine());
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        assert!(restore(&bad).is_err(), "byte {at} of {}", bytes.len());
+    }
+    for end in 0..bytes.len() {
+        assert!(restore(&bytes[..end]).is_err(), "cut at {end} of {}", bytes.len());
+    }
+    let longer = [bytes.as_slice(), &[0]].concat();
+    assert!(restore(&longer).is_err());
+}
+
+const MODULES: [&str; 4] = ["test", "test v=2", "test restore=trap", "garbage"];
+
+fn any_body() -> impl Strategy<Value = Body> {
+    let data = prop::sample::select(vec!["a", "trap", "reject", "emit", "longer command"]);
+    let module = || prop::sample::select(MODULES.to_vec());
+    prop_oneof![
+        3 => data.clone().prop_map(|data| command(data.as_bytes())),
+        6 => (data, 1..40_u64, 0..6_u64, 0..4_u64)
+            .prop_map(|(data, id, sequence, ack)| in_session(data.as_bytes(), id, sequence, ack)),
+        2 => (0..5000_u64).prop_map(open_session),
+        1 => (1..40_u64)
+            .prop_map(|session_id| Body::CloseSession(v1::CloseSession { session_id })),
+        3 => (module(), any::<bool>(), any::<bool>()).prop_map(|(module, start, end)| {
+            let (module, half) = (module.as_bytes(), module.len() / 2);
+            match (start, end) {
+                (true, true) => chunk(module, 0, module.len()),
+                (true, false) => chunk(module, 0, half),
+                (false, _) => chunk(module, half, module.len()),
+            }
+        }),
+        2 => module().prop_map(|module| activate(module.as_bytes())),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_run_with_restarts_from_snapshots_equals_a_straight_run(
+        entries in prop::collection::vec((any_body(), 0..400_u64, prop::bool::weighted(0.15)), 1..80)
+    ) {
+        let (mut straight, mut restarted) = (new_machine(), new_machine());
+        for (index, (body, step_ms, restart)) in entries.into_iter().enumerate() {
+            let time_ms = index as u64 * 100 + step_ms;
+            let expected = apply(&mut straight, time_ms, body.clone());
+            prop_assert_eq!(apply(&mut restarted, time_ms, body), expected);
+            if restart {
+                restarted = restore(&snapshot(&mut restarted)).unwrap();
+            }
+        }
+        prop_assert_eq!(snapshot(&mut restarted), snapshot(&mut straight));
+    }
+}

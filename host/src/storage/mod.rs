@@ -9,11 +9,30 @@
 //!   apply thread --SnapshotSink / open--> SnapshotStore
 //! ```
 
+mod codec;
+mod config;
+mod data_dir;
+mod disk;
+mod index;
+mod mark;
+mod memory;
+mod raft_engine;
+mod sled;
+mod snapshot_files;
+#[cfg(test)]
+mod tests;
+
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::config::StorageConfig;
+pub use self::data_dir::{DataDir, Engine, NodeIdentity, UnknownEngine};
+pub use self::memory::{MemoryLog, MemorySnapshots};
+pub use self::raft_engine::RaftEngineLog;
+pub use self::sled::SledLog;
+pub use self::snapshot_files::{RealDisk, SnapshotDisk, SnapshotFile, SnapshotFiles};
 use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 /// Why storage could not do what it was asked. After any error from a write the caller must
@@ -138,8 +157,8 @@ pub trait LogStore: StableStore {
     /// Applies a batch; when this returns, all of it survives a power loss.
     ///
     /// # Errors
-    /// After any error nothing may be assumed about the batch, and the store refuses all
-    /// later writes.
+    /// `InvalidWrite` before anything is written. After any other error nothing may be
+    /// assumed about the batch, and the store refuses all later writes.
     fn write(&self, batch: &WriteBatch) -> Result<(), StorageError>;
 
     /// Releases the space of compacted prefixes. May run long; call it off the write path.

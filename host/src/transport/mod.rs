@@ -1,7 +1,19 @@
 //! Carries Raft messages and snapshots between nodes.
 //!
 //! Knows nothing of what the messages mean. Delivery is best effort, as Raft assumes:
-//! messages may be lost, never altered. [`memory`] is the in-process twin; [`grpc`] the real one.
+//! messages may be lost, never altered. [`memory`] is the in-process twin; [`grpc`] the real one;
+//! [`convert`] maps messages to the wire and back.
+//!
+//! ```text
+//!   event loop --Transport::send--> queue per peer ==stream==> PeerService --Inbox::deliver--> event loop
+//!   SnapshotStore --read--> snapshot task =========stream====> PeerService --write--> SnapshotStore
+//! ```
+
+pub mod convert;
+pub mod grpc;
+pub mod memory;
+#[cfg(test)]
+mod test_support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

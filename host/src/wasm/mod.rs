@@ -1,1 +1,34 @@
-//! To be filled.
+//! The state machine as a sandboxed guest inside wasmtime: load-time checks, the guest ABI,
+//! limits, undo after traps, forks for queries, and exact images of a guest's state.
+//!
+//! Knows the seam (`fsm`) and the vocabulary (`types`) only: nothing of Raft, sessions,
+//! upgrades, storage or networks. wasmtime is known in this room alone. Here, as in all rooms
+//! that decide outcomes, there is no wall clock and no ambient randomness.
+//!
+//! ```text
+//! bytes ─ check ─ rewrite ─ compile (engine profile, cache) ─┐
+//!                                                            ├─ Guest (one instance)
+//! replicated limits ─────────────────────────────────────────┘     │
+//!                    ┌─────────────────────────────────────────────┘
+//!        WasmFsm:  live ── memory mapped shared ── fork (private view) for query, snapshot
+//!                    └─ checkpoint + calls since: undo, images
+//! ```
+
+mod abi;
+mod cache;
+mod check;
+mod engine;
+mod guest;
+mod image;
+mod instance;
+mod loader;
+mod memory;
+mod rewrite;
+mod unchecked;
+mod wasi;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::{CheckError, ModuleReport, check_module};
+pub use loader::WasmLoader;

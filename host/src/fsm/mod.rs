@@ -5,6 +5,8 @@
 //! it with a sandboxed guest; [`native`] is an in-process one for tests and for measuring
 //! what wasm costs.
 
+pub mod native;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -118,7 +120,9 @@ pub struct HostFailure(pub String);
 
 /// A running application state machine.
 ///
-/// Calls on one `Fsm` never overlap. A call that traps or rejects leaves no trace.
+/// Calls on one `Fsm` never overlap. A call that traps leaves no trace. So does a rejected
+/// `init` or `restore`; for a rejected command it is the guest that promises so, and what it
+/// may still change (the layout of its heap) changes in the same way on every node.
 pub trait Fsm: Send {
     /// The module this is an instance of.
     fn module(&self) -> ModuleHash;

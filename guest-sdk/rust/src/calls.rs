@@ -1,0 +1,75 @@
+//! The life of an instance, the same under the real host and in tests.
+
+use alloc::vec::Vec;
+
+use raft_fsm_abi::{STATUS_OK, STATUS_REJECTED};
+
+use crate::{Answer, Context, Host, Reader, Rejection, StateMachine, Writer};
+
+/// A state machine and what its calls reuse.
+#[derive(Default)]
+pub(crate) struct Instance<M> {
+    machine: M,
+    /// Keeps its capacity, so that a command usually costs no allocation.
+    input: Vec<u8>,
+}
+
+impl<M: StateMachine> Instance<M> {
+    pub(crate) fn init(&mut self, host: &Host) -> i32 {
+        finish(host, self.machine.init(&Context::new(host)).map(|()| Answer::default()))
+    }
+
+    pub(crate) fn apply(&mut self, host: &Host, len: usize) -> i32 {
+        read_input(&mut self.input, host, len);
+        finish(host, self.machine.apply(&Context::new(host), &self.input))
+    }
+
+    pub(crate) fn query(&mut self, host: &Host, len: usize) -> i32 {
+        read_input(&mut self.input, host, len);
+        finish(host, self.machine.query(&Context::new(host), &self.input))
+    }
+
+    pub(crate) fn snapshot(&self, host: &Host) -> i32 {
+        let mut out = Writer::new(host);
+        self.machine.snapshot(&Context::new(host), &mut out);
+        out.flush();
+        STATUS_OK
+    }
+
+    pub(crate) fn restore(&mut self, host: &Host, len: usize) -> i32 {
+        match M::restore(&Context::new(host), &mut Reader::new(host, len)) {
+            Ok(machine) => {
+                self.machine = machine;
+                STATUS_OK
+            }
+            Err(rejection) => finish(host, Err(rejection)),
+        }
+    }
+}
+
+fn read_input(input: &mut Vec<u8>, host: &Host, len: usize) {
+    input.resize(len, 0);
+    let mut filled = 0;
+    while filled < len {
+        match host.read(&mut input[filled..]) {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    input.truncate(filled);
+}
+
+fn finish(host: &Host, result: Result<Answer, Rejection>) -> i32 {
+    match result {
+        Ok(answer) => {
+            if !answer.is_empty() {
+                host.write(&answer);
+            }
+            STATUS_OK
+        }
+        Err(rejection) => {
+            host.write(&rejection);
+            STATUS_REJECTED
+        }
+    }
+}

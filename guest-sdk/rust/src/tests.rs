@@ -1,0 +1,178 @@
+//! The life of an instance, seen through the runner.
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::testing::{Event, Runner, START_TIME_MS};
+use crate::{Answer, Context, Level, Reader, Rejection, StateMachine, Writer};
+
+/// Keeps lines; `!` misbehaves on purpose.
+#[derive(Default, Debug)]
+struct Lines {
+    lines: Vec<Vec<u8>>,
+    founded_at: u64,
+}
+
+impl StateMachine for Lines {
+    fn init(&mut self, context: &Context) -> Result<(), Rejection> {
+        self.founded_at = context.index();
+        context.emit("founded", "");
+        Ok(())
+    }
+
+    fn apply(&mut self, context: &Context, command: &[u8]) -> Result<Answer, Rejection> {
+        context.emit("line", command);
+        match command {
+            b"" => Err("a line must not be empty".into()),
+            b"!" => {
+                self.lines.push(Vec::new());
+                Err("changed, and yet rejected".into())
+            }
+            b"now" => Ok(Answer::from(context.time_ms().to_le_bytes().to_vec())),
+            b"random" => Ok(Answer::from(context.random_u64().to_le_bytes().to_vec())),
+            line => {
+                context.log(Level::Info, "a line more");
+                self.lines.push(line.to_vec());
+                Ok("kept".into())
+            }
+        }
+    }
+
+    fn snapshot(&self, _: &Context, out: &mut Writer) {
+        out.u8(1);
+        out.u64(self.founded_at);
+        for line in &self.lines {
+            out.sized(line);
+        }
+    }
+
+    fn restore(_: &Context, input: &mut Reader) -> Result<Lines, Rejection> {
+        if input.u8()? != 1 {
+            return Err("a snapshot of an unknown version".into());
+        }
+        let founded_at = input.u64()?;
+        let mut lines = Vec::new();
+        while input.remaining() > 0 {
+            lines.push(input.sized()?);
+        }
+        Ok(Lines { lines, founded_at })
+    }
+}
+
+crate::export!(Lines);
+
+#[test]
+fn an_accepted_command_answers_and_publishes_its_events() {
+    let mut node = Runner::<Lines>::new();
+    assert_eq!(node.apply_text("one").as_deref(), Ok("kept"));
+    let event = |index, topic: &str, data: &str| Event {
+        index,
+        topic: topic.as_bytes().to_vec(),
+        data: data.as_bytes().to_vec(),
+    };
+    assert_eq!(node.take_events(), [event(1, "founded", ""), event(2, "line", "one")]);
+    assert_eq!(node.take_log(), [(Level::Info, String::from("a line more"))]);
+}
+
+#[test]
+fn a_rejected_command_gives_its_reason_and_loses_its_events() {
+    let mut node = Runner::<Lines>::new();
+    node.take_events();
+    assert_eq!(node.apply_text(""), Err(String::from("a line must not be empty")));
+    assert_eq!(node.take_events(), []);
+}
+
+#[test]
+#[should_panic(expected = "a rejected command changed the state")]
+fn the_runner_finds_a_broken_promise() {
+    let _ = Runner::<Lines>::new().apply(b"!");
+}
+
+#[test]
+fn a_query_is_refused_unless_the_state_machine_has_one() {
+    let refused = Runner::<Lines>::new().query_text("x").unwrap_err();
+    assert_eq!(refused, "this state machine answers no queries");
+}
+
+#[test]
+fn snapshots_larger_than_the_buffer_come_back_whole() {
+    let mut node = Runner::<Lines>::new();
+    let sizes = [1, 16 << 10, (16 << 10) - 1, (16 << 10) + 1, 100_000, 3, 20_000];
+    for (n, size) in sizes.into_iter().enumerate() {
+        node.apply(&vec![n as u8; size]).unwrap();
+    }
+    let snapshot = node.snapshot();
+    let mut copy = Runner::<Lines>::restored(&snapshot).unwrap();
+    assert!(copy.snapshot() == snapshot);
+    assert_eq!(snapshot.len(), 9 + sizes.iter().map(|size| 4 + size).sum::<usize>());
+}
+
+#[test]
+fn a_snapshot_cut_anywhere_is_refused_and_the_state_stays() {
+    let mut node = Runner::<Lines>::new();
+    node.apply(b"first").unwrap();
+    let snapshot = node.snapshot();
+    for len in 0..snapshot.len() {
+        if len == 9 {
+            continue; // The end of the header is the snapshot of a state without lines.
+        }
+        let refused = node.restore(&snapshot[..len]).unwrap_err();
+        assert!(refused.starts_with(b"the snapshot ends too early"), "{len}: {refused}");
+    }
+    assert_eq!(node.snapshot(), snapshot);
+}
+
+#[test]
+fn a_length_beyond_the_end_is_refused_before_it_is_allocated() {
+    let mut bytes = vec![1];
+    bytes.extend_from_slice(&7u64.to_le_bytes());
+    bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+    assert!(Runner::<Lines>::restored(&bytes).is_err());
+}
+
+#[test]
+fn time_and_randomness_come_from_the_log() {
+    let mut nodes = [Runner::<Lines>::new(), Runner::<Lines>::new()];
+    let answers = nodes.each_mut().map(|node| {
+        node.advance_ms(5);
+        let now = node.apply(b"now").unwrap();
+        assert_eq!(*now, (START_TIME_MS + 5).to_le_bytes());
+        [node.apply(b"random").unwrap(), node.apply(b"random").unwrap()]
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert_ne!(answers[0][0], answers[0][1]);
+}
+
+#[cfg(feature = "std")]
+#[test]
+fn standard_streams_work_on_snapshots() {
+    use std::io::{Read, Write};
+
+    #[derive(Default)]
+    struct Text(String);
+
+    impl StateMachine for Text {
+        fn apply(&mut self, _: &Context, command: &[u8]) -> Result<Answer, Rejection> {
+            self.0 = String::from_utf8(command.to_vec()).map_err(Rejection::display)?;
+            Ok(Answer::default())
+        }
+
+        fn snapshot(&self, _: &Context, out: &mut Writer) {
+            write!(out, "{}", self.0).expect("a snapshot can always grow");
+        }
+
+        fn restore(_: &Context, input: &mut Reader) -> Result<Text, Rejection> {
+            let mut text = String::new();
+            input.read_to_string(&mut text).map_err(Rejection::display)?;
+            Ok(Text(text))
+        }
+    }
+
+    let mut node = Runner::<Text>::new();
+    let long = "é".repeat(30_000);
+    node.apply_text(&long).unwrap();
+    let snapshot = node.snapshot();
+    assert_eq!(snapshot, long.as_bytes());
+    assert_eq!(Runner::<Text>::restored(&snapshot).unwrap().snapshot(), snapshot);
+}

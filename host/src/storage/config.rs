@@ -1,0 +1,51 @@
+//! What can be tuned about storage.
+
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1 << 20;
+
+/// Sizes of files and caches. The defaults suit a node with one group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageConfig {
+    /// raft-engine: a log file is closed, and a new one begun, once it is this long. Small
+    /// files give space back sooner; each change of files costs three fsyncs.
+    pub log_file_bytes: u64,
+    /// raft-engine: entries of a batch are compressed (LZ4) when they are longer than this
+    /// together. 0: never.
+    pub compress_above_bytes: u64,
+    /// Memory for the newest entries, which followers and the apply thread read next.
+    pub recent_entries_bytes: u64,
+    /// sled: memory for its page cache.
+    pub sled_cache_bytes: u64,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        StorageConfig {
+            log_file_bytes: 8 * MIB,
+            compress_above_bytes: 8 << 10,
+            recent_entries_bytes: 16 * MIB,
+            sled_cache_bytes: 32 * MIB,
+        }
+    }
+}
+
+impl StorageConfig {
+    /// Checks that the values make sense together.
+    ///
+    /// # Errors
+    /// A sentence that names the setting, its value and the bounds.
+    pub fn validate(&self) -> Result<(), String> {
+        let bounded = |name: &str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(format!("storage.{name} is {value}, but must be from {low} to {high} bytes"))
+        };
+        bounded("log_file_bytes", self.log_file_bytes, MIB, 1024 * MIB)?;
+        bounded("compress_above_bytes", self.compress_above_bytes, 0, 1024 * MIB)?;
+        bounded("recent_entries_bytes", self.recent_entries_bytes, 0, 64 * 1024 * MIB)?;
+        bounded("sled_cache_bytes", self.sled_cache_bytes, MIB, 64 * 1024 * MIB)
+    }
+}

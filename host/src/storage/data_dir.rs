@@ -1,0 +1,366 @@
+//! The directory in which a node keeps everything, and what protects it from mistakes.
+//!
+//! ```text
+//!   LOCK        held by the process that uses the directory; contains its pid
+//!   IDENTITY    whose data this is (below); replaced atomically
+//!   log/        the log store's own files
+//!   snapshots/  see `snapshot_files`
+//!   modules/    compiled modules; a cache, may be deleted while the node is down
+//! ```
+//!
+//! `IDENTITY`, all numbers little-endian:
+//!
+//! ```text
+//!   0   magic "RHDATADR"
+//!   8   format version u32 = 1 | engine u32: 1 raft-engine, 2 sled
+//!   16  cluster id, 16 bytes | node id u64
+//!   40  CRC-32 of bytes 0..40, u32
+//! ```
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{corrupt, create_dir, io_error, size_bytes, write_atomically};
+use super::{
+    MemoryLog, MemorySnapshots, RaftEngineLog, SledLog, SnapshotFiles, StorageConfig, StorageError,
+    Stores,
+};
+use crate::types::{ClusterId, NodeId};
+
+const MAGIC: &[u8; 8] = b"RHDATADR";
+const FORMAT_VERSION: u32 = 1;
+const IDENTITY_BYTES: usize = 44;
+const LOCK_FILE: &str = "LOCK";
+const IDENTITY_FILE: &str = "IDENTITY";
+/// What may lie in a directory that is not ours yet: our own first steps, and what a freshly
+/// made file system contains.
+const HARMLESS: [&str; 3] = [LOCK_FILE, "IDENTITY.tmp", "lost+found"];
+
+/// A back end of the log (`--storage`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// TiKV's raft log store.
+    #[default]
+    RaftEngine,
+    /// The embedded database sled.
+    Sled,
+    /// Nothing survives the process: for tests and trials.
+    Memory,
+}
+
+impl Engine {
+    /// All of them, for help texts.
+    pub const ALL: [Engine; 3] = [Engine::RaftEngine, Engine::Sled, Engine::Memory];
+
+    fn number(self) -> u32 {
+        match self {
+            Engine::RaftEngine => 1,
+            Engine::Sled => 2,
+            Engine::Memory => 3,
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Engine::RaftEngine => "raft-engine",
+            Engine::Sled => "sled",
+            Engine::Memory => "memory",
+        })
+    }
+}
+
+/// A storage engine that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown storage engine {0:?}: choose raft-engine, sled or memory")]
+pub struct UnknownEngine(String);
+
+impl FromStr for Engine {
+    type Err = UnknownEngine;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Engine::ALL
+            .into_iter()
+            .find(|engine| engine.to_string() == text)
+            .ok_or_else(|| UnknownEngine(text.to_owned()))
+    }
+}
+
+/// Whose data a directory holds. Written once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node within it.
+    pub node: NodeId,
+    /// The engine that wrote the log.
+    pub engine: Engine,
+}
+
+/// A data directory, locked against other processes while this value lives. Keep it for as
+/// long as the stores opened from it.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    identity: Option<NodeIdentity>,
+    /// The lock ends when the file is closed.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Locks a directory, creating it if it is missing, and reads whose it is.
+    ///
+    /// # Errors
+    /// `ForeignData` when another process has it, when it holds files that are not ours, or
+    /// data of a newer format; `Corrupt` when the identity is damaged; `Io` when it cannot be
+    /// read or written. Nothing is deleted.
+    pub fn lock(path: impl AsRef<Path>) -> Result<DataDir, StorageError> {
+        let path = path.as_ref();
+        create_dir(path)?;
+        refuse_strangers(path)?;
+        let lock = take_lock(path)?;
+        let identity = read_identity(&path.join(IDENTITY_FILE))?;
+        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Whose data this is; `None` when it is nobody's yet.
+    pub fn identity(&self) -> Option<NodeIdentity> {
+        self.identity
+    }
+
+    /// Makes an empty directory a node's, durably.
+    ///
+    /// # Errors
+    /// `ForeignData` when it is another's already, or for the memory engine, which has no
+    /// directory; `Io` when it cannot be written. Repeating it with the same identity is fine.
+    pub fn initialize(&mut self, identity: NodeIdentity) -> Result<(), StorageError> {
+        if identity.engine == Engine::Memory {
+            let message = "the memory engine keeps nothing, so it takes no data directory";
+            return Err(StorageError::ForeignData(message.to_owned()));
+        }
+        if self.identity.is_some() {
+            return self.expect(Some(identity.cluster), Some(identity.node), identity.engine);
+        }
+        write_atomically(&self.path.join(IDENTITY_FILE), &encode(&identity))?;
+        self.identity = Some(identity);
+        Ok(())
+    }
+
+    /// Checks that an initialized directory belongs to whom the caller means; `None` accepts
+    /// any. A directory that is nobody's yet passes.
+    ///
+    /// # Errors
+    /// `ForeignData`, with a sentence that says which of them differs and what to do.
+    pub fn expect(
+        &self,
+        cluster: Option<ClusterId>,
+        node: Option<NodeId>,
+        engine: Engine,
+    ) -> Result<(), StorageError> {
+        let Some(found) = self.identity else { return Ok(()) };
+        let path = self.path.display();
+        if let Some(expected) = cluster.filter(|cluster| *cluster != found.cluster) {
+            return Err(StorageError::ForeignData(format!(
+                "{path} holds data of cluster {}, not of cluster {expected}; give another \
+                 --data-dir, or remove this one if its data is no longer needed",
+                found.cluster
+            )));
+        }
+        if let Some(expected) = node.filter(|node| *node != found.node) {
+            return Err(StorageError::ForeignData(format!(
+                "{path} holds data of node {}, not of node {expected}; start it as node {}, or \
+                 give another --data-dir",
+                found.node, found.node
+            )));
+        }
+        if engine != found.engine {
+            return Err(StorageError::ForeignData(format!(
+                "{path} was written with --storage {}, not {engine}; start it with --storage {}, \
+                 or give another --data-dir",
+                found.engine, found.engine
+            )));
+        }
+        Ok(())
+    }
+
+    /// Opens the stores of an initialized directory with the engine that it was made for.
+    ///
+    /// # Errors
+    /// `ForeignData` when the directory is nobody's yet; `Corrupt`, naming file and offset,
+    /// when what is stored is not what was written.
+    pub fn open_stores(&self, config: &StorageConfig) -> Result<Stores, StorageError> {
+        let log_dir = self.log_dir();
+        let Some(identity) = self.identity else {
+            let path = self.path.display();
+            return Err(StorageError::ForeignData(format!("{path} is not initialized yet")));
+        };
+        let snapshots = Arc::new(SnapshotFiles::open(&self.snapshots_dir())?);
+        Ok(match identity.engine {
+            Engine::RaftEngine => {
+                Stores { log: Arc::new(RaftEngineLog::open(&log_dir, config)?), snapshots }
+            }
+            Engine::Sled => Stores { log: Arc::new(SledLog::open(&log_dir, config)?), snapshots },
+            Engine::Memory => Stores { log: Arc::new(MemoryLog::new()), snapshots },
+        })
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the log store keeps its files.
+    pub fn log_dir(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where snapshots are.
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.path.join("snapshots")
+    }
+
+    /// Where compiled modules may be cached.
+    pub fn module_cache_dir(&self) -> PathBuf {
+        self.path.join("modules")
+    }
+
+    /// Length of all files together.
+    ///
+    /// # Errors
+    /// `Io` when the directory cannot be listed.
+    pub fn size_bytes(&self) -> Result<u64, StorageError> {
+        size_bytes(&self.path)
+    }
+}
+
+impl Stores {
+    /// Stores that forget everything at exit (`--storage memory`); they need no directory.
+    pub fn memory() -> Stores {
+        let (log, snapshots) = (Arc::new(MemoryLog::new()), Arc::new(MemorySnapshots::new()));
+        Stores { log, snapshots }
+    }
+}
+
+/// Refuses a directory that has no identity but something else in it.
+fn refuse_strangers(path: &Path) -> Result<(), StorageError> {
+    let mut strangers = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(io_error("list", path))? {
+        let name = entry.map_err(io_error("list", path))?.file_name();
+        if name == IDENTITY_FILE {
+            return Ok(());
+        }
+        if !HARMLESS.iter().any(|harmless| name == *harmless) {
+            strangers.push(name.to_string_lossy().into_owned());
+        }
+    }
+    if strangers.is_empty() {
+        return Ok(());
+    }
+    strangers.sort_unstable();
+    let count = strangers.len();
+    strangers.truncate(3);
+    let ellipsis = if count > strangers.len() { ", …" } else { "" };
+    Err(StorageError::ForeignData(format!(
+        "{} is not a raft-host data directory: it has no {IDENTITY_FILE} file, but contains {}{ellipsis}; \
+         give an empty or a new directory as --data-dir (nothing was changed)",
+        path.display(),
+        strangers.join(", ")
+    )))
+}
+
+fn take_lock(dir: &Path) -> Result<File, StorageError> {
+    let path = dir.join(LOCK_FILE);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Only for the message: the holder may be writing it at this moment.
+            let holder = match file.read_to_string(&mut pid) {
+                Ok(_) if !pid.trim().is_empty() => format!("another process (pid {})", pid.trim()),
+                _ => "another process".to_owned(),
+            };
+            return Err(StorageError::ForeignData(format!(
+                "{} is in use by {holder}; stop it first, or give another --data-dir",
+                dir.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(io_error("write", &path))?;
+    Ok(file)
+}
+
+fn encode(identity: &NodeIdentity) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&identity.engine.number().to_le_bytes());
+    bytes.extend_from_slice(&identity.cluster.0);
+    bytes.extend_from_slice(&identity.node.0.to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+fn read_identity(path: &Path) -> Result<Option<NodeIdentity>, StorageError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| {
+        StorageError::ForeignData(format!(
+            "{} was not written by raft-host; give another --data-dir (nothing was changed)",
+            path.display()
+        ))
+    })?;
+    let version = rest.first_chunk().map_or(0, |version| u32::from_le_bytes(*version));
+    if version > FORMAT_VERSION {
+        return Err(StorageError::ForeignData(format!(
+            "{} has format version {version}, but this raft-host knows versions up to \
+             {FORMAT_VERSION}: it was written by a newer raft-host; start that one",
+            path.display()
+        )));
+    }
+    decode(&bytes).map(Some).map_err(|reason| corrupt(path, 0, reason))
+}
+
+fn decode(bytes: &[u8]) -> Result<NodeIdentity, String> {
+    let bytes: &[u8; IDENTITY_BYTES] = bytes
+        .try_into()
+        .map_err(|_| format!("it has {} bytes, not {IDENTITY_BYTES}", bytes.len()))?;
+    let number = u32::from_le_bytes(bytes[12..16].try_into().expect("four bytes"));
+    let engine = Engine::ALL
+        .into_iter()
+        .find(|engine| engine.number() == number)
+        .ok_or_else(|| format!("it names the unknown engine {number}"))?;
+    let identity = NodeIdentity {
+        cluster: ClusterId(bytes[16..32].try_into().expect("sixteen bytes")),
+        node: NodeId(u64::from_le_bytes(bytes[32..40].try_into().expect("eight bytes"))),
+        engine,
+    };
+    match encode(&identity) == bytes {
+        true => Ok(identity),
+        false => Err("its checksum does not fit".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

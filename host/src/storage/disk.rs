@@ -1,0 +1,85 @@
+//! Small steps on files that must be right in one place: named errors, directory syncs,
+//! replacing a file atomically.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use super::StorageError;
+
+/// Turns an [`io::Error`] into one that names the action and the file.
+pub(super) fn io_error(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |source| StorageError::Io { action, path, source }
+}
+
+/// A [`StorageError::Corrupt`].
+pub(super) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> StorageError {
+    StorageError::Corrupt { path: path.to_owned(), offset, reason: reason.into() }
+}
+
+/// Makes creations, renames and removals in a directory survive a power loss.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StorageError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync directory", dir))
+}
+
+/// Creates a directory and its missing parents, durably.
+pub(super) fn create_dir(dir: &Path) -> Result<(), StorageError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(dir);
+    create_dir_if_named(parent)?;
+    match std::fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        result => result.map_err(io_error("create directory", dir))?,
+    }
+    sync_dir(parent)
+}
+
+fn create_dir_if_named(dir: &Path) -> Result<(), StorageError> {
+    if dir.as_os_str().is_empty() { Ok(()) } else { create_dir(dir) }
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub(super) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+/// Replaces `path` by `bytes`: after a crash there is the old content or the new one.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary).map_err(io_error("create", &temporary))?;
+    file.write_all(bytes).map_err(io_error("write", &temporary))?;
+    file.sync_all().map_err(io_error("sync", &temporary))?;
+    drop(file);
+    std::fs::rename(&temporary, path).map_err(io_error("rename", &temporary))?;
+    sync_dir(parent_of(path))
+}
+
+/// Total length of the files below `path`, in bytes. Files that vanish meanwhile count as 0.
+pub(super) fn size_bytes(path: &Path) -> Result<u64, StorageError> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(io_error("list", path)(error)),
+    };
+    let mut total = 0;
+    for entry in entries {
+        let entry = entry.map_err(io_error("list", path))?;
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => total += size_bytes(&entry.path())?,
+            Ok(metadata) => total += metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("stat", &entry.path())(error)),
+        }
+    }
+    Ok(total)
+}

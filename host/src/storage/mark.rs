@@ -1,0 +1,99 @@
+//! A low-water mark of what is durable, kept beside an engine's files.
+//!
+//! An engine that finds a broken record at the end of its log cannot tell a write that a
+//! crash cut short (harmless: nobody was told that it is durable) from a record that was
+//! durable and has rotted since. The mark tells: after each successful fsync the new
+//! durable position is written here, in place and *without* another fsync. What the mark
+//! says is therefore always true. It survives the death of the process; after a power
+//! loss it may be some seconds old, and the engine's own checks cover the rest.
+//!
+//! ```text
+//!   0   magic "RHSYNCED"
+//!   8   format version u32 = 1 | reserved u32 = 0
+//!   16  four positions, u64 each, never decreasing; meaning given by the engine
+//!   48  CRC-32 of bytes 0..48, u32
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::StorageError;
+use super::disk::{corrupt, io_error, write_atomically};
+
+const MAGIC: &[u8; 8] = b"RHSYNCED";
+const VERSION: u32 = 1;
+const BYTES: usize = 52;
+/// Name of the file, beside the engine's own.
+pub(super) const FILE_NAME: &str = "SYNCED";
+
+/// The four numbers of a mark.
+pub(super) type Positions = [u64; 4];
+
+/// An open mark.
+#[derive(Debug)]
+pub(super) struct Mark {
+    path: PathBuf,
+    file: File,
+    positions: Positions,
+}
+
+impl Mark {
+    /// Opens the mark in `dir`; makes one of zeros if the engine has no data yet.
+    pub(super) fn open(dir: &Path, has_data: bool) -> Result<Mark, StorageError> {
+        let path = dir.join(FILE_NAME);
+        if !path.exists() {
+            if has_data {
+                let reason = "the file is missing, but the log beside it exists; restore it \
+                              together with the log";
+                return Err(corrupt(&path, 0, reason));
+            }
+            write_atomically(&path, &encode(&Positions::default()))?;
+        }
+        let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
+        let positions = decode(&bytes).map_err(|(at, reason)| corrupt(&path, at, reason))?;
+        let file = OpenOptions::new().write(true).open(&path).map_err(io_error("open", &path))?;
+        Ok(Mark { path, file, positions })
+    }
+
+    pub(super) fn positions(&self) -> Positions {
+        self.positions
+    }
+
+    /// Notes new positions, which must be durable by now.
+    pub(super) fn advance(&mut self, positions: Positions) -> Result<(), StorageError> {
+        self.positions = positions;
+        self.file.write_all_at(&encode(&positions), 0).map_err(io_error("write", &self.path))
+    }
+
+    /// Makes the mark itself durable: before files that it vouches for are all that is left.
+    pub(super) fn persist(&self) -> Result<(), StorageError> {
+        self.file.sync_data().map_err(io_error("sync", &self.path))
+    }
+}
+
+fn encode(positions: &Positions) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    for (slot, position) in bytes[16..48].chunks_exact_mut(8).zip(positions) {
+        slot.copy_from_slice(&position.to_le_bytes());
+    }
+    let checksum = crc32fast::hash(&bytes[..48]);
+    bytes[48..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<Positions, (u64, String)> {
+    let bytes: &[u8; BYTES] = bytes
+        .try_into()
+        .map_err(|_| (bytes.len() as u64, format!("{} bytes, not {BYTES}", bytes.len())))?;
+    let mut positions = Positions::default();
+    for (slot, position) in bytes[16..48].chunks_exact(8).zip(&mut positions) {
+        *position = u64::from_le_bytes(slot.try_into().expect("chunks of eight"));
+    }
+    if encode(&positions) != *bytes {
+        return Err((0, "magic, version or checksum do not fit".to_owned()));
+    }
+    Ok(positions)
+}

@@ -1,0 +1,385 @@
+//! [`LogStore`] on raft-engine, the log store made for TiKV. The default back end.
+//!
+//! A group is a raft-engine region. One [`WriteBatch`] becomes one record: entries, commands
+//! and, for each group it touches, one key-value `meta` (see `codec`), in one write and one
+//! fdatasync. `reset_to` is raft-engine's `Clean`, which drops entries and values of the
+//! region, followed in the same record by the new `meta`.
+//!
+//! ```text
+//!   write --judge--> index --record--> raft-engine --> GuardedFileSystem --> F --> disk
+//!                      ^                                   | after each sync
+//!   reads -------------+--older entries--> raft-engine     +--> mark ("durable up to")
+//! ```
+//!
+//! Locks, in the order in which they are taken:
+//! - `writer`: one write at a time, so that a torn tail is one record at most;
+//! - `gate`: reads that go to raft-engine share it; purging and writes that do more than
+//!   append own it. raft-engine 0.4.2 can read through a stale index while files are purged,
+//!   and shows a truncation before this store does;
+//! - `groups`: held for moments, never during I/O.
+
+mod file_system;
+mod verify;
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+use bytes::Bytes;
+use protobuf::well_known_types::BytesValue;
+use raft_engine::env::{DefaultFileSystem, FileSystem};
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+
+use self::file_system::GuardedFileSystem;
+use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta, peek_index};
+use super::config::StorageConfig;
+use super::disk::{corrupt, create_dir, sync_dir};
+use super::index::{GroupIndex, Groups, Poison, panic_text, take_capped};
+use super::mark::Mark;
+use super::{LogStore, StableStore, StorageError, WriteBatch};
+use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
+
+const ENGINE: &str = "raft-engine";
+const META_KEY: &[u8] = b"meta";
+const UNPOISONED: &str = "no code panics while it holds this lock";
+/// raft-engine adds up sizes in 32 bits, so it is asked for less than this at a time.
+const MAX_FETCH_BYTES: u64 = 256 << 20;
+const MIN_RECOVERY_THREADS: usize = 1;
+
+/// Tells raft-engine the index of an entry: a `BytesValue` around our own encoding.
+struct EncodedEntry;
+
+impl MessageExt for EncodedEntry {
+    type Entry = BytesValue;
+
+    fn index(entry: &BytesValue) -> u64 {
+        peek_index(&entry.value)
+    }
+}
+
+/// [`LogStore`] on raft-engine; see the module.
+pub struct RaftEngineLog<F: FileSystem = DefaultFileSystem> {
+    dir: PathBuf,
+    file_system: Arc<GuardedFileSystem<F>>,
+    engine: Engine<GuardedFileSystem<F>>,
+    groups: RwLock<Groups>,
+    writer: Mutex<()>,
+    gate: RwLock<()>,
+    poison: Poison,
+}
+
+impl RaftEngineLog {
+    /// Opens or creates the store in a directory of its own.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when the files are not those that were written, other than
+    /// for a last record that a crash cut short.
+    pub fn open(dir: &Path, config: &StorageConfig) -> Result<RaftEngineLog, StorageError> {
+        RaftEngineLog::open_with_file_system(dir, config, Arc::new(DefaultFileSystem))
+    }
+}
+
+impl<F: FileSystem + 'static> RaftEngineLog<F> {
+    /// As [`RaftEngineLog::open`], with the files of another file system. Directories are
+    /// listed and synced, and the mark is written, with the real one.
+    ///
+    /// # Errors
+    /// As [`RaftEngineLog::open`].
+    pub fn open_with_file_system(
+        dir: &Path,
+        config: &StorageConfig,
+        file_system: Arc<F>,
+    ) -> Result<RaftEngineLog<F>, StorageError> {
+        create_dir(dir)?;
+        let mark = Mark::open(dir, verify::has_log_files(dir)?)?;
+        let file_system = Arc::new(GuardedFileSystem::new(file_system, mark));
+        verify::verify(&file_system, dir)?;
+        let engine_config = engine_config(dir, config)?;
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            Engine::open_with_file_system(engine_config, file_system.clone())
+        }));
+        let engine = flatten(dir, opened)?;
+        file_system.failure()?;
+        // raft-engine creates its first files without syncing the directory.
+        sync_dir(dir)?;
+        let groups = recover(dir, &engine, config.recent_entries_bytes)?;
+        file_system.failure()?;
+        Ok(RaftEngineLog {
+            dir: dir.to_owned(),
+            file_system,
+            engine,
+            groups: RwLock::new(groups),
+            writer: Mutex::new(()),
+            gate: RwLock::new(()),
+            poison: Poison::default(),
+        })
+    }
+
+    fn write_record(&self, record: &mut LogBatch) -> Result<(), StorageError> {
+        let written = catch_unwind(AssertUnwindSafe(|| self.engine.write(record, true)));
+        // The failure below is the cause, what the engine makes of it a consequence.
+        self.file_system.failure()?;
+        flatten(&self.dir, written).map(drop)
+    }
+}
+
+fn engine_config(dir: &Path, config: &StorageConfig) -> Result<Config, StorageError> {
+    let dir = dir.to_str().ok_or_else(|| StorageError::Engine {
+        engine: ENGINE,
+        message: format!("the path {} is not valid UTF-8; choose another", dir.display()),
+    })?;
+    Ok(Config {
+        dir: dir.to_owned(),
+        // Torn tails are cut before raft-engine looks; whatever it still finds is corruption.
+        recovery_mode: RecoveryMode::AbsoluteConsistency,
+        recovery_threads: MIN_RECOVERY_THREADS,
+        batch_compression_threshold: ReadableSize(config.compress_above_bytes),
+        target_file_size: ReadableSize(config.log_file_bytes),
+        // Thresholds are compared with the number of files times their target size: purging
+        // does its work as soon as there is a second file.
+        purge_threshold: ReadableSize(config.log_file_bytes),
+        purge_rewrite_threshold: Some(ReadableSize(config.log_file_bytes)),
+        // Recycled files would hold old records behind the tail, and double the space.
+        enable_log_recycle: false,
+        prefill_for_recycle: false,
+        ..Config::default()
+    })
+}
+
+/// Puts the three ways in which raft-engine fails into one.
+fn flatten<T>(
+    dir: &Path,
+    result: std::thread::Result<raft_engine::Result<T>>,
+) -> Result<T, StorageError> {
+    let message = match result {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => panic_text(panic.as_ref()),
+    };
+    Err(StorageError::Engine { engine: ENGINE, message: format!("{}: {message}", dir.display()) })
+}
+
+/// Reads all groups and all their entries, and checks that they are what was written.
+fn recover<F: FileSystem>(
+    dir: &Path,
+    engine: &Engine<F>,
+    recent_limit_bytes: u64,
+) -> Result<Groups, StorageError> {
+    let mut groups = Groups::new(recent_limit_bytes);
+    let mut leftovers = LogBatch::default();
+    for region in engine.raft_groups() {
+        let group = GroupId(region);
+        let broken = |reason: String| corrupt(dir, 0, format!("group {group}: {reason}"));
+        let Some(meta) = engine.get(region, META_KEY) else {
+            // A purge leaves an empty region behind where it marks groups of records.
+            match engine.first_index(region) {
+                None => continue,
+                Some(_) => return Err(broken("entries without a record of the group".to_owned())),
+            }
+        };
+        let meta = decode_meta(&meta).map_err(broken)?;
+        drop_leftovers(engine, region, &meta, &mut leftovers).map_err(broken)?;
+        let mut index = GroupIndex::recovering(meta.start, meta.hard_state);
+        while index.last() < meta.last.index {
+            let range = index.last().next()..meta.last.index.next();
+            for entry in fetch(dir, engine, group, range, MAX_FETCH_BYTES)? {
+                index.push_recovered(&entry).map_err(broken)?;
+            }
+        }
+        if index.meta() != meta {
+            let found = index.meta().last.term;
+            let (last, term) = (meta.last.index, meta.last.term);
+            return Err(broken(format!("entry {last} has term {found}, but {term} was written")));
+        }
+        groups.insert_recovered(group, index);
+    }
+    if !leftovers.is_empty() {
+        flatten(dir, catch_unwind(AssertUnwindSafe(|| engine.write(&mut leftovers, true))))?;
+    }
+    Ok(groups)
+}
+
+/// raft-engine may bring back entries that were dropped in a file that is purged by now.
+fn drop_leftovers<F: FileSystem>(
+    engine: &Engine<F>,
+    region: u64,
+    meta: &GroupMeta,
+    leftovers: &mut LogBatch,
+) -> Result<(), String> {
+    let (Some(first), Some(last)) = (engine.first_index(region), engine.last_index(region)) else {
+        return Ok(());
+    };
+    let (start, end) = (meta.start.index.0, meta.last.index.0);
+    if start == end {
+        leftovers.add_command(region, Command::Clean);
+        leftovers
+            .put(region, META_KEY.to_vec(), encode_meta(meta))
+            .map_err(|error| error.to_string())?;
+    } else if last != end {
+        return Err(format!("the log ends at {last}, but {end} was written"));
+    } else if first <= start {
+        leftovers.add_command(region, Command::Compact { index: start + 1 });
+    }
+    Ok(())
+}
+
+/// Reads entries from the files, at least one.
+fn fetch<F: FileSystem>(
+    dir: &Path,
+    engine: &Engine<F>,
+    group: GroupId,
+    range: Range<Index>,
+    max_bytes: u64,
+) -> Result<Vec<LogEntry>, StorageError> {
+    let limit = max_bytes.min(MAX_FETCH_BYTES) as usize;
+    let mut encoded = Vec::new();
+    engine
+        .fetch_entries_to::<EncodedEntry>(
+            group.0,
+            range.start.0,
+            range.end.0,
+            Some(limit),
+            &mut encoded,
+        )
+        .map_err(|error| unreadable(dir, group, &range, &error))?;
+    let mut entries = Vec::with_capacity(encoded.len());
+    for (value, index) in encoded.into_iter().zip(range.start.0..) {
+        let entry = decode_entry(Bytes::from(value.value))
+            .and_then(|entry| match entry.index.0 == index {
+                true => Ok(entry),
+                false => Err(format!("entry {} stands where {index} belongs", entry.index)),
+            })
+            .map_err(|reason| corrupt(dir, 0, format!("group {group}: {reason}")))?;
+        entries.push(entry);
+    }
+    match entries.is_empty() {
+        true => Err(corrupt(dir, 0, format!("group {group}: entry {} is missing", range.start))),
+        false => Ok(entries),
+    }
+}
+
+fn unreadable(
+    dir: &Path,
+    group: GroupId,
+    range: &Range<Index>,
+    error: &raft_engine::Error,
+) -> StorageError {
+    let reason = format!("group {group}: entries {}..{}: {error}", range.start, range.end);
+    match error {
+        raft_engine::Error::Io(_) => StorageError::Engine { engine: ENGINE, message: reason },
+        _ => corrupt(dir, 0, reason),
+    }
+}
+
+fn record_of(
+    batch: &WriteBatch,
+    metas: &[(GroupId, GroupMeta)],
+) -> Result<LogBatch, raft_engine::Error> {
+    let mut record = LogBatch::with_capacity(batch.groups.len() * 4);
+    for ((group, write), (_, meta)) in batch.groups.iter().zip(metas) {
+        if write.reset_to.is_some() {
+            record.add_command(group.0, Command::Clean);
+        }
+        let encoded: Vec<BytesValue> = write
+            .entries
+            .iter()
+            .map(|entry| BytesValue { value: encode_entry(entry), ..BytesValue::default() })
+            .collect();
+        record.add_entries::<EncodedEntry>(group.0, &encoded)?;
+        if let Some(to) = write.compact_to {
+            record.add_command(group.0, Command::Compact { index: to.index.0 + 1 });
+        }
+        record.put(group.0, META_KEY.to_vec(), encode_meta(meta))?;
+    }
+    Ok(record)
+}
+
+impl<F: FileSystem + 'static> StableStore for RaftEngineLog<F> {
+    fn hard_state(&self, group: GroupId) -> Result<HardState, StorageError> {
+        Ok(self.groups.read().expect(UNPOISONED).get(group).hard_state())
+    }
+}
+
+impl<F: FileSystem + 'static> LogStore for RaftEngineLog<F> {
+    fn start(&self, group: GroupId) -> Result<LogPosition, StorageError> {
+        Ok(self.groups.read().expect(UNPOISONED).get(group).start())
+    }
+
+    fn last_index(&self, group: GroupId) -> Result<Index, StorageError> {
+        Ok(self.groups.read().expect(UNPOISONED).get(group).last())
+    }
+
+    fn term(&self, group: GroupId, index: Index) -> Result<Term, StorageError> {
+        self.groups.read().expect(UNPOISONED).term(group, index)
+    }
+
+    fn entries(
+        &self,
+        group: GroupId,
+        range: Range<Index>,
+        max_bytes: u64,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        let recent = |range| self.groups.read().expect(UNPOISONED).recent(group, range, max_bytes);
+        if let Some(entries) = recent(&range)? {
+            return Ok(entries);
+        }
+        let _gate = self.gate.read().expect(UNPOISONED);
+        // While waiting for the gate the log may have changed.
+        if let Some(entries) = recent(&range)? {
+            return Ok(entries);
+        }
+        let mut taken: Vec<LogEntry> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let from = taken.last().map_or(range.start, |entry| entry.index.next());
+            if from >= range.end || (bytes >= max_bytes && !taken.is_empty()) {
+                return Ok(taken);
+            }
+            // No entry is longer in the file than its cost, so this fetches enough.
+            let more = fetch(&self.dir, &self.engine, group, from..range.end, max_bytes - bytes)?;
+            let fetched = more.len();
+            let first_alone = taken.is_empty();
+            let fitting = take_capped(more, max_bytes - bytes);
+            let fits = |entry: &LogEntry| bytes + entry.cost_bytes() <= max_bytes;
+            if !first_alone && !fitting.first().is_some_and(fits) {
+                return Ok(taken);
+            }
+            let all_fit = fitting.len() == fetched;
+            bytes = bytes.saturating_add(fitting.iter().map(LogEntry::cost_bytes).sum());
+            taken.extend(fitting);
+            if !all_fit {
+                return Ok(taken);
+            }
+        }
+    }
+
+    fn write(&self, batch: &WriteBatch) -> Result<(), StorageError> {
+        let _writer = self.writer.lock().expect(UNPOISONED);
+        self.poison.check(ENGINE)?;
+        let groups = self.groups.read().expect(UNPOISONED);
+        let metas = groups.judge(batch)?;
+        let rewrites = groups.is_rewritten_by(batch);
+        drop(groups);
+        let mut record = record_of(batch, &metas)
+            .map_err(|error| StorageError::Engine { engine: ENGINE, message: error.to_string() })?;
+        let _gate = rewrites.then(|| self.gate.write().expect(UNPOISONED));
+        self.write_record(&mut record).map_err(|error| self.poison.set(error))?;
+        self.groups.write().expect(UNPOISONED).apply(batch, &metas);
+        Ok(())
+    }
+
+    fn purge(&self) -> Result<(), StorageError> {
+        let _gate = self.gate.write().expect(UNPOISONED);
+        self.poison.check(ENGINE)?;
+        let purged = catch_unwind(AssertUnwindSafe(|| self.engine.purge_expired_files()));
+        let purged = self.file_system.failure().and_then(|()| flatten(&self.dir, purged));
+        let stuck = purged.map_err(|error| self.poison.set(error))?;
+        tracing::debug!(groups = ?stuck, "purged the log; these groups hold old files");
+        Ok(())
+    }
+
+    fn groups(&self) -> Result<Vec<GroupId>, StorageError> {
+        Ok(self.groups.read().expect(UNPOISONED).ids())
+    }
+}

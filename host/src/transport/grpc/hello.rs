@@ -1,0 +1,164 @@
+//! How nodes introduce themselves, and whom they refuse.
+
+use bytes::Bytes;
+use raft_host_proto::v1;
+use tonic::Status;
+
+use crate::transport::{Identity, PROTOCOL_VERSION};
+use crate::types::{ClusterId, Member, NodeId};
+
+/// Longest address that a peer may introduce itself with.
+const MAX_ADDRESS_BYTES: usize = 1024;
+
+/// Why a peer is refused. The text travels to the peer, so it says who speaks.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HelloError {
+    /// The stream began with something else.
+    #[error("the first message of a peer must be its hello")]
+    Missing,
+    /// A second introduction on the same stream.
+    #[error("a peer introduces itself only once per stream")]
+    Repeated,
+    /// Another protocol.
+    #[error(
+        "node {node} speaks peer protocol {PROTOCOL_VERSION}, node {from} speaks {theirs}: \
+         run versions of raft-host that speak the same one"
+    )]
+    Protocol {
+        /// The refusing node.
+        node: NodeId,
+        /// The refused one.
+        from: u64,
+        /// Version that the refused one speaks.
+        theirs: u32,
+    },
+    /// Another cluster.
+    #[error(
+        "node {node} belongs to cluster {ours}, node {from} to cluster {theirs}: \
+         check the addresses, or whether a data directory was replaced"
+    )]
+    Cluster {
+        /// The refusing node.
+        node: NodeId,
+        /// Its cluster.
+        ours: ClusterId,
+        /// The refused one.
+        from: u64,
+        /// Its cluster, in hexadecimal digits.
+        theirs: String,
+    },
+    /// Somebody else lives at this address.
+    #[error("this is node {node}, not node {to}, which node {from} wanted to reach here")]
+    Receiver {
+        /// The refusing node.
+        node: NodeId,
+        /// Whom the peer looked for.
+        to: u64,
+        /// The refused one.
+        from: u64,
+    },
+    /// The peer says it is this very node.
+    #[error(
+        "node {0} cannot be its own peer: does another node run on a copy of its data, \
+         or is its own address given to another node?"
+    )]
+    Myself(NodeId),
+    /// Node 0 does not exist.
+    #[error("a peer introduced itself as node 0, which does not exist")]
+    ZeroNode,
+    /// No usable address.
+    #[error("node {from} introduced itself with an address of {length} bytes (1 to 1024 are good)")]
+    Address {
+        /// The refused node.
+        from: u64,
+        /// Length of its address.
+        length: usize,
+    },
+}
+
+impl From<HelloError> for Status {
+    fn from(error: HelloError) -> Status {
+        match error {
+            HelloError::Missing | HelloError::Repeated => {
+                Status::invalid_argument(error.to_string())
+            }
+            _ => Status::failed_precondition(error.to_string()),
+        }
+    }
+}
+
+/// What `identity` says to the peer `to`.
+pub(super) fn hello(identity: &Identity, to: NodeId) -> v1::Hello {
+    v1::Hello {
+        cluster_id: Bytes::copy_from_slice(&identity.cluster.0),
+        from: identity.node.0,
+        from_address: identity.address.clone(),
+        to: to.0,
+        protocol_version: PROTOCOL_VERSION,
+    }
+}
+
+/// Checks an introduction and returns who it is.
+pub(super) fn check_hello(us: &Identity, hello: v1::Hello) -> Result<Member, HelloError> {
+    let v1::Hello { cluster_id, from, from_address, to, protocol_version } = hello;
+    let node = us.node;
+    // First of all: what the other fields mean depends on it.
+    if protocol_version != PROTOCOL_VERSION {
+        return Err(HelloError::Protocol { node, from, theirs: protocol_version });
+    }
+    if cluster_id[..] != us.cluster.0 {
+        // Of a wrong length only the beginning: it may be anything.
+        let theirs = cluster_id.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        return Err(HelloError::Cluster { node, ours: us.cluster, from, theirs });
+    }
+    if to != node.0 {
+        return Err(HelloError::Receiver { node, to, from });
+    }
+    if from == 0 {
+        return Err(HelloError::ZeroNode);
+    }
+    if from == node.0 {
+        return Err(HelloError::Myself(node));
+    }
+    if from_address.is_empty() || from_address.len() > MAX_ADDRESS_BYTES {
+        return Err(HelloError::Address { from, length: from_address.len() });
+    }
+    Ok(Member { id: NodeId(from), address: from_address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(node: u64) -> Identity {
+        Identity { cluster: ClusterId([7; 16]), node: NodeId(node), address: "a:1".to_owned() }
+    }
+
+    #[test]
+    fn a_fitting_hello_names_the_peer() {
+        let hello = hello(&identity(1), NodeId(2));
+        let member = check_hello(&identity(2), hello).expect("fits");
+        assert_eq!(member, Member { id: NodeId(1), address: "a:1".to_owned() });
+    }
+
+    #[test]
+    fn a_hello_that_does_not_fit_is_refused_with_words_that_say_why() {
+        let good = || hello(&identity(1), NodeId(2));
+        let cases = [
+            (v1::Hello { protocol_version: 9, ..good() }, "speaks 9"),
+            (v1::Hello { cluster_id: Bytes::from_static(&[8; 16]), ..good() }, "cluster 0808"),
+            (v1::Hello { cluster_id: Bytes::from_static(&[7; 15]), ..good() }, "cluster 0707"),
+            (v1::Hello { cluster_id: Bytes::new(), ..good() }, "to cluster :"),
+            (v1::Hello { to: 3, ..good() }, "this is node 2, not node 3"),
+            (v1::Hello { from: 0, ..good() }, "node 0"),
+            (v1::Hello { from: 2, ..good() }, "cannot be its own peer"),
+            (v1::Hello { from_address: String::new(), ..good() }, "address of 0 bytes"),
+            (v1::Hello { from_address: "x".repeat(1025), ..good() }, "address of 1025 bytes"),
+        ];
+        for (hello, words) in cases {
+            let error = check_hello(&identity(2), hello).expect_err(words);
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(Status::from(error).code(), tonic::Code::FailedPrecondition);
+        }
+    }
+}

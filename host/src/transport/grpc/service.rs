@@ -1,0 +1,193 @@
+//! The receiving side: checks who speaks, then hands messages to the inbox in order.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use raft_host_proto::v1;
+use raft_host_proto::v1::peer_server::{Peer, PeerServer};
+use raft_host_proto::v1::snapshot_part::Part;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::PeerTable;
+use super::config::MAX_MESSAGE_BYTES;
+use super::hello::{HelloError, check_hello};
+use super::snapshot_receive::Reception;
+use crate::storage::SnapshotStore;
+use crate::transport::{Identity, SharedInbox};
+use crate::types::{GroupId, Member, MessageKind, NodeId, PeerMessage};
+
+/// Who opens a stream and says nothing is sent away after this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves `raft_host.v1.Peer`.
+pub struct PeerService {
+    pub(super) identity: Identity,
+    pub(super) snapshots: Arc<dyn SnapshotStore>,
+    pub(super) inbox: SharedInbox,
+    /// Ends all streams.
+    pub(super) shutdown: CancellationToken,
+    pub(super) stall_timeout: Duration,
+    /// Groups that are receiving a snapshot: at most one at a time each.
+    pub(super) receiving: Arc<Mutex<BTreeSet<GroupId>>>,
+    pub(super) dial_back: Option<Arc<PeerTable>>,
+}
+
+impl PeerService {
+    /// The service for a node that only listens. Nodes that also send take
+    /// [`super::GrpcTransport::peer_server`]. `shutdown` ends all streams: a gRPC server that
+    /// shuts down gracefully waits for them.
+    pub fn server(
+        identity: Identity,
+        snapshots: Arc<dyn SnapshotStore>,
+        inbox: SharedInbox,
+        stall_timeout: Duration,
+        shutdown: CancellationToken,
+    ) -> PeerServer<PeerService> {
+        PeerService {
+            identity,
+            snapshots,
+            inbox,
+            shutdown,
+            stall_timeout,
+            receiving: Arc::default(),
+            dial_back: None,
+        }
+        .into_server()
+    }
+
+    pub(super) fn into_server(self) -> PeerServer<PeerService> {
+        PeerServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    fn introduce(&self, hello: Option<v1::Hello>) -> Result<Member, Status> {
+        let checked = hello.ok_or(HelloError::Missing).and_then(|h| check_hello(&self.identity, h));
+        // The refused node logs these words loudly, once; here they would repeat.
+        checked.map_err(|error| {
+            tracing::debug!(%error, "refused a peer");
+            Status::from(error)
+        })
+    }
+
+    /// A message of `peer` to this node.
+    fn check_message(&self, peer: NodeId, wire: v1::RaftMessage) -> Result<PeerMessage, Status> {
+        let message = PeerMessage::try_from(wire)
+            .map_err(|error| refuse(peer, &format!("a message breaks the rules: {error}")))?;
+        if message.from != peer || message.to != self.identity.node {
+            let (from, to, us) = (message.from, message.to, self.identity.node);
+            let words = format!(
+                "a message from node {from} to node {to} came on the stream \
+                 from node {peer} to node {us}"
+            );
+            return Err(refuse(peer, &words));
+        }
+        Ok(message)
+    }
+
+    fn accept(&self, peer: NodeId, wire: Vec<v1::RaftMessage>) -> Result<(), Status> {
+        let mut messages = Vec::with_capacity(wire.len());
+        let mut refused = None;
+        for message in wire {
+            match self.check_message(peer, message) {
+                Ok(message) if message.kind == MessageKind::InstallSnapshot => {
+                    let words = "an InstallSnapshot message came without its content";
+                    refused = Some(refuse(peer, words));
+                    break;
+                }
+                Ok(message) => messages.push(message),
+                Err(status) => {
+                    refused = Some(status);
+                    break;
+                }
+            }
+        }
+        // What came before the bad one was good.
+        if !messages.is_empty() {
+            self.inbox.deliver(messages);
+        }
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn messages(
+        &self,
+        request: Request<Streaming<v1::PeerEnvelope>>,
+    ) -> Result<Response<v1::MessagesClosed>, Status> {
+        let mut stream = request.into_inner();
+        let closed = || Ok(Response::new(v1::MessagesClosed {}));
+        let Some(first) = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await? else {
+            return closed();
+        };
+        let member = self.introduce(first.hello)?;
+        let peer = member.id;
+        tracing::debug!(%peer, address = %member.address, "a peer connected");
+        self.inbox.peer_seen(member);
+        if let Some(table) = &self.dial_back {
+            table.dial_back(peer);
+        }
+        self.accept(peer, first.messages)?;
+        loop {
+            let envelope = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return closed(),
+                envelope = stream.message() => envelope?,
+            };
+            let Some(envelope) = envelope else { return closed() };
+            if envelope.hello.is_some() {
+                return Err(HelloError::Repeated.into());
+            }
+            self.accept(peer, envelope.messages)?;
+        }
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotPart>>,
+    ) -> Result<Response<v1::SnapshotReceived>, Status> {
+        let mut stream = request.into_inner();
+        let first = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await?;
+        let hello = match first.and_then(|part| part.part) {
+            Some(Part::Hello(hello)) => Some(hello),
+            _ => None,
+        };
+        let peer = self.introduce(hello)?.id;
+        let second = next(&mut stream, &self.shutdown, self.stall_timeout).await?;
+        let Some(Part::Message(wire)) = second.and_then(|part| part.part) else {
+            return Err(refuse(peer, "the message must follow the hello of a snapshot"));
+        };
+        let mut message = self.check_message(peer, wire)?;
+        let Some(meta) = message.snapshot.take() else {
+            return Err(refuse(peer, "only InstallSnapshot messages come with content"));
+        };
+        let reception = Reception::begin(&self.receiving, Arc::clone(&self.snapshots), meta)?;
+        let stored = reception.run(&mut stream, &self.shutdown, self.stall_timeout).await;
+        message.snapshot = Some(stored.inspect_err(|status| {
+            tracing::warn!(%peer, reason = status.message(), "a snapshot was not received");
+        })?);
+        self.inbox.deliver(vec![message]);
+        Ok(Response::new(v1::SnapshotReceived {}))
+    }
+}
+
+/// The next message of a stream, within a time and until the shutdown.
+pub(super) async fn next<T>(
+    stream: &mut Streaming<T>,
+    shutdown: &CancellationToken,
+    limit: Duration,
+) -> Result<Option<T>, Status> {
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Err(Status::unavailable("the node is shutting down")),
+        message = tokio::time::timeout(limit, stream.message()) => {
+            message.map_err(|_| Status::deadline_exceeded(format!("nothing came for {limit:?}")))?
+        }
+    }
+}
+
+fn refuse(peer: NodeId, words: &str) -> Status {
+    tracing::warn!(%peer, reason = words, "closed the stream of a peer");
+    Status::invalid_argument(words)
+}

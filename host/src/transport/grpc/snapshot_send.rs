@@ -1,0 +1,240 @@
+//! Sends one snapshot on a connection of its own.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use raft_host_proto::v1;
+use raft_host_proto::v1::snapshot_part::Part;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::config::millis;
+use super::hello::hello;
+use super::peer::{End, PeerHandle, dial};
+use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
+use crate::types::{Index, LogPosition, PeerMessage};
+
+/// Parts read ahead of the connection.
+const READ_AHEAD_PARTS: usize = 2;
+
+/// Why a snapshot was not delivered.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the message names no snapshot")]
+    NoSnapshot,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the snapshot at index {} is of term {}, wanted was term {}", found.index, found.term, wanted.term)]
+    OtherTerm { found: LogPosition, wanted: LogPosition },
+    #[error("cannot read the snapshot: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("the task that reads the snapshot broke: {0}")]
+    Reader(#[from] tokio::task::JoinError),
+    #[error("the task that reads the snapshot ended early")]
+    ReaderGone,
+    #[error("cannot reach the peer: {0}")]
+    NotConnected(String),
+    #[error("the peer did not take it: {0}")]
+    Refused(String),
+    #[error("no progress for {0:?}")]
+    Stalled(std::time::Duration),
+    #[error("the peer was removed, or this node is shutting down")]
+    Cancelled,
+}
+
+/// One transfer. While it exists no other one to the same peer begins.
+pub(super) struct SnapshotTask {
+    shared: Arc<Shared>,
+    busy: BusyGuard,
+    closing: CancellationToken,
+}
+
+/// Frees the peer for the next snapshot, also after a panic.
+struct BusyGuard(Arc<PeerHandle>);
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        self.0.snapshot_busy.store(false, Ordering::Release);
+    }
+}
+
+/// From the reading thread. A channel that closes without `End` means that reading failed.
+enum Chunk {
+    Data(Bytes),
+    End,
+}
+
+impl SnapshotTask {
+    /// Claims the peer; `None` when a snapshot is on its way to it already.
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        peer: &Arc<PeerHandle>,
+        closing: &CancellationToken,
+    ) -> Option<SnapshotTask> {
+        if peer.snapshot_busy.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(SnapshotTask {
+            shared: Arc::clone(shared),
+            busy: BusyGuard(Arc::clone(peer)),
+            closing: closing.clone(),
+        })
+    }
+
+    pub(super) async fn run(self, message: PeerMessage) {
+        let SnapshotTask { shared, busy, closing } = self;
+        let (group, to) = (message.group, message.to);
+        let index = message.snapshot.as_ref().map_or(Index(0), |meta| meta.index);
+        let started = Instant::now();
+        let sent = send(&shared, &busy.0, &closing, message).await;
+        // Before the report: its receiver may send the next one at once.
+        drop(busy);
+        match &sent {
+            Ok(size_bytes) => tracing::info!(
+                %group, %to, %index, size_bytes, elapsed = ?started.elapsed(), "snapshot delivered"
+            ),
+            Err(error) => tracing::warn!(%group, %to, %index, %error, "snapshot not delivered"),
+        }
+        shared.inbox.snapshot_sent(group, to, index, sent.is_ok());
+    }
+}
+
+async fn send(
+    shared: &Shared,
+    peer: &PeerHandle,
+    closing: &CancellationToken,
+    mut message: PeerMessage,
+) -> Result<u64, SendError> {
+    let wanted = message.snapshot.take().ok_or(SendError::NoSnapshot)?;
+    let (chunks, received_chunks) = mpsc::channel(READ_AHEAD_PARTS);
+    let (opened, is_opened) = oneshot::channel();
+    let store = Arc::clone(&shared.snapshots);
+    let chunk_bytes = shared.config.snapshot_chunk_bytes;
+    let mut reader = tokio::task::spawn_blocking(move || {
+        read_snapshot(&*store, &wanted, chunk_bytes, opened, &chunks)
+    });
+    let Ok(meta) = is_opened.await else {
+        return Err(reader.await?.err().unwrap_or(SendError::ReaderGone));
+    };
+    let size_bytes = meta.size_bytes;
+    message.snapshot = Some(meta);
+
+    let progress = Arc::new(AtomicU64::new(0));
+    let head = [
+        Part::Hello(hello(&shared.identity, peer.id)),
+        Part::Message(v1::RaftMessage::from(message)),
+    ];
+    let parts = part_stream(head, received_chunks, Arc::clone(&progress));
+    let address = peer.address();
+    let (result, reader_joined) = tokio::select! {
+        () = peer.cancel.cancelled() => (Err(SendError::Cancelled), false),
+        () = closing.cancelled() => (Err(SendError::Cancelled), false),
+        result = call(shared, &address, parts) => (result, false),
+        error = reading_failed(&mut reader) => (Err(error), true),
+        error = stalled(shared, &progress) => (Err(error), false),
+    };
+    // The stream is dropped by now, so a reader that still runs finds its channel closed. Its
+    // errors do not matter any more: the peer has answered or the transfer was given up.
+    if !reader_joined && !reader.is_finished() {
+        drop(reader.await);
+    }
+    result.map(|()| size_bytes)
+}
+
+async fn call(
+    shared: &Shared,
+    address: &str,
+    parts: impl Stream<Item = v1::SnapshotPart> + Send + 'static,
+) -> Result<(), SendError> {
+    let mut client = dial(&shared.config, address).await.map_err(|end| match end {
+        End::NotConnected(words) | End::Refused(words) | End::Broken(words) => {
+            SendError::NotConnected(words)
+        }
+        End::Closed => SendError::NotConnected("closed".to_owned()),
+    })?;
+    match client.snapshot(parts).await {
+        Ok(_) => Ok(()),
+        Err(status) => match End::of(&status) {
+            End::Refused(words) | End::Broken(words) | End::NotConnected(words) => {
+                Err(SendError::Refused(words))
+            }
+            End::Closed => Err(SendError::Refused("closed".to_owned())),
+        },
+    }
+}
+
+fn part_stream(
+    head: [Part; 2],
+    chunks: mpsc::Receiver<Chunk>,
+    progress: Arc<AtomicU64>,
+) -> impl Stream<Item = v1::SnapshotPart> + Send + 'static {
+    let content = futures::stream::unfold(chunks, |mut chunks| async move {
+        match chunks.recv().await {
+            Some(Chunk::Data(data)) => Some((Part::Data(data), chunks)),
+            Some(Chunk::End) => None,
+            // Never end a broken content as if it were complete: `reading_failed` ends the call.
+            None => std::future::pending().await,
+        }
+    });
+    futures::stream::iter(head).chain(content).map(move |part| {
+        progress.fetch_add(1, Ordering::Relaxed);
+        v1::SnapshotPart { part: Some(part) }
+    })
+}
+
+/// Resolves only when reading failed.
+async fn reading_failed(reader: &mut JoinHandle<Result<(), SendError>>) -> SendError {
+    match reader.await {
+        Ok(Ok(())) => std::future::pending().await,
+        Ok(Err(error)) => error,
+        Err(error) => SendError::Reader(error),
+    }
+}
+
+/// Resolves when the transfer stands still for too long.
+async fn stalled(shared: &Shared, progress: &AtomicU64) -> SendError {
+    let limit = millis(shared.config.snapshot_stall_timeout_ms);
+    let mut seen = progress.load(Ordering::Relaxed);
+    loop {
+        tokio::time::sleep(limit).await;
+        let now = progress.load(Ordering::Relaxed);
+        if now == seen {
+            return SendError::Stalled(limit);
+        }
+        seen = now;
+    }
+}
+
+/// Runs on a thread that may block.
+fn read_snapshot(
+    store: &dyn SnapshotStore,
+    wanted: &SnapshotMeta,
+    chunk_bytes: usize,
+    opened: oneshot::Sender<SnapshotMeta>,
+    chunks: &mpsc::Sender<Chunk>,
+) -> Result<(), SendError> {
+    let (meta, mut content) = store.open(wanted.group, wanted.index)?;
+    if meta.position() != wanted.position() {
+        let (found, wanted) = (meta.position(), wanted.position());
+        return Err(SendError::OtherTerm { found, wanted });
+    }
+    if opened.send(meta).is_err() {
+        return Ok(());
+    }
+    loop {
+        let mut chunk = Vec::with_capacity(chunk_bytes);
+        content.by_ref().take(chunk_bytes as u64).read_to_end(&mut chunk)?;
+        let next = if chunk.is_empty() { Chunk::End } else { Chunk::Data(chunk.into()) };
+        let last = matches!(next, Chunk::End);
+        // A closed channel: the transfer was given up, and whoever did that knows why.
+        if chunks.blocking_send(next).is_err() || last {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,361 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use raft_host_proto::v1;
+use raft_host_proto::v1::peer_client::PeerClient;
+use raft_host_proto::v1::snapshot_part::Part;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
+
+use super::*;
+use crate::transport::test_support::{
+    TestInbox, TestStore, Told, append, install, message, meta, peers,
+};
+use crate::types::{ClusterId, Index};
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+struct Node {
+    address: String,
+    transport: Arc<GrpcTransport>,
+    inbox: Arc<TestInbox>,
+    store: TestStore,
+    stop: CancellationToken,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Node {
+    async fn start(id: u64) -> Node {
+        Node::start_in(CLUSTER, id, "127.0.0.1:0", TestStore::default()).await
+    }
+
+    async fn start_in(cluster: ClusterId, id: u64, listen: &str, store: TestStore) -> Node {
+        let listener = TcpListener::bind(listen).await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let identity = Identity { cluster, node: NodeId(id), address: address.clone() };
+        let inbox = Arc::new(TestInbox::default());
+        // Short pauses keep the tests quick; the rest is the default.
+        let config = TransportConfig {
+            reconnect_min_ms: 1,
+            reconnect_max_ms: 20,
+            refused_retry_ms: 20,
+            snapshot_chunk_bytes: 64 << 10,
+            flush_timeout_ms: 60_000,
+            ..TransportConfig::default()
+        };
+        let mut server = config.server_builder();
+        let transport = GrpcTransport::new(
+            identity,
+            Arc::new(store.clone()),
+            Arc::clone(&inbox) as _,
+            config,
+            Handle::current(),
+        );
+        let stop = CancellationToken::new();
+        let serve = server.add_service(transport.peer_server()).serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.clone().cancelled_owned(),
+        );
+        let server = tokio::spawn(serve);
+        Node { address, transport, inbox, store, stop, server }
+    }
+
+    fn knows(&self, others: &[(u64, &Node)]) {
+        let members: Vec<_> = others.iter().map(|(id, node)| (*id, &*node.address)).collect();
+        self.transport.set_peers(peers(&members));
+    }
+
+    async fn stop(self) {
+        self.transport.shutdown().await;
+        self.stop.cancel();
+        self.server.await.expect("no panic").expect("clean end");
+    }
+}
+
+/// Sends a message until the condition holds, as a leader's heartbeats would.
+async fn keep_sending(
+    from: &Node,
+    message: PeerMessage,
+    to: &Node,
+    holds: impl Fn(&Told) -> bool,
+) -> Told {
+    let sending = async {
+        let mut beat = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            beat.tick().await;
+            from.transport.send(vec![message.clone()]);
+        }
+    };
+    tokio::select! {
+        told = to.inbox.until("messages arrive", holds) => told,
+        () = sending => unreachable!("sending never ends"),
+    }
+}
+
+async fn client(node: &Node) -> PeerClient<Channel> {
+    PeerClient::connect(format!("http://{}", node.address)).await.expect("listening")
+}
+
+fn hello(from: u64, to: u64) -> v1::Hello {
+    let address = "127.0.0.1:1".to_owned();
+    super::hello::hello(&Identity { cluster: CLUSTER, node: NodeId(from), address }, NodeId(to))
+}
+
+/// What the peer service answers to a stream of these envelopes that stays open.
+async fn answer(node: &Node, envelopes: Vec<v1::PeerEnvelope>) -> Status {
+    let stream = futures::stream::iter(envelopes).chain(futures::stream::pending());
+    client(node).await.messages(stream).await.expect_err("must be refused")
+}
+
+#[tokio::test]
+async fn messages_arrive_in_order_and_both_sides_are_introduced() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    two.knows(&[(1, &one)]);
+    let mut sent = Vec::new();
+    for batch in 0_u64..100 {
+        let messages = (0..batch % 7).map(|n| {
+            let index = batch * 10 + n;
+            if n == 3 { append(1, 2, index, 20_000) } else { message(1, 2, index) }
+        });
+        let messages: Vec<PeerMessage> = messages.collect();
+        sent.extend(messages.clone());
+        one.transport.send(messages);
+        tokio::task::yield_now().await;
+    }
+    let told = two.inbox.until("all arrive", |told| told.messages.len() >= sent.len()).await;
+    assert!(told.messages == sent, "altered or out of order");
+    assert_eq!(told.seen, [Member { id: NodeId(1), address: one.address.clone() }]);
+    two.transport.send(vec![message(2, 1, 5)]);
+    let told = one.inbox.until("the answer", |told| !told.messages.is_empty()).await;
+    assert_eq!(told.seen, [Member { id: NodeId(2), address: two.address.clone() }]);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_peer_is_reached_again() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    keep_sending(&one, message(1, 2, 1), &two, |told| !told.messages.is_empty()).await;
+    let address = two.address.clone();
+    two.stop().await;
+    one.inbox.until("the loss is reported", |told| told.unreachable.contains(&NodeId(2))).await;
+    let two = Node::start_in(CLUSTER, 2, &address, TestStore::default()).await;
+    let told = keep_sending(&one, message(1, 2, 2), &two, |told| !told.messages.is_empty()).await;
+    assert!(told.indexes().iter().all(|index| *index == 2));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_moved_is_redialed_at_its_new_address() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let wrong = silent.local_addr().expect("bound").to_string();
+    one.transport.set_peers(peers(&[(2, &wrong)]));
+    one.transport.send(vec![message(1, 2, 1)]);
+    one.knows(&[(2, &two)]);
+    keep_sending(&one, message(1, 2, 2), &two, |told| told.indexes().contains(&2)).await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_peer_is_disconnected_and_hears_nothing() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    keep_sending(&one, message(1, 2, 1), &two, |told| !told.messages.is_empty()).await;
+    one.transport.set_peers(BTreeMap::new());
+    one.transport.send(vec![message(1, 2, 2)]);
+    one.inbox.until("it is unreachable", |told| told.unreachable.contains(&NodeId(2))).await;
+    // The peer's server can only end by itself once the connection is closed.
+    two.stop.cancel();
+    two.server.await.expect("no panic").expect("clean end");
+    assert!(!two.inbox.told().indexes().contains(&2));
+    one.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_are_refused_with_words_that_say_why() {
+    let node = Node::start(2).await;
+    let good = || hello(1, 2);
+    let cases = [
+        (v1::Hello { cluster_id: vec![9; 16].into(), ..good() }, "belongs to cluster 0707"),
+        (v1::Hello { to: 5, ..good() }, "this is node 2, not node 5"),
+        (v1::Hello { from: 2, ..good() }, "cannot be its own peer"),
+        (v1::Hello { from: 0, ..good() }, "node 0"),
+        (v1::Hello { protocol_version: 99, ..good() }, "speaks 99"),
+    ];
+    for (hello, words) in cases {
+        let messages = vec![message(1, 2, 1).into()];
+        let envelope = v1::PeerEnvelope { hello: Some(hello.clone()), messages };
+        let status = answer(&node, vec![envelope]).await;
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        assert!(status.message().contains(words), "{status}");
+        let part = v1::SnapshotPart { part: Some(Part::Hello(hello)) };
+        let parts = futures::stream::iter([part]).chain(futures::stream::pending());
+        let status = client(&node).await.snapshot(parts).await.expect_err(words);
+        assert!(status.message().contains(words), "{status}");
+    }
+    let told = node.inbox.told();
+    assert!(told.messages.is_empty() && told.seen.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_transport_in_the_wrong_cluster_delivers_nothing_and_reports_it() {
+    let one = Node::start_in(ClusterId([8; 16]), 1, "127.0.0.1:0", TestStore::default()).await;
+    let two = Node::start(2).await;
+    one.knows(&[(2, &two)]);
+    let refused = |told: &Told| told.unreachable.len() >= 2;
+    keep_sending(&one, message(1, 2, 1), &one, refused).await;
+    assert!(two.inbox.told().messages.is_empty());
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_the_rules_ends_and_what_came_before_counts() {
+    let node = Node::start(2).await;
+    let first = || v1::PeerEnvelope { hello: Some(hello(1, 2)), messages: Vec::new() };
+    let snapshot = node.store.add(3, b"x");
+    let unknown = v1::RaftMessage { kind: 99, ..message(1, 2, 1).into() };
+    let cases: [(v1::RaftMessage, &str); 4] = [
+        (message(3, 2, 1).into(), "from node 3"),
+        (message(1, 3, 1).into(), "to node 3"),
+        (install(1, 2, snapshot).into(), "without its content"),
+        (unknown, "message kind 99"),
+    ];
+    for (bad, words) in cases {
+        let messages = vec![message(1, 2, 77).into(), bad, message(1, 2, 78).into()];
+        let status = answer(&node, vec![first(), v1::PeerEnvelope { hello: None, messages }]).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(words), "{status}");
+    }
+    assert_eq!(node.inbox.told().indexes(), [77; 4]);
+    let status = answer(&node, vec![first(), first()]).await;
+    assert!(status.message().contains("only once"), "{status}");
+    let status = answer(&node, vec![v1::PeerEnvelope::default()]).await;
+    assert!(status.message().contains("must be its hello"), "{status}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_hurts_nobody() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    let address: SocketAddr = two.address.parse().expect("an address");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[&preface[..], &[0; 99]].concat()]
+    {
+        let mut stream = TcpStream::connect(address).await.expect("listening");
+        stream.write_all(garbage).await.expect("taken by the socket");
+    }
+    one.knows(&[(2, &two)]);
+    keep_sending(&one, message(1, 2, 1), &two, |told| !told.messages.is_empty()).await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_makes_messages_drop_and_nobody_wait() {
+    let one = Node::start(1).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = silent.local_addr().expect("bound").to_string();
+    one.transport.set_peers(peers(&[(2, &address)]));
+    for index in 0..200 {
+        one.transport.send(vec![append(1, 2, index, 1 << 20)]);
+    }
+    one.inbox.until("the drop is reported", |told| told.unreachable.contains(&NodeId(2))).await;
+    one.transport.set_peers(BTreeMap::new());
+    one.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_arrives_whole_before_its_message() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    let content: Vec<u8> = (0..3_000_001_u32).map(|n| (n % 251) as u8).collect();
+    let meta = one.store.add(9, &content);
+    one.transport.send(vec![install(1, 2, meta.clone())]);
+    let told = two.inbox.until("the message", |told| !told.messages.is_empty()).await;
+    assert_eq!(told.messages, [install(1, 2, meta)]);
+    assert!(two.store.content(9).expect("stored") == content);
+    let told = one.inbox.until("the report", |told| !told.snapshots.is_empty()).await;
+    assert_eq!(told.snapshots, [(NodeId(2), Index(9), true)]);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_already_there_is_not_stored_again() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    // Far more than all buffers together: the answer must overtake the content.
+    let meta = one.store.add(9, &vec![1; 40 << 20]);
+    let present = two.store.add(9, b"the same state, written otherwise");
+    one.transport.send(vec![install(1, 2, meta)]);
+    let told = one.inbox.until("the report", |told| !told.snapshots.is_empty()).await;
+    assert_eq!(told.snapshots, [(NodeId(2), Index(9), true)]);
+    assert_eq!(two.inbox.told().messages, [install(1, 2, present)]);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_refused_and_leaves_nothing() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    let corrupt = one.store.add(9, &[1; 200_000]);
+    one.store.corrupt(9);
+    let short = one.store.add(10, &[2; 200_000]);
+    one.store.shorten(10);
+    let missing = meta(11);
+    for (n, meta) in [corrupt, short, missing].into_iter().enumerate() {
+        let index = meta.index;
+        one.transport.send(vec![install(1, 2, meta)]);
+        let told = one.inbox.until("the report", |told| told.snapshots.len() > n).await;
+        assert_eq!(told.snapshots[n], (NodeId(2), index, false));
+        assert_eq!(two.store.content(index.0), None);
+    }
+    assert!(two.inbox.told().messages.is_empty());
+    // And the next good one passes.
+    let good = one.store.add(12, &[3; 200_000]);
+    one.transport.send(vec![install(1, 2, good)]);
+    two.inbox.until("the message", |told| !told.messages.is_empty()).await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn only_one_snapshot_at_a_time_goes_to_a_peer_and_removal_ends_it() {
+    let one = Node::start(1).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = silent.local_addr().expect("bound").to_string();
+    one.transport.set_peers(peers(&[(2, &address)]));
+    let (first, second) = (one.store.add(9, &[1; 100]), one.store.add(10, &[1; 100]));
+    one.transport.send(vec![install(1, 2, first), install(1, 2, second)]);
+    let told = one.inbox.until("the second", |told| !told.snapshots.is_empty()).await;
+    assert_eq!(told.snapshots, [(NodeId(2), Index(10), false)]);
+    one.transport.set_peers(BTreeMap::new());
+    let told = one.inbox.until("the first", |told| told.snapshots.len() > 1).await;
+    assert_eq!(told.snapshots[1], (NodeId(2), Index(9), false));
+    one.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_sends_what_is_queued() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    one.transport.send((0..1000).map(|index| message(1, 2, index)).collect());
+    one.stop().await;
+    let told = two.inbox.until("all arrive", |told| told.messages.len() >= 1000).await;
+    assert!(told.indexes().is_sorted());
+    two.stop().await;
+}

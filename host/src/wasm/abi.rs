@@ -1,0 +1,365 @@
+//! The host's side of the guest ABI: what a call may see and leave behind, and the imports of
+//! module `raft_fsm_v1`. Every pointer, length and amount from the guest is checked here.
+
+use raft_fsm_abi as abi;
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use wasmparser::ValType::{I32, I64};
+use wasmtime::{Caller, Linker, Memory, ResourceLimiter, Trap as WasmTrap};
+
+use super::check::Signature;
+use crate::fsm::{Context, Limits};
+use crate::types::{Event, Index, TrapKind};
+
+/// Fuel of any call of an import, on top of one unit for each byte that it moves: without it
+/// a guest could make the host work for nothing.
+const HOST_CALL_FUEL: u64 = 64;
+/// Longest line of a guest that reaches the log; the rest is cut.
+const LOG_LINE_BYTES_MAX: usize = 1024;
+
+/// The imports of module `raft_fsm_v1`.
+pub(super) const IMPORTS: &[Signature] = &[
+    Signature::new(abi::IMPORT_READ, &[I32, I32], &[I32]),
+    Signature::new(abi::IMPORT_WRITE, &[I32, I32], &[]),
+    Signature::new(abi::IMPORT_INDEX, &[], &[I64]),
+    Signature::new(abi::IMPORT_TIME_MS, &[], &[I64]),
+    Signature::new(abi::IMPORT_RANDOM, &[I32, I32], &[]),
+    Signature::new(abi::IMPORT_EMIT, &[I32, I32, I32, I32], &[]),
+    Signature::new(abi::IMPORT_LOG, &[I32, I32, I32], &[]),
+];
+
+/// What a guest is asked to do. The numbers seed `random`: never change them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum CallKind {
+    /// The start section, `_initialize` or `_start`.
+    Start = 0,
+    Init = 1,
+    Apply = 2,
+    Query = 3,
+    Snapshot = 4,
+    Restore = 5,
+}
+
+/// A guest's fault that an import found.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct GuestFault {
+    pub(super) kind: TrapKind,
+    pub(super) message: String,
+}
+
+/// The host could not do its part of a call. Never an outcome.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct HostFault(pub(super) String);
+
+/// What belongs to the call that an instance is running, or ran last.
+pub(super) struct CallState {
+    limits: Arc<Limits>,
+    /// Set once the instance exists, before any of its code runs.
+    pub(super) memory: Option<Memory>,
+    kind: CallKind,
+    context: Context,
+    input: Vec<u8>,
+    /// ≤ `input.len()`.
+    input_read: usize,
+    /// `len()` ≤ `output_max`.
+    pub(super) output: Vec<u8>,
+    output_max: u64,
+    pub(super) events: Vec<Event>,
+    events_bytes: u64,
+    log_lines: u32,
+    /// A repeated call has logged its lines already.
+    quiet: bool,
+    random: Option<ChaCha8Rng>,
+    /// How far `poll_oneoff` has moved this call's clock.
+    pub(super) slept_ns: u64,
+    /// The growth that is under way; its failure is the host's.
+    growing_to: usize,
+}
+
+impl CallState {
+    pub(super) fn new(limits: Arc<Limits>) -> CallState {
+        CallState {
+            limits,
+            memory: None,
+            kind: CallKind::Start,
+            context: Context {
+                cluster: crate::types::ClusterId([0; 16]),
+                index: Index(0),
+                time_ms: 0,
+            },
+            input: Vec::new(),
+            input_read: 0,
+            output: Vec::new(),
+            output_max: 0,
+            events: Vec::new(),
+            events_bytes: 0,
+            log_lines: 0,
+            quiet: false,
+            random: None,
+            slept_ns: 0,
+            growing_to: 0,
+        }
+    }
+
+    /// Forgets the last call.
+    pub(super) fn begin(&mut self, kind: CallKind, context: Context, input: &[u8], quiet: bool) {
+        self.kind = kind;
+        self.context = context;
+        self.input.clear();
+        self.input.extend_from_slice(input);
+        self.input_read = 0;
+        self.output.clear();
+        self.output_max = match kind {
+            CallKind::Snapshot => self.limits.snapshot_max_bytes,
+            _ => self.limits.output_max_bytes,
+        };
+        self.events.clear();
+        self.events_bytes = 0;
+        self.log_lines = 0;
+        self.quiet = quiet;
+        self.random = None;
+        self.slept_ns = 0;
+    }
+
+    /// The call's clock, which sleeping has moved on.
+    pub(super) fn time_ns(&self) -> u64 {
+        self.context.time_ms.saturating_mul(1_000_000).saturating_add(self.slept_ns)
+    }
+
+    /// Fills `bytes` from the stream of (cluster, index, kind of call). `restore` and `apply`
+    /// at one index, for instance, must not see the same numbers.
+    fn fill_random(&mut self, bytes: &mut [u8]) {
+        let (kind, context) = (self.kind, self.context);
+        self.random
+            .get_or_insert_with(|| {
+                let mut seed = Sha256::new();
+                seed.update(b"raft-host random 1");
+                seed.update(context.cluster.0);
+                seed.update(context.index.0.to_le_bytes());
+                seed.update([kind as u8]);
+                ChaCha8Rng::from_seed(seed.finalize().into())
+            })
+            .fill_bytes(bytes);
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), GuestFault> {
+        let len = self.output.len() as u64 + bytes.len() as u64;
+        if len > self.output_max {
+            return Err(GuestFault {
+                kind: TrapKind::OutputLimit,
+                message: format!("{len} bytes of output; the limit is {}", self.output_max),
+            });
+        }
+        self.output.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn emit(&mut self, event: Event) -> Result<(), GuestFault> {
+        let bytes = self.events_bytes + event.topic.len() as u64 + event.data.len() as u64;
+        let count = self.events.len() as u64 + 1;
+        if count > u64::from(self.limits.events_max) || bytes > self.limits.events_max_bytes {
+            return Err(GuestFault {
+                kind: TrapKind::OutputLimit,
+                message: format!(
+                    "{count} events of {bytes} bytes; the limits are {} and {}",
+                    self.limits.events_max, self.limits.events_max_bytes
+                ),
+            });
+        }
+        self.events_bytes = bytes;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// Passes a line on to the node's log, up to the limit for one call.
+    pub(super) fn log(&mut self, level: i32, line: &[u8]) {
+        self.log_lines = self.log_lines.saturating_add(1);
+        if self.quiet || self.log_lines > self.limits.log_lines_max {
+            return;
+        }
+        let index = self.context.index.0;
+        let cut = String::from_utf8_lossy(&line[..line.len().min(LOG_LINE_BYTES_MAX)]);
+        let line = cut.trim_end();
+        match level {
+            ..=abi::LOG_ERROR => tracing::error!(target: "guest", index, "{line}"),
+            abi::LOG_WARN => tracing::warn!(target: "guest", index, "{line}"),
+            abi::LOG_INFO => tracing::info!(target: "guest", index, "{line}"),
+            _ => tracing::debug!(target: "guest", index, "{line}"),
+        }
+    }
+}
+
+/// The replicated maximum alone decides about growth; a host that cannot keep up is a failure
+/// of the host, not an answer for the guest.
+impl ResourceLimiter for CallState {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.growing_to = desired;
+        let within_own = maximum.is_none_or(|maximum| desired <= maximum);
+        Ok(within_own && desired as u64 <= self.limits.memory_max_bytes)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(HostFault(format!("growing a guest's memory to {}: {error:#}", self.growing_to)).into())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        _desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // Reached at instantiation only: `table.grow` is refused at load, sizes are checked.
+        Ok(true)
+    }
+}
+
+/// Defines the imports of module `raft_fsm_v1`.
+pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    let module = abi::IMPORT_MODULE;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_READ,
+        |mut caller: Caller<'_, CallState>, ptr: u32, cap: u32| {
+            in_bounds(&caller, ptr, cap)?;
+            let left = caller.data().input.len() - caller.data().input_read;
+            let len = left.min(cap as usize);
+            charge(&mut caller, len as u64)?;
+            let (memory, state) = parts(&mut caller)?;
+            let target = slice_mut(memory, ptr, cap)?;
+            target[..len].copy_from_slice(&state.input[state.input_read..][..len]);
+            state.input_read += len;
+            Ok(len as u32)
+        },
+    )?;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_WRITE,
+        |mut caller: Caller<'_, CallState>, ptr: u32, len: u32| {
+            in_bounds(&caller, ptr, len)?;
+            charge(&mut caller, u64::from(len))?;
+            let (memory, state) = parts(&mut caller)?;
+            Ok(state.write(slice(memory, ptr, len)?)?)
+        },
+    )?;
+    linker.func_wrap(module, abi::IMPORT_INDEX, |mut caller: Caller<'_, CallState>| {
+        charge(&mut caller, 0)?;
+        Ok(caller.data().context.index.0)
+    })?;
+    linker.func_wrap(module, abi::IMPORT_TIME_MS, |mut caller: Caller<'_, CallState>| {
+        charge(&mut caller, 0)?;
+        // Stands still during a call: `poll_oneoff` moves WASI's clocks only.
+        Ok(caller.data().context.time_ms)
+    })?;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_RANDOM,
+        |caller: Caller<'_, CallState>, ptr: u32, len: u32| random(caller, ptr, len),
+    )?;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_EMIT,
+        |mut caller: Caller<'_, CallState>, topic_ptr: u32, topic_len: u32, ptr: u32, len: u32| {
+            in_bounds(&caller, topic_ptr, topic_len)?;
+            in_bounds(&caller, ptr, len)?;
+            charge(&mut caller, u64::from(topic_len) + u64::from(len))?;
+            let (memory, state) = parts(&mut caller)?;
+            let topic = slice(memory, topic_ptr, topic_len)?;
+            let data = slice(memory, ptr, len)?;
+            Ok(state.emit(Event { topic: topic.to_vec(), data: data.to_vec() })?)
+        },
+    )?;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_LOG,
+        |mut caller: Caller<'_, CallState>, level: i32, ptr: u32, len: u32| {
+            in_bounds(&caller, ptr, len)?;
+            charge(&mut caller, u64::from(len))?;
+            let (memory, state) = parts(&mut caller)?;
+            state.log(level, slice(memory, ptr, len)?);
+            Ok(())
+        },
+    )?;
+    Ok(())
+}
+
+/// `random` of this ABI and `random_get` of WASI: one stream.
+pub(super) fn random(
+    mut caller: Caller<'_, CallState>,
+    ptr: u32,
+    len: u32,
+) -> wasmtime::Result<()> {
+    in_bounds(&caller, ptr, len)?;
+    charge(&mut caller, u64::from(len))?;
+    let (memory, state) = parts(&mut caller)?;
+    state.fill_random(slice_mut(memory, ptr, len)?);
+    Ok(())
+}
+
+/// Checks a range before it is paid for, so that a bad one is called by its name.
+fn in_bounds(caller: &Caller<'_, CallState>, ptr: u32, len: u32) -> wasmtime::Result<()> {
+    let memory = caller.data().memory.ok_or_else(no_memory)?;
+    slice(memory.data(caller), ptr, len)?;
+    Ok(())
+}
+
+fn no_memory() -> HostFault {
+    HostFault("guest code runs before its memory exists".to_owned())
+}
+
+/// Takes the fuel of an import's call.
+pub(super) fn charge(caller: &mut Caller<'_, CallState>, bytes: u64) -> wasmtime::Result<()> {
+    let left = caller.get_fuel()?.checked_sub(HOST_CALL_FUEL + bytes);
+    caller.set_fuel(left.unwrap_or(0))?;
+    if left.is_none() { Err(WasmTrap::OutOfFuel.into()) } else { Ok(()) }
+}
+
+/// The guest's memory beside the call's state.
+pub(super) fn parts<'a>(
+    caller: &'a mut Caller<'_, CallState>,
+) -> wasmtime::Result<(&'a mut [u8], &'a mut CallState)> {
+    let memory = caller.data().memory.ok_or_else(no_memory)?;
+    Ok(memory.data_and_store_mut(caller))
+}
+
+/// The guest's bytes at `ptr`, or its fault.
+///
+/// Nothing lies anywhere: a length of 0 is good with any pointer.
+pub(super) fn slice(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8], GuestFault> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    let size = memory.len();
+    memory
+        .get(ptr as usize..)
+        .and_then(|rest| rest.get(..len as usize))
+        .ok_or_else(|| out_of_memory_bounds(size, ptr, len))
+}
+
+/// See [`slice`].
+pub(super) fn slice_mut(memory: &mut [u8], ptr: u32, len: u32) -> Result<&mut [u8], GuestFault> {
+    if len == 0 {
+        return Ok(&mut []);
+    }
+    let size = memory.len();
+    memory
+        .get_mut(ptr as usize..)
+        .and_then(|rest| rest.get_mut(..len as usize))
+        .ok_or_else(|| out_of_memory_bounds(size, ptr, len))
+}
+
+fn out_of_memory_bounds(size: usize, ptr: u32, len: u32) -> GuestFault {
+    GuestFault {
+        kind: TrapKind::BadHostCall,
+        message: format!("{len} bytes at {ptr:#x} are not inside of the memory's {size} bytes"),
+    }
+}

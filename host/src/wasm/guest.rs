@@ -1,0 +1,414 @@
+//! One instance of a module in one store: calls it and turns what comes back into the
+//! vocabulary of the seam.
+
+use std::sync::Arc;
+
+use raft_fsm_abi as abi;
+use wasmtime::{
+    Global, Instance, InstancePre, Memory, Store, Trap as WasmTrap, TypedFunc, V128, Val,
+    WasmBacktrace,
+};
+
+use super::abi::{CallKind, CallState, GuestFault, HostFault};
+use super::check::ModuleReport;
+use super::engine::HOST_STACK_BYTES;
+use super::image::{GlobalValue, GuestState};
+use super::memory::{self, Plan, Region};
+use crate::fsm::{Context, HostFailure, Limits, ModuleRefused, Trap};
+use crate::types::TrapKind;
+
+const WASM_PAGE_BYTES: usize = 64 << 10;
+
+/// A module ready to be instantiated.
+pub(super) struct Compiled {
+    pub(super) report: ModuleReport,
+    pub(super) pre: InstancePre<CallState>,
+    /// Export names of its mutable globals.
+    pub(super) globals: Vec<String>,
+    /// Export name of its start function.
+    pub(super) start: Option<String>,
+}
+
+/// How a call ended, before the seam's view of it.
+pub(super) struct Ended {
+    /// The status (≥ 0), or the trap.
+    pub(super) status: Result<i32, Trap>,
+    pub(super) fuel_used: u64,
+}
+
+/// An instance.
+pub(super) struct Guest {
+    store: Store<CallState>,
+    instance: Instance,
+    memory: Memory,
+    globals: Vec<Global>,
+    apply: TypedFunc<u32, i32>,
+    restore: TypedFunc<u32, i32>,
+    snapshot: TypedFunc<(), i32>,
+    query: Option<TypedFunc<u32, i32>>,
+    init: Option<TypedFunc<(), i32>>,
+    limits: Arc<Limits>,
+    region: Arc<Region>,
+}
+
+impl Guest {
+    /// A live instance, none of whose code has run.
+    pub(super) fn live(
+        compiled: &Compiled,
+        limits: &Arc<Limits>,
+    ) -> Result<Result<Guest, ModuleRefused>, HostFailure> {
+        // A 32-bit memory ends at 4 GiB and consists of whole pages.
+        let max_bytes = limits.memory_max_bytes.min(1 << 32) & !(WASM_PAGE_BYTES as u64 - 1);
+        let max_bytes = usize::try_from(max_bytes)
+            .map_err(|_| HostFailure("this host's addresses are too short".to_owned()))?;
+        Guest::instantiate(compiled, limits, Plan::Live { max_bytes })
+    }
+
+    /// A second instance on a private view of this one's memory.
+    pub(super) fn fork(&self, compiled: &Compiled) -> Result<Guest, HostFailure> {
+        let plan = Plan::View { of: Arc::clone(&self.region) };
+        let mut fork = Guest::instantiate(compiled, &self.limits, plan)?
+            .map_err(|refused| HostFailure(format!("a second instance is refused: {refused}")))?;
+        let region = Arc::clone(&fork.region);
+        region.seal().map_err(|error| HostFailure(format!("forking a guest: {error}")))?;
+        memory::note_writes(&mut fork.store, region);
+        Ok(fork)
+    }
+
+    fn instantiate(
+        compiled: &Compiled,
+        limits: &Arc<Limits>,
+        plan: Plan,
+    ) -> Result<Result<Guest, ModuleRefused>, HostFailure> {
+        let engine = compiled.pre.module().engine();
+        let mut store = Store::new(engine, CallState::new(Arc::clone(limits)));
+        store.limiter(|state| state);
+        // Filling in the segments takes fuel; their size is bounded by the module's.
+        store.set_fuel(u64::MAX).map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
+        let (instance, region) = memory::with_plan(plan, || compiled.pre.instantiate(&mut store));
+        let instance = match instance {
+            Ok(instance) => instance,
+            // No code of the guest runs here: what traps is a segment out of bounds.
+            Err(error) => {
+                return classify(error)
+                    .map(|trap| Err(ModuleRefused(format!("it cannot start: {}", trap.message))));
+            }
+        };
+        let missing = |name: &str| HostFailure(format!("the checked export `{name}` is missing"));
+        let globals = compiled
+            .globals
+            .iter()
+            .map(|name| instance.get_global(&mut store, name).ok_or_else(|| missing(name)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let memory = instance
+            .get_memory(&mut store, abi::EXPORT_MEMORY)
+            .ok_or_else(|| missing(abi::EXPORT_MEMORY))?;
+        store.data_mut().memory = Some(memory);
+        let mut required =
+            |name| instance.get_typed_func::<u32, i32>(&mut store, name).map_err(|_| missing(name));
+        let apply = required(abi::EXPORT_APPLY)?;
+        let restore = required(abi::EXPORT_RESTORE)?;
+        let query = match compiled.report.has_query {
+            true => Some(required(abi::EXPORT_QUERY)?),
+            false => None,
+        };
+        let mut required =
+            |name| instance.get_typed_func::<(), i32>(&mut store, name).map_err(|_| missing(name));
+        let snapshot = required(abi::EXPORT_SNAPSHOT)?;
+        let init = match compiled.report.has_init {
+            true => Some(required(abi::EXPORT_INIT)?),
+            false => None,
+        };
+        let limits = Arc::clone(limits);
+        let region =
+            region.ok_or_else(|| HostFailure("an instance without a mapped memory".to_owned()))?;
+        Ok(Ok(Guest {
+            store,
+            instance,
+            memory,
+            globals,
+            apply,
+            restore,
+            snapshot,
+            query,
+            init,
+            limits,
+            region,
+        }))
+    }
+
+    /// Runs the start function and `_initialize` (or `_start`), on one budget of fuel.
+    pub(super) fn initialize(
+        &mut self,
+        compiled: &Compiled,
+        context: Context,
+    ) -> Result<Result<(), ModuleRefused>, HostFailure> {
+        self.store.data_mut().begin(CallKind::Start, context, &[], false);
+        self.check_stack()?;
+        self.set_fuel(self.limits.init_fuel)?;
+        let start = compiled.start.as_deref();
+        let exported = [abi::EXPORT_INITIALIZE, abi::EXPORT_START]
+            .into_iter()
+            .find(|name| self.instance.get_func(&mut self.store, name).is_some());
+        for name in start.into_iter().chain(exported) {
+            let function = self
+                .instance
+                .get_typed_func::<(), ()>(&mut self.store, name)
+                .map_err(|error| HostFailure(format!("the checked export `{name}`: {error:#}")))?;
+            if let Err(error) = function.call(&mut self.store, ()) {
+                let trap = classify(error)?;
+                return Ok(Err(ModuleRefused(format!(
+                    "its initialiser {}: {}",
+                    trap.kind.describe(),
+                    trap.message
+                ))));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Runs one export; `None` if the module does not have it. The output and events stay in
+    /// the guest until they are taken or the next call begins.
+    pub(super) fn call(
+        &mut self,
+        kind: CallKind,
+        context: Context,
+        input: &[u8],
+        quiet: bool,
+    ) -> Result<Option<Ended>, HostFailure> {
+        let fuel = match kind {
+            CallKind::Apply => self.limits.apply_fuel,
+            CallKind::Query => self.limits.query_fuel,
+            CallKind::Snapshot => self.limits.snapshot_fuel,
+            CallKind::Restore => self.limits.restore_fuel,
+            CallKind::Init | CallKind::Start => self.limits.init_fuel,
+        };
+        self.check_stack()?;
+        self.store.data_mut().begin(kind, context, input, quiet);
+        self.set_fuel(fuel)?;
+        let len = u32::try_from(input.len())
+            .map_err(|_| HostFailure("an input of 4 GiB or more reached a guest".to_owned()))?;
+        let result = match (kind, &self.query, &self.init) {
+            (CallKind::Apply, _, _) => self.apply.call(&mut self.store, len),
+            (CallKind::Restore, _, _) => self.restore.call(&mut self.store, len),
+            (CallKind::Snapshot, _, _) => self.snapshot.call(&mut self.store, ()),
+            (CallKind::Query, Some(query), _) => query.call(&mut self.store, len),
+            (CallKind::Init, _, Some(init)) => init.call(&mut self.store, ()),
+            (CallKind::Query | CallKind::Init | CallKind::Start, _, _) => return Ok(None),
+        };
+        let fuel_left =
+            self.store.get_fuel().map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
+        let status = match result {
+            Ok(status) if status >= abi::STATUS_OK => Ok(status),
+            Ok(status) => Err(Trap {
+                kind: TrapKind::BadStatus,
+                message: format!("status {status} means nothing"),
+            }),
+            Err(error) => Err(classify(error)?),
+        };
+        Ok(Some(Ended { status, fuel_used: fuel - fuel_left }))
+    }
+
+    pub(super) fn state_mut(&mut self) -> &mut CallState {
+        self.store.data_mut()
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory.data_size(&self.store)
+    }
+
+    /// Copies the whole state, reusing `into`'s allocation.
+    pub(super) fn save(&mut self, into: &mut GuestState) -> Result<(), HostFailure> {
+        into.memory.clear();
+        into.memory.extend_from_slice(self.memory.data(&self.store));
+        into.globals.clear();
+        for global in &self.globals {
+            into.globals.push(global_value(&global.get(&mut self.store))?);
+        }
+        Ok(())
+    }
+
+    /// Takes over a state. The guest must be a fresh instance; if this fails it must be
+    /// discarded. The inner error says what does not fit.
+    pub(super) fn load(&mut self, state: &GuestState) -> Result<Result<(), String>, HostFailure> {
+        let fresh_bytes = self.memory_bytes();
+        if state.memory.len() < fresh_bytes {
+            return Ok(Err(format!(
+                "its memory has {} bytes, the module starts with {fresh_bytes}",
+                state.memory.len()
+            )));
+        }
+        if state.globals.len() != self.globals.len() {
+            return Ok(Err(format!(
+                "it has {} globals, the module {}",
+                state.globals.len(),
+                self.globals.len()
+            )));
+        }
+        for (global, value) in self.globals.iter().zip(&state.globals) {
+            let current = global_value(&global.get(&mut self.store))?;
+            if current.ty != value.ty {
+                return Ok(Err("the types of its globals are not the module's".to_owned()));
+            }
+        }
+        let own_max = self.memory.ty(&self.store).maximum().map(|pages| pages << 16);
+        if own_max.is_some_and(|max| state.memory.len() as u64 > max) {
+            return Ok(Err("its memory is larger than the module allows".to_owned()));
+        }
+        self.grow_memory_to(state.memory.len())?;
+        let memory = self.memory.data_mut(&mut self.store);
+        let (written, zeroed) = state.memory.split_at(fresh_bytes);
+        memory[..fresh_bytes].copy_from_slice(written);
+        // Fresh pages read as zeros; leaving them alone keeps a sparse heap sparse.
+        for (to, from) in memory[fresh_bytes..].chunks_mut(4096).zip(zeroed.chunks(4096)) {
+            if from.iter().any(|byte| *byte != 0) {
+                to.copy_from_slice(from);
+            }
+        }
+        self.set_globals(&state.globals)?;
+        Ok(Ok(()))
+    }
+
+    /// Goes back to a state of this very instance. `false`, and nothing is changed, if its
+    /// memory has grown since: memories do not shrink.
+    ///
+    /// That the last call trapped does not matter: memory and globals are all the state that
+    /// an accepted module has, and every byte of both is put back.
+    pub(super) fn rewind(&mut self, state: &GuestState) -> Result<bool, HostFailure> {
+        if self.memory_bytes() != state.memory.len() {
+            return Ok(false);
+        }
+        let memory = self.memory.data_mut(&mut self.store);
+        // Comparing is cheaper than writing: most pages have not changed.
+        for (to, from) in memory.chunks_mut(4096).zip(state.memory.chunks(4096)) {
+            if to != from {
+                to.copy_from_slice(from);
+            }
+        }
+        self.set_globals(&state.globals)?;
+        Ok(true)
+    }
+
+    fn set_globals(&mut self, values: &[GlobalValue]) -> Result<(), HostFailure> {
+        assert_eq!(self.globals.len(), values.len());
+        for (global, value) in self.globals.iter().zip(values) {
+            global
+                .set(&mut self.store, val(*value)?)
+                .map_err(|error| HostFailure(format!("setting a global: {error:#}")))?;
+        }
+        Ok(())
+    }
+
+    /// Makes this fork an exact view of `live` again. `false` if it has outgrown it and must
+    /// be replaced.
+    pub(super) fn follow(&mut self, live: &mut Guest) -> Result<bool, HostFailure> {
+        let live_bytes = live.memory_bytes();
+        if self.memory_bytes() > live_bytes {
+            return Ok(false);
+        }
+        self.grow_memory_to(live_bytes)?;
+        self.region
+            .reset_to(&live.region)
+            .map_err(|error| HostFailure(format!("resetting a fork's memory: {error}")))?;
+        for (own, other) in self.globals.iter().zip(&live.globals) {
+            let value = other.get(&mut live.store);
+            own.set(&mut self.store, value)
+                .map_err(|error| HostFailure(format!("setting a global: {error:#}")))?;
+        }
+        Ok(true)
+    }
+
+    fn grow_memory_to(&mut self, bytes: usize) -> Result<(), HostFailure> {
+        let delta = (bytes - self.memory_bytes()) / WASM_PAGE_BYTES;
+        if delta > 0 {
+            self.memory
+                .grow(&mut self.store, delta as u64)
+                .map_err(|error| HostFailure(format!("growing a memory: {error:#}")))?;
+        }
+        Ok(())
+    }
+
+    fn set_fuel(&mut self, fuel: u64) -> Result<(), HostFailure> {
+        self.store.set_fuel(fuel).map_err(|error| HostFailure(format!("fuel: {error:#}")))
+    }
+
+    /// A guest that reaches its stack limit traps; the thread's own end would kill the node.
+    fn check_stack(&self) -> Result<(), HostFailure> {
+        let needed = self.limits.stack_max_bytes + HOST_STACK_BYTES;
+        match memory::stack_left_bytes() {
+            Some(left) if (left as u64) < needed => Err(HostFailure(format!(
+                "the thread that runs the state machine has {left} bytes of stack left and the \
+                 guest may need {needed}: give the thread a larger stack"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Sorts an error of a call: the guest's doing, or the host's. When unsure, the host's.
+fn classify(error: wasmtime::Error) -> Result<Trap, HostFailure> {
+    if let Some(fault) = error.downcast_ref::<HostFault>() {
+        return Err(HostFailure(fault.0.clone()));
+    }
+    if let Some(fault) = error.downcast_ref::<GuestFault>() {
+        return Ok(Trap { kind: fault.kind, message: with_backtrace(fault, &error) });
+    }
+    let Some(trap) = error.downcast_ref::<WasmTrap>() else {
+        return Err(HostFailure(format!("{error:#}")));
+    };
+    let kind = match trap {
+        WasmTrap::OutOfFuel => TrapKind::OutOfFuel,
+        WasmTrap::StackOverflow => TrapKind::StackOverflow,
+        WasmTrap::MemoryOutOfBounds | WasmTrap::TableOutOfBounds => TrapKind::OutOfBounds,
+        WasmTrap::UnreachableCodeReached => TrapKind::Unreachable,
+        WasmTrap::IntegerOverflow
+        | WasmTrap::IntegerDivisionByZero
+        | WasmTrap::BadConversionToInteger => TrapKind::Arithmetic,
+        WasmTrap::IndirectCallToNull | WasmTrap::BadSignature | WasmTrap::NullReference => {
+            TrapKind::BadCall
+        }
+        // The features behind all others are off.
+        other => return Err(HostFailure(format!("an impossible trap: {other}"))),
+    };
+    Ok(Trap { kind, message: with_backtrace(trap, &error) })
+}
+
+fn with_backtrace(what: &dyn std::fmt::Display, error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<WasmBacktrace>() {
+        Some(backtrace) if !backtrace.frames().is_empty() => {
+            let frames: Vec<String> = backtrace
+                .frames()
+                .iter()
+                .map(|frame| match frame.func_name() {
+                    Some(name) => name.to_owned(),
+                    None => format!("function {}", frame.func_index()),
+                })
+                .collect();
+            format!("{what}, in {}", frames.join(" < "))
+        }
+        _ => what.to_string(),
+    }
+}
+
+fn global_value(val: &Val) -> Result<GlobalValue, HostFailure> {
+    let (ty, bits) = match val {
+        Val::I32(value) => (0, u128::from(*value as u32)),
+        Val::I64(value) => (1, u128::from(*value as u64)),
+        Val::F32(bits) => (2, u128::from(*bits)),
+        Val::F64(bits) => (3, u128::from(*bits)),
+        Val::V128(value) => (4, value.as_u128()),
+        _ => return Err(HostFailure("a mutable global that is no number".to_owned())),
+    };
+    Ok(GlobalValue { ty, bits })
+}
+
+fn val(value: GlobalValue) -> Result<Val, HostFailure> {
+    Ok(match value.ty {
+        0 => Val::I32(value.bits as u32 as i32),
+        1 => Val::I64(value.bits as u64 as i64),
+        2 => Val::F32(value.bits as u32),
+        3 => Val::F64(value.bits as u64),
+        4 => Val::V128(V128::from(value.bits)),
+        other => return Err(HostFailure(format!("a global of the unknown type {other}"))),
+    })
+}

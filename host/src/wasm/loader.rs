@@ -1,0 +1,187 @@
+//! From module bytes to running instances: check, rewrite, compile (or find compiled),
+//! instantiate.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wasmtime::{Engine, Linker, Module};
+
+use super::cache::CompiledCache;
+use super::check::{CheckError, check_limits, check_module};
+use super::guest::Compiled;
+use super::instance::WasmFsm;
+use super::rewrite::rewrite;
+use super::{abi, engine, wasi};
+use crate::fsm::{Context, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
+use crate::types::ModuleHash;
+
+/// Compiled modules kept in memory: the active ones of all groups and their successors.
+const KEPT_MODULES_MAX: usize = 8;
+
+/// Loads wasm modules. One per node, shared by its groups.
+pub struct WasmLoader {
+    cache: Option<CompiledCache>,
+    /// By stack size, which is the one limit that an engine has to know.
+    engines: Mutex<BTreeMap<u64, Arc<Profile>>>,
+    /// The most recently used last.
+    kept: Mutex<VecDeque<(Key, Arc<Compiled>)>>,
+}
+
+type Key = (ModuleHash, u64);
+
+/// An engine and what all modules on it share.
+struct Profile {
+    engine: Engine,
+    hash: [u8; 32],
+    linker: Linker<abi::CallState>,
+}
+
+impl WasmLoader {
+    /// A loader that keeps compiled code in `cache_dir`, if given.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be created, or this machine cannot run guests.
+    pub fn new(cache_dir: Option<PathBuf>) -> Result<WasmLoader, HostFailure> {
+        let cache = match cache_dir {
+            None => None,
+            Some(directory) => {
+                let cache = CompiledCache::open(directory.clone()).map_err(|error| {
+                    HostFailure(format!(
+                        "cannot create the directory for compiled modules {}: {error}",
+                        directory.display()
+                    ))
+                })?;
+                Some(cache)
+            }
+        };
+        let loader = WasmLoader { cache, engines: Mutex::default(), kept: Mutex::default() };
+        // A machine that cannot run guests says so now.
+        loader.profile(Limits::default().stack_max_bytes)?;
+        Ok(loader)
+    }
+
+    fn profile(&self, stack_max_bytes: u64) -> Result<Arc<Profile>, HostFailure> {
+        let mut engines = lock(&self.engines);
+        if let Some(profile) = engines.get(&stack_max_bytes) {
+            return Ok(Arc::clone(profile));
+        }
+        let engine = engine::build(stack_max_bytes)?;
+        let mut linker = Linker::new(&engine);
+        abi::define(&mut linker)
+            .and_then(|()| wasi::define(&mut linker))
+            .map_err(|error| HostFailure(format!("defining the imports: {error:#}")))?;
+        let hash = engine::profile_hash(&engine);
+        let profile = Arc::new(Profile { engine, hash, linker });
+        engines.insert(stack_max_bytes, Arc::clone(&profile));
+        Ok(profile)
+    }
+
+    fn kept(&self, key: &Key) -> Option<Arc<Compiled>> {
+        let mut kept = lock(&self.kept);
+        let position = kept.iter().position(|(other, _)| other == key)?;
+        let entry = kept.remove(position)?;
+        let compiled = Arc::clone(&entry.1);
+        kept.push_back(entry);
+        Some(compiled)
+    }
+
+    fn keep(&self, key: Key, compiled: &Arc<Compiled>) {
+        let mut kept = lock(&self.kept);
+        kept.retain(|(other, _)| *other != key);
+        if kept.len() == KEPT_MODULES_MAX {
+            kept.pop_front();
+        }
+        kept.push_back((key, Arc::clone(compiled)));
+    }
+
+    /// Checks and compiles, without holding a lock meanwhile.
+    fn compiled(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<Compiled>, LoadError> {
+        let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
+        if let Some(compiled) = self.kept(&key) {
+            check_limits(&compiled.report, limits)?;
+            return Ok(compiled);
+        }
+        let report = check_module(bytes, limits)?;
+        let profile = self.profile(limits.stack_max_bytes)?;
+        let rewritten = rewrite(bytes, &report).map_err(|error| {
+            HostFailure(format!("rewriting a module that passed every check: {error}"))
+        })?;
+        let cached = self
+            .cache
+            .as_ref()
+            .and_then(|cache| cache.load(&profile.engine, &profile.hash, report.hash));
+        let module = match cached {
+            Some(module) => module,
+            None => {
+                let module = Module::from_binary(&profile.engine, &rewritten.bytes)
+                    .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+                if let Some(cache) = &self.cache {
+                    cache.store(&profile.hash, report.hash, &module);
+                }
+                module
+            }
+        };
+        let pre = profile
+            .linker
+            .instantiate_pre(&module)
+            .map_err(|error| HostFailure(format!("linking a checked module: {error:#}")))?;
+        let compiled =
+            Arc::new(Compiled { report, pre, globals: rewritten.globals, start: rewritten.start });
+        self.keep(key, &compiled);
+        Ok(compiled)
+    }
+}
+
+impl FsmLoader for WasmLoader {
+    fn check(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+    ) -> Result<Result<(), ModuleRefused>, HostFailure> {
+        match self.compiled(module, limits) {
+            Ok(_) => Ok(Ok(())),
+            Err(LoadError::Refused(error)) => Ok(Err(error.into())),
+            // Nothing depends on this module yet: one that the compiler cannot take must not
+            // stop a node that is merely asked about it.
+            Err(LoadError::Compile(reason)) => {
+                Ok(Err(ModuleRefused(format!("the module does not compile: {reason}"))))
+            }
+            Err(LoadError::Host(failure)) => Err(failure),
+        }
+    }
+
+    fn instantiate(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        context: Context,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        let compiled = match self.compiled(module, limits) {
+            Ok(compiled) => compiled,
+            Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
+            Err(LoadError::Compile(reason)) => {
+                return Err(HostFailure(format!("the active module does not compile: {reason}")));
+            }
+            Err(LoadError::Host(failure)) => return Err(failure),
+        };
+        let fsm = WasmFsm::start(compiled, limits, context)?;
+        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Refused(#[from] CheckError),
+    #[error("compiling: {0}")]
+    Compile(String),
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+}
+
+/// Everything under these locks is valid at every moment, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

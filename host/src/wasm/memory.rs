@@ -1,0 +1,400 @@
+//! Linear memories that queries can fork for nothing: the room's memory mapping.
+//!
+//! A live instance's memory is a shared mapping of an anonymous file. A query runs on a
+//! second instance whose memory is a private mapping of the same file: it sees every write of
+//! the live one at once, and its own writes go to private copies of pages. Those are kept
+//! write-protected, so that the first write to a page faults; the handler notes the page and
+//! lets the write through. Undoing a query is then copying the noted pages back from the live
+//! mapping, and because the note is kept, the next query that touches the same pages (its
+//! stack, its allocator's lists) does not fault again.
+//!
+//! ```text
+//!             0            accessible        capacity        4 GiB + guard
+//!   live    | read/write  | no access      | no access, no file |   MAP_SHARED  ─┐
+//!   view    | read, noted | no access      | no access, no file |   MAP_PRIVATE ─┴─ one memfd
+//!             pages r/w
+//! ```
+//!
+//! The whole 4 GiB that a 32-bit address can reach is reserved, so compiled code needs no
+//! bounds checks and growing never moves a memory nor asks the host for anything but a change
+//! of protection.
+#![expect(unsafe_code, reason = "mapping memory for the guest is what this file is for")]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+
+use wasmtime::unix::StoreExt as _;
+use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
+
+/// Pages that a view notes one by one; more, and the whole view becomes writable at once.
+const NOTED_PAGES_MAX: usize = 512;
+/// Copying this many pages back after each query is cheaper than anything cleverer.
+const NOTED_PAGES_CHEAP: usize = 64;
+/// Pages beyond the cheap ones that may be copied back in all before the view is dropped to
+/// learn anew which pages queries touch. Keeps one unusual query from taxing all later ones.
+const EXCESS_PAGES_MAX: usize = 4096;
+
+/// What the next linear memory that this thread instantiates shall be.
+#[derive(Clone)]
+pub(super) enum Plan {
+    /// The memory of a live instance that may grow to so many bytes.
+    Live { max_bytes: usize },
+    /// A view of a live instance's memory.
+    View { of: Arc<Region> },
+}
+
+thread_local! {
+    // wasmtime asks the engine for a memory without saying for which store. Instantiation is
+    // synchronous, so the thread says.
+    static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+    static MADE: RefCell<Option<Arc<Region>>> = const { RefCell::new(None) };
+    static STACK_LOWEST: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `instantiate` such that the memory it creates follows `plan`; returns that memory too.
+pub(super) fn with_plan<R>(
+    plan: Plan,
+    instantiate: impl FnOnce() -> R,
+) -> (R, Option<Arc<Region>>) {
+    PLAN.set(Some(plan));
+    MADE.set(None);
+    let result = instantiate();
+    PLAN.set(None);
+    (result, MADE.take())
+}
+
+/// Gives wasmtime memories as [`with_plan`] orders them.
+pub(super) struct Creator;
+
+// SAFETY: `new_memory` returns memories that keep the promises listed at `Region`.
+unsafe impl MemoryCreator for Creator {
+    fn new_memory(
+        &self,
+        _ty: MemoryType,
+        minimum: usize,
+        _maximum: Option<usize>,
+        reserved_size_in_bytes: Option<usize>,
+        guard_size_in_bytes: usize,
+    ) -> Result<Box<dyn LinearMemory>, String> {
+        let plan = PLAN.take().ok_or("a memory was created that no instance ordered")?;
+        let reserved = reserved_size_in_bytes
+            .and_then(|size| size.checked_add(guard_size_in_bytes))
+            .ok_or("the engine reserves no address space for memories")?;
+        let region = Region::map(plan, minimum, reserved)
+            .map_err(|error| format!("mapping a guest's memory: {error}"))?;
+        let region = Arc::new(region);
+        MADE.set(Some(Arc::clone(&region)));
+        Ok(Box::new(Mapping(region)))
+    }
+}
+
+/// One mapped linear memory. `base .. base + reserved` belongs to it until it is dropped.
+/// `accessible ≤ capacity ≤ reserved`, all multiples of the page size; only
+/// `base .. base + accessible` can be touched without a fault.
+pub(super) struct Region {
+    base: *mut u8,
+    reserved: usize,
+    capacity: usize,
+    accessible: AtomicUsize,
+    file: Arc<OwnedFd>,
+    view: Option<View>,
+}
+
+/// What a view knows about its private pages.
+struct View {
+    /// Whether unnoted pages are write-protected; not so during instantiation.
+    sealed: AtomicBool,
+    /// Numbers of the pages made writable one by one; the first `noted_len` are valid.
+    noted: [AtomicU32; NOTED_PAGES_MAX],
+    noted_len: AtomicUsize,
+    /// Whether more pages were written than can be noted; then all are writable.
+    overflowed: AtomicBool,
+    /// Pages beyond the cheap ones copied back since the view was dropped last.
+    excess: AtomicUsize,
+}
+
+// SAFETY: `base` is an address only; who reads or writes through it is governed by the owner
+// of the instance (`&mut` for calls), and all other fields are thread-safe themselves.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn map(plan: Plan, minimum: usize, reserved: usize) -> io::Result<Region> {
+        let (file, capacity, view) = match plan {
+            Plan::Live { max_bytes } => (Arc::new(anonymous_file(max_bytes)?), max_bytes, None),
+            Plan::View { of } => (Arc::clone(&of.file), of.capacity, Some(View::new())),
+        };
+        if minimum > capacity || capacity > reserved {
+            return Err(io::Error::other(format!(
+                "{minimum} bytes at first, {capacity} at most, {reserved} reserved: not in order"
+            )));
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing existing.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                reserved,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // From here on `region` unmaps on every way out.
+        let region = Region {
+            base: base.cast(),
+            reserved,
+            capacity,
+            accessible: AtomicUsize::new(0),
+            file,
+            view,
+        };
+        let sharing = if region.view.is_some() { libc::MAP_PRIVATE } else { libc::MAP_SHARED };
+        if capacity > 0 {
+            // SAFETY: replaces the first `capacity` bytes of the reservation made above, which
+            // nobody else knows yet.
+            let mapped = unsafe {
+                libc::mmap(
+                    base,
+                    capacity,
+                    libc::PROT_NONE,
+                    sharing | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                    region.file.as_raw_fd(),
+                    0,
+                )
+            };
+            if mapped == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        region.grow_to(minimum)?;
+        Ok(region)
+    }
+
+    fn grow_to(&self, new_size: usize) -> io::Result<()> {
+        let old_size = self.accessible.load(Relaxed);
+        if new_size < old_size || new_size > self.capacity {
+            return Err(io::Error::other(format!(
+                "cannot grow from {old_size} to {new_size} bytes of at most {}",
+                self.capacity
+            )));
+        }
+        let sealed = self.view.as_ref().is_some_and(|view| view.sealed.load(Relaxed));
+        let protection = if sealed { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
+        self.protect(old_size, new_size - old_size, protection)?;
+        self.accessible.store(new_size, Relaxed);
+        Ok(())
+    }
+
+    /// Async-signal-safe: one system call, no allocation, no lock.
+    fn protect(&self, offset: usize, len: usize, protection: libc::c_int) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        assert!(offset + len <= self.capacity);
+        // SAFETY: the range is inside of this region, and page-aligned by its invariants.
+        match unsafe { libc::mprotect(self.base.add(offset).cast(), len, protection) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Turns a view whose instance has just been instantiated into an untouched one: what
+    /// instantiation wrote (data segments) is dropped, writes are noted from now on.
+    pub(super) fn seal(&self) -> io::Result<()> {
+        let view = self.view.as_ref().expect("only views are sealed");
+        view.sealed.store(true, Relaxed);
+        self.drop_private_pages(view)
+    }
+
+    fn drop_private_pages(&self, view: &View) -> io::Result<()> {
+        let accessible = self.accessible.load(Relaxed);
+        if accessible > 0 {
+            // SAFETY: the range is this view's; dropping its private pages makes them show the
+            // file again, and no reference into them exists outside of a call.
+            let dropped =
+                unsafe { libc::madvise(self.base.cast(), accessible, libc::MADV_DONTNEED) };
+            if dropped != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            self.protect(0, accessible, libc::PROT_READ)?;
+        }
+        view.noted_len.store(0, Relaxed);
+        view.overflowed.store(false, Relaxed);
+        view.excess.store(0, Relaxed);
+        Ok(())
+    }
+
+    /// Makes a view show exactly what `live` shows, whatever calls on the view have written.
+    ///
+    /// Must not be called during a call on either instance.
+    pub(super) fn reset_to(&self, live: &Region) -> io::Result<()> {
+        let view = self.view.as_ref().expect("only views are reset");
+        assert!(Arc::ptr_eq(&self.file, &live.file), "a view is reset to its own origin");
+        assert!(self.accessible.load(Relaxed) <= live.accessible.load(Relaxed));
+        let noted = view.noted_len.load(Relaxed);
+        let excess = view.excess.load(Relaxed) + noted.saturating_sub(NOTED_PAGES_CHEAP);
+        if view.overflowed.load(Relaxed) || excess > EXCESS_PAGES_MAX {
+            return self.drop_private_pages(view);
+        }
+        view.excess.store(excess, Relaxed);
+        let page_size = page_size();
+        for page in &view.noted[..noted] {
+            let offset = page.load(Relaxed) as usize * page_size;
+            // SAFETY: both ranges are accessible (noted pages were inside of `accessible`,
+            // which never shrinks, and the live region is at least as large), different
+            // mappings, and no call is running on either.
+            unsafe {
+                ptr::copy_nonoverlapping(live.base.add(offset), self.base.add(offset), page_size);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a write to a protected page through. Runs in a signal handler: async-signal-safe.
+    fn handle_fault(&self, address: usize) -> bool {
+        let Some(view) = self.view.as_ref().filter(|view| view.sealed.load(Relaxed)) else {
+            return false;
+        };
+        let accessible = self.accessible.load(Relaxed);
+        let offset = address.wrapping_sub(self.base.addr());
+        if offset >= accessible || view.overflowed.load(Relaxed) {
+            return false;
+        }
+        let page_size = page_size();
+        let page = offset / page_size;
+        let noted = view.noted_len.load(Relaxed);
+        if noted == NOTED_PAGES_MAX {
+            view.overflowed.store(true, Relaxed);
+            return self.protect(0, accessible, libc::PROT_READ | libc::PROT_WRITE).is_ok();
+        }
+        // A page that is writable already did not fault for being protected.
+        if view.noted[..noted].iter().any(|other| other.load(Relaxed) as usize == page) {
+            return false;
+        }
+        view.noted[noted].store(page as u32, Relaxed);
+        view.noted_len.store(noted + 1, Relaxed);
+        self.protect(page * page_size, page_size, libc::PROT_READ | libc::PROT_WRITE).is_ok()
+    }
+}
+
+impl View {
+    fn new() -> View {
+        View {
+            sealed: AtomicBool::new(false),
+            noted: [const { AtomicU32::new(0) }; NOTED_PAGES_MAX],
+            noted_len: AtomicUsize::new(0),
+            overflowed: AtomicBool::new(false),
+            excess: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the whole range was mapped by `map` for this region alone, and whoever could
+        // reach into it (the instance, the fault handler) holds the region by `Arc`.
+        unsafe { libc::munmap(self.base.cast(), self.reserved) };
+    }
+}
+
+/// A region in wasmtime's hands.
+struct Mapping(Arc<Region>);
+
+// SAFETY: the region is page-aligned, never moves, is inaccessible from `accessible` to the
+// end of reservation and guard, and reads as zeros at first.
+unsafe impl LinearMemory for Mapping {
+    fn byte_size(&self) -> usize {
+        self.0.accessible.load(Relaxed)
+    }
+
+    fn byte_capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
+        Ok(self.0.grow_to(new_size)?)
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        self.0.base
+    }
+}
+
+/// Makes calls in `store` note the pages of `view` that they write, instead of trapping.
+pub(super) fn note_writes<T: 'static>(store: &mut Store<T>, view: Arc<Region>) {
+    // A page size that is not cached yet must not be asked for in a signal handler.
+    page_size();
+    let handler = move |signal, info: *const libc::siginfo_t, _context: *const libc::c_void| {
+        // SAFETY: the kernel passes a valid `siginfo_t` to a handler.
+        signal == libc::SIGSEGV && view.handle_fault(unsafe { (*info).si_addr() }.addr())
+    };
+    // SAFETY: the handler is async-signal-safe: it reads the signal's address, touches atomics
+    // and makes at most one mprotect call.
+    unsafe { store.set_signal_handler(handler) };
+}
+
+/// Bytes of stack that the calling thread has left; `None` if the system does not say.
+pub(super) fn stack_left_bytes() -> Option<usize> {
+    let here = 0u8;
+    let here = (&raw const here).addr();
+    if STACK_LOWEST.get() == 0 {
+        STACK_LOWEST.set(stack_lowest_address()?);
+    }
+    here.checked_sub(STACK_LOWEST.get())
+}
+
+fn stack_lowest_address() -> Option<usize> {
+    let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: `pthread_getattr_np` initialises the attributes if it returns 0, and they are
+    // destroyed exactly then.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let mut lowest = ptr::null_mut();
+        let mut size = 0;
+        let got = libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        (got == 0).then(|| lowest.addr())
+    }
+}
+
+fn anonymous_file(len: usize) -> io::Result<OwnedFd> {
+    // SAFETY: the name is a C string; the call has no other precondition.
+    let fd = unsafe { libc::memfd_create(c"raft-host-guest".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just created and belongs to nobody else.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let len = libc::off_t::try_from(len).map_err(io::Error::other)?;
+    // SAFETY: plain system call on a descriptor that we own. The file stays sparse.
+    match unsafe { libc::ftruncate(file.as_raw_fd(), len) } {
+        0 => Ok(file),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The system's page size, cached so that a signal handler may ask.
+fn page_size() -> usize {
+    static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
+    match PAGE_SIZE.load(Relaxed) {
+        0 => {
+            // SAFETY: no precondition.
+            let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+            let size = usize::try_from(size).expect("the system has a page size");
+            PAGE_SIZE.store(size, Relaxed);
+            size
+        }
+        size => size,
+    }
+}

@@ -1,0 +1,186 @@
+//! What operators ask for.
+
+use bytes::Bytes;
+use sha2::Digest as _;
+use tonic::transport::Channel;
+
+use super::retry::Repeat;
+use super::{Client, ClientError};
+use crate::v1::admin_client::AdminClient;
+use crate::{MESSAGE_MAX_BYTES, v1};
+
+/// How much of a module goes into one message.
+const UPGRADE_PART_BYTES: usize = 512 << 10;
+
+/// One admin call; the request gets the client's group.
+macro_rules! admin_call {
+    ($client:ident, $repeat:expr, $method:ident, $request:ident { $($field:ident),* }) => {{
+        let request = v1::$request { group: $client.options.group, $($field),* };
+        $client.call($repeat, $client.options.admin_deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).$method(request).await }
+        })
+        .await
+    }};
+}
+
+/// Admin calls. Those that change something are repeated only when they surely had no effect,
+/// unless they say otherwise.
+impl Client {
+    /// The view of the node that answers.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time.
+    pub async fn status(&self) -> Result<v1::StatusResponse, ClientError> {
+        let request = v1::StatusRequest { group: self.options.group };
+        self.call(Repeat::Always, self.options.deadline, |channel| async move {
+            admin(channel).status(request).await
+        })
+        .await
+    }
+
+    /// The members, as the node that answers has applied them.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time.
+    pub async fn members(&self) -> Result<v1::MembersResponse, ClientError> {
+        let request = v1::MembersRequest { group: self.options.group };
+        self.call(Repeat::Always, self.options.deadline, |channel| async move {
+            admin(channel).members(request).await
+        })
+        .await
+    }
+
+    /// Adds a learner; `node_id` 0 lets the leader draw one.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn add_member(
+        &self,
+        node_id: u64,
+        address: &str,
+    ) -> Result<v1::MembersResponse, ClientError> {
+        let address = address.to_owned();
+        admin_call!(self, Repeat::WithoutEffect, add_member, AddMemberRequest { node_id, address })
+    }
+
+    /// Turns a learner that has caught up into a voter.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn promote_member(&self, node_id: u64) -> Result<v1::MembersResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, promote_member, PromoteMemberRequest { node_id })
+    }
+
+    /// Removes a member.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn remove_member(&self, node_id: u64) -> Result<v1::MembersResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, remove_member, RemoveMemberRequest { node_id })
+    }
+
+    /// Hands leadership to `node_id`; 0: to the most up-to-date voter.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn transfer_leadership(
+        &self,
+        node_id: u64,
+    ) -> Result<v1::TransferLeadershipResponse, ClientError> {
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            transfer_leadership,
+            TransferLeadershipRequest { node_id }
+        )
+    }
+
+    /// Asks to become a member; the request's group is replaced by the client's.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn join(&self, request: v1::JoinRequest) -> Result<v1::JoinResponse, ClientError> {
+        let v1::JoinRequest { address, node_id, cluster_id, protocol_version, .. } = request;
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            join,
+            JoinRequest { address, node_id, cluster_id, protocol_version }
+        )
+    }
+
+    /// Uploads a module and makes it active. `label` is for people, usually the file's name.
+    ///
+    /// # Errors
+    ///
+    /// When the module is refused, or the cluster cannot do it.
+    pub async fn upgrade(
+        &self,
+        module: impl Into<Bytes>,
+        label: &str,
+    ) -> Result<v1::UpgradeResponse, ClientError> {
+        let module = module.into();
+        let header = v1::UpgradeHeader {
+            group: self.options.group,
+            module_hash: sha2::Sha256::digest(&module).to_vec().into(),
+            total_bytes: module.len() as u64,
+            label: label.to_owned(),
+        };
+        self.call(Repeat::WithoutEffect, self.options.admin_deadline, |channel| {
+            let parts = upgrade_parts(header.clone(), module.clone());
+            async move { admin(channel).upgrade(tokio_stream::iter(parts)).await }
+        })
+        .await
+    }
+
+    /// The modules that the group holds, and the history of activations.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time.
+    pub async fn modules(&self) -> Result<v1::ModulesResponse, ClientError> {
+        let request = v1::ModulesRequest { group: self.options.group };
+        self.call(Repeat::Always, self.options.deadline, |channel| async move {
+            admin(channel).modules(request).await
+        })
+        .await
+    }
+
+    /// Takes a snapshot on the node that answers, and compacts its log.
+    ///
+    /// # Errors
+    ///
+    /// When the node cannot do it.
+    pub async fn take_snapshot(&self) -> Result<v1::TakeSnapshotResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, take_snapshot, TakeSnapshotRequest {})
+    }
+}
+
+fn upgrade_parts(
+    header: v1::UpgradeHeader,
+    module: Bytes,
+) -> impl Iterator<Item = v1::UpgradeRequest> {
+    use v1::upgrade_request::Part;
+    let ranges = (0..module.len()).step_by(UPGRADE_PART_BYTES);
+    let data = ranges.map(move |from| {
+        let to = module.len().min(from + UPGRADE_PART_BYTES);
+        Part::Data(module.slice(from..to))
+    });
+    std::iter::once(Part::Header(header))
+        .chain(data)
+        .map(|part| v1::UpgradeRequest { part: Some(part) })
+}
+
+fn admin(channel: Channel) -> AdminClient<Channel> {
+    AdminClient::new(channel)
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES)
+}

@@ -1,0 +1,122 @@
+//! The nodes a client may ask, and which one it asks now.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tonic::transport::{Channel, Endpoint};
+
+use super::{ClientError, ClientOptions};
+
+/// All endpoints of a client; never empty.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    nodes: Vec<Node>,
+    /// Below `nodes.len()`.
+    current: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Node {
+    address: String,
+    endpoint: Endpoint,
+    /// Made at first use, because that must happen inside of a runtime.
+    channel: OnceLock<Channel>,
+}
+
+/// One endpoint, to be asked now.
+#[derive(Clone, Debug)]
+pub(super) struct Picked {
+    pub(super) address: String,
+    pub(super) channel: Channel,
+    number: usize,
+}
+
+impl Endpoints {
+    pub(super) fn new(
+        endpoints: impl IntoIterator<Item = impl AsRef<str>>,
+        options: &ClientOptions,
+    ) -> Result<Endpoints, ClientError> {
+        let nodes = endpoints
+            .into_iter()
+            .map(|text| Node::new(text.as_ref().trim(), options))
+            .collect::<Result<Vec<_>, _>>()?;
+        if nodes.is_empty() {
+            return Err(ClientError::Invalid("no endpoint was given".to_owned()));
+        }
+        Ok(Endpoints { nodes, current: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn pick(&self) -> Picked {
+        let number = self.current.load(Ordering::Relaxed);
+        let node = &self.nodes[number];
+        let channel = node.channel.get_or_init(|| node.endpoint.connect_lazy()).clone();
+        Picked { address: node.address.clone(), channel, number }
+    }
+
+    /// Turns to the next endpoint, unless somebody else turned away from `failed` already.
+    pub(super) fn rotate(&self, failed: &Picked) {
+        let next = (failed.number + 1) % self.nodes.len();
+        // Failing means that another request rotated first, which is as good.
+        let _ = self.current.compare_exchange(
+            failed.number,
+            next,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+}
+
+impl Node {
+    fn new(text: &str, options: &ClientOptions) -> Result<Node, ClientError> {
+        let invalid = |reason: &str| {
+            ClientError::Invalid(format!(
+                "endpoint {text:?}: {reason}; expected host:port or http://host:port"
+            ))
+        };
+        if text.starts_with("https://") {
+            return Err(invalid("TLS is not supported"));
+        }
+        let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| invalid(&error.to_string()))?;
+        if endpoint.uri().port_u16().is_none() {
+            return Err(invalid("the port is missing"));
+        }
+        let endpoint = endpoint
+            .connect_timeout(options.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(options.keepalive)
+            .keep_alive_timeout(options.keepalive)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20);
+        Ok(Node { address: address.to_owned(), endpoint, channel: OnceLock::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Result<String, String> {
+        Node::new(text, &ClientOptions::default())
+            .map(|node| node.address)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn endpoints_come_with_or_without_a_scheme() {
+        assert_eq!(address("localhost:7400").unwrap(), "localhost:7400");
+        assert_eq!(address("http://10.0.0.1:7400/").unwrap(), "10.0.0.1:7400");
+        assert_eq!(address("[::1]:7400").unwrap(), "[::1]:7400");
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_dialled_is_refused_with_the_reason() {
+        assert!(address("localhost").unwrap_err().contains("port is missing"));
+        assert!(address("https://localhost:1").unwrap_err().contains("TLS"));
+        assert!(address("a b:1").unwrap_err().contains("expected host:port"));
+        assert!(address("").is_err());
+        let none: [&str; 0] = [];
+        assert!(Endpoints::new(none, &ClientOptions::default()).is_err());
+    }
+}

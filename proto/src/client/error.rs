@@ -1,0 +1,182 @@
+//! Why a request failed, sorted by what the caller can do about it.
+
+use std::error::Error as _;
+
+use tonic::{Code, ConnectError, Status};
+
+use crate::{EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN, SESSION_EXPIRED_CODE, v1};
+
+/// Whether a failed request may have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It surely did not happen and will not.
+    None,
+    /// It may have happened, or may still happen.
+    Unknown,
+}
+
+/// A failed request.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The request or an endpoint makes no sense; nothing was sent.
+    #[error("{0}")]
+    Invalid(String),
+    /// No node could do it until the deadline, or trying again would not have been safe.
+    #[error("{message} (from {endpoint}, after {attempts} attempt(s))")]
+    Unavailable {
+        /// The node that was asked last.
+        endpoint: String,
+        /// The last failure.
+        message: String,
+        /// Its status code.
+        code: Code,
+        /// Whether any attempt may have happened.
+        effect: Effect,
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// The cluster refuses the request; the same request would be refused again.
+    #[error("{message}")]
+    Refused {
+        /// The status code.
+        code: Code,
+        /// Why.
+        message: String,
+        /// Whether any attempt may have happened.
+        effect: Effect,
+    },
+    /// The session is gone: open a new one, after looking at the effect.
+    #[error("session {session_id}: {message}")]
+    SessionExpired {
+        /// The session.
+        session_id: u64,
+        /// Why.
+        message: String,
+        /// Whether any attempt may have happened.
+        effect: Effect,
+    },
+    /// The pipeline has ended; the command was not sent.
+    #[error("the pipeline has ended")]
+    Closed,
+}
+
+impl ClientError {
+    /// Whether the request may have happened.
+    pub fn effect(&self) -> Effect {
+        match self {
+            ClientError::Invalid(_) | ClientError::Closed => Effect::None,
+            ClientError::Unavailable { effect, .. }
+            | ClientError::Refused { effect, .. }
+            | ClientError::SessionExpired { effect, .. } => *effect,
+        }
+    }
+
+    /// The gRPC status, where one was received or stands for what happened.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ClientError::Invalid(_) | ClientError::Closed => None,
+            ClientError::Unavailable { code, .. } | ClientError::Refused { code, .. } => {
+                Some(*code)
+            }
+            ClientError::SessionExpired { .. } => Some(SESSION_EXPIRED_CODE),
+        }
+    }
+}
+
+/// One failed attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) code: Code,
+    pub(super) message: String,
+    pub(super) effect: Effect,
+    /// The same request may succeed later or elsewhere.
+    pub(super) transient: bool,
+}
+
+impl Failure {
+    pub(super) fn from_status(status: &Status) -> Failure {
+        // A status with a source was made on this side: the connection, not the node, failed.
+        let local = status.source().is_some();
+        let effect = if local {
+            if is_connect_error(status) { Effect::None } else { Effect::Unknown }
+        } else {
+            effect_of_trailer(status)
+        };
+        Failure {
+            code: status.code(),
+            message: describe(status),
+            effect,
+            transient: local || is_transient(status.code()),
+        }
+    }
+
+    pub(super) fn from_stream(error: &v1::ApplyError) -> Failure {
+        let code = Code::from_i32(error.code);
+        let effect = match error.effect() {
+            v1::Effect::None => Effect::None,
+            v1::Effect::Unknown => Effect::Unknown,
+        };
+        Failure { code, message: error.message.clone(), effect, transient: is_transient(code) }
+    }
+
+    pub(super) fn timeout(what: &str) -> Failure {
+        Failure {
+            code: Code::DeadlineExceeded,
+            message: format!("{what} in time"),
+            effect: Effect::Unknown,
+            transient: true,
+        }
+    }
+}
+
+fn is_transient(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::Aborted
+            | Code::ResourceExhausted
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Unknown
+    )
+}
+
+fn effect_of_trailer(status: &Status) -> Effect {
+    let trailer = status.metadata().get(EFFECT_KEY).and_then(|value| value.to_str().ok());
+    match trailer {
+        Some(EFFECT_NONE) => Effect::None,
+        Some(EFFECT_UNKNOWN) => Effect::Unknown,
+        // Statuses that a server gives before it looks at the request.
+        _ => match status.code() {
+            Code::Unimplemented
+            | Code::InvalidArgument
+            | Code::Unauthenticated
+            | Code::PermissionDenied => Effect::None,
+            _ => Effect::Unknown,
+        },
+    }
+}
+
+fn is_connect_error(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The status's message, with the innermost cause for failures of the connection.
+fn describe(status: &Status) -> String {
+    let mut cause = status.source();
+    while let Some(inner) = cause.and_then(|error| error.source()) {
+        cause = Some(inner);
+    }
+    match cause {
+        Some(cause) => format!("{}: {cause}", status.message()),
+        None if status.message().is_empty() => status.code().description().to_owned(),
+        None => status.message().to_owned(),
+    }
+}

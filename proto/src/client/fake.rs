@@ -1,0 +1,339 @@
+//! A server that misbehaves as told, for the client's tests. It remembers what every session
+//! has executed, the way a cluster does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{Client, ClientOptions};
+use crate::v1::admin_server::{Admin, AdminServer};
+use crate::v1::client_server::{Client as ClientService, ClientServer};
+use crate::{EFFECT_KEY, EFFECT_NONE, SEQUENCE_TOO_OLD_CODE, SESSION_EXPIRED_CODE, v1};
+
+/// What the next request meets; nothing planned: it works.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// Refused, not executed, and the trailer says so.
+    Refuse(Code),
+    /// Executed, but the answer is a failure that does not say so.
+    LoseAnswer,
+    /// On a stream: as `LoseAnswer`, and the stream ends. Otherwise the same.
+    DropStream,
+    /// On a stream: executed and answered twice. Otherwise ignored.
+    AnswerTwice,
+    /// Never answered.
+    Hang,
+}
+
+/// What all nodes of the fake cluster share.
+#[derive(Debug, Default)]
+pub(super) struct Cluster {
+    pub(super) faults: Mutex<VecDeque<Fault>>,
+    /// Every executed command, in order.
+    pub(super) executed: Mutex<Vec<Vec<u8>>>,
+    sessions: Mutex<BTreeMap<u64, FakeSession>>,
+    /// Requests that arrived, with their faults.
+    pub(super) requests: Mutex<u64>,
+    pub(super) upgrades: Mutex<Vec<v1::UpgradeRequest>>,
+}
+
+#[derive(Debug, Default)]
+struct FakeSession {
+    acknowledged: u64,
+    answered: BTreeMap<u64, v1::ApplyResponse>,
+}
+
+impl Cluster {
+    pub(super) fn plan(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    pub(super) fn executed(&self) -> Vec<String> {
+        let executed = self.executed.lock().unwrap();
+        executed.iter().map(|command| String::from_utf8_lossy(command).into_owned()).collect()
+    }
+
+    pub(super) fn sessions(&self) -> Vec<u64> {
+        self.sessions.lock().unwrap().keys().copied().collect()
+    }
+
+    pub(super) fn expire_sessions(&self) {
+        self.sessions.lock().unwrap().clear();
+    }
+
+    /// Responses that the cluster still keeps for a session.
+    pub(super) fn kept(&self, session: u64) -> usize {
+        self.sessions.lock().unwrap()[&session].answered.len()
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        *self.requests.lock().unwrap() += 1;
+        self.faults.lock().unwrap().pop_front()
+    }
+
+    fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
+        if request.command == "refuse" {
+            return Err(failure(Code::InvalidArgument));
+        }
+        let mut sessions = self.sessions.lock().unwrap();
+        let Some(command) = &request.session else {
+            return Ok(self.execute(&request.command));
+        };
+        let Some(session) = sessions.get_mut(&command.session_id) else {
+            return Err(Status::new(SESSION_EXPIRED_CODE, "the session has expired"));
+        };
+        session.acknowledged = session.acknowledged.max(command.acknowledged);
+        let acknowledged = session.acknowledged;
+        session.answered.retain(|sequence, _| *sequence > acknowledged);
+        if command.sequence <= acknowledged {
+            return Err(Status::new(SEQUENCE_TOO_OLD_CODE, "too old"));
+        }
+        let response = session.answered.entry(command.sequence);
+        Ok(response.or_insert_with(|| self.execute(&request.command)).clone())
+    }
+
+    fn execute(&self, command: &[u8]) -> v1::ApplyResponse {
+        let mut executed = self.executed.lock().unwrap();
+        executed.push(command.to_vec());
+        let kind = v1::outcome::Kind::Ok(command.to_vec().into());
+        v1::ApplyResponse {
+            outcome: Some(v1::Outcome { kind: Some(kind), duplicate: false }),
+            index: executed.len() as u64,
+            ..v1::ApplyResponse::default()
+        }
+    }
+}
+
+fn failure(code: Code) -> Status {
+    let mut status = Status::new(code, "planned");
+    status.metadata_mut().insert(EFFECT_KEY, EFFECT_NONE.parse().unwrap());
+    status
+}
+
+/// One node; stops when dropped.
+pub(super) struct Node {
+    pub(super) address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(super) async fn node(cluster: &Arc<Cluster>) -> Node {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = Service(Arc::clone(cluster));
+    let task = tokio::spawn(async move {
+        tonic::transport::Server::builder()
+            .add_service(ClientServer::new(service.clone()))
+            .add_service(AdminServer::new(service))
+            .serve_with_incoming(TcpListenerStream::new(listener))
+            .await
+            .unwrap();
+    });
+    Node { address, task }
+}
+
+/// An address at which nobody listens.
+pub(super) async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// A client that does not wait long between attempts.
+pub(super) fn client(addresses: &[SocketAddr], options: ClientOptions) -> Client {
+    let options = ClientOptions {
+        backoff_min: std::time::Duration::from_millis(1),
+        backoff_max: std::time::Duration::from_millis(5),
+        ..options
+    };
+    Client::connect(addresses.iter().map(ToString::to_string), options).unwrap()
+}
+
+#[derive(Clone)]
+struct Service(Arc<Cluster>);
+
+impl Service {
+    async fn answer(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Status> {
+        match self.0.fault() {
+            None | Some(Fault::AnswerTwice) => self.0.apply(request),
+            Some(Fault::Refuse(code)) => Err(failure(code)),
+            Some(Fault::LoseAnswer | Fault::DropStream) => {
+                self.0.apply(request)?;
+                Err(Status::unavailable("lost"))
+            }
+            Some(Fault::Hang) => std::future::pending().await,
+        }
+    }
+
+    /// The results of one message of a stream, and whether the stream goes on.
+    fn answer_batch(&self, batch: v1::ApplyStreamRequest) -> (Vec<v1::TaggedResult>, bool) {
+        let mut results = Vec::new();
+        for v1::TaggedCommand { tag, request } in batch.commands {
+            let request = request.unwrap();
+            let (answer, twice) = match self.0.fault() {
+                Some(Fault::DropStream) => {
+                    self.0.apply(request).unwrap();
+                    return (results, false);
+                }
+                Some(Fault::AnswerTwice) => (self.0.apply(request), true),
+                Some(Fault::Refuse(code)) => (Err(failure(code)), false),
+                Some(Fault::LoseAnswer) => {
+                    self.0.apply(request).unwrap();
+                    (Err(Status::unavailable("lost")), false)
+                }
+                Some(Fault::Hang) => continue,
+                None => (self.0.apply(request), false),
+            };
+            let result = tagged(tag, answer);
+            results.extend(twice.then(|| result.clone()));
+            results.push(result);
+        }
+        // Any order is allowed.
+        results.reverse();
+        (results, true)
+    }
+}
+
+fn tagged(tag: u64, answer: Result<v1::ApplyResponse, Status>) -> v1::TaggedResult {
+    use v1::tagged_result::Result as Tagged;
+    let result = match answer {
+        Ok(response) => Tagged::Response(response),
+        Err(status) => {
+            let none = status.metadata().contains_key(EFFECT_KEY);
+            let effect = if none { v1::Effect::None } else { v1::Effect::Unknown };
+            Tagged::Error(v1::ApplyError {
+                code: status.code().into(),
+                message: status.message().to_owned(),
+                effect: effect.into(),
+            })
+        }
+    };
+    v1::TaggedResult { tag, result: Some(result) }
+}
+
+#[tonic::async_trait]
+impl ClientService for Service {
+    type ApplyStreamStream = BoxStream<'static, Result<v1::ApplyStreamResponse, Status>>;
+
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.answer(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn apply_stream(
+        &self,
+        request: Request<Streaming<v1::ApplyStreamRequest>>,
+    ) -> Result<Response<Self::ApplyStreamStream>, Status> {
+        let service = self.clone();
+        let responses = request.into_inner().scan(true, move |open, batch| {
+            let service = service.clone();
+            let was_open = *open;
+            // The answers of the batch in which the stream breaks are lost as well.
+            let answer = match batch {
+                Ok(batch) if was_open => Some(service.answer_batch(batch)),
+                _ => None,
+            };
+            let response = match answer {
+                Some((results, true)) => Some(Ok(v1::ApplyStreamResponse { results })),
+                Some((_, false)) => {
+                    *open = false;
+                    Some(Err(Status::unavailable("dropped")))
+                }
+                None => None,
+            };
+            futures::future::ready(response)
+        });
+        Ok(Response::new(responses.boxed()))
+    }
+
+    async fn query(
+        &self,
+        request: Request<v1::QueryRequest>,
+    ) -> Result<Response<v1::QueryResponse>, Status> {
+        let request =
+            v1::ApplyRequest { command: request.into_inner().query, ..Default::default() };
+        let outcome = self.answer(request).await?.outcome;
+        Ok(Response::new(v1::QueryResponse { outcome, ..Default::default() }))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        let mut sessions = self.0.sessions.lock().unwrap();
+        let session_id = sessions.last_key_value().map_or(1, |(id, _)| id + 1);
+        sessions.insert(session_id, FakeSession::default());
+        let ttl_ms = request.into_inner().ttl_ms;
+        Ok(Response::new(v1::OpenSessionResponse { session_id, ttl_ms }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<v1::CloseSessionRequest>,
+    ) -> Result<Response<v1::CloseSessionResponse>, Status> {
+        self.0.sessions.lock().unwrap().remove(&request.into_inner().session_id);
+        Ok(Response::new(v1::CloseSessionResponse {}))
+    }
+}
+
+/// Methods that no test calls, written out because `async_trait` does not see into a macro.
+macro_rules! unplanned {
+    ($($method:ident: $request:ident -> $response:ident),* $(,)?) => {
+        $(fn $method<'life, 'async_trait>(
+            &'life self,
+            _request: Request<v1::$request>,
+        ) -> BoxFuture<'async_trait, Result<Response<v1::$response>, Status>>
+        where
+            'life: 'async_trait,
+            Self: 'async_trait,
+        {
+            Box::pin(async { Err(Status::unimplemented("not planned")) })
+        })*
+    };
+}
+
+#[tonic::async_trait]
+impl Admin for Service {
+    unplanned!(
+        add_member: AddMemberRequest -> MembersResponse,
+        promote_member: PromoteMemberRequest -> MembersResponse,
+        remove_member: RemoveMemberRequest -> MembersResponse,
+        transfer_leadership: TransferLeadershipRequest -> TransferLeadershipResponse,
+        join: JoinRequest -> JoinResponse,
+        modules: ModulesRequest -> ModulesResponse,
+        take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
+        members: MembersRequest -> MembersResponse,
+    );
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let group = request.into_inner().group;
+        Ok(Response::new(v1::StatusResponse { group, node_id: 7, ..Default::default() }))
+    }
+
+    async fn upgrade(
+        &self,
+        request: Request<Streaming<v1::UpgradeRequest>>,
+    ) -> Result<Response<v1::UpgradeResponse>, Status> {
+        let mut parts = request.into_inner();
+        while let Some(part) = parts.message().await? {
+            self.0.upgrades.lock().unwrap().push(part);
+        }
+        Ok(Response::new(v1::UpgradeResponse { index: 5, ..Default::default() }))
+    }
+}

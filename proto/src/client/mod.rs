@@ -1,0 +1,179 @@
+//! The client library: what applications and the command line use.
+//!
+//! ```text
+//!   Client ──► Endpoints (lazy channels, the current one rotates on failure)
+//!     ├─ apply, query, admin calls     one call, retried only when that is safe
+//!     └─ open_session ──► Session      exactly once: retried until a deadline
+//!                           └─ pipeline ──► many commands in flight over one stream
+//! ```
+//!
+//! Any node takes any request, so the client knows nothing of leaders: when a node fails it
+//! asks the next one. What it does know is whether a failed command may have happened
+//! ([`Effect`]), and it never repeats such a command outside of a session.
+
+mod admin;
+mod endpoints;
+mod error;
+mod pipeline;
+mod retry;
+mod session;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::transport::Channel;
+
+use self::endpoints::Endpoints;
+use self::retry::Repeat;
+use crate::MESSAGE_MAX_BYTES;
+use crate::v1;
+use crate::v1::client_client::ClientClient;
+
+pub use self::error::{ClientError, Effect};
+pub use self::pipeline::{PipelineOptions, PipelineResult, PipelineResults, PipelineSender};
+pub use self::session::Session;
+
+/// How patient a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// The group that requests are for; 1 is the main one.
+    pub group: u64,
+    /// For one TCP connection to be made.
+    pub connect_timeout: Duration,
+    /// For one attempt of a request that may be repeated; then another node is asked.
+    pub attempt_timeout: Duration,
+    /// For a request with all its attempts. Exceeded by at most about `connect_timeout`.
+    pub deadline: Duration,
+    /// For an admin request, which may wait for replication or compilation.
+    pub admin_deadline: Duration,
+    /// Longest pause before the second attempt; doubles with each further one.
+    pub backoff_min: Duration,
+    /// Longest pause between attempts.
+    pub backoff_max: Duration,
+    /// How often an idle-looking connection is probed; it is given up after as long again.
+    pub keepalive: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions {
+            group: 1,
+            connect_timeout: Duration::from_secs(2),
+            attempt_timeout: Duration::from_secs(10),
+            deadline: Duration::from_secs(60),
+            admin_deadline: Duration::from_secs(600),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(1),
+            keepalive: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A client of one cluster. Clones share connections.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), raft_host_proto::ClientError> {
+/// use raft_host_proto::client::{Client, ClientOptions};
+///
+/// let client = Client::connect(["127.0.0.1:7400"], ClientOptions::default())?;
+/// let session = client.open_session(None).await?;
+/// let response = session.apply("a command that must happen once").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    endpoints: Arc<Endpoints>,
+    options: Arc<ClientOptions>,
+}
+
+impl Client {
+    /// A client of the cluster that `endpoints` (`host:port` or `http://host:port`) belong to.
+    /// Connects when first used.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`] for an endpoint that cannot be read, or none at all.
+    pub fn connect(
+        endpoints: impl IntoIterator<Item = impl AsRef<str>>,
+        options: ClientOptions,
+    ) -> Result<Client, ClientError> {
+        let endpoints = Arc::new(Endpoints::new(endpoints, &options)?);
+        Ok(Client { endpoints, options: Arc::new(options) })
+    }
+
+    /// Applies a command and answers when it is durable and applied.
+    ///
+    /// Repeats it only when it surely had no effect. Use a [`Session`] for commands that must
+    /// happen exactly once.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::effect`] says whether the command may have happened.
+    pub async fn apply(&self, command: impl Into<Bytes>) -> Result<v1::ApplyResponse, ClientError> {
+        let request =
+            v1::ApplyRequest { group: self.options.group, command: command.into(), session: None };
+        self.call(Repeat::WithoutEffect, self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { grpc(channel).apply(request).await }
+        })
+        .await
+    }
+
+    /// Asks the state machine a question.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time, or the question was refused.
+    pub async fn query(
+        &self,
+        query: impl Into<Bytes>,
+        consistency: v1::Consistency,
+    ) -> Result<v1::QueryResponse, ClientError> {
+        let request = v1::QueryRequest {
+            group: self.options.group,
+            query: query.into(),
+            consistency: consistency.into(),
+        };
+        self.call(Repeat::Always, self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { grpc(channel).query(request).await }
+        })
+        .await
+    }
+
+    /// Opens a session for exactly-once commands. It lives as long as no longer than `ttl`
+    /// passes between its commands; `None`: the cluster's default.
+    ///
+    /// # Errors
+    ///
+    /// When no node opened one in time.
+    pub async fn open_session(&self, ttl: Option<Duration>) -> Result<Session, ClientError> {
+        let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let request = v1::OpenSessionRequest { group: self.options.group, ttl_ms };
+        // Always safe to repeat: a session that nobody knows of expires.
+        let opened = self
+            .call(Repeat::Always, self.options.deadline, |channel| async move {
+                grpc(channel).open_session(request).await
+            })
+            .await?;
+        Ok(Session::new(self.clone(), opened))
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+}
+
+fn grpc(channel: Channel) -> ClientClient<Channel> {
+    ClientClient::new(channel)
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES)
+}

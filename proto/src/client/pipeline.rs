@@ -1,0 +1,529 @@
+//! Many exactly-once commands in flight over one stream.
+//!
+//! ```text
+//!   PipelineSender ──► inbox ──► driver ══ ApplyStream ══► node
+//!       ▲ waits for room            │ window: submitted, not yet taken by the caller
+//!       └──────── permits ◄── PipelineResults ◄── answered, in order of submission
+//! ```
+//!
+//! The driver numbers the commands. When the stream breaks it goes to another node and sends
+//! all unanswered ones again with the numbers they have; the session makes sure that none
+//! happens twice. A command that a node could not take (busy, no leader) is sent again after a
+//! pause. So each happens once, but after such a repetition not always in the order of
+//! submission. What is acknowledged to the cluster is everything below the oldest unanswered one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+
+use std::sync::Arc;
+
+use super::endpoints::Picked;
+use super::error::Failure;
+use super::retry::{Attempts, Backoff};
+use super::session::{self, WINDOW_MAX};
+use super::{Client, ClientError, grpc};
+use crate::{SESSION_EXPIRED_CODE, v1};
+
+/// Most bytes of commands that one message carries, save for a single larger command.
+const BATCH_BYTES: usize = 1 << 20;
+/// Most commands that one message carries.
+const BATCH_COMMANDS: usize = 512;
+/// How long the end of a pipeline waits for its session to be closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How much may be in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineOptions {
+    /// Most commands submitted and not yet taken from the results; at most 2048.
+    pub window: u32,
+    /// Most bytes of those commands. One larger command goes alone.
+    pub window_bytes: u32,
+}
+
+impl Default for PipelineOptions {
+    fn default() -> PipelineOptions {
+        PipelineOptions { window: 1024, window_bytes: 16 << 20 }
+    }
+}
+
+/// Where commands go in. Drop it (or all clones) to let the pipeline end.
+#[derive(Clone, Debug)]
+pub struct PipelineSender {
+    inbox: mpsc::UnboundedSender<Submitted>,
+    window: Arc<Semaphore>,
+    window_bytes: Arc<Semaphore>,
+    window_bytes_max: u32,
+}
+
+/// Where answers come out.
+#[derive(Debug)]
+pub struct PipelineResults {
+    results: mpsc::UnboundedReceiver<(PipelineResult, Room)>,
+    driver: Option<JoinHandle<()>>,
+}
+
+/// The end of one command.
+#[derive(Debug)]
+pub struct PipelineResult {
+    /// Position of the command among all submitted ones, from 0.
+    pub tag: u64,
+    /// Its answer, or why there is none and whether it may have happened.
+    pub result: Result<v1::ApplyResponse, ClientError>,
+}
+
+/// A place in the window; free when dropped.
+#[derive(Debug)]
+struct Room {
+    _command: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Submitted {
+    command: Bytes,
+    room: Room,
+}
+
+impl PipelineSender {
+    /// Submits a command, after waiting for room in the window. Results must be taken at the
+    /// same time, or the window fills and this waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Closed`] when the results were dropped.
+    pub async fn send(&self, command: impl Into<Bytes>) -> Result<(), ClientError> {
+        let command = command.into();
+        let bytes = u32::try_from(command.len()).unwrap_or(u32::MAX).min(self.window_bytes_max);
+        let closed = |_| ClientError::Closed;
+        let _command = Arc::clone(&self.window).acquire_owned().await.map_err(closed)?;
+        let window_bytes = Arc::clone(&self.window_bytes);
+        let _bytes = window_bytes.acquire_many_owned(bytes).await.map_err(closed)?;
+        let submitted = Submitted { command, room: Room { _command, _bytes } };
+        self.inbox.send(submitted).map_err(|_| ClientError::Closed)
+    }
+}
+
+impl PipelineResults {
+    /// The next result, in order of submission; `None` when the senders are gone and everything
+    /// was answered.
+    pub async fn next(&mut self) -> Option<PipelineResult> {
+        match self.results.recv().await {
+            Some((result, _room)) => Some(result),
+            None => {
+                if let Some(driver) = self.driver.take()
+                    && let Err(error) = driver.await
+                    && error.is_panic()
+                {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Drop for PipelineResults {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
+    }
+}
+
+pub(super) fn start(
+    client: Client,
+    session_id: u64,
+    first_sequence: u64,
+    options: PipelineOptions,
+) -> (PipelineSender, PipelineResults) {
+    let window = u64::from(options.window).clamp(1, WINDOW_MAX) as usize;
+    let window_bytes_max = options.window_bytes.max(1);
+    // Unbounded channels: what they hold is bounded by the window's permits.
+    let (inbox_sender, inbox) = mpsc::unbounded_channel();
+    let (results_sender, results) = mpsc::unbounded_channel();
+    let windows =
+        [Arc::new(Semaphore::new(window)), Arc::new(Semaphore::new(window_bytes_max as usize))];
+    let driver = Driver {
+        client,
+        session_id,
+        inbox,
+        inbox_open: true,
+        results: results_sender,
+        slots: VecDeque::new(),
+        first_sequence,
+        first_tag: 0,
+        unanswered: 0,
+        session_gone: None,
+    };
+    let closer = CloseOnDrop(windows.clone());
+    let driver = tokio::spawn(async move {
+        let _closer = closer;
+        driver.run().await;
+    });
+    let [window, window_bytes] = windows;
+    let sender = PipelineSender { inbox: inbox_sender, window, window_bytes, window_bytes_max };
+    (sender, PipelineResults { results, driver: Some(driver) })
+}
+
+/// Wakes senders that wait for room when the driver ends, in whatever way.
+struct CloseOnDrop([Arc<Semaphore>; 2]);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|window| window.close());
+    }
+}
+
+/// A submitted command whose result was not handed out yet.
+struct Slot {
+    command: Bytes,
+    room: Room,
+    deadline: Instant,
+    attempts: Attempts,
+    /// Sent on the current stream and not answered there.
+    in_flight: bool,
+    result: Option<Result<v1::ApplyResponse, ClientError>>,
+}
+
+struct Driver {
+    client: Client,
+    session_id: u64,
+    inbox: mpsc::UnboundedReceiver<Submitted>,
+    inbox_open: bool,
+    results: mpsc::UnboundedSender<(PipelineResult, Room)>,
+    /// Slot `n` has sequence number `first_sequence + n` and tag `first_tag + n`.
+    slots: VecDeque<Slot>,
+    first_sequence: u64,
+    first_tag: u64,
+    /// Slots without a result.
+    unanswered: usize,
+    /// Why the session is gone, once it is.
+    session_gone: Option<String>,
+}
+
+/// An open stream.
+struct Connection {
+    picked: Picked,
+    requests: mpsc::UnboundedSender<v1::ApplyStreamRequest>,
+    responses: Streaming<v1::ApplyStreamResponse>,
+    /// When to send again what the node could not take.
+    resend_at: Option<Instant>,
+    backoff: Backoff,
+    /// When something was answered last, or nothing was in flight.
+    progress_at: Instant,
+}
+
+/// Why the driver leaves a stream.
+enum Leave {
+    Finished,
+    Failed(Failure),
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(&self.client.options);
+        loop {
+            // A stream is opened for commands only, so an idle pipeline holds no connection up.
+            while self.unanswered == 0 {
+                let mut submitted = Vec::new();
+                if self.inbox.recv_many(&mut submitted, BATCH_COMMANDS).await == 0 {
+                    return self.end().await;
+                }
+                self.take_in(submitted);
+            }
+            let picked = self.client.endpoints.pick();
+            let mut answered = false;
+            let failure = match self.connect(picked.clone()).await {
+                Err(failure) => failure,
+                Ok(connection) => match self.converse(connection, &mut answered).await {
+                    Leave::Finished => return self.end().await,
+                    Leave::Failed(failure) => failure,
+                },
+            };
+            if self.results.is_closed() {
+                return;
+            }
+            self.client.endpoints.rotate(&picked);
+            if answered {
+                backoff = Backoff::new(&self.client.options);
+            }
+            self.stream_lost(&failure, &picked);
+            tracing::debug!(
+                endpoint = picked.address,
+                message = failure.message,
+                unanswered = self.unanswered,
+                "a stream of commands was lost; they are sent again"
+            );
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+
+    /// Everything is answered and handed out.
+    async fn end(self) {
+        let Driver { client, session_id, results, session_gone, .. } = self;
+        drop(results);
+        if session_gone.is_none() {
+            // Best effort: a session that is not closed expires.
+            let closing = timeout(CLOSE_PATIENCE, session::close(&client, session_id)).await;
+            if !matches!(closing, Ok(Ok(()))) {
+                tracing::debug!(session_id, "the session was not closed and will expire");
+            }
+        }
+    }
+
+    /// Opens a stream and sends everything that is unanswered.
+    async fn connect(&mut self, picked: Picked) -> Result<Connection, Failure> {
+        let (requests, outgoing) = mpsc::unbounded_channel();
+        // Before the stream is open: some servers answer only to a first message.
+        self.send_waiting(&requests);
+        let outgoing = UnboundedReceiverStream::new(outgoing);
+        let mut grpc = grpc(picked.channel.clone());
+        let opening = grpc.apply_stream(outgoing);
+        let until = Instant::now() + self.client.options.attempt_timeout;
+        match timeout_at(until, opening).await {
+            Ok(Ok(response)) => Ok(Connection {
+                picked,
+                requests,
+                responses: response.into_inner(),
+                resend_at: None,
+                backoff: Backoff::new(&self.client.options),
+                progress_at: Instant::now(),
+            }),
+            Ok(Err(status)) => Err(Failure::from_status(&status)),
+            Err(_) => Err(Failure::timeout("the stream did not open")),
+        }
+    }
+
+    /// Sends and receives until the stream fails or the work is done.
+    async fn converse(&mut self, mut connection: Connection, answered: &mut bool) -> Leave {
+        let patience = self.client.options.attempt_timeout;
+        loop {
+            if !self.inbox_open && self.slots.is_empty() {
+                return Leave::Finished;
+            }
+            let in_flight = self.slots.iter().any(|slot| slot.in_flight);
+            if !in_flight {
+                connection.progress_at = Instant::now();
+            }
+            let stalled_at = connection.progress_at + patience;
+            let deadline = self.first_deadline();
+            let resend_at = connection.resend_at;
+            let mut submitted = Vec::new();
+            tokio::select! {
+                response = connection.responses.next() => {
+                    let response = match response {
+                        Some(Ok(response)) => response,
+                        Some(Err(status)) => return Leave::Failed(Failure::from_status(&status)),
+                        None => return Leave::Failed(stream_ended()),
+                    };
+                    connection.progress_at = Instant::now();
+                    for result in response.results {
+                        *answered |= self.take_result(result, &mut connection);
+                    }
+                }
+                count = self.inbox.recv_many(&mut submitted, BATCH_COMMANDS), if self.inbox_open => {
+                    if count == 0 {
+                        self.inbox_open = false;
+                    }
+                    self.take_in(submitted);
+                    // While something waits for its pause, all wait: the node is busy.
+                    if connection.resend_at.is_none() {
+                        self.send_waiting(&connection.requests);
+                    }
+                }
+                () = sleep_until(resend_at.unwrap_or(stalled_at)), if resend_at.is_some() => {
+                    connection.resend_at = None;
+                    self.send_waiting(&connection.requests);
+                }
+                () = sleep_until(stalled_at), if in_flight => {
+                    return Leave::Failed(Failure::timeout("the node did not answer"));
+                }
+                () = sleep_until(deadline.unwrap_or(stalled_at)), if deadline.is_some() => {
+                    self.give_up(&Failure::timeout("no answer"), &connection.picked);
+                }
+                () = self.results.closed() => return Leave::Failed(stream_ended()),
+            }
+            self.hand_out();
+        }
+    }
+
+    /// Numbers new commands. With the session gone they end at once, unsent.
+    fn take_in(&mut self, submitted: Vec<Submitted>) {
+        let deadline = Instant::now() + self.client.options.deadline;
+        for Submitted { command, room } in submitted {
+            let attempts = Attempts::none();
+            let result = self.session_gone.as_ref().map(|message| {
+                Err(session::expired(self.session_id, message.clone(), attempts.effect))
+            });
+            self.unanswered += usize::from(result.is_none());
+            self.slots.push_back(Slot {
+                command,
+                room,
+                deadline,
+                attempts,
+                in_flight: false,
+                result,
+            });
+        }
+        self.hand_out();
+    }
+
+    /// Sends what has no result and is not in flight, in order.
+    fn send_waiting(&mut self, requests: &mpsc::UnboundedSender<v1::ApplyStreamRequest>) {
+        let unanswered = self.slots.iter().position(|slot| slot.result.is_none());
+        let Some(oldest) = unanswered else {
+            return;
+        };
+        let acknowledged = self.first_sequence + oldest as u64 - 1;
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+        for (n, slot) in self.slots.iter_mut().enumerate().skip(oldest) {
+            if slot.in_flight || slot.result.is_some() {
+                continue;
+            }
+            slot.in_flight = true;
+            let full = batch_bytes + slot.command.len() > BATCH_BYTES && !batch.is_empty();
+            if full || batch.len() == BATCH_COMMANDS {
+                send_batch(requests, std::mem::take(&mut batch));
+                batch_bytes = 0;
+            }
+            batch_bytes += slot.command.len();
+            let sequence = self.first_sequence + n as u64;
+            let session =
+                v1::SessionCommand { session_id: self.session_id, sequence, acknowledged };
+            let request = v1::ApplyRequest {
+                group: self.client.options.group,
+                command: slot.command.clone(),
+                session: Some(session),
+            };
+            batch.push(v1::TaggedCommand { tag: sequence, request: Some(request) });
+        }
+        if !batch.is_empty() {
+            send_batch(requests, batch);
+        }
+    }
+
+    /// Takes one answer; true when it finished a command.
+    fn take_result(&mut self, result: v1::TaggedResult, connection: &mut Connection) -> bool {
+        use v1::tagged_result::Result as Tagged;
+        let number = result.tag.checked_sub(self.first_sequence);
+        let slot = number
+            .and_then(|number| usize::try_from(number).ok())
+            .and_then(|number| self.slots.get_mut(number))
+            .filter(|slot| slot.result.is_none());
+        // Answered before, for example with a late second answer.
+        let Some(slot) = slot else {
+            return false;
+        };
+        let finished = match result.result {
+            Some(Tagged::Response(response)) => Ok(response),
+            Some(Tagged::Error(error)) => {
+                let failure = Failure::from_stream(&error);
+                if failure.code == SESSION_EXPIRED_CODE {
+                    // That answer itself is no effect; an earlier attempt may have had one.
+                    let effect = slot.attempts.effect;
+                    self.session_gone = Some(failure.message.clone());
+                    Err(session::expired(self.session_id, failure.message, effect))
+                } else {
+                    slot.attempts.failed(failure.effect);
+                    if failure.transient {
+                        slot.in_flight = false;
+                        let backoff = &mut connection.backoff;
+                        connection
+                            .resend_at
+                            .get_or_insert_with(|| Instant::now() + backoff.pause());
+                        return false;
+                    }
+                    Err(slot.attempts.error(failure, &connection.picked.address))
+                }
+            }
+            None => return false,
+        };
+        connection.backoff = Backoff::new(&self.client.options);
+        slot.in_flight = false;
+        slot.result = Some(finished);
+        self.unanswered -= 1;
+        true
+    }
+
+    /// The stream is gone, and with it the answers of what was in flight.
+    fn stream_lost(&mut self, failure: &Failure, picked: &Picked) {
+        for slot in &mut self.slots {
+            if slot.in_flight {
+                slot.in_flight = false;
+                slot.attempts.failed(failure.effect);
+            }
+        }
+        self.give_up(failure, picked);
+        if !failure.transient {
+            self.refuse_all(failure, picked);
+        }
+        self.hand_out();
+    }
+
+    /// Ends the commands whose deadline is over.
+    fn give_up(&mut self, failure: &Failure, picked: &Picked) {
+        let now = Instant::now();
+        for slot in self.slots.iter_mut().filter(|slot| slot.result.is_none()) {
+            if slot.deadline > now {
+                break;
+            }
+            if slot.in_flight {
+                slot.in_flight = false;
+                slot.attempts.failed(failure.effect);
+            }
+            let failure = Failure { transient: true, ..failure.clone() };
+            slot.result = Some(Err(slot.attempts.error(failure, &picked.address)));
+            self.unanswered -= 1;
+        }
+    }
+
+    /// The cluster refuses the stream as such, so it would refuse it again.
+    fn refuse_all(&mut self, failure: &Failure, picked: &Picked) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.result.is_none()) {
+            slot.result = Some(Err(slot.attempts.error(failure.clone(), &picked.address)));
+            self.unanswered -= 1;
+        }
+    }
+
+    /// Hands out results in order of submission.
+    fn hand_out(&mut self) {
+        while self.slots.front().is_some_and(|slot| slot.result.is_some()) {
+            let slot = self.slots.pop_front().expect("just seen");
+            let result = slot.result.expect("just seen");
+            let result = PipelineResult { tag: self.first_tag, result };
+            self.first_tag += 1;
+            self.first_sequence += 1;
+            // Failing means that nobody wants results any more; the loops notice.
+            let _ = self.results.send((result, slot.room));
+        }
+    }
+
+    fn first_deadline(&self) -> Option<Instant> {
+        self.slots.iter().find(|slot| slot.result.is_none()).map(|slot| slot.deadline)
+    }
+}
+
+fn send_batch(
+    requests: &mpsc::UnboundedSender<v1::ApplyStreamRequest>,
+    commands: Vec<v1::TaggedCommand>,
+) {
+    // Failing means that the stream is gone, which its receiving half reports.
+    let _ = requests.send(v1::ApplyStreamRequest { commands });
+}
+
+fn stream_ended() -> Failure {
+    Failure {
+        code: tonic::Code::Unavailable,
+        message: "the node ended the stream".to_owned(),
+        effect: super::Effect::Unknown,
+        transient: true,
+    }
+}

@@ -1,0 +1,170 @@
+//! Exactly-once commands, one call each.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::pipeline::{self, PipelineOptions, PipelineResults, PipelineSender};
+use super::retry::Repeat;
+use super::{Client, ClientError, Effect, grpc};
+use crate::{SESSION_EXPIRED_CODE, v1};
+
+/// Most sequence numbers between the lowest unanswered command and the highest one. The cluster
+/// keeps at least twice as many responses of a session, so it never forgets one that is needed.
+pub(super) const WINDOW_MAX: u64 = 2048;
+
+/// A session: every command applied through it happens exactly once, however often it has to
+/// be sent. Commands may run concurrently; then their order is not defined.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    id: u64,
+    ttl_ms: u64,
+    numbers: Mutex<Numbers>,
+    /// Told when `numbers` gets room.
+    room: Notify,
+}
+
+/// Which sequence numbers are in use.
+#[derive(Debug)]
+struct Numbers {
+    next: u64,
+    /// Given out and not finished. All numbers below the lowest are acknowledged.
+    open: BTreeSet<u64>,
+}
+
+impl Numbers {
+    fn acknowledged(&self) -> u64 {
+        self.open.first().copied().unwrap_or(self.next) - 1
+    }
+}
+
+impl Session {
+    pub(super) fn new(client: Client, opened: v1::OpenSessionResponse) -> Session {
+        Session {
+            client,
+            id: opened.session_id,
+            ttl_ms: opened.ttl_ms,
+            numbers: Mutex::new(Numbers { next: 1, open: BTreeSet::new() }),
+            room: Notify::new(),
+        }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// How long the session lives without a command, in milliseconds.
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms
+    }
+
+    /// Applies a command exactly once: repeats it until it is answered or the deadline is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::effect`] says whether the command may have happened. When this future is
+    /// dropped early, it may have.
+    pub async fn apply(&self, command: impl Into<Bytes>) -> Result<v1::ApplyResponse, ClientError> {
+        let command = command.into();
+        let number = self.take_number().await;
+        let client = &self.client;
+        let result = client
+            .call_counting(Repeat::Always, client.options.deadline, |channel| {
+                let request = v1::ApplyRequest {
+                    group: client.options.group,
+                    command: command.clone(),
+                    session: Some(v1::SessionCommand {
+                        session_id: self.id,
+                        sequence: number.sequence,
+                        acknowledged: self.lock().acknowledged(),
+                    }),
+                };
+                async move { grpc(channel).apply(request).await }
+            })
+            .await;
+        result.map_err(|(error, before)| match error {
+            // That answer itself is no effect; an earlier, lost attempt may have had one.
+            ClientError::Refused { code: SESSION_EXPIRED_CODE, message, .. } => {
+                expired(self.id, message, before)
+            }
+            other => other,
+        })
+    }
+
+    /// Turns the session into a pipeline: many commands in flight over one stream, each exactly
+    /// once, answered in the order they were submitted. They are applied in that order too,
+    /// unless some have to be sent again: submit a command that must come after another one when
+    /// that one is answered. The session is closed when the pipeline ends.
+    pub fn pipeline(self, options: PipelineOptions) -> (PipelineSender, PipelineResults) {
+        let first = self.lock().next;
+        pipeline::start(self.client, self.id, first, options)
+    }
+
+    /// Closes the session; the cluster forgets its responses.
+    ///
+    /// # Errors
+    ///
+    /// When no node did it in time. The session then expires by itself.
+    pub async fn close(self) -> Result<(), ClientError> {
+        close(&self.client, self.id).await
+    }
+
+    async fn take_number(&self) -> Number<'_> {
+        loop {
+            let room = self.room.notified();
+            if let Some(sequence) = self.try_take() {
+                return Number { session: self, sequence };
+            }
+            room.await;
+        }
+    }
+
+    fn try_take(&self) -> Option<u64> {
+        let mut numbers = self.lock();
+        let sequence = numbers.next;
+        if sequence - numbers.acknowledged() > WINDOW_MAX {
+            return None;
+        }
+        numbers.next += 1;
+        numbers.open.insert(sequence);
+        Some(sequence)
+    }
+
+    /// A panic elsewhere cannot leave the numbers half changed.
+    fn lock(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sequence number in use. Given back also when the caller stops waiting: nobody will ask for
+/// the answer again, and a copy that arrives late is refused because it is acknowledged.
+struct Number<'a> {
+    session: &'a Session,
+    sequence: u64,
+}
+
+impl Drop for Number<'_> {
+    fn drop(&mut self) {
+        self.session.lock().open.remove(&self.sequence);
+        self.session.room.notify_waiters();
+    }
+}
+
+pub(super) async fn close(client: &Client, session_id: u64) -> Result<(), ClientError> {
+    let request = v1::CloseSessionRequest { group: client.options.group, session_id };
+    client
+        .call(Repeat::Always, client.options.deadline, |channel| async move {
+            grpc(channel).close_session(request).await
+        })
+        .await
+        .map(drop)
+}
+
+/// What a lost session means for a command of which earlier attempts had `effect`.
+pub(super) fn expired(session_id: u64, message: String, effect: Effect) -> ClientError {
+    ClientError::SessionExpired { session_id, message, effect }
+}

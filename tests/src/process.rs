@@ -1,0 +1,250 @@
+//! Starts, watches and kills `raft-host` processes.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// Long enough for a debug build on a loaded machine; nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A port below the ephemeral range that nobody listens on, so that no outgoing connection can
+/// take it between two starts of a server.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + (std::process::id() % 1_000) as u16 * 20;
+    for _ in 0..20_000 {
+        let port = 10_000 + (base - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// How a program ended and what it said.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Standard output, when the program succeeded.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// Standard error, when the program failed by itself.
+    pub fn failed(self) -> String {
+        assert!(
+            self.code.is_some_and(|code| code != 0),
+            "did not fail: {:?}\nstdout: {}\nstderr: {}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
+        assert!(!self.stderr.contains("panicked"), "a panic is no message: {}", self.stderr);
+        self.stderr
+    }
+}
+
+/// The command line.
+pub struct Cli {
+    program: PathBuf,
+    endpoints: Vec<String>,
+}
+
+impl Cli {
+    /// `program`: `env!("CARGO_BIN_EXE_raft-host-under-test")`.
+    pub fn new(program: &str, endpoints: &[SocketAddr]) -> Cli {
+        let endpoints = endpoints.iter().map(SocketAddr::to_string).collect();
+        Cli { program: program.into(), endpoints }
+    }
+
+    /// Runs a subcommand to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        run(&self.program, arguments, &[("RAFT_HOST_ENDPOINT", self.endpoints.join(","))])
+    }
+}
+
+fn run(program: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    let mut child = command.spawn().expect("the program under test starts");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    let out = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes).expect("a pipe reads");
+        bytes
+    });
+    let err = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stderr.read_to_end(&mut bytes).expect("a pipe reads");
+        bytes
+    });
+    let status = wait(&mut child, "the command to end");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Output {
+        code: status.code(),
+        stdout: text(out.join().expect("reader")),
+        stderr: text(err.join().expect("reader")),
+    }
+}
+
+fn wait(child: &mut Child, what: &str) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return status;
+        }
+        if Instant::now() > deadline {
+            // The test fails either way.
+            let _ = child.kill();
+            panic!("waited too long for {what}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A server: its program, arguments and data, running or not.
+pub struct Server {
+    program: PathBuf,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+/// How a start went.
+#[derive(Debug)]
+pub enum Started {
+    /// It listens.
+    Listening,
+    /// It ended, with this code and these last words.
+    Ended(Option<i32>, String),
+}
+
+impl Server {
+    /// A server that is not started yet. `dir` must exist; data and log go below it.
+    pub fn new(program: &str, dir: &Path, name: &str) -> Server {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Server {
+            program: program.into(),
+            address,
+            data_dir: dir.join(name),
+            log: dir.join(format!("{name}.log")),
+            child: None,
+        }
+    }
+
+    /// Starts it and waits until it listens or ends.
+    pub fn try_start(&mut self, arguments: &[&str]) -> Started {
+        assert!(self.child.is_none(), "started twice");
+        let log = File::options().create(true).append(true).open(&self.log).expect("log file");
+        let mut child = Command::new(&self.program)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--listen", &self.address.to_string()])
+            .args(arguments)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log file"))
+            .stderr(log)
+            .spawn()
+            .expect("the program under test starts");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                return Started::Ended(status.code(), self.log());
+            }
+            if TcpStream::connect(self.address).is_ok() {
+                self.child = Some(child);
+                return Started::Listening;
+            }
+            assert!(Instant::now() < deadline, "it does not listen: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts it; it must listen.
+    pub fn start(&mut self, arguments: &[&str]) {
+        if let Started::Ended(code, log) = self.try_start(arguments) {
+            panic!("the server ended with {code:?}: {log}");
+        }
+    }
+
+    /// Starts it; it must refuse. Returns what it said.
+    pub fn refuses(&mut self, arguments: &[&str]) -> String {
+        match self.try_start(arguments) {
+            Started::Listening => {
+                self.kill();
+                panic!("it started although it must not: {}", self.log());
+            }
+            Started::Ended(code, log) => {
+                assert!(code.is_some_and(|code| code != 0), "ended with {code:?}: {log}");
+                assert!(!log.contains("panicked"), "a panic is no message: {log}");
+                log
+            }
+        }
+    }
+
+    /// What it has written to its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it can be killed");
+            child.wait().expect("it can be waited for");
+        }
+    }
+
+    /// SIGTERM; waits for the end and returns the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
+        assert!(status.success());
+        wait(&mut child, "the server to drain").code()
+    }
+
+    /// Waits until it ends by itself and returns the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        wait(&mut child, "the server to end").code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            eprintln!("--- {} ---\n{}", self.log.display(), tail.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The house rules that a machine can check: who may know whom, file sizes, nothing left open.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Room → rooms of `crate::` it may name.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("types", &["storage"]), // `PeerMessage` carries a `SnapshotMeta`.
+    ("storage", &["types"]),
+    ("consensus", &["types", "storage"]),
+    ("fsm", &["types"]),
+    ("wasm", &["types", "fsm"]),
+    ("machine", &["types", "fsm"]),
+    ("transport", &["types", "storage"]),
+    ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),
+    ("api", &["types", "storage", "consensus", "fsm", "machine", "transport", "node"]),
+];
+
+/// External crate → rooms that may name it.
+const CRATES: &[(&str, &[&str])] = &[
+    ("raft", &["consensus"]),
+    ("protobuf", &["consensus", "storage"]),
+    ("raft_engine", &["storage"]),
+    ("sled", &["storage"]),
+    ("wasmtime", &["wasm"]),
+    ("wasmparser", &["wasm"]),
+    ("wasm_encoder", &["wasm"]),
+    ("tonic", &["transport", "api", "cli", "server"]),
+    ("clap", &["cli", "config"]),
+    ("raft_host_proto", &["machine", "transport", "node", "api", "cli", "server"]),
+];
+
+/// Lines of one file that are not tests.
+const MAX_LINES: usize = 800;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace member").to_owned()
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory of the workspace") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn all_sources() -> Vec<PathBuf> {
+    ["host", "proto", "guest-sdk", "plugins", "tests"]
+        .iter()
+        .flat_map(|dir| sources(&root().join(dir)))
+        .filter(|path| !path.components().any(|part| part.as_os_str() == "target"))
+        .collect()
+}
+
+fn is_test_file(path: &Path) -> bool {
+    let in_tests = path.components().any(|part| part.as_os_str() == "tests");
+    in_tests || path.file_stem().is_some_and(|stem| stem == "tests" || stem == "test_fsm")
+}
+
+/// The code of a file without its trailing test module, without comments.
+fn code(path: &Path) -> Vec<(usize, String)> {
+    let text = fs::read_to_string(path).expect("readable");
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]\nmod tests"))
+        .map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+/// Identifiers that follow `prefix` in a line.
+fn after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
+    line.match_indices(prefix)
+        .filter(|(at, _)| {
+            !line[..*at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+        })
+        .map(|(at, _)| {
+            let rest = &line[at + prefix.len()..];
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            &rest[..end]
+        })
+        .collect()
+}
+
+fn room_of(path: &Path) -> String {
+    let inside = path.strip_prefix(root().join("host/src")).expect("below host/src");
+    let first = inside.components().next().expect("a file").as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn rooms_know_only_whom_they_may() {
+    let mut wrong = Vec::new();
+    for path in sources(&root().join("host/src")) {
+        if is_test_file(&path) {
+            continue;
+        }
+        let room = room_of(&path);
+        let allowed = ROOMS.iter().find(|(name, _)| *name == room).map(|(_, allowed)| *allowed);
+        for (number, line) in code(&path) {
+            let at = format!("{}:{number}", path.display());
+            for other in after(&line, "crate::") {
+                let known = allowed.is_none_or(|allowed| allowed.contains(&other));
+                if !known && other != room && !other.is_empty() {
+                    wrong.push(format!("{at}: {room} must not know {other}"));
+                }
+            }
+            for (external, rooms) in CRATES {
+                let used = line.contains(&format!("{external}::"))
+                    && !after(&line, &format!("{external}::")).is_empty()
+                    && !line.contains(&format!("crate::{external}"));
+                if used && !rooms.contains(&room.as_str()) {
+                    wrong.push(format!("{at}: {room} must not use the crate {external}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_outgrows_its_name() {
+    let mut wrong = Vec::new();
+    for path in all_sources() {
+        if is_test_file(&path) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("readable");
+        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+        if lines > MAX_LINES {
+            wrong.push(format!("{}: {lines} lines", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_open() {
+    // Written apart, so that this file does not find itself.
+    let marks = [
+        concat!("to", "do!("),
+        concat!("unimplemen", "ted!("),
+        concat!("#[ig", "nore"),
+        concat!("FIX", "ME"),
+        concat!("dbg", "!("),
+    ];
+    let mut wrong = Vec::new();
+    for path in all_sources() {
+        let text = fs::read_to_string(&path).expect("readable");
+        for (at, line) in text.lines().enumerate() {
+            for mark in marks {
+                if line.contains(mark) {
+                    wrong.push(format!("{}:{}: {mark}", path.display(), at + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_room_says_what_it_is() {
+    for path in sources(&root().join("host/src")) {
+        let text = fs::read_to_string(&path).expect("readable");
+        assert!(text.starts_with("//!"), "{} does not open with its purpose", path.display());
+    }
+}
