@@ -34,3 +34,6 @@ pub const SEQUENCE_TOO_OLD_CODE: tonic::Code = tonic::Code::AlreadyExists;
 
 /// Largest gRPC message that clients and servers send or take.
 pub const MESSAGE_MAX_BYTES: usize = 64 << 20;
+
+/// Set on requests that one node passes to another, which must not pass them on again.
+pub const FORWARDED_KEY: &str = "raft-host-forwarded";

@@ -1,7 +1,9 @@
 //! Harness for whole-system tests: real `raft-host` processes on loopback.
 
+mod cluster;
 mod process;
 
+pub use cluster::{Cluster, Load, block_on, value};
 pub use process::{Cli, Output, Server, Started, free_port};
 
 use std::path::{Path, PathBuf};

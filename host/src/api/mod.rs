@@ -1,1 +1,33 @@
-//! To be filled.
+//! The gRPC faces of a node: applications, operators, health and reflection, on one port
+//! together with the peers' service.
+//!
+//! Translates between the wire and [`NodeHandle`](crate::node::NodeHandle), and passes to the
+//! leader what only the leader can do. Knows nothing of logs, consensus or modules' insides.
+//!
+//! ```text
+//!   client ──► client / stream / admin ──► here? ──► NodeHandle ──► answer
+//!                                      └─► leader elsewhere ──► forward (once) ──► that node
+//! ```
+//!
+//! Every failure says whether the request surely had no effect. A request that was passed on is
+//! never passed on again: the node that got it from a client is the one that looks for the leader.
+
+mod admin;
+mod caller;
+mod client;
+mod config;
+mod context;
+mod failure;
+mod forward;
+mod health;
+mod io;
+mod server;
+mod stream;
+mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::ApiConfig;
+pub use context::NodeInfo;
+pub use server::{ApiError, serve};

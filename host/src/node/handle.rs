@@ -237,6 +237,11 @@ impl NodeHandle {
         *self.shared.draining.borrow()
     }
 
+    /// Whether the node refuses new requests; changes can be awaited.
+    pub fn watch_draining(&self) -> watch::Receiver<bool> {
+        self.shared.draining.subscribe()
+    }
+
     /// Proposes an entry and waits until it is durable on a quorum and applied here. Only the
     /// leader can.
     ///

@@ -27,6 +27,9 @@ use crate::storage::{SnapshotMeta, StorageError, Stores, WriteBatch};
 use crate::transport::{Identity, Transport};
 use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
 
+/// Guests run on the apply thread's stack; address space only, until it is used.
+const APPLY_STACK_BYTES: usize = 16 << 20;
+
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -251,10 +254,13 @@ impl Node {
             batch: Vec::new(),
         };
         let (guard, apply_guard) = (stop.clone(), stop.clone());
-        let apply_thread = std::thread::Builder::new().name("apply".into()).spawn(move || {
-            let _guard = StopOnPanic(apply_guard, "apply");
-            apply_loop.run();
-        })?;
+        let apply_thread = std::thread::Builder::new()
+            .name("apply".into())
+            .stack_size(APPLY_STACK_BYTES)
+            .spawn(move || {
+                let _guard = StopOnPanic(apply_guard, "apply");
+                apply_loop.run();
+            })?;
         let event_thread =
             std::thread::Builder::new().name("event-loop".into()).spawn(move || {
                 let _guard = StopOnPanic(guard, "event loop");

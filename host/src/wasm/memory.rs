@@ -34,9 +34,9 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
 const NOTED_PAGES_MAX: usize = 512;
 /// Copying this many pages back after each query is cheaper than anything cleverer.
 const NOTED_PAGES_CHEAP: usize = 64;
-/// Pages beyond the cheap ones that may be copied back in all before the view is dropped to
-/// learn anew which pages queries touch. Keeps one unusual query from taxing all later ones.
-const EXCESS_PAGES_MAX: usize = 4096;
+/// Pages beyond the cheap ones that may be copied back in all before all notes are dropped,
+/// to learn anew which pages queries touch. Keeps one unusual query from taxing all later ones.
+const EXCESS_PAGES_MAX: usize = 2048;
 
 /// What the next linear memory that this thread instantiates shall be.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ struct View {
     noted_len: AtomicUsize,
     /// Whether more pages were written than can be noted; then all are writable.
     overflowed: AtomicBool,
-    /// Pages beyond the cheap ones copied back since the view was dropped last.
+    /// Pages beyond the cheap ones copied back since the notes were dropped last.
     excess: AtomicUsize,
 }
 
@@ -212,25 +212,40 @@ impl Region {
     pub(super) fn seal(&self) -> io::Result<()> {
         let view = self.view.as_ref().expect("only views are sealed");
         view.sealed.store(true, Relaxed);
-        self.drop_private_pages(view)
+        self.drop_private_pages(view, None)
     }
 
-    fn drop_private_pages(&self, view: &View) -> io::Result<()> {
-        let accessible = self.accessible.load(Relaxed);
-        if accessible > 0 {
-            // SAFETY: the range is this view's; dropping its private pages makes them show the
-            // file again, and no reference into them exists outside of a call.
-            let dropped =
-                unsafe { libc::madvise(self.base.cast(), accessible, libc::MADV_DONTNEED) };
-            if dropped != 0 {
-                return Err(io::Error::last_os_error());
+    /// Forgets what was written to the first `noted` noted pages, or anywhere. Page by page is
+    /// slower, but leaves alone what only reads have mapped, which may be all of a large heap.
+    fn drop_private_pages(&self, view: &View, noted: Option<usize>) -> io::Result<()> {
+        match noted {
+            None => self.drop_private_range(0, self.accessible.load(Relaxed))?,
+            Some(noted) => {
+                for page in &view.noted[..noted] {
+                    let offset = page.load(Relaxed) as usize * page_size();
+                    self.drop_private_range(offset, page_size())?;
+                }
             }
-            self.protect(0, accessible, libc::PROT_READ)?;
         }
         view.noted_len.store(0, Relaxed);
         view.overflowed.store(false, Relaxed);
         view.excess.store(0, Relaxed);
         Ok(())
+    }
+
+    fn drop_private_range(&self, offset: usize, len: usize) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        assert!(offset + len <= self.capacity);
+        // SAFETY: the range is this view's; dropping its private pages makes them show the
+        // file again, and no reference into them exists outside of a call.
+        let dropped =
+            unsafe { libc::madvise(self.base.add(offset).cast(), len, libc::MADV_DONTNEED) };
+        if dropped != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.protect(offset, len, libc::PROT_READ)
     }
 
     /// Makes a view show exactly what `live` shows, whatever calls on the view have written.
@@ -242,8 +257,11 @@ impl Region {
         assert!(self.accessible.load(Relaxed) <= live.accessible.load(Relaxed));
         let noted = view.noted_len.load(Relaxed);
         let excess = view.excess.load(Relaxed) + noted.saturating_sub(NOTED_PAGES_CHEAP);
-        if view.overflowed.load(Relaxed) || excess > EXCESS_PAGES_MAX {
-            return self.drop_private_pages(view);
+        if view.overflowed.load(Relaxed) {
+            return self.drop_private_pages(view, None);
+        }
+        if excess > EXCESS_PAGES_MAX {
+            return self.drop_private_pages(view, Some(noted));
         }
         view.excess.store(excess, Relaxed);
         let page_size = page_size();

@@ -1,0 +1,94 @@
+//! What a request says about itself: its deadline, and whether another node passed it on.
+
+use std::future::Future;
+use std::time::Duration;
+
+use raft_host_proto::FORWARDED_KEY;
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request};
+
+use super::failure::Failure;
+
+/// Who asks, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    /// Another node passed the request on: it must not travel further.
+    pub(super) forwarded: bool,
+    /// When the answer is of no use any more.
+    pub(super) deadline: Instant,
+    /// Whether the client chose the deadline.
+    pub(super) has_deadline: bool,
+}
+
+/// Longest time by which a deadline is anticipated, so that the answer that says so arrives.
+const MAX_MARGIN: Duration = Duration::from_millis(20);
+
+impl Caller {
+    pub(super) fn of<T>(request: &Request<T>, default: Duration) -> Caller {
+        let asked = timeout(request.metadata());
+        let patience = asked.map_or(default, |asked| asked - MAX_MARGIN.min(asked / 20));
+        Caller {
+            forwarded: request.metadata().contains_key(FORWARDED_KEY),
+            // A far deadline is as good as an endless one, and cannot overflow.
+            deadline: Instant::now() + patience.min(Duration::from_secs(86_400 * 365)),
+            has_deadline: asked.is_some(),
+        }
+    }
+
+    pub(super) fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Runs something that may have an effect, at most until the deadline.
+    pub(super) async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(|_| {
+            Err(Failure::unknown(
+                Code::DeadlineExceeded,
+                "no answer in time; it may have been done, or may still be",
+            ))
+        })
+    }
+}
+
+/// The `grpc-timeout` header: up to eight digits and a unit.
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_and_nonsense_is_ignored() {
+        let read = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().expect("ascii"));
+            timeout(&metadata)
+        };
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for nonsense in ["", "S", "3", "-1S", "3X", "123456789S", "+3S"] {
+            assert_eq!(read(nonsense), None, "{nonsense:?}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The service that applications use.
+
+use std::sync::Arc;
+
+use raft_host_proto::v1;
+use raft_host_proto::v1::client_server::Client;
+use raft_host_proto::v1::entry::Body;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::caller::Caller;
+use super::context::{Context, Route, no_leader};
+use super::failure::{Failure, apply_response, outcome_to_wire, unexpected};
+use super::forward::passed_on;
+use super::stream;
+use crate::machine::{QueryReply, QueryResult, Reply};
+use crate::node::Consistency;
+use crate::types::Member;
+
+/// See `client.proto`.
+#[derive(Clone)]
+pub(super) struct ClientService {
+    pub(super) context: Arc<Context>,
+}
+
+/// The entry that holds a command.
+pub(super) fn command_entry(request: v1::ApplyRequest) -> Body {
+    Body::Command(v1::Command { data: request.command, session: request.session })
+}
+
+impl ClientService {
+    async fn apply_one(
+        &self,
+        caller: &Caller,
+        request: v1::ApplyRequest,
+    ) -> Result<v1::ApplyResponse, Failure> {
+        let context = &*self.context;
+        context.check_group(request.group)?;
+        let here = || async {
+            apply_response(context.handle.propose(command_entry(request.clone())).await?)
+        };
+        let there = |leader: Member| {
+            let request = passed_on(request.clone(), Some(caller.remaining()));
+            async move {
+                let mut client = context.forwarder.client(&leader.address)?;
+                let answer = client.apply(request).await;
+                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+            }
+        };
+        caller.within(context.on_leader(caller, context.election_patience(), here, there)).await
+    }
+
+    async fn open(
+        &self,
+        caller: &Caller,
+        request: v1::OpenSessionRequest,
+    ) -> Result<v1::OpenSessionResponse, Failure> {
+        let context = &*self.context;
+        context.check_group(request.group)?;
+        let here = || async {
+            let entry = Body::OpenSession(v1::OpenSession { ttl_ms: request.ttl_ms });
+            match context.handle.propose(entry).await?.reply {
+                Reply::SessionOpened { id, ttl_ms } => {
+                    Ok(v1::OpenSessionResponse { session_id: id, ttl_ms })
+                }
+                Reply::Refused(refused) => Err(refused.into()),
+                other => Err(unexpected(&other)),
+            }
+        };
+        let there = |leader: Member| {
+            let request = passed_on(request, Some(caller.remaining()));
+            async move {
+                let mut client = context.forwarder.client(&leader.address)?;
+                let answer = client.open_session(request).await;
+                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+            }
+        };
+        caller.within(context.on_leader(caller, context.election_patience(), here, there)).await
+    }
+
+    async fn close(
+        &self,
+        caller: &Caller,
+        request: v1::CloseSessionRequest,
+    ) -> Result<v1::CloseSessionResponse, Failure> {
+        let context = &*self.context;
+        context.check_group(request.group)?;
+        let here = || async {
+            let entry = Body::CloseSession(v1::CloseSession { session_id: request.session_id });
+            match context.handle.propose(entry).await?.reply {
+                Reply::SessionClosed => Ok(v1::CloseSessionResponse {}),
+                Reply::Refused(refused) => Err(refused.into()),
+                other => Err(unexpected(&other)),
+            }
+        };
+        let there = |leader: Member| {
+            let request = passed_on(request, Some(caller.remaining()));
+            async move {
+                let mut client = context.forwarder.client(&leader.address)?;
+                let answer = client.close_session(request).await;
+                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+            }
+        };
+        caller.within(context.on_leader(caller, context.election_patience(), here, there)).await
+    }
+
+    async fn ask(
+        &self,
+        caller: &Caller,
+        request: v1::QueryRequest,
+    ) -> Result<v1::QueryResponse, Failure> {
+        let context = &*self.context;
+        context.check_group(request.group)?;
+        let consistency = match v1::Consistency::try_from(request.consistency) {
+            Ok(v1::Consistency::Linearizable) => Consistency::Linearizable,
+            Ok(v1::Consistency::Stale) => Consistency::Stale,
+            Err(_) => {
+                let words = format!("there is no consistency {}", request.consistency);
+                return Err(Failure::none(Code::InvalidArgument, words));
+            }
+        };
+        if context.handle.machine().borrow().is_none() && consistency == Consistency::Stale {
+            let words = "this node has no state yet: it waits for its leader; ask another one";
+            return Err(Failure::none(Code::Unavailable, words));
+        }
+        if consistency == Consistency::Linearizable {
+            self.await_leader(caller).await?;
+        }
+        let asked = context.handle.query(request.query, consistency);
+        match tokio::time::timeout_at(caller.deadline, asked).await {
+            Ok(reply) => query_response(reply?),
+            Err(_) if context.route() == Route::Nowhere => Err(no_leader()),
+            Err(_) => {
+                let words = "no leader confirmed in time that it leads; a query changes nothing";
+                Err(Failure::none(Code::DeadlineExceeded, words))
+            }
+        }
+    }
+
+    /// Without a leader a linearizable query would wait, where the client could ask elsewhere.
+    async fn await_leader(&self, caller: &Caller) -> Result<(), Failure> {
+        let mut leadership = self.context.handle.leadership();
+        if leadership.borrow().leader.is_some() {
+            return Ok(());
+        }
+        let patience = self.context.election_patience().min(caller.remaining());
+        let known = leadership.wait_for(|now| now.leader.is_some());
+        match tokio::time::timeout(patience, known).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(no_leader()),
+        }
+    }
+}
+
+fn query_response(reply: QueryReply) -> Result<v1::QueryResponse, Failure> {
+    match reply.result {
+        QueryResult::Answer(outcome) => Ok(v1::QueryResponse {
+            outcome: Some(outcome_to_wire(outcome)),
+            applied_index: reply.applied.0,
+            fuel_used: reply.fuel_used,
+            trap_message: reply.trap_message.unwrap_or_default(),
+        }),
+        QueryResult::NoModule => Err(Failure::no_module()),
+        QueryResult::NoQueryExport => Err(Failure::none(
+            Code::Unimplemented,
+            "the active module does not export `query`, so it answers no questions; upgrade to \
+             one that does",
+        )),
+        QueryResult::TooLarge { bytes, max } => Err(Failure::none(
+            Code::InvalidArgument,
+            format!("the query has {bytes} bytes and the cluster allows {max}"),
+        )),
+    }
+}
+
+#[tonic::async_trait]
+impl Client for ClientService {
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        Ok(Response::new(self.apply_one(&caller, request.into_inner()).await?))
+    }
+
+    type ApplyStreamStream = ReceiverStream<Result<v1::ApplyStreamResponse, Status>>;
+
+    async fn apply_stream(
+        &self,
+        request: Request<Streaming<v1::ApplyStreamRequest>>,
+    ) -> Result<Response<Self::ApplyStreamStream>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        let answers = stream::run(Arc::clone(&self.context), caller, request.into_inner());
+        Ok(Response::new(answers))
+    }
+
+    async fn query(
+        &self,
+        request: Request<v1::QueryRequest>,
+    ) -> Result<Response<v1::QueryResponse>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        Ok(Response::new(self.ask(&caller, request.into_inner()).await?))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        Ok(Response::new(self.open(&caller, request.into_inner()).await?))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<v1::CloseSessionRequest>,
+    ) -> Result<Response<v1::CloseSessionResponse>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        Ok(Response::new(self.close(&caller, request.into_inner()).await?))
+    }
+}

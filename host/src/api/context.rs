@@ -1,0 +1,161 @@
+//! What all services share, and the search for the leader.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::caller::Caller;
+use super::config::ApiConfig;
+use super::failure::Failure;
+use super::forward::Forwarder;
+use crate::consensus::Role;
+use crate::node::{Leadership, NodeHandle};
+use crate::types::{GroupId, Member};
+
+/// Facts for the status page that the node itself does not know.
+#[derive(Clone)]
+pub struct NodeInfo {
+    /// Version of raft-host.
+    pub version: String,
+    /// Name of the log store.
+    pub storage: String,
+    /// Measures the data directory. May block; 0 when there is none.
+    pub data_dir_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Measures the process. May block.
+    pub resident_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for NodeInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeInfo")
+            .field("version", &self.version)
+            .field("storage", &self.storage)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Shared by the services of one port.
+pub(super) struct Context {
+    pub(super) handle: NodeHandle,
+    pub(super) config: ApiConfig,
+    pub(super) info: NodeInfo,
+    pub(super) forwarder: Forwarder,
+    /// The server takes no new calls and long-lived ones should end.
+    pub(super) stopping: CancellationToken,
+}
+
+/// Where a request for the leader goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Here,
+    There(Member),
+    /// Nobody leads, or nobody knows where.
+    Nowhere,
+}
+
+/// Shortest and longest pause before the leader is looked for again.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+impl Context {
+    /// Only the main group is served today.
+    pub(super) fn check_group(&self, group: u64) -> Result<(), Failure> {
+        if group == 0 || GroupId(group) == self.handle.group() {
+            return Ok(());
+        }
+        Err(Failure::none(
+            Code::NotFound,
+            format!("there is no group {group}: this cluster has group 1 (main), also called 0"),
+        ))
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.request_timeout_ms)
+    }
+
+    /// How long a leader may be missing before requests fail: it takes up to two election
+    /// timeouts to notice that one is gone, and as long to agree on another.
+    pub(super) fn election_patience(&self) -> Duration {
+        Duration::from_millis(self.handle.config().election_ms.saturating_mul(4))
+    }
+
+    pub(super) fn route(&self) -> Route {
+        self.route_for(&self.handle.leadership().borrow())
+    }
+
+    pub(super) fn route_for(&self, leadership: &Leadership) -> Route {
+        match &leadership.leader {
+            _ if leadership.role == Role::Leader => Route::Here,
+            Some(leader)
+                if leader.id != self.handle.identity().node && !leader.address.is_empty() =>
+            {
+                Route::There(leader.clone())
+            }
+            _ => Route::Nowhere,
+        }
+    }
+
+    /// Does something that only the leader can do: here, or by passing it on. What surely did
+    /// not happen is tried again, until the leader is found or patience ends.
+    pub(super) async fn on_leader<T, H, HF, R, RF>(
+        &self,
+        caller: &Caller,
+        patience: Duration,
+        here: H,
+        there: R,
+    ) -> Result<T, Failure>
+    where
+        H: Fn() -> HF,
+        HF: Future<Output = Result<T, Failure>>,
+        R: Fn(Member) -> RF,
+        RF: Future<Output = Result<T, Failure>>,
+    {
+        let give_up = caller.deadline.min(Instant::now() + patience);
+        let mut leadership = self.handle.leadership();
+        let mut pause = PAUSE_MIN;
+        loop {
+            let route = self.route_for(&leadership.borrow_and_update());
+            let result = match route {
+                Route::Here => here().await,
+                Route::There(leader) if !caller.forwarded => there(leader).await,
+                Route::There(leader) => Err(not_leader_but(&leader)),
+                Route::Nowhere => Err(no_leader()),
+            };
+            match result {
+                Err(failure) if failure.worth_rerouting() && !caller.forwarded => {
+                    if Instant::now() + pause >= give_up {
+                        return Err(failure);
+                    }
+                    tokio::select! {
+                        // A closed watch says nothing; then only the pause counts.
+                        Ok(()) = leadership.changed() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// There is nobody to pass a request to.
+pub(super) fn no_leader() -> Failure {
+    Failure::none(
+        Code::Unavailable,
+        "no leader is known: an election is under way, or most voters cannot be reached",
+    )
+}
+
+/// A passed-on request found another leader; whoever passed it on looks again.
+pub(super) fn not_leader_but(leader: &Member) -> Failure {
+    Failure::none(
+        Code::Unavailable,
+        format!("this node does not lead any more; node {} at {} does", leader.id, leader.address),
+    )
+}

@@ -1,0 +1,90 @@
+//! The way to the leader: cached connections, and requests marked as passed on.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use raft_host_proto::FORWARDED_KEY;
+use raft_host_proto::v1::admin_client::AdminClient;
+use raft_host_proto::v1::client_client::ClientClient;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+
+use super::config::ApiConfig;
+use super::failure::Failure;
+
+/// Connections to other nodes, by address.
+pub(super) struct Forwarder {
+    channels: Mutex<BTreeMap<String, Channel>>,
+    connect_timeout: Duration,
+    window_bytes: u32,
+    max_message_bytes: usize,
+}
+
+/// Connections kept; leaders are few, so more are left over from members that are gone.
+const MAX_CHANNELS: usize = 16;
+/// How soon a silent connection is found dead.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+impl Forwarder {
+    pub(super) fn new(config: &ApiConfig) -> Forwarder {
+        Forwarder {
+            channels: Mutex::default(),
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
+            window_bytes: config.window_bytes,
+            max_message_bytes: config.max_message_bytes,
+        }
+    }
+
+    pub(super) fn client(&self, address: &str) -> Result<ClientClient<Channel>, Failure> {
+        Ok(ClientClient::new(self.channel(address)?)
+            .max_decoding_message_size(self.max_message_bytes)
+            .max_encoding_message_size(self.max_message_bytes))
+    }
+
+    pub(super) fn admin(&self, address: &str) -> Result<AdminClient<Channel>, Failure> {
+        Ok(AdminClient::new(self.channel(address)?)
+            .max_decoding_message_size(self.max_message_bytes)
+            .max_encoding_message_size(self.max_message_bytes))
+    }
+
+    /// A connection that is opened when it is used, and again after it broke.
+    fn channel(&self, address: &str) -> Result<Channel, Failure> {
+        // Nothing panics under this lock half way.
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+            Failure::none(
+                Code::Unavailable,
+                format!("the leader's address {address:?} cannot be dialled: {error}"),
+            )
+        })?;
+        let channel = endpoint
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .initial_stream_window_size(self.window_bytes)
+            .initial_connection_window_size(self.window_bytes)
+            .connect_lazy();
+        if channels.len() >= MAX_CHANNELS {
+            // Calls on their way hold their own handles.
+            channels.clear();
+        }
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+/// Marks a request as passed on and gives it the time that is left.
+pub(super) fn passed_on<T>(message: T, remaining: Option<Duration>) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(FORWARDED_KEY, MetadataValue::from_static("1"));
+    if let Some(remaining) = remaining {
+        request.set_timeout(remaining);
+    }
+    request
+}

@@ -1,0 +1,48 @@
+//! `grpc.health.v1`: whether clients should send requests to this node.
+
+use raft_host_proto::v1::client_server::ClientServer;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::client::ClientService;
+use crate::node::NodeHandle;
+
+/// Keeps the reported health up to date, for as long as it is polled.
+pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
+    let mut leadership = handle.leadership();
+    let mut machine = handle.machine();
+    let mut draining = handle.watch_draining();
+    let mut stopped = handle.stopped();
+    let mut reported = None;
+    loop {
+        let serving = leadership.borrow_and_update().leader.is_some()
+            && machine.borrow_and_update().is_some()
+            && !*draining.borrow_and_update()
+            && stopped.borrow_and_update().is_none();
+        if reported != Some(serving) {
+            reported = Some(serving);
+            set(&reporter, serving).await;
+        }
+        // The machine's view changes with every batch; it matters only until there is one.
+        let has_machine = machine.borrow().is_some();
+        tokio::select! {
+            Ok(()) = leadership.changed() => {}
+            Ok(()) = machine.changed(), if !has_machine => {}
+            Ok(()) = draining.changed() => {}
+            Ok(()) = stopped.changed() => {}
+            // The node is gone.
+            else => return set(&reporter, false).await,
+        }
+    }
+}
+
+async fn set(reporter: &HealthReporter, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    reporter.set_service_status("", status).await;
+    reporter
+        .set_service_status(
+            <ClientServer<ClientService> as tonic::server::NamedService>::NAME,
+            status,
+        )
+        .await;
+}

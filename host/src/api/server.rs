@@ -1,0 +1,134 @@
+//! One port for clients, operators and peers.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft_host_proto::v1;
+use raft_host_proto::v1::admin_server::AdminServer;
+use raft_host_proto::v1::client_server::ClientServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use super::admin::AdminService;
+use super::client::ClientService;
+use super::config::ApiConfig;
+use super::context::{Context, NodeInfo};
+use super::forward::Forwarder;
+use super::{health, io};
+use crate::node::NodeHandle;
+
+/// Why a server ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The descriptors built into this program cannot be served.
+    #[error("starting gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("serving gRPC: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// How soon a client that vanished is found out.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long connections may take to notice that they were cut.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Serves a node until `shutdown` resolves, then lets calls finish for at most
+/// `config.shutdown_ms` and cuts what is left.
+///
+/// `others` are services of other rooms for the same port: the peers'
+/// (`Routes::new(transport.peer_server())`), or none (`Routes::default()`).
+///
+/// # Errors
+/// See [`ApiError`].
+pub async fn serve(
+    listener: TcpListener,
+    handle: NodeHandle,
+    others: Routes,
+    info: NodeInfo,
+    config: ApiConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ApiError> {
+    let stopping = CancellationToken::new();
+    let cut = CancellationToken::new();
+    // Whichever way this function ends, no connection outlives it.
+    let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
+    let context = Arc::new(Context {
+        forwarder: Forwarder::new(&config),
+        handle: handle.clone(),
+        config: config.clone(),
+        info,
+        stopping: stopping.clone(),
+    });
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let routes = add_services(others, &context)?.add_service(health_service);
+    let mut serving = pin!(
+        Server::builder()
+            .initial_stream_window_size(config.window_bytes)
+            .initial_connection_window_size(config.window_bytes.saturating_mul(4).min(1 << 30))
+            .max_concurrent_streams(config.max_concurrent_streams)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(
+                io::accept(listener, cut.clone()),
+                stopping.clone().cancelled_owned(),
+            )
+    );
+    let reporting = async {
+        health::report(reporter, handle).await;
+        // The node is gone, and said so; the server ends when it is told to.
+        std::future::pending::<()>().await;
+    };
+    let mut reporting = pin!(reporting);
+    let mut shutdown = pin!(shutdown);
+    tokio::select! {
+        result = &mut serving => return Ok(result?),
+        () = &mut reporting => {}
+        () = &mut shutdown => {}
+    }
+    stopping.cancel();
+    let patience = Duration::from_millis(config.shutdown_ms);
+    let ending = async {
+        tokio::select! {
+            result = &mut serving => result,
+            () = &mut reporting => Ok(()),
+        }
+    };
+    if let Ok(result) = tokio::time::timeout(patience, ending).await {
+        return Ok(result?);
+    }
+    tracing::info!("cutting connections whose calls did not end in time");
+    cut.cancel();
+    match tokio::time::timeout(CUT_PATIENCE, serving).await {
+        Ok(result) => Ok(result?),
+        Err(_) => {
+            tracing::warn!("some connections did not notice that they were cut");
+            Ok(())
+        }
+    }
+}
+
+fn add_services(others: Routes, context: &Arc<Context>) -> Result<Routes, ApiError> {
+    let max = context.config.max_message_bytes;
+    let client = ClientServer::new(ClientService { context: Arc::clone(context) })
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
+    let admin = AdminServer::new(AdminService { context: Arc::clone(context) })
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(others
+        .add_service(client)
+        .add_service(admin)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}

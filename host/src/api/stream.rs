@@ -1,0 +1,484 @@
+//! `ApplyStream`: many commands over one stream, answered as they are applied.
+//!
+//! One task per stream owns its commands until they are answered, so that a command that surely
+//! did not happen can go to the next leader instead of failing. Commands travel under numbers of
+//! our own; the client's tags need not be unique.
+//!
+//! ```text
+//!   incoming ──► pending (numbered) ──► NodeHandle::submit ──► answers ──┐
+//!       ▲            │  ▲     └───────► upstream to the leader ──────────┼──► results ──► client
+//!       │            ▼  │ not the leader, busy                           │
+//!       └─ not read  parked ◄────────────────────────────────────────────┘
+//!          while too much is pending
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use raft_host_proto::v1;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Code, Status, Streaming};
+
+use super::caller::Caller;
+use super::client::command_entry;
+use super::context::{Context, Route, no_leader, not_leader_but};
+use super::failure::{Failure, apply_response};
+use super::forward::passed_on;
+use crate::node::{Leadership, ProposeResult, ReplySink};
+use crate::types::Member;
+
+/// Answers taken in at once.
+const ANSWERS_AT_ONCE: usize = 2048;
+/// A response or upstream message is sent when it has this many bytes; well under the 4 MiB
+/// that gRPC clients take by default.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// Responses ready to be sent.
+const RESPONSES_QUEUED: usize = 8;
+/// How often parked commands are tried again and late ones given up.
+const TICK: Duration = Duration::from_millis(20);
+/// Bookkeeping of a command, counted as bytes.
+const COMMAND_OVERHEAD: usize = 64;
+
+/// Starts the stream's task and returns its answers.
+pub(super) fn run(
+    context: Arc<Context>,
+    caller: Caller,
+    incoming: Streaming<v1::ApplyStreamRequest>,
+) -> ReceiverStream<Result<v1::ApplyStreamResponse, Status>> {
+    let (out, answers_out) = mpsc::channel(RESPONSES_QUEUED);
+    let (answer_to, answers) = mpsc::unbounded_channel();
+    let (upstream_to, upstream_events) = mpsc::unbounded_channel();
+    let leadership = context.handle.leadership();
+    let stream = Stream {
+        commands: Commands::default(),
+        leadership,
+        answer_to,
+        upstream_to,
+        upstream: None,
+        upstream_tasks: BTreeMap::new(),
+        next_upstream: 0,
+        parked: VecDeque::new(),
+        results: Vec::new(),
+        stopping: false,
+        caller,
+        context,
+    };
+    // Ends with the stream: when both sides are done, or the client is gone.
+    tokio::spawn(stream.serve(incoming, answers, upstream_events, out));
+    ReceiverStream::new(answers_out)
+}
+
+/// Where a command is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Parked,
+    Here,
+    Upstream(u64),
+}
+
+struct Command {
+    tag: u64,
+    request: v1::ApplyRequest,
+    arrived: Instant,
+    place: Place,
+}
+
+/// Commands without an answer, by number. `slots.len()` also counts the gaps behind the oldest.
+#[derive(Default)]
+struct Commands {
+    first: u64,
+    slots: VecDeque<Option<Command>>,
+    bytes: usize,
+}
+
+impl Commands {
+    fn push(&mut self, command: Command) -> u64 {
+        self.bytes += command.request.command.len() + COMMAND_OVERHEAD;
+        self.slots.push_back(Some(command));
+        self.first + self.slots.len() as u64 - 1
+    }
+
+    fn get(&mut self, number: u64) -> Option<&mut Command> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.slots.get_mut(at)?.as_mut()
+    }
+
+    fn take(&mut self, number: u64) -> Option<Command> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let command = self.slots.get_mut(at)?.take()?;
+        self.bytes -= command.request.command.len() + COMMAND_OVERHEAD;
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+        }
+        Some(command)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn numbers(&self, wanted: impl Fn(&Command) -> bool) -> Vec<u64> {
+        let numbered = (self.first..).zip(&self.slots);
+        numbered
+            .filter(|(_, slot)| slot.as_ref().is_some_and(&wanted))
+            .map(|(number, _)| number)
+            .collect()
+    }
+}
+
+enum UpstreamEvent {
+    Results(u64, Vec<v1::TaggedResult>),
+    /// No more answers come from it; those missing are lost for this reason.
+    Ended(u64, Failure),
+}
+
+struct Upstream {
+    number: u64,
+    leader: Member,
+    requests: mpsc::UnboundedSender<v1::ApplyStreamRequest>,
+}
+
+struct Stream {
+    context: Arc<Context>,
+    caller: Caller,
+    commands: Commands,
+    leadership: watch::Receiver<Leadership>,
+    answer_to: mpsc::UnboundedSender<(u64, ProposeResult)>,
+    upstream_to: mpsc::UnboundedSender<UpstreamEvent>,
+    /// The one that takes new commands. Dropping it half-closes the stream to the old leader,
+    /// whose answers still come.
+    upstream: Option<Upstream>,
+    upstream_tasks: BTreeMap<u64, AbortOnDropHandle<()>>,
+    next_upstream: u64,
+    parked: VecDeque<u64>,
+    results: Vec<v1::TaggedResult>,
+    /// Nothing is tried again.
+    stopping: bool,
+}
+
+/// The client is gone.
+struct Gone;
+
+impl Stream {
+    async fn serve(
+        mut self,
+        mut incoming: Streaming<v1::ApplyStreamRequest>,
+        mut answers: mpsc::UnboundedReceiver<(u64, ProposeResult)>,
+        mut upstream_events: mpsc::UnboundedReceiver<UpstreamEvent>,
+        out: mpsc::Sender<Result<v1::ApplyStreamResponse, Status>>,
+    ) {
+        let stopping = self.context.stopping.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut taken = Vec::with_capacity(ANSWERS_AT_ONCE);
+        let mut reading = true;
+        let mut end = None;
+        while reading || !self.commands.is_empty() {
+            tokio::select! {
+                _ = answers.recv_many(&mut taken, ANSWERS_AT_ONCE) => {
+                    for (number, result) in taken.drain(..) {
+                        self.on_answer(number, result);
+                    }
+                }
+                Some(event) = upstream_events.recv() => self.on_upstream(event),
+                message = incoming.message(), if reading && self.has_room() => match message {
+                    Ok(Some(message)) => self.on_message(message),
+                    Ok(None) => reading = false,
+                    Err(status) => {
+                        reading = false;
+                        end = Some(Failure::none(status.code(), status.message()).into_status());
+                    }
+                },
+                Ok(()) = self.leadership.changed(), if !self.parked.is_empty() => self.unpark(),
+                _ = tick.tick(), if !self.commands.is_empty() => self.on_tick(),
+                () = tokio::time::sleep_until(self.caller.deadline),
+                    if self.caller.has_deadline && reading =>
+                {
+                    reading = false;
+                    end = Some(deadline_exceeded().into_status());
+                }
+                () = stopping.cancelled(), if !self.stopping => {
+                    self.stopping = true;
+                    reading = false;
+                    self.unpark();
+                    // All that was read gets its answer; what was not read did not happen.
+                    end = Some(Failure::none(Code::Unavailable, "this node is shutting down")
+                        .into_status());
+                }
+                () = out.closed() => return,
+            }
+            if self.flush(&out).await.is_err() {
+                return;
+            }
+        }
+        if let Some(status) = end {
+            // A client that went away does not want to know.
+            let _ = out.send(Err(status)).await;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let config = &self.context.config;
+        self.commands.slots.len() < config.stream_max_commands
+            && self.commands.bytes < config.stream_max_bytes
+    }
+
+    fn on_message(&mut self, message: v1::ApplyStreamRequest) {
+        let arrived = Instant::now();
+        let mut numbers = Vec::with_capacity(message.commands.len());
+        for v1::TaggedCommand { tag, request } in message.commands {
+            let checked = request
+                .ok_or_else(|| Failure::none(Code::InvalidArgument, "the command is missing"))
+                .and_then(|request| {
+                    self.context.check_group(request.group)?;
+                    Ok(request)
+                });
+            match checked {
+                Ok(request) => numbers.push(self.commands.push(Command {
+                    tag,
+                    request,
+                    arrived,
+                    place: Place::Parked,
+                })),
+                Err(failure) => self.results.push(failed(tag, failure)),
+            }
+        }
+        if self.parked.is_empty() {
+            self.dispatch(numbers);
+        } else {
+            // Behind those that came before.
+            self.parked.extend(numbers);
+        }
+    }
+
+    /// Sends commands where they can be applied, or parks them until there is such a place.
+    fn dispatch(&mut self, numbers: Vec<u64>) {
+        let route = self.context.route_for(&self.leadership.borrow_and_update());
+        match route {
+            Route::Here => self.submit(&numbers),
+            Route::There(leader) if !self.caller.forwarded => self.send_upstream(leader, &numbers),
+            Route::There(leader) => {
+                let failure = not_leader_but(&leader);
+                numbers.into_iter().for_each(|number| self.on_failure(number, failure.clone()));
+            }
+            Route::Nowhere => {
+                numbers.into_iter().for_each(|number| self.on_failure(number, no_leader()));
+            }
+        }
+    }
+
+    fn submit(&mut self, numbers: &[u64]) {
+        let mut proposals = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let Some(command) = self.commands.get(*number) else { continue };
+            command.place = Place::Here;
+            let sink = ReplySink::Tagged(*number, self.answer_to.clone());
+            proposals.push((command_entry(command.request.clone()), sink));
+        }
+        self.context.handle.submit(proposals);
+    }
+
+    fn send_upstream(&mut self, leader: Member, numbers: &[u64]) {
+        if self.upstream.as_ref().is_none_or(|upstream| upstream.leader != leader) {
+            self.open_upstream(leader);
+        }
+        let Some(upstream) = &self.upstream else { return };
+        let mut message = v1::ApplyStreamRequest::default();
+        let mut bytes = 0;
+        for number in numbers {
+            let Some(command) = self.commands.get(*number) else { continue };
+            command.place = Place::Upstream(upstream.number);
+            bytes += command.request.command.len() + COMMAND_OVERHEAD;
+            let request = Some(command.request.clone());
+            message.commands.push(v1::TaggedCommand { tag: *number, request });
+            if bytes >= MESSAGE_BYTES {
+                // A stream that has ended reports that, and then what it got is sorted out.
+                let _ = upstream.requests.send(std::mem::take(&mut message));
+                bytes = 0;
+            }
+        }
+        if !message.commands.is_empty() {
+            let _ = upstream.requests.send(message);
+        }
+    }
+
+    fn open_upstream(&mut self, leader: Member) {
+        let number = self.next_upstream;
+        self.next_upstream += 1;
+        // Bounded by what the stream may have pending.
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let context = Arc::clone(&self.context);
+        let events = self.upstream_to.clone();
+        let address = leader.address.clone();
+        let task = tokio::spawn(async move {
+            let failure = relay(&context, &address, number, receiver, &events).await;
+            // A stream that has ended needs no news.
+            let _ = events.send(UpstreamEvent::Ended(number, failure));
+        });
+        self.upstream_tasks.insert(number, AbortOnDropHandle::new(task));
+        self.upstream = Some(Upstream { number, leader, requests });
+    }
+
+    fn on_answer(&mut self, number: u64, result: ProposeResult) {
+        match result.map_err(Failure::from).and_then(apply_response) {
+            Ok(response) => self.finish(number, v1::tagged_result::Result::Response(response)),
+            Err(failure) => self.on_failure(number, failure),
+        }
+    }
+
+    fn on_upstream(&mut self, event: UpstreamEvent) {
+        match event {
+            UpstreamEvent::Results(upstream, results) => {
+                for result in results {
+                    // A late answer to a command that went elsewhere meanwhile is none.
+                    let place = self.commands.get(result.tag).map(|command| command.place);
+                    if place == Some(Place::Upstream(upstream)) {
+                        self.on_upstream_result(result);
+                    }
+                }
+            }
+            UpstreamEvent::Ended(number, failure) => {
+                self.upstream_tasks.remove(&number);
+                if self.upstream.as_ref().is_some_and(|upstream| upstream.number == number) {
+                    self.upstream = None;
+                }
+                let lost = self.commands.numbers(|it| it.place == Place::Upstream(number));
+                lost.into_iter().for_each(|number| self.on_failure(number, failure.clone()));
+            }
+        }
+    }
+
+    fn on_upstream_result(&mut self, result: v1::TaggedResult) {
+        use v1::tagged_result::Result as Answer;
+        match result.result {
+            Some(Answer::Error(error)) => {
+                self.on_failure(result.tag, Failure::from_apply_error(error));
+            }
+            Some(answer) => self.finish(result.tag, answer),
+            None => {
+                let failure = Failure::unknown(Code::Internal, "the leader's answer is empty");
+                self.on_failure(result.tag, failure);
+            }
+        }
+    }
+
+    /// Tries again what surely did not happen and may happen elsewhere or later.
+    fn on_failure(&mut self, number: u64, failure: Failure) {
+        let patience = self.context.election_patience();
+        let Some(command) = self.commands.get(number) else { return };
+        let elsewhere = failure.worth_rerouting() && !self.caller.forwarded;
+        let later = failure.code == Code::ResourceExhausted && command.place == Place::Here;
+        if (elsewhere || later) && !self.stopping && command.arrived.elapsed() < patience {
+            command.place = Place::Parked;
+            self.parked.push_back(number);
+        } else {
+            let error = failure.into_apply_error();
+            self.finish(number, v1::tagged_result::Result::Error(error));
+        }
+    }
+
+    fn finish(&mut self, number: u64, result: v1::tagged_result::Result) {
+        if let Some(command) = self.commands.take(number) {
+            self.results.push(v1::TaggedResult { tag: command.tag, result: Some(result) });
+        }
+    }
+
+    fn unpark(&mut self) {
+        let mut numbers: Vec<u64> = self.parked.drain(..).collect();
+        // In the order in which they came.
+        numbers.sort_unstable();
+        if !numbers.is_empty() {
+            self.dispatch(numbers);
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.unpark();
+        let now = Instant::now();
+        let timeout = self.context.request_timeout();
+        let stream_over = self.caller.has_deadline && now >= self.caller.deadline;
+        while let Some(Some(oldest)) = self.commands.slots.front()
+            && (stream_over || now.duration_since(oldest.arrived) >= timeout)
+        {
+            let number = self.commands.first;
+            let failure = match oldest.place {
+                Place::Parked => no_leader(),
+                Place::Here | Place::Upstream(_) => deadline_exceeded(),
+            };
+            let error = failure.into_apply_error();
+            self.finish(number, v1::tagged_result::Result::Error(error));
+        }
+    }
+
+    /// Sends what is there, in messages that every client can take.
+    async fn flush(
+        &mut self,
+        out: &mpsc::Sender<Result<v1::ApplyStreamResponse, Status>>,
+    ) -> Result<(), Gone> {
+        if self.results.is_empty() {
+            return Ok(());
+        }
+        let mut message = v1::ApplyStreamResponse::default();
+        let mut bytes = 0;
+        for result in self.results.drain(..) {
+            let length = result.encoded_len();
+            if bytes + length > MESSAGE_BYTES && !message.results.is_empty() {
+                out.send(Ok(std::mem::take(&mut message))).await.map_err(|_| Gone)?;
+                bytes = 0;
+            }
+            bytes += length;
+            message.results.push(result);
+        }
+        out.send(Ok(message)).await.map_err(|_| Gone)
+    }
+}
+
+/// Passes commands to the leader and its answers back; returns why there are no more.
+async fn relay(
+    context: &Context,
+    address: &str,
+    number: u64,
+    requests: mpsc::UnboundedReceiver<v1::ApplyStreamRequest>,
+    events: &mpsc::UnboundedSender<UpstreamEvent>,
+) -> Failure {
+    let mut client = match context.forwarder.client(address) {
+        Ok(client) => client,
+        Err(failure) => return failure,
+    };
+    let requests = passed_on(UnboundedReceiverStream::new(requests), None);
+    let mut answers = match client.apply_stream(requests).await {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return Failure::from_status(&status),
+    };
+    loop {
+        match answers.message().await {
+            Ok(Some(message)) => {
+                // A stream that has ended needs no answers.
+                let _ = events.send(UpstreamEvent::Results(number, message.results));
+            }
+            Ok(None) => {
+                let words = "the leader ended the stream without an answer to this command";
+                return Failure::unknown(Code::Unavailable, words);
+            }
+            Err(status) => return Failure::from_status(&status),
+        }
+    }
+}
+
+fn failed(tag: u64, failure: Failure) -> v1::TaggedResult {
+    let error = v1::tagged_result::Result::Error(failure.into_apply_error());
+    v1::TaggedResult { tag, result: Some(error) }
+}
+
+fn deadline_exceeded() -> Failure {
+    Failure::unknown(
+        Code::DeadlineExceeded,
+        "no answer in time; the command may have been applied, or may still be",
+    )
+}

@@ -1,0 +1,185 @@
+//! `Upgrade`: takes a module in, then has the leader check, replicate and activate it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, TryStreamExt as _};
+use raft_host_proto::v1::{self, upgrade_request::Part};
+use tokio::time::Instant;
+use tonic::{Code, Response, Status, Streaming};
+
+use super::caller::Caller;
+use super::context::Context;
+use super::failure::Failure;
+use super::forward::passed_on;
+use crate::fsm::Limits;
+use crate::machine::CHUNK_MAX_BYTES;
+use crate::node::{ProposeFailure, UpgradeFailure};
+use crate::types::{Member, ModuleHash};
+
+/// How long a busy leader may keep an upgrade waiting.
+const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before a busy leader is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A module as it was uploaded, complete and with the hash that was announced.
+#[derive(Debug)]
+struct Upload {
+    header: v1::UpgradeHeader,
+    module: Bytes,
+}
+
+pub(super) async fn run(
+    context: &Context,
+    caller: &Caller,
+    incoming: Streaming<v1::UpgradeRequest>,
+) -> Result<v1::UpgradeResponse, Failure> {
+    let max = context
+        .handle
+        .machine()
+        .borrow()
+        .as_ref()
+        .map_or(Limits::default().module_max_bytes, |view| view.info.limits.module_max_bytes);
+    let upload = receive(max, incoming).await?;
+    context.check_group(upload.header.group)?;
+    let upload = &upload;
+    let here = || activate(context, upload);
+    let there = |leader: Member| async move {
+        let mut admin = context.forwarder.admin(&leader.address)?;
+        let parts = tokio_stream::iter(parts(upload));
+        let answer = admin.upgrade(passed_on(parts, Some(caller.remaining()))).await;
+        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+    };
+    context.on_leader(caller, context.election_patience() + BUSY_PATIENCE, here, there).await
+}
+
+/// Takes the parts in and checks what was announced against what came.
+async fn receive(
+    max: u64,
+    mut incoming: impl Stream<Item = Result<v1::UpgradeRequest, Status>> + Unpin,
+) -> Result<Upload, Failure> {
+    let bad = |words: String| Failure::none(Code::InvalidArgument, words);
+    let header = match incoming.try_next().await.map_err(broken)?.and_then(|request| request.part) {
+        Some(Part::Header(header)) => header,
+        Some(Part::Data(_)) | None => {
+            return Err(bad("the first message of an upgrade must be its header".to_owned()));
+        }
+    };
+    let announced = ModuleHash::try_from(&header.module_hash[..])
+        .map_err(|error| bad(format!("the header's module hash: {error}")))?;
+    if header.total_bytes > max {
+        return Err(bad(format!(
+            "the module has {} bytes and the cluster allows {max}",
+            header.total_bytes
+        )));
+    }
+    // Grows with what really comes; the header alone costs nothing.
+    let mut module = BytesMut::new();
+    while let Some(request) = incoming.try_next().await.map_err(broken)? {
+        let Some(Part::Data(data)) = request.part else {
+            return Err(bad("after the header, every message must carry data".to_owned()));
+        };
+        if (module.len() + data.len()) as u64 > header.total_bytes {
+            return Err(bad(format!(
+                "more than the {} bytes that the header announced",
+                header.total_bytes
+            )));
+        }
+        module.extend_from_slice(&data);
+    }
+    if (module.len() as u64) < header.total_bytes {
+        return Err(bad(format!(
+            "the upload ended after {} of the {} bytes that the header announced",
+            module.len(),
+            header.total_bytes
+        )));
+    }
+    let found = ModuleHash::of(&module);
+    if found != announced {
+        return Err(bad(format!("the module's SHA-256 is {found}, the header says {announced}")));
+    }
+    Ok(Upload { header, module: module.freeze() })
+}
+
+fn broken(status: Status) -> Failure {
+    Failure::none(status.code(), format!("the upload broke off: {}", status.message()))
+}
+
+fn parts(upload: &Upload) -> Vec<v1::UpgradeRequest> {
+    let header = v1::UpgradeRequest { part: Some(Part::Header(upload.header.clone())) };
+    let chunks = (0..upload.module.len()).step_by(CHUNK_MAX_BYTES).map(|at| {
+        let end = upload.module.len().min(at + CHUNK_MAX_BYTES);
+        v1::UpgradeRequest { part: Some(Part::Data(upload.module.slice(at..end))) }
+    });
+    std::iter::once(header).chain(chunks).collect()
+}
+
+async fn activate(context: &Context, upload: &Upload) -> Result<v1::UpgradeResponse, Failure> {
+    let give_up = Instant::now() + BUSY_PATIENCE;
+    loop {
+        let label = upload.header.label.clone();
+        match context.handle.upgrade(upload.module.clone(), label).await {
+            Ok(upgraded) => {
+                return Ok(v1::UpgradeResponse {
+                    index: upgraded.index.0,
+                    module_hash: upgraded.hash.to_string(),
+                    previous_hash: upgraded.previous.map(|it| it.to_string()).unwrap_or_default(),
+                    already_active: upgraded.already_active,
+                });
+            }
+            Err(UpgradeFailure::Propose(ProposeFailure::Busy)) if Instant::now() < give_up => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn received(max: u64, parts: Vec<Part>) -> Result<Bytes, String> {
+        let parts = parts.into_iter().map(|part| Ok(v1::UpgradeRequest { part: Some(part) }));
+        let upload = receive(max, tokio_stream::iter(parts)).await;
+        upload.map(|upload| upload.module).map_err(|failure| {
+            assert_eq!(failure.code, Code::InvalidArgument);
+            failure.message
+        })
+    }
+
+    fn header(module: &[u8]) -> Part {
+        Part::Header(v1::UpgradeHeader {
+            module_hash: ModuleHash::of(module).0.to_vec().into(),
+            total_bytes: module.len() as u64,
+            ..Default::default()
+        })
+    }
+
+    fn data(bytes: &'static [u8]) -> Part {
+        Part::Data(Bytes::from_static(bytes))
+    }
+
+    #[tokio::test]
+    async fn a_module_in_parts_is_put_together() {
+        let parts = vec![header(b"abcdef"), data(b"abc"), data(b"def")];
+        assert_eq!(received(6, parts).await, Ok(Bytes::from_static(b"abcdef")));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_not_what_was_announced_is_refused_with_words() {
+        let cases = [
+            (vec![], "must be its header"),
+            (vec![data(b"abc")], "must be its header"),
+            (vec![header(b"abc"), header(b"abc")], "must carry data"),
+            (vec![header(b"abcdefg")], "the cluster allows 6"),
+            (vec![header(b"abc"), data(b"abcd")], "more than the 3 bytes"),
+            (vec![header(b"abc"), data(b"ab")], "ended after 2 of the 3"),
+            (vec![header(b"abc"), data(b"abd")], "SHA-256"),
+        ];
+        for (parts, words) in cases {
+            let message = received(6, parts).await.unwrap_err();
+            assert!(message.contains(words), "{message:?} should contain {words:?}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What people do wrong: a clear message each, a failing exit code, and nothing lost.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use raft_host_tests::{Cli, Cluster, Server, kv, kv_v2};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
+
+fn server(dir: &Path) -> Server {
+    Server::new(PROGRAM, dir, "node")
+}
+
+fn plugin() -> String {
+    kv().to_str().expect("UTF-8").to_owned()
+}
+
+fn says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn a_missing_or_bad_plugin_is_named_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut node = server(dir.path());
+    says(&node.refuses(&["--plugin", "/no/such/plugin.wasm"]), &["/no/such/plugin.wasm"]);
+    says(&node.refuses(&["--plugin", dir.path().to_str().expect("UTF-8")]), &["irectory"]);
+    let text = dir.path().join("text.wasm");
+    std::fs::write(&text, "hello").expect("written");
+    says(&node.refuses(&["--plugin", text.to_str().expect("UTF-8")]), &["text.wasm", "wasm"]);
+    assert!(!node.data_dir.exists(), "a refused start left a data directory");
+}
+
+#[test]
+fn an_empty_data_directory_needs_a_plugin_or_a_cluster_and_not_both() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut node = server(dir.path());
+    says(&node.refuses(&[]), &["--plugin", "--join"]);
+    says(&node.refuses(&["--plugin", &plugin(), "--join", "127.0.0.1:1"]), &["--plugin", "--join"]);
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = server(dir.path());
+    let _holder = TcpListener::bind(node.address).expect("the port is free");
+    let output = Cli::new(PROGRAM, &[]).run(&[
+        "--data-dir",
+        node.data_dir.to_str().expect("UTF-8"),
+        "--listen",
+        &node.address.to_string(),
+        "--plugin",
+        &plugin(),
+    ]);
+    says(&output.failed(), &[&node.address.to_string(), "--listen"]);
+}
+
+#[test]
+fn contradictory_timings_and_unknown_settings_are_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut node = server(dir.path());
+    let plugin = plugin();
+    let timings = ["--plugin", &plugin, "--heartbeat-ms", "500", "--election-ms", "600"];
+    says(&node.refuses(&timings), &["heartbeat", "election", "500", "600"]);
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, "[node]\nheartbeat_millis = 5\n").expect("written");
+    let config = ["--plugin", &plugin, "--config", file.to_str().expect("UTF-8")];
+    says(&node.refuses(&config), &["heartbeat_millis", "config.toml"]);
+    says(&node.refuses(&["--no-such-flag"]), &["--no-such-flag"]);
+    says(&node.refuses(&["--plugin", &plugin, "--storage", "floppy"]), &["floppy", "sled"]);
+}
+
+#[test]
+fn foreign_and_locked_data_directories_are_refused_untouched() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let plugin = plugin();
+
+    let mut node = server(dir.path());
+    std::fs::create_dir(&node.data_dir).expect("created");
+    std::fs::write(node.data_dir.join("thesis.tex"), "years of work").expect("written");
+    says(&node.refuses(&["--plugin", &plugin]), &["thesis.tex"]);
+    let kept = std::fs::read_to_string(node.data_dir.join("thesis.tex")).expect("still there");
+    assert_eq!(kept, "years of work");
+
+    let mut first = Server::new(PROGRAM, dir.path(), "first");
+    first.start(&["--plugin", &plugin]);
+    let mut second = Server::new(PROGRAM, dir.path(), "first");
+    says(&second.refuses(&[]), &["first"]);
+    first.terminate();
+    says(&first.refuses(&["--storage", "sled"]), &["sled", "raft-engine"]);
+    first.start(&[]);
+}
+
+#[test]
+fn another_plugin_at_start_changes_nothing_and_says_how_to_upgrade() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut node = server(dir.path());
+    node.start(&["--plugin", &plugin()]);
+    let cli = Cli::new(PROGRAM, &[node.address]);
+    cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+    node.terminate();
+    node.start(&["--plugin", kv_v2().to_str().expect("UTF-8")]);
+    cli.run(&["query", r#"{"op":"get","key":"a"}"#]).ok();
+    says(&node.log(), &["raft-host upgrade"]);
+    cli.run(&["apply", r#"{"op":"set","key":"b","value":"2","ttl_ms":5}"#]).failed();
+}
+
+#[test]
+fn commands_that_cannot_be_are_refused_and_the_node_serves_on() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let cli = cluster.cli();
+    cli.run(&["apply", ""]).failed();
+    cli.run(&["apply", "{\"op\":"]).failed();
+    let huge = cluster.dir().join("huge");
+    std::fs::write(&huge, vec![b'x'; 10 << 20]).expect("written");
+    let said = cli.run(&["apply", &format!("@{}", huge.display())]).failed();
+    says(&said, &["bytes"]);
+    says(&cli.run(&["apply", "@/no/such/file"]).failed(), &["/no/such/file"]);
+    cli.run(&["query", "{"]).failed();
+    cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+    assert!(cli.run(&["query", r#"{"op":"get","key":"a"}"#]).ok().contains('1'));
+}
+
+#[test]
+fn a_module_without_query_says_so() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let module = wat::parse_str(
+        r#"(module
+            (memory (export "memory") 1)
+            (func (export "raft_fsm_abi_v1"))
+            (func (export "apply") (param i32) (result i32) i32.const 0)
+            (func (export "snapshot") (result i32) i32.const 0)
+            (func (export "restore") (param i32) (result i32) i32.const 0))"#,
+    )
+    .expect("WAT");
+    let file = dir.path().join("mute.wasm");
+    std::fs::write(&file, module).expect("written");
+    let mut node = server(dir.path());
+    node.start(&["--plugin", file.to_str().expect("UTF-8")]);
+    let cli = Cli::new(PROGRAM, &[node.address]);
+    cli.run(&["apply", "anything"]).ok();
+    says(&cli.run(&["query", "anything"]).failed(), &["query"]);
+}
+
+#[test]
+fn joins_to_a_wrong_cluster_or_with_a_used_id_are_refused() {
+    let mut cluster = Cluster::new(PROGRAM, 2, &[]);
+    let seed = cluster.servers[0].address.to_string();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+
+    let mut twin = Server::new(PROGRAM, dir.path(), "twin");
+    let used = cluster.node_id(1).to_string();
+    says(&twin.refuses(&["--join", &seed, "--node-id", &used]), &[&used, "in use"]);
+
+    let mut stranger = Server::new(PROGRAM, dir.path(), "stranger");
+    stranger.start(&["--plugin", &plugin()]);
+    stranger.terminate();
+    says(&stranger.refuses(&["--join", &seed]), &["cluster"]);
+    stranger.start(&[]);
+
+    let id = cluster.node_id(1).to_string();
+    cluster.cli_of(0).run(&["members", "remove", &id]).ok();
+    let last = cluster.node_id(0).to_string();
+    says(&cluster.cli_of(0).run(&["members", "remove", &last]).failed(), &["last voter"]);
+    says(&cluster.cli_of(0).run(&["members", "promote", "99"]).failed(), &["99"]);
+    cluster.servers[1].kill();
+    cluster.cli_of(0).run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+}
+
+#[test]
+fn garbage_on_the_port_hurts_nobody() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let address = cluster.servers[0].address;
+    let mut noise = vec![0u8; 200_000];
+    let mut state = 12345u32;
+    for byte in &mut noise {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for start in [&b"GET / HTTP/1.1\r\n\r\n"[..], &b""[..], &preface[..]] {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        // The server may hang up in the middle; that is its right.
+        let _ = stream.write_all(start).and_then(|()| stream.write_all(&noise));
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+    }
+    cluster.cli().run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+}
+
+#[test]
+fn an_unreachable_cluster_is_a_clear_error() {
+    let nobody = Cli::new(PROGRAM, &[([127, 0, 0, 1], raft_host_tests::free_port()).into()]);
+    let said = nobody.run(&["--timeout", "2s", "status"]);
+    let said = if said.code == Some(2) { nobody.run(&["status", "--timeout", "2s"]) } else { said };
+    says(&said.failed(), &["127.0.0.1"]);
+}

@@ -1,0 +1,136 @@
+//! Three and more processes: nothing acknowledged is lost, no error reaches the application.
+
+use raft_host_tests::{Cluster, Load, kv_v2, value};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
+
+fn everything_is_on_every_node(cluster: &Cluster, count: u64) {
+    cluster.wait_for_agreement();
+    for at in 0..cluster.servers.len() {
+        if !cluster.servers[at].is_running() {
+            continue;
+        }
+        let answer = cluster.local(at, r#"{"op":"count"}"#);
+        assert!(answer.contains(&count.to_string()), "node {at}: {answer}");
+        for n in (0..count).step_by(97) {
+            let answer = cluster.local(at, &format!(r#"{{"op":"get","key":"key-{n}"}}"#));
+            assert!(answer.contains(&value(n)), "node {at}, key {n}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn killing_the_leader_half_way_loses_nothing() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "300"]);
+    let leader = cluster.leader();
+    let load = Load::start(cluster.client(), 2_000);
+    cluster.eventually("some progress", || {
+        cluster.status(leader).filter(|status| status.applied_index > 400)
+    });
+    cluster.servers[leader].kill();
+    let survivor = cluster.leader();
+    assert_ne!(survivor, leader);
+    cluster.servers[leader].start(&[]);
+    load.finish(2_000);
+    everything_is_on_every_node(&cluster, 2_000);
+    // A linearizable query works on any node.
+    for at in 0..3 {
+        assert!(cluster.query(at, r#"{"op":"count"}"#).contains("2000"));
+    }
+    for server in &mut cluster.servers {
+        assert_eq!(server.terminate(), Some(0));
+    }
+}
+
+#[test]
+fn nodes_join_and_leave_and_leadership_moves_during_load_without_an_error() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "300"]);
+    let load = Load::start(cluster.client(), 4_000);
+    cluster.join(&[]);
+    cluster.join(&[]);
+    cluster.wait_for_voters(5);
+    let leader = cluster.leader();
+    let target = (leader + 1) % 5;
+    let id = cluster.node_id(target).to_string();
+    cluster.cli().run(&["members", "transfer", &id]).ok();
+    assert_eq!(cluster.leader(), target);
+    // Removing the leader itself moves leadership first.
+    cluster.cli().run(&["members", "remove", &id]).ok();
+    cluster.wait_for_voters(4);
+    cluster.servers[target].kill();
+    load.finish(4_000);
+    everything_is_on_every_node(&cluster, 4_000);
+    let listed = cluster.cli().run(&["members", "list"]).ok();
+    assert_eq!(listed.matches("voter").count(), 4, "{listed}");
+}
+
+#[test]
+fn an_upgrade_during_load_happens_at_one_index_everywhere() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let load = Load::start(cluster.client(), 1_500);
+    let leader = cluster.leader();
+    cluster.eventually("some progress", || {
+        cluster.status(leader).filter(|status| status.applied_index > 200)
+    });
+    let follower = (leader + 1) % 3;
+    let file = kv_v2();
+    cluster.cli_of(follower).run(&["upgrade", file.to_str().expect("UTF-8")]).ok();
+    load.finish(1_500);
+    everything_is_on_every_node(&cluster, 1_500);
+    let activated: Vec<u64> =
+        (0..3).map(|at| cluster.status(at).expect("a status").module_activated_at).collect();
+    assert!(activated[0] > 0 && activated.iter().all(|at| *at == activated[0]), "{activated:?}");
+    let cli = cluster.cli();
+    let expiring = r#"{"op":"set","key":"short","value":"lived","ttl_ms":3600000}"#;
+    cli.run(&["apply", expiring]).ok();
+    // A restart replays across the activation, or starts from a snapshot behind it.
+    cluster.servers[follower].kill();
+    cluster.servers[follower].start(&[]);
+    cluster.wait_for_agreement();
+    assert!(cluster.local(follower, r#"{"op":"count"}"#).contains("1501"));
+    // Again: nothing to do.
+    let again = cluster.cli().run(&["upgrade", file.to_str().expect("UTF-8")]).ok();
+    assert!(again.contains("already"), "{again}");
+}
+
+#[test]
+fn bad_modules_are_refused_with_the_reason_and_the_old_one_serves() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let cli = cluster.cli();
+    cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+    let common = r#"
+        (memory (export "memory") 1)
+        (func (export "raft_fsm_abi_v1"))
+        (func (export "apply") (param i32) (result i32) i32.const 0)
+        (func (export "snapshot") (result i32) i32.const 0)"#;
+    let restore = r#"(func (export "restore") (param i32) (result i32) i32.const 0)"#;
+    let modules = [
+        ("text", b"this is not wasm".to_vec(), "wasm"),
+        ("no-restore", wat::parse_str(format!("(module {common})")).expect("WAT"), "restore"),
+        (
+            "import",
+            wat::parse_str(format!(
+                r#"(module (import "env" "launch_missiles" (func)) {common} {restore})"#
+            ))
+            .expect("WAT"),
+            "launch_missiles",
+        ),
+        (
+            "trap",
+            wat::parse_str(format!(
+                r#"(module {common}
+                    (func (export "restore") (param i32) (result i32) unreachable))"#
+            ))
+            .expect("WAT"),
+            "unreachable",
+        ),
+    ];
+    for (name, bytes, reason) in modules {
+        let file = cluster.dir().join(format!("{name}.wasm"));
+        std::fs::write(&file, bytes).expect("written");
+        let said = cli.run(&["upgrade", file.to_str().expect("UTF-8")]).failed();
+        assert!(said.contains(reason), "{name}: {said}");
+        assert!(cli.run(&["query", r#"{"op":"get","key":"a"}"#]).ok().contains('1'));
+        cli.run(&["apply", r#"{"op":"set","key":"b","value":"2"}"#]).ok();
+    }
+}
