@@ -142,11 +142,17 @@ fn may_refuse(name: &'static str, call: &Call) -> Trial {
 fn describe(call: &Call) -> String {
     const SHOWN: usize = 100;
     match &call.result {
-        GuestResult::Ok(output) => format!("ok, {} (fuel {})", human_bytes(output.len() as u64), call.fuel_used),
+        GuestResult::Ok(output) => {
+            format!("ok, {} (fuel {})", human_bytes(output.len() as u64), call.fuel_used)
+        }
         GuestResult::Rejected(reason) => format!("rejected: {}", readable_line(reason, SHOWN)),
         GuestResult::Trapped(trap) => {
             let first = trap.message.lines().next().unwrap_or_default();
-            format!("TRAPPED: it {} ({})", trap.kind.describe(), readable_line(first.as_bytes(), SHOWN))
+            format!(
+                "TRAPPED: it {} ({})",
+                trap.kind.describe(),
+                readable_line(first.as_bytes(), SHOWN)
+            )
         }
     }
 }
@@ -194,9 +200,7 @@ fn exports(report: &ModuleReport) -> Vec<&'static str> {
 }
 
 fn to_json(report: &ModuleReport, trials: &[Trial]) -> Value {
-    let trial = |trial: &Trial| {
-        json!({ "name": trial.name, "result": trial.result, "failed": trial.failed })
-    };
+    let trial = |trial: &Trial| json!({ "name": trial.name, "result": trial.result, "failed": trial.failed });
     json!({
         "accepted": !trials.iter().any(|trial| trial.failed),
         "module_hash": report.hash.to_string(),

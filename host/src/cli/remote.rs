@@ -11,8 +11,8 @@ use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::{Client, ClientError, Effect, MESSAGE_MAX_BYTES};
 use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint};
 use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
@@ -282,11 +282,8 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("bound").to_string();
         drop(free);
-        let args = RemoteArgs {
-            endpoints: vec![address.clone()],
-            timeout: None,
-            output: Output::Table,
-        };
+        let args =
+            RemoteArgs { endpoints: vec![address.clone()], timeout: None, output: Output::Table };
         let failure = block_on(args.client()).expect_err("nobody listens");
         assert_eq!(failure.exit, Exit::Unavailable);
         assert!(failure.message.contains(&address), "{}", failure.message);

@@ -30,7 +30,7 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     only: bool,
     #[command(flatten)]
-    remote: RemoteArgs,
+    pub(super) remote: RemoteArgs,
 }
 
 /// What is known of one node.
@@ -256,7 +256,8 @@ fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
     let module = if status.module_hash.is_empty() {
         "none yet: give it one with `raft-host upgrade FILE`".to_owned()
     } else {
-        let label = if status.module_label.is_empty() { "(no label)" } else { &status.module_label };
+        let label =
+            if status.module_label.is_empty() { "(no label)" } else { &status.module_label };
         format!(
             "{label} {}, active since index {}",
             short_hash(&status.module_hash),

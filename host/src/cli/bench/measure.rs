@@ -220,10 +220,7 @@ impl Measured {
         let mut pairs = vec![
             ("throughput", format!("{} a second", human_count(self.per_second().round() as u64))),
             ("latency", latency),
-            (
-                "operations",
-                format!("{} in {:.1} s", human_count(self.operations), self.seconds),
-            ),
+            ("operations", format!("{} in {:.1} s", human_count(self.operations), self.seconds)),
         ];
         let counts =
             [("rejected", self.rejected), ("trapped", self.trapped), ("failed", self.failed)];

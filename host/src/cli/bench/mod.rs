@@ -4,6 +4,7 @@
 //! latency belong together. The load generator runs on one thread, because it usually shares
 //! the machine with the servers.
 
+mod in_process;
 mod load;
 mod measure;
 mod over_grpc;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use self::load::{Generator, KV_COMMAND, KV_QUERY, Template};
 use self::measure::Measured;
 use super::exit::{Ended, Exit, Failure};
-use super::output::{Output, print_json, print_text};
+use super::output::{Output, print_json, print_text, table};
 use super::remote::{self, RemoteArgs};
 
 /// Measures throughput and latency of a cluster.
@@ -90,7 +91,12 @@ struct InProcessArgs {
     #[arg(long, value_enum, default_value_t = FsmKind::Native, requires = "in_process")]
     fsm: FsmKind,
     /// The module of --fsm wasm.
-    #[arg(long, value_name = "FILE", default_value = "plugins/kv/kv.wasm", requires = "in_process")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "plugins/kv/kv.wasm",
+        requires = "in_process"
+    )]
     module: PathBuf,
     /// Nodes of the cluster.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7), requires = "in_process")]
@@ -126,6 +132,17 @@ enum FsmKind {
     Wasm,
     /// A native machine that does next to nothing.
     Null,
+}
+
+impl InProcessArgs {
+    fn fsm_name(&self) -> &'static str {
+        match (self.compare, self.fsm) {
+            (true, _) => "native and wasm",
+            (false, FsmKind::Native) => "native",
+            (false, FsmKind::Wasm) => "wasm",
+            (false, FsmKind::Null) => "null",
+        }
+    }
 }
 
 impl BenchArgs {
@@ -177,6 +194,11 @@ impl BenchArgs {
         if self.op == Op::Write {
             setup["command_bytes"] = json!(self.commands().command(0).len());
         }
+        if self.in_process.in_process {
+            setup["in_process"] = json!(true);
+            setup["nodes"] = json!(self.in_process.nodes);
+            setup["fsm"] = json!(self.in_process.fsm_name());
+        }
         if mode == "stream" {
             setup["window"] = json!(self.window);
             setup["batch"] = json!(self.batch);
@@ -191,6 +213,13 @@ impl BenchArgs {
             (Op::Read, true) => "stale queries".to_owned(),
         };
         let clients = self.clients();
+        if self.in_process.in_process {
+            return format!(
+                "{what}, {clients} callers, {} node(s) in this process, {} state machine",
+                self.in_process.nodes,
+                self.in_process.fsm_name()
+            );
+        }
         match self.mode {
             Mode::Unary => format!("{what}, {clients} clients"),
             Mode::Stream => format!(
@@ -208,20 +237,35 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
     if args.stale && args.op == Op::Write {
         return Err(Failure::usage("--stale is for queries: add --op read"));
     }
-    let measured = remote::block_on(over_grpc::run(args))?;
-    show(args, &measured)
+    if !args.in_process.in_process {
+        return show(args, &remote::block_on(over_grpc::run(args))?);
+    }
+    if args.mode == Mode::Stream {
+        return Err(Failure::usage(
+            "callers in this process have no streams: leave --mode stream away",
+        ));
+    }
+    if args.in_process.compare {
+        return show_comparison(args, &in_process::compare(args)?);
+    }
+    show(args, &in_process::measure(args)?)
+}
+
+fn must_have_operations(measured: &Measured) -> Result<(), Failure> {
+    if measured.operations() > 0 {
+        return Ok(());
+    }
+    Err(Failure {
+        exit: Exit::Unavailable,
+        ..Failure::new(match measured.any_error() {
+            Some(error) => format!("not one operation ended well: {error}"),
+            None => "not one operation ended within the time".to_owned(),
+        })
+    })
 }
 
 fn show(args: &BenchArgs, measured: &Measured) -> Ended {
-    if measured.operations() == 0 {
-        return Err(Failure {
-            exit: Exit::Unavailable,
-            ..Failure::new(match measured.any_error() {
-                Some(error) => format!("not one operation ended well: {error}"),
-                None => "not one operation ended within the time".to_owned(),
-            })
-        });
-    }
+    must_have_operations(measured)?;
     match args.output() {
         Output::Json => {
             let mut value = measured.to_json();
@@ -231,4 +275,54 @@ fn show(args: &BenchArgs, measured: &Measured) -> Ended {
         Output::Table => print_text(&format!("{}\n\n{}", args.title(), measured.to_text()))?,
     }
     Ok(if measured.failed > 0 { Exit::Failed } else { Exit::Done })
+}
+
+fn show_comparison(args: &BenchArgs, comparison: &in_process::Comparison) -> Ended {
+    let in_process::Comparison { native, wasm, rounds } = comparison;
+    must_have_operations(native)?;
+    must_have_operations(wasm)?;
+    match args.output() {
+        Output::Json => print_json(&comparison_json(args, native, wasm, rounds))?,
+        Output::Table => {
+            let rows: Vec<Vec<String>> = rounds
+                .iter()
+                .enumerate()
+                .map(|(number, (native, wasm))| {
+                    vec![
+                        (number + 1).to_string(),
+                        format!("{native:.0}"),
+                        format!("{wasm:.0}"),
+                        format!("{:.3}", wasm / native),
+                    ]
+                })
+                .collect();
+            print_text(&format!(
+                "{}\n\nnative\n{}\n\nwasm\n{}\n\n{}\n\nwasm does {:.1} % of native",
+                args.title(),
+                native.to_text(),
+                wasm.to_text(),
+                table(&["round", "native/s", "wasm/s", "ratio"], &rows),
+                100.0 * wasm.per_second() / native.per_second()
+            ))?;
+        }
+    }
+    Ok(if native.failed + wasm.failed > 0 { Exit::Failed } else { Exit::Done })
+}
+
+fn comparison_json(
+    args: &BenchArgs,
+    native: &Measured,
+    wasm: &Measured,
+    rounds: &[(f64, f64)],
+) -> Value {
+    let rounds = rounds.iter().map(|(native, wasm)| {
+        json!({ "native_per_second": native, "wasm_per_second": wasm, "ratio": wasm / native })
+    });
+    json!({
+        "setup": args.setup(),
+        "native": native.to_json(),
+        "wasm": wasm.to_json(),
+        "ratio": wasm.per_second() / native.per_second(),
+        "rounds": rounds.collect::<Vec<_>>(),
+    })
 }
