@@ -1,1 +1,376 @@
-//! To be filled.
+//! The configuration of a server: composes what each room asks for and checks it together.
+//!
+//! Each room owns its part and its defaults; here they become one file format, and one check
+//! of what contradicts what. Knows nothing of flags: `cli` lays them over the file.
+//!
+//! ```text
+//!   flag  >  environment  >  file (--config)  >  default
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::ApiConfig;
+use crate::consensus::ConsensusConfig;
+use crate::fsm::Limits;
+use crate::node::NodeConfig;
+use crate::storage::{Engine, StorageConfig};
+use crate::transport::grpc::TransportConfig;
+
+/// Port for clients and peers unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
+/// Where a node keeps its data unless told otherwise.
+pub const DEFAULT_DATA_DIR: &str = "./raft-host-data";
+
+/// What an entry holds besides a command: clock, session, and the framing of both.
+const ENTRY_OVERHEAD_BYTES: u64 = 1 << 10;
+
+/// The whole configuration, and the format of the TOML file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directory of everything durable.
+    pub data_dir: PathBuf,
+    /// `HOST:PORT` for clients and peers. Port 0: the system chooses.
+    pub listen: String,
+    /// `HOST:PORT` that others are told to dial; the listening address if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// The store of the log. Chosen once, for the data directory remembers it; absent: what the
+    /// directory has, or raft-engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_engine: Option<Engine>,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Timing and limits of the node.
+    pub node: NodeConfig,
+    /// Limits of replication.
+    pub consensus: ConsensusConfig,
+    /// Sizes of the store's files and caches.
+    pub storage: StorageConfig,
+    /// Connections between nodes.
+    pub transport: TransportConfig,
+    /// Limits and patience of the services.
+    pub api: ApiConfig,
+    /// Budgets of the state machine. Read when a cluster is formed and replicated from then
+    /// on: they decide outcomes, so they can never be one node's choice.
+    pub limits: Limits,
+}
+
+/// The `[log]` part of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Which records are written, in the syntax of `RUST_LOG`.
+    pub filter: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("reading the configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or holds a key or value that means nothing here.
+    #[error("in the configuration file {}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and cause.
+        message: String,
+    },
+    /// Settings that cannot be, alone or together.
+    #[error("the configuration contradicts itself or sense:{}", bullets(.0))]
+    Invalid(Vec<String>),
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: DEFAULT_DATA_DIR.into(),
+            listen: DEFAULT_LISTEN.to_owned(),
+            advertise: None,
+            storage_engine: None,
+            log: LogConfig::default(),
+            node: NodeConfig::default(),
+            consensus: ConsensusConfig::default(),
+            storage: StorageConfig::default(),
+            transport: TransportConfig::default(),
+            api: ApiConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        // Dependencies are heard when something is wrong.
+        LogConfig { filter: "warn,raft_host=info".to_owned(), format: LogFormat::default() }
+    }
+}
+
+impl Config {
+    /// Reads a file; what it does not mention keeps its default. Not yet validated: flags may
+    /// still change it.
+    ///
+    /// # Errors
+    /// `Read` or `Parse`.
+    pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// Checks every part, and the parts against each other.
+    ///
+    /// # Errors
+    /// All problems found, each naming its settings.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let parts = [
+            self.node.validate(),
+            self.consensus.validate(),
+            self.storage.validate(),
+            self.transport.validate().map_err(|error| error.to_string()),
+            self.api.validate(),
+        ];
+        let mut problems: Vec<String> = parts.into_iter().filter_map(Result::err).collect();
+        problems.extend(self.address_problems());
+        problems.extend(self.size_problems());
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    }
+
+    fn address_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let listen = HostPort::parse(&self.listen);
+        match &listen {
+            None => problems.push(format!(
+                "listen is {:?}, but must be HOST:PORT, such as {DEFAULT_LISTEN}",
+                self.listen
+            )),
+            Some(listen) if self.advertise.is_none() && listen.is_unspecified() => {
+                problems.push(format!(
+                    "listen is {}, which nobody can dial: say with advertise (--advertise \
+                     HOST:{}) under which address this node is reached",
+                    self.listen, listen.port
+                ));
+            }
+            Some(_) => {}
+        }
+        if let Some(advertise) = &self.advertise {
+            match HostPort::parse(advertise) {
+                None => problems.push(format!(
+                    "advertise is {advertise:?}, but must be HOST:PORT, such as 10.0.0.1:7400"
+                )),
+                Some(at) if at.is_unspecified() => problems.push(format!(
+                    "advertise is {advertise}, which nobody can dial: name this host's own \
+                     address"
+                )),
+                Some(at) if at.port == 0 => problems.push(format!(
+                    "advertise is {advertise}, but port 0 cannot be dialed: leave advertise \
+                     away and the real port is advertised"
+                )),
+                Some(_) => {}
+            }
+        }
+        problems
+    }
+
+    fn size_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.limits.input_max_bytes.saturating_add(ENTRY_OVERHEAD_BYTES)
+            > self.node.max_entry_bytes
+        {
+            problems.push(format!(
+                "limits.input_max_bytes ({}) and {ENTRY_OVERHEAD_BYTES} bytes of header do not \
+                 fit into node.max_entry_bytes ({})",
+                self.limits.input_max_bytes, self.node.max_entry_bytes
+            ));
+        }
+        if self.consensus.max_uncommitted_bytes < self.node.max_entry_bytes {
+            problems.push(format!(
+                "consensus.max_uncommitted_bytes ({}) must not be less than \
+                 node.max_entry_bytes ({}), or the longest command could never be proposed",
+                self.consensus.max_uncommitted_bytes, self.node.max_entry_bytes
+            ));
+        }
+        let message = self.node.max_entry_bytes.saturating_add(self.consensus.max_append_bytes);
+        if self.transport.queue_bytes < message {
+            problems.push(format!(
+                "transport.queue_bytes ({}) must hold at least one message: \
+                 node.max_entry_bytes ({}) and consensus.max_append_bytes ({}) together",
+                self.transport.queue_bytes,
+                self.node.max_entry_bytes,
+                self.consensus.max_append_bytes
+            ));
+        }
+        if self.node.max_inbox_bytes < message {
+            problems.push(format!(
+                "node.max_inbox_bytes ({}) must hold at least one message: \
+                 node.max_entry_bytes ({}) and consensus.max_append_bytes ({}) together",
+                self.node.max_inbox_bytes,
+                self.node.max_entry_bytes,
+                self.consensus.max_append_bytes
+            ));
+        }
+        problems
+    }
+
+    /// What others are told to dial, once the port is known.
+    pub fn advertised(&self, bound: std::net::SocketAddr) -> String {
+        if let Some(advertise) = &self.advertise {
+            return advertise.clone();
+        }
+        match HostPort::parse(&self.listen) {
+            Some(listen) => format!("{}:{}", listen.host, bound.port()),
+            None => bound.to_string(),
+        }
+    }
+}
+
+/// `HOST:PORT`; an IPv6 address stands in brackets.
+struct HostPort<'a> {
+    host: &'a str,
+    port: u16,
+}
+
+impl HostPort<'_> {
+    fn parse(text: &str) -> Option<HostPort<'_>> {
+        let (host, port) = text.rsplit_once(':')?;
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let plausible = !host.is_empty()
+            && (bracketed || !host.contains(':'))
+            && !host.contains(|c: char| c.is_whitespace() || c == '/');
+        plausible.then_some(())?;
+        Some(HostPort { host, port: port.parse().ok()? })
+    }
+
+    fn is_unspecified(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified())
+    }
+}
+
+fn bullets(problems: &[String]) -> String {
+    problems.iter().map(|problem| format!("\n  - {problem}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(config: &Config) -> String {
+        config.validate().expect_err("must be refused").to_string()
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("written");
+        Config::from_file(file.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::default().validate().expect("valid");
+    }
+
+    #[test]
+    fn a_file_changes_what_it_mentions_and_nothing_else() {
+        let text = "listen = \"127.0.0.1:9\"\nstorage_engine = \"sled\"\n\
+                    [node]\nheartbeat_ms = 20\n[node.snapshot]\nthreshold = 7\n\
+                    [log]\nformat = \"json\"\n";
+        let config = parse(text).expect("valid");
+        let mut expected = Config {
+            listen: "127.0.0.1:9".to_owned(),
+            storage_engine: Some(Engine::Sled),
+            ..Config::default()
+        };
+        expected.node.heartbeat_ms = 20;
+        expected.node.snapshot.threshold = 7;
+        expected.log.format = LogFormat::Json;
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_written_configuration_reads_back_the_same() {
+        let text = toml::to_string(&Config::default()).expect("TOML holds it");
+        assert_eq!(parse(&text).expect("valid"), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name_and_line() {
+        let message = parse("listen = \"127.0.0.1:9\"\n[node]\nheartbeet_ms = 20\n").unwrap_err();
+        assert!(message.contains("heartbeet_ms"), "{message}");
+        assert!(message.contains("line 3"), "{message}");
+        assert!(message.contains("configuration file /"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let message = Config::from_file(Path::new("/nowhere/x.toml")).unwrap_err().to_string();
+        assert!(message.contains("/nowhere/x.toml"), "{message}");
+    }
+
+    #[test]
+    fn all_contradictions_are_reported_together() {
+        let mut config = Config::default();
+        config.node.election_ms = config.node.heartbeat_ms;
+        config.consensus.trailing_logs = 0;
+        config.limits.input_max_bytes = config.node.max_entry_bytes;
+        let message = problems(&config);
+        for name in ["election_ms", "trailing_logs", "limits.input_max_bytes"] {
+            assert!(message.contains(name), "{name} is missing in: {message}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_can_dial_asks_for_advertise() {
+        for listen in ["0.0.0.0:7400", "[::]:7400"] {
+            let mut config = Config { listen: listen.to_owned(), ..Config::default() };
+            assert!(problems(&config).contains("--advertise"), "{listen}");
+            config.advertise = Some("10.0.0.1:7400".to_owned());
+            config.validate().expect("others know where to dial");
+            config.advertise = Some(listen.to_owned());
+            assert!(problems(&config).contains("nobody can dial"), "{listen}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_none_are_refused() {
+        for listen in ["7400", "localhost", "::1:7400", "http://a:1", "a:99999", ":7400"] {
+            let config = Config { listen: listen.to_owned(), ..Config::default() };
+            assert!(problems(&config).contains("HOST:PORT"), "{listen}");
+        }
+    }
+
+    #[test]
+    fn port_0_advertises_the_real_port() {
+        let mut config = Config { listen: "localhost:0".to_owned(), ..Config::default() };
+        config.validate().expect("valid");
+        let bound = "127.0.0.1:4711".parse().expect("an address");
+        assert_eq!(config.advertised(bound), "localhost:4711");
+        config.advertise = Some("db.example:7400".to_owned());
+        assert_eq!(config.advertised(bound), "db.example:7400");
+    }
+}

@@ -10,6 +10,7 @@ pub mod consensus;
 pub mod fsm;
 pub mod machine;
 pub mod node;
+pub mod server;
 pub mod storage;
 pub mod transport;
 pub mod types;

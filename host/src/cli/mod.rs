@@ -1,1 +1,118 @@
-//! To be filled.
+//! The command line: one file per subcommand, and the server when there is none.
+//!
+//! Commands reach a cluster over its gRPC services only, as any other client does. Only
+//! `serve`, `demo` and `bench --in-process` put nodes together, and `check` runs a module
+//! without a cluster. Text that people read is made by pure functions, so that tests read it too.
+
+mod answer;
+mod apply;
+mod apply_lines;
+mod bench;
+mod check;
+mod completions;
+mod demo;
+mod exit;
+mod input;
+mod lines_summary;
+mod members;
+mod modules;
+mod output;
+mod query;
+mod remote;
+mod serve;
+mod snapshot;
+mod status;
+mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::exit::{EXIT_CODES_HELP, Ended, Failure};
+use self::output::Output;
+
+/// Runs your WebAssembly state machine, replicated with Raft and stored durably.
+///
+/// Without a command it is the server: `raft-host --plugin FILE` starts a cluster of one node,
+/// `raft-host --join HOST:PORT` adds a node to one.
+#[derive(Parser, Debug)]
+#[command(
+    name = "raft-host",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXIT_CODES_HELP,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    #[command(after_help = EXIT_CODES_HELP)]
+    Apply(apply::ApplyArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Query(query::QueryArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Status(status::StatusArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Members(members::MembersArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Upgrade(upgrade::UpgradeArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Modules(modules::ModulesArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Snapshot(snapshot::SnapshotArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Check(check::CheckArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Bench(bench::BenchArgs),
+    Demo(demo::DemoArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Parses the command line, does what it says and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let Some(command) = cli.command else {
+        return finish(serve::run(cli.serve));
+    };
+    let (output, ended) = match command {
+        Command::Demo(args) => return finish(demo::run(args)),
+        Command::Completions(args) => (Output::Table, completions::run(&args)),
+        Command::Apply(args) => (args.remote.output, apply::run(&args)),
+        Command::Query(args) => (args.remote.output, query::run(&args)),
+        Command::Status(args) => (args.remote.output, status::run(&args)),
+        Command::Members(args) => (args.remote().output, members::run(&args)),
+        Command::Upgrade(args) => (args.remote.output, upgrade::run(&args)),
+        Command::Modules(args) => (args.remote.output, modules::run(&args)),
+        Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
+        Command::Check(args) => (args.output, check::run(&args)),
+        Command::Bench(args) => (args.output(), bench::run(&args)),
+    };
+    conclude(output, ended)
+}
+
+fn conclude(output: Output, ended: Ended) -> ExitCode {
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report(output);
+            failure.exit.into()
+        }
+    }
+}
+
+/// The server and the demonstration choose their exit code; their failures are sentences.
+fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => conclude(Output::Table, Err(Failure::new(format!("{error:#}")))),
+    }
+}

@@ -3,6 +3,7 @@
 //! ```text
 //!   LOCK        held by the process that uses the directory; contains its pid
 //!   IDENTITY    whose data this is (below); replaced atomically
+//!   INTENT      what an interrupted start has left to do; see `server`
 //!   log/        the log store's own files
 //!   snapshots/  see `snapshot_files`
 //!   modules/    compiled modules; a cache, may be deleted while the node is down
@@ -40,7 +41,8 @@ const LOCK_FILE: &str = "LOCK";
 const IDENTITY_FILE: &str = "IDENTITY";
 /// What may lie in a directory that is not ours yet: our own first steps, and what a freshly
 /// made file system contains.
-const HARMLESS: [&str; 3] = [LOCK_FILE, "IDENTITY.tmp", "lost+found"];
+const HARMLESS: [&str; 5] =
+    [LOCK_FILE, "IDENTITY.tmp", "INTENT", "INTENT.tmp", "lost+found"];
 
 /// A back end of the log (`--storage`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

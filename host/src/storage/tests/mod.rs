@@ -39,9 +39,12 @@ fn open_memory(_: &Path) -> Result<Box<dyn LogStore>, StorageError> {
 }
 
 fn entry(index: u64, term: u64) -> LogEntry {
-    let kind = if index % 5 == 0 { EntryKind::ConfChange } else { EntryKind::Normal };
-    let context =
-        if index % 5 == 0 { Bytes::from(format!("context {index}")) } else { Bytes::new() };
+    let kind = if index.is_multiple_of(5) { EntryKind::ConfChange } else { EntryKind::Normal };
+    let context = if index.is_multiple_of(5) {
+        Bytes::from(format!("context {index}"))
+    } else {
+        Bytes::new()
+    };
     let data = Bytes::from(format!("{index}/{term} ").repeat((index % 7) as usize));
     LogEntry { index: Index(index), term: Term(term), kind, data, context }
 }

@@ -1,0 +1,197 @@
+//! How the answer of the state machine is shown.
+
+use std::io::Write as _;
+
+use raft_host_proto::v1::{self, outcome::Kind};
+use serde_json::{Value, json};
+
+use super::exit::{Ended, Exit, Failure};
+use super::output::{
+    AnswerForm, Output, answer_fields, human_count, print_answer, print_json, readable,
+};
+use crate::types::TrapKind;
+
+/// An answer to a command or a query.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answer {
+    pub(super) kind: Kind,
+    pub(super) duplicate: bool,
+    /// Of the command's entry, or what the query's answer reflects.
+    pub(super) index: u64,
+    pub(super) fuel_used: u64,
+    pub(super) trap_message: String,
+}
+
+/// How to show an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShowOptions {
+    pub(super) output: Output,
+    pub(super) form: AnswerForm,
+    pub(super) verbose: bool,
+}
+
+impl Answer {
+    /// The answer to a command.
+    pub(super) fn of_apply(response: v1::ApplyResponse) -> Result<Answer, Failure> {
+        let v1::ApplyResponse { outcome, index, fuel_used, trap_message } = response;
+        Answer::new(outcome, index, fuel_used, trap_message)
+    }
+
+    /// The answer to a query.
+    pub(super) fn of_query(response: v1::QueryResponse) -> Result<Answer, Failure> {
+        let v1::QueryResponse { outcome, applied_index, fuel_used, trap_message } = response;
+        Answer::new(outcome, applied_index, fuel_used, trap_message)
+            .map_err(|failure| Failure { exit: Exit::Failed, ..failure })
+    }
+
+    fn new(
+        outcome: Option<v1::Outcome>,
+        index: u64,
+        fuel_used: u64,
+        trap_message: String,
+    ) -> Result<Answer, Failure> {
+        let outcome = outcome.unwrap_or_default();
+        let Some(kind) = outcome.kind else {
+            return Err(Failure {
+                exit: Exit::Unknown,
+                ..Failure::new(
+                    "the server's answer has no outcome; does it run another version of raft-host?",
+                )
+            });
+        };
+        Ok(Answer { kind, duplicate: outcome.duplicate, index, fuel_used, trap_message })
+    }
+
+    /// The exit code of this answer.
+    pub(super) fn exit(&self) -> Exit {
+        match self.kind {
+            Kind::Ok(_) => Exit::Done,
+            Kind::Rejected(_) => Exit::Rejected,
+            Kind::Trapped(_) => Exit::Trapped,
+        }
+    }
+
+    /// Prints the answer: what the state machine said to stdout, that it refused to stderr.
+    pub(super) fn show(&self, options: ShowOptions) -> Ended {
+        match options.output {
+            Output::Json => print_json(&self.to_json())?,
+            Output::Table => {
+                if let Kind::Ok(answer) = &self.kind {
+                    print_answer(answer, options.form)?;
+                }
+                if let Some(text) = self.complaint() {
+                    to_stderr(&text);
+                }
+                if options.verbose {
+                    to_stderr(&self.details());
+                }
+            }
+        }
+        Ok(self.exit())
+    }
+
+    /// What people are told of an answer that is not `Ok`.
+    pub(super) fn complaint(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Ok(_) => None,
+            Kind::Rejected(reason) if reason.is_empty() => Some("rejected without a reason".into()),
+            Kind::Rejected(reason) => Some(format!("rejected: {}", readable(reason).trim_end())),
+            Kind::Trapped(number) => {
+                let mut text = format!("trapped: the state machine {}", describe_trap(*number));
+                if !self.trap_message.is_empty() {
+                    text.push('\n');
+                    text.push_str(self.trap_message.trim_end());
+                }
+                Some(text)
+            }
+        }
+    }
+
+    fn details(&self) -> String {
+        let duplicate = if self.duplicate { ", answered from the session" } else { "" };
+        format!("index {}, fuel {}{duplicate}", self.index, human_count(self.fuel_used))
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let (outcome, bytes) = match &self.kind {
+            Kind::Ok(answer) => ("ok", &answer[..]),
+            Kind::Rejected(reason) => ("rejected", &reason[..]),
+            Kind::Trapped(_) => ("trapped", &b""[..]),
+        };
+        let (answer, encoding) = answer_fields(bytes);
+        let mut value = json!({
+            "outcome": outcome,
+            "answer": answer,
+            "answer_encoding": encoding,
+            "duplicate": self.duplicate,
+            "index": self.index,
+            "fuel_used": self.fuel_used,
+        });
+        if let Kind::Trapped(number) = self.kind {
+            value["trap"] = json!({
+                "kind": trap_kind(number),
+                "description": describe_trap(number),
+                "message": self.trap_message,
+            });
+        }
+        value
+    }
+}
+
+fn trap_kind(number: u32) -> Option<TrapKind> {
+    u8::try_from(number).ok().and_then(TrapKind::from_u8)
+}
+
+/// What the state machine did, for people.
+pub(super) fn describe_trap(number: u32) -> &'static str {
+    trap_kind(number).map_or("trapped in a way this version does not know", TrapKind::describe)
+}
+
+fn to_stderr(text: &str) {
+    // Nobody is left to tell when stderr is gone; the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(kind: Kind) -> Answer {
+        Answer { kind, duplicate: false, index: 9, fuel_used: 12_345, trap_message: String::new() }
+    }
+
+    #[test]
+    fn each_outcome_has_its_exit_code_and_its_words() {
+        let ok = answer(Kind::Ok("done".into()));
+        assert_eq!((ok.exit(), ok.complaint()), (Exit::Done, None));
+        let rejected = answer(Kind::Rejected("no such key\n".into()));
+        assert_eq!(rejected.exit(), Exit::Rejected);
+        assert_eq!(rejected.complaint().as_deref(), Some("rejected: no such key"));
+        let mut trapped = answer(Kind::Trapped(TrapKind::OutOfFuel as u32));
+        trapped.trap_message = "in apply".into();
+        assert_eq!(trapped.exit(), Exit::Trapped);
+        assert_eq!(
+            trapped.complaint().as_deref(),
+            Some("trapped: the state machine ran out of fuel\nin apply")
+        );
+        assert_eq!(trapped.details(), "index 9, fuel 12,345");
+    }
+
+    #[test]
+    fn json_names_the_outcome_and_the_trap() {
+        let value = answer(Kind::Ok(vec![0xff].into())).to_json();
+        assert_eq!(value["outcome"], "ok");
+        assert_eq!(value["answer"], "ff");
+        assert_eq!(value["answer_encoding"], "hex");
+        let value = answer(Kind::Trapped(TrapKind::BadStatus as u32)).to_json();
+        assert_eq!(value["trap"]["kind"], "bad_status");
+        let value = answer(Kind::Trapped(999)).to_json();
+        assert_eq!(value["trap"]["kind"], Value::Null);
+    }
+
+    #[test]
+    fn an_answer_without_outcome_has_an_unknown_effect() {
+        let failure = Answer::of_apply(v1::ApplyResponse::default()).expect_err("no outcome");
+        assert_eq!(failure.exit, Exit::Unknown);
+    }
+}

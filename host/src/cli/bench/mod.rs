@@ -1,0 +1,328 @@
+//! `raft-host bench`: how fast a cluster is.
+//!
+//! Closed loop: each client waits for its answer before it asks again, so throughput and
+//! latency belong together. The load generator runs on one thread, because it usually shares
+//! the machine with the servers.
+
+mod in_process;
+mod load;
+mod measure;
+mod over_grpc;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use self::load::{Generator, KV_COMMAND, KV_QUERY, Template};
+use self::measure::Measured;
+use super::exit::{Ended, Exit, Failure};
+use super::output::{Output, print_json, print_text, table};
+use super::remote::{self, RemoteArgs};
+
+/// Measures throughput and latency of a cluster.
+///
+/// Without further options: 256 clients that each send one `set` of the kv plugin after the
+/// other, 256 bytes long, to the leader. Other state machines take --command and --query.
+#[derive(Args, Clone, Debug)]
+pub(super) struct BenchArgs {
+    /// unary: each client sends one request and waits. stream: each client sends batches over
+    /// one stream.
+    #[arg(long, value_enum, default_value_t = Mode::Unary)]
+    mode: Mode,
+    /// write: commands. read: linearizable queries (unary only).
+    #[arg(long, value_enum, default_value_t = Op::Write)]
+    op: Op,
+    /// With --op read: queries that any node answers from what it has applied.
+    #[arg(long)]
+    stale: bool,
+    /// Clients at the same time [default: 256; 4 with --mode stream].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    clients: Option<u32>,
+    /// Connections that unary clients share.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    connections: u32,
+    /// Commands of a stream that may wait for their answers.
+    #[arg(long, default_value_t = 2_048, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    window: u32,
+    /// Commands in one message of a stream.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+    /// Length of a command in bytes; the value is as long as that needs.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    size: u32,
+    /// Number of different keys.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    keys: u32,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Seconds before that.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    warmup: u32,
+    /// The command: a text with {key} and {value} in it.
+    #[arg(long, value_name = "TEMPLATE", default_value = KV_COMMAND, hide_default_value = true)]
+    command: String,
+    /// The query: a text with {key} in it.
+    #[arg(long, value_name = "TEMPLATE", default_value = KV_QUERY, hide_default_value = true)]
+    query: String,
+    /// Spread the clients over the given endpoints, instead of sending all to the leader.
+    #[arg(long, conflicts_with = "in_process")]
+    spread: bool,
+    /// One JSON object, like `-o json`.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    in_process: InProcessArgs,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Options of a cluster in this process.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "In this process")]
+struct InProcessArgs {
+    /// Start a cluster in this process (durable logs, gRPC between the nodes over loopback)
+    /// and call it without RPC: the shape in which Raft libraries are measured.
+    #[arg(long)]
+    in_process: bool,
+    /// The state machine.
+    #[arg(long, value_enum, default_value_t = FsmKind::Native, requires = "in_process")]
+    fsm: FsmKind,
+    /// The module of --fsm wasm.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "plugins/kv/kv.wasm",
+        requires = "in_process"
+    )]
+    module: PathBuf,
+    /// Nodes of the cluster.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7), requires = "in_process")]
+    nodes: u8,
+    /// Where the nodes keep their data; a temporary directory if none is given. Must be empty.
+    #[arg(long, value_name = "DIR", requires = "in_process")]
+    data_dir: Option<PathBuf>,
+    /// Measure the native machine and the wasm module in turns and compare them.
+    #[arg(long, requires = "in_process", conflicts_with = "fsm")]
+    compare: bool,
+    /// With --compare: how often each is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100), requires = "compare")]
+    rounds: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Unary,
+    Stream,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Op {
+    Write,
+    Read,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FsmKind {
+    /// The key-value store in the host's own process.
+    Native,
+    /// A wasm module.
+    Wasm,
+    /// A native machine that does next to nothing.
+    Null,
+}
+
+impl InProcessArgs {
+    fn fsm_name(&self) -> &'static str {
+        match (self.compare, self.fsm) {
+            (true, _) => "native and wasm",
+            (false, FsmKind::Native) => "native",
+            (false, FsmKind::Wasm) => "wasm",
+            (false, FsmKind::Null) => "null",
+        }
+    }
+}
+
+impl BenchArgs {
+    /// How the result is printed.
+    pub(super) fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.remote.output }
+    }
+
+    fn clients(&self) -> usize {
+        let default = match self.mode {
+            Mode::Unary => 256,
+            Mode::Stream => 4,
+        };
+        self.clients.unwrap_or(default) as usize
+    }
+
+    fn commands(&self) -> Generator {
+        let template = Template::parse(&self.command);
+        Generator::new(template, self.size as usize, u64::from(self.keys), 1)
+    }
+
+    fn queries(&self) -> Generator {
+        Generator::new(Template::parse(&self.query), 0, u64::from(self.keys), 2)
+    }
+
+    fn warmup(&self) -> Duration {
+        Duration::from_secs(self.warmup.into())
+    }
+
+    fn length(&self) -> Duration {
+        Duration::from_secs(self.seconds.into())
+    }
+
+    /// What was measured, in the words of the options.
+    fn setup(&self) -> Value {
+        let (mode, op) = match (self.mode, self.op, self.stale) {
+            (Mode::Unary, Op::Write, _) => ("unary", "write"),
+            (Mode::Stream, Op::Write, _) => ("stream", "write"),
+            (_, Op::Read, false) => ("unary", "read"),
+            (_, Op::Read, true) => ("unary", "stale_read"),
+        };
+        let mut setup = json!({
+            "mode": mode,
+            "op": op,
+            "clients": self.clients(),
+            "keys": self.keys,
+            "warmup_seconds": self.warmup,
+        });
+        if self.op == Op::Write {
+            setup["command_bytes"] = json!(self.commands().command(0).len());
+        }
+        if self.in_process.in_process {
+            setup["in_process"] = json!(true);
+            setup["nodes"] = json!(self.in_process.nodes);
+            setup["fsm"] = json!(self.in_process.fsm_name());
+        }
+        if mode == "stream" {
+            setup["window"] = json!(self.window);
+            setup["batch"] = json!(self.batch);
+        }
+        setup
+    }
+
+    fn title(&self) -> String {
+        let what = match (self.op, self.stale) {
+            (Op::Write, _) => format!("commands of {} bytes", self.commands().command(0).len()),
+            (Op::Read, false) => "linearizable queries".to_owned(),
+            (Op::Read, true) => "stale queries".to_owned(),
+        };
+        let clients = self.clients();
+        if self.in_process.in_process {
+            return format!(
+                "{what}, {clients} callers, {} node(s) in this process, {} state machine",
+                self.in_process.nodes,
+                self.in_process.fsm_name()
+            );
+        }
+        match self.mode {
+            Mode::Unary => format!("{what}, {clients} clients"),
+            Mode::Stream => format!(
+                "{what}, {clients} streams, {} in flight on each, {} in a message",
+                self.window, self.batch
+            ),
+        }
+    }
+}
+
+pub(super) fn run(args: &BenchArgs) -> Ended {
+    if args.op == Op::Read && args.mode == Mode::Stream {
+        return Err(Failure::usage("queries have no stream: leave --mode stream away"));
+    }
+    if args.stale && args.op == Op::Write {
+        return Err(Failure::usage("--stale is for queries: add --op read"));
+    }
+    if !args.in_process.in_process {
+        return show(args, &remote::block_on(over_grpc::run(args))?);
+    }
+    if args.mode == Mode::Stream {
+        return Err(Failure::usage(
+            "callers in this process have no streams: leave --mode stream away",
+        ));
+    }
+    if args.in_process.compare {
+        return show_comparison(args, &in_process::compare(args)?);
+    }
+    show(args, &in_process::measure(args)?)
+}
+
+fn must_have_operations(measured: &Measured) -> Result<(), Failure> {
+    if measured.operations() > 0 {
+        return Ok(());
+    }
+    Err(Failure {
+        exit: Exit::Unavailable,
+        ..Failure::new(match measured.any_error() {
+            Some(error) => format!("not one operation ended well: {error}"),
+            None => "not one operation ended within the time".to_owned(),
+        })
+    })
+}
+
+fn show(args: &BenchArgs, measured: &Measured) -> Ended {
+    must_have_operations(measured)?;
+    match args.output() {
+        Output::Json => {
+            let mut value = measured.to_json();
+            value["setup"] = args.setup();
+            print_json(&value)?;
+        }
+        Output::Table => print_text(&format!("{}\n\n{}", args.title(), measured.to_text()))?,
+    }
+    Ok(if measured.failed > 0 { Exit::Failed } else { Exit::Done })
+}
+
+fn show_comparison(args: &BenchArgs, comparison: &in_process::Comparison) -> Ended {
+    let in_process::Comparison { native, wasm, rounds } = comparison;
+    must_have_operations(native)?;
+    must_have_operations(wasm)?;
+    match args.output() {
+        Output::Json => print_json(&comparison_json(args, native, wasm, rounds))?,
+        Output::Table => {
+            let rows: Vec<Vec<String>> = rounds
+                .iter()
+                .enumerate()
+                .map(|(number, (native, wasm))| {
+                    vec![
+                        (number + 1).to_string(),
+                        format!("{native:.0}"),
+                        format!("{wasm:.0}"),
+                        format!("{:.3}", wasm / native),
+                    ]
+                })
+                .collect();
+            print_text(&format!(
+                "{}\n\nnative\n{}\n\nwasm\n{}\n\n{}\n\nwasm does {:.1} % of native",
+                args.title(),
+                native.to_text(),
+                wasm.to_text(),
+                table(&["round", "native/s", "wasm/s", "ratio"], &rows),
+                100.0 * wasm.per_second() / native.per_second()
+            ))?;
+        }
+    }
+    Ok(if native.failed + wasm.failed > 0 { Exit::Failed } else { Exit::Done })
+}
+
+fn comparison_json(
+    args: &BenchArgs,
+    native: &Measured,
+    wasm: &Measured,
+    rounds: &[(f64, f64)],
+) -> Value {
+    let rounds = rounds.iter().map(|(native, wasm)| {
+        json!({ "native_per_second": native, "wasm_per_second": wasm, "ratio": wasm / native })
+    });
+    json!({
+        "setup": args.setup(),
+        "native": native.to_json(),
+        "wasm": wasm.to_json(),
+        "ratio": wasm.per_second() / native.per_second(),
+        "rounds": rounds.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,313 @@
+//! Load over the client service, as applications would put it on a cluster.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use raft_host_proto::v1::client_client::ClientClient;
+use raft_host_proto::v1::{self, outcome::Kind, tagged_result};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::load::Generator;
+use super::measure::{Ending, Interval, Measured, Recorder};
+use super::{BenchArgs, Mode, Op};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::remote::{self, sentence};
+
+/// A client that was refused waits so long before it asks again.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+/// HTTP/2's default of 64 KiB would make streams wait for window updates.
+const WINDOW_BYTES: u32 = 8 << 20;
+
+pub(super) async fn run(args: &BenchArgs) -> Result<Measured, Failure> {
+    let addresses = targets(args).await?;
+    let commands = args.commands();
+    if args.op == Op::Read && commands.has_key() {
+        prefill(args, &addresses, commands.clone()).await?;
+    }
+    let connections = match args.mode {
+        Mode::Unary => args.clients().min(args.connections as usize),
+        Mode::Stream => args.clients(),
+    };
+    let mut channels = Vec::new();
+    for address in addresses.iter().cycle().take(connections.max(addresses.len())) {
+        channels.push(dial(address).await?);
+    }
+    let interval = Interval::after(args.warmup(), args.length());
+    let recorder = Arc::new(Recorder::new(interval));
+    let mut clients = JoinSet::new();
+    for client in 0..args.clients() {
+        let service = channels[client % channels.len()].clone();
+        let recorder = Arc::clone(&recorder);
+        match (args.op, args.mode) {
+            (Op::Read, _) => {
+                let consistency =
+                    if args.stale { v1::Consistency::Stale } else { v1::Consistency::Linearizable };
+                let queries = args.queries().for_client(client as u64);
+                clients.spawn(read(client, service, queries, consistency, recorder));
+            }
+            (Op::Write, Mode::Unary) => {
+                let commands = commands.for_client(client as u64);
+                clients.spawn(write(client, service, commands, recorder));
+            }
+            (Op::Write, Mode::Stream) => {
+                let stream = Stream {
+                    commands: commands.for_client(client as u64),
+                    window: u64::from(args.window.max(args.batch)),
+                    batch: u64::from(args.batch),
+                };
+                clients.spawn(stream.run(client, service, recorder));
+            }
+        }
+    }
+    let patience = args.warmup() + args.length() + args.remote.timeout();
+    // Clients that still wait have nothing to say any more.
+    let _ = tokio::time::timeout(patience, clients.join_all()).await;
+    Ok(recorder.result())
+}
+
+/// Where the load goes: to the leader, or to all endpoints.
+async fn targets(args: &BenchArgs) -> Result<Vec<String>, Failure> {
+    if args.spread {
+        return Ok(args.remote.endpoints.clone());
+    }
+    let client = args.remote.client().await?;
+    let status = client.status().await.map_err(|error| remote::failed_question(&error))?;
+    if status.leader_address.is_empty() {
+        return Err(Failure {
+            exit: Exit::Unavailable,
+            ..Failure::new(
+                "the cluster has no leader now; look at `raft-host status` and try again",
+            )
+        });
+    }
+    Ok(vec![status.leader_address])
+}
+
+async fn dial(address: &str) -> Result<ClientClient<Channel>, Failure> {
+    let channel = remote::endpoint(address)?
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .connect()
+        .await
+        .map_err(|error| Failure {
+            exit: Exit::Unavailable,
+            ..Failure::new(format!("cannot reach {address}: {error}"))
+        })?;
+    Ok(remote::client_on(channel))
+}
+
+/// Gives every key a value, so that queries find something.
+async fn prefill(
+    args: &BenchArgs,
+    addresses: &[String],
+    mut commands: Generator,
+) -> Result<(), Failure> {
+    const BATCH: u64 = 256;
+    const WINDOW: u64 = 8 * BATCH;
+    let mut service = dial(&addresses[0]).await?;
+    let (sender, receiver) = mpsc::channel((WINDOW / BATCH) as usize);
+    let mut next = 0;
+    let mut fill = |answered: u64| {
+        while next < commands.keys() && next < answered + WINDOW {
+            let tags = next..(next + BATCH).min(commands.keys());
+            next = tags.end;
+            let message = batch(tags.map(|key| (key, commands.command(key))));
+            if sender.try_send(message).is_err() {
+                return;
+            }
+        }
+    };
+    let keys = u64::from(args.keys);
+    fill(0);
+    let failed = |status: Status| {
+        Failure::new(format!("writing the keys to be read: {}", sentence(&status)))
+    };
+    let mut answers =
+        service.apply_stream(ReceiverStream::new(receiver)).await.map_err(failed)?.into_inner();
+    let mut answered = 0;
+    while answered < keys {
+        let Some(message) = answers.message().await.map_err(failed)? else {
+            return Err(failed(Status::unavailable("the stream ended early")));
+        };
+        for result in &message.results {
+            if let Some(tagged_result::Result::Error(error)) = &result.result {
+                return Err(failed(Status::unknown(error.message.clone())));
+            }
+        }
+        answered += message.results.len() as u64;
+        fill(answered);
+    }
+    Ok(())
+}
+
+fn batch(commands: impl Iterator<Item = (u64, bytes::Bytes)>) -> v1::ApplyStreamRequest {
+    let commands = commands.map(|(tag, command)| v1::TaggedCommand {
+        tag,
+        request: Some(v1::ApplyRequest { group: 0, command, session: None }),
+    });
+    v1::ApplyStreamRequest { commands: commands.collect() }
+}
+
+async fn write(
+    client: usize,
+    mut service: ClientClient<Channel>,
+    mut commands: Generator,
+    recorder: Arc<Recorder>,
+) {
+    while !recorder.interval().is_over() {
+        let command = commands.next_command();
+        let began = Instant::now();
+        let request = v1::ApplyRequest { group: 0, command, session: None };
+        let result = service.apply(request).await;
+        let ending = match result {
+            Ok(response) => ending(response.into_inner().outcome.and_then(|o| o.kind)),
+            Err(status) => Ending::Failed(sentence(&status)),
+        };
+        settle(client, &recorder, began, ending).await;
+    }
+}
+
+async fn read(
+    client: usize,
+    mut service: ClientClient<Channel>,
+    mut queries: Generator,
+    consistency: v1::Consistency,
+    recorder: Arc<Recorder>,
+) {
+    while !recorder.interval().is_over() {
+        let query = queries.next_command();
+        let began = Instant::now();
+        let request = v1::QueryRequest { group: 0, query, consistency: consistency.into() };
+        let ending = match service.query(request).await {
+            Ok(response) => ending(response.into_inner().outcome.and_then(|o| o.kind)),
+            Err(status) => Ending::Failed(sentence(&status)),
+        };
+        settle(client, &recorder, began, ending).await;
+    }
+}
+
+async fn settle(client: usize, recorder: &Recorder, began: Instant, ending: Ending) {
+    let failed = matches!(ending, Ending::Failed(_));
+    recorder.record(client, began, Instant::now(), ending, 1);
+    if failed {
+        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+    }
+}
+
+fn ending(kind: Option<Kind>) -> Ending {
+    match kind {
+        Some(Kind::Ok(_)) => Ending::Ok,
+        Some(Kind::Rejected(_)) => Ending::Rejected,
+        Some(Kind::Trapped(_)) => Ending::Trapped,
+        None => Ending::Failed("an answer without outcome".to_owned()),
+    }
+}
+
+/// A client that keeps a window of commands in flight on one stream.
+struct Stream {
+    commands: Generator,
+    /// At least `batch`.
+    window: u64,
+    batch: u64,
+}
+
+impl Stream {
+    async fn run(mut self, client: usize, service: ClientClient<Channel>, recorder: Arc<Recorder>) {
+        while !recorder.interval().is_over() {
+            if let Err(status) = self.stream(client, service.clone(), &recorder).await {
+                let ending = Ending::Failed(sentence(&status));
+                settle(client, &recorder, Instant::now(), ending).await;
+            }
+        }
+    }
+
+    async fn stream(
+        &mut self,
+        client: usize,
+        mut service: ClientClient<Channel>,
+        recorder: &Recorder,
+    ) -> Result<(), Status> {
+        let (sender, receiver) = mpsc::channel((self.window / self.batch) as usize + 1);
+        // When each batch was sent and how many of its answers are to come; a tag's batch is
+        // its quotient.
+        let mut batches: HashMap<u64, (Instant, u64)> = HashMap::new();
+        let mut in_flight = 0;
+        let mut next_batch = 0;
+        let mut answers = None;
+        let mut receiver = Some(receiver);
+        loop {
+            while in_flight + self.batch <= self.window && !recorder.interval().is_over() {
+                let first = next_batch * self.batch;
+                let tags = first..first + self.batch;
+                let message = batch(tags.map(|tag| (tag, self.commands.next_command())));
+                if sender.try_send(message).is_err() {
+                    // The connection is slower than the window: answers come first.
+                    break;
+                }
+                batches.insert(next_batch, (Instant::now(), self.batch));
+                next_batch += 1;
+                in_flight += self.batch;
+            }
+            if in_flight == 0 {
+                return Ok(());
+            }
+            if let Some(receiver) = receiver.take() {
+                let stream = service.apply_stream(ReceiverStream::new(receiver)).await?;
+                answers = Some(stream.into_inner());
+            }
+            let answers = answers.as_mut().expect("opened in the first turn");
+            let Some(message) = answers.message().await? else {
+                return Err(Status::unavailable("the server ended the stream"));
+            };
+            let ended = Instant::now();
+            let mut refused = false;
+            let mut done: HashMap<u64, u64> = HashMap::new();
+            for result in message.results {
+                let number = result.tag / self.batch;
+                in_flight = in_flight.saturating_sub(1);
+                let ending = match result.result {
+                    Some(tagged_result::Result::Response(response)) => {
+                        ending(response.outcome.and_then(|outcome| outcome.kind))
+                    }
+                    Some(tagged_result::Result::Error(error)) => Ending::Failed(error.message),
+                    None => Ending::Failed("a result without content".to_owned()),
+                };
+                if ending == Ending::Ok {
+                    *done.entry(number).or_default() += 1;
+                } else {
+                    refused |= matches!(ending, Ending::Failed(_));
+                    settle_batch(client, recorder, &mut batches, number, ended, ending, 1);
+                }
+            }
+            for (number, count) in done {
+                settle_batch(client, recorder, &mut batches, number, ended, Ending::Ok, count);
+            }
+            if refused {
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+fn settle_batch(
+    client: usize,
+    recorder: &Recorder,
+    batches: &mut HashMap<u64, (Instant, u64)>,
+    number: u64,
+    ended: Instant,
+    ending: Ending,
+    count: u64,
+) {
+    // An answer to nothing that was sent is not counted.
+    let Some((began, waiting)) = batches.get_mut(&number) else { return };
+    recorder.record(client, *began, ended, ending, count);
+    *waiting = waiting.saturating_sub(count);
+    if *waiting == 0 {
+        batches.remove(&number);
+    }
+}

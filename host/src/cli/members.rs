@@ -1,0 +1,195 @@
+//! `raft-host members`: who is in the cluster, and changing that.
+
+use clap::{Args, Subcommand};
+use raft_host_proto::v1;
+use serde_json::{Value, json};
+
+use super::exit::{Ended, Exit};
+use super::output::{Output, print_json, print_text, table};
+use super::remote::{self, RemoteArgs};
+
+/// Lists and changes the members of the cluster.
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_value_name = "ACTION")]
+pub(super) struct MembersArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// Lists the members (the default).
+    List(ListArgs),
+    /// Adds a node as a learner: it follows the log and does not vote until it is promoted.
+    Add(AddArgs),
+    /// Turns a learner that has caught up into a voter.
+    Promote(NodeArgs),
+    /// Removes a node. It stops by itself and cannot come back under its id.
+    Remove(NodeArgs),
+    /// Hands leadership to a voter: the given one, or the most up-to-date.
+    Transfer(TransferArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+struct ListArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct AddArgs {
+    /// What other nodes dial: host:port.
+    #[arg(value_parser = remote::parse_endpoint)]
+    address: String,
+    /// Its node id; the leader draws a fresh one if none is given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    id: Option<u64>,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct NodeArgs {
+    /// The node's id, as `raft-host members` lists it.
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    id: u64,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct TransferArgs {
+    /// The node's id, as `raft-host members` lists it.
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    id: Option<u64>,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+impl MembersArgs {
+    /// The options in force: those of the action, if there is one.
+    pub(super) fn remote(&self) -> &RemoteArgs {
+        match &self.action {
+            None => &self.remote,
+            Some(Action::List(args)) => &args.remote,
+            Some(Action::Add(args)) => &args.remote,
+            Some(Action::Promote(args) | Action::Remove(args)) => &args.remote,
+            Some(Action::Transfer(args)) => &args.remote,
+        }
+    }
+}
+
+const CHANGE: &str = "the membership change";
+
+pub(super) fn run(args: &MembersArgs) -> Ended {
+    let remote = args.remote();
+    let (members, sentence) = remote::block_on(async {
+        let client = remote.client().await?;
+        let change = |error| remote::failure(&error).about(CHANGE);
+        Ok(match &args.action {
+            None | Some(Action::List(_)) => {
+                let members = client.members().await;
+                (members.map_err(|error| remote::failed_question(&error))?, None)
+            }
+            Some(Action::Add(add)) => {
+                let id = add.id.unwrap_or(0);
+                let members = client.add_member(id, &add.address).await.map_err(change)?;
+                let sentence = added(&members, &add.address);
+                (members, Some(sentence))
+            }
+            Some(Action::Promote(node)) => {
+                let members = client.promote_member(node.id).await.map_err(change)?;
+                (members, Some(format!("node {} is a voter now", node.id)))
+            }
+            Some(Action::Remove(node)) => {
+                let members = client.remove_member(node.id).await.map_err(change)?;
+                (members, Some(format!("node {} is removed", node.id)))
+            }
+            Some(Action::Transfer(to)) => {
+                let answer = client.transfer_leadership(to.id.unwrap_or(0)).await;
+                let leader_id = answer
+                    .map_err(|error| remote::failure(&error).about("the transfer of leadership"))?
+                    .leader_id;
+                // The list is for people only; the transfer is done without it.
+                let members = client.members().await.unwrap_or_default();
+                (members, Some(format!("node {leader_id} leads now")))
+            }
+        })
+    })?;
+    show(remote.output, &members, sentence.as_deref())
+}
+
+fn added(members: &v1::MembersResponse, address: &str) -> String {
+    match members.members.iter().find(|member| member.address == address) {
+        Some(v1::MemberInfo { node_id, .. }) => format!(
+            "added node {node_id} at {address} as a learner; `raft-host members promote \
+             {node_id}` makes it a voter once it has caught up"
+        ),
+        None => format!("added {address}"),
+    }
+}
+
+fn show(output: Output, members: &v1::MembersResponse, sentence: Option<&str>) -> Ended {
+    match output {
+        Output::Json => print_json(&to_json(members))?,
+        Output::Table => {
+            let head = sentence.map_or(String::new(), |sentence| format!("{sentence}\n\n"));
+            print_text(&(head + &to_text(members)))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn to_text(members: &v1::MembersResponse) -> String {
+    let rows: Vec<Vec<String>> = members
+        .members
+        .iter()
+        .map(|member| {
+            let leader = if member.leader { "yes" } else { "" };
+            vec![
+                member.node_id.to_string(),
+                member.address.clone(),
+                member.role.clone(),
+                leader.to_owned(),
+            ]
+        })
+        .collect();
+    table(&["node", "address", "role", "leader"], &rows)
+}
+
+fn to_json(members: &v1::MembersResponse) -> Value {
+    let list = members.members.iter().map(|member| {
+        json!({
+            "node_id": member.node_id,
+            "address": member.address,
+            "role": member.role,
+            "leader": member.leader,
+        })
+    });
+    json!({ "members": list.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_listed_with_role_and_leader() {
+        let member = |node_id, role: &str, leader| v1::MemberInfo {
+            node_id,
+            address: format!("n{node_id}:7400"),
+            role: role.into(),
+            leader,
+        };
+        let members = v1::MembersResponse {
+            members: vec![member(1, "voter", true), member(12, "learner", false)],
+        };
+        assert_eq!(
+            to_text(&members),
+            "NODE  ADDRESS   ROLE     LEADER\n   1  n1:7400   voter    yes\n  12  n12:7400  learner"
+        );
+        assert_eq!(to_json(&members)["members"][1]["role"], "learner");
+    }
+}

@@ -1,0 +1,119 @@
+//! `raft-host modules`: what the cluster runs and ran.
+
+use clap::Args;
+use raft_host_proto::v1;
+use serde_json::{Value, json};
+
+use super::exit::{Ended, Exit};
+use super::output::{Output, human_bytes, human_time, print_json, print_text, short_hash, table};
+use super::remote::{self, RemoteArgs};
+
+/// Lists the modules that the cluster holds, and when each became active.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ModulesArgs {
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
+}
+
+pub(super) fn run(args: &ModulesArgs) -> Ended {
+    let answer = remote::block_on(async {
+        let client = args.remote.client().await?;
+        client.modules().await.map_err(|error| remote::failed_question(&error))
+    })?;
+    match args.remote.output {
+        Output::Json => print_json(&to_json(&answer))?,
+        Output::Table => print_text(&to_text(&answer))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn to_text(answer: &v1::ModulesResponse) -> String {
+    if answer.modules.is_empty() {
+        return "the cluster has no module yet: give it one with `raft-host upgrade FILE`".into();
+    }
+    let modules: Vec<Vec<String>> = answer
+        .modules
+        .iter()
+        .map(|module| {
+            let state = if module.active { "active" } else { "kept" };
+            vec![
+                short_hash(&module.hash),
+                module.label.clone(),
+                human_bytes(module.size_bytes),
+                state.to_owned(),
+            ]
+        })
+        .collect();
+    let history: Vec<Vec<String>> = answer
+        .history
+        .iter()
+        .map(|activation| {
+            vec![
+                activation.index.to_string(),
+                human_time(activation.time_ms),
+                short_hash(&activation.module_hash),
+                activation.label.clone(),
+            ]
+        })
+        .collect();
+    let modules = table(&["module", "label", "size", "state"], &modules);
+    let history = table(&["index", "activated (utc)", "module", "label"], &history);
+    format!("{modules}\n\n{history}")
+}
+
+fn to_json(answer: &v1::ModulesResponse) -> Value {
+    let modules = answer.modules.iter().map(|module| {
+        json!({
+            "hash": module.hash,
+            "label": module.label,
+            "size_bytes": module.size_bytes,
+            "active": module.active,
+        })
+    });
+    let history = answer.history.iter().map(|activation| {
+        json!({
+            "index": activation.index,
+            "module_hash": activation.module_hash,
+            "time_ms": activation.time_ms,
+            "label": activation.label,
+        })
+    });
+    json!({ "modules": modules.collect::<Vec<_>>(), "history": history.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_and_their_activations_are_two_tables() {
+        let answer = v1::ModulesResponse {
+            modules: vec![v1::ModuleInfo {
+                hash: "ab".repeat(32),
+                size_bytes: 40 << 10,
+                label: "kv.wasm".into(),
+                active: true,
+            }],
+            history: vec![v1::Activation {
+                index: 5,
+                module_hash: "ab".repeat(32),
+                time_ms: 1_709_251_199_999,
+                label: "kv.wasm".into(),
+            }],
+        };
+        let expected = "\
+MODULE        LABEL    SIZE      STATE
+abababababab  kv.wasm  40.0 KiB  active
+
+INDEX  ACTIVATED (UTC)      MODULE        LABEL
+    5  2024-02-29 23:59:59  abababababab  kv.wasm";
+        let text = to_text(&answer);
+        assert_eq!(
+            text.split_whitespace().collect::<Vec<_>>(),
+            expected.split_whitespace().collect::<Vec<_>>(),
+            "\n{text}"
+        );
+        assert_eq!(to_json(&answer)["history"][0]["index"], 5);
+        assert!(to_text(&v1::ModulesResponse::default()).contains("upgrade FILE"));
+    }
+}

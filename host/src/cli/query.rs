@@ -1,0 +1,46 @@
+//! `raft-host query`: asks the state machine a question.
+
+use clap::Args;
+use raft_host_proto::v1;
+
+use super::answer::{Answer, ShowOptions};
+use super::exit::Ended;
+use super::input::parse_source;
+use super::output::AnswerForm;
+use super::remote::{self, RemoteArgs};
+
+/// Asks the state machine a question, which changes nothing.
+///
+/// The answer reflects every command that was acknowledged before; with --stale, whatever the
+/// asked node has applied, even when the cluster has no leader.
+#[derive(Args, Clone, Debug)]
+pub(super) struct QueryArgs {
+    /// The query; @FILE reads it from a file, - from standard input, @@… is a text that
+    /// begins with @.
+    query: String,
+    /// Answer from the asked node's own state, however old.
+    #[arg(long)]
+    stale: bool,
+    /// Print the answer's bytes and nothing else.
+    #[arg(long)]
+    raw: bool,
+    /// Also show the index that the answer reflects, and the fuel it took.
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
+}
+
+pub(super) fn run(args: &QueryArgs) -> Ended {
+    let consistency =
+        if args.stale { v1::Consistency::Stale } else { v1::Consistency::Linearizable };
+    let query = parse_source(&args.query).read()?;
+    let response = remote::block_on(async {
+        let client = args.remote.client().await?;
+        let answer = client.query(query, consistency).await;
+        answer.map_err(|error| remote::failed_question(&error))
+    })?;
+    let form = if args.raw { AnswerForm::Raw } else { AnswerForm::Readable };
+    let options = ShowOptions { output: args.remote.output, form, verbose: args.verbose };
+    Answer::of_query(response)?.show(options)
+}

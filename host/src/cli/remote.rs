@@ -1,0 +1,291 @@
+//! The cluster as the command line sees it: where it is, and how its failures read.
+
+use std::future::Future;
+use std::time::Duration;
+
+use clap::Args;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use raft_host_proto::client::ClientOptions;
+use raft_host_proto::v1::admin_client::AdminClient;
+use raft_host_proto::v1::client_client::ClientClient;
+use raft_host_proto::{Client, ClientError, Effect, MESSAGE_MAX_BYTES};
+use tokio::net::TcpStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use super::exit::{Exit, Failure};
+use super::output::Output;
+
+/// How long dialing one node may take, whatever the whole request may.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request may take, unless its command says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// For one attempt of a request that may be repeated; then another node is asked.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The options that every command has that talks to a cluster.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct RemoteArgs {
+    /// Where the cluster is: any of its nodes; several, comma-separated or repeated, are tried
+    /// in turn.
+    #[arg(
+        short,
+        long = "endpoint",
+        env = "RAFT_HOST_ENDPOINT",
+        default_value = "127.0.0.1:7400",
+        value_delimiter = ',',
+        value_parser = parse_endpoint,
+        value_name = "HOST:PORT"
+    )]
+    pub(super) endpoints: Vec<String>,
+
+    /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for each
+    /// command of --lines; 2m for upgrade and snapshot].
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    timeout: Option<Duration>,
+
+    /// Tables for people or JSON for scripts.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(super) output: Output,
+}
+
+/// Checks `host:port`; a scheme in front is tolerated.
+pub(super) fn parse_endpoint(text: &str) -> Result<String, String> {
+    let address = text.trim();
+    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| format!("{text:?} has no port: write HOST:PORT, such as 127.0.0.1:7400"))?;
+    let is_ipv6 = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || (host.contains(':') && !is_ipv6) || host.contains(['/', ' ']) {
+        return Err(format!("{host:?} is not a host: write HOST:PORT, such as 127.0.0.1:7400"));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(address.to_owned()),
+        _ => Err(format!("{port:?} is not a port from 1 to 65535")),
+    }
+}
+
+/// Reads `250ms`, `1.5s`, `10s`, `2m`, `1h`; a number alone means seconds.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let explain = || format!("{text:?} is not a time: write 500ms, 10s, 2m or 1h");
+    let scale = match unit.trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err(explain()),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| explain())? * scale;
+    if !(0.001..=86_400.0).contains(&seconds) {
+        return Err(format!("{text:?} is out of range: at least 1ms and at most 24h"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Runs a command's future: one thread is enough for it.
+pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(future);
+    // Threads that read standard input cannot be interrupted: leave them.
+    runtime.shutdown_background();
+    result
+}
+
+/// How to reach one node without the client library.
+pub(super) fn endpoint(address: &str) -> Result<Endpoint, Failure> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| Failure::new(format!("{address}: {error}")))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true))
+}
+
+/// An admin client of one node and no other; the error says why there is none.
+pub(super) async fn admin(address: &str) -> Result<AdminClient<Channel>, String> {
+    let endpoint = endpoint(address).map_err(|failure| failure.message)?;
+    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+    Ok(AdminClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES))
+}
+
+/// A client of the state machine on a connection.
+pub(super) fn client_on(channel: Channel) -> ClientClient<Channel> {
+    ClientClient::new(channel)
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES)
+}
+
+/// "Connection refused" rather than what the layers above say about it.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+impl RemoteArgs {
+    /// The time limit, with this command's default.
+    pub(super) fn timeout_or(&self, default: Duration) -> Duration {
+        self.timeout.unwrap_or(default)
+    }
+
+    /// The time limit of ordinary commands.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout_or(TIMEOUT)
+    }
+
+    /// A client of the cluster.
+    pub(super) async fn client(&self) -> Result<Client, Failure> {
+        self.client_with(TIMEOUT).await
+    }
+
+    /// A client with another time limit by default.
+    ///
+    /// The library goes on asking until the time is over, because a cluster may be about to
+    /// elect. When nobody listens at all a person wants to hear it at once.
+    pub(super) async fn client_with(&self, timeout: Duration) -> Result<Client, Failure> {
+        let timeout = self.timeout_or(timeout);
+        let reachable = self.first_reachable(CONNECT_TIMEOUT.min(timeout)).await?;
+        let mut endpoints = self.endpoints.clone();
+        endpoints.rotate_left(reachable);
+        let options = ClientOptions {
+            connect_timeout: CONNECT_TIMEOUT,
+            attempt_timeout: ATTEMPT_TIMEOUT.min(timeout),
+            deadline: timeout,
+            admin_deadline: timeout,
+            ..ClientOptions::default()
+        };
+        Client::connect(endpoints, options).map_err(|error| failure(&error))
+    }
+
+    /// Position of the first endpoint where something listens.
+    async fn first_reachable(&self, timeout: Duration) -> Result<usize, Failure> {
+        let mut dials: FuturesUnordered<_> = self
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(position, address)| async move {
+                let dialed = tokio::time::timeout(timeout, TcpStream::connect(address)).await;
+                match dialed {
+                    Ok(Ok(_)) => Ok(position),
+                    Ok(Err(error)) => Err(format!("{address}: {error}")),
+                    Err(_) => Err(format!("{address}: no answer")),
+                }
+            })
+            .collect();
+        let mut reasons = Vec::new();
+        while let Some(dialed) = dials.next().await {
+            match dialed {
+                Ok(position) => return Ok(position),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        reasons.sort();
+        Err(Failure {
+            exit: Exit::Unavailable,
+            ..Failure::new(format!(
+                "no node can be reached ({}); is raft-host running there? --endpoint says where \
+                 to look",
+                reasons.join("; ")
+            ))
+        })
+    }
+}
+
+/// A failed request as a failure of the command line.
+pub(super) fn failure(error: &ClientError) -> Failure {
+    let exit = match (error, error.effect()) {
+        (_, Effect::Unknown) => Exit::Unknown,
+        (ClientError::Unavailable { .. }, Effect::None) => Exit::Unavailable,
+        (_, Effect::None) => Exit::Failed,
+    };
+    Failure { exit, ..Failure::new(error.to_string()) }
+}
+
+/// As [`failure`], of a request that could not have changed anything.
+pub(super) fn failed_question(error: &ClientError) -> Failure {
+    let exit = match error {
+        ClientError::Unavailable { .. } => Exit::Unavailable,
+        _ => Exit::Failed,
+    };
+    Failure { exit, ..Failure::new(error.to_string()) }
+}
+
+/// The server's sentence.
+pub(super) fn sentence(status: &Status) -> String {
+    match status.message() {
+        "" => format!("the server answered {:?} without a reason", status.code()),
+        message => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn endpoints_are_checked_before_anything_is_dialed() {
+        assert_eq!(parse_endpoint("127.0.0.1:7400"), Ok("127.0.0.1:7400".into()));
+        assert_eq!(parse_endpoint(" http://node-1:7400/ "), Ok("node-1:7400".into()));
+        assert_eq!(parse_endpoint("[::1]:7400"), Ok("[::1]:7400".into()));
+        for bad in ["", "host", "host:", "host:0", "host:70000", ":7400", "::1:7400", "a/b:1"] {
+            assert!(parse_endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3_600)));
+        for bad in ["", "s", "10 parsecs", "-1s", "0", "25h", "1..2s", "inf"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_exit_code_tells_unavailable_from_unknown_from_refused() {
+        let unavailable = |effect| ClientError::Unavailable {
+            endpoint: "a:1".into(),
+            message: "no leader".into(),
+            code: Code::Unavailable,
+            effect,
+            attempts: 2,
+        };
+        let refused = |effect| ClientError::Refused {
+            code: Code::InvalidArgument,
+            message: "too long".into(),
+            effect,
+        };
+        assert_eq!(failure(&unavailable(Effect::None)).exit, Exit::Unavailable);
+        assert_eq!(failure(&unavailable(Effect::Unknown)).exit, Exit::Unknown);
+        assert_eq!(failed_question(&unavailable(Effect::Unknown)).exit, Exit::Unavailable);
+        assert_eq!(failure(&refused(Effect::None)).exit, Exit::Failed);
+        assert_eq!(failure(&refused(Effect::Unknown)).exit, Exit::Unknown);
+        assert_eq!(failed_question(&refused(Effect::Unknown)).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn when_nobody_listens_it_fails_at_once_and_names_the_endpoints() {
+        // Bound and dropped: nobody listens there now.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("bound").to_string();
+        drop(free);
+        let args =
+            RemoteArgs { endpoints: vec![address.clone()], timeout: None, output: Output::Table };
+        let failure = block_on(args.client()).expect_err("nobody listens");
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(failure.message.contains(&address), "{}", failure.message);
+    }
+}

@@ -1,0 +1,141 @@
+//! `raft-host` without a subcommand: start a server, wait for a signal, drain.
+//!
+//! Exit codes: 0 when asked to stop, and when the node was removed from its cluster; 1 when
+//! it did not start or could not go on; 130 when a second signal cut the drain short.
+
+mod args;
+mod logging;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub(super) use self::args::ServeArgs;
+use crate::config::{Config, LogFormat};
+use crate::node::StopReason;
+use crate::server::{self, Began, RunningServer};
+
+/// What a shell reports for a process that SIGINT ended.
+const EXIT_IMPATIENT: i32 = 130;
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+/// Why it does not start.
+pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config()?;
+    logging::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("runtime")
+        .build()
+        .context("starting the runtime")?;
+    let code = runtime.block_on(serve(config, args.startup()));
+    // A thread that is stuck in a system call must not keep a stopped server alive.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let server = tokio::select! {
+        started = server::start(config.clone(), startup) => started?,
+        name = signals.next() => {
+            eprintln!("{name} while starting: stopped");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    tracing::info!(
+        node = %server.identity().node, cluster = %server.identity().cluster,
+        address = %server.identity().address, listening = %server.address(), "ready"
+    );
+    if config.log.format == LogFormat::Human {
+        announce(&server);
+    }
+    let reason = tokio::select! {
+        reason = server.stopped() => reason,
+        name = signals.next() => {
+            tracing::info!(signal = name, "draining; a second signal stops at once");
+            tokio::spawn(async move {
+                let name = signals.next().await;
+                eprintln!("{name} again: stopped without draining");
+                std::process::exit(EXIT_IMPATIENT);
+            });
+            StopReason::Requested
+        }
+    };
+    let ended = server.shutdown().await;
+    // What stopped it comes before what was noticed while it stopped.
+    Ok(match if reason == StopReason::Requested { ended } else { reason } {
+        StopReason::Requested => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        StopReason::Removed => {
+            eprintln!(
+                "this node was removed from its cluster and has stopped; to use it again, give \
+                 it an empty data directory and --join"
+            );
+            ExitCode::SUCCESS
+        }
+        StopReason::Failed(why) => {
+            eprintln!("error: this node stopped: {why}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Says what runs where, and what to type next.
+fn announce(server: &RunningServer) {
+    let identity = server.identity();
+    let began = match server.began() {
+        Began::Formed => "formed a new cluster",
+        Began::Joined => "joined the cluster",
+        Began::Restarted => "is back in its cluster",
+    };
+    let machine = server.handle().machine().borrow().clone();
+    let active = machine.as_ref().and_then(|view| view.info.active.as_ref());
+    let plugin = match active {
+        Some(active) => format!("{} ({})", active.label, active.hash.short()),
+        None => "comes from the cluster".to_owned(),
+    };
+    let endpoint = if identity.address == crate::config::DEFAULT_LISTEN {
+        String::new()
+    } else {
+        format!(" --endpoint {}", identity.address)
+    };
+    eprintln!(
+        "\n  node {} {began}\n\n  cluster   {}\n  address   {}\n  plugin    {plugin}\n  data      \
+         {}\n\n  send a command:  raft-host apply{endpoint} COMMAND\n  add a node:      raft-host \
+         --join {} --data-dir DIR --listen HOST:PORT\n",
+        identity.node,
+        identity.cluster,
+        identity.address,
+        server.place(),
+        identity.address,
+    );
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        let catch = |kind| signal(kind).context("catching signals");
+        Ok(Signals {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

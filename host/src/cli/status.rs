@@ -1,0 +1,372 @@
+//! `raft-host status`: one line per node.
+
+use std::time::Duration;
+
+use clap::Args;
+use futures::future::join_all;
+use raft_host_proto::v1;
+use serde_json::{Value, json};
+use tonic::Response;
+
+use super::exit::{Ended, Exit, Failure};
+use super::output::{
+    Output, facts, human_bytes, human_duration, print_json, print_text, short_hash, table,
+};
+use super::remote::{self, RemoteArgs, sentence};
+
+/// How long one node may take to answer, so that a dead one does not hold up the table.
+const NODE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Shows what each node of the cluster knows and how far it is.
+///
+/// With one endpoint, all members of its cluster are asked; with several, exactly these
+/// (--cluster: all members as well). Fails only when no node answers at all.
+#[derive(Args, Clone, Debug)]
+pub(super) struct StatusArgs {
+    /// Ask all members of the cluster, also when several endpoints are given.
+    #[arg(long, conflicts_with = "only")]
+    cluster: bool,
+    /// Ask the given endpoints only.
+    #[arg(long)]
+    only: bool,
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug, PartialEq)]
+struct NodeRow {
+    /// Where it was asked.
+    address: String,
+    /// As its cluster lists it; `None` when only the endpoint was given.
+    member: Option<v1::MemberInfo>,
+    /// Its own words, or why there are none.
+    status: Result<v1::StatusResponse, String>,
+}
+
+pub(super) fn run(args: &StatusArgs) -> Ended {
+    let rows = remote::block_on(gather(args))?;
+    match args.remote.output {
+        Output::Json => print_json(&to_json(&rows))?,
+        Output::Table => print_text(&to_text(&rows))?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
+    let remote = &args.remote;
+    let timeout = NODE_TIMEOUT.min(remote.timeout());
+    let whole = !args.only && (args.cluster || remote.endpoints.len() == 1);
+    let members = if whole {
+        let client = remote.client().await?;
+        client.members().await.map_err(|error| remote::failed_question(&error))?.members
+    } else {
+        Vec::new()
+    };
+    let rows = if members.is_empty() {
+        // Also of a node that has not joined yet: it knows itself only.
+        join_all(remote.endpoints.iter().map(|address| row(address, None, timeout))).await
+    } else {
+        join_all(members.iter().map(|m| row(&m.address, Some(m.clone()), timeout))).await
+    };
+    if rows.iter().all(|row| row.status.is_err()) {
+        let reasons: Vec<String> = rows
+            .iter()
+            .map(|row| {
+                let reason = row.status.as_ref().err().map_or("", String::as_str);
+                format!("{}: {reason}", row.address)
+            })
+            .collect();
+        return Err(Failure {
+            exit: Exit::Unavailable,
+            message: format!("no node answered ({}); is raft-host running?", reasons.join("; ")),
+            effect: String::new(),
+        });
+    }
+    Ok(rows)
+}
+
+async fn row(address: &str, member: Option<v1::MemberInfo>, timeout: Duration) -> NodeRow {
+    let ask = async {
+        let mut client = remote::admin(address).await?;
+        let answer = client.status(v1::StatusRequest { group: 0 }).await;
+        answer.map(Response::into_inner).map_err(|status| sentence(&status))
+    };
+    let status = tokio::time::timeout(timeout, ask)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {}", human_duration(timeout))));
+    NodeRow { address: address.to_owned(), member, status }
+}
+
+fn role_name(role: v1::Role) -> &'static str {
+    match role {
+        v1::Role::Unspecified => "unknown",
+        v1::Role::Follower => "follower",
+        v1::Role::PreCandidate => "pre-candidate",
+        v1::Role::Candidate => "candidate",
+        v1::Role::Leader => "leader",
+    }
+}
+
+impl NodeRow {
+    fn id(&self) -> u64 {
+        match (&self.status, &self.member) {
+            (Ok(status), _) => status.node_id,
+            (Err(_), Some(member)) => member.node_id,
+            (Err(_), None) => 0,
+        }
+    }
+
+    /// `leader`, `follower`, `learner` …: what it does, unless it is no voter.
+    fn role(&self) -> String {
+        let membership = self.member.as_ref().map_or("", |member| member.role.as_str());
+        match &self.status {
+            Err(_) => "unreachable".to_owned(),
+            Ok(status) => match role_name(status.role()) {
+                "follower" if membership == "learner" => "learner".to_owned(),
+                role => role.to_owned(),
+            },
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let id = match self.id() {
+            0 => "-".to_owned(),
+            id => id.to_string(),
+        };
+        let Ok(status) = &self.status else {
+            let mut cells = vec![id, self.address.clone(), self.role()];
+            cells.resize(HEADERS.len(), "-".to_owned());
+            return cells;
+        };
+        let leader = match status.leader_id {
+            0 => "-".to_owned(),
+            id => id.to_string(),
+        };
+        vec![
+            id,
+            self.address.clone(),
+            self.role(),
+            leader,
+            status.term.to_string(),
+            status.commit_index.to_string(),
+            status.applied_index.to_string(),
+            status.snapshot_index.to_string(),
+            short_hash(&status.module_hash),
+            human_bytes(status.data_dir_bytes),
+            human_bytes(status.resident_bytes),
+            human_duration(Duration::from_millis(status.uptime_ms)),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        let membership = self.member.as_ref().map(|member| member.role.clone());
+        match &self.status {
+            Err(reason) => json!({
+                "node_id": self.id(),
+                "address": self.address,
+                "membership": membership,
+                "reachable": false,
+                "error": reason,
+            }),
+            Ok(status) => json!({
+                "node_id": status.node_id,
+                "address": self.address,
+                "membership": membership,
+                "reachable": true,
+                "cluster_id": status.cluster_id,
+                "version": status.version,
+                "role": role_name(status.role()),
+                "term": status.term,
+                "leader_id": status.leader_id,
+                "leader_address": status.leader_address,
+                "first_index": status.first_index,
+                "last_index": status.last_index,
+                "commit_index": status.commit_index,
+                "applied_index": status.applied_index,
+                "snapshot_index": status.snapshot_index,
+                "storage": status.storage,
+                "module_hash": status.module_hash,
+                "module_label": status.module_label,
+                "module_activated_at": status.module_activated_at,
+                "sessions": status.sessions,
+                "time_ms": status.time_ms,
+                "data_dir_bytes": status.data_dir_bytes,
+                "resident_bytes": status.resident_bytes,
+                "uptime_ms": status.uptime_ms,
+                "peers": status.peers.iter().map(|peer| json!({
+                    "node_id": peer.node_id,
+                    "match_index": peer.match_index,
+                    "state": peer.state,
+                    "recently_active": peer.recently_active,
+                })).collect::<Vec<_>>(),
+            }),
+        }
+    }
+}
+
+const HEADERS: [&str; 12] = [
+    "node", "address", "role", "leader", "term", "commit", "applied", "snapshot", "module", "data",
+    "memory", "up",
+];
+
+fn to_json(rows: &[NodeRow]) -> Value {
+    json!({ "nodes": rows.iter().map(NodeRow::to_json).collect::<Vec<_>>() })
+}
+
+/// The answer of the highest term: the one that knows most.
+fn best(rows: &[NodeRow]) -> Option<&v1::StatusResponse> {
+    let answers = rows.iter().filter_map(|row| row.status.as_ref().ok());
+    answers.max_by_key(|status| (status.term, status.leader_id != 0, status.applied_index))
+}
+
+fn to_text(rows: &[NodeRow]) -> String {
+    let mut text = String::new();
+    if let Some(best) = best(rows) {
+        text.push_str(&facts(&summary(best)));
+        text.push_str("\n\n");
+    }
+    let cells: Vec<Vec<String>> = rows.iter().map(NodeRow::cells).collect();
+    text.push_str(&table(&HEADERS, &cells));
+    let mut notes: Vec<String> = Vec::new();
+    for row in rows {
+        if let Err(reason) = &row.status {
+            notes.push(format!("{} is unreachable: {reason}", row.address));
+        }
+    }
+    let cluster = |row: &NodeRow| row.status.as_ref().ok().map(|s| s.cluster_id.clone());
+    let mut clusters: Vec<String> = rows.iter().filter_map(cluster).collect();
+    clusters.sort();
+    clusters.dedup();
+    if clusters.len() > 1 {
+        notes.push(format!("these nodes belong to different clusters: {}", clusters.join(", ")));
+    }
+    if !notes.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&notes.join("\n"));
+    }
+    text
+}
+
+fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
+    let leader = match status.leader_id {
+        0 => "none: the cluster takes no commands now".to_owned(),
+        id => format!("node {id} at {}, term {}", status.leader_address, status.term),
+    };
+    let module = if status.module_hash.is_empty() {
+        "none yet: give it one with `raft-host upgrade FILE`".to_owned()
+    } else {
+        let label =
+            if status.module_label.is_empty() { "(no label)" } else { &status.module_label };
+        format!(
+            "{label} {}, active since index {}",
+            short_hash(&status.module_hash),
+            status.module_activated_at
+        )
+    };
+    vec![
+        ("cluster", status.cluster_id.clone()),
+        ("leader", leader),
+        ("module", module),
+        ("sessions", status.sessions.to_string()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(id: u64, role: v1::Role) -> NodeRow {
+        let status = v1::StatusResponse {
+            cluster_id: "c1".repeat(16),
+            node_id: id,
+            role: role.into(),
+            term: 3,
+            leader_id: 1,
+            leader_address: "127.0.0.1:7400".into(),
+            commit_index: 120,
+            applied_index: 119 + id,
+            module_hash: "ab".repeat(32),
+            module_label: "kv.wasm".into(),
+            module_activated_at: 7,
+            data_dir_bytes: 3 << 20,
+            resident_bytes: 40 << 20,
+            uptime_ms: 61_000,
+            ..Default::default()
+        };
+        let member = member(id, "voter");
+        NodeRow { address: member.address.clone(), member: Some(member), status: Ok(status) }
+    }
+
+    fn member(id: u64, role: &str) -> v1::MemberInfo {
+        v1::MemberInfo {
+            node_id: id,
+            address: format!("127.0.0.1:{}", 7399 + id),
+            role: role.into(),
+            leader: id == 1,
+        }
+    }
+
+    fn dead(id: u64) -> NodeRow {
+        let member = member(id, "voter");
+        NodeRow {
+            address: member.address.clone(),
+            member: Some(member),
+            status: Err("connection refused".into()),
+        }
+    }
+
+    #[test]
+    fn the_table_shows_dead_members_beside_living_ones() {
+        let rows = [answer(1, v1::Role::Leader), answer(2, v1::Role::Follower), dead(3)];
+        let text = to_text(&rows);
+        let expected = "\
+cluster   c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1
+leader    node 1 at 127.0.0.1:7400, term 3
+module    kv.wasm abababababab, active since index 7
+sessions  0
+
+NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODULE           DATA    MEMORY     UP
+   1  127.0.0.1:7400  leader            1     3     120      120         0  abababababab  3.0 MiB  40.0 MiB  1m 1s
+   2  127.0.0.1:7401  follower          1     3     120      121         0  abababababab  3.0 MiB  40.0 MiB  1m 1s
+   3  127.0.0.1:7402  unreachable       -     -       -        -         -  -                   -         -      -
+
+127.0.0.1:7402 is unreachable: connection refused";
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn a_learner_and_a_cluster_without_leader_are_called_so() {
+        let mut learner = answer(2, v1::Role::Follower);
+        learner.member = Some(member(2, "learner"));
+        assert_eq!(learner.role(), "learner");
+        let mut lost = answer(1, v1::Role::PreCandidate);
+        if let Ok(status) = &mut lost.status {
+            status.leader_id = 0;
+            status.module_hash.clear();
+        }
+        let text = to_text(&[lost]);
+        assert!(text.contains("none: the cluster takes no commands now"), "{text}");
+        assert!(text.contains("none yet: give it one with `raft-host upgrade FILE`"), "{text}");
+    }
+
+    #[test]
+    fn nodes_of_different_clusters_are_noticed() {
+        let mut other = answer(2, v1::Role::Leader);
+        if let Ok(status) = &mut other.status {
+            status.cluster_id = "d2".repeat(16);
+        }
+        assert!(to_text(&[answer(1, v1::Role::Leader), other]).contains("different clusters"));
+    }
+
+    #[test]
+    fn json_has_the_same_fields_for_each_node_that_answered() {
+        let value = to_json(&[answer(1, v1::Role::Leader), dead(2)]);
+        let nodes = value["nodes"].as_array().expect("a list");
+        assert_eq!(nodes[0]["role"], "leader");
+        assert_eq!(nodes[0]["applied_index"], 120);
+        assert_eq!(nodes[0]["reachable"], true);
+        assert_eq!(nodes[1]["reachable"], false);
+        assert_eq!(nodes[1]["node_id"], 2);
+    }
+}

@@ -1,0 +1,58 @@
+//! Forming a cluster of one voter.
+
+use std::sync::Arc;
+
+use super::ServeError;
+use super::home::{EmptyHome, Home};
+use super::intent::Intent;
+use super::plugin::Plugin;
+use crate::config::Config;
+use crate::node;
+use crate::transport::Identity;
+use crate::types::{ClusterId, GroupId, NodeId};
+use crate::wasm::WasmLoader;
+
+/// Forms a cluster where nothing is yet. Until the plugin has passed, nothing is written.
+pub(super) async fn form(
+    config: &Config,
+    plugin: &Plugin,
+    address: String,
+) -> Result<(Home, Identity), ServeError> {
+    // The cache of compiled modules lives in the data directory, which must not exist yet.
+    let loader = Arc::new(WasmLoader::new(None)?);
+    plugin.check(Arc::clone(&loader) as _, config.limits.clone()).await?;
+    let identity =
+        Identity { cluster: ClusterId(rand::random()), node: NodeId(1), address };
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || {
+        let empty = EmptyHome::lock(&config)?;
+        let home =
+            empty.initialize(&config, &Intent::Form, identity.cluster, identity.node)?;
+        first_snapshot(&home, &identity, &config, loader)?;
+        Ok((home, identity))
+    })
+    .await?
+}
+
+/// Completes what [`form`] was interrupted in. Blocks.
+pub(super) fn complete(
+    home: &Home,
+    identity: &Identity,
+    config: &Config,
+    loader: Arc<WasmLoader>,
+) -> Result<(), ServeError> {
+    if home.is_empty()? {
+        return first_snapshot(home, identity, config, loader);
+    }
+    home.intent_done()
+}
+
+fn first_snapshot(
+    home: &Home,
+    identity: &Identity,
+    config: &Config,
+    loader: Arc<WasmLoader>,
+) -> Result<(), ServeError> {
+    node::bootstrap(home.stores(), identity, GroupId::MAIN, config.limits.clone(), loader)?;
+    home.intent_done()
+}

@@ -1,0 +1,132 @@
+//! Where a node's data lives: a locked data directory, or nothing but memory.
+
+use std::path::{Path, PathBuf};
+
+use super::ServeError;
+use super::intent::Intent;
+use crate::config::Config;
+use crate::storage::{DataDir, Engine, NodeIdentity, Stores};
+use crate::types::{ClusterId, GroupId, Index, NodeId};
+
+const IDENTITY_FILE: &str = "IDENTITY";
+const LOCK_FILE: &str = "LOCK";
+
+/// A node's stores, and the lock on them. Outlives the node.
+pub(super) struct Home {
+    stores: Stores,
+    engine: Engine,
+    /// `None` for a node in memory.
+    dir: Option<DataDir>,
+}
+
+/// A data directory that no node owns yet, locked; or none, for a node in memory.
+pub(super) struct EmptyHome {
+    dir: Option<DataDir>,
+    /// It did not exist before.
+    created: bool,
+}
+
+impl EmptyHome {
+    /// Locks the directory, creating it if it is missing. Blocks.
+    pub(super) fn lock(config: &Config) -> Result<EmptyHome, ServeError> {
+        if config.storage_engine == Some(Engine::Memory) {
+            return Ok(EmptyHome { dir: None, created: false });
+        }
+        let created = !config.data_dir.exists();
+        Ok(EmptyHome { dir: Some(DataDir::lock(&config.data_dir)?), created })
+    }
+
+    /// Makes it a node's, and says what the node has yet to do. Blocks.
+    pub(super) fn initialize(
+        self,
+        config: &Config,
+        intent: &Intent,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Result<Home, ServeError> {
+        let Some(mut dir) = self.dir else {
+            return Ok(Home { stores: Stores::memory(), engine: Engine::Memory, dir: None });
+        };
+        intent.write(dir.path())?;
+        let engine = config.storage_engine.unwrap_or_default();
+        dir.initialize(NodeIdentity { cluster, node, engine })?;
+        Ok(Home { stores: dir.open_stores(&config.storage)?, engine, dir: Some(dir) })
+    }
+
+    /// Leaves things as they were found.
+    pub(super) fn abandon(self) {
+        let Some(dir) = self.dir.filter(|_| self.created) else { return };
+        let path = dir.path().to_owned();
+        drop(dir);
+        // What is left of it is harmless: the next start takes it for an empty directory.
+        let _ = std::fs::remove_file(path.join(LOCK_FILE));
+        let _ = std::fs::remove_dir(&path);
+    }
+}
+
+impl Home {
+    /// Locks the data directory if it is some node's. Changes nothing. Blocks.
+    pub(super) fn owned(config: &Config) -> Result<Option<(DataDir, NodeIdentity)>, ServeError> {
+        if !config.data_dir.join(IDENTITY_FILE).exists() {
+            return Ok(None);
+        }
+        let dir = DataDir::lock(&config.data_dir)?;
+        if let Some(engine) = config.storage_engine {
+            dir.expect(None, None, engine)?;
+        }
+        let identity = dir.identity();
+        Ok(identity.map(|identity| (dir, identity)))
+    }
+
+    /// Opens the stores of a directory that is some node's. Blocks.
+    pub(super) fn open(
+        config: &Config,
+        dir: DataDir,
+        identity: NodeIdentity,
+    ) -> Result<(Home, Option<Intent>), ServeError> {
+        let intent = Intent::read(dir.path())?;
+        let stores = dir.open_stores(&config.storage)?;
+        Ok((Home { stores, engine: identity.engine, dir: Some(dir) }, intent))
+    }
+
+    pub(super) fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    pub(super) fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    pub(super) fn dir(&self) -> Option<&DataDir> {
+        self.dir.as_ref()
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.dir.as_ref().map(DataDir::path)
+    }
+
+    /// Whether the stores hold nothing at all.
+    pub(super) fn is_empty(&self) -> Result<bool, ServeError> {
+        let group = GroupId::MAIN;
+        Ok(self.stores.snapshots.list(group)?.is_empty()
+            && self.stores.log.last_index(group)? == Index(0))
+    }
+
+    /// Nothing is left of what the start set out to do. Blocks.
+    pub(super) fn intent_done(&self) -> Result<(), ServeError> {
+        self.path().map_or(Ok(()), Intent::done)
+    }
+
+    /// Where compiled modules are kept.
+    pub(super) fn compiled_dir(&self) -> Option<PathBuf> {
+        self.dir.as_ref().map(DataDir::module_cache_dir)
+    }
+}
+
+/// The data directory in the words of a message.
+pub(super) fn place(config: &Config) -> String {
+    match config.storage_engine {
+        Some(Engine::Memory) => "memory".to_owned(),
+        _ => config.data_dir.display().to_string(),
+    }
+}

@@ -1,0 +1,136 @@
+//! What a start has left to do, kept in the data directory until it is done.
+//!
+//! Written before the node's identity and removed when nothing is left, so that a crash
+//! anywhere in between is completed by the next start, which needs no flags for it.
+//!
+//! ```text
+//!   raft-host-intent 1 <CRC-32 of the rest, 8 hexadecimal digits>\n
+//!   {"form":…} or {"join":…}\n
+//! ```
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::ServeError;
+use crate::types::Member;
+
+const FILE: &str = "INTENT";
+const FILE_BEING_WRITTEN: &str = "INTENT.tmp";
+const MAGIC: &str = "raft-host-intent 1";
+
+/// What a start set out to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Intent {
+    /// Form a cluster of one voter.
+    Form,
+    /// Enter a cluster that has taken this node in.
+    Join {
+        /// Members to reach before this node's own state says who they are.
+        introduced: Vec<Member>,
+        /// Become a voter once caught up.
+        promote: bool,
+    },
+}
+
+impl Intent {
+    /// What the last start left, if anything.
+    pub(super) fn read(dir: &Path) -> Result<Option<Intent>, ServeError> {
+        let path = dir.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("reading", &path, error)),
+        };
+        decode(&text).map(Some).map_err(|reason| ServeError::BadIntent { path, reason })
+    }
+
+    /// Durable when this returns.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), ServeError> {
+        let path = dir.join(FILE);
+        let fresh = dir.join(FILE_BEING_WRITTEN);
+        let write = || {
+            let mut file = std::fs::File::create(&fresh)?;
+            file.write_all(self.encode().as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, &path)?;
+            std::fs::File::open(dir)?.sync_all()
+        };
+        write().map_err(|error| failed("writing", &path, error))
+    }
+
+    /// Nothing is left to do.
+    pub(super) fn done(dir: &Path) -> Result<(), ServeError> {
+        let path = dir.join(FILE);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed("removing", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn encode(&self) -> String {
+        let body = serde_json::to_string(self).expect("plain data becomes JSON");
+        format!("{MAGIC} {:08x}\n{body}\n", crc32fast::hash(body.as_bytes()))
+    }
+}
+
+fn decode(text: &str) -> Result<Intent, String> {
+    let (head, body) = text.split_once('\n').ok_or("it has no second line")?;
+    let body = body.strip_suffix('\n').ok_or("it ends early")?;
+    let checksum = head
+        .strip_prefix(MAGIC)
+        .and_then(|rest| u32::from_str_radix(rest.trim_start(), 16).ok())
+        .ok_or_else(|| format!("it does not begin with {MAGIC:?} and a checksum"))?;
+    if checksum != crc32fast::hash(body.as_bytes()) {
+        return Err("its checksum does not fit".to_owned());
+    }
+    serde_json::from_str(body).map_err(|error| error.to_string())
+}
+
+fn failed(action: &str, path: &PathBuf, source: std::io::Error) -> ServeError {
+    ServeError::Io { action: format!("{action} {}", path.display()), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    fn joining() -> Intent {
+        let member = Member { id: NodeId(1), address: "127.0.0.1:7400".to_owned() };
+        Intent::Join { introduced: vec![member], promote: true }
+    }
+
+    #[test]
+    fn an_intent_stays_until_it_is_done() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        assert_eq!(Intent::read(dir.path()).expect("absent"), None);
+        for intent in [Intent::Form, joining()] {
+            intent.write(dir.path()).expect("written");
+            assert_eq!(Intent::read(dir.path()).expect("readable"), Some(intent));
+        }
+        Intent::done(dir.path()).expect("removed");
+        Intent::done(dir.path()).expect("gone already");
+        assert_eq!(Intent::read(dir.path()).expect("absent"), None);
+    }
+
+    #[test]
+    fn a_damaged_intent_is_refused_wherever_it_is_damaged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let good = joining().encode();
+        for at in 0..good.len() {
+            let mut bad = good.clone().into_bytes();
+            bad[at] ^= 0x02;
+            std::fs::write(dir.path().join(FILE), &bad).expect("written");
+            let read = Intent::read(dir.path());
+            // A checksum may be written with capital letters; everything else must be refused.
+            assert!(!matches!(&read, Ok(Some(intent)) if *intent != joining()), "byte {at}");
+            std::fs::write(dir.path().join(FILE), &good[..at]).expect("written");
+            assert!(Intent::read(dir.path()).is_err(), "cut at {at}");
+        }
+    }
+}

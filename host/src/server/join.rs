@@ -1,0 +1,119 @@
+//! Asking a cluster to take this node in.
+
+use std::time::Duration;
+
+use raft_host_proto::v1;
+use raft_host_proto::v1::admin_client::AdminClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use super::{Join, ServeError};
+use crate::transport::PROTOCOL_VERSION;
+use crate::types::{ClusterId, Member, NodeId};
+
+/// How long one attempt may take: the cluster commits a membership change meanwhile.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long dialing may take.
+const DIAL: Duration = Duration::from_secs(3);
+/// First pause between rounds through all addresses; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A cluster that nobody can reach for so long is not there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the cluster answered.
+#[derive(Clone, Debug)]
+pub(super) struct Admission {
+    pub(super) cluster: ClusterId,
+    pub(super) node: NodeId,
+    pub(super) members: Vec<Member>,
+}
+
+/// Asks one address after the other until one takes this node in.
+pub(super) async fn ask(join: &Join, address: &str) -> Result<Admission, ServeError> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut pause = PAUSE_MIN;
+    loop {
+        let mut reason = String::new();
+        for seed in &join.seeds {
+            match attempt(seed, join, address).await {
+                Ok(admission) => return Ok(admission),
+                Err(status) if !may_pass(&status) => {
+                    let reason = status.message().to_owned();
+                    return Err(ServeError::JoinRefused { seed: seed.clone(), reason });
+                }
+                Err(status) => reason = format!("{seed}: {}", status.message()),
+            }
+        }
+        if tokio::time::Instant::now() + pause > deadline {
+            return Err(ServeError::JoinUnreachable { seeds: join.seeds.join(", "), reason });
+        }
+        tracing::warn!(%reason, "the cluster cannot take this node in yet; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// The cluster that the first reachable address belongs to.
+pub(super) async fn cluster_at(seeds: &[String]) -> Option<(String, ClusterId)> {
+    for seed in seeds {
+        let Ok(mut client) = client(seed) else { continue };
+        let mut request = Request::new(v1::StatusRequest::default());
+        request.set_timeout(DIAL);
+        match client.status(request).await {
+            Ok(answer) => {
+                if let Ok(cluster) = answer.into_inner().cluster_id.parse() {
+                    return Some((seed.clone(), cluster));
+                }
+            }
+            Err(status) => tracing::debug!(%seed, reason = status.message(), "not reachable"),
+        }
+    }
+    None
+}
+
+/// A lazy connection.
+pub(super) fn client(address: &str) -> Result<AdminClient<Channel>, Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| Status::invalid_argument(format!("{address:?} is not HOST:PORT")))?;
+    let endpoint = endpoint.connect_timeout(DIAL).timeout(ATTEMPT).tcp_nodelay(true);
+    Ok(AdminClient::new(endpoint.connect_lazy()))
+}
+
+async fn attempt(seed: &str, join: &Join, address: &str) -> Result<Admission, Status> {
+    let request = v1::JoinRequest {
+        address: address.to_owned(),
+        node_id: join.node_id.map_or(0, |id| id.0),
+        protocol_version: PROTOCOL_VERSION,
+        ..Default::default()
+    };
+    let answer = client(seed)?.join(request).await?.into_inner();
+    admission(answer).map_err(|what| {
+        Status::internal(format!("its answer makes no sense ({what}); is it a raft-host?"))
+    })
+}
+
+fn admission(answer: v1::JoinResponse) -> Result<Admission, &'static str> {
+    let cluster = answer.cluster_id.parse().map_err(|_| "the cluster's id")?;
+    if answer.node_id == 0 {
+        return Err("no node id");
+    }
+    let members = answer
+        .members
+        .into_iter()
+        .map(|member| Member { id: NodeId(member.node_id), address: member.address })
+        .collect();
+    Ok(Admission { cluster, node: NodeId(answer.node_id), members })
+}
+
+/// Whether asking again may help: nobody there, no leader yet, another change under way.
+fn may_pass(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Aborted
+            | Code::ResourceExhausted
+    )
+}

@@ -1,0 +1,224 @@
+//! A whole server in one call: stores, loader, transport, node and services, put together and
+//! taken apart in the right order. The command line, the demo and tests start theirs here.
+//!
+//! Knows every room but `cli`; it decides how a node begins (forms a cluster, joins one, comes
+//! back) and nothing of what happens once it runs.
+//!
+//! ```text
+//!   bind ─► look at the data directory ─► check the plugin │ ask to join
+//!        ─► open the directory ─► intent, identity, first snapshot ─► node ─► services
+//!        ─► propose the plugin │ ask for promotion ─► intent is done
+//! ```
+//!
+//! What can be refused is refused before anything is written. What is interrupted later is
+//! completed by the next start: the [`intent`] file says what is left to do.
+
+mod form;
+mod home;
+mod intent;
+mod join;
+mod plugin;
+mod promote;
+mod running;
+mod services;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::net::TcpListener;
+
+pub use self::running::{Began, RunningServer, start};
+use crate::config::ConfigError;
+use crate::fsm::HostFailure;
+use crate::storage::StorageError;
+use crate::types::{ClusterId, NodeId};
+
+/// How a node is to begin. A restart needs nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Startup {
+    /// Form a cluster that runs this module.
+    pub plugin: Option<PathBuf>,
+    /// Join a cluster.
+    pub join: Option<Join>,
+}
+
+/// Whom to join, and as what.
+#[derive(Clone, Debug, Default)]
+pub struct Join {
+    /// Members to ask, `HOST:PORT`.
+    pub seeds: Vec<String>,
+    /// Stay a learner.
+    pub learner: bool,
+    /// The id to have; otherwise the cluster draws one.
+    pub node_id: Option<NodeId>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Settings that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Two ways to begin at once.
+    #[error(
+        "--plugin and --join exclude each other: --plugin forms a new cluster, --join enters an \
+         existing one and gets the plugin from there"
+    )]
+    PluginAndJoin,
+    /// No way to begin.
+    #[error(
+        "{place} holds no node yet: form a new cluster with --plugin FILE, or enter an existing \
+         one with --join ADDR"
+    )]
+    NothingToStart {
+        /// The data directory, or what stands for it.
+        place: String,
+    },
+    /// The plugin cannot be read.
+    #[error("cannot read the plugin {}: {source}", path.display())]
+    PluginUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The plugin is not acceptable.
+    #[error("the plugin {} is refused: {reason}", path.display())]
+    PluginRefused {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        reason: String,
+    },
+    /// The plugin passed every check and still did not become active.
+    #[error(
+        "the plugin {} was not activated: {reason}; the cluster is formed and waits for a plugin: \
+         start again with one that works",
+        path.display()
+    )]
+    PluginNotActivated {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        reason: String,
+    },
+    /// The address is taken.
+    #[error(
+        "the address {address} is in use: is another raft-host running? Choose another one with \
+         --listen"
+    )]
+    AddressInUse {
+        /// As configured.
+        address: String,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No member could be reached.
+    #[error("none of {seeds} could be asked to let this node join: {reason}")]
+    JoinUnreachable {
+        /// The addresses asked.
+        seeds: String,
+        /// What the last one said.
+        reason: String,
+    },
+    /// A member refused.
+    #[error("{seed} does not let this node join: {reason}")]
+    JoinRefused {
+        /// The address asked.
+        seed: String,
+        /// Its words.
+        reason: String,
+    },
+    /// The data belongs elsewhere.
+    #[error(
+        "{place} belongs to cluster {own}, but {seed} belongs to cluster {other}: to join that \
+         one, choose another --data-dir; to restart this node, leave --join away"
+    )]
+    OtherCluster {
+        /// The data directory.
+        place: String,
+        /// Its cluster.
+        own: ClusterId,
+        /// The address asked.
+        seed: String,
+        /// Its cluster.
+        other: ClusterId,
+    },
+    /// The members would go on dialing the old address.
+    #[error(
+        "node {node} is known to its cluster as {old}, and the others go on dialing that: start \
+         it with --advertise {old}, or remove it (`raft-host members remove {node}`) and join \
+         again with an empty data directory (the new address was {new})"
+    )]
+    AddressChanged {
+        /// The node.
+        node: NodeId,
+        /// In the membership.
+        old: String,
+        /// As configured.
+        new: String,
+    },
+    /// The intent file is damaged.
+    #[error(
+        "{} is damaged ({reason}): it says what an interrupted start has left to do. If this \
+         node was just being created, delete the data directory and start again",
+        path.display()
+    )]
+    BadIntent {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        reason: String,
+    },
+    /// A start was interrupted so early that nothing says how it began.
+    #[error(
+        "{place} was left half created: an earlier start did not get far enough to be completed. \
+         It holds nothing yet; delete it and start again"
+    )]
+    HalfCreated {
+        /// The data directory.
+        place: String,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// This machine cannot run modules.
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+    /// The node.
+    #[error(transparent)]
+    Node(#[from] crate::node::StartError),
+    /// Something else of this machine.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A task broke; a bug.
+    #[error("a task of the server ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Takes the address before anything else is touched.
+async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listener = TcpListener::bind(address).await.map_err(|source| {
+        let address = address.to_owned();
+        if source.kind() == std::io::ErrorKind::AddrInUse {
+            ServeError::AddressInUse { address }
+        } else {
+            ServeError::Listen { address, source }
+        }
+    })?;
+    let bound = listener
+        .local_addr()
+        .map_err(|source| ServeError::Listen { address: address.to_owned(), source })?;
+    Ok((listener, bound))
+}

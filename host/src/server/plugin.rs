@@ -1,0 +1,94 @@
+//! The plugin that a server is started with.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::ServeError;
+use crate::fsm::{FsmLoader, Limits};
+use crate::node::{NodeHandle, UpgradeFailure};
+use crate::types::ModuleHash;
+
+/// A plugin's bytes, as read from a file.
+#[derive(Clone, Debug)]
+pub(super) struct Plugin {
+    pub(super) path: PathBuf,
+    pub(super) bytes: Bytes,
+    pub(super) hash: ModuleHash,
+    /// Name of the file without directory and extension.
+    pub(super) label: String,
+}
+
+impl Plugin {
+    /// Reads the file; of one that is too long only so much that the check sees it.
+    pub(super) fn read(path: &Path, limits: &Limits) -> Result<Plugin, ServeError> {
+        let unreadable =
+            |source| ServeError::PluginUnreadable { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        file.take(limits.module_max_bytes.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+        let label = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        Ok(Plugin {
+            path: path.to_owned(),
+            hash: ModuleHash::of(&bytes),
+            bytes: bytes.into(),
+            label: label.unwrap_or_default(),
+        })
+    }
+
+    /// Checks it as a cluster would. Slow: off the runtime's threads.
+    pub(super) async fn check(
+        &self,
+        loader: Arc<dyn FsmLoader>,
+        limits: Limits,
+    ) -> Result<(), ServeError> {
+        let bytes = self.bytes.clone();
+        tokio::task::spawn_blocking(move || loader.check(&bytes, &limits)).await??.map_err(
+            |refused| ServeError::PluginRefused {
+                path: self.path.clone(),
+                reason: refused.to_string(),
+            },
+        )
+    }
+
+    /// Makes it the module of a cluster that has none yet.
+    pub(super) async fn activate(&self, handle: &NodeHandle) -> Result<(), ServeError> {
+        match handle.upgrade(self.bytes.clone(), self.label.clone()).await {
+            Ok(upgraded) => {
+                tracing::info!(
+                    plugin = %self.path.display(), hash = %self.hash.short(),
+                    index = %upgraded.index, "the plugin is active"
+                );
+                Ok(())
+            }
+            Err(UpgradeFailure::Refused(refused)) => Err(ServeError::PluginRefused {
+                path: self.path.clone(),
+                reason: refused.to_string(),
+            }),
+            Err(failure) => Err(ServeError::PluginNotActivated {
+                path: self.path.clone(),
+                reason: failure.to_string(),
+            }),
+        }
+    }
+
+    /// Says what became of a plugin that was given to a cluster which has one.
+    pub(super) fn compare(&self, active: &crate::machine::ActiveModule) {
+        if active.hash == self.hash {
+            tracing::info!(hash = %self.hash.short(), "the cluster runs this plugin already");
+        } else {
+            tracing::warn!(
+                "--plugin {} changes nothing: the cluster runs another module ({} {}). To replace \
+                 it on all nodes: raft-host upgrade {}",
+                self.path.display(),
+                active.label,
+                active.hash.short(),
+                self.path.display()
+            );
+        }
+    }
+}

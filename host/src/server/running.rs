@@ -1,0 +1,408 @@
+//! A server that runs, from its start to its end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::home::{EmptyHome, Home, place};
+use super::intent::Intent;
+use super::plugin::Plugin;
+use super::{Join, ServeError, Startup, bind, form, join, promote, services};
+use crate::config::Config;
+use crate::consensus::Role;
+use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason};
+use crate::storage::{DataDir, NodeIdentity};
+use crate::transport::Identity;
+use crate::transport::grpc::GrpcTransport;
+use crate::types::{GroupId, Member};
+use crate::wasm::WasmLoader;
+
+/// Longest wait for the services, which cut open calls by themselves before that.
+const LAST_CALLS: Duration = Duration::from_secs(10);
+
+/// How a node came to be what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Began {
+    /// It formed its cluster.
+    Formed,
+    /// It entered a cluster.
+    Joined,
+    /// It was there before.
+    Restarted,
+}
+
+/// A node with its services. Dropping it cuts everything without order; see
+/// [`RunningServer::shutdown`].
+pub struct RunningServer {
+    node: Node,
+    handle: NodeHandle,
+    bound: SocketAddr,
+    began: Began,
+    transport: Arc<GrpcTransport>,
+    /// Ends the services, letting open calls finish.
+    closing: CancellationToken,
+    serving: JoinHandle<()>,
+    /// Why the services ended by themselves.
+    broken: watch::Receiver<Option<String>>,
+    /// What a start has left to do.
+    chores: TaskTracker,
+    chores_end: CancellationToken,
+    home: Arc<Home>,
+}
+
+/// Starts a server. When this returns, it answers requests; a cluster that was formed by this
+/// start also has its plugin active.
+///
+/// # Errors
+/// See [`ServeError`]. Until a cluster is formed or has taken this node in, nothing is written.
+pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
+    config.validate()?;
+    if startup.plugin.is_some() && startup.join.is_some() {
+        return Err(ServeError::PluginAndJoin);
+    }
+    let read = |path: &PathBuf| Plugin::read(path, &config.limits);
+    let plugin = startup.plugin.as_ref().map(read).transpose()?;
+    // Before anything else is touched: a second start of the same node ends here.
+    let (listener, bound) = bind(&config.listen).await?;
+    let address = config.advertised(bound);
+    let prepared = match (Home::owned(&config)?, &plugin, &startup.join) {
+        (Some(owned), _, join) => come_back(&config, owned, join.as_ref(), address).await?,
+        (None, Some(plugin), _) => {
+            let (home, identity) = form::form(&config, plugin, address).await?;
+            Prepared { began: Began::Formed, home, identity, introduced: Vec::new(), promote: false }
+        }
+        (None, None, Some(join)) => enter(&config, join, address).await?,
+        (None, None, None) => {
+            return Err(ServeError::NothingToStart { place: place(&config) });
+        }
+    };
+    let server = run(config, prepared, listener, bound).await?;
+    if let Some(plugin) = plugin
+        && let Err(error) = server.introduce(plugin).await
+    {
+        server.shutdown().await;
+        return Err(error);
+    }
+    Ok(server)
+}
+
+/// A node that is about to run.
+struct Prepared {
+    began: Began,
+    home: Home,
+    identity: Identity,
+    introduced: Vec<Member>,
+    promote: bool,
+}
+
+/// Opens what an earlier start made, and completes what it left.
+async fn come_back(
+    config: &Config,
+    (dir, owner): (DataDir, NodeIdentity),
+    join: Option<&Join>,
+    address: String,
+) -> Result<Prepared, ServeError> {
+    if let Some(join) = join {
+        let seeds: Vec<_> = join.seeds.iter().filter(|seed| **seed != address).cloned().collect();
+        match join::cluster_at(&seeds).await {
+            Some((seed, other)) if other != owner.cluster => {
+                let (place, own) = (place(config), owner.cluster);
+                return Err(ServeError::OtherCluster { place, own, seed, other });
+            }
+            Some(_) => tracing::info!("this node belongs to that cluster already: restarting it"),
+            None => tracing::info!(
+                "this node belongs to a cluster already: restarting it without asking {}",
+                join.seeds.join(", ")
+            ),
+        }
+    }
+    let identity = Identity { cluster: owner.cluster, node: owner.node, address };
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || {
+        let (home, intent) = Home::open(&config, dir, owner)?;
+        let (mut introduced, mut wants_promotion) = (Vec::new(), false);
+        match intent {
+            Some(Intent::Form) => {
+                let loader = Arc::new(WasmLoader::new(None)?);
+                form::complete(&home, &identity, &config, loader)?;
+            }
+            Some(Intent::Join { introduced: members, promote }) => {
+                (introduced, wants_promotion) = (members, promote);
+            }
+            None if home.is_empty()? => {
+                return Err(ServeError::HalfCreated { place: place(&config) });
+            }
+            None => {}
+        }
+        let promote = wants_promotion;
+        Ok(Prepared { began: Began::Restarted, home, identity, introduced, promote })
+    })
+    .await?
+}
+
+/// Has the cluster take this node in, then writes down that it did.
+async fn enter(config: &Config, join: &Join, address: String) -> Result<Prepared, ServeError> {
+    let empty = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || EmptyHome::lock(&config)).await??
+    };
+    let admission = match join::ask(join, &address).await {
+        Ok(admission) => admission,
+        Err(error) => {
+            empty.abandon();
+            return Err(error);
+        }
+    };
+    let (cluster, node) = (admission.cluster, admission.node);
+    tracing::info!(%cluster, %node, "the cluster has taken this node in");
+    let (introduced, promote) = (admission.members, !join.learner);
+    let config = config.clone();
+    let intent = Intent::Join { introduced: introduced.clone(), promote };
+    let made = move || empty.initialize(&config, &intent, cluster, node);
+    let home = tokio::task::spawn_blocking(made).await??;
+    let identity = Identity { cluster, node, address };
+    Ok(Prepared { began: Began::Joined, home, identity, introduced, promote })
+}
+
+async fn run(
+    config: Config,
+    prepared: Prepared,
+    listener: TcpListener,
+    bound: SocketAddr,
+) -> Result<RunningServer, ServeError> {
+    let Prepared { began, home, identity, introduced, promote } = prepared;
+    let joining = !introduced.is_empty();
+    let loader = Arc::new(WasmLoader::new(home.compiled_dir())?);
+    let (inbox, channel) = node::channel(&config.node);
+    let transport = GrpcTransport::new(
+        identity.clone(),
+        Arc::clone(&home.stores().snapshots),
+        inbox,
+        config.transport.clone(),
+        tokio::runtime::Handle::current(),
+    );
+    let options = NodeOptions {
+        identity,
+        group: GroupId::MAIN,
+        config: config.node.clone(),
+        consensus: config.consensus.clone(),
+        stores: home.stores().clone(),
+        loader,
+        introduced,
+    };
+    let (node, home) = {
+        let transport = Arc::clone(&transport);
+        // Restores a snapshot: slow, and not on the runtime's threads.
+        tokio::task::spawn_blocking(move || {
+            Node::start(options, channel, transport).map(|node| (node, home))
+        })
+        .await??
+    };
+    let handle = node.handle();
+    let home = Arc::new(home);
+    let closing = CancellationToken::new();
+    let (broken_sender, broken) = watch::channel(None);
+    let serving = tokio::spawn(services::serve(
+        listener,
+        handle.clone(),
+        Arc::clone(&transport),
+        services::info(&home),
+        config.api.clone(),
+        closing.clone(),
+        broken_sender,
+    ));
+    let server = RunningServer {
+        node,
+        handle,
+        bound,
+        began,
+        transport,
+        closing,
+        serving,
+        broken,
+        chores: TaskTracker::new(),
+        chores_end: CancellationToken::new(),
+        home,
+    };
+    if joining {
+        server.finish_joining(promote);
+    }
+    Ok(server)
+}
+
+impl RunningServer {
+    /// The node's own face: proposals, queries, membership, without a network in between.
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
+    }
+
+    /// Where it listens; the real port when port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.bound
+    }
+
+    /// Who it is, with the address that others dial.
+    pub fn identity(&self) -> &Identity {
+        self.handle.identity()
+    }
+
+    /// Where its data is, in words.
+    pub fn place(&self) -> String {
+        let engine = self.home.engine();
+        match self.home.path() {
+            Some(path) => format!("{} ({engine})", path.display()),
+            None => "in memory: nothing survives this process".to_owned(),
+        }
+    }
+
+    /// How it came to be.
+    pub fn began(&self) -> Began {
+        self.began
+    }
+
+    /// Waits until the server stops by itself.
+    pub async fn stopped(&self) -> StopReason {
+        let (mut stopped, mut broken) = (self.handle.stopped(), self.broken.clone());
+        tokio::select! {
+            reason = stopped.wait_for(Option::is_some) => match reason {
+                Ok(reason) => reason.clone().expect("waited for"),
+                Err(_) => StopReason::Failed("the node is gone".to_owned()),
+            },
+            Ok(why) = broken.wait_for(Option::is_some) => {
+                StopReason::Failed(why.clone().expect("waited for"))
+            }
+        }
+    }
+
+    /// Stops in order: takes no new requests, hands leadership over, finishes what is in
+    /// flight, flushes, lets go of the data directory.
+    pub async fn shutdown(self) -> StopReason {
+        self.chores_end.cancel();
+        self.node.drain().await;
+        self.closing.cancel();
+        self.end().await
+    }
+
+    /// Stops at once, as near to a crash as a process can do to a part of itself: nothing is
+    /// handed over, finished or flushed beyond what was durable already.
+    pub async fn kill(self) {
+        self.chores_end.cancel();
+        self.serving.abort();
+        self.end().await;
+    }
+
+    async fn end(self) -> StopReason {
+        let RunningServer { node, transport, mut serving, chores, home, .. } = self;
+        transport.shutdown().await;
+        if tokio::time::timeout(LAST_CALLS, &mut serving).await.is_err() {
+            tracing::debug!("cutting calls that did not end");
+            serving.abort();
+            // Aborted: the error says so.
+            let _ = serving.await;
+        }
+        chores.close();
+        chores.wait().await;
+        let stopping = tokio::task::spawn_blocking(move || {
+            let reason = node.stop();
+            drop(home);
+            reason
+        });
+        stopping.await.unwrap_or_else(|error| StopReason::Failed(error.to_string()))
+    }
+
+    /// Gives the cluster its first plugin, or says what the given one is to it.
+    async fn introduce(&self, plugin: Plugin) -> Result<(), ServeError> {
+        if self.began == Began::Formed || self.is_alone() {
+            return introduce(&self.handle, &plugin).await;
+        }
+        let handle = self.handle.clone();
+        self.chore(async move {
+            if let Err(error) = introduce(&handle, &plugin).await {
+                tracing::error!(%error, "the plugin was not activated");
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether no other node is needed for anything.
+    fn is_alone(&self) -> bool {
+        let machine = self.handle.machine();
+        let view = machine.borrow();
+        let me = self.identity().node;
+        view.as_ref().is_some_and(|view| view.conf_state.nodes().into_iter().eq([me]))
+    }
+
+    fn finish_joining(&self, promote: bool) {
+        let (handle, home) = (self.handle.clone(), Arc::clone(&self.home));
+        self.chore(async move {
+            if handle.machine().wait_for(Option::is_some).await.is_err() {
+                return;
+            }
+            tracing::info!("this node has received the cluster's state");
+            if promote {
+                promote::until_voter(&handle).await;
+            }
+            match tokio::task::spawn_blocking(move || home.intent_done()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the next start looks at it again"),
+                Err(error) => tracing::error!(%error, "a task broke"),
+            }
+        });
+    }
+
+    fn chore(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let end = self.chores_end.clone();
+        self.chores.spawn(async move {
+            end.run_until_cancelled(work).await;
+        });
+    }
+}
+
+/// Waits until it is clear whether the cluster has a module, then proposes or compares.
+async fn introduce(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeError> {
+    let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
+    let mut stopped = handle.stopped();
+    tokio::select! {
+        _ = stopped.wait_for(Option::is_some) => return Ok(()),
+        _ = leadership.wait_for(|now| now.leader.is_some()) => {}
+    }
+    let current = async {
+        if leadership.borrow().role == Role::Leader {
+            // All that was committed before this leader's term is applied once it answers.
+            let nothing = raft_host_proto::v1::entry::Body::CloseSession(Default::default());
+            handle.propose(nothing).await.is_ok()
+        } else {
+            let Ok(status) = handle.status().await else { return false };
+            let applied = |view: &Option<Arc<MachineView>>| {
+                view.as_ref().is_some_and(|view| view.info.applied >= status.commit)
+            };
+            machine.wait_for(applied).await.is_ok()
+        }
+    };
+    if !current.await {
+        tracing::debug!("what the plugin is compared to may be out of date");
+    }
+    let active = || handle.machine().borrow().as_ref().and_then(|view| view.info.active.clone());
+    match active() {
+        Some(active) => {
+            plugin.compare(&active);
+            Ok(())
+        }
+        None if leadership.borrow().role == Role::Leader => plugin.activate(handle).await,
+        None => {
+            tracing::warn!(
+                "the cluster runs no module yet and this node does not lead it: raft-host \
+                 upgrade {} brings the plugin in",
+                plugin.path.display()
+            );
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a server answers on its port: clients, operators and peers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use super::home::Home;
+use crate::api::{self, ApiConfig, NodeInfo};
+use crate::node::NodeHandle;
+use crate::storage::DataDir;
+use crate::transport::grpc::GrpcTransport;
+
+/// Serves until `closing`. When that ends early, `broken` says why.
+pub(super) async fn serve(
+    listener: TcpListener,
+    handle: NodeHandle,
+    transport: Arc<GrpcTransport>,
+    info: NodeInfo,
+    config: ApiConfig,
+    closing: CancellationToken,
+    broken: watch::Sender<Option<String>>,
+) {
+    let peers = Routes::new(transport.peer_server());
+    let shutdown = closing.clone().cancelled_owned();
+    let ended = api::serve(listener, handle, peers, info, config, shutdown).await;
+    match ended {
+        Ok(()) if closing.is_cancelled() => {}
+        Ok(()) => {
+            broken.send_replace(Some("the server ended by itself".to_owned()));
+        }
+        Err(error) => {
+            broken.send_replace(Some(error.to_string()));
+        }
+    }
+}
+
+/// Facts for `raft-host status`.
+pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
+    let weak = Arc::downgrade(home);
+    NodeInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        storage: home.engine().to_string(),
+        data_dir_bytes: Arc::new(move || {
+            let home = weak.upgrade();
+            let size = home.as_ref().and_then(|home| home.dir()).map(DataDir::size_bytes);
+            match size {
+                Some(Ok(bytes)) => bytes,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the data directory cannot be measured");
+                    0
+                }
+                None => 0,
+            }
+        }),
+        resident_bytes: Arc::new(resident_bytes),
+    }
+}
+
+/// As Linux reports it; 0 elsewhere.
+fn resident_bytes() -> u64 {
+    let read = std::fs::read_to_string(PathBuf::from("/proc/self/status"));
+    let kib = read.ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    kib.unwrap_or(0) * 1024
+}
