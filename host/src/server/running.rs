@@ -76,7 +76,13 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
         (Some(owned), _, join) => come_back(&config, owned, join.as_ref(), address).await?,
         (None, Some(plugin), _) => {
             let (home, identity) = form::form(&config, plugin, address).await?;
-            Prepared { began: Began::Formed, home, identity, introduced: Vec::new(), promote: false }
+            Prepared {
+                began: Began::Formed,
+                home,
+                identity,
+                introduced: Vec::new(),
+                promote: false,
+            }
         }
         (None, None, Some(join)) => enter(&config, join, address).await?,
         (None, None, None) => {
@@ -84,6 +90,10 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
         }
     };
     let server = run(config, prepared, listener, bound).await?;
+    if let Err(error) = server.check_address() {
+        server.shutdown().await;
+        return Err(error);
+    }
     if let Some(plugin) = plugin
         && let Err(error) = server.introduce(plugin).await
     {
@@ -206,6 +216,11 @@ async fn run(
         .await??
     };
     let handle = node.handle();
+    if !home.stores().snapshots.list(GroupId::MAIN)?.is_empty() {
+        // It has a state; until the first look at it, nothing can be said about the node. A node
+        // that stops meanwhile says so in another way.
+        let _ = handle.machine().wait_for(Option::is_some).await;
+    }
     let home = Arc::new(home);
     let closing = CancellationToken::new();
     let (broken_sender, broken) = watch::channel(None);
@@ -328,6 +343,30 @@ impl RunningServer {
                 tracing::error!(%error, "the plugin was not activated");
             }
         });
+        Ok(())
+    }
+
+    /// A member's address never changes while it is a member: the others dial the one that it
+    /// joined with.
+    fn check_address(&self) -> Result<(), ServeError> {
+        let me = self.identity();
+        let machine = self.handle.machine();
+        let known = machine.borrow().as_ref().and_then(|view| view.members.get(&me.node).cloned());
+        let Some(known) = known.filter(|known| known.address != me.address) else {
+            return Ok(());
+        };
+        if !self.is_alone() {
+            let (old, new) = (known.address, me.address.clone());
+            return Err(ServeError::AddressChanged { node: me.node, old, new });
+        }
+        tracing::warn!(
+            "this node is alone in its cluster, where it is known as {}: clients reach it as {}, \
+             but a node that joins would dial the old address. Start it with --advertise {} before \
+             adding nodes",
+            known.address,
+            me.address,
+            known.address
+        );
         Ok(())
     }
 
