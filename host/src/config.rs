@@ -99,7 +99,7 @@ pub enum ConfigError {
         message: String,
     },
     /// Settings that cannot be, alone or together.
-    #[error("the configuration contradicts itself or sense:{}", bullets(.0))]
+    #[error("the configuration cannot be used:{}", bullets(.0))]
     Invalid(Vec<String>),
 }
 

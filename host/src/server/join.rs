@@ -42,7 +42,7 @@ pub(super) async fn ask(join: &Join, address: &str) -> Result<Admission, ServeEr
                     let reason = status.message().to_owned();
                     return Err(ServeError::JoinRefused { seed: seed.clone(), reason });
                 }
-                Err(status) => reason = format!("{seed}: {}", status.message()),
+                Err(status) => reason = format!("{seed}: {}", words(&status)),
             }
         }
         if tokio::time::Instant::now() + pause > deadline {
@@ -104,6 +104,18 @@ fn admission(answer: v1::JoinResponse) -> Result<Admission, &'static str> {
         .map(|member| Member { id: NodeId(member.node_id), address: member.address })
         .collect();
     Ok(Admission { cluster, node: NodeId(answer.node_id), members })
+}
+
+/// "Connection refused" rather than what the layers above say about it.
+fn words(status: &Status) -> String {
+    let mut cause: &dyn std::error::Error = match std::error::Error::source(status) {
+        Some(source) => source,
+        None => return status.message().to_owned(),
+    };
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// Whether asking again may help: nobody there, no leader yet, another change under way.

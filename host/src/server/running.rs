@@ -93,12 +93,12 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
         }
     };
     let server = run(config, prepared, listener, bound).await?;
-    let introduced = match plugin {
-        Some(plugin) => server.introduce(plugin).await,
-        None => Ok(()),
+    let prepared = match (server.check_address(), plugin) {
+        (Ok(()), Some(plugin)) => server.introduce(plugin).await,
+        (checked, _) => checked,
     };
     server.opening.cancel();
-    if let Err(error) = introduced {
+    if let Err(error) = prepared {
         server.shutdown().await;
         return Err(error);
     }
@@ -218,6 +218,11 @@ async fn run(
         .await??
     };
     let handle = node.handle();
+    if !home.stores().snapshots.list(GroupId::MAIN)?.is_empty() {
+        // It has a state; until the first look at it, nothing can be said about the node. A node
+        // that stops meanwhile says so in another way.
+        let _ = handle.machine().wait_for(Option::is_some).await;
+    }
     let home = Arc::new(home);
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
@@ -346,6 +351,30 @@ impl RunningServer {
                 tracing::error!(%error, "the plugin was not activated");
             }
         });
+        Ok(())
+    }
+
+    /// A member's address never changes while it is a member: the others dial the one that it
+    /// joined with.
+    fn check_address(&self) -> Result<(), ServeError> {
+        let me = self.identity();
+        let machine = self.handle.machine();
+        let known = machine.borrow().as_ref().and_then(|view| view.members.get(&me.node).cloned());
+        let Some(known) = known.filter(|known| known.address != me.address) else {
+            return Ok(());
+        };
+        if !self.is_alone() {
+            let (old, new) = (known.address, me.address.clone());
+            return Err(ServeError::AddressChanged { node: me.node, old, new });
+        }
+        tracing::warn!(
+            "this node is alone in its cluster, where it is known as {}: clients reach it as {}, \
+             but a node that joins would dial the old address. Start it with --advertise {} before \
+             adding nodes",
+            known.address,
+            me.address,
+            known.address
+        );
         Ok(())
     }
 

@@ -24,7 +24,7 @@ const EXIT_IMPATIENT: i32 = 130;
 /// # Errors
 /// Why it does not start.
 pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config()?;
+    let config = args.config().map_err(whole)?;
     logging::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -84,6 +84,11 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
             ExitCode::FAILURE
         }
     })
+}
+
+/// These errors say their causes themselves; told as a chain, each would be said twice.
+fn whole(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
 }
 
 /// Says what runs where, and what to type next.
