@@ -33,6 +33,7 @@ pub(super) struct RemoteArgs {
     #[arg(
         short,
         long = "endpoint",
+        global = true,
         env = "RAFT_HOST_ENDPOINT",
         default_value = "127.0.0.1:7400",
         value_delimiter = ',',
@@ -43,11 +44,11 @@ pub(super) struct RemoteArgs {
 
     /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for each
     /// command of --lines; 2m for upgrade and snapshot].
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
 
     /// Tables for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 }
 
