@@ -1,1 +1,559 @@
+//! Real nodes in one process, asked through real connections.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use raft_host_proto::v1::admin_client::AdminClient;
+use raft_host_proto::v1::client_client::ClientClient;
+use raft_host_proto::v1::outcome::Kind;
+use raft_host_proto::{EFFECT_KEY, v1};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_health::pb::health_client::HealthClient;
+
+use super::{ApiConfig, ApiError, NodeInfo, serve};
+use crate::consensus::{ConsensusConfig, Role};
+use crate::fsm::Limits;
+use crate::fsm::native::{KV, NULL, NativeLoader};
+use crate::node::{Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
+use crate::storage::{MemoryLog, MemorySnapshots, Stores};
+use crate::transport::memory::{Delivery, MemoryNetwork};
+use crate::transport::{Identity, PROTOCOL_VERSION};
+use crate::types::{ClusterId, GroupId, Member, ModuleHash, NodeId};
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct TestNode {
+    node: Node,
+    handle: NodeHandle,
+    address: String,
+    channel: Channel,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<Result<(), ApiError>>,
+}
+
+struct Cluster {
+    network: MemoryNetwork,
+    nodes: Vec<TestNode>,
+}
+
+fn node_config() -> NodeConfig {
+    NodeConfig { heartbeat_ms: 30, election_ms: 300, drain_ms: 1_000, ..NodeConfig::default() }
+}
+
+fn info() -> NodeInfo {
+    NodeInfo {
+        version: "test".into(),
+        storage: "memory".into(),
+        data_dir_bytes: Arc::new(|| 11),
+        resident_bytes: Arc::new(|| 22),
+    }
+}
+
+impl TestNode {
+    async fn start(
+        network: &MemoryNetwork,
+        listener: TcpListener,
+        id: NodeId,
+        introduced: Option<Vec<Member>>,
+    ) -> TestNode {
+        let address = listener.local_addr().unwrap().to_string();
+        let identity = Identity { cluster: CLUSTER, node: id, address: address.clone() };
+        let snapshots = Arc::new(MemorySnapshots::new());
+        let stores =
+            Stores { log: Arc::new(MemoryLog::new()), snapshots: Arc::clone(&snapshots) as _ };
+        let loader = Arc::new(NativeLoader);
+        if introduced.is_none() {
+            let limits = Limits::default();
+            bootstrap(&stores, &identity, GroupId::MAIN, limits, loader.clone()).unwrap();
+        }
+        let config = node_config();
+        let (inbox, queue) = channel(&config);
+        let me = Member { id, address: address.clone() };
+        let transport = network.join(me, snapshots, inbox);
+        let options = NodeOptions {
+            identity,
+            group: GroupId::MAIN,
+            config,
+            consensus: ConsensusConfig::default(),
+            stores,
+            loader,
+            introduced: introduced.unwrap_or_default(),
+        };
+        let node = Node::start(options, queue, transport).unwrap();
+        let handle = node.handle();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let config = ApiConfig { shutdown_ms: 500, ..ApiConfig::default() };
+        let server = tokio::spawn(serve(
+            listener,
+            handle.clone(),
+            Routes::default(),
+            info(),
+            config,
+            async move { drop(stopped.await) },
+        ));
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        TestNode { node, handle, address, channel: endpoint.connect_lazy(), stop, server }
+    }
+
+    fn client(&self) -> ClientClient<Channel> {
+        ClientClient::new(self.channel.clone()).max_encoding_message_size(64 << 20)
+    }
+
+    fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone())
+    }
+
+    async fn leads(&self) {
+        let mut leadership = self.handle.leadership();
+        leadership.wait_for(|now| now.role == Role::Leader).await.unwrap();
+    }
+
+    async fn stop(self) {
+        drop(self.stop);
+        self.server.await.unwrap().unwrap();
+        tokio::task::spawn_blocking(move || self.node.stop()).await.unwrap();
+    }
+}
+
+impl Cluster {
+    async fn of(size: usize) -> Cluster {
+        let network = MemoryNetwork::new(Delivery::Immediate, 1);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let first = TestNode::start(&network, listener, NodeId(1), None).await;
+        first.leads().await;
+        let mut cluster = Cluster { network, nodes: vec![first] };
+        for _ in 1..size {
+            cluster.grow().await;
+        }
+        cluster
+    }
+
+    /// Adds a voter the way `--join` does, asking the newest member.
+    async fn grow(&mut self) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let request = join_request(&listener.local_addr().unwrap().to_string());
+        let asked = self.nodes.last().unwrap();
+        let joined = asked.admin().join(request).await.unwrap().into_inner();
+        assert_eq!(joined.cluster_id, CLUSTER.to_string());
+        let id = NodeId(joined.node_id);
+        let member =
+            |info: v1::MemberInfo| Member { id: NodeId(info.node_id), address: info.address };
+        let introduced = joined.members.into_iter().map(member).collect();
+        let node = TestNode::start(&self.network, listener, id, Some(introduced)).await;
+        node.handle.machine().wait_for(|view| view.is_some()).await.unwrap();
+        let started = Instant::now();
+        loop {
+            let request = v1::PromoteMemberRequest { group: 0, node_id: id.0 };
+            match asked.admin().promote_member(request).await {
+                Ok(_) => break,
+                Err(status) => {
+                    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+                    assert!(started.elapsed() < PATIENCE, "{status}");
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        self.nodes.push(node);
+    }
+
+    fn leader(&self) -> &TestNode {
+        &self.nodes[0]
+    }
+
+    fn follower(&self) -> &TestNode {
+        self.nodes.last().unwrap()
+    }
+
+    async fn with_kv(self) -> Cluster {
+        upgrade(self.leader(), KV).await.unwrap();
+        self
+    }
+
+    async fn stop(self) {
+        for node in self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+fn join_request(address: &str) -> v1::JoinRequest {
+    let address = address.to_owned();
+    v1::JoinRequest { address, protocol_version: PROTOCOL_VERSION, ..Default::default() }
+}
+
+async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeResponse, Status> {
+    let header = v1::UpgradeHeader {
+        group: 1,
+        module_hash: ModuleHash::of(module).0.to_vec().into(),
+        total_bytes: module.len() as u64,
+        label: "test".into(),
+    };
+    let part = |part| v1::UpgradeRequest { part: Some(part) };
+    let parts = vec![
+        part(v1::upgrade_request::Part::Header(header)),
+        part(v1::upgrade_request::Part::Data(Bytes::from_static(module))),
+    ];
+    node.admin().upgrade(tokio_stream::iter(parts)).await.map(|answer| answer.into_inner())
+}
+
+fn set(key: u64) -> v1::ApplyRequest {
+    let command = format!(r#"{{"op":"set","key":"{key}","value":"x"}}"#);
+    v1::ApplyRequest { command: command.into(), ..Default::default() }
+}
+
+async fn query(node: &TestNode, query: &str) -> Result<String, Status> {
+    let query = query.to_owned().into();
+    let request = v1::QueryRequest { query, ..Default::default() };
+    let answer = node.client().query(request).await?.into_inner();
+    match answer.outcome.and_then(|outcome| outcome.kind) {
+        Some(Kind::Ok(bytes)) => Ok(String::from_utf8(bytes.to_vec()).unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_fails<T: std::fmt::Debug>(
+    result: Result<T, Status>,
+    code: Code,
+    effect: &str,
+    words: &str,
+) {
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), code, "{status}");
+    assert_eq!(status.metadata().get(EFFECT_KEY).unwrap(), effect, "{status}");
+    assert!(status.message().contains(words), "{:?} lacks {words:?}", status.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_takes_commands_queries_and_sessions() {
+    let cluster = Cluster::of(3).await;
+    let early = cluster.follower().client().apply(set(0)).await;
+    assert_fails(early, Code::FailedPrecondition, "none", "raft-host upgrade");
+    assert_fails(
+        query(cluster.leader(), "{}").await,
+        Code::FailedPrecondition,
+        "none",
+        "raft-host upgrade",
+    );
+    // Through a follower, which passes the whole upload on.
+    let upgraded = upgrade(cluster.follower(), KV).await.unwrap();
+    assert!(!upgraded.already_active);
+    let again = upgrade(cluster.leader(), KV).await.unwrap();
+    assert!(again.already_active);
+    assert_eq!(again.index, upgraded.index);
+
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let applied = node.client().apply(set(number as u64)).await.unwrap().into_inner();
+        assert_eq!(applied.outcome.unwrap().kind, Some(Kind::Ok(r#"{"ok":true}"#.into())));
+        let count = format!(r#"{{"count":{}}}"#, number + 1);
+        for asked in &cluster.nodes {
+            assert_eq!(query(asked, r#"{"op":"count"}"#).await.unwrap(), count);
+        }
+        let rejected = v1::ApplyRequest::default();
+        let rejected = node.client().apply(rejected).await.unwrap().into_inner();
+        assert!(matches!(rejected.outcome.unwrap().kind, Some(Kind::Rejected(_))));
+    }
+    for node in [cluster.leader(), cluster.follower()] {
+        let opened = node.client().open_session(v1::OpenSessionRequest::default()).await.unwrap();
+        let session_id = opened.into_inner().session_id;
+        let session = v1::SessionCommand { session_id, sequence: 1, acknowledged: 0 };
+        let command = v1::ApplyRequest { session: Some(session), ..set(9) };
+        for duplicate in [false, true] {
+            let answer = node.client().apply(command.clone()).await.unwrap().into_inner();
+            assert_eq!(answer.outcome.unwrap().duplicate, duplicate);
+        }
+        let close = v1::CloseSessionRequest { group: 0, session_id };
+        node.client().close_session(close).await.unwrap();
+        let late = node.client().apply(command).await;
+        assert_fails(late, Code::NotFound, "unknown", "session has expired");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_fail_with_words_and_break_no_connection() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let node = cluster.leader();
+    let elsewhere = v1::ApplyRequest { group: 2, ..set(1) };
+    assert_fails(
+        node.client().apply(elsewhere).await,
+        Code::NotFound,
+        "none",
+        "there is no group 2",
+    );
+    let huge = v1::ApplyRequest { command: vec![b'x'; 10 << 20].into(), ..Default::default() };
+    assert_fails(node.client().apply(huge).await, Code::InvalidArgument, "none", "too many");
+    let query = v1::QueryRequest { query: vec![0; 10 << 20].into(), ..Default::default() };
+    assert_fails(node.client().query(query).await, Code::InvalidArgument, "none", "allows");
+    let odd = v1::QueryRequest { consistency: 9, ..Default::default() };
+    assert_fails(node.client().query(odd).await, Code::InvalidArgument, "none", "consistency 9");
+    assert_fails(upgrade(node, b"\0asm").await, Code::InvalidArgument, "none", "refused");
+
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096]] {
+        let mut socket = TcpStream::connect(&node.address).await.unwrap();
+        // The server may close before it has read everything.
+        let _ = socket.write_all(garbage).await;
+        let _ = socket.read_to_end(&mut Vec::new()).await;
+    }
+    node.client().apply(set(1)).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_answers_every_command_before_it_ends() {
+    let cluster = Cluster::of(2).await.with_kv().await;
+    for node in [cluster.leader(), cluster.follower()] {
+        let messages = (0..20).map(|message| v1::ApplyStreamRequest {
+            commands: (0..100)
+                .map(|n| {
+                    let tag = message * 100 + n;
+                    let request = (tag != 777).then(|| set(tag));
+                    v1::TaggedCommand { tag, request }
+                })
+                .collect(),
+        });
+        let messages: Vec<_> = messages.collect();
+        let answers = node.client().apply_stream(tokio_stream::iter(messages)).await.unwrap();
+        let mut answers = answers.into_inner();
+        let mut tags = Vec::new();
+        while let Some(message) = answers.message().await.unwrap() {
+            for result in message.results {
+                match result.result.unwrap() {
+                    v1::tagged_result::Result::Response(_) => {}
+                    v1::tagged_result::Result::Error(error) => {
+                        assert_eq!((result.tag, error.code), (777, Code::InvalidArgument as i32));
+                        assert_eq!(error.effect(), v1::Effect::None);
+                    }
+                }
+                tags.push(result.tag);
+            }
+        }
+        tags.sort_unstable();
+        assert_eq!(tags, (0..2000).collect::<Vec<_>>());
+    }
+    assert_eq!(query(cluster.follower(), r#"{"op":"count"}"#).await.unwrap(), r#"{"count":1999}"#);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_follow_the_leadership_and_lose_nothing() {
+    let cluster = Cluster::of(3).await.with_kv().await;
+    let mut sides = Vec::new();
+    for node in &cluster.nodes {
+        let (sender, receiver) = mpsc::channel::<v1::ApplyStreamRequest>(4);
+        let requests = ReceiverStream::new(receiver);
+        let answers = node.client().apply_stream(requests).await.unwrap().into_inner();
+        sides.push((sender, answers));
+    }
+    let mut tag = 0;
+    for leader in [2, 3, 1, 2] {
+        for (sender, _) in &mut sides {
+            let commands =
+                (0..50).map(|n| v1::TaggedCommand { tag: tag + n, request: Some(set(tag + n)) });
+            sender.send(v1::ApplyStreamRequest { commands: commands.collect() }).await.unwrap();
+            tag += 50;
+        }
+        let request = v1::TransferLeadershipRequest { group: 0, node_id: leader };
+        let moved = cluster.nodes[0].admin().transfer_leadership(request).await.unwrap();
+        assert_eq!(moved.into_inner().leader_id, leader);
+    }
+    let mut answered = 0;
+    for (sender, mut answers) in sides {
+        drop(sender);
+        while let Some(message) = answers.message().await.unwrap() {
+            for result in message.results {
+                let result = result.result.unwrap();
+                assert!(matches!(result, v1::tagged_result::Result::Response(_)), "{result:?}");
+                answered += 1;
+            }
+        }
+    }
+    assert_eq!(answered, tag);
+    let count = format!(r#"{{"count":{tag}}}"#);
+    assert_eq!(query(cluster.follower(), r#"{"op":"count"}"#).await.unwrap(), count);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_come_lead_and_go() {
+    let mut cluster = Cluster::of(1).await;
+    let only = cluster.leader();
+    let last = v1::RemoveMemberRequest { group: 0, node_id: 1 };
+    assert_fails(
+        only.admin().remove_member(last).await,
+        Code::FailedPrecondition,
+        "none",
+        "last voter",
+    );
+    cluster.grow().await;
+    cluster.grow().await;
+    let asked = cluster.follower().admin();
+    let other = ClusterId([8; 16]).to_string();
+    let refused = [
+        (
+            v1::JoinRequest { cluster_id: other.clone(), ..join_request("127.0.0.1:9") },
+            Code::FailedPrecondition,
+            other.as_str(),
+        ),
+        (
+            v1::JoinRequest { protocol_version: 99, ..join_request("127.0.0.1:9") },
+            Code::FailedPrecondition,
+            "speaks 99",
+        ),
+        (
+            v1::JoinRequest { node_id: 2, ..join_request("127.0.0.1:9") },
+            Code::AlreadyExists,
+            "in use",
+        ),
+        (join_request("nowhere"), Code::InvalidArgument, "HOST:PORT"),
+        (join_request(&cluster.leader().address), Code::FailedPrecondition, "a voter"),
+    ];
+    for (request, code, words) in refused {
+        assert_fails(asked.clone().join(request).await, code, "none", words);
+    }
+    let again =
+        v1::AddMemberRequest { group: 0, node_id: 2, address: cluster.nodes[1].address.clone() };
+    let members = asked.clone().add_member(again).await.unwrap().into_inner().members;
+    assert_eq!(members.iter().map(|member| member.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(members.iter().all(|member| member.role == "voter"));
+
+    let status = asked.clone().status(v1::StatusRequest::default()).await.unwrap().into_inner();
+    assert_eq!((status.node_id, status.leader_id, status.resident_bytes), (3, 1, 22));
+    assert_eq!(status.leader_address, cluster.leader().address);
+    let taken = asked.clone().take_snapshot(v1::TakeSnapshotRequest::default()).await.unwrap();
+    assert!(taken.into_inner().index > 1);
+    let absent = v1::RemoveMemberRequest { group: 0, node_id: 42 };
+    let refused = asked.clone().remove_member(absent).await;
+    assert_fails(refused, Code::NotFound, "none", "not a member");
+
+    // The leader hands over first; whoever was asked finds its successor.
+    let leader = v1::RemoveMemberRequest { group: 0, node_id: 1 };
+    let left = asked.clone().remove_member(leader).await.unwrap().into_inner().members;
+    assert_eq!(left.iter().map(|member| member.node_id).collect::<Vec<_>>(), [2, 3]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modules_and_their_history_are_listed() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let modules = v1::ModulesRequest::default();
+    let held = cluster.leader().admin().modules(modules).await.unwrap().into_inner();
+    assert_eq!(held.history.len(), 1);
+    assert_eq!(held.modules[0].hash, ModuleHash::of(KV).to_string());
+    assert!(held.modules[0].active);
+    // The state of one native module is not that of another: the old one goes on.
+    let refused = upgrade(cluster.leader(), NULL).await;
+    assert_fails(refused, Code::FailedPrecondition, "none", "not activated");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_leader_requests_fail_surely_and_health_says_so() {
+    let network = MemoryNetwork::new(Delivery::Immediate, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let node = TestNode::start(&network, listener, NodeId(5), Some(Vec::new())).await;
+    assert_fails(node.client().apply(set(1)).await, Code::Unavailable, "none", "no leader");
+    assert_fails(query(&node, "{}").await, Code::Unavailable, "none", "no leader");
+    let stale = v1::QueryRequest { consistency: 1, ..Default::default() };
+    assert_fails(node.client().query(stale).await, Code::Unavailable, "none", "no state");
+    let command = v1::TaggedCommand { tag: 3, request: Some(set(1)) };
+    let request = v1::ApplyStreamRequest { commands: vec![command] };
+    let answers = node.client().apply_stream(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap().results.remove(0);
+    match answer.result.unwrap() {
+        v1::tagged_result::Result::Error(error) => {
+            assert_eq!((error.code, error.effect()), (Code::Unavailable as i32, v1::Effect::None));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(health(&node, "raft_host.v1.Client").await, 2);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missed_deadline_leaves_the_effect_open() {
+    let cluster = Cluster::of(2).await.with_kv().await;
+    cluster.network.cut(NodeId(1), NodeId(2));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // The server's own patience: a client's library would race it with a timer of its own.
+    let config = ApiConfig { request_timeout_ms: 50, ..ApiConfig::default() };
+    let handle = cluster.leader().handle.clone();
+    let forever = std::future::pending();
+    let server = tokio::spawn(serve(listener, handle, Routes::default(), info(), config, forever));
+    let mut client = ClientClient::connect(format!("http://{address}")).await.unwrap();
+    let late = client.apply(set(1)).await;
+    assert_fails(late, Code::DeadlineExceeded, "unknown", "may");
+    server.abort();
+    cluster.network.heal();
+    cluster.stop().await;
+}
+
+async fn health(node: &TestNode, service: &str) -> i32 {
+    let request = tonic_health::pb::HealthCheckRequest { service: service.into() };
+    let mut client = HealthClient::new(node.channel.clone());
+    client.check(request).await.unwrap().into_inner().status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_follows_leadership_and_draining() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let node = cluster.leader();
+    let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
+    let mut watch = HealthClient::new(node.channel.clone()).watch(request).await.unwrap();
+    while watch.get_mut().message().await.unwrap().unwrap().status != 1 {}
+    assert_eq!(health(node, "raft_host.v1.Client").await, 1);
+    node.node.drain().await;
+    while watch.get_mut().message().await.unwrap().unwrap().status != 2 {}
+    let refused = query(node, r#"{"op":"count"}"#).await;
+    assert_fails(refused, Code::Unavailable, "none", "shutting down");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_ends_open_streams_with_a_certain_effect() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let node = cluster.leader();
+    let (sender, receiver) = mpsc::channel::<v1::ApplyStreamRequest>(4);
+    let requests = ReceiverStream::new(receiver);
+    let mut answers = node.client().apply_stream(requests).await.unwrap().into_inner();
+    let command = v1::TaggedCommand { tag: 1, request: Some(set(1)) };
+    sender.send(v1::ApplyStreamRequest { commands: vec![command] }).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().results[0].tag, 1);
+    cluster.stop().await;
+    assert_fails(answers.message().await, Code::Unavailable, "none", "shutting down");
+    drop(sender);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_lists_the_services() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let cluster = Cluster::of(1).await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(cluster.leader().channel.clone());
+    let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    for name in ["raft_host.v1.Client", "raft_host.v1.Admin", "grpc.health.v1.Health"] {
+        assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+    }
+    cluster.stop().await;
+}

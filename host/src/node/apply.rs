@@ -14,7 +14,7 @@ use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::StopSignal;
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
-use crate::machine::{Machine, Reply, RestoreError};
+use crate::machine::{Applied, Machine, Reply, RestoreError};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{ClusterId, EntryKind, GroupId, Index, Member, ModuleHash, NodeId, Term};
 
@@ -93,8 +93,8 @@ impl ApplyLoop {
     fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {
         match job {
             Job::Apply(entries) => {
-                let membership = self.apply(entries)?;
-                self.after_progress(membership)?;
+                self.apply(entries)?;
+                self.after_progress(false)?;
                 if self.policy.due() {
                     self.start_snapshot()?;
                 }
@@ -127,44 +127,50 @@ impl ApplyLoop {
         self.machine.as_ref().map_or(Index(0), Machine::applied_index)
     }
 
-    /// Returns whether the membership changed.
-    fn apply(&mut self, entries: Vec<ApplyJob>) -> Result<bool, ApplyError> {
-        let machine = self.machine.as_mut().expect("entries come only after a snapshot");
-        let mut membership_changed = false;
+    fn apply(&mut self, entries: Vec<ApplyJob>) -> Result<(), ApplyError> {
         for ApplyJob { committed, waiter } in entries {
-            let entry = committed.entry;
-            self.policy.count(entry.cost_bytes());
-            self.term = entry.term;
-            let (reply, fuel_used, trap_message) = match (entry.kind, committed.membership) {
-                (EntryKind::Normal, _) => {
-                    let applied = machine.apply(entry.index, &entry.data)?;
-                    (applied.reply, applied.fuel_used, applied.trap_message)
-                }
-                (EntryKind::ConfChange, Some((change, conf_state))) => {
-                    machine.apply_membership(entry.index, &change, conf_state);
-                    membership_changed = true;
-                    (Reply::Nothing, 0, None)
-                }
-                (EntryKind::ConfChange, None) => {
-                    unreachable!("consensus decodes every membership entry")
-                }
-            };
-            if let Reply::ChunkStored { received, total } = reply
-                && received == total
-            {
-                prepare_module(machine, &self.loader, &entry.data);
+            let (index, term) = (committed.entry.index, committed.entry.term);
+            let is_membership = committed.membership.is_some();
+            let applied = self.apply_one(committed)?;
+            if is_membership || matches!(applied.reply, Reply::Activated { .. }) {
+                // Whoever hears that it is done must also see it done.
+                self.publish(is_membership);
             }
             if let Some(waiter) = waiter {
                 waiter.answer(Ok(Committed {
-                    index: entry.index,
-                    term: entry.term,
-                    reply,
-                    fuel_used,
-                    trap_message,
+                    index,
+                    term,
+                    reply: applied.reply,
+                    fuel_used: applied.fuel_used,
+                    trap_message: applied.trap_message,
                 }));
             }
         }
-        Ok(membership_changed)
+        Ok(())
+    }
+
+    fn apply_one(&mut self, committed: CommittedEntry) -> Result<Applied, ApplyError> {
+        let machine = self.machine.as_mut().expect("entries come only after a snapshot");
+        let entry = committed.entry;
+        self.policy.count(entry.cost_bytes());
+        self.term = entry.term;
+        if let Some((change, conf_state)) = committed.membership {
+            machine.apply_membership(entry.index, &change, conf_state);
+            return Ok(Applied {
+                reply: Reply::Nothing,
+                fuel_used: 0,
+                events: Vec::new(),
+                trap_message: None,
+            });
+        }
+        assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
+        let applied = machine.apply(entry.index, &entry.data)?;
+        if let Reply::ChunkStored { received, total } = applied.reply
+            && received == total
+        {
+            prepare_module(machine, &self.loader, &entry.data);
+        }
+        Ok(applied)
     }
 
     fn install(&mut self, meta: &SnapshotMeta) -> Result<(), ApplyError> {

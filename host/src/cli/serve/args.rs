@@ -12,7 +12,7 @@ use crate::types::NodeId;
 /// Flags of `raft-host` without a subcommand: serve. What is absent comes from the
 /// environment, then from the file, then from the defaults.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// The state machine of a new cluster: a WebAssembly module.
     #[arg(long, value_name = "FILE", env = "RAFT_HOST_PLUGIN", help_heading = FORMING)]
     pub plugin: Option<PathBuf>,
@@ -66,7 +66,7 @@ macro_rules! tuning_args {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $env:literal => $($path:ident).+;)*) => {
         /// The settings that are tuned most, as flags.
         #[derive(Args, Clone, Debug, Default)]
-        pub struct TuningArgs {
+        pub(crate) struct TuningArgs {
             $(
                 $(#[$doc])*
                 #[arg(long, value_name = "N", env = $env, help_heading = TUNING)]
@@ -114,7 +114,7 @@ impl ServeArgs {
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn config(&self) -> Result<Config, ConfigError> {
+    pub(crate) fn config(&self) -> Result<Config, ConfigError> {
         let mut config = match &self.config {
             Some(file) => Config::from_file(file)?,
             None => Config::default(),
@@ -136,7 +136,7 @@ impl ServeArgs {
     }
 
     /// How the node is to begin.
-    pub fn startup(&self) -> Startup {
+    pub(crate) fn startup(&self) -> Startup {
         let join = (!self.join.is_empty()).then(|| Join {
             seeds: self.join.clone(),
             learner: self.learner,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use self::args::{ServeArgs, TuningArgs};
+pub(super) use self::args::ServeArgs;
 use crate::config::{Config, LogFormat};
 use crate::node::StopReason;
 use crate::server::{self, Began, RunningServer};
@@ -23,7 +23,7 @@ const EXIT_IMPATIENT: i32 = 130;
 ///
 /// # Errors
 /// Why it does not start.
-pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = args.config()?;
     logging::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
