@@ -207,7 +207,7 @@ pub(super) fn failure(error: &ClientError) -> Failure {
         (ClientError::Unavailable { .. }, Effect::None) => Exit::Unavailable,
         (_, Effect::None) => Exit::Failed,
     };
-    Failure { exit, ..Failure::new(error.to_string()) }
+    Failure { exit, ..Failure::new(advise(error)) }
 }
 
 /// As [`failure`], of a request that could not have changed anything.
@@ -216,7 +216,17 @@ pub(super) fn failed_question(error: &ClientError) -> Failure {
         ClientError::Unavailable { .. } => Exit::Unavailable,
         _ => Exit::Failed,
     };
-    Failure { exit, ..Failure::new(error.to_string()) }
+    Failure { exit, ..Failure::new(advise(error)) }
+}
+
+/// The library's sentence, and what to do when nobody answered.
+fn advise(error: &ClientError) -> String {
+    match error {
+        ClientError::Unavailable { .. } => {
+            format!("{error}; `raft-host status` shows how the cluster is")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// The server's sentence.
