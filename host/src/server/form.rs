@@ -21,13 +21,11 @@ pub(super) async fn form(
     // The cache of compiled modules lives in the data directory, which must not exist yet.
     let loader = Arc::new(WasmLoader::new(None)?);
     plugin.check(Arc::clone(&loader) as _, config.limits.clone()).await?;
-    let identity =
-        Identity { cluster: ClusterId(rand::random()), node: NodeId(1), address };
+    let identity = Identity { cluster: ClusterId(rand::random()), node: NodeId(1), address };
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
         let empty = EmptyHome::lock(&config)?;
-        let home =
-            empty.initialize(&config, &Intent::Form, identity.cluster, identity.node)?;
+        let home = empty.initialize(&config, &Intent::Form, identity.cluster, identity.node)?;
         first_snapshot(&home, &identity, &config, loader)?;
         Ok((home, identity))
     })

@@ -24,8 +24,7 @@ pub(super) struct Plugin {
 impl Plugin {
     /// Reads the file; of one that is too long only so much that the check sees it.
     pub(super) fn read(path: &Path, limits: &Limits) -> Result<Plugin, ServeError> {
-        let unreadable =
-            |source| ServeError::PluginUnreadable { path: path.to_owned(), source };
+        let unreadable = |source| ServeError::PluginUnreadable { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(unreadable)?;
         let mut bytes = Vec::new();
         file.take(limits.module_max_bytes.saturating_add(1))

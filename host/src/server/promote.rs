@@ -47,8 +47,8 @@ pub(super) async fn until_voter(handle: &NodeHandle) {
         }
         attempts += 1;
         // Either the promotion arrives as an entry, or it is time to ask again.
-        let arrived = machine
-            .wait_for(|view| view.as_ref().is_some_and(|view| view.conf_state.is_voter(me)));
+        let arrived =
+            machine.wait_for(|view| view.as_ref().is_some_and(|view| view.conf_state.is_voter(me)));
         let _ = tokio::time::timeout(pause, arrived).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }

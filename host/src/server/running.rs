@@ -46,6 +46,9 @@ pub struct RunningServer {
     bound: SocketAddr,
     began: Began,
     transport: Arc<GrpcTransport>,
+    /// Begins the services. Until then connections wait to be accepted, so that the first
+    /// command after the start of a new cluster finds a plugin.
+    opening: CancellationToken,
     /// Ends the services, letting open calls finish.
     closing: CancellationToken,
     serving: JoinHandle<()>,
@@ -76,7 +79,13 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
         (Some(owned), _, join) => come_back(&config, owned, join.as_ref(), address).await?,
         (None, Some(plugin), _) => {
             let (home, identity) = form::form(&config, plugin, address).await?;
-            Prepared { began: Began::Formed, home, identity, introduced: Vec::new(), promote: false }
+            Prepared {
+                began: Began::Formed,
+                home,
+                identity,
+                introduced: Vec::new(),
+                promote: false,
+            }
         }
         (None, None, Some(join)) => enter(&config, join, address).await?,
         (None, None, None) => {
@@ -84,9 +93,12 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
         }
     };
     let server = run(config, prepared, listener, bound).await?;
-    if let Some(plugin) = plugin
-        && let Err(error) = server.introduce(plugin).await
-    {
+    let introduced = match plugin {
+        Some(plugin) => server.introduce(plugin).await,
+        None => Ok(()),
+    };
+    server.opening.cancel();
+    if let Err(error) = introduced {
         server.shutdown().await;
         return Err(error);
     }
@@ -207,9 +219,9 @@ async fn run(
     };
     let handle = node.handle();
     let home = Arc::new(home);
-    let closing = CancellationToken::new();
+    let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
-    let serving = tokio::spawn(services::serve(
+    let services = services::serve(
         listener,
         handle.clone(),
         Arc::clone(&transport),
@@ -217,13 +229,19 @@ async fn run(
         config.api.clone(),
         closing.clone(),
         broken_sender,
-    ));
+    );
+    let opened = opening.clone();
+    let serving = tokio::spawn(async move {
+        opened.cancelled().await;
+        services.await;
+    });
     let server = RunningServer {
         node,
         handle,
         bound,
         began,
         transport,
+        opening,
         closing,
         serving,
         broken,

@@ -41,8 +41,7 @@ const LOCK_FILE: &str = "LOCK";
 const IDENTITY_FILE: &str = "IDENTITY";
 /// What may lie in a directory that is not ours yet: our own first steps, and what a freshly
 /// made file system contains.
-const HARMLESS: [&str; 5] =
-    [LOCK_FILE, "IDENTITY.tmp", "INTENT", "INTENT.tmp", "lost+found"];
+const HARMLESS: [&str; 5] = [LOCK_FILE, "IDENTITY.tmp", "INTENT", "INTENT.tmp", "lost+found"];
 
 /// A back end of the log (`--storage`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

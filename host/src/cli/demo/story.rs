@@ -75,11 +75,7 @@ async fn form(cluster: &mut Cluster, teller: &Teller) -> anyhow::Result<()> {
 }
 
 /// Kills the leader under load and brings it back.
-async fn crash(
-    cluster: &mut Cluster,
-    client: &Client,
-    teller: &Teller,
-) -> anyhow::Result<Entries> {
+async fn crash(cluster: &mut Cluster, client: &Client, teller: &Teller) -> anyhow::Result<Entries> {
     let started = Instant::now();
     let mut writers = Writers::start(client, "first");
     writers.reach(BEFORE_CRASH).await?;

@@ -17,8 +17,7 @@ pub(super) fn init(config: &LogConfig) -> anyhow::Result<()> {
     let installed = match config.format {
         LogFormat::Json => base.json().flatten_event(true).finish().try_init(),
         LogFormat::Human => {
-            let colours =
-                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             base.with_ansi(colours).with_target(false).finish().try_init()
         }
     };
