@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use raft_host_proto::client::{Client, ClientOptions, PipelineOptions};
@@ -164,14 +165,17 @@ fn client(addresses: impl IntoIterator<Item = SocketAddr>) -> Client {
 
 /// Runs a future on the harness's own runtime.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    use std::sync::OnceLock;
+    runtime().block_on(future)
+}
+
+fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().expect("a runtime"));
-    runtime.block_on(future)
+    RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().expect("a runtime"))
 }
 
 fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    block_on(async { tokio::spawn(future) })
+    let _runtime = runtime().enter();
+    tokio::spawn(future)
 }
 
 /// Commands that are being applied in the background, exactly once each.

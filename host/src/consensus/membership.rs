@@ -86,14 +86,16 @@ pub(super) fn validate(change: &ConfChange, current: &ConfState) -> Result<(), C
 pub(super) fn encode(change: &ConfChange) -> (Vec<u8>, Vec<u8>) {
     let mut raft = eraftpb::ConfChangeV2::default();
     for (op, member) in &change.steps {
-        let mut single = eraftpb::ConfChangeSingle::default();
-        single.node_id = member.id.0;
-        single.change_type = match op {
+        let change_type = match op {
             ConfChangeOp::AddLearner => eraftpb::ConfChangeType::AddLearnerNode,
             ConfChangeOp::AddVoter => eraftpb::ConfChangeType::AddNode,
             ConfChangeOp::Remove => eraftpb::ConfChangeType::RemoveNode,
         };
-        raft.mut_changes().push(single);
+        raft.mut_changes().push(eraftpb::ConfChangeSingle {
+            node_id: member.id.0,
+            change_type,
+            ..Default::default()
+        });
     }
     (
         raft.write_to_bytes().expect("writing to memory does not fail"),

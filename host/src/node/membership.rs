@@ -144,7 +144,7 @@ impl NodeHandle {
             return Err(if view.members.contains_key(&to) {
                 MembershipFailure::NotAVoter(to)
             } else {
-                not_a_member(to).into()
+                not_a_member(to)
             });
         }
         if view.conf_state.voters.iter().all(|voter| *voter == me) {
