@@ -9,7 +9,7 @@
 //! ```
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +91,7 @@ fn decode(text: &str) -> Result<Intent, String> {
     serde_json::from_str(body).map_err(|error| error.to_string())
 }
 
-fn failed(action: &str, path: &PathBuf, source: std::io::Error) -> ServeError {
+fn failed(action: &str, path: &Path, source: std::io::Error) -> ServeError {
     ServeError::Io { action: format!("{action} {}", path.display()), source }
 }
 
