@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use raft_host_proto::client::{Client, ClientOptions};
 
 /// Long enough for a debug build on a loaded machine; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -120,6 +122,18 @@ fn wait(child: &mut Child, what: &str) -> ExitStatus {
     }
 }
 
+/// Whether a node answers at that address. A listening socket alone says nothing: it is bound
+/// before a start can still be refused.
+fn answers(address: SocketAddr) -> bool {
+    let options = ClientOptions {
+        attempt_timeout: Duration::from_secs(1),
+        deadline: Duration::from_secs(1),
+        ..Default::default()
+    };
+    let client = Client::connect([address.to_string()], options).expect("an endpoint");
+    crate::block_on(async { client.status().await.is_ok() })
+}
+
 /// A server: its program, arguments and data, running or not.
 pub struct Server {
     program: PathBuf,
@@ -134,8 +148,8 @@ pub struct Server {
 /// How a start went.
 #[derive(Debug)]
 pub enum Started {
-    /// It listens.
-    Listening,
+    /// It answers requests.
+    Serving,
     /// It ended, with this code and these last words.
     Ended(Option<i32>, String),
 }
@@ -153,7 +167,7 @@ impl Server {
         }
     }
 
-    /// Starts it and waits until it listens or ends.
+    /// Starts it and waits until it serves or ends.
     pub fn try_start(&mut self, arguments: &[&str]) -> Started {
         assert!(self.child.is_none(), "started twice");
         let log = File::options().create(true).append(true).open(&self.log).expect("log file");
@@ -173,16 +187,16 @@ impl Server {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
                 return Started::Ended(status.code(), self.log());
             }
-            if TcpStream::connect(self.address).is_ok() {
+            if answers(self.address) {
                 self.child = Some(child);
-                return Started::Listening;
+                return Started::Serving;
             }
-            assert!(Instant::now() < deadline, "it does not listen: {}", self.log());
+            assert!(Instant::now() < deadline, "it does not serve: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Starts it; it must listen.
+    /// Starts it; it must come to serve.
     pub fn start(&mut self, arguments: &[&str]) {
         if let Started::Ended(code, log) = self.try_start(arguments) {
             panic!("the server ended with {code:?}: {log}");
@@ -192,7 +206,7 @@ impl Server {
     /// Starts it; it must refuse. Returns what it said.
     pub fn refuses(&mut self, arguments: &[&str]) -> String {
         match self.try_start(arguments) {
-            Started::Listening => {
+            Started::Serving => {
                 self.kill();
                 panic!("it started although it must not: {}", self.log());
             }

@@ -105,7 +105,7 @@ fn bad_modules_are_refused_with_the_reason_and_the_old_one_serves() {
         (func (export "snapshot") (result i32) i32.const 0)"#;
     let restore = r#"(func (export "restore") (param i32) (result i32) i32.const 0)"#;
     let modules = [
-        ("text", b"this is not wasm".to_vec(), "wasm"),
+        ("text", b"this is not wasm".to_vec(), "WebAssembly"),
         ("no-restore", wat::parse_str(format!("(module {common})")).expect("WAT"), "restore"),
         (
             "import",

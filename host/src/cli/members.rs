@@ -10,105 +10,74 @@ use super::remote::{self, RemoteArgs};
 
 /// Lists and changes the members of the cluster.
 #[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true, subcommand_value_name = "ACTION")]
+#[command(subcommand_value_name = "ACTION", subcommand_help_heading = "Actions")]
 pub(super) struct MembersArgs {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    remote: RemoteArgs,
+    pub(super) remote: RemoteArgs,
 }
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
     /// Lists the members (the default).
-    List(ListArgs),
+    List,
     /// Adds a node as a learner: it follows the log and does not vote until it is promoted.
-    Add(AddArgs),
+    Add {
+        /// What other nodes dial: host:port.
+        #[arg(value_parser = remote::parse_endpoint)]
+        address: String,
+        /// Its node id; the leader draws a fresh one if none is given.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        id: Option<u64>,
+    },
     /// Turns a learner that has caught up into a voter.
-    Promote(NodeArgs),
+    Promote {
+        /// The node's id, as `raft-host members` lists it.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+    },
     /// Removes a node. It stops by itself and cannot come back under its id.
-    Remove(NodeArgs),
+    Remove {
+        /// The node's id, as `raft-host members` lists it.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+    },
     /// Hands leadership to a voter: the given one, or the most up-to-date.
-    Transfer(TransferArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-struct ListArgs {
-    #[command(flatten)]
-    remote: RemoteArgs,
-}
-
-#[derive(Args, Clone, Debug)]
-struct AddArgs {
-    /// What other nodes dial: host:port.
-    #[arg(value_parser = remote::parse_endpoint)]
-    address: String,
-    /// Its node id; the leader draws a fresh one if none is given.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    id: Option<u64>,
-    #[command(flatten)]
-    remote: RemoteArgs,
-}
-
-#[derive(Args, Clone, Debug)]
-struct NodeArgs {
-    /// The node's id, as `raft-host members` lists it.
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-    id: u64,
-    #[command(flatten)]
-    remote: RemoteArgs,
-}
-
-#[derive(Args, Clone, Debug)]
-struct TransferArgs {
-    /// The node's id, as `raft-host members` lists it.
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-    id: Option<u64>,
-    #[command(flatten)]
-    remote: RemoteArgs,
-}
-
-impl MembersArgs {
-    /// The options in force: those of the action, if there is one.
-    pub(super) fn remote(&self) -> &RemoteArgs {
-        match &self.action {
-            None => &self.remote,
-            Some(Action::List(args)) => &args.remote,
-            Some(Action::Add(args)) => &args.remote,
-            Some(Action::Promote(args) | Action::Remove(args)) => &args.remote,
-            Some(Action::Transfer(args)) => &args.remote,
-        }
-    }
+    Transfer {
+        /// The node's id, as `raft-host members` lists it.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: Option<u64>,
+    },
 }
 
 const CHANGE: &str = "the membership change";
 
 pub(super) fn run(args: &MembersArgs) -> Ended {
-    let remote = args.remote();
+    let remote = &args.remote;
     let (members, sentence) = remote::block_on(async {
         let client = remote.client().await?;
         let change = |error| remote::failure(&error).about(CHANGE);
         Ok(match &args.action {
-            None | Some(Action::List(_)) => {
+            None | Some(Action::List) => {
                 let members = client.members().await;
                 (members.map_err(|error| remote::failed_question(&error))?, None)
             }
-            Some(Action::Add(add)) => {
-                let id = add.id.unwrap_or(0);
-                let members = client.add_member(id, &add.address).await.map_err(change)?;
-                let sentence = added(&members, &add.address);
+            Some(Action::Add { address, id }) => {
+                let members = client.add_member(id.unwrap_or(0), address).await.map_err(change)?;
+                let sentence = added(&members, address);
                 (members, Some(sentence))
             }
-            Some(Action::Promote(node)) => {
-                let members = client.promote_member(node.id).await.map_err(change)?;
-                (members, Some(format!("node {} is a voter now", node.id)))
+            Some(Action::Promote { id }) => {
+                let members = client.promote_member(*id).await.map_err(change)?;
+                (members, Some(format!("node {id} is a voter now")))
             }
-            Some(Action::Remove(node)) => {
-                let members = client.remove_member(node.id).await.map_err(change)?;
-                (members, Some(format!("node {} is removed", node.id)))
+            Some(Action::Remove { id }) => {
+                let members = client.remove_member(*id).await.map_err(change)?;
+                (members, Some(format!("node {id} is removed")))
             }
-            Some(Action::Transfer(to)) => {
-                let answer = client.transfer_leadership(to.id.unwrap_or(0)).await;
+            Some(Action::Transfer { id }) => {
+                let answer = client.transfer_leadership(id.unwrap_or(0)).await;
                 let leader_id = answer
                     .map_err(|error| remote::failure(&error).about("the transfer of leadership"))?
                     .leader_id;

@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => (args.remote.output, apply::run(&args)),
         Command::Query(args) => (args.remote.output, query::run(&args)),
         Command::Status(args) => (args.remote.output, status::run(&args)),
-        Command::Members(args) => (args.remote().output, members::run(&args)),
+        Command::Members(args) => (args.remote.output, members::run(&args)),
         Command::Upgrade(args) => (args.remote.output, upgrade::run(&args)),
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),

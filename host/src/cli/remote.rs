@@ -33,6 +33,7 @@ pub(super) struct RemoteArgs {
     #[arg(
         short,
         long = "endpoint",
+        global = true,
         env = "RAFT_HOST_ENDPOINT",
         default_value = "127.0.0.1:7400",
         value_delimiter = ',',
@@ -43,11 +44,11 @@ pub(super) struct RemoteArgs {
 
     /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for each
     /// command of --lines; 2m for upgrade and snapshot].
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
 
     /// Tables for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 }
 
@@ -206,7 +207,7 @@ pub(super) fn failure(error: &ClientError) -> Failure {
         (ClientError::Unavailable { .. }, Effect::None) => Exit::Unavailable,
         (_, Effect::None) => Exit::Failed,
     };
-    Failure { exit, ..Failure::new(error.to_string()) }
+    Failure { exit, ..Failure::new(advise(error)) }
 }
 
 /// As [`failure`], of a request that could not have changed anything.
@@ -215,7 +216,17 @@ pub(super) fn failed_question(error: &ClientError) -> Failure {
         ClientError::Unavailable { .. } => Exit::Unavailable,
         _ => Exit::Failed,
     };
-    Failure { exit, ..Failure::new(error.to_string()) }
+    Failure { exit, ..Failure::new(advise(error)) }
+}
+
+/// The library's sentence, and what to do when nobody answered.
+fn advise(error: &ClientError) -> String {
+    match error {
+        ClientError::Unavailable { .. } => {
+            format!("{error}; `raft-host status` shows how the cluster is")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// The server's sentence.

@@ -83,6 +83,16 @@ fn several_endpoints_are_comma_separated_or_repeated() {
 }
 
 #[test]
+fn the_endpoint_may_stand_before_or_after_the_action() {
+    for line in ["members -e a:1 promote 2", "members promote 2 -e a:1"] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let cli = parse(&arguments).expect(line);
+        let Some(Command::Members(args)) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(args.remote.endpoints, ["a:1"], "{line}");
+    }
+}
+
+#[test]
 fn exit_codes_are_documented_in_the_help() {
     for arguments in [&["--help"][..], &["apply", "--help"], &["check", "-h"]] {
         let help = parse(arguments).expect_err("help is no command");

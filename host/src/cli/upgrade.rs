@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct UpgradeArgs {
     /// The module: a .wasm file.
     file: PathBuf,
-    /// A name for people, shown by `status` and `modules`; the file's name if none is given.
+    /// A name for people, shown by `status` and `modules`; the file's name without .wasm if none is given.
     #[arg(long)]
     label: Option<String>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(super) struct UpgradeArgs {
 pub(super) fn run(args: &UpgradeArgs) -> Ended {
     let module = Bytes::from(read_module(&args.file)?);
     let label = args.label.clone().unwrap_or_else(|| {
-        args.file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        args.file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     });
     let size = module.len() as u64;
     let answer = remote::block_on(async {

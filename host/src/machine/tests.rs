@@ -1,3 +1,5 @@
+//! What the machine promises, entry by entry.
+
 use proptest::prelude::*;
 use prost::Message as _;
 use raft_host_proto::v1;

@@ -46,6 +46,9 @@ pub struct RunningServer {
     bound: SocketAddr,
     began: Began,
     transport: Arc<GrpcTransport>,
+    /// Begins the services. Until then connections wait to be accepted, so that the first
+    /// command after the start of a new cluster finds a plugin.
+    opening: CancellationToken,
     /// Ends the services, letting open calls finish.
     closing: CancellationToken,
     serving: JoinHandle<()>,
@@ -90,13 +93,12 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
         }
     };
     let server = run(config, prepared, listener, bound).await?;
-    if let Err(error) = server.check_address() {
-        server.shutdown().await;
-        return Err(error);
-    }
-    if let Some(plugin) = plugin
-        && let Err(error) = server.introduce(plugin).await
-    {
+    let prepared = match (server.check_address(), plugin) {
+        (Ok(()), Some(plugin)) => server.introduce(plugin).await,
+        (checked, _) => checked,
+    };
+    server.opening.cancel();
+    if let Err(error) = prepared {
         server.shutdown().await;
         return Err(error);
     }
@@ -222,9 +224,9 @@ async fn run(
         let _ = handle.machine().wait_for(Option::is_some).await;
     }
     let home = Arc::new(home);
-    let closing = CancellationToken::new();
+    let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
-    let serving = tokio::spawn(services::serve(
+    let services = services::serve(
         listener,
         handle.clone(),
         Arc::clone(&transport),
@@ -232,13 +234,19 @@ async fn run(
         config.api.clone(),
         closing.clone(),
         broken_sender,
-    ));
+    );
+    let opened = opening.clone();
+    let serving = tokio::spawn(async move {
+        opened.cancelled().await;
+        services.await;
+    });
     let server = RunningServer {
         node,
         handle,
         bound,
         began,
         transport,
+        opening,
         closing,
         serving,
         broken,

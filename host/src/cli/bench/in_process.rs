@@ -33,6 +33,8 @@ use crate::transport::grpc::{GrpcTransport, TransportConfig};
 use crate::types::{ClusterId, GroupId, Member, NodeId, Outcome};
 use crate::wasm::WasmLoader;
 
+/// The sample plugin, which does what the native store does.
+const KV_MODULE: &[u8] = include_bytes!("../../../../plugins/kv/kv.wasm");
 /// A caller that was refused waits so long before it asks again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
 /// How long forming the cluster may take.
@@ -147,7 +149,10 @@ impl Cluster {
         let module = match fsm {
             FsmKind::Native => Bytes::from_static(KV),
             FsmKind::Null => Bytes::from_static(NULL),
-            FsmKind::Wasm => read_module(&args.in_process.module)?.into(),
+            FsmKind::Wasm => match &args.in_process.module {
+                Some(path) => read_module(path)?.into(),
+                None => Bytes::from_static(KV_MODULE),
+            },
         };
         let wasm = WasmLoader::new(None).map_err(|error| Failure::new(error.to_string()))?;
         let loader: SharedLoader = Arc::new(WithNative(wasm));
@@ -199,15 +204,13 @@ impl Cluster {
             .map_err(|error| cannot("load the state machine", &error))?;
         for member in &self.members[1..] {
             let identity = member.node.handle().identity().clone();
-            first
-                .add_learner(Some(identity.node), identity.address)
-                .await
-                .map_err(|error| cannot("add a node", &error))?;
+            // A change is refused while another one ends.
+            insist("add a node", || {
+                first.add_learner(Some(identity.node), identity.address.clone())
+            })
+            .await?;
             // A learner is refused as a voter until it has caught up.
-            while let Err(error) = first.promote(identity.node).await {
-                tracing::debug!(%error, "a new node is not promoted yet");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            insist("promote a node", || first.promote(identity.node)).await?;
         }
         Ok(())
     }
@@ -254,6 +257,24 @@ impl Cluster {
             let _ = member.server.await;
         }
     }
+}
+
+/// Tries again what is refused for a reason that passes.
+async fn insist<T, E, F>(what: &str, attempt: impl Fn() -> F) -> Result<T, Failure>
+where
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
+{
+    const ATTEMPTS: usize = 200;
+    const PAUSE: Duration = Duration::from_millis(50);
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => tracing::debug!(%error, what, "refused; trying again"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    attempt().await.map_err(|error| cannot(what, &error))
 }
 
 /// Opens the stores and starts the threads. Blocks.

@@ -90,18 +90,14 @@ struct InProcessArgs {
     /// The state machine.
     #[arg(long, value_enum, default_value_t = FsmKind::Native, requires = "in_process")]
     fsm: FsmKind,
-    /// The module of --fsm wasm.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "plugins/kv/kv.wasm",
-        requires = "in_process"
-    )]
-    module: PathBuf,
+    /// The module of --fsm wasm; the sample key-value store if none is given.
+    #[arg(long, value_name = "FILE", requires = "in_process")]
+    module: Option<PathBuf>,
     /// Nodes of the cluster.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7), requires = "in_process")]
     nodes: u8,
-    /// Where the nodes keep their data; a temporary directory if none is given. Must be empty.
+    /// Where the nodes keep their data; must be empty. A temporary directory if none is given,
+    /// which measures little where /tmp is kept in memory.
     #[arg(long, value_name = "DIR", requires = "in_process")]
     data_dir: Option<PathBuf>,
     /// Measure the native machine and the wasm module in turns and compare them.
