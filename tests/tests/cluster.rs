@@ -134,3 +134,18 @@ fn bad_modules_are_refused_with_the_reason_and_the_old_one_serves() {
         cli.run(&["apply", r#"{"op":"set","key":"b","value":"2"}"#]).ok();
     }
 }
+
+#[test]
+fn a_node_removed_while_it_was_down_learns_of_it_and_stops() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let leader = cluster.leader();
+    let gone = (leader + 1) % 3;
+    let id = cluster.node_id(gone).to_string();
+    cluster.servers[gone].kill();
+    cluster.cli_of(leader).run(&["members", "remove", &id]).ok();
+    cluster.servers[gone].start(&[]);
+    assert_eq!(cluster.servers[gone].wait(), Some(0));
+    let log = cluster.servers[gone].log();
+    assert!(log.contains("removed from its cluster"), "{log}");
+    cluster.cli_of(leader).run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Room → rooms of `crate::` it may name.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("types", &["storage"]), // `PeerMessage` carries a `SnapshotMeta`.
+    ("types", &[]),
     ("storage", &["types"]),
     ("consensus", &["types", "storage"]),
     ("fsm", &["types"]),

@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
+use super::inbox::Roster;
 use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::StopSignal;
 use crate::consensus::CommittedEntry;
@@ -62,6 +63,7 @@ pub(super) struct ApplyLoop {
     pub(super) snapshots: Arc<dyn SnapshotStore>,
     pub(super) jobs: Receiver<Job>,
     pub(super) events: EventSender,
+    pub(super) roster: Arc<Roster>,
     pub(super) view: watch::Sender<Option<Arc<MachineView>>>,
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
     pub(super) conf_state: Arc<crate::types::ConfState>,
@@ -220,6 +222,7 @@ impl ApplyLoop {
         if membership_changed {
             self.members = Arc::new(machine.members().clone());
             self.conf_state = Arc::new(machine.conf_state().clone());
+            self.roster.update(Arc::clone(&self.members), machine.next_node_id());
             let event = Event::Members(Arc::clone(&self.members), Arc::clone(&self.conf_state));
             // An event loop that has ended needs no news.
             let _ = self.events.send(event);

@@ -37,6 +37,8 @@ pub(super) enum Event {
     SnapshotSent(NodeId, bool),
     Unreachable(NodeId),
     PeerSeen(Member),
+    /// A member has applied this node's removal.
+    Removed,
     /// Something stopped the node: look at the signal.
     Stop,
 }
@@ -151,6 +153,7 @@ impl EventLoop {
             }
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => self.on_peer_seen(peer),
+            Event::Removed => self.stop.stop(StopReason::Removed),
             Event::Stop => {}
         }
         Ok(())

@@ -1,5 +1,8 @@
 //! What a transport delivers goes to the event loop.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
 use super::budget::Budget;
 use super::event_loop::{Event, EventSender};
 use crate::transport::Inbox;
@@ -9,6 +12,23 @@ use crate::types::{GroupId, Index, Member, NodeId, PeerMessage};
 pub struct NodeInbox {
     pub(super) events: EventSender,
     pub(super) budget: Budget,
+    pub(super) roster: Arc<Roster>,
+}
+
+/// Who is a member and who was, as far as this node has applied.
+#[derive(Default)]
+pub(super) struct Roster(RwLock<Option<(Arc<BTreeMap<NodeId, Member>>, NodeId)>>);
+
+impl Roster {
+    /// Every id below `next` that is not in `members` belonged to a node that was removed.
+    pub(super) fn update(&self, members: Arc<BTreeMap<NodeId, Member>>, next: NodeId) {
+        *self.0.write().expect("no code panics while it holds this lock") = Some((members, next));
+    }
+
+    fn was_removed(&self, node: NodeId) -> bool {
+        let roster = self.0.read().expect("no code panics while it holds this lock");
+        roster.as_ref().is_some_and(|(members, next)| node < *next && !members.contains_key(&node))
+    }
 }
 
 /// Fixed cost of a message in the byte budget.
@@ -37,6 +57,15 @@ impl Inbox for NodeInbox {
 
     fn unreachable(&self, to: NodeId) {
         let _ = self.events.send(Event::Unreachable(to));
+    }
+
+    fn was_removed(&self, peer: NodeId) -> bool {
+        self.roster.was_removed(peer)
+    }
+
+    fn removed(&self, by: NodeId) {
+        tracing::warn!(%by, "a member says that this node was removed from the cluster");
+        let _ = self.events.send(Event::Removed);
     }
 
     fn peer_seen(&self, peer: Member) {

@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
-use super::inbox::NodeInbox;
+use super::inbox::{NodeInbox, Roster};
 use super::log_writer;
 use super::snapshots::{self, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
@@ -89,13 +89,19 @@ pub struct NodeOptions {
 pub struct NodeChannel {
     events: EventSender,
     receiver: Receiver<Event>,
+    roster: Arc<Roster>,
 }
 
 /// The inbox comes first: a transport needs it, and a node needs a transport.
 pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
     let (events, receiver) = mpsc::channel();
-    let inbox = NodeInbox { events: events.clone(), budget: Budget::new(config.max_inbox_bytes) };
-    (Arc::new(inbox), NodeChannel { events, receiver })
+    let roster = Arc::<Roster>::default();
+    let inbox = NodeInbox {
+        events: events.clone(),
+        budget: Budget::new(config.max_inbox_bytes),
+        roster: Arc::clone(&roster),
+    };
+    (Arc::new(inbox), NodeChannel { events, receiver, roster })
 }
 
 /// A running node.
@@ -190,7 +196,7 @@ impl Node {
         let (leadership_sender, leadership) =
             watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
         let (view_sender, view) = watch::channel(None);
-        let NodeChannel { events, receiver } = channel;
+        let NodeChannel { events, receiver, roster } = channel;
         let (writer, writes) = mpsc::channel();
         let (apply, jobs) = mpsc::channel();
         let (saver, save_jobs) = mpsc::channel();
@@ -220,6 +226,7 @@ impl Node {
             snapshots: Arc::clone(&stores.snapshots),
             jobs,
             events: events.clone(),
+            roster,
             view: view_sender,
             members: Arc::default(),
             conf_state: Arc::default(),

@@ -33,7 +33,8 @@ pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
 pub use self::sled::SledLog;
 pub use self::snapshot_files::{RealDisk, SnapshotDisk, SnapshotFile, SnapshotFiles};
-use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, Term};
+pub use crate::types::SnapshotMeta;
+use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 /// Why storage could not do what it was asked. After any error from a write the caller must
 /// stop: what reached the disk is unknown (see "fsyncgate").
@@ -175,30 +176,6 @@ pub trait LogStore: StableStore {
 pub trait StableStore: Send + Sync + 'static {
     /// The hard state last written for the group; default for a new group.
     fn hard_state(&self, group: GroupId) -> Result<HardState, StorageError>;
-}
-
-/// What a snapshot covers. Travels with it and is checked against its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SnapshotMeta {
-    /// The group it belongs to.
-    pub group: GroupId,
-    /// Last index it covers.
-    pub index: Index,
-    /// Term of the entry at `index`.
-    pub term: Term,
-    /// The configuration as of `index`.
-    pub conf_state: ConfState,
-    /// Length of the content in bytes. 0 until the sink is finished.
-    pub size_bytes: u64,
-    /// CRC-32 (IEEE) of the content. 0 until the sink is finished.
-    pub checksum: u32,
-}
-
-impl SnapshotMeta {
-    /// Index and term together.
-    pub fn position(&self) -> LogPosition {
-        LogPosition { index: self.index, term: self.term }
-    }
 }
 
 /// A snapshot being written. Dropping it without `finish` leaves nothing behind.

@@ -57,6 +57,13 @@ pub trait Inbox: Send + Sync + 'static {
     /// Messages to `to` could not be sent.
     fn unreachable(&self, to: NodeId);
 
+    /// Whether `peer` was a member and is none any more. It is told so instead of being
+    /// listened to: it may have been down when it was removed.
+    fn was_removed(&self, peer: NodeId) -> bool;
+
+    /// The member `by` says that this node was removed from the cluster.
+    fn removed(&self, by: NodeId);
+
     /// A peer introduced itself with this address (it may not be in the table yet).
     fn peer_seen(&self, peer: Member);
 }

@@ -118,6 +118,10 @@ pub(super) struct Told {
     pub(super) snapshots: Vec<(NodeId, Index, bool)>,
     pub(super) unreachable: Vec<NodeId>,
     pub(super) seen: Vec<Member>,
+    /// Whom this node refuses as removed.
+    pub(super) expelled: Vec<NodeId>,
+    /// Who said that this node was removed.
+    pub(super) removed_by: Vec<NodeId>,
 }
 
 impl Told {
@@ -154,6 +158,11 @@ impl TestInbox {
         tokio::time::timeout(Duration::from_secs(60), wait).await.expect(what)
     }
 
+    /// From now on this node knows that `peer` was removed.
+    pub(super) fn expel(&self, peer: NodeId) {
+        self.note(|told| told.expelled.push(peer));
+    }
+
     fn note(&self, change: impl FnOnce(&mut Told)) {
         change(&mut self.told.lock().expect("no test panics here"));
         self.news.notify_one();
@@ -171,6 +180,14 @@ impl Inbox for TestInbox {
 
     fn unreachable(&self, to: NodeId) {
         self.note(|told| told.unreachable.push(to));
+    }
+
+    fn was_removed(&self, peer: NodeId) -> bool {
+        self.told.lock().expect("no test panics here").expelled.contains(&peer)
+    }
+
+    fn removed(&self, by: NodeId) {
+        self.note(|told| told.removed_by.push(by));
     }
 
     fn peer_seen(&self, peer: Member) {

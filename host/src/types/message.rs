@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{GroupId, Index, LogEntry, NodeId, Term};
-use crate::storage::SnapshotMeta;
+use super::{GroupId, Index, LogEntry, NodeId, SnapshotMeta, Term};
 
 /// The messages peers exchange. The numbers go over the wire: never change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

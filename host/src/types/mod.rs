@@ -7,9 +7,11 @@ mod log;
 mod membership;
 mod message;
 mod outcome;
+mod snapshot;
 
 pub use ids::{ClusterId, GroupId, Index, ModuleHash, NodeId, Term};
 pub use log::{EntryKind, HardState, LogEntry, LogPosition};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member};
 pub use message::{MessageKind, PeerMessage};
 pub use outcome::{Event, Outcome, TrapKind};
+pub use snapshot::SnapshotMeta;

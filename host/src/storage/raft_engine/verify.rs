@@ -131,10 +131,15 @@ impl LogFile {
                 let reason = format!("{reason}; this is no torn tail: offset {follower} is intact");
                 return Err(corrupt(path, good as u64, reason));
             }
-            tracing::warn!(
-                file = %path.display(), offset = good, length = bytes.len(), reason,
-                "cutting a torn tail off the log: a write that a crash interrupted"
-            );
+            if bytes[good..].iter().all(|byte| *byte == 0) {
+                // raft-engine allocates ahead; a process that was killed leaves that behind.
+                tracing::debug!(file = %path.display(), offset = good, "cutting allocated space");
+            } else {
+                tracing::warn!(
+                    file = %path.display(), offset = good, length = bytes.len(), reason,
+                    "cutting a torn tail off the log: a write that a crash interrupted"
+                );
+            }
             if good == 0 {
                 drop(handle);
                 file_system.delete(path).map_err(io_error("delete", path))?;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::faults::{Faults, FaultyDisk};
 use super::*;
+use crate::types::ConfState;
 
 fn meta(group: u64, index: u64) -> SnapshotMeta {
     let conf_state = ConfState {

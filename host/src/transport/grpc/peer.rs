@@ -69,6 +69,8 @@ pub(super) enum End {
     Closed,
     /// The peer will not talk to this node; its words.
     Refused(String),
+    /// The peer knows that this node was removed from the cluster; its words.
+    Removed(String),
     /// The stream broke, or the peer could not serve it.
     Broken(String),
     /// No connection could be made.
@@ -79,6 +81,7 @@ impl End {
     pub(super) fn of(status: &Status) -> End {
         match status.code() {
             Code::FailedPrecondition => End::Refused(status.message().to_owned()),
+            Code::PermissionDenied => End::Removed(status.message().to_owned()),
             Code::Unimplemented => {
                 End::Refused("what listens there does not serve raft-host's peers".to_owned())
             }
@@ -190,6 +193,10 @@ impl PeerTask {
                 tracing::debug!(%peer, %address, "the peer closed the connection");
                 return;
             }
+            End::Removed(words) => {
+                self.shared.inbox.removed(peer);
+                words
+            }
             End::Refused(words) | End::Broken(words) | End::NotConnected(words) => words,
         };
         if logged.as_ref() == Some(words) {
@@ -197,7 +204,7 @@ impl PeerTask {
             return;
         }
         match end {
-            End::Refused(_) => {
+            End::Refused(_) | End::Removed(_) => {
                 tracing::warn!(%peer, %address, reason = %words, "the peer refuses this node");
             }
             _ => tracing::warn!(%peer, %address, error = %words, "the peer is not reachable"),

@@ -64,10 +64,16 @@ impl PeerService {
     fn introduce(&self, hello: Option<v1::Hello>) -> Result<Member, Status> {
         let checked = hello.ok_or(HelloError::Missing).and_then(|h| check_hello(&self.identity, h));
         // The refused node logs these words loudly, once; here they would repeat.
-        checked.map_err(|error| {
+        let member = checked.map_err(|error| {
             tracing::debug!(%error, "refused a peer");
             Status::from(error)
-        })
+        })?;
+        if self.inbox.was_removed(member.id) {
+            let words =
+                format!("node {} was removed from cluster {}", member.id, self.identity.cluster);
+            return Err(Status::permission_denied(words));
+        }
+        Ok(member)
     }
 
     /// A message of `peer` to this node.

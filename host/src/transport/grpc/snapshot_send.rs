@@ -153,17 +153,19 @@ async fn call(
     parts: impl Stream<Item = v1::SnapshotPart> + Send + 'static,
 ) -> Result<(), SendError> {
     let mut client = dial(&shared.config, address).await.map_err(|end| match end {
-        End::NotConnected(words) | End::Refused(words) | End::Broken(words) => {
-            SendError::NotConnected(words)
-        }
+        End::NotConnected(words)
+        | End::Refused(words)
+        | End::Removed(words)
+        | End::Broken(words) => SendError::NotConnected(words),
         End::Closed => SendError::NotConnected("closed".to_owned()),
     })?;
     match client.snapshot(parts).await {
         Ok(_) => Ok(()),
         Err(status) => match End::of(&status) {
-            End::Refused(words) | End::Broken(words) | End::NotConnected(words) => {
-                Err(SendError::Refused(words))
-            }
+            End::Refused(words)
+            | End::Removed(words)
+            | End::Broken(words)
+            | End::NotConnected(words) => Err(SendError::Refused(words)),
             End::Closed => Err(SendError::Refused("closed".to_owned())),
         },
     }

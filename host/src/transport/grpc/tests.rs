@@ -182,6 +182,17 @@ async fn a_removed_peer_is_disconnected_and_hears_nothing() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_removed_is_told_so() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    two.inbox.expel(NodeId(1));
+    one.knows(&[(2, &two)]);
+    keep_sending(&one, message(1, 2, 1), &one, |told| told.removed_by.contains(&NodeId(2))).await;
+    assert!(two.inbox.told().messages.is_empty());
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn strangers_are_refused_with_words_that_say_why() {
     let node = Node::start(2).await;
     let good = || hello(1, 2);

@@ -1,0 +1,29 @@
+//! What a snapshot covers.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfState, GroupId, Index, LogPosition, Term};
+
+/// What a snapshot covers. Travels with it and is checked against its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotMeta {
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Last index it covers.
+    pub index: Index,
+    /// Term of the entry at `index`.
+    pub term: Term,
+    /// The configuration as of `index`.
+    pub conf_state: ConfState,
+    /// Length of the content in bytes. 0 until the sink is finished.
+    pub size_bytes: u64,
+    /// CRC-32 (IEEE) of the content. 0 until the sink is finished.
+    pub checksum: u32,
+}
+
+impl SnapshotMeta {
+    /// Index and term together.
+    pub fn position(&self) -> LogPosition {
+        LogPosition { index: self.index, term: self.term }
+    }
+}
