@@ -1,0 +1,63 @@
+//! The command line as people and scripts use it.
+
+use std::io::Write as _;
+
+use raft_host_tests::{Cli, Cluster};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
+
+#[test]
+fn the_demo_tells_its_story_and_verifies_it() {
+    let said = Cli::new(PROGRAM, &[]).run(&["demo"]).ok();
+    for part in ["formed a cluster", "kill -9", "elected a leader", "upgrade to kv version 2"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+}
+
+#[test]
+fn a_file_of_commands_is_applied_line_by_line_and_summed_up() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let cli = cluster.cli();
+    let path = cluster.dir().join("commands");
+    let mut file = std::fs::File::create(&path).expect("created");
+    for n in 0..500 {
+        writeln!(file, r#"{{"op":"set","key":"k{n}","value":"v{n}"}}"#).expect("written");
+    }
+    drop(file);
+    let path = path.to_str().expect("UTF-8");
+    assert!(cli.run(&["apply", "--lines", path]).ok().contains("500"));
+    assert!(cli.run(&["query", r#"{"op":"count"}"#]).ok().contains("500"));
+
+    let bad = cluster.dir().join("bad");
+    std::fs::write(&bad, "{\"op\":\"set\",\"key\":\"x\",\"value\":\"1\"}\nnonsense\n")
+        .expect("written");
+    let output = cli.run(&["apply", "--lines", bad.to_str().expect("UTF-8")]);
+    assert_eq!(output.code, Some(3), "{output:?}");
+    let said = output.stdout + &output.stderr;
+    assert!(said.contains('2'), "the line is not named: {said}");
+}
+
+#[test]
+fn answers_are_json_for_scripts_and_codes_mean_something() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let cli = cluster.cli();
+    assert_eq!(cli.run(&["apply", "nonsense"]).code, Some(3), "rejected by the state machine");
+    assert_eq!(cli.run(&["apply"]).code, Some(2), "wrong usage");
+    for arguments in [
+        &["status", "-o", "json"][..],
+        &["members", "list", "-o", "json"],
+        &["modules", "-o", "json"],
+        &["snapshot", "-o", "json"],
+    ] {
+        let said = cli.run(arguments).ok();
+        let value: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        assert!(value.is_object() || value.is_array(), "{said}");
+    }
+    let kv = raft_host_tests::kv();
+    Cli::new(PROGRAM, &[]).run(&["check", kv.to_str().expect("UTF-8")]).ok();
+    let manifest = raft_host_tests::workspace("Cargo.toml");
+    Cli::new(PROGRAM, &[]).run(&["check", manifest.to_str().expect("UTF-8")]).failed();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(Cli::new(PROGRAM, &[]).run(&["completions", shell]).ok().contains("raft-host"));
+    }
+}
