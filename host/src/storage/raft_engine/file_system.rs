@@ -64,8 +64,15 @@ struct Shared {
 
 impl Shared {
     fn fail(&self, action: &'static str, path: &Path, error: &io::Error) {
+        let (kind, cause) = match error.to_string() {
+            // raft-engine's word for ENOSPC.
+            words if words.contains("nospace") => {
+                (io::ErrorKind::StorageFull, "no space left on the device".to_owned())
+            }
+            words => (error.kind(), words),
+        };
         // A later failure is a consequence of the first, which stays.
-        let _ = self.failure.set((action, path.to_owned(), error.kind(), error.to_string()));
+        let _ = self.failure.set((action, path.to_owned(), kind, cause));
     }
 
     fn check(&self) -> io::Result<()> {
