@@ -258,11 +258,6 @@ impl Replica {
         Ok(std::mem::take(&mut self.effects))
     }
 
-    /// Whether committed entries wait only because the apply queue is full.
-    pub fn has_more(&self) -> bool {
-        self.raw.has_ready()
-    }
-
     /// The current view of the group.
     pub fn status(&self) -> ReplicaStatus {
         let raft = &self.raw.raft;
