@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kv::{Table, answer::Stored};
+use kv::{Key, Table, answer::Stored};
 
 /// Most keys that one command removes because they have expired: a bound on its fuel.
 const SWEEP_MAX: usize = 32;
@@ -53,7 +53,7 @@ impl Stored for Entry {
 pub struct Store {
     table: Table<Entry>,
     /// Exactly the entries of `table` with a deadline.
-    deadlines: BTreeSet<(u64, Box<str>)>,
+    deadlines: BTreeSet<(u64, Key)>,
 }
 
 impl From<Table<Entry>> for Store {
@@ -130,7 +130,7 @@ impl Store {
                 _ => return,
             }
             let (_, key) = self.deadlines.pop_first().expect("looked at just now");
-            let removed = self.table.remove(&key);
+            let removed = self.table.remove(&*key);
             assert!(removed.is_some(), "every deadline belongs to an entry");
         }
     }
@@ -140,7 +140,7 @@ impl Store {
             return;
         }
         if let Some(old) = old {
-            let removed = self.deadlines.remove(&(old, Box::from(key)));
+            let removed = self.deadlines.remove(&(old, Key::from(key)));
             assert!(removed, "every deadline of an entry is indexed");
         }
         if let Some(new) = new {

@@ -4,19 +4,22 @@
 //! store, which reads this one's snapshots and answers in the same words.
 
 pub mod answer;
+mod key;
 pub mod request;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use raft_fsm_sdk::{Answer, Context, Reader, Rejection, StateMachine, Writer, json};
 
+pub use crate::key::Key;
 use crate::request::{Command, Query};
 
 /// Keys in order, each with what is stored under it.
-pub type Table<V> = BTreeMap<Box<str>, V>;
+pub type Table<V> = BTreeMap<Key, V>;
 
 /// The store.
 #[derive(Default)]
@@ -68,9 +71,9 @@ impl StateMachine for Kv {
 
 impl Kv {
     fn put(&mut self, key: &str, value: &str) {
-        match self.table.get_mut(key) {
-            Some(stored) => *stored = value.into(),
-            None => drop(self.table.insert(key.into(), value.into())),
+        match self.table.entry(key.into()) {
+            Entry::Occupied(mut entry) => *entry.get_mut() = value.into(),
+            Entry::Vacant(entry) => drop(entry.insert(value.into())),
         }
     }
 }

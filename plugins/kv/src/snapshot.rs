@@ -11,7 +11,7 @@
 
 use raft_fsm_sdk::{Reader, Rejection, Writer};
 
-use crate::Table;
+use crate::{Key, Table};
 
 const MAGIC: [u8; 4] = *b"RHKV";
 
@@ -71,7 +71,7 @@ pub fn read_table<V>(
 ) -> Result<Table<V>, Rejection> {
     let mut table = Table::new();
     for _ in 0..header.entries {
-        let key = read_text(input)?;
+        let key = Key::from(read_text(input)?);
         if table.last_key_value().is_some_and(|(last, _)| *last >= key) {
             return Err(Rejection::from("the snapshot is damaged: its keys are out of order"));
         }
