@@ -15,19 +15,26 @@ pub struct NodeInbox {
     pub(super) roster: Arc<Roster>,
 }
 
-/// Who is a member and who was, as far as this node has applied.
+/// Who is a member and who was, as far as this node has applied. Empty until it has a state.
 #[derive(Default)]
-pub(super) struct Roster(RwLock<Option<(Arc<BTreeMap<NodeId, Member>>, NodeId)>>);
+pub(super) struct Roster(RwLock<Option<Known>>);
+
+struct Known {
+    members: Arc<BTreeMap<NodeId, Member>>,
+    /// Every id below that is not in `members` belonged to a node that was removed.
+    next: NodeId,
+}
 
 impl Roster {
-    /// Every id below `next` that is not in `members` belonged to a node that was removed.
     pub(super) fn update(&self, members: Arc<BTreeMap<NodeId, Member>>, next: NodeId) {
-        *self.0.write().expect("no code panics while it holds this lock") = Some((members, next));
+        let mut known = self.0.write().expect("no code panics while it holds this lock");
+        *known = Some(Known { members, next });
     }
 
     fn was_removed(&self, node: NodeId) -> bool {
-        let roster = self.0.read().expect("no code panics while it holds this lock");
-        roster.as_ref().is_some_and(|(members, next)| node < *next && !members.contains_key(&node))
+        let known = self.0.read().expect("no code panics while it holds this lock");
+        let gone = |known: &Known| node < known.next && !known.members.contains_key(&node);
+        known.as_ref().is_some_and(gone)
     }
 }
 

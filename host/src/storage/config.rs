@@ -23,7 +23,7 @@ pub struct StorageConfig {
 impl Default for StorageConfig {
     fn default() -> Self {
         StorageConfig {
-            log_file_bytes: 8 * MIB,
+            log_file_bytes: 2 * MIB,
             compress_above_bytes: 8 << 10,
             recent_entries_bytes: 16 * MIB,
             sled_cache_bytes: 32 * MIB,
