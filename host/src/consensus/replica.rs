@@ -198,7 +198,7 @@ impl Replica {
     /// When the replica cannot go on.
     pub fn step(&mut self, input: Input) -> Result<(), ReplicaError> {
         match input {
-            Input::Tick => self.on_tick(),
+            Input::Tick => self.on_tick()?,
             Input::Message(message) => self.on_message(message)?,
             Input::Propose(proposals) => self.propose(proposals)?,
             Input::ProposeConfChange(id, change) => {
@@ -347,9 +347,10 @@ impl Replica {
         }
     }
 
-    fn on_tick(&mut self) {
+    fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
         self.raw.tick();
+        self.leave_joint()?;
         // A read's question or answer may be lost, or fall on a leader that cannot answer yet.
         let patience = self.config.heartbeat_ticks as u64 * 2;
         let stale: Vec<ReadId> = self
@@ -362,6 +363,26 @@ impl Replica {
             self.reads.insert(id, self.tick);
             self.ask_read(id);
         }
+        Ok(())
+    }
+
+    /// raft-rs leaves a joint configuration by itself only when the leader that entered it
+    /// still leads; a later leader has to be told.
+    fn leave_joint(&mut self) -> Result<(), ReplicaError> {
+        let raft = &self.raw.raft;
+        let joint = raft.prs().conf().to_conf_state().voters_outgoing;
+        if raft.state != StateRole::Leader
+            || joint.is_empty()
+            || raft.has_pending_conf()
+            || self.refuse_proposals().is_some()
+        {
+            return Ok(());
+        }
+        let mut entry = eraftpb::Entry::default();
+        entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+        // Dropped for its size: the next tick tries again.
+        self.step_propose(vec![entry])?;
+        Ok(())
     }
 
     fn on_message(&mut self, message: PeerMessage) -> Result<(), ReplicaError> {

@@ -206,7 +206,7 @@ fn nothing_of_the_machine_that_built_a_module_is_in_it() {
     for plugin in PLUGINS {
         let module = std::fs::read(root().join(plugin.module)).unwrap();
         let text = String::from_utf8_lossy(&module);
-        for trace in ["/home/", "/root/", "/usr/", ".cargo", "index.crates.io", "/rustup/"] {
+        for trace in ["/home/", "/root/", "/usr/", ".cargo", "registry/src", "/rustup/"] {
             assert!(!text.contains(trace), "{} contains {trace}", plugin.module);
         }
     }

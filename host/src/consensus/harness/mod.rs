@@ -380,8 +380,14 @@ impl Cluster {
     }
 
     fn change(&mut self, op: ConfChangeOp, node: u64) {
-        let member = Member { id: NodeId(node), address: format!("node-{node}:1") };
-        let change = ConfChange { steps: vec![(op, member)] };
+        self.change_together(&[(op, node)]);
+    }
+
+    /// More than one step goes through a joint configuration.
+    fn change_together(&mut self, steps: &[(ConfChangeOp, u64)]) {
+        let member = |id| Member { id: NodeId(id), address: format!("node-{id}:1") };
+        let change =
+            ConfChange { steps: steps.iter().map(|(op, id)| (*op, member(*id))).collect() };
         let leader = self.elect();
         self.input(leader, Input::ProposeConfChange(MEMBERSHIP, change));
     }

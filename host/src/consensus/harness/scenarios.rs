@@ -198,6 +198,48 @@ fn a_new_node_joins_as_learner_catches_up_is_promoted_and_the_old_leader_leaves(
     cluster.settle();
 }
 
+/// Two voters are replaced at once, under faults, with leaders that come and go between
+/// entering and leaving the joint configuration.
+#[test]
+fn voters_are_replaced_together_through_a_joint_configuration() {
+    for seed in 100..120 {
+        let mut cluster = Cluster::new(seed, &[1, 2, 3]);
+        let leader = cluster.elect();
+        cluster.propose_to(leader, 20);
+        for id in [4, 5] {
+            cluster.add_node(NodeId(id), None);
+            cluster.change(ConfChangeOp::AddLearner, id);
+            cluster.run(40);
+        }
+        let gone: Vec<u64> = [1, 2, 3].into_iter().filter(|id| NodeId(*id) != leader).collect();
+        cluster.change_together(&[
+            (ConfChangeOp::AddVoter, 4),
+            (ConfChangeOp::AddVoter, 5),
+            (ConfChangeOp::Remove, gone[0]),
+            (ConfChangeOp::Remove, gone[1]),
+        ]);
+        assert_eq!(cluster.refused, [], "seed {seed}");
+        cluster.run(seed % 4);
+        if seed % 2 == 0 {
+            cluster.crash(leader);
+            cluster.run(60);
+            cluster.start(leader);
+        }
+        cluster.faults = STORMY;
+        cluster.run(100);
+        cluster.settle();
+        let now = cluster.elect();
+        let conf_state = cluster.replica(now).status().conf_state;
+        if conf_state.voters.contains(&NodeId(4)) {
+            assert_eq!(conf_state.voters, ids(&[leader.0, 4, 5]), "seed {seed}");
+            assert!(conf_state.voters_outgoing.is_empty(), "seed {seed} stayed joint");
+        } else {
+            // The crash came before the change was replicated.
+            assert_eq!(conf_state.voters, ids(&[1, 2, 3]), "seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn membership_changes_that_make_no_sense_are_refused() {
     let mut cluster = Cluster::new(11, &[1]);
