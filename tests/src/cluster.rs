@@ -220,11 +220,6 @@ impl Load {
         Load { task }
     }
 
-    /// Whether it has ended.
-    pub fn is_finished(&self) -> bool {
-        self.task.is_finished()
-    }
-
     /// Waits for the end; every command must have been acknowledged.
     pub fn finish(self, count: u64) {
         let (acknowledged, errors) = block_on(self.task).expect("the load does not panic");

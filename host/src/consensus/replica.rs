@@ -15,8 +15,8 @@ use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
-    ConfChange, ConfChangeOp, ConfState, EntryKind, GroupId, Index, LogEntry, LogPosition,
-    MessageKind, NodeId, PeerMessage, Term,
+    ConfChange, ConfChangeOp, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind,
+    NodeId, PeerMessage, Term,
 };
 
 /// Why a replica cannot go on. The node must stop and say so.
@@ -311,11 +311,6 @@ impl Replica {
     /// Who leads, if known.
     pub fn leader(&self) -> Option<NodeId> {
         convert::node(self.raw.raft.leader_id)
-    }
-
-    /// The group replicated.
-    pub fn group(&self) -> GroupId {
-        self.config.group
     }
 
     fn soft_state(&self) -> (u64, StateRole, u64) {

@@ -53,7 +53,6 @@ pub(super) enum ApplyError {
 }
 
 pub(super) struct ApplyLoop {
-    pub(super) me: NodeId,
     pub(super) cluster: ClusterId,
     pub(super) group: GroupId,
     pub(super) machine: Option<Machine>,
@@ -283,7 +282,6 @@ impl ApplyLoop {
         for caller in self.snapshot_callers.drain(..) {
             let _ = caller.send(result.clone());
         }
-        tracing::trace!(node = %self.me, "snapshot turn done");
     }
 }
 

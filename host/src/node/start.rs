@@ -217,7 +217,6 @@ impl Node {
         )?;
         let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
         let apply_loop = ApplyLoop {
-            me,
             cluster: identity.cluster,
             group,
             machine,
