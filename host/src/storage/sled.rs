@@ -24,11 +24,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -47,6 +48,10 @@ const KIND_META: u8 = 0;
 const KIND_ENTRY: u8 = 1;
 /// Garbage is removed in steps of so many keys, between which writes get their turn.
 const PURGE_STEP: usize = 4096;
+
+/// How long the previous owner of the files may take to let go of them.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 /// [`LogStore`] on sled; see the module.
 pub struct SledLog {
@@ -80,6 +85,7 @@ impl SledLog {
         let mut mark = Mark::open(dir, db_path.exists())?;
         let [durable_batch, durable_bytes, ..] = mark.positions();
         check_length(&db_path, durable_batch, durable_bytes)?;
+        await_release(&db_path)?;
         let settings = sled::Config::new()
             .path(dir)
             .cache_capacity(config.sled_cache_bytes)
@@ -154,6 +160,27 @@ impl SledLog {
             .apply_batch(removals)
             .map_err(|error| self.poison.set(convert(&self.db_path, error)))?;
         Ok(is_full)
+    }
+}
+
+/// Waits until nobody has sled's file locked. A `Db` that was dropped lives on in sled's pool
+/// of threads until the last of its tasks is done, and only then gives up its lock. Another
+/// process cannot be the owner: the data directory has a lock of its own.
+fn await_release(db_path: &Path) -> Result<(), StorageError> {
+    let file = match File::open(db_path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(io_error("open", db_path))?,
+    };
+    let deadline = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        match file.try_lock() {
+            // Dropping the file gives the lock back.
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(RELEASE_POLL);
+            }
+            Err(error) => return Err(io_error("lock", db_path)(error.into())),
+        }
     }
 }
 

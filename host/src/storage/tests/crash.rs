@@ -422,3 +422,27 @@ fn sled_on_a_full_disk_keeps_what_it_acknowledged() {
         assert_eq!(entry.data, noise(entry.index.0).repeat(100));
     }
 }
+
+/// A dropped sled lives on in its threads for a moment and holds its lock; a store that was
+/// opened again at once was refused. Here the test plays the threads.
+#[test]
+fn sled_waits_until_its_predecessor_has_let_go() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    drop(SledLog::open(dir.path(), &config()).expect("open"));
+    for _ in 0..50 {
+        let held = std::fs::File::open(dir.path().join("db")).expect("open");
+        held.lock().expect("lock");
+        let is_opening = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| {
+                is_opening.store(true, Ordering::SeqCst);
+                SledLog::open(dir.path(), &config()).map(drop)
+            });
+            while !is_opening.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            drop(held);
+            opened.join().expect("no panic").expect("waits");
+        });
+    }
+}

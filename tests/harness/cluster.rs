@@ -10,7 +10,8 @@ use raft_host_proto::client::{Client, ClientOptions, PipelineOptions};
 use raft_host_proto::v1;
 use tokio::task::JoinHandle;
 
-use crate::{Cli, Server, kv};
+use super::process::{Cli, Server};
+use crate::kv;
 
 /// Servers that form one cluster, by the order in which they joined.
 pub struct Cluster {

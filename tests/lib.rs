@@ -1,0 +1,32 @@
+//! Whole-system tests of raft-host: real processes on loopback, and a cluster in virtual time.
+//!
+//! ```text
+//!   harness   starts, kills and asks real processes
+//!   history   what clients saw, and whether a correct store could have shown it to them
+//!   sim       a cluster of nodes on one thread, one seed decides everything
+//!   chaos     real processes under real faults
+//! ```
+
+pub mod chaos;
+mod harness;
+pub mod history;
+pub mod sim;
+
+pub use harness::{Cli, Cluster, Load, Output, Server, Started, block_on, free_port, value};
+
+use std::path::{Path, PathBuf};
+
+/// A file of the workspace.
+pub fn workspace(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace member").join(path)
+}
+
+/// The kv plugin.
+pub fn kv() -> PathBuf {
+    workspace("plugins/kv/kv.wasm")
+}
+
+/// Its second version.
+pub fn kv_v2() -> PathBuf {
+    workspace("plugins/kv-v2/kv_v2.wasm")
+}

@@ -1,0 +1,1 @@
+//! A cluster of real nodes on one thread in virtual time; one seed decides everything.
