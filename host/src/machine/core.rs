@@ -207,6 +207,11 @@ impl Machine {
         }
     }
 
+    /// The module that runs commands, if there is one.
+    pub fn active_module(&self) -> Option<ModuleHash> {
+        self.state.modules.active().map(|activation| activation.hash)
+    }
+
     /// The bytes of a complete module that the machine holds.
     pub fn module_bytes(&self, hash: ModuleHash) -> Option<Bytes> {
         self.state.modules.bytes(hash)

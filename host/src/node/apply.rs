@@ -90,7 +90,7 @@ pub trait Witness: Send {
     fn membership(&mut self, entry: &LogEntry, conf_state: &ConfState);
 
     /// The machine was replaced by that of a snapshot.
-    fn installed(&mut self, meta: &SnapshotMeta);
+    fn installed(&mut self, machine: &mut Machine, meta: &SnapshotMeta);
 }
 
 impl ApplyLoop {
@@ -215,10 +215,10 @@ impl ApplyLoop {
                 .map_err(|source| ApplyError::Restore { index: meta.index, source })?;
         assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
         tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
-        self.machine = Some(machine);
+        let machine = self.machine.insert(machine);
         self.term = meta.term;
         if let Some(witness) = &mut self.witness {
-            witness.installed(meta);
+            witness.installed(machine, meta);
         }
         self.policy.saved(meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep())?;
