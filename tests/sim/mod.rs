@@ -1,1 +1,3 @@
 //! A cluster of real nodes on one thread in virtual time; one seed decides everything.
+
+pub mod disk;
