@@ -108,6 +108,16 @@ pub(super) fn create_dir(
     sync_dir(disk, parent)
 }
 
+/// As [`create_dir`], but the directory is durable even if it was there: a process that died
+/// between creating and syncing it leaves one that a power loss takes away, with all in it.
+pub(super) fn ensure_dir(
+    disk: &(impl Directories + ?Sized),
+    dir: &Path,
+) -> Result<(), StorageError> {
+    create_dir(disk, dir)?;
+    sync_dir(disk, parent_of(dir))
+}
+
 /// The directory that holds `path`; `.` for a bare name.
 pub(super) fn parent_of(path: &Path) -> &Path {
     match path.parent() {

@@ -36,7 +36,7 @@ use raft_engine::env::DefaultFileSystem;
 
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta};
 use super::config::StorageConfig;
-use super::disk::{RealDisk, corrupt, create_dir, io_error, sync_dir};
+use super::disk::{RealDisk, corrupt, ensure_dir, io_error, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
@@ -81,7 +81,7 @@ impl SledLog {
     /// # Errors
     /// [`StorageError::Corrupt`] when sled lost or altered what was durable.
     pub fn open(dir: &Path, config: &StorageConfig) -> Result<SledLog, StorageError> {
-        create_dir(&RealDisk, dir)?;
+        ensure_dir(&RealDisk, dir)?;
         let db_path = dir.join("db");
         let mut mark = Mark::open(&DefaultFileSystem, dir, db_path.exists())?;
         let [durable_batch, durable_bytes, ..] = mark.positions();

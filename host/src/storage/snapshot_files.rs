@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use self::format::{FOOTER_BYTES, decode_footer, encode_footer, encode_header, read_header};
-use super::disk::{Directories, RealDisk, corrupt, create_dir, io_error, list, sync_dir};
+use super::disk::{Directories, RealDisk, corrupt, ensure_dir, io_error, list, sync_dir};
 use super::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
 use crate::types::{GroupId, Index};
 
@@ -114,11 +114,14 @@ impl SnapshotFiles {
         dir: &Path,
         disk: Arc<dyn SnapshotDisk>,
     ) -> Result<SnapshotFiles, StorageError> {
-        create_dir(disk.as_ref(), dir)?;
+        ensure_dir(disk.as_ref(), dir)?;
         let mut finished = Finished::new();
         for group_dir in list(disk.as_ref(), dir)? {
             if disk.is_dir(&group_dir) {
                 load_group(disk.as_ref(), &group_dir, &mut finished)?;
+                // The last process may have died after a rename and before this sync. From
+                // now on the snapshot counts, and the log it covers may be dropped.
+                sync_dir(disk.as_ref(), &group_dir)?;
             }
         }
         let finished = Mutex::new(finished);
@@ -274,7 +277,7 @@ impl SnapshotStore for SnapshotFiles {
     fn create(&self, mut meta: SnapshotMeta) -> Result<Box<dyn SnapshotSink>, StorageError> {
         let store = self.0.clone();
         (meta.size_bytes, meta.checksum) = (0, 0);
-        create_dir(store.disk.as_ref(), &store.dir.join(meta.group.to_string()))?;
+        ensure_dir(store.disk.as_ref(), &store.dir.join(meta.group.to_string()))?;
         let number = store.temporaries.fetch_add(1, Ordering::Relaxed);
         let temporary = store.dir.join(file_name(&meta)).with_extension(format!("{number}.tmp"));
         let file = store.disk.create(&temporary).map_err(io_error("create", &temporary))?;

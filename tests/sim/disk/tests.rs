@@ -335,6 +335,29 @@ fn a_crash_at_every_operation_loses_nothing() {
     }
 }
 
+/// Found by the test above: a process that died between renaming a snapshot and syncing the
+/// directory left a snapshot that the next process used, and that a power loss took away,
+/// perhaps after the log that it covers had been compacted.
+#[test]
+fn a_snapshot_that_a_restart_showed_survives_a_power_loss() {
+    for seed in 0..20 {
+        for operations in 0.. {
+            let mut rig = Rig::new(seed);
+            rig.open().expect("open");
+            rig.write_snapshot().expect("healthy");
+            rig.disk.die_after(operations);
+            let is_finished = rig.write_snapshot().is_ok();
+            rig.crash(Crash::Kill);
+            rig.reopen_and_check();
+            rig.crash(Crash::PowerLoss);
+            rig.reopen_and_check();
+            if is_finished {
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn a_failed_sync_ends_the_process_but_loses_nothing_acknowledged() {
     for_seeds(200, |seed| {

@@ -34,7 +34,7 @@ use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, R
 use self::file_system::GuardedFileSystem;
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta, peek_index};
 use super::config::StorageConfig;
-use super::disk::{Directories, corrupt, create_dir, sync_dir};
+use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text, take_capped};
 use super::mark::Mark;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
@@ -94,7 +94,7 @@ impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
         config: &StorageConfig,
         file_system: Arc<F>,
     ) -> Result<RaftEngineLog<F>, StorageError> {
-        create_dir(file_system.as_ref(), dir)?;
+        ensure_dir(file_system.as_ref(), dir)?;
         let has_data = verify::has_log_files(file_system.as_ref(), dir)?;
         let mark = Mark::open(file_system.as_ref(), dir, has_data)?;
         let file_system = Arc::new(GuardedFileSystem::new(file_system, mark));
