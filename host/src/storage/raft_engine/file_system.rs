@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
 use super::super::StorageError;
-use super::super::disk::io_error;
+use super::super::disk::{Directories, io_error};
 use super::super::mark::Mark;
 
 /// raft-engine keeps two sequences of log files.
@@ -247,6 +247,24 @@ impl<W: WriteExt> WriteExt for GuardedWriter<W> {
     fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
         // Only an optimisation: when it fails the write that follows decides.
         self.inner.allocate(offset, size)
+    }
+}
+
+impl<F: Directories> Directories for GuardedFileSystem<F> {
+    fn is_dir(&self, path: &Path) -> bool {
+        self.inner.is_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.inner.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.shared.guard("sync directory", dir, || self.inner.sync_dir(dir))
     }
 }
 
