@@ -1,1 +1,4 @@
 //! A cluster of real nodes on one thread in virtual time; one seed decides everything.
+
+pub mod invariants;
+pub mod observe;

@@ -78,7 +78,7 @@ impl EventLoop {
     pub(super) fn run(mut self) {
         self.update_peers();
         if let Err(error) = self.turns() {
-            self.stop.fail("consensus cannot go on", &error);
+            self.fail(&error);
         }
         self.send_job(Job::End);
         // Dropping the queue ends the log writer; dropping the waiters answers them.
@@ -102,7 +102,7 @@ impl EventLoop {
             }
             let now = Instant::now();
             if now >= next_tick {
-                self.replica.step(Input::Tick)?;
+                self.on_tick()?;
                 next_tick += self.tick;
                 if next_tick < now {
                     // This process was held up. The messages that arrived meanwhile count,
@@ -110,14 +110,28 @@ impl EventLoop {
                     next_tick = now + self.tick;
                 }
             }
-            self.propose_batch()?;
-            self.ask_read()?;
-            let effects = self.replica.effects()?;
-            self.execute(effects);
+            self.end_turn()?;
         }
     }
 
-    fn on_event(&mut self, event: Event) -> Result<(), ReplicaError> {
+    pub(super) fn fail(&self, error: &ReplicaError) {
+        self.stop.fail("consensus cannot go on", error);
+    }
+
+    pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
+        self.replica.step(Input::Tick)
+    }
+
+    /// Brings what came in during a turn before the replica, and does what it wants done.
+    pub(super) fn end_turn(&mut self) -> Result<(), ReplicaError> {
+        self.propose_batch()?;
+        self.ask_read()?;
+        let effects = self.replica.effects()?;
+        self.execute(effects);
+        Ok(())
+    }
+
+    pub(super) fn on_event(&mut self, event: Event) -> Result<(), ReplicaError> {
         match event {
             Event::Submit(submissions) => {
                 for submission in submissions {
@@ -322,7 +336,7 @@ impl EventLoop {
         }
     }
 
-    fn update_peers(&self) {
+    pub(super) fn update_peers(&self) {
         let mut peers = self.introduced.clone();
         peers.extend(self.members.iter().map(|(id, member)| (*id, member.clone())));
         peers.remove(&self.me);

@@ -23,9 +23,11 @@ mod log_writer;
 mod membership;
 mod snapshots;
 mod start;
+mod stepped;
 mod stop;
 mod upgrade;
 
+pub use apply::Witness;
 pub use config::{NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
@@ -33,6 +35,9 @@ pub use handle::{
 };
 pub use inbox::NodeInbox;
 pub use membership::MembershipFailure;
-pub use start::{Node, NodeChannel, NodeOptions, StartError, bootstrap, channel};
+pub use start::{
+    Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
+};
+pub use stepped::SteppedNode;
 pub use stop::StopReason;
 pub use upgrade::{UpgradeFailure, Upgraded};
