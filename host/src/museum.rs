@@ -108,8 +108,8 @@ pub enum Need {
     InstalledSnapshots,
     /// The sending of snapshots fails.
     LostSnapshots,
-    /// A snapshot that was sent cannot be restored: it is damaged after it arrived.
-    DamagedSnapshots,
+    /// Single messages are lost.
+    LostMessages,
     /// Clients send a session's command again.
     Retries,
     /// Linearizable reads are asked of followers.
@@ -265,10 +265,10 @@ exhibits! {
     "A machine restored from a snapshot has the default limits instead of its cluster's, and \
      runs what its peers refuse."
 
-    GlobalsNotUndone "globals-not-undone"
-    trips [StateMachineSafety, Progress] needs [Wasm, Traps]
-    "A trap is undone in memory but not in the module's mutable globals, such as its stack \
-     pointer."
+    TrapKeptAfterCheckpoint "trap-kept-after-checkpoint"
+    trips [StateMachineSafety, Linearizable] needs [Wasm, Traps]
+    "A trap is not undone when no command succeeded between the last checkpoint and it: there \
+     seems to be nothing to repeat. Nodes take their checkpoints at different indexes."
 
     ImagePagesSkipped "image-pages-skipped"
     trips [StateMachineSafety, NothingLost] needs [Wasm, Restarts, InstalledSnapshots]
@@ -283,10 +283,10 @@ exhibits! {
     trips [Linearizable] needs [FollowerReads]
     "A read whose index a quorum confirmed is answered before the machine has applied that index."
 
-    FailureUnreported "failure-unreported"
-    trips [HealthyServes, Progress] needs [DamagedSnapshots]
-    "One of a node's loops ends with an error and nobody is told: the node looks healthy and \
-     serves nothing."
+    ReadAskedOnce "read-asked-once"
+    trips [HealthyServes, Progress] needs [LostMessages, Partitions]
+    "A read whose question to the leader is lost, or falls on a leader too new to answer, is not \
+     asked again: the node is healthy, and its reads hang."
 }
 
 /// There is no exhibit of that name.
