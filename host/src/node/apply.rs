@@ -16,6 +16,7 @@ use super::stop::StopSignal;
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{Applied, Machine, Reply, RestoreError};
+use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
     ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, Member, ModuleHash, NodeId, Term,
@@ -130,7 +131,7 @@ impl ApplyLoop {
             }
             Job::Install(meta) => self.install(&meta),
             Job::Query(index, queries) => {
-                if index <= self.applied() {
+                if index <= self.applied() || museum::is_on(Exhibit::ReadBeforeApplied) {
                     return self.answer(queries);
                 }
                 self.waiting.entry(index).or_default().extend(queries);

@@ -38,6 +38,7 @@ use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text, take_capped};
 use super::mark::Mark;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
+use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 const ENGINE: &str = "raft-engine";
@@ -123,7 +124,9 @@ impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
 
 impl<F: FileSystem + 'static> RaftEngineLog<F> {
     fn write_record(&self, record: &mut LogBatch) -> Result<(), StorageError> {
-        let written = catch_unwind(AssertUnwindSafe(|| self.engine.write(record, true)));
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            self.engine.write(record, !museum::is_on(Exhibit::LogNotSynced))
+        }));
         // The failure below is the cause, what the engine makes of it a consequence.
         self.file_system.failure()?;
         flatten(&self.dir, written).map(drop)
