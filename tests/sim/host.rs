@@ -179,6 +179,12 @@ pub struct Host {
     pub down_us: u64,
     /// Something was done to its disk that may make it stop, or refuse to start.
     pub tampered: Option<String>,
+    /// What was done to its disk may make it stop once, and is over when it starts again.
+    pub is_excused_until_start: bool,
+    /// Its disk acknowledges what it does not do.
+    pub is_lying: bool,
+    /// Its disk lied, and then lost power: nobody could notice all that this may have done.
+    pub is_untrustworthy: bool,
     /// Role and term when they were looked at last.
     pub last_role: (Role, Term),
     /// It was a voter; for its replacement.
@@ -187,11 +193,11 @@ pub struct Host {
 
 impl Host {
     /// A host with an empty disk.
-    pub fn new(slot: Slot, node: NodeId, disk: SimDisk) -> Host {
+    pub fn new(slot: Slot, node: NodeId, address: String, disk: SimDisk) -> Host {
         Host {
             slot,
             node,
-            address: address(slot),
+            address,
             disk,
             clock: Clock::new(),
             state: State::Down,
@@ -203,6 +209,9 @@ impl Host {
             doom: None,
             down_us: 1_000_000,
             tampered: None,
+            is_excused_until_start: false,
+            is_lying: false,
+            is_untrustworthy: false,
             last_role: (Role::Follower, Term(0)),
             was_voter: false,
         }
@@ -229,6 +238,11 @@ impl Host {
         matches!(self.state, State::Up(_))
     }
 
+    /// Whether something was done to it that explains that it stops, or does not start.
+    pub fn is_excused(&self) -> bool {
+        self.tampered.is_some() || self.is_excused_until_start
+    }
+
     /// Whether its process is stopped for a while.
     pub fn is_paused(&self, now: Micros) -> bool {
         self.paused_until > now
@@ -238,11 +252,6 @@ impl Host {
     pub fn fsync_us(&self, now: Micros, usual_us: u64) -> u64 {
         if self.slow_disk.0 > now { self.slow_disk.1 } else { usual_us }
     }
-}
-
-/// Where a host's node is reached.
-pub fn address(slot: Slot) -> String {
-    format!("n{}:1", slot.0)
 }
 
 /// A node's log, for the invariants.

@@ -5,6 +5,7 @@ pub mod disk;
 mod guest;
 mod host;
 pub mod invariants;
+pub mod model;
 mod network;
 pub mod observe;
 pub mod plan;

@@ -34,14 +34,17 @@ pub enum Fact<'a> {
         slot: Slot,
         /// Its id.
         node: NodeId,
-        /// Its term and vote as recovered: what it must never contradict.
+        /// Its term and vote as the stores gave them back, before it did anything: what it must
+        /// never contradict.
         term: Term,
         /// Whom it voted for in that term.
         vote: Option<NodeId>,
         /// Where its log ends.
         last: LogPosition,
-        /// What its machine was restored to.
+        /// What its machine was restored to; 0 when it has none yet.
         applied: Index,
+        /// The restored machine's active module.
+        module: Option<ModuleHash>,
     },
     /// A node was killed, or its host lost power.
     Crashed {
@@ -87,6 +90,28 @@ pub enum Fact<'a> {
         /// Term and vote from now on, when they are part of the batch.
         hard_state: Option<(Term, Option<NodeId>)>,
     },
+    /// The disk failed while it wrote a batch, and the node must stop: the batch may be there
+    /// or not when it starts again. The fields are those of `Persisted`.
+    WriteFailed {
+        /// Where.
+        slot: Slot,
+        /// The new entries.
+        entries: &'a [LogEntry],
+        /// The log was to be dropped, to start after this.
+        reset_to: Option<LogPosition>,
+        /// Term and vote, when they are part of the batch.
+        hard_state: Option<(Term, Option<NodeId>)>,
+    },
+    /// A node sent its vote: a response to `RequestVote` that does not refuse left it (pre-votes
+    /// do not count). It need not arrive.
+    Voted {
+        /// Where.
+        slot: Slot,
+        /// The message's term.
+        term: Term,
+        /// Whom the message goes to.
+        candidate: NodeId,
+    },
     /// A node applied a normal entry.
     Applied(&'a AppliedEntry),
     /// A node applied a membership change.
@@ -106,6 +131,8 @@ pub enum Fact<'a> {
         position: LogPosition,
         /// Digest of the installed machine.
         digest: Digest,
+        /// Its active module.
+        module: Option<ModuleHash>,
     },
     /// A client was told that its command was committed.
     Acknowledged {
@@ -130,6 +157,8 @@ pub enum Fact<'a> {
         applied: Index,
         /// Whether it was to see all that was acknowledged before it was asked.
         is_linearizable: bool,
+        /// Highest index acknowledged to any client when it was asked.
+        asked_after: Index,
     },
     /// A node that reported itself healthy was asked something.
     Probed {
@@ -177,6 +206,8 @@ pub struct AppliedEntry {
     pub fuel_used: u64,
     /// Of topics and data of all events emitted, in order.
     pub events: u32,
+    /// The log's clock after the entry, in milliseconds.
+    pub time_ms: u64,
     /// The active module after the entry.
     pub module: Option<ModuleHash>,
     /// Of the machine after the entry, for one entry in so many (the same for all nodes).

@@ -326,3 +326,38 @@ fn draw_action(random: &mut Random, weights: &[u64], shape: &Shape) -> Action {
         },
     }
 }
+
+impl Action {
+    /// For the summary.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Partition { .. } => "partition",
+            Action::Isolate { inbound: true, outbound: true, .. } => "isolation",
+            Action::Isolate { .. } => "one-way isolation",
+            Action::CutLink { both_ways: true, .. } => "cut link",
+            Action::CutLink { .. } => "one-way cut link",
+            Action::SlowLink { .. } => "slow link",
+            Action::Weather { .. } => "bad network",
+            Action::ResetConnections { .. } => "connection reset",
+            Action::Kill { .. } => "planned kill",
+            Action::KillAll { .. } => "kill of all",
+            Action::Pause { .. } => "pause",
+            Action::ClockJump { .. } => "clock jump",
+            Action::ClockDrift { .. } => "clock drift",
+            Action::StallDisk { .. } => "stuck disk",
+            Action::SlowDisk { .. } => "slow disk",
+            Action::FailSync { .. } => "failing fsync",
+            Action::FillDisk { .. } => "full disk",
+            Action::Rot { .. } => "bit rot",
+            Action::MisdirectWrite { .. } => "misdirected write",
+            Action::LoseWrite { .. } => "lost write",
+            Action::Replace { .. } => "replaced node",
+            Action::Join { .. } => "join",
+            Action::Remove { .. } => "removal",
+            Action::Transfer { .. } => "leadership transfer",
+            Action::Snapshot { .. } => "snapshot on demand",
+            Action::Upgrade { .. } => "upgrade",
+            Action::SetLimits { .. } => "limits changed",
+        }
+    }
+}

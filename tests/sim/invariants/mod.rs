@@ -3,6 +3,26 @@
 //! An invariant sees every [`Fact`] in order and says what is wrong as soon as it knows. It
 //! keeps its own notes and trusts nothing that a node says about itself beyond the fact.
 
+mod leader_completeness;
+mod leader_per_term;
+mod log_matching;
+mod notes;
+mod nothing_lost;
+mod sessions_once;
+mod state_machine_safety;
+#[cfg(test)]
+mod testing;
+
+pub use leader_completeness::LeaderCompleteness;
+pub use leader_per_term::LeaderPerTerm;
+pub use log_matching::LogMatching;
+pub use nothing_lost::NothingLost;
+pub use sessions_once::SessionsOnce;
+pub use state_machine_safety::StateMachineSafety;
+
+use std::rc::Rc;
+
+use super::model::{Guest, Replay};
 use super::observe::{Fact, Micros};
 
 /// Something that must hold.
@@ -28,7 +48,15 @@ pub struct Violation {
     pub at: Micros,
 }
 
-/// All of them.
-pub fn all() -> Vec<Box<dyn Invariant>> {
-    Vec::new()
+/// All of them, for a run with this guest.
+pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
+    let replay = Replay::shared(guest);
+    vec![
+        Box::new(LeaderPerTerm::default()),
+        Box::new(LogMatching::default()),
+        Box::new(LeaderCompleteness::default()),
+        Box::new(StateMachineSafety::default()),
+        Box::new(NothingLost::new(Rc::clone(&replay))),
+        Box::new(SessionsOnce::default()),
+    ]
 }

@@ -209,7 +209,7 @@ impl World {
             self.conf_state.voters.iter().filter_map(|voter| self.by_node.get(voter)).copied().collect();
         let outgoing = !self.conf_state.voters_outgoing.is_empty();
         let others = voters.iter().filter(|voter| **voter != slot && sound(**voter)).count();
-        !outgoing && others * 2 > voters.len() && !self.is_changing_members()
+        !outgoing && others * 2 > voters.len() 
     }
 
     fn act_as_operator(&mut self, action: &Action) {

@@ -129,6 +129,8 @@ pub struct World {
     trace: Trace,
     surveyed: Option<Survey>,
     is_done: bool,
+    /// When everything was mended.
+    mended: Option<Micros>,
 }
 
 /// No run takes longer, in virtual time: growing, faults, and the bound for progress.
@@ -170,6 +172,7 @@ impl World {
             trace: Trace::new(keeps_trace),
             surveyed: None,
             is_done: false,
+            mended: None,
             plan,
         }
     }

@@ -5,9 +5,10 @@ use raft_host::consensus::Role;
 use raft_host::node::MembershipFailure;
 use raft_host::types::{Member, NodeId};
 
-use super::{Event, Stage, World};
+
+use super::{Event, Stage, World, member};
 use crate::sim::calls::{Answered, Ask, Owner};
-use crate::sim::host::{State, address};
+use crate::sim::host::State;
 use crate::sim::observe::{Micros, Slot};
 use crate::sim::trace::Who;
 
@@ -215,15 +216,19 @@ impl World {
 
     /// A new member has an id: its host starts, and learns all else from the cluster.
     fn joined(&mut self, number: u64, node: NodeId, promote: bool) {
+        let Some(Task { goal: Goal::Join { address, .. }, .. }) = self.tasks.get(&number) else {
+            return;
+        };
+        let address = address.clone();
         let slot = match self.by_node.get(&node) {
             Some(slot) => *slot,
-            None => self.add_host(node),
+            None => self.add_host(node, address),
         };
         let introduced: Vec<Member> = self
             .hosts
             .iter()
             .filter(|host| host.slot != slot && self.conf_state.contains(host.node))
-            .map(|host| Member { id: host.node, address: address(host.slot) })
+            .map(member)
             .collect();
         self.hosts[slot.0].introduced = introduced;
         self.counters.joins += 1;

@@ -23,7 +23,7 @@ const GROUP: GroupId = GroupId::MAIN;
 impl World {
     /// The first node forms the cluster, and operators let it grow.
     pub(super) fn form(&mut self) {
-        let slot = self.add_host(NodeId(1));
+        let slot = self.add_host(NodeId(1), "first:1".to_owned());
         let identity = self.identity(slot);
         let stores = match self.hosts[slot.0].disk.open_stores(&self.plan.shape.storage) {
             Ok(stores) => stores,
@@ -41,10 +41,10 @@ impl World {
     }
 
     /// A host with an empty disk.
-    pub(super) fn add_host(&mut self, node: NodeId) -> Slot {
+    pub(super) fn add_host(&mut self, node: NodeId, address: String) -> Slot {
         let slot = Slot(self.hosts.len());
         let disk = SimDisk::new(self.plan.seed ^ slot.0 as u64).expect("a temporary directory");
-        self.hosts.push(Host::new(slot, node, disk));
+        self.hosts.push(Host::new(slot, node, address, disk));
         self.by_node.insert(node, slot);
         slot
     }
@@ -72,7 +72,7 @@ impl World {
                 self.trace.line(now, Who::Host(slot), format_args!("does not start: {why}"));
                 let is_corrupt = matches!(error, StartError::Storage(StorageError::Corrupt { .. }));
                 self.counters.refused_starts += 1;
-                if self.hosts[slot.0].tampered.is_none() {
+                if !self.hosts[slot.0].is_excused() {
                     self.violate("excused-stops", format!("{slot} does not start: {why}"));
                 }
                 self.counters.corruptions_detected += u64::from(is_corrupt);
@@ -93,9 +93,8 @@ impl World {
         host.last_role = Default::default();
         host.clock.set(now);
         let stores = host.disk.open_stores(&self.plan.shape.storage)?;
-        if host.disk.is_untrustworthy() {
-            // It lied, and then lost power: nobody could notice everything that this may have
-            // done. Opening it must go well or fail, not more.
+        if host.is_untrustworthy {
+            // Opening it must go well or fail, not more.
             let reason = "the disk lied before it lost power; nobody trusts it".to_owned();
             return Err(StorageError::ForeignData(reason).into());
         }
@@ -146,6 +145,7 @@ impl World {
         let last = log.last();
         let host = &mut self.hosts[slot.0];
         let (life, id) = (host.life, host.node);
+        host.is_excused_until_start = false;
         host.state = State::Up(Box::new(Running {
             node,
             inbox,
@@ -311,6 +311,7 @@ impl World {
         // Its threads are gone before its disk is looked at.
         drop(node);
         let crash = if power_loss { Crash::PowerLoss } else { Crash::Kill };
+        host.is_untrustworthy |= host.is_lying && power_loss;
         let event = host.disk.crash(self.disk_random.generator(), crash);
         let words = if power_loss { "loses power" } else { "is killed" };
         self.trace.line(now, Who::Host(slot), format_args!("{words} ({event})"));
@@ -410,9 +411,9 @@ impl World {
         };
         self.trace.line(now, Who::Host(slot), format_args!("stops: {words}"));
         let host = &self.hosts[slot.0];
-        let is_excused = host.tampered.is_some() || is_removed || host.disk.is_dead();
+        let is_excused = host.is_excused() || is_removed || host.disk.is_dead();
         self.fact(&Fact::Stopped { slot, reason: &words, is_excused });
-        let down_us = host_down_us(&self.hosts[slot.0]);
+        let down_us = self.hosts[slot.0].down_us;
         self.crash(slot, false, (!is_removed).then_some(down_us));
         if is_removed {
             self.hosts[slot.0].state = State::Retired;
@@ -516,10 +517,6 @@ impl World {
     pub(super) fn stores(&mut self, slot: Slot) -> Option<Stores> {
         self.hosts[slot.0].running().map(|running| running.node.stores().clone())
     }
-}
-
-fn host_down_us(host: &Host) -> u64 {
-    host.down_us
 }
 
 /// What a panic says.
