@@ -186,7 +186,7 @@ pub struct Host {
     /// Its disk lied, and then lost power: nobody could notice all that this may have done.
     pub is_untrustworthy: bool,
     /// Role and term when they were looked at last.
-    pub last_role: (Role, Term),
+    pub last_role: Option<(Role, Term)>,
     /// It was a voter; for its replacement.
     pub was_voter: bool,
 }
@@ -212,7 +212,7 @@ impl Host {
             is_excused_until_start: false,
             is_lying: false,
             is_untrustworthy: false,
-            last_role: (Role::Follower, Term(0)),
+            last_role: None,
             was_voter: false,
         }
     }

@@ -11,6 +11,7 @@ pub mod observe;
 pub mod plan;
 mod queue;
 mod random;
+pub mod runner;
 mod summary;
 mod trace;
 mod witness;

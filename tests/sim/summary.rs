@@ -63,7 +63,7 @@ impl Counters {
     /// Faults that a disk counted by itself.
     pub fn add_disk(&mut self, disk: &SimDisk) {
         for (kind, count) in &disk.stats().faults {
-            *self.faults.entry(format!("disk: {kind}")).or_default() += count;
+            *self.faults.entry(format!("disk: {kind:?}")).or_default() += count;
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prost::Message as _;
 use raft_host::machine::{Applied, Machine};
 use raft_host::node::Witness;
-use raft_host::types::{ConfState, LogEntry, LogPosition, SnapshotMeta};
+use raft_host::types::{ConfState, LogEntry, LogPosition, ModuleHash, SnapshotMeta};
 use raft_host_proto::v1;
 use raft_host_proto::v1::entry::Body;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +20,7 @@ pub enum Seen {
     /// See [`super::observe::Fact::Membership`].
     Membership(Slot, LogPosition, ConfState),
     /// See [`super::observe::Fact::Installed`].
-    Installed(Slot, LogPosition, Digest),
+    Installed(Slot, LogPosition, Digest, Option<ModuleHash>),
 }
 
 /// What all witnesses of a run write into.
@@ -60,6 +60,7 @@ impl Witness for Recorder {
                 hasher.update(&event.data);
                 hasher.finalize()
             }),
+            time_ms: machine.info().time_ms,
             module: machine.active_module(),
             digest: due.then(|| digest(machine)),
         };
@@ -73,7 +74,8 @@ impl Witness for Recorder {
 
     fn installed(&mut self, machine: &mut Machine, meta: &SnapshotMeta) {
         let digest = digest(machine);
-        self.note(Seen::Installed(self.slot, meta.position(), digest));
+        let module = machine.active_module();
+        self.note(Seen::Installed(self.slot, meta.position(), digest, module));
     }
 }
 

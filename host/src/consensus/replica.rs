@@ -404,6 +404,10 @@ impl Replica {
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
+        if !entries_follow_index(&message) {
+            tracing::warn!(from = %message.from, index = %message.index, "a broken append");
+            return Ok(());
+        }
         match self.raw.step(convert::to_raft_message(message)) {
             // From a node that has been removed, or has not been added yet here.
             Err(raft::Error::StepPeerNotFound) => Ok(()),
@@ -761,6 +765,7 @@ impl Replica {
         messages
             .into_iter()
             .filter_map(|message| convert::from_raft_message(self.config.group, message))
+            .filter(entries_follow_index)
             .collect()
     }
 
@@ -777,4 +782,16 @@ impl Replica {
             self.log_bytes_total += entry.cost_bytes();
         }
     }
+}
+
+/// Whether an append says the truth about where its entries belong.
+///
+/// raft-rs 0.7 with `batch_append` adds entries to a message that waits to be sent, and takes
+/// any entries for a message that has none yet. When a refusal moves a peer's progress back in
+/// between, the message names one position and carries the entries after another. A follower
+/// that has the entries already would confirm as many after the named position, which it does
+/// not have. Such a message is dropped, which is as good as lost: Raft sends again.
+fn entries_follow_index(message: &PeerMessage) -> bool {
+    let expected = message.index.0 + 1..;
+    message.entries.iter().zip(expected).all(|(entry, index)| entry.index.0 == index)
 }

@@ -201,6 +201,11 @@ impl SimDisk {
         self.state().used_bytes()
     }
 
+    /// Length of the log's files together.
+    pub fn log_bytes(&self) -> u64 {
+        self.state().log_bytes()
+    }
+
     /// What is on the medium, by name relative to the disk.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.state();

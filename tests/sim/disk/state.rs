@@ -191,6 +191,12 @@ impl State {
         self.files.values().map(|file| file.length() as u64).sum()
     }
 
+    pub(super) fn log_bytes(&self) -> u64 {
+        let is_log = |path| matches!(FileKind::of(path), FileKind::Append | FileKind::Rewrite);
+        let logs = self.names.files().filter(|(path, _)| is_log(path));
+        logs.filter_map(|(_, id)| self.files.get(&id)).map(|file| file.length() as u64).sum()
+    }
+
     /// Whether the caller, who came at that boot, may use the disk at all.
     pub(super) fn admit(&self, boot: u64) -> io::Result<()> {
         if self.is_dead || boot != self.boot { Err(gone()) } else { Ok(()) }

@@ -6,6 +6,7 @@ use raft_host::types::Outcome;
 use serde_json::{Value as Json, json};
 use std::sync::OnceLock;
 
+use super::super::model::{self, ModelCommand};
 use super::{Effect, Guest, original};
 use crate::history::{Action, Answer, Value};
 
@@ -66,31 +67,6 @@ impl Guest for Kv {
         command.to_string().into()
     }
 
-    fn parse(&self, command: &[u8]) -> Option<(u8, Effect)> {
-        let command: Json = serde_json::from_slice(command).ok()?;
-        let text = |name: &str| command[name].as_str();
-        let number = |name: &str| text(name)?.parse::<i64>().ok();
-        let key = text("key")?.strip_prefix('k')?.parse().ok()?;
-        let effect = match text("op")? {
-            "set" => Effect::Act(Action::Write(number("value")?)),
-            "delete" => Effect::Act(Action::Delete),
-            "cas" => Effect::Act(Action::CompareAndSet(number("expected"), number("value")?)),
-            _ => Effect::Reject,
-        };
-        Some((key, effect))
-    }
-
-    fn answer(&self, action: Action, outcome: &Outcome) -> Option<Answer> {
-        let Outcome::Ok(bytes) = original(outcome) else { return None };
-        let answer: Json = serde_json::from_slice(bytes).ok()?;
-        let ok = answer["ok"].as_bool()?;
-        match action {
-            Action::Write(_) => ok.then_some(Answer::Done),
-            Action::Delete | Action::CompareAndSet(..) => Some(Answer::Matched(ok)),
-            Action::Read | Action::Add(_) => None,
-        }
-    }
-
     fn query(&self, key: u8) -> Bytes {
         json!({"op": "get", "key": super::key_name(key)}).to_string().into()
     }
@@ -104,4 +80,37 @@ impl Guest for Kv {
             _ => None,
         }
     }
+}
+
+impl model::Guest for Kv {
+    fn decode(&self, command: &[u8]) -> Option<ModelCommand> {
+        let (key, effect) = parse(command)?;
+        Some(super::modelled(key, effect))
+    }
+
+    fn answer(&self, action: Action, outcome: &Outcome) -> Option<Answer> {
+        let Outcome::Ok(bytes) = original(outcome) else { return None };
+        let answer: Json = serde_json::from_slice(bytes).ok()?;
+        let ok = answer["ok"].as_bool()?;
+        match action {
+            Action::Write(_) => ok.then_some(Answer::Done),
+            Action::Delete | Action::CompareAndSet(..) => Some(Answer::Matched(ok)),
+            Action::Read | Action::Add(_) => None,
+        }
+    }
+}
+
+/// What a command of these bytes is meant to do.
+fn parse(command: &[u8]) -> Option<(u8, Effect)> {
+    let command: Json = serde_json::from_slice(command).ok()?;
+    let text = |name: &str| command[name].as_str();
+    let number = |name: &str| text(name)?.parse::<i64>().ok();
+    let key = text("key")?.strip_prefix('k')?.parse().ok()?;
+    let effect = match text("op")? {
+        "set" => Effect::Act(Action::Write(number("value")?)),
+        "delete" => Effect::Act(Action::Delete),
+        "cas" => Effect::Act(Action::CompareAndSet(number("expected"), number("value")?)),
+        _ => Effect::Reject,
+    };
+    Some((key, effect))
 }

@@ -9,7 +9,8 @@ mod registers;
 use bytes::Bytes;
 use raft_host::types::Outcome;
 
-use crate::history::{Action, Answer, Value};
+use super::model::{self, ModelCommand};
+use crate::history::{Action, Value};
 
 /// What a command is meant to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,9 @@ pub enum Effect {
     Random,
 }
 
-/// A state machine of the simulated cluster.
-pub trait Guest: Send + Sync {
+/// A state machine of the simulated cluster. What its commands mean to the reference model, and
+/// how its answers read, says [`model::Guest`].
+pub trait Guest: model::Guest + Send {
     /// For people.
     fn name(&self) -> &'static str;
 
@@ -44,12 +46,6 @@ pub trait Guest: Send + Sync {
 
     /// The bytes of a command.
     fn command(&self, key: u8, effect: Effect) -> Bytes;
-
-    /// What a command's bytes mean; `None` if they are none of [`Guest::command`].
-    fn parse(&self, command: &[u8]) -> Option<(u8, Effect)>;
-
-    /// The answer that an outcome holds, if it holds one of a store.
-    fn answer(&self, action: Action, outcome: &Outcome) -> Option<Answer>;
 
     /// The bytes of a query for a key's value.
     fn query(&self, key: u8) -> Bytes;
@@ -67,6 +63,16 @@ pub fn by_name(name: &str) -> Option<&'static dyn Guest> {
 /// Name of a key in histories.
 pub fn key_name(key: u8) -> String {
     format!("k{key}")
+}
+
+/// A command of a guest as the reference model sees it.
+fn modelled(key: u8, effect: Effect) -> ModelCommand {
+    let effect = match effect {
+        Effect::Act(action) => model::Effect::Act(action),
+        Effect::Trap | Effect::Spin => model::Effect::Trap,
+        Effect::Reject | Effect::Grow | Effect::Clock | Effect::Random => model::Effect::Nothing,
+    };
+    ModelCommand { key: key_name(key), effect }
 }
 
 /// The first outcome behind duplicates.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use raft_host::types::Outcome;
 
+use super::super::model::{self, ModelCommand};
 use super::{Effect, Guest, original};
 use crate::history::{Action, Answer, Value};
 
@@ -57,41 +58,6 @@ impl Guest for Registers {
         bytes.into()
     }
 
-    fn parse(&self, command: &[u8]) -> Option<(u8, Effect)> {
-        let (&[op, key], rest) = command.split_first_chunk()?;
-        let number = |at: usize| {
-            let bytes = rest.get(at * 8..at * 8 + 8)?;
-            Some(i64::from_le_bytes(bytes.try_into().ok()?))
-        };
-        let effect = match op {
-            1 => Effect::Act(Action::Write(number(0)?)),
-            2 => Effect::Act(Action::Delete),
-            3 => {
-                let expected = (number(0)? != 0).then_some(number(1)?);
-                Effect::Act(Action::CompareAndSet(expected, number(2)?))
-            }
-            4 => Effect::Act(Action::Add(number(0)?)),
-            5 => Effect::Act(Action::Read),
-            6 => Effect::Trap,
-            7 => Effect::Spin,
-            8 => Effect::Grow,
-            9 => Effect::Reject,
-            10 => Effect::Clock,
-            11 => Effect::Random,
-            _ => return None,
-        };
-        Some((key, effect))
-    }
-
-    fn answer(&self, action: Action, outcome: &Outcome) -> Option<Answer> {
-        let value = read(outcome)?;
-        Some(match action {
-            Action::Read | Action::Add(_) => Answer::Value(value),
-            Action::Write(_) => Answer::Done,
-            Action::Delete | Action::CompareAndSet(..) => Answer::Matched(value.is_some()),
-        })
-    }
-
     fn query(&self, key: u8) -> Bytes {
         vec![key].into()
     }
@@ -106,4 +72,47 @@ fn read(outcome: &Outcome) -> Option<Value> {
     let (set, rest) = bytes.split_first()?;
     let value = i64::from_le_bytes(rest.get(..8)?.try_into().ok()?);
     Some((*set != 0).then_some(value))
+}
+
+impl model::Guest for Registers {
+    fn decode(&self, command: &[u8]) -> Option<ModelCommand> {
+        let (key, effect) = parse(command)?;
+        Some(super::modelled(key, effect))
+    }
+
+    fn answer(&self, action: Action, outcome: &Outcome) -> Option<Answer> {
+        let value = read(outcome)?;
+        Some(match action {
+            Action::Read | Action::Add(_) => Answer::Value(value),
+            Action::Write(_) => Answer::Done,
+            Action::Delete | Action::CompareAndSet(..) => Answer::Matched(value.is_some()),
+        })
+    }
+}
+
+/// What a command of these bytes is meant to do.
+fn parse(command: &[u8]) -> Option<(u8, Effect)> {
+    let (&[op, key], rest) = command.split_first_chunk()?;
+    let number = |at: usize| {
+        let bytes = rest.get(at * 8..at * 8 + 8)?;
+        Some(i64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let effect = match op {
+        1 => Effect::Act(Action::Write(number(0)?)),
+        2 => Effect::Act(Action::Delete),
+        3 => {
+            let expected = (number(0)? != 0).then_some(number(1)?);
+            Effect::Act(Action::CompareAndSet(expected, number(2)?))
+        }
+        4 => Effect::Act(Action::Add(number(0)?)),
+        5 => Effect::Act(Action::Read),
+        6 => Effect::Trap,
+        7 => Effect::Spin,
+        8 => Effect::Grow,
+        9 => Effect::Reject,
+        10 => Effect::Clock,
+        11 => Effect::Random,
+        _ => return None,
+    };
+    Some((key, effect))
 }

@@ -8,7 +8,7 @@ use raft_host::types::{GroupId, Index, MessageKind, NodeId, PeerMessage, Snapsho
 
 use super::{Event, Message, World, member};
 use crate::sim::network::Fate;
-use crate::sim::observe::Slot;
+use crate::sim::observe::{Fact, Slot};
 use crate::sim::trace::Who;
 
 /// Something on its way between two hosts.
@@ -57,6 +57,10 @@ impl World {
 
     fn post_one(&mut self, from: Slot, to: Slot, message: PeerMessage) {
         let now = self.now();
+        if message.kind == MessageKind::RequestVoteResponse && !message.reject {
+            let (term, candidate) = (message.term, message.to);
+            self.fact(&Fact::Voted { slot: from, term, candidate });
+        }
         let content = match &message.snapshot {
             Some(meta) if message.kind == MessageKind::InstallSnapshot => {
                 match self.read_snapshot(from, meta) {
@@ -164,12 +168,14 @@ impl World {
             now,
             Who::Host(to),
             format_args!(
-                "<- n{} {:?} term {} index {} entries {}",
+                "<- n{} {:?} term {} index {} entries {} commit {}{}",
                 from.0,
                 message.kind,
                 message.term,
                 message.index,
-                message.entries.len()
+                message.entries.len(),
+                message.commit,
+                if message.reject { " refused" } else { "" },
             ),
         );
         let mut delivered = true;

@@ -24,6 +24,7 @@ use raft_host::types::{ClusterId, ConfState, Index, Member, NodeId, PeerMessage}
 
 use self::clients::Client;
 pub use self::clients::Tally;
+pub(super) use self::steps::panic_words;
 use self::delivery::Parcel;
 use self::operators::Task;
 use super::guest::{self, Guest};
@@ -166,7 +167,7 @@ impl World {
             acknowledged: Index(0),
             history: Vec::new(),
             probes: Vec::new(),
-            invariants: invariants::all(),
+            invariants: invariants::all(guest),
             violation: None,
             counters: Counters::default(),
             trace: Trace::new(keeps_trace),

@@ -90,7 +90,7 @@ impl World {
         let identity = self.identity(slot);
         let host = &mut self.hosts[slot.0];
         host.life += 1;
-        host.last_role = Default::default();
+        host.last_role = None;
         host.clock.set(now);
         let stores = host.disk.open_stores(&self.plan.shape.storage)?;
         if host.is_untrustworthy {
@@ -141,7 +141,9 @@ impl World {
         hard_state: &raft_host::types::HardState,
     ) {
         let now = self.now();
-        let applied = node.machine().map_or(Index(0), |machine| machine.applied_index());
+        let machine = node.machine();
+        let applied = machine.as_ref().map_or(Index(0), |machine| machine.applied_index());
+        let module = machine.and_then(|machine| machine.active_module());
         let last = log.last();
         let host = &mut self.hosts[slot.0];
         let (life, id) = (host.life, host.node);
@@ -162,7 +164,7 @@ impl World {
             format_args!("starts as node {id}: term {term}, log to {}, applied {applied}", last.index),
         );
         self.counters.starts += 1;
-        self.fact(&Fact::Started { slot, node: id, term, vote, last, applied });
+        self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module });
         self.queue.after(0, Event::Tick(slot, life));
         self.after_step(slot);
     }
@@ -226,6 +228,12 @@ impl World {
         running.node.finish_write();
         let Some(write) = running.writing.take() else { return };
         if running.node.stop_reason().is_some() || self.hosts[slot.0].disk.is_dead() {
+            self.fact(&Fact::WriteFailed {
+                slot,
+                entries: &write.entries,
+                reset_to: write.reset_to,
+                hard_state: write.hard_state.as_ref().map(|state| (state.term, state.vote)),
+            });
             return self.die_if_doomed(slot, |when| matches!(when, Boundary::InWrite(_)));
         }
         let running = self.up(slot);
@@ -236,6 +244,8 @@ impl World {
             crate::sim::observe::LogView::term(&log, index).map(|term| LogPosition { index, term })
         });
         self.counters.writes += 1;
+        let now = self.now();
+        self.trace.line(now, Who::Host(slot), format_args!("has written"));
         self.fact(&Fact::Persisted {
             slot,
             node,
@@ -260,6 +270,8 @@ impl World {
         let running = self.up(slot);
         running.scheduled.save = false;
         running.node.save_next();
+        let now = self.now();
+        self.trace.line(now, Who::Host(slot), format_args!("has saved a snapshot"));
         self.counters.snapshots += 1;
         self.die_if_doomed(slot, |when| matches!(when, Boundary::InSave(_)));
     }
@@ -378,7 +390,7 @@ impl World {
                         self.conf_state = conf_state;
                     }
                 }
-                Seen::Installed(slot, position, digest) => {
+                Seen::Installed(slot, position, digest, module) => {
                     let index = position.index;
                     self.trace.line(
                         now,
@@ -386,7 +398,7 @@ impl World {
                         format_args!("installs the snapshot at {index}"),
                     );
                     self.counters.installs += 1;
-                    self.fact(&Fact::Installed { slot, position, digest });
+                    self.fact(&Fact::Installed { slot, position, digest, module });
                 }
             }
         }
@@ -425,15 +437,14 @@ impl World {
         let seen = (running.node.role(), running.node.term());
         let log = StoredLog(Arc::clone(&running.node.stores().log));
         let host = &mut self.hosts[slot.0];
-        if host.last_role == seen {
+        if host.last_role == Some(seen) {
             return;
         }
-        let was_leader = host.last_role.0;
-        host.last_role = seen;
+        let before = host.last_role.replace(seen).map(|(role, _)| role);
         let (role, term) = seen;
         let (now, node) = (self.now(), self.hosts[slot.0].node);
         self.trace.line(now, Who::Host(slot), format_args!("{role:?} of term {term}"));
-        if role == raft_host::consensus::Role::Leader && was_leader != role {
+        if role == raft_host::consensus::Role::Leader && before != Some(role) {
             self.counters.elections += 1;
         }
         let last = {
@@ -459,6 +470,19 @@ impl World {
             && let Some(write) = running.node.begin_write()
         {
             running.writing = Some(write.clone());
+            let (from, to) = match (write.entries.first(), write.entries.last()) {
+                (Some(first), Some(last)) => (first.index.0, last.index.0),
+                _ => (0, 0),
+            };
+            self.trace.line(
+                now,
+                Who::Host(slot),
+                format_args!(
+                    "writes {from}..={to}{}{}",
+                    if write.reset_to.is_some() { ", reset" } else { "" },
+                    if write.compact_to.is_some() { ", compacting" } else { "" },
+                ),
+            );
             let done = Micros(now.0 + self.scheduler.between(fsync_max / 4, fsync_max));
             self.queue.at(done.max(stalled_until), Event::WriteDone(slot, life));
         }
@@ -520,7 +544,7 @@ impl World {
 }
 
 /// What a panic says.
-pub(super) fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
+pub(in crate::sim) fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_else(|| "without words".to_owned())
