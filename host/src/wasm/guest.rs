@@ -259,11 +259,12 @@ impl Guest {
         self.grow_memory_to(state.memory.len())?;
         let memory = self.memory.data_mut(&mut self.store);
         let (written, zeroed) = state.memory.split_at(fresh_bytes);
-        memory[..fresh_bytes].copy_from_slice(written);
+        if !museum::is_on(Exhibit::ImageStartSkipped) {
+            memory[..fresh_bytes].copy_from_slice(written);
+        }
         // Fresh pages read as zeros; leaving them alone keeps a sparse heap sparse.
         for (to, from) in memory[fresh_bytes..].chunks_mut(4096).zip(zeroed.chunks(4096)) {
-            let skipped = museum::is_on(Exhibit::ImagePagesSkipped) && from[0] == 0;
-            if from.iter().any(|byte| *byte != 0) && !skipped {
+            if from.iter().any(|byte| *byte != 0) {
                 to.copy_from_slice(from);
             }
         }
