@@ -137,6 +137,9 @@ pub struct World {
 /// No run takes longer, in virtual time: growing, faults, and the bound for progress.
 const LONGEST_US: u64 = 600_000_000;
 
+/// Nor does it need more events, unless something goes round in circles.
+const MOST_EVENTS: u64 = 5_000_000;
+
 impl World {
     /// A world in which the plan's first node is about to form the cluster.
     pub fn new(plan: Arc<Plan>, loader: SharedLoader, keeps_trace: bool) -> World {
@@ -181,10 +184,17 @@ impl World {
     /// Runs to the end, or to the first violation.
     pub fn run(mut self, trace_lines: usize) -> Report {
         self.form();
+        let mut events = 0;
         while self.violation.is_none() && !self.is_done {
             let Some(event) = self.queue.take() else { break };
             if self.queue.now().0 > LONGEST_US {
                 let what = format!("the run does not end: it is {:?}", self.stage);
+                self.violate("progress", what);
+                break;
+            }
+            events += 1;
+            if events > MOST_EVENTS {
+                let what = format!("the run does not end: {events} events, {:?}", self.stage);
                 self.violate("progress", what);
                 break;
             }
