@@ -16,6 +16,7 @@ use super::stop::StopSignal;
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{Applied, Machine, Reply, RestoreError};
+use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
     ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, Member, ModuleHash, NodeId, Term,
@@ -90,7 +91,7 @@ pub trait Witness: Send {
     fn membership(&mut self, entry: &LogEntry, conf_state: &ConfState);
 
     /// The machine was replaced by that of a snapshot.
-    fn installed(&mut self, meta: &SnapshotMeta);
+    fn installed(&mut self, machine: &mut Machine, meta: &SnapshotMeta);
 }
 
 impl ApplyLoop {
@@ -130,7 +131,7 @@ impl ApplyLoop {
             }
             Job::Install(meta) => self.install(&meta),
             Job::Query(index, queries) => {
-                if index <= self.applied() {
+                if index <= self.applied() || museum::is_on(Exhibit::ReadBeforeApplied) {
                     return self.answer(queries);
                 }
                 self.waiting.entry(index).or_default().extend(queries);
@@ -215,10 +216,10 @@ impl ApplyLoop {
                 .map_err(|source| ApplyError::Restore { index: meta.index, source })?;
         assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
         tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
-        self.machine = Some(machine);
+        let machine = self.machine.insert(machine);
         self.term = meta.term;
         if let Some(witness) = &mut self.witness {
-            witness.installed(meta);
+            witness.installed(machine, meta);
         }
         self.policy.saved(meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep())?;

@@ -36,6 +36,8 @@ pub struct SteppedNode {
     keep: usize,
     handle: NodeHandle,
     event_loop: EventLoop,
+    /// Taken from the queue to see whether there is one.
+    next_event: Option<Event>,
     apply_loop: ApplyLoop,
     /// Taken from the queue to see whether there is one.
     next_job: Option<Job>,
@@ -75,6 +77,7 @@ impl SteppedNode {
             keep,
             handle,
             event_loop,
+            next_event: None,
             apply_loop,
             next_job: None,
             writes,
@@ -100,6 +103,14 @@ impl SteppedNode {
         self.stop.reason()
     }
 
+    /// Whether something waits for the event loop.
+    pub fn has_events(&mut self) -> bool {
+        if self.next_event.is_none() {
+            self.next_event = self.event_loop.events.try_recv().ok();
+        }
+        self.next_event.is_some()
+    }
+
     /// One turn of the event loop: takes in all that came since the last, and the tick of the
     /// clock if it is due.
     pub fn turn(&mut self, tick: bool) {
@@ -111,7 +122,8 @@ impl SteppedNode {
     }
 
     fn try_turn(&mut self, tick: bool) -> Result<(), ReplicaError> {
-        while let Ok(event) = self.event_loop.events.try_recv() {
+        while self.has_events() {
+            let event = self.next_event.take().expect("just seen");
             self.event_loop.on_event(event)?;
         }
         if self.stop.reason().is_some() {
