@@ -17,6 +17,8 @@ use crate::sim::observe::{AppliedEntry, Bounds, Fact, Micros, NodeSurvey, Phase,
 const SETTLING_ELECTIONS: u64 = 20;
 /// Entries that may come while a snapshot is written, besides as many as make one due.
 const SLACK_ENTRIES: u64 = 128;
+/// Bytes that the growth since a snapshot counts for an entry without data.
+const MIN_ENTRY_BYTES: u64 = 32;
 /// Bytes of an entry besides its data, as stored.
 const ENTRY_OVERHEAD_BYTES: u64 = 256;
 /// Log files that are there at any time, besides what holds entries.
@@ -163,7 +165,13 @@ impl BoundedGrowth {
         let entries = node.applied.0.saturating_sub(since.0);
         let settling = survey.bounds.election.0 * SETTLING_ELECTIONS;
         let calm = survey.at.0.saturating_sub(survey.since.0);
-        calm >= settling && entries > survey.bounds.log_entries + SLACK_ENTRIES
+        calm >= settling && entries > self.due(&survey.bounds) + SLACK_ENTRIES
+    }
+
+    /// Entries after which a snapshot is due, whatever they hold, and the trailing ones.
+    fn due(&self, bounds: &Bounds) -> u64 {
+        let growth = self.largest_snapshot.saturating_mul(bounds.growth_percent) / 100;
+        bounds.log_entries + growth / MIN_ENTRY_BYTES
     }
 
     fn close(&self, bounds: &Bounds, node: &NodeSurvey) -> Most {
@@ -171,7 +179,7 @@ impl BoundedGrowth {
         let log_bytes = SPARE_LOG_FILES * bounds.log_file_bytes
             + ENTRY_COPIES * self.sizes.between(node.first_index, node.last_index);
         Most {
-            entries: 2 * bounds.log_entries + SLACK_ENTRIES,
+            entries: 2 * self.due(bounds) + SLACK_ENTRIES,
             // One may just have come from the leader.
             snapshots: kept + 1,
             log_bytes,
