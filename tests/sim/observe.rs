@@ -243,6 +243,8 @@ pub struct Survey {
 pub struct Bounds {
     /// Entries after the last snapshot before the next is due, plus the trailing ones.
     pub log_entries: u64,
+    /// The next snapshot also waits for entries of so many percent of the last one's bytes.
+    pub growth_percent: u64,
     /// Snapshots kept.
     pub snapshots: usize,
     /// Bytes of a log file.

@@ -26,7 +26,8 @@ pub struct NothingLost {
     terms: Map<Index, Term>,
     /// The highest index that each node ever applied from its log: its disk must not lose it.
     applied: Map<Slot, Index>,
-    acknowledged: Index,
+    /// When a client was first told of an index higher than all before; ascending.
+    acknowledged: Vec<(Micros, Index)>,
 }
 
 impl NothingLost {
@@ -37,7 +38,7 @@ impl NothingLost {
             commands: Map::default(),
             terms: Map::default(),
             applied: Map::default(),
-            acknowledged: Index(0),
+            acknowledged: Vec::new(),
         }
     }
 
@@ -69,14 +70,20 @@ impl NothingLost {
         Ok(())
     }
 
+    /// Notes the highest index that a client was told of.
+    fn told(&mut self, now: Micros, index: Index) {
+        if self.acknowledged.last().is_none_or(|(_, highest)| *highest < index) {
+            self.acknowledged.push((now, index));
+        }
+    }
+
     fn acknowledged(
-        &mut self,
+        &self,
         session: Option<(u64, u64)>,
         position: LogPosition,
         command: &[u8],
         reply: &Reply,
     ) -> Result<(), String> {
-        self.acknowledged = self.acknowledged.max(position.index);
         let told = format!("a client was told that its command is at {}", at(position));
         let Some(committed) = self.commands.get(&position.index) else {
             return Err(format!("{told}, where nobody has applied a command"));
@@ -147,13 +154,17 @@ impl NothingLost {
         Ok(())
     }
 
-    fn end(&mut self, end: &End<'_>) -> Result<(), String> {
-        if end.converged.is_some() {
+    fn end(&self, end: &End<'_>) -> Result<(), String> {
+        // Clients may go on after that, and followers hear of it a moment later.
+        if let Some(converged) = end.converged {
+            let told = self.acknowledged.partition_point(|(at, _)| *at <= converged);
+            let acknowledged = self.acknowledged[..told].last().map_or(Index(0), |(_, at)| *at);
             for node in end.survey.nodes.iter().filter(|node| node.is_member) {
-                if node.applied < self.acknowledged {
+                if node.applied < acknowledged {
                     return Err(format!(
-                        "{} has applied only index {} at the end, but index {} was acknowledged",
-                        node.slot, node.applied, self.acknowledged
+                        "{} has applied only index {} at the end, but index {acknowledged} was \
+                         acknowledged before all had converged",
+                        node.slot, node.applied
                     ));
                 }
             }
@@ -197,7 +208,7 @@ impl Invariant for NothingLost {
         "nothing_lost"
     }
 
-    fn observe(&mut self, _now: Micros, fact: &Fact<'_>) -> Result<(), String> {
+    fn observe(&mut self, now: Micros, fact: &Fact<'_>) -> Result<(), String> {
         self.replay.borrow_mut().observe(fact);
         match *fact {
             Fact::Started { slot, last, applied, .. } => self.started(slot, last, applied),
@@ -209,6 +220,7 @@ impl Invariant for NothingLost {
             // The log may go on to get entries from before the snapshot for a moment.
             Fact::Installed { slot, position, .. } => self.position(slot, position),
             Fact::Acknowledged { session, position, command, reply } => {
+                self.told(now, position.index);
                 self.acknowledged(session, position, command, reply)
             }
             Fact::End(end) => self.end(end),

@@ -296,6 +296,7 @@ impl World {
         let shape = &self.plan.shape;
         Bounds {
             log_entries: shape.node.snapshot.threshold + shape.consensus.trailing_logs,
+            growth_percent: shape.node.snapshot.growth_percent,
             snapshots: shape.node.snapshot.keep,
             log_file_bytes: shape.storage.log_file_bytes,
             uncommitted_bytes: shape.consensus.max_uncommitted_bytes,
