@@ -13,7 +13,7 @@ use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
 use super::sessions::{RestoredSession, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
-use crate::fsm::{Context, Fsm, HostFailure, ImageError, ModuleRefused, SharedLoader};
+use crate::fsm::{Context, Fsm, HostFailure, ImageError, Limits, ModuleRefused, SharedLoader};
 use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId};
 
 /// Longest header: bounds memory, far above any real one.
@@ -245,12 +245,14 @@ fn read_sessions(
     Ok(())
 }
 
-/// A session keeps its responses within its bounds, save for a single longer one.
+/// A session keeps its responses within its bounds, save for a single longer one, which may be
+/// from a time when longer answers were allowed.
 fn session_record_max(state: &State) -> usize {
     let limits = state.sessions.limits();
+    let longest = state.limits.output_max_bytes.max(Limits::OUTPUT_CEILING_BYTES);
     let bytes = SESSION_OVERHEAD_BYTES
         .saturating_add(limits.responses_max.saturating_mul(RESPONSE_OVERHEAD_BYTES))
-        .saturating_add(limits.responses_max_bytes.max(state.limits.output_max_bytes));
+        .saturating_add(limits.responses_max_bytes.max(longest));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

@@ -21,7 +21,7 @@ use crate::consensus::{
     ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
     bootstrap_write, reconcile,
 };
-use crate::fsm::{HostFailure, Limits, SharedLoader};
+use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
 use crate::storage::{SnapshotMeta, StorageError, Stores, WriteBatch};
 use crate::transport::{Identity, Transport};
@@ -29,6 +29,7 @@ use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
 const APPLY_STACK_BYTES: usize = 16 << 20;
+const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
 
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
 #[derive(Debug, thiserror::Error)]
@@ -332,6 +333,8 @@ impl Node {
     }
 }
 
+/// On a thread like the one that will apply: the module's initialisers run here, on a stack that
+/// the limits may have made larger than the caller's.
 fn restore(
     stores: &Stores,
     meta: &SnapshotMeta,
@@ -339,8 +342,16 @@ fn restore(
     loader: &SharedLoader,
 ) -> Result<Machine, StartError> {
     let (_, mut content) = stores.snapshots.open(meta.group, meta.index)?;
-    let machine = Machine::restore(&mut content, cluster, meta.group, Arc::clone(loader))
-        .map_err(|source| StartError::Restore { index: meta.index, source })?;
+    let machine = std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("restore".into())
+            .stack_size(APPLY_STACK_BYTES)
+            .spawn_scoped(scope, || {
+                Machine::restore(&mut content, cluster, meta.group, Arc::clone(loader))
+            })
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    let machine = machine.map_err(|source| StartError::Restore { index: meta.index, source })?;
     assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
     Ok(machine)
 }
