@@ -13,6 +13,7 @@ use super::effects::{
 use super::membership::{self, ConfChangeError};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
+use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
     ConfChange, ConfChangeOp, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind,
@@ -205,6 +206,11 @@ impl Replica {
                 let reply = self.propose_conf_change(&change)?;
                 self.effects.proposals.push((id, reply));
             }
+            Input::Read(id)
+                if museum::is_on(Exhibit::UnconfirmedRead) && self.role() == Role::Leader =>
+            {
+                self.effects.reads.push(ReadReady { id, index: self.status().commit });
+            }
             Input::Read(id) => {
                 self.reads.insert(id, self.tick);
                 self.ask_read(id);
@@ -215,6 +221,7 @@ impl Replica {
             Input::Persisted(number) => self.on_persisted(number),
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
+            Input::SnapshotSent(_, false) if museum::is_on(Exhibit::LostSnapshotUnreported) => {}
             Input::SnapshotSent(to, delivered) => {
                 let status = if delivered {
                     raft::SnapshotStatus::Finish
@@ -346,6 +353,9 @@ impl Replica {
         self.tick += 1;
         self.raw.tick();
         self.leave_joint()?;
+        if museum::is_on(Exhibit::ReadAskedOnce) {
+            return Ok(());
+        }
         // A read's question or answer may be lost, or fall on a leader that cannot answer yet.
         let patience = self.config.heartbeat_ticks as u64 * 2;
         let stale: Vec<ReadId> = self
@@ -380,7 +390,7 @@ impl Replica {
         Ok(())
     }
 
-    fn on_message(&mut self, message: PeerMessage) -> Result<(), ReplicaError> {
+    fn on_message(&mut self, mut message: PeerMessage) -> Result<(), ReplicaError> {
         if message.to != self.config.node || message.group != self.config.group {
             tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
             return Ok(());
@@ -388,6 +398,11 @@ impl Replica {
         if message.kind == MessageKind::Propose {
             tracing::warn!(from = %message.from, "peers do not propose through raft messages");
             return Ok(());
+        }
+        if museum::is_on(Exhibit::UncheckedPreviousTerm)
+            && message.kind == MessageKind::AppendEntries
+        {
+            message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
         match self.raw.step(convert::to_raft_message(message)) {
             // From a node that has been removed, or has not been added yet here.
@@ -610,6 +625,9 @@ impl Replica {
             .last()
             .map_or(0, |(index, _)| index.0);
         self.raw.mut_store().set_snapshot(meta);
+        if museum::is_on(Exhibit::LogNeverCompacted) {
+            return Ok(());
+        }
         let target = Index(by_count.max(by_size));
         if let Some(position) = self.raw.mut_store().compact(target)? {
             while self.log_bytes.front().is_some_and(|(index, _)| *index <= position.index) {
@@ -650,9 +668,19 @@ impl Replica {
         }
         // A commit index that advances alone is not worth a write: it is learned again.
         must_write |= ready.hs().is_some() && ready.must_sync();
-        let later = self.outgoing(ready.take_persisted_messages());
+        if museum::is_on(Exhibit::HardStateOnlyWithEntries) {
+            must_write = !write.entries.is_empty() || write.reset_to.is_some();
+        }
+        let mut later = self.outgoing(ready.take_persisted_messages());
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
+        if museum::is_on(Exhibit::AcknowledgedBeforeFsync) {
+            self.effects.messages.append(&mut later);
+        }
+        if museum::is_on(Exhibit::ConfChangeWhenAppended) {
+            let changes = write.entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange);
+            changes.map(|entry| self.apply_conf_change(entry)).collect::<Result<Vec<_>, _>>()?;
+        }
 
         if must_write {
             write.hard_state = Some(convert::from_raft_hard_state(&self.raw.raft.hard_state()));

@@ -16,6 +16,7 @@ use super::reply::{
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits, SharedLoader, Trap};
+use crate::museum::{self, Exhibit};
 use crate::types::{
     ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome,
 };
@@ -207,6 +208,11 @@ impl Machine {
         }
     }
 
+    /// The module that runs commands, if there is one.
+    pub fn active_module(&self) -> Option<ModuleHash> {
+        self.state.modules.active().map(|activation| activation.hash)
+    }
+
     /// The bytes of a complete module that the machine holds.
     pub fn module_bytes(&self, hash: ModuleHash) -> Option<Bytes> {
         self.state.modules.bytes(hash)
@@ -234,7 +240,11 @@ impl Machine {
     fn apply_entry(&mut self, index: Index, entry: v1::Entry) -> Result<Applied, HostFailure> {
         // An entry's kind that this version does not know decodes as no kind at all.
         let body = entry.body.ok_or_else(|| unknown_kind(index))?;
-        self.state.time_ms = self.state.time_ms.max(entry.time_ms);
+        let now_ms = match museum::is_on(Exhibit::HostTimeInApply) {
+            true => museum::host_time_ms(),
+            false => entry.time_ms,
+        };
+        self.state.time_ms = self.state.time_ms.max(now_ms);
         self.state.sessions.expire(self.state.time_ms);
         match body {
             Body::Command(command) => self.apply_command(index, &command),
@@ -284,7 +294,9 @@ impl Machine {
         };
         let call = fsm.apply(context, &command.data)?;
         let (outcome, trap_message) = outcome_of(call.result);
-        if let Some(session) = &command.session {
+        if let Some(session) = &command.session
+            && !museum::is_on(Exhibit::OutcomeNotRemembered)
+        {
             self.state.sessions.complete(session.session_id, session.sequence, &outcome);
         }
         Ok(Applied {

@@ -24,9 +24,11 @@ mod log_writer;
 mod membership;
 mod snapshots;
 mod start;
+mod stepped;
 mod stop;
 mod upgrade;
 
+pub use apply::Witness;
 pub use config::{ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
@@ -35,6 +37,9 @@ pub use handle::{
 pub use inbox::NodeInbox;
 pub use limits::{LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
-pub use start::{Node, NodeChannel, NodeOptions, StartError, bootstrap, channel};
+pub use start::{
+    Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
+};
+pub use stepped::SteppedNode;
 pub use stop::StopReason;
 pub use upgrade::{UpgradeFailure, Upgraded};

@@ -15,6 +15,7 @@ use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region};
 use crate::fsm::{Context, HostFailure, Limits, ModuleRefused, Trap};
+use crate::museum::{self, Exhibit};
 use crate::types::TrapKind;
 
 const WASM_PAGE_BYTES: usize = 64 << 10;
@@ -261,7 +262,8 @@ impl Guest {
         memory[..fresh_bytes].copy_from_slice(written);
         // Fresh pages read as zeros; leaving them alone keeps a sparse heap sparse.
         for (to, from) in memory[fresh_bytes..].chunks_mut(4096).zip(zeroed.chunks(4096)) {
-            if from.iter().any(|byte| *byte != 0) {
+            let skipped = museum::is_on(Exhibit::ImagePagesSkipped) && from[0] == 0;
+            if from.iter().any(|byte| *byte != 0) && !skipped {
                 to.copy_from_slice(from);
             }
         }

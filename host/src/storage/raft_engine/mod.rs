@@ -34,10 +34,11 @@ use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, R
 use self::file_system::GuardedFileSystem;
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta, peek_index};
 use super::config::StorageConfig;
-use super::disk::{corrupt, create_dir, sync_dir};
+use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text, take_capped};
 use super::mark::Mark;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
+use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 const ENGINE: &str = "raft-engine";
@@ -80,9 +81,12 @@ impl RaftEngineLog {
     }
 }
 
-impl<F: FileSystem + 'static> RaftEngineLog<F> {
-    /// As [`RaftEngineLog::open`], with the files of another file system. Directories are
-    /// listed and synced, and the mark is written, with the real one.
+impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
+    /// As [`RaftEngineLog::open`], on another file system.
+    ///
+    /// raft-engine 0.4.2 takes some steps past it, on a real directory of this name, which
+    /// must exist by the time it is opened: it locks it, learns from it which log files
+    /// there are (only their names matter), and syncs it after it has created one.
     ///
     /// # Errors
     /// As [`RaftEngineLog::open`].
@@ -91,8 +95,9 @@ impl<F: FileSystem + 'static> RaftEngineLog<F> {
         config: &StorageConfig,
         file_system: Arc<F>,
     ) -> Result<RaftEngineLog<F>, StorageError> {
-        create_dir(dir)?;
-        let mark = Mark::open(dir, verify::has_log_files(dir)?)?;
+        ensure_dir(file_system.as_ref(), dir)?;
+        let has_data = verify::has_log_files(file_system.as_ref(), dir)?;
+        let mark = Mark::open(file_system.as_ref(), dir, has_data)?;
         let file_system = Arc::new(GuardedFileSystem::new(file_system, mark));
         verify::verify(&file_system, dir)?;
         let engine_config = engine_config(dir, config)?;
@@ -102,7 +107,7 @@ impl<F: FileSystem + 'static> RaftEngineLog<F> {
         let engine = flatten(dir, opened)?;
         file_system.failure()?;
         // raft-engine creates its first files without syncing the directory.
-        sync_dir(dir)?;
+        sync_dir(file_system.as_ref(), dir)?;
         let groups = recover(dir, &engine, config.recent_entries_bytes)?;
         file_system.failure()?;
         Ok(RaftEngineLog {
@@ -115,9 +120,13 @@ impl<F: FileSystem + 'static> RaftEngineLog<F> {
             poison: Poison::default(),
         })
     }
+}
 
+impl<F: FileSystem + 'static> RaftEngineLog<F> {
     fn write_record(&self, record: &mut LogBatch) -> Result<(), StorageError> {
-        let written = catch_unwind(AssertUnwindSafe(|| self.engine.write(record, true)));
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            self.engine.write(record, !museum::is_on(Exhibit::LogNotSynced))
+        }));
         // The failure below is the cause, what the engine makes of it a consequence.
         self.file_system.failure()?;
         flatten(&self.dir, written).map(drop)

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use raft_engine::env::{FileSystem, Handle as _, Permission};
 
 use super::super::StorageError;
-use super::super::disk::{corrupt, io_error, sync_dir};
+use super::super::disk::{Directories, corrupt, io_error, list, parent_of, sync_dir};
 use super::file_system::{GuardedFileSystem, LogFileName, Queue};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
@@ -32,17 +32,12 @@ const RECORD_HEADER_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
 
 /// Whether the directory holds any log files.
-pub(super) fn has_log_files(dir: &Path) -> Result<bool, StorageError> {
-    Ok([Queue::Append, Queue::Rewrite]
-        .into_iter()
-        .map(|queue| log_files(dir, queue))
-        .collect::<Result<Vec<_>, _>>()?
-        .iter()
-        .any(|files| !files.is_empty()))
+pub(super) fn has_log_files(disk: &impl Directories, dir: &Path) -> Result<bool, StorageError> {
+    Ok(list(disk, dir)?.iter().any(|path| LogFileName::parse(path).is_some()))
 }
 
 /// Checks all files, cuts torn tails, and makes the rest durable.
-pub(super) fn verify<F: FileSystem>(
+pub(super) fn verify<F: FileSystem + Directories>(
     file_system: &GuardedFileSystem<F>,
     dir: &Path,
 ) -> Result<(), StorageError> {
@@ -52,24 +47,20 @@ pub(super) fn verify<F: FileSystem>(
     file_system.failure()
 }
 
-fn log_files(dir: &Path, queue: Queue) -> Result<Vec<u64>, StorageError> {
-    let mut sequences = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io_error("list", dir))? {
-        let entry = entry.map_err(io_error("list", dir))?;
-        if let Some(name) = LogFileName::parse(&entry.path()).filter(|name| name.queue == queue) {
-            sequences.push(name.sequence);
-        }
-    }
+fn log_files(disk: &impl Directories, dir: &Path, queue: Queue) -> Result<Vec<u64>, StorageError> {
+    let names = list(disk, dir)?.into_iter().filter_map(|path| LogFileName::parse(&path));
+    let mut sequences: Vec<u64> =
+        names.filter(|name| name.queue == queue).map(|name| name.sequence).collect();
     sequences.sort_unstable();
     Ok(sequences)
 }
 
-fn verify_queue<F: FileSystem>(
+fn verify_queue<F: FileSystem + Directories>(
     file_system: &GuardedFileSystem<F>,
     dir: &Path,
     queue: Queue,
 ) -> Result<(), StorageError> {
-    let sequences = log_files(dir, queue)?;
+    let sequences = log_files(file_system, dir, queue)?;
     let (durable_file, durable_length) = file_system.durable(queue);
     let path = |sequence| LogFileName { queue, sequence }.path(dir);
     let missing = |sequence| {
@@ -104,7 +95,7 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn verify<F: FileSystem>(
+    fn verify<F: FileSystem + Directories>(
         &self,
         file_system: &GuardedFileSystem<F>,
         path: &Path,
@@ -122,17 +113,18 @@ impl LogFile {
             if !self.is_last || (good as u64) < self.durable_length {
                 return Err(corrupt(path, good as u64, reason));
             }
+            // raft-engine allocates ahead; a process that was killed leaves that behind.
+            let is_blank = bytes[good..].iter().all(|byte| *byte == 0);
             // A purge syncs several records at once, so there order proves nothing.
             let follower = match self.queue {
-                Queue::Append => find_record(&bytes, good + 1, self.sequence),
-                Queue::Rewrite => None,
+                Queue::Append if !is_blank => find_record(&bytes, good + 1, self.sequence),
+                _ => None,
             };
             if let Some(follower) = follower {
                 let reason = format!("{reason}; this is no torn tail: offset {follower} is intact");
                 return Err(corrupt(path, good as u64, reason));
             }
-            if bytes[good..].iter().all(|byte| *byte == 0) {
-                // raft-engine allocates ahead; a process that was killed leaves that behind.
+            if is_blank {
                 tracing::debug!(file = %path.display(), offset = good, "cutting allocated space");
             } else {
                 tracing::warn!(
@@ -143,7 +135,7 @@ impl LogFile {
             if good == 0 {
                 drop(handle);
                 file_system.delete(path).map_err(io_error("delete", path))?;
-                return sync_dir(super::super::disk::parent_of(path));
+                return sync_dir(file_system, parent_of(path));
             }
             handle.truncate(good).map_err(io_error("truncate", path))?;
         } else if (good as u64) < self.durable_length {
@@ -159,7 +151,7 @@ impl LogFile {
     /// What is beyond the mark may be in the page cache only: the process died before the
     /// sync, or the sync failed and the kernel forgot about it. Writing it again makes the
     /// next sync mean something.
-    fn harden<F: FileSystem>(
+    fn harden<F: FileSystem + Directories>(
         &self,
         file_system: &GuardedFileSystem<F>,
         path: &Path,
