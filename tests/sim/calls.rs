@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use raft_host::machine::QueryReply;
 use raft_host::node::{
     Consistency, MembershipFailure, NodeHandle, ProposeResult, QueryFailure, UpgradeFailure,
     Upgraded,
 };
-use raft_host::machine::QueryReply;
 use raft_host::types::{NodeId, SnapshotMeta};
 use raft_host_proto::v1::entry::Body;
 

@@ -307,7 +307,9 @@ fn draw_action(random: &mut Random, weights: &[u64], shape: &Shape) -> Action {
         }
         13 => Action::ClockDrift { node: first, ppm: random.between(0, 400_000) as i64 - 200_000 },
         14 => Action::StallDisk { node: first, for_us },
-        15 => Action::SlowDisk { node: first, fsync_us: random.magnitude(1_000, election_us), for_us },
+        15 => {
+            Action::SlowDisk { node: first, fsync_us: random.magnitude(1_000, election_us), for_us }
+        }
         16 => Action::FailSync { node: first, down_us },
         17 => Action::FillDisk { node: first, spare_bytes: random.below(20_000), for_us },
         18 => match random.below(3) {

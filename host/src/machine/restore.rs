@@ -259,12 +259,14 @@ fn read_sessions(
     Ok(())
 }
 
-/// A session keeps its responses within its bounds, save for a single longer one.
+/// A session keeps its responses within its bounds, save for a single longer one, which may be
+/// from a time when longer answers were allowed.
 fn session_record_max(state: &State) -> usize {
     let limits = state.sessions.limits();
+    let longest = state.limits.output_max_bytes.max(Limits::OUTPUT_CEILING_BYTES);
     let bytes = SESSION_OVERHEAD_BYTES
         .saturating_add(limits.responses_max.saturating_mul(RESPONSE_OVERHEAD_BYTES))
-        .saturating_add(limits.responses_max_bytes.max(state.limits.output_max_bytes));
+        .saturating_add(limits.responses_max_bytes.max(longest));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

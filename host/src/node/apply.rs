@@ -161,7 +161,9 @@ impl ApplyLoop {
             let (index, term) = (committed.entry.index, committed.entry.term);
             let is_membership = committed.membership.is_some();
             let applied = self.apply_one(committed)?;
-            if is_membership || matches!(applied.reply, Reply::Activated { .. }) {
+            let announced =
+                matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. });
+            if is_membership || announced {
                 // Whoever hears that it is done must also see it done.
                 self.publish(is_membership);
             }

@@ -19,6 +19,7 @@ mod config;
 mod event_loop;
 mod handle;
 mod inbox;
+mod limits;
 mod log_writer;
 mod membership;
 mod snapshots;
@@ -28,12 +29,13 @@ mod stop;
 mod upgrade;
 
 pub use apply::Witness;
-pub use config::{NodeConfig, SnapshotConfig};
+pub use config::{ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
     QueryFailure, ReplySink,
 };
 pub use inbox::NodeInbox;
+pub use limits::{LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
 pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,

@@ -21,7 +21,7 @@ use crate::consensus::{
     ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
     bootstrap_write, reconcile,
 };
-use crate::fsm::{HostFailure, Limits, SharedLoader};
+use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
 use crate::storage::{SnapshotMeta, StorageError, Stores, WriteBatch};
 use crate::transport::{Identity, Transport};
@@ -29,6 +29,7 @@ use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
 const APPLY_STACK_BYTES: usize = 16 << 20;
+const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
 
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
 #[derive(Debug, thiserror::Error)]
@@ -315,7 +316,7 @@ impl Node {
         transport: Arc<dyn Transport>,
     ) -> Result<Node, StartError> {
         let (group, keep) = (options.group, options.config.snapshot.keep);
-        let parts = assemble(options, channel, transport, Environment::real())?;
+        let parts = assemble_on_large_stack(options, channel, transport)?;
         let Parts { handle, event_loop, apply_loop, writes, saves, jobs, events, stop, stores } =
             parts;
         let log_writer = log_writer::spawn(stores.log, group, writes, events, stop.clone())?;
@@ -376,6 +377,21 @@ impl Node {
         }
         self.handle.shared.stop.reason().expect("set above")
     }
+}
+
+/// On a thread like the one that will apply: to restore a snapshot is to run the module's
+/// initialisers, on a stack that the limits may have made larger than the caller's.
+fn assemble_on_large_stack(
+    options: NodeOptions,
+    channel: NodeChannel,
+    transport: Arc<dyn Transport>,
+) -> Result<Parts, StartError> {
+    std::thread::Builder::new()
+        .name("recovery".into())
+        .stack_size(APPLY_STACK_BYTES)
+        .spawn(move || assemble(options, channel, transport, Environment::real()))?
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn restore(

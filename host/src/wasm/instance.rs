@@ -11,6 +11,7 @@
 //! (a failed compare-and-swap, say) the most expensive ones. `init` and `restore`, which are
 //! rare, are undone when rejected.
 
+use std::any::Any;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -166,6 +167,15 @@ impl WasmFsm {
         Ok(())
     }
 
+    fn replace_state(&mut self, state: Arc<GuestState>) -> Result<(), ImageError> {
+        let guest = self.instance_in(&state)?.map_err(ImageError::Invalid)?;
+        self.replace_live(guest);
+        self.checkpoint = state;
+        self.forget_applied();
+        self.broken = false;
+        Ok(())
+    }
+
     fn replace_live(&mut self, guest: Guest) {
         self.fork = None;
         self.live = guest;
@@ -315,12 +325,23 @@ impl Fsm for WasmFsm {
 
     fn load_image(&mut self, image: &mut dyn Read) -> Result<(), ImageError> {
         let state = read_state(image, self.module(), self.limits.memory_max_bytes)?;
-        let guest = self.instance_in(&state)?.map_err(ImageError::Invalid)?;
-        self.replace_live(guest);
-        self.checkpoint = Arc::new(state);
-        self.forget_applied();
-        self.broken = false;
-        Ok(())
+        self.replace_state(Arc::new(state))
+    }
+
+    fn adopt(&mut self, image: &dyn Image) -> Result<(), ImageError> {
+        let image: &dyn Any = image;
+        let image = image
+            .downcast_ref::<WasmImage>()
+            .filter(|image| image.module == self.module())
+            .ok_or_else(|| ImageError::Invalid("it is not of this module".to_owned()))?;
+        let (bytes, max) = (image.state.memory.len() as u64, self.limits.memory_max_bytes);
+        if bytes > max {
+            return Err(ImageError::Invalid(format!(
+                "its memory has grown to {bytes} bytes already, and memory does not shrink; \
+                 {max} would be allowed"
+            )));
+        }
+        self.replace_state(Arc::clone(&image.state))
     }
 }
 

@@ -138,11 +138,8 @@ impl World {
         if client.wake != wake || client.job.is_some() || self.stage == Stage::Settling {
             return;
         }
-        let is_done = if is_calm {
-            client.answered_calm >= CALM_OPERATIONS
-        } else {
-            client.started >= limit
-        };
+        let is_done =
+            if is_calm { client.answered_calm >= CALM_OPERATIONS } else { client.started >= limit };
         if is_done {
             return;
         }
@@ -436,7 +433,8 @@ impl World {
         };
         let slot = client.target;
         let Some(value) = value else {
-            let what = format!("client {id} asked {slot} for {} and was told no value", key_name(key));
+            let what =
+                format!("client {id} asked {slot} for {} and was told no value", key_name(key));
             return self.violate("guest-answers", what);
         };
         if is_calm && job.start >= calm_since {

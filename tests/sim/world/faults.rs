@@ -58,8 +58,8 @@ impl World {
             }
             Action::CutLink { from, to, both_ways, for_us } => {
                 let (Some(a), Some(b)) = (self.pick(from), self.pick(to)) else { return };
-                let links =
-                    self.links(|from, to| (from, to) == (a, b) || (both_ways && (to, from) == (a, b)));
+                let links = self
+                    .links(|from, to| (from, to) == (a, b) || (both_ways && (to, from) == (a, b)));
                 self.cut(links, for_us);
             }
             Action::SlowLink { from, to, delay_us, for_us } => {
@@ -205,11 +205,16 @@ impl World {
             let host = &self.hosts[slot.0];
             host.tampered.is_none() && matches!(host.state, State::Up(_) | State::Down)
         };
-        let voters: Vec<Slot> =
-            self.conf_state.voters.iter().filter_map(|voter| self.by_node.get(voter)).copied().collect();
+        let voters: Vec<Slot> = self
+            .conf_state
+            .voters
+            .iter()
+            .filter_map(|voter| self.by_node.get(voter))
+            .copied()
+            .collect();
         let outgoing = !self.conf_state.voters_outgoing.is_empty();
         let others = voters.iter().filter(|voter| **voter != slot && sound(**voter)).count();
-        !outgoing && others * 2 > voters.len() 
+        !outgoing && others * 2 > voters.len()
     }
 
     fn act_as_operator(&mut self, action: &Action) {

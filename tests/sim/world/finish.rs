@@ -167,8 +167,7 @@ impl World {
             }
             // In calm weather a healthy node must also find its leader.
             let settled = survey.phase == Phase::Calm && now.0 > survey.since.0 + 5_000_000;
-            let consistency =
-                if settled { Consistency::Linearizable } else { Consistency::Stale };
+            let consistency = if settled { Consistency::Linearizable } else { Consistency::Stale };
             let number = self.number();
             self.probes.push(Probe {
                 number,
@@ -235,8 +234,7 @@ impl World {
             missing.push(format!("operators are at it: {}", self.describe_tasks()));
         }
         let members = self.members();
-        let nodes: Vec<&NodeSurvey> =
-            members.iter().map(|slot| &survey.nodes[slot.0]).collect();
+        let nodes: Vec<&NodeSurvey> = members.iter().map(|slot| &survey.nodes[slot.0]).collect();
         let highest = nodes.iter().map(|node| node.commit.max(node.applied)).max();
         if !nodes.iter().any(|node| node.role == Some(Role::Leader)) {
             missing.push("nobody leads".to_owned());

@@ -5,7 +5,6 @@ use raft_host::consensus::Role;
 use raft_host::node::MembershipFailure;
 use raft_host::types::{Member, NodeId};
 
-
 use super::{Event, Stage, World, member};
 use crate::sim::calls::{Answered, Ask, Owner};
 use crate::sim::host::State;
@@ -146,9 +145,9 @@ impl World {
         let rest: Vec<NodeId> =
             self.conf_state.voters.iter().copied().filter(|voter| *voter != node).collect();
         let sound = |voter: &&NodeId| {
-            self.by_node.get(voter).is_some_and(|slot| {
-                matches!(self.hosts[slot.0].state, State::Up(_) | State::Down)
-            })
+            self.by_node
+                .get(voter)
+                .is_some_and(|slot| matches!(self.hosts[slot.0].state, State::Up(_) | State::Down))
         };
         !rest.is_empty() && rest.iter().filter(sound).count() * 2 > rest.len()
     }

@@ -161,7 +161,10 @@ impl World {
         self.trace.line(
             now,
             Who::Host(slot),
-            format_args!("starts as node {id}: term {term}, log to {}, applied {applied}", last.index),
+            format_args!(
+                "starts as node {id}: term {term}, log to {}, applied {applied}",
+                last.index
+            ),
         );
         self.counters.starts += 1;
         self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module });
@@ -372,7 +375,10 @@ impl World {
                     self.trace.line(
                         now,
                         Who::Host(slot),
-                        format_args!("applies {} of term {}", entry.position.index, entry.position.term),
+                        format_args!(
+                            "applies {} of term {}",
+                            entry.position.index, entry.position.term
+                        ),
                     );
                     self.counters.applied(&entry);
                     self.fact(&Fact::Applied(&entry));
