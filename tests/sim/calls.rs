@@ -10,10 +10,11 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use raft_host::machine::QueryReply;
 use raft_host::node::{
-    Consistency, MembershipFailure, NodeHandle, ProposeResult, QueryFailure, UpgradeFailure,
+    Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeResult, QueryFailure, UpgradeFailure,
     Upgraded,
 };
 use raft_host::types::{NodeId, SnapshotMeta};
+use raft_host_proto::v1;
 use raft_host_proto::v1::entry::Body;
 
 /// Whose request it is.
@@ -38,6 +39,7 @@ pub enum Ask {
     Remove(NodeId),
     Upgrade { module: Bytes, chunk_bytes: usize },
     Snapshot,
+    SetLimits(v1::LimitChange),
 }
 
 /// How a node answers.
@@ -50,6 +52,7 @@ pub enum Answered {
     Member(Result<(), MembershipFailure>),
     Upgraded(Result<Upgraded, UpgradeFailure>),
     Snapshot(Result<SnapshotMeta, String>),
+    LimitsSet(Result<LimitsSet, LimitsFailure>),
     /// Nobody was there to ask.
     Unreachable,
     /// The node died with the request.
@@ -81,6 +84,9 @@ impl Call {
                 Ask::Upgrade { module, chunk_bytes } => {
                     let label = "simulated".to_owned();
                     Answered::Upgraded(handle.upgrade_checked(module, label, chunk_bytes).await)
+                }
+                Ask::SetLimits(change) => {
+                    Answered::LimitsSet(handle.set_limits(vec![change]).await)
                 }
                 Ask::Snapshot => Answered::Snapshot(handle.take_snapshot().await),
             }

@@ -792,6 +792,10 @@ impl Replica {
 /// that has the entries already would confirm as many after the named position, which it does
 /// not have. Such a message is dropped, which is as good as lost: Raft sends again.
 fn entries_follow_index(message: &PeerMessage) -> bool {
+    if message.kind != MessageKind::AppendEntries {
+        // Reads carry their context as an entry.
+        return true;
+    }
     let expected = message.index.0 + 1..;
     message.entries.iter().zip(expected).all(|(entry, index)| entry.index.0 == index)
 }

@@ -198,6 +198,7 @@ impl World {
                 self.violate("progress", what);
                 break;
             }
+            if events > MOST_EVENTS - 40 { let k = match &event { Event::Tick(s,_)=>format!("tick {s}"), Event::Turn(s,_)=>format!("turn {s}"), Event::Apply(s,_)=>format!("apply {s}"), Event::Save(s,_)=>format!("save {s}"), Event::Purge(s,_)=>format!("purge {s}"), Event::WriteDone(s,_)=>format!("wd {s}"), Event::Deliver(_)=>"deliver".into(), Event::ClientWake(c,_)=>format!("cw {c}"),Event::ClientAsks(c,_)=>format!("ca {c}"),Event::ClientHears(c,_,_)=>format!("ch {c}"),Event::ClientRetry(c,_)=>format!("cr {c}"), Event::TaskWake(t)=>format!("task {t}"), _=>"other".into()}; eprintln!("{} {k}", self.queue.now().0); }
             self.handle(event);
         }
         self.counters.simulated_us = self.queue.now().0;

@@ -4,6 +4,8 @@
 use raft_host::consensus::Role;
 use raft_host::node::MembershipFailure;
 use raft_host::types::{Member, NodeId};
+use raft_host_proto::v1;
+use raft_host_proto::v1::limit_change::Limit;
 
 use super::{Event, Stage, World, member};
 use crate::sim::calls::{Answered, Ask, Owner};
@@ -125,7 +127,7 @@ impl World {
                 let module = self.guest.module(version);
                 Some((leader, Ask::Upgrade { module, chunk_bytes: self.plan.shape.chunk_bytes }))
             }
-            Goal::SetLimits { choice: _ } => return self.end_task(number, "not yet"),
+            Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
             Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
         };
         let Some((slot, ask)) = ask else {
@@ -164,6 +166,9 @@ impl World {
                 self.joined(number, node, promote);
             }
             (Goal::Join { .. }, Answered::Member(Ok(()))) => self.end_task(number, "done"),
+            (Goal::Join { .. }, Answered::Member(result)) if is_gone(&result) => {
+                self.end_task(number, "removed before it was a voter");
+            }
             (Goal::Remove { .. }, Answered::Member(result)) if is_gone(&result) => {
                 self.end_task(number, "done");
             }
@@ -187,7 +192,7 @@ impl World {
                 }
                 self.queue.after(PAUSE_US, Event::TaskWake(number));
             }
-            (Goal::SetLimits { .. }, Answered::Proposed(Ok(_))) => {
+            (Goal::SetLimits { .. }, Answered::LimitsSet(Ok(_))) => {
                 self.counters.limit_changes += 1;
                 self.end_task(number, "done");
             }
@@ -261,6 +266,18 @@ impl World {
     pub(super) fn drop_removals(&mut self) {
         self.tasks.retain(|_, task| !matches!(task.goal, Goal::Remove { .. }));
     }
+}
+
+/// A change of the guest's limits that its commands live with, or trap more by.
+fn limit_change(choice: u64) -> v1::LimitChange {
+    let limit = match choice % 5 {
+        0 => Limit::ApplyFuel(1_000_000),
+        1 => Limit::ApplyFuel(3_000_000),
+        2 => Limit::MemoryMaxBytes(2 << 20),
+        3 => Limit::MemoryMaxBytes(1 << 20),
+        _ => Limit::StackMaxBytes(if choice & 8 == 0 { 512 << 10 } else { 1 << 20 }),
+    };
+    v1::LimitChange { limit: Some(limit) }
 }
 
 /// Whether the member is none any more.
