@@ -5,7 +5,8 @@
 //! durable and has rotted since. The mark tells: after each successful fsync the new
 //! durable position is written here, in place and *without* another fsync. What the mark
 //! says is therefore always true. It survives the death of the process; after a power
-//! loss it may be some seconds old, and the engine's own checks cover the rest.
+//! loss it may be some seconds old, and the engine's own checks cover the rest. It is never
+//! half new: it lies within the first sector of its file, which a disk writes whole.
 //!
 //! ```text
 //!   0   magic "RHSYNCED"

@@ -21,6 +21,7 @@
 
 mod access;
 mod file;
+mod log;
 mod names;
 mod state;
 #[cfg(test)]
@@ -30,11 +31,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use raft_host::storage::{RaftEngineLog, SnapshotFiles, StorageConfig, StorageError, Stores};
+use raft_host::storage::{SnapshotFiles, StorageConfig, StorageError, Stores};
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
 pub use self::access::{Cursor, Mount, OpenFile};
+use self::log::SimLog;
 use self::state::{Ambush, State};
 pub use self::state::{DiskEvent, DiskStats, Fault, FileKind};
 
@@ -56,6 +58,14 @@ pub struct SimDisk {
     real: Arc<tempfile::TempDir>,
 }
 
+/// A directory that goes with its last owner, in memory where there is such a place.
+fn real_dir() -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("raft-host-sim-");
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() }
+}
+
 impl SimDisk {
     /// An empty disk. The seed decides the outcome of faults that are ordered now and strike
     /// later.
@@ -63,10 +73,7 @@ impl SimDisk {
     /// # Errors
     /// When the real directory cannot be made.
     pub fn new(seed: u64) -> std::io::Result<SimDisk> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("raft-host-sim-");
-        let memory = Path::new("/dev/shm");
-        let real = if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() }?;
+        let real = real_dir()?;
         std::fs::create_dir(real.path().join("log"))?;
         let state = State::new(real.path(), seed);
         Ok(SimDisk { state: Arc::new(Mutex::new(state)), real: Arc::new(real) })
@@ -91,7 +98,7 @@ impl SimDisk {
     /// What the stores say. See [`SimDisk::describe`] for a text that is the same each time.
     pub fn open_stores(&self, config: &StorageConfig) -> Result<Stores, StorageError> {
         let mount = Arc::new(self.mount());
-        let log = RaftEngineLog::open_with_file_system(&self.log_dir(), config, mount.clone())?;
+        let log = SimLog::open(&self.log_dir(), config, mount.clone())?;
         let snapshots = self.real.path().join("snapshots");
         let snapshots = SnapshotFiles::open_with_disk(&snapshots, mount)?;
         Ok(Stores { log: Arc::new(log), snapshots: Arc::new(snapshots) })

@@ -98,7 +98,7 @@ impl FileKind {
     }
 
     /// raft-engine syncs the names of its files itself, where the disk cannot see it.
-    fn is_log(self) -> bool {
+    pub(super) fn is_log(self) -> bool {
         matches!(self, FileKind::Append | FileKind::Rewrite)
     }
 }

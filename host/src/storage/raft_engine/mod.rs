@@ -104,8 +104,14 @@ impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
         let opened = catch_unwind(AssertUnwindSafe(|| {
             Engine::open_with_file_system(engine_config, file_system.clone())
         }));
-        let engine = flatten(dir, opened)?;
         file_system.failure()?;
+        let engine = match opened {
+            Ok(Err(error)) if is_corruption(&error) => {
+                return Err(corrupt(dir, 0, error.to_string()));
+            }
+            Err(panic) => return Err(corrupt(dir, 0, panic_text(panic.as_ref()))),
+            opened => flatten(dir, opened)?,
+        };
         // raft-engine creates its first files without syncing the directory.
         sync_dir(file_system.as_ref(), dir)?;
         let groups = recover(dir, &engine, config.recent_entries_bytes)?;
@@ -154,6 +160,12 @@ fn engine_config(dir: &Path, config: &StorageConfig) -> Result<Config, StorageEr
         prefill_for_recycle: false,
         ..Config::default()
     })
+}
+
+/// Whether raft-engine could read the files, and could make no sense of them.
+fn is_corruption(error: &raft_engine::Error) -> bool {
+    use raft_engine::Error::{Codec, Corruption, Protobuf};
+    matches!(error, Corruption(_) | Codec(_) | Protobuf(_))
 }
 
 /// Puts the three ways in which raft-engine fails into one.
@@ -243,15 +255,21 @@ fn fetch<F: FileSystem>(
 ) -> Result<Vec<LogEntry>, StorageError> {
     let limit = max_bytes.min(MAX_FETCH_BYTES) as usize;
     let mut encoded = Vec::new();
-    engine
-        .fetch_entries_to::<EncodedEntry>(
+    // raft-engine asserts rather than reports that an entry is not where it belongs.
+    catch_unwind(AssertUnwindSafe(|| {
+        engine.fetch_entries_to::<EncodedEntry>(
             group.0,
             range.start.0,
             range.end.0,
             Some(limit),
             &mut encoded,
         )
-        .map_err(|error| unreadable(dir, group, &range, &error))?;
+    }))
+    .map_err(|panic| {
+        let (Range { start, end }, text) = (&range, panic_text(panic.as_ref()));
+        corrupt(dir, 0, format!("group {group}: entries {start}..{end}: {text}"))
+    })?
+    .map_err(|error| unreadable(dir, group, &range, &error))?;
     let mut entries = Vec::with_capacity(encoded.len());
     for (value, index) in encoded.into_iter().zip(range.start.0..) {
         let entry = decode_entry(Bytes::from(value.value))

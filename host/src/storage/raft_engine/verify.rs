@@ -14,7 +14,14 @@
 //!   record = length u56 | compression u8 | footer offset u64      (offsets from the record)
 //!          | entries, CRC-32 u32 little-endian                    (absent when there are none)
 //!          | items,   CRC-32 xor file sequence, u32 little-endian
+//!   items  = count varint, item*
+//!   item   = group varint | 1, count varint, first index varint, end in entries varint *
+//!                         | 2, command
+//!                         | 3, operation u8, key and value, each with its length as varint
 //! ```
+//!
+//! No checksum covers the record's header: its lengths show in where the checksums lie, its
+//! `compression` in whether the entries are as long as the items say.
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
@@ -30,6 +37,8 @@ const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
 const FILE_HEADER_BYTES: usize = MAGIC.len() + 16;
 const RECORD_HEADER_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
+/// Where in a record the compression stands.
+const COMPRESSION_AT: usize = 7;
 
 /// Whether the directory holds any log files.
 pub(super) fn has_log_files(disk: &impl Directories, dir: &Path) -> Result<bool, StorageError> {
@@ -207,7 +216,72 @@ fn check_record(bytes: &[u8], sequence: u64) -> Result<usize, String> {
     if !checksum_fits(&bytes[footer..length], sequence as u32) {
         return Err("the checksum of a record does not fit".to_owned());
     }
+    let entries = &entries[..entries.len().saturating_sub(CHECKSUM_BYTES)];
+    let stored_bytes = match bytes[COMPRESSION_AT] {
+        0 => Some(entries.len() as u64),
+        // An LZ4 block behind its length.
+        _ => entries.first_chunk().map(|length| u64::from(u32::from_le_bytes(*length))),
+    };
+    let items = &bytes[footer..length - CHECKSUM_BYTES];
+    let indexed_bytes = entries_bytes(items).ok_or("the items of a record are broken")?;
+    if !entries.is_empty() && stored_bytes != Some(indexed_bytes) {
+        return Err("the entries of a record are not as long as its items say".to_owned());
+    }
     Ok(length)
+}
+
+/// Length of the entries of a record, before compression, by its items.
+fn entries_bytes(mut items: &[u8]) -> Option<u64> {
+    let items = &mut items;
+    let mut end = 0;
+    for _ in 0..take_varint(items)? {
+        let _group = take_varint(items)?;
+        match take(items, 1)?[0] {
+            1 => {
+                let count = take_varint(items)?;
+                if count > 0 {
+                    let _first_index = take_varint(items)?;
+                }
+                for _ in 0..count {
+                    end = take_varint(items)?;
+                }
+            }
+            2 => {
+                const COMPACT: u8 = 2;
+                if take(items, 1)?[0] == COMPACT {
+                    let _index = take_varint(items)?;
+                }
+            }
+            3 => {
+                const PUT: u8 = 1;
+                let is_put = take(items, 1)?[0] == PUT;
+                for _ in 0..1 + u32::from(is_put) {
+                    let length = take_varint(items)?;
+                    take(items, usize::try_from(length).ok()?)?;
+                }
+            }
+            _ => return None,
+        }
+    }
+    items.is_empty().then_some(end)
+}
+
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(count)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = take(bytes, 1)?[0];
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 fn check_record_header(bytes: &[u8]) -> Result<(usize, usize), String> {
