@@ -2,6 +2,16 @@
 //!
 //! Knows nothing of Raft, of the simulator or of processes: only operations on keys with a
 //! start and an end. The simulator and the chaos tests both record into it.
+//!
+//! ```text
+//!   checker      is there an order that explains what clients saw?
+//!   json_lines   the same history in a file, for checkers of other people too (FORMAT.md)
+//! ```
+
+pub mod checker;
+pub mod json_lines;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
