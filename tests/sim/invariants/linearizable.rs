@@ -1,9 +1,10 @@
-//! Every query shows exactly the state that it says it shows, and a linearizable one nothing old.
+//! What clients asked and were told could have happened one after the other, in real time; and
+//! every query shows exactly the state that it says it shows.
 
 use raft_host::types::Index;
 
 use super::Invariant;
-use crate::history;
+use crate::history::{self, checker};
 use crate::sim::model::SharedReplay;
 use crate::sim::observe::{Fact, Micros};
 
@@ -53,6 +54,7 @@ impl Invariant for Linearizable {
                 self.value(key, value, applied)
                     .map_err(|wrong| format!("a query of {key:?} on {slot} {wrong}"))
             }
+            Fact::End(end) => checker::check(end.history).map_err(|wrong| wrong.to_string()),
             _ => Ok(()),
         }
     }
@@ -60,10 +62,11 @@ impl Invariant for Linearizable {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Words, applied, judge, ok, pos, refused};
+    use super::super::testing::{self, Words, applied, judge, ok, pos, refused, survey};
     use super::*;
+    use crate::history::{Action, Answer, Operation, Outcome};
     use crate::sim::model::Replay;
-    use crate::sim::observe::Slot;
+    use crate::sim::observe::{Phase, Slot};
 
     fn new() -> Linearizable {
         Linearizable::new(Replay::shared(&Words))
@@ -105,6 +108,28 @@ mod tests {
         ];
         for (query, what) in wrong {
             refused(&mut new(), &[Fact::Applied(&one), Fact::Applied(&two), query], what);
+        }
+    }
+
+    #[test]
+    fn the_history_of_the_clients_is_judged_at_the_end() {
+        let operation = |action, answer, start_ns| Operation {
+            process: 1,
+            key: "k".to_owned(),
+            action,
+            outcome: Outcome::Answered(answer),
+            start_ns,
+            end_ns: start_ns + 1,
+        };
+        let survey = survey(0, Phase::Calm, vec![]);
+        for (read, is_fine) in [(Some(1), true), (None, false)] {
+            let history = [
+                operation(Action::Write(1), Answer::Done, 0),
+                operation(Action::Read, Answer::Value(read), 5),
+            ];
+            let mut end = testing::end(&survey);
+            end.history = &history;
+            assert_eq!(judge(&mut new(), &[Fact::End(&end)]).is_ok(), is_fine);
         }
     }
 }
