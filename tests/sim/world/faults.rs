@@ -201,20 +201,8 @@ impl World {
     /// Whether the cluster gets over the loss of this disk: a majority of the voters must have
     /// disks that nobody touched.
     fn is_expendable(&self, slot: Slot) -> bool {
-        let sound = |slot: Slot| {
-            let host = &self.hosts[slot.0];
-            host.tampered.is_none() && matches!(host.state, State::Up(_) | State::Down)
-        };
-        let voters: Vec<Slot> = self
-            .conf_state
-            .voters
-            .iter()
-            .filter_map(|voter| self.by_node.get(voter))
-            .copied()
-            .collect();
-        let outgoing = !self.conf_state.voters_outgoing.is_empty();
-        let others = voters.iter().filter(|voter| **voter != slot && sound(**voter)).count();
-        !outgoing && others * 2 > voters.len()
+        let others = self.sound_voters().filter(|voter| *voter != slot).count();
+        self.conf_state.voters_outgoing.is_empty() && others * 2 > self.conf_state.voters.len()
     }
 
     fn act_as_operator(&mut self, action: &Action) {

@@ -16,7 +16,7 @@ mod finish;
 mod operators;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use raft_host::fsm::SharedLoader;
@@ -108,6 +108,8 @@ pub struct World {
     network: Network,
     clients: Vec<Client>,
     tasks: BTreeMap<u64, Task>,
+    /// Members that somebody wanted to remove.
+    doubtful: BTreeSet<Slot>,
     next_task: u64,
     next_number: u64,
     stage: Stage,
@@ -158,6 +160,7 @@ impl World {
             network: Network::new(seed, plan.shape.network),
             clients: Vec::new(),
             tasks: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             next_task: 0,
             next_number: 0,
             stage: Stage::Growing,
@@ -198,7 +201,6 @@ impl World {
                 self.violate("progress", what);
                 break;
             }
-            if events > MOST_EVENTS - 40 { let k = match &event { Event::Tick(s,_)=>format!("tick {s}"), Event::Turn(s,_)=>format!("turn {s}"), Event::Apply(s,_)=>format!("apply {s}"), Event::Save(s,_)=>format!("save {s}"), Event::Purge(s,_)=>format!("purge {s}"), Event::WriteDone(s,_)=>format!("wd {s}"), Event::Deliver(_)=>"deliver".into(), Event::ClientWake(c,_)=>format!("cw {c}"),Event::ClientAsks(c,_)=>format!("ca {c}"),Event::ClientHears(c,_,_)=>format!("ch {c}"),Event::ClientRetry(c,_)=>format!("cr {c}"), Event::TaskWake(t)=>format!("task {t}"), _=>"other".into()}; eprintln!("{} {k}", self.queue.now().0); }
             self.handle(event);
         }
         self.counters.simulated_us = self.queue.now().0;

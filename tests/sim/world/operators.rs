@@ -10,7 +10,7 @@ use raft_host_proto::v1::limit_change::Limit;
 use super::{Event, Stage, World, member};
 use crate::sim::calls::{Answered, Ask, Owner};
 use crate::sim::host::State;
-use crate::sim::observe::{Micros, Slot};
+use crate::sim::observe::{Micros, Phase, Slot};
 use crate::sim::trace::Who;
 
 /// What an operator is about.
@@ -117,7 +117,15 @@ impl World {
                 Some((leader, Ask::Promote(self.hosts[slot.0].node)))
             }
             Goal::Remove { slot } | Goal::Replace { slot, .. } => {
-                if self.may_remove(slot) {
+                if leader == slot && self.conf_state.voters.len() > 1 {
+                    // As the admin service does: another leader is to remove it.
+                    if let Some(running) = self.hosts[slot.0].running() {
+                        running.node.transfer_leadership(None);
+                        self.wake(slot);
+                    }
+                    None
+                } else if self.may_remove(slot) {
+                    self.doubtful.insert(slot);
                     Some((leader, Ask::Remove(self.hosts[slot.0].node)))
                 } else {
                     None
@@ -140,18 +148,31 @@ impl World {
         self.ask(slot, Owner::Operator(number, attempt), ask);
     }
 
-    /// Nobody sane removes a voter that is needed: after it a majority of the voters must be
-    /// there, or come back by itself.
+    /// Nobody sane removes a voter that is needed: a majority must be there, or come back by
+    /// itself, with it and without it. (Raft needs the old majority until everybody who is
+    /// left has learned of the removal.)
     fn may_remove(&self, slot: Slot) -> bool {
         let node = self.hosts[slot.0].node;
-        let rest: Vec<NodeId> =
-            self.conf_state.voters.iter().copied().filter(|voter| *voter != node).collect();
-        let sound = |voter: &&NodeId| {
-            self.by_node
-                .get(voter)
-                .is_some_and(|slot| matches!(self.hosts[slot.0].state, State::Up(_) | State::Down))
-        };
-        !rest.is_empty() && rest.iter().filter(sound).count() * 2 > rest.len()
+        let voters = &self.conf_state.voters;
+        let others = self.sound_voters().filter(|voter| *voter != slot).count();
+        let is_removed = self.doubtful.contains(&slot) || !voters.contains(&node);
+        is_removed || others * 2 > voters.len()
+    }
+
+    /// Voters whose disks nobody touched, and whom nobody ever wanted to remove: what was
+    /// proposed once may still happen.
+    pub(super) fn sound_voters(&self) -> impl Iterator<Item = Slot> {
+        let slots = self.conf_state.voters.iter().filter_map(|voter| self.by_node.get(voter));
+        slots.copied().filter(|slot| {
+            let host = &self.hosts[slot.0];
+            // When everything is mended, whoever runs is sound.
+            let is_suspect = host.is_excused() || self.doubtful.contains(slot);
+            match host.state {
+                State::Up(_) => !is_suspect || self.phase() == Phase::Calm,
+                State::Down => !is_suspect,
+                State::Broken | State::Retired => false,
+            }
+        })
     }
 
     pub(super) fn task_hears(&mut self, number: u64, attempt: u64, answer: Answered) {

@@ -323,11 +323,11 @@ impl World {
             unreachable!("just seen");
         };
         let Running { node, calls, .. } = *running;
-        // Its threads are gone before its disk is looked at.
-        drop(node);
         let crash = if power_loss { Crash::PowerLoss } else { Crash::Kill };
         host.is_untrustworthy |= host.is_lying && power_loss;
+        // From here on the disk refuses whatever a dying node still wants to write.
         let event = host.disk.crash(self.disk_random.generator(), crash);
+        drop(node);
         let words = if power_loss { "loses power" } else { "is killed" };
         self.trace.line(now, Who::Host(slot), format_args!("{words} ({event})"));
         let counter = if power_loss { "power loss" } else { "kill" };
