@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use raft_host::machine::QueryReply;
 use raft_host::node::{
-    Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeResult, QueryFailure, UpgradeFailure,
-    Upgraded,
+    Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeResult,
+    QueryFailure, UpgradeFailure, Upgraded,
 };
 use raft_host::types::{NodeId, SnapshotMeta};
 use raft_host_proto::v1;

@@ -81,7 +81,11 @@ pub struct Outcome {
 }
 
 /// Runs a batch. `seen` hears of every run that ended.
-pub fn run_batch(batch: &Batch, loader: &SharedLoader, seen: &(dyn Fn(u64, &Report) + Sync)) -> Outcome {
+pub fn run_batch(
+    batch: &Batch,
+    loader: &SharedLoader,
+    seen: &(dyn Fn(u64, &Report) + Sync),
+) -> Outcome {
     let next = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
     let outcome = Mutex::new(Outcome::default());

@@ -673,9 +673,8 @@ impl Replica {
         // A commit index that advances alone is not worth a write: it is learned again. But not
         // from a member whose removal it commits, and who may be needed for a majority by
         // whoever has forgotten that.
-        let is_conf_change = |entry: &eraftpb::Entry| {
-            entry.get_entry_type() != eraftpb::EntryType::EntryNormal
-        };
+        let is_conf_change =
+            |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
         must_write |= ready.hs().is_some()
             && (ready.must_sync() || ready.committed_entries().iter().any(is_conf_change));
         if museum::is_on(Exhibit::HardStateOnlyWithEntries) {

@@ -315,9 +315,9 @@ impl EventLoop {
     fn on_members(&mut self, members: Arc<BTreeMap<NodeId, Member>>, conf_state: &ConfState) {
         let was_member = self.members.contains_key(&self.me);
         self.members = members;
-        for id in self.members.keys() {
-            self.introduced.remove(id);
-        }
+        // Ids ascend: whoever is below the newest member and not among them was removed.
+        let newest = self.members.keys().next_back().copied().unwrap_or_default();
+        self.introduced.retain(|id, _| *id > newest);
         if was_member && !conf_state.contains(self.me) {
             self.stop.stop(StopReason::Removed);
         }
@@ -326,12 +326,9 @@ impl EventLoop {
     }
 
     fn on_peer_seen(&mut self, peer: Member) {
-        if !self.members.contains_key(&peer.id)
-            && self.introduced.get(&peer.id) != Some(&peer)
-            // A node that is in the group has all the peers it needs from the machine; a
-            // newer member shows there before it talks to us.
-            && !self.members.contains_key(&self.me)
-        {
+        // Even a member may not know it: one that was down while the peer joined, and led by
+        // it now, must answer it to learn of it.
+        if !self.members.contains_key(&peer.id) && self.introduced.get(&peer.id) != Some(&peer) {
             self.introduced.insert(peer.id, peer);
             self.update_peers();
             self.publish_leadership();

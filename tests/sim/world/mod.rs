@@ -24,9 +24,9 @@ use raft_host::types::{ClusterId, ConfState, Index, Member, NodeId, PeerMessage}
 
 use self::clients::Client;
 pub use self::clients::Tally;
-pub(super) use self::steps::panic_words;
 use self::delivery::Parcel;
 use self::operators::Task;
+pub(super) use self::steps::panic_words;
 use super::guest::{self, Guest};
 use super::host::{Host, State};
 use super::invariants::{self, Invariant, Violation};

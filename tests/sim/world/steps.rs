@@ -35,6 +35,7 @@ impl World {
         if let Err(error) = formed {
             return self.violate("panic", format!("forming a cluster: {error}"));
         }
+        self.conf_state.voters.insert(NodeId(1));
         self.start(slot);
         self.queue.after(1_000_000, Event::Survey);
         self.grow();
