@@ -129,7 +129,7 @@ impl World {
             }
             Action::Pause { node, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
-                self.hosts[slot.0].paused_until = Micros(now.0 + for_us);
+                self.hosts[slot.0].paused_until = self.in_time(for_us);
                 self.forget_probes(slot);
             }
             Action::ClockJump { node, by_ms } => {
@@ -142,7 +142,7 @@ impl World {
             }
             Action::StallDisk { node, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
-                self.hosts[slot.0].stalled_until = Micros(now.0 + for_us);
+                self.hosts[slot.0].stalled_until = self.in_time(for_us);
             }
             Action::SlowDisk { node, fsync_us, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
@@ -150,6 +150,12 @@ impl World {
             }
             _ => self.act_on_disk(action),
         }
+    }
+
+    /// So long from now, but not after everything is mended: what waits then waits until then.
+    fn in_time(&self, for_us: u64) -> Micros {
+        let end = self.stage_since.0 + self.plan.shape.faults_us;
+        Micros((self.now().0 + for_us).min(end))
     }
 
     fn act_on_disk(&mut self, action: &Action) {

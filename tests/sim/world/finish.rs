@@ -84,8 +84,6 @@ impl World {
         for at in 0..self.hosts.len() {
             let host = &mut self.hosts[at];
             host.doom = None;
-            host.paused_until = host.paused_until.min(now);
-            host.stalled_until = host.stalled_until.min(now);
             host.slow_disk = (Micros(0), 0);
             host.disk.set_capacity(u64::MAX);
             host.disk.fail_syncs(0);

@@ -77,6 +77,11 @@ impl World {
                     self.violate("excused-stops", format!("{slot} does not start: {why}"));
                 }
                 self.counters.corruptions_detected += u64::from(is_corrupt);
+                if matches!(error, StartError::Storage(StorageError::Io { .. })) {
+                    // Whoever watches over it starts it again.
+                    let down_us = self.hosts[slot.0].down_us;
+                    return self.queue.after(down_us, Event::Start(slot));
+                }
                 self.hosts[slot.0].state = State::Broken;
             }
             Err(panic) => {
