@@ -19,7 +19,7 @@ use raft_host_proto::v1::entry::Body;
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub(super) enum Owner {
     /// A client, and which of its attempts.
     Client(usize, u64),
     /// An operator's task, and which of its attempts.
@@ -30,8 +30,7 @@ pub enum Owner {
 
 /// What is asked of a node.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "named after the methods of the handle")]
-pub enum Ask {
+pub(super) enum Ask {
     Propose(Body),
     Query(Bytes, Consistency),
     AddLearner(String),
@@ -44,8 +43,7 @@ pub enum Ask {
 
 /// How a node answers.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "named after what is asked")]
-pub enum Answered {
+pub(super) enum Answered {
     Proposed(ProposeResult),
     Queried(Result<QueryReply, QueryFailure>),
     Learner(Result<NodeId, MembershipFailure>),
@@ -60,7 +58,7 @@ pub enum Answered {
 }
 
 /// A request under way.
-pub struct Call {
+pub(super) struct Call {
     /// Whose.
     pub owner: Owner,
     future: Pin<Box<dyn Future<Output = Answered>>>,
@@ -68,7 +66,7 @@ pub struct Call {
 
 impl Call {
     /// Asks. What must be sent to the node's queue is sent.
-    pub fn new(owner: Owner, handle: &NodeHandle, ask: Ask) -> Call {
+    pub(super) fn new(owner: Owner, handle: &NodeHandle, ask: Ask) -> Call {
         let handle = handle.clone();
         let future = Box::pin(async move {
             match ask {
@@ -95,7 +93,7 @@ impl Call {
     }
 
     /// The answer, if it is there.
-    pub fn poll(&mut self) -> Option<Answered> {
+    pub(super) fn poll(&mut self) -> Option<Answered> {
         let mut context = Context::from_waker(Waker::noop());
         match self.future.as_mut().poll(&mut context) {
             Poll::Ready(answer) => Some(answer),

@@ -17,7 +17,7 @@ use super::plan::Boundary;
 
 /// What a node gave its transport to send.
 #[derive(Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     /// In the order of sending.
     pub messages: Vec<PeerMessage>,
     /// Whom it may send to.
@@ -26,11 +26,11 @@ pub struct Outbox {
 
 /// A transport that keeps what it is given until the world takes it.
 #[derive(Clone, Default)]
-pub struct SimTransport(Arc<Mutex<Outbox>>);
+pub(super) struct SimTransport(Arc<Mutex<Outbox>>);
 
 impl SimTransport {
     /// The outbox.
-    pub fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
+    pub(super) fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -46,7 +46,7 @@ impl Transport for SimTransport {
 }
 
 /// A node that runs.
-pub struct Running {
+pub(super) struct Running {
     /// Its loops.
     pub node: SteppedNode,
     /// Where messages are delivered.
@@ -65,8 +65,7 @@ pub struct Running {
 
 /// Which steps of a node wait for their time.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(missing_docs, reason = "the names of the steps")]
-pub struct Scheduled {
+pub(super) struct Scheduled {
     pub turn: bool,
     pub apply: bool,
     pub save: bool,
@@ -74,7 +73,7 @@ pub struct Scheduled {
 }
 
 /// What a host is doing.
-pub enum State {
+pub(super) enum State {
     /// A node runs.
     Up(Box<Running>),
     /// Killed; somebody will start it again.
@@ -86,7 +85,7 @@ pub enum State {
 }
 
 /// A node's clock: real time with an offset and a drift.
-pub struct Clock {
+pub(super) struct Clock {
     offset_ms: i64,
     drift_ppm: i64,
     /// What the node reads; set before each of its steps.
@@ -102,12 +101,12 @@ impl Clock {
     }
 
     /// Moves it.
-    pub fn jump(&mut self, by_ms: i64) {
+    pub(super) fn jump(&mut self, by_ms: i64) {
         self.offset_ms += by_ms;
     }
 
     /// Lets it run fast or slow.
-    pub fn drift(&mut self, now: Micros, ppm: i64) {
+    pub(super) fn drift(&mut self, now: Micros, ppm: i64) {
         // It goes on from where it is.
         let before = self.read(now);
         self.drift_ppm = ppm;
@@ -120,27 +119,27 @@ impl Clock {
     }
 
     /// Sets what the node reads.
-    pub fn set(&self, now: Micros) -> u64 {
+    pub(super) fn set(&self, now: Micros) -> u64 {
         let reading = self.read(now).max(0) as u64;
         self.reading_ms.store(reading, Ordering::Relaxed);
         reading
     }
 
     /// For the node's environment.
-    pub fn reader(&self) -> raft_host::node::WallClock {
+    pub(super) fn reader(&self) -> raft_host::node::WallClock {
         let reading = Arc::clone(&self.reading_ms);
         Arc::new(move || reading.load(Ordering::Relaxed))
     }
 
     /// How long a tick of this clock takes.
-    pub fn tick(&self, nominal_us: u64) -> u64 {
+    pub(super) fn tick(&self, nominal_us: u64) -> u64 {
         (nominal_us as i64 * 1_000_000 / (1_000_000 + self.drift_ppm)).max(1) as u64
     }
 }
 
 /// A death that waits for its moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Doom {
+pub(super) struct Doom {
     /// The moment.
     pub when: Boundary,
     /// What dies.
@@ -150,7 +149,7 @@ pub struct Doom {
 }
 
 /// See the module.
-pub struct Host {
+pub(super) struct Host {
     /// Its number.
     pub slot: Slot,
     /// Of its node.
@@ -187,13 +186,11 @@ pub struct Host {
     pub is_untrustworthy: bool,
     /// Role and term when they were looked at last.
     pub last_role: Option<(Role, Term)>,
-    /// It was a voter; for its replacement.
-    pub was_voter: bool,
 }
 
 impl Host {
     /// A host with an empty disk.
-    pub fn new(slot: Slot, node: NodeId, address: String, disk: SimDisk) -> Host {
+    pub(super) fn new(slot: Slot, node: NodeId, address: String, disk: SimDisk) -> Host {
         Host {
             slot,
             node,
@@ -213,12 +210,11 @@ impl Host {
             is_lying: false,
             is_untrustworthy: false,
             last_role: None,
-            was_voter: false,
         }
     }
 
     /// The node, if it runs.
-    pub fn running(&mut self) -> Option<&mut Running> {
+    pub(super) fn running(&mut self) -> Option<&mut Running> {
         match &mut self.state {
             State::Up(running) => Some(running),
             _ => None,
@@ -226,7 +222,7 @@ impl Host {
     }
 
     /// The node, if it runs.
-    pub fn node(&self) -> Option<&SteppedNode> {
+    pub(super) fn node(&self) -> Option<&SteppedNode> {
         match &self.state {
             State::Up(running) => Some(&running.node),
             _ => None,
@@ -234,29 +230,29 @@ impl Host {
     }
 
     /// Whether a node runs.
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
     }
 
     /// Whether something was done to it that explains that it stops, or does not start.
-    pub fn is_excused(&self) -> bool {
+    pub(super) fn is_excused(&self) -> bool {
         self.tampered.is_some() || self.is_excused_until_start
     }
 
     /// Whether its process is stopped for a while.
-    pub fn is_paused(&self, now: Micros) -> bool {
+    pub(super) fn is_paused(&self, now: Micros) -> bool {
         self.paused_until > now
     }
 
     /// Time that an fsync begun now takes at most, given the usual time.
-    pub fn fsync_us(&self, now: Micros, usual_us: u64) -> u64 {
+    pub(super) fn fsync_us(&self, now: Micros, usual_us: u64) -> u64 {
         if self.slow_disk.0 > now { self.slow_disk.1 } else { usual_us }
     }
 }
 
 /// A node's log, for the invariants.
 #[derive(Clone)]
-pub struct StoredLog(pub Arc<dyn raft_host::storage::LogStore>);
+pub(super) struct StoredLog(pub Arc<dyn raft_host::storage::LogStore>);
 
 impl std::fmt::Debug for StoredLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -276,7 +272,7 @@ impl LogView for StoredLog {
 
 impl StoredLog {
     /// Where it ends.
-    pub fn last(&self) -> LogPosition {
+    pub(super) fn last(&self) -> LogPosition {
         let index = self.0.last_index(GroupId::MAIN).unwrap_or_default();
         LogPosition { index, term: self.term(index).unwrap_or_default() }
     }

@@ -7,10 +7,10 @@ use super::plan::Quality;
 use super::random::Random;
 
 /// A direction between two hosts.
-pub type Link = (Slot, Slot);
+pub(super) type Link = (Slot, Slot);
 
 /// See the module.
-pub struct Network {
+pub(super) struct Network {
     random: Random,
     base: Quality,
     /// Weather that holds for a while; the last one counts.
@@ -25,7 +25,7 @@ pub struct Network {
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// It arrives then, and perhaps once more.
     Arrives(Micros, Option<Micros>),
     /// Nobody notices.
@@ -36,7 +36,7 @@ pub enum Fate {
 
 impl Network {
     /// A network of that quality.
-    pub fn new(seed: u64, base: Quality) -> Network {
+    pub(super) fn new(seed: u64, base: Quality) -> Network {
         Network {
             random: Random::stream(seed, "network", 0),
             base,
@@ -52,19 +52,19 @@ impl Network {
     }
 
     /// Whether a link is cut.
-    pub fn is_cut(&self, link: Link) -> bool {
+    pub(super) fn is_cut(&self, link: Link) -> bool {
         self.cuts.contains_key(&link)
     }
 
     /// Cuts links once more.
-    pub fn cut(&mut self, links: &[Link]) {
+    pub(super) fn cut(&mut self, links: &[Link]) {
         for link in links {
             *self.cuts.entry(*link).or_default() += 1;
         }
     }
 
     /// Takes one cut of each link back.
-    pub fn mend(&mut self, links: &[Link]) {
+    pub(super) fn mend(&mut self, links: &[Link]) {
         for link in links {
             if let Some(count) = self.cuts.get_mut(link) {
                 *count -= 1;
@@ -76,12 +76,12 @@ impl Network {
     }
 
     /// Slows a link down.
-    pub fn slow_down(&mut self, link: Link, delay_us: u64) {
+    pub(super) fn slow_down(&mut self, link: Link, delay_us: u64) {
         self.slow.entry(link).or_default().push(delay_us);
     }
 
     /// Takes a slow-down back.
-    pub fn speed_up(&mut self, link: Link, delay_us: u64) {
+    pub(super) fn speed_up(&mut self, link: Link, delay_us: u64) {
         if let Some(delays) = self.slow.get_mut(&link) {
             if let Some(at) = delays.iter().position(|delay| *delay == delay_us) {
                 delays.remove(at);
@@ -93,17 +93,17 @@ impl Network {
     }
 
     /// Changes the weather, until `end_weather` with the same number.
-    pub fn begin_weather(&mut self, number: u64, quality: Quality) {
+    pub(super) fn begin_weather(&mut self, number: u64, quality: Quality) {
         self.weather.push((number, quality));
     }
 
     /// See [`Network::begin_weather`].
-    pub fn end_weather(&mut self, number: u64) {
+    pub(super) fn end_weather(&mut self, number: u64) {
         self.weather.retain(|(other, _)| *other != number);
     }
 
     /// All is well again.
-    pub fn mend_all(&mut self) {
+    pub(super) fn mend_all(&mut self) {
         self.weather.clear();
         self.cuts.clear();
         self.slow.clear();
@@ -111,7 +111,7 @@ impl Network {
     }
 
     /// Decides about a message sent now, of so many bytes.
-    pub fn send(&mut self, now: Micros, link: Link, bytes: u64) -> Fate {
+    pub(super) fn send(&mut self, now: Micros, link: Link, bytes: u64) -> Fate {
         if self.is_cut(link) {
             return Fate::Refused;
         }
@@ -134,7 +134,7 @@ impl Network {
     }
 
     /// Decides about a client's request or answer: when it arrives, if it does.
-    pub fn send_client(&mut self, now: Micros) -> Option<Micros> {
+    pub(super) fn send_client(&mut self, now: Micros) -> Option<Micros> {
         let quality = self.quality();
         if self.random.per_mille(quality.loss_per_mille) {
             return None;

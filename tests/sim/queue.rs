@@ -33,7 +33,7 @@ impl<T> Ord for Entry<T> {
 }
 
 /// Events in the order of their time. The clock stands at the last one taken.
-pub struct Queue<T> {
+pub(super) struct Queue<T> {
     now: Micros,
     next_number: u64,
     entries: BinaryHeap<Reverse<Entry<T>>>,
@@ -47,17 +47,17 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     /// The time.
-    pub fn now(&self) -> Micros {
+    pub(super) fn now(&self) -> Micros {
         self.now
     }
 
     /// Schedules an event some microseconds from now.
-    pub fn after(&mut self, delay_us: u64, event: T) {
+    pub(super) fn after(&mut self, delay_us: u64, event: T) {
         self.at(Micros(self.now.0 + delay_us), event);
     }
 
     /// Schedules an event; what is in the past happens now.
-    pub fn at(&mut self, at: Micros, event: T) {
+    pub(super) fn at(&mut self, at: Micros, event: T) {
         let at = at.max(self.now);
         let number = self.next_number;
         self.next_number += 1;
@@ -65,7 +65,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes the next event and moves the clock to it.
-    pub fn take(&mut self) -> Option<T> {
+    pub(super) fn take(&mut self) -> Option<T> {
         let Reverse(entry) = self.entries.pop()?;
         self.now = entry.at;
         Some(entry.event)

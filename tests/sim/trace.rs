@@ -8,7 +8,7 @@ use super::observe::{Micros, Slot};
 
 /// Who an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(super) enum Who {
     /// A host.
     Host(Slot),
     /// A client.
@@ -24,7 +24,7 @@ struct Line {
 }
 
 /// Takes events in; keeps their text only if asked to, their hash always.
-pub struct Trace {
+pub(super) struct Trace {
     hash: Sha256,
     buffer: String,
     lines: Option<Vec<Line>>,
@@ -33,13 +33,13 @@ pub struct Trace {
 
 impl Trace {
     /// A trace that keeps the text of its lines, or does not.
-    pub fn new(keeps_lines: bool) -> Trace {
+    pub(super) fn new(keeps_lines: bool) -> Trace {
         let lines = keeps_lines.then(Vec::new);
         Trace { hash: Sha256::new(), buffer: String::new(), lines, count: 0 }
     }
 
     /// An event.
-    pub fn line(&mut self, at: Micros, who: Who, text: fmt::Arguments<'_>) {
+    pub(super) fn line(&mut self, at: Micros, who: Who, text: fmt::Arguments<'_>) {
         self.buffer.clear();
         let (kind, number) = match who {
             Who::Host(slot) => ('n', slot.0),
@@ -58,12 +58,12 @@ impl Trace {
     }
 
     /// Events so far.
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.count
     }
 
     /// The hash over all events so far.
-    pub fn hash(&self) -> String {
+    pub(super) fn hash(&self) -> String {
         let digest = self.hash.clone().finalize();
         digest.iter().take(16).fold(String::new(), |mut text, byte| {
             write!(text, "{byte:02x}").expect("strings take anything");
@@ -72,7 +72,7 @@ impl Trace {
     }
 
     /// The last `limit` lines, nodes in columns.
-    pub fn render(&self, limit: usize) -> String {
+    pub(super) fn render(&self, limit: usize) -> String {
         let Some(lines) = &self.lines else { return String::new() };
         let from = lines.len().saturating_sub(limit);
         let hosts = lines.iter().filter_map(|line| match line.who {

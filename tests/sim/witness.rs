@@ -14,7 +14,7 @@ use super::observe::{AppliedEntry, Digest, Slot};
 
 /// What a node's apply loop did.
 #[derive(Debug)]
-pub enum Seen {
+pub(super) enum Seen {
     /// See [`super::observe::Fact::Applied`].
     Applied(AppliedEntry),
     /// See [`super::observe::Fact::Membership`].
@@ -24,10 +24,10 @@ pub enum Seen {
 }
 
 /// What all witnesses of a run write into.
-pub type Notes = Arc<Mutex<Vec<Seen>>>;
+pub(super) type Notes = Arc<Mutex<Vec<Seen>>>;
 
 /// See the module.
-pub struct Recorder {
+pub(super) struct Recorder {
     slot: Slot,
     notes: Notes,
     digest_every: u64,
@@ -35,7 +35,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A witness in the node of a slot.
-    pub fn new(slot: Slot, notes: Notes, digest_every: u64) -> Recorder {
+    pub(super) fn new(slot: Slot, notes: Notes, digest_every: u64) -> Recorder {
         Recorder { slot, notes, digest_every }
     }
 
@@ -84,7 +84,7 @@ impl Witness for Recorder {
 /// # Panics
 ///
 /// If the host cannot capture a guest, which the simulator does not provoke.
-pub fn digest(machine: &mut Machine) -> Digest {
+pub(super) fn digest(machine: &mut Machine) -> Digest {
     let image = machine.capture().expect("a guest can be captured");
     let mut hasher = Sha256::new();
     image.write_to(&mut hasher).expect("a hasher takes anything");

@@ -14,7 +14,7 @@ use crate::history::{Action, Value};
 
 /// What a command is meant to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     /// As a client of the store would.
     Act(Action),
     /// Break after changing much; must leave no trace.
@@ -33,7 +33,7 @@ pub enum Effect {
 
 /// A state machine of the simulated cluster. What its commands mean to the reference model, and
 /// how its answers read, says [`model::Guest`].
-pub trait Guest: model::Guest + Send {
+pub(super) trait Guest: model::Guest + Send {
     /// For people.
     fn name(&self) -> &'static str;
 
@@ -55,13 +55,13 @@ pub trait Guest: model::Guest + Send {
 }
 
 /// The guests, by name.
-pub fn by_name(name: &str) -> Option<&'static dyn Guest> {
+pub(super) fn by_name(name: &str) -> Option<&'static dyn Guest> {
     let guests: [&'static dyn Guest; 3] = [&registers::Registers, &kv::NATIVE, &kv::WASM];
     guests.into_iter().find(|guest| guest.name() == name)
 }
 
 /// Name of a key in histories.
-pub fn key_name(key: u8) -> String {
+pub(super) fn key_name(key: u8) -> String {
     format!("k{key}")
 }
 
@@ -76,7 +76,7 @@ fn modelled(key: u8, effect: Effect) -> ModelCommand {
 }
 
 /// The first outcome behind duplicates.
-pub fn original(outcome: &Outcome) -> &Outcome {
+pub(super) fn original(outcome: &Outcome) -> &Outcome {
     match outcome {
         Outcome::Duplicate(first) => original(first),
         other => other,

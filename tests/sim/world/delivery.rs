@@ -20,7 +20,7 @@ pub(super) struct Parcel {
 }
 
 enum Content {
-    Message(Message),
+    Message(Box<Message>),
     /// To a sender: what became of a snapshot.
     SnapshotSent(NodeId, Index, bool),
     /// To a sender: that peer cannot be reached.
@@ -87,11 +87,11 @@ impl World {
                 let from_life = self.hosts[from.0].life;
                 if let Some(again) = again.filter(|_| content.is_none()) {
                     let double = Message { message: message.clone(), content: None };
-                    let content = Content::Message(double);
+                    let content = Content::Message(Box::new(double));
                     let parcel = Parcel { from, from_life, to, content };
                     self.queue.at(again, Event::Deliver(Box::new(parcel)));
                 }
-                let content = Content::Message(Message { message, content });
+                let content = Content::Message(Box::new(Message { message, content }));
                 let parcel = Parcel { from, from_life, to, content };
                 self.queue.at(at, Event::Deliver(Box::new(parcel)));
             }
@@ -123,7 +123,7 @@ impl World {
             return self.queue.at(until, Event::Deliver(Box::new(parcel)));
         }
         match content {
-            Content::Message(message) => self.deliver_message(from, to, message),
+            Content::Message(message) => self.deliver_message(from, to, *message),
             notice => {
                 let host = &mut self.hosts[to.0];
                 if host.life != from_life {

@@ -244,10 +244,8 @@ impl World {
                 let Some(slot) = self.pick(node) else { return };
                 self.begin(Goal::Snapshot { slot }, patience);
             }
-            Action::Upgrade { version } => {
-                if self.guest.name() != "native" {
-                    self.begin(Goal::Upgrade { version }, patience);
-                }
+            Action::Upgrade { version } if self.guest.name() != "native" => {
+                self.begin(Goal::Upgrade { version }, patience);
             }
             Action::SetLimits { choice } => self.begin(Goal::SetLimits { choice }, patience),
             _ => {}

@@ -23,7 +23,7 @@ use raft_host::fsm::SharedLoader;
 use raft_host::types::{ClusterId, ConfState, Index, Member, NodeId, PeerMessage};
 
 use self::clients::Client;
-pub use self::clients::Tally;
+pub(super) use self::clients::Tally;
 use self::delivery::Parcel;
 use self::operators::Task;
 pub(super) use self::steps::panic_words;
@@ -41,7 +41,7 @@ use super::witness::Notes;
 use crate::history::Operation;
 
 /// What is scheduled. Steps of a node name its life: they are void in the next one.
-pub(super) enum Event {
+enum Event {
     Tick(Slot, u64),
     Turn(Slot, u64),
     WriteDone(Slot, u64),
@@ -64,7 +64,7 @@ pub(super) enum Event {
 }
 
 /// The end of a fault that lasts for a while.
-pub(super) enum Mend {
+enum Mend {
     Links(Vec<Link>),
     Speed(Link, u64),
     Weather(u64),
@@ -310,7 +310,7 @@ impl World {
 }
 
 /// A message with the content of the snapshot that it is about.
-pub(super) struct Message {
+struct Message {
     message: PeerMessage,
     content: Option<Vec<u8>>,
 }

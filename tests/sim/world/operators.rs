@@ -224,7 +224,13 @@ impl World {
                 self.counters.limit_changes += 1;
                 self.end_task(number, "done");
             }
-            (Goal::Snapshot { .. }, _) => self.end_task(number, "answered"),
+            (Goal::Snapshot { .. }, Answered::Snapshot(Ok(meta))) => {
+                self.end_task(number, &format!("done at {}", meta.index));
+            }
+            (Goal::Snapshot { .. }, Answered::Snapshot(Err(why))) => {
+                self.end_task(number, &format!("refused: {why}"));
+            }
+            (Goal::Snapshot { .. }, _) => self.end_task(number, "not answered"),
             _ => self.queue.after(PAUSE_US, Event::TaskWake(number)),
         }
     }
