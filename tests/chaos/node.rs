@@ -109,6 +109,8 @@ impl Node {
             .stdout(log.try_clone()?)
             .stderr(log);
         match form {
+            // What it is says its directory.
+            _ if self.data_dir().join("IDENTITY").exists() => &mut command,
             Form::Found(plugin) => command.arg("--plugin").arg(plugin),
             Form::Join(seeds) => {
                 let seeds: Vec<String> = seeds.iter().map(SocketAddr::to_string).collect();
