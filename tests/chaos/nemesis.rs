@@ -19,6 +19,10 @@ use super::workload::{Recorder, client};
 /// How long a node may take to end or to serve on a loaded machine, before the run goes on.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Commands that fill a log, together several times what it reserves ahead.
+const BALLAST_BYTES: usize = 128 << 10;
+const BALLAST_COMMANDS: usize = 40;
+
 /// What the lanes share.
 pub(super) struct Cluster {
     /// Each is locked by who does something to it.
@@ -161,7 +165,14 @@ impl Nemesis {
         cluster.events.fault(Fault::FullDisk, &node.name());
         disk.fill()?;
         node.may_end = true;
-        self.wait(1.0).await;
+        // The log has reserved some megabytes ahead; only when they are used up does it notice.
+        let time = self.hold_max.mul_f64(self.rng.random_range(0.5..1.5));
+        let ballast = tokio::time::timeout(time, cluster.apply_ballast(self.rng.random()));
+        match ballast.await {
+            Ok(result) => result?,
+            Err(_) => cluster.events.note("full disk", "not all ballast was applied in time"),
+        }
+        self.wait(0.3).await;
         if let Some(disk) = &node.disk {
             disk.free()?;
         }
@@ -351,6 +362,23 @@ impl Cluster {
     pub(super) fn restart(&self, node: &mut Node) -> anyhow::Result<()> {
         let others = self.listens.iter().enumerate().filter(|(at, _)| *at != node.at);
         node.start(&Form::Join(others.map(|(_, listen)| *listen).collect()))
+    }
+
+    /// Writes some megabytes to a key that nobody reads.
+    async fn apply_ballast(&self, seed: u64) -> anyhow::Result<()> {
+        let client = client(&self.listens, 1)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut refused = 0;
+        for _ in 0..BALLAST_COMMANDS {
+            // Random, because the log compresses.
+            let letters = (&mut rng).sample_iter(rand::distr::Alphanumeric);
+            let value: String = letters.take(BALLAST_BYTES).map(char::from).collect();
+            let command = serde_json::json!({"op": "set", "key": "ballast", "value": value});
+            // Whether it was applied does not matter: the log has got longer.
+            refused += u32::from(client.apply(command.to_string()).await.is_err());
+        }
+        self.events.note("ballast", &format!("{refused} of {BALLAST_COMMANDS} not acknowledged"));
+        Ok(())
     }
 
     /// The place of the node that says it leads.
