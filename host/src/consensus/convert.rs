@@ -155,6 +155,18 @@ pub(super) fn to_raft_message(message: PeerMessage) -> eraftpb::Message {
     raft
 }
 
+/// Whether the entries of an AppendEntries follow the position that it names.
+///
+/// raft-rs joins entries to an append that waits to be sent already. If that one is empty, it
+/// does not look where the entries begin: when the leader has learned in between that the
+/// follower is further behind, they begin earlier than the message says. A receiver would
+/// acknowledge entries that it does not have.
+pub(super) fn is_contiguous(message: &eraftpb::Message) -> bool {
+    let first = message.entries.first().map(|entry| entry.index);
+    message.get_msg_type() != eraftpb::MessageType::MsgAppend
+        || first.is_none_or(|first| first == message.index + 1)
+}
+
 /// `None` for raft-rs's local messages, which never travel.
 pub(super) fn from_raft_message(
     group: GroupId,

@@ -732,6 +732,8 @@ impl Replica {
     fn outgoing(&self, messages: Vec<eraftpb::Message>) -> Vec<PeerMessage> {
         messages
             .into_iter()
+            // Lost, as the network may lose any; the leader finds out and sends them again.
+            .filter(convert::is_contiguous)
             .filter_map(|message| convert::from_raft_message(self.config.group, message))
             .collect()
     }
