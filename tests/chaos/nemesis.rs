@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 use super::events::Events;
 use super::fault::{Fault, Lane};
 use super::network::Network;
-use super::node::{Form, Node, client_of};
+use super::node::{Form, Node, client_of, slow_fsync};
 use super::workload::{Recorder, client};
 
 /// How long a node may take to end or to serve on a loaded machine, before the run goes on.
@@ -191,16 +191,18 @@ impl Nemesis {
         let count = self.rng.random_range(1..=cluster.nodes.len());
         let slow = self.some(count);
         let delay = Duration::from_millis(self.rng.random_range(20..1_500));
-        let mut names = Vec::new();
-        for at in &slow {
-            let node = cluster.nodes[*at].lock().await;
-            node.slow_fsync(delay)?;
+        let (mut names, mut files) = (Vec::new(), Vec::new());
+        for at in slow {
+            let node = cluster.nodes[at].lock().await;
+            slow_fsync(&node.fsync_file(), delay)?;
             names.push(node.name());
+            files.push(node.fsync_file());
         }
         cluster.events.fault(Fault::SlowFsync, &format!("{delay:?}: {}", names.join(", ")));
         self.wait(1.0).await;
-        for at in slow {
-            cluster.nodes[at].lock().await.slow_fsync(Duration::ZERO)?;
+        // Not with the nodes locked: whoever has them may be waiting for exactly this.
+        for file in files {
+            slow_fsync(&file, Duration::ZERO)?;
         }
         cluster.events.note("fsync", "quick again");
         Ok(())

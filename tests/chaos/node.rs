@@ -86,7 +86,8 @@ impl Node {
         self.setting.dir.join(format!("{}.log", self.name()))
     }
 
-    fn fsync_file(&self) -> PathBuf {
+    /// Says how slow its fsync is; see [`slow_fsync`].
+    pub(super) fn fsync_file(&self) -> PathBuf {
         self.setting.dir.join(format!("{}.fsync", self.name()))
     }
 
@@ -198,11 +199,6 @@ impl Node {
         client_of(self.listen).status().await.ok()
     }
 
-    /// From now on each fsync takes that much longer.
-    pub(super) fn slow_fsync(&self, delay: Duration) -> anyhow::Result<()> {
-        Ok(fs::write(self.fsync_file(), delay.as_millis().to_string())?)
-    }
-
     /// How many calls of fsync were made slow.
     pub(super) fn slowed(&self) -> u64 {
         let waited = format!("{}.waited", self.fsync_file().display());
@@ -244,6 +240,11 @@ impl Drop for Node {
         // Nobody is left to tell.
         let _ = self.kill();
     }
+}
+
+/// From now on each fsync of the node with that file takes that much longer.
+pub(super) fn slow_fsync(file: &Path, delay: Duration) -> anyhow::Result<()> {
+    Ok(fs::write(file, delay.as_millis().to_string())?)
 }
 
 /// A client of one node that does not wait long.

@@ -13,7 +13,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::nemesis::Cluster;
-use super::node::client_of;
+use super::node::{client_of, slow_fsync};
 use super::workload::keys;
 use crate::history::Value;
 
@@ -47,7 +47,7 @@ async fn heal(cluster: &Arc<Cluster>) -> anyhow::Result<()> {
     for node in &cluster.nodes {
         let mut node = node.lock().await;
         node.signal("CONT")?;
-        node.slow_fsync(Duration::ZERO)?;
+        slow_fsync(&node.fsync_file(), Duration::ZERO)?;
         if let Some(disk) = &node.disk {
             disk.free()?;
         }
