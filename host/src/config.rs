@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::ApiConfig;
 use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
-use crate::node::NodeConfig;
+use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
 use crate::storage::{Engine, StorageConfig};
 use crate::transport::grpc::TransportConfig;
 
@@ -22,9 +22,6 @@ use crate::transport::grpc::TransportConfig;
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 /// Where a node keeps its data unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "./raft-host-data";
-
-/// What an entry holds besides a command: clock, session, and the framing of both.
-const ENTRY_OVERHEAD_BYTES: u64 = 1 << 10;
 
 /// The whole configuration, and the format of the TOML file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +51,8 @@ pub struct Config {
     /// Limits and patience of the services.
     pub api: ApiConfig,
     /// Budgets of the state machine. Read when a cluster is formed and replicated from then
-    /// on: they decide outcomes, so they can never be one node's choice.
+    /// on: they decide outcomes, so they can never be one node's choice. The cluster changes
+    /// them through its log.
     pub limits: Limits,
 }
 
@@ -156,9 +154,15 @@ impl Config {
             self.api.validate(),
         ];
         let mut problems: Vec<String> = parts.into_iter().filter_map(Result::err).collect();
+        problems.extend(self.limit_problems());
         problems.extend(self.address_problems());
         problems.extend(self.size_problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    }
+
+    fn limit_problems(&self) -> Vec<String> {
+        let problems = self.limits.validate().err().unwrap_or_default();
+        problems.into_iter().map(|problem| format!("limits.{problem}")).collect()
     }
 
     fn address_problems(&self) -> Vec<String> {
@@ -338,8 +342,11 @@ mod tests {
         config.node.election_ms = config.node.heartbeat_ms;
         config.consensus.trailing_logs = 0;
         config.limits.input_max_bytes = config.node.max_entry_bytes;
+        config.limits.memory_max_bytes = 1;
         let message = problems(&config);
-        for name in ["election_ms", "trailing_logs", "limits.input_max_bytes"] {
+        for name in
+            ["election_ms", "trailing_logs", "limits.input_max_bytes", "limits.memory_max_bytes"]
+        {
             assert!(message.contains(name), "{name} is missing in: {message}");
         }
     }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod consensus;
 pub mod fsm;
 pub mod machine;
+pub mod museum;
 pub mod node;
 pub mod server;
 pub mod storage;

@@ -437,6 +437,22 @@ impl Admin for AdminService {
         Ok(Response::new(self.held_modules(request.into_inner())?))
     }
 
+    async fn limits(
+        &self,
+        request: Request<v1::LimitsRequest>,
+    ) -> Result<Response<v1::LimitsResponse>, Status> {
+        Ok(Response::new(super::limits::show(&self.context, request.into_inner())?))
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<v1::SetLimitsRequest>,
+    ) -> Result<Response<v1::SetLimitsResponse>, Status> {
+        let caller = self.caller(&request);
+        let setting = super::limits::set(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(setting).await?))
+    }
+
     async fn take_snapshot(
         &self,
         request: Request<v1::TakeSnapshotRequest>,

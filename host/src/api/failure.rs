@@ -9,7 +9,9 @@ use tonic::{Code, Status};
 
 use crate::consensus::ConfChangeError;
 use crate::machine::{CommandRefused, Reply};
-use crate::node::{Committed, MembershipFailure, ProposeFailure, QueryFailure, UpgradeFailure};
+use crate::node::{
+    Committed, LimitsFailure, MembershipFailure, ProposeFailure, QueryFailure, UpgradeFailure,
+};
 use crate::types::Outcome;
 
 /// Why a request failed.
@@ -164,6 +166,17 @@ impl From<UpgradeFailure> for Failure {
     }
 }
 
+impl From<LimitsFailure> for Failure {
+    fn from(failure: LimitsFailure) -> Failure {
+        let code = match failure {
+            LimitsFailure::Propose(failure) => return failure.into(),
+            LimitsFailure::Invalid(_) => Code::InvalidArgument,
+            LimitsFailure::Refused(_) => Code::FailedPrecondition,
+        };
+        Failure::none(code, failure.to_string())
+    }
+}
+
 impl From<QueryFailure> for Failure {
     fn from(failure: QueryFailure) -> Failure {
         let code = match failure {
@@ -248,7 +261,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_code_and_effect() {
-        let cases: [(Failure, Code, Effect); 12] = [
+        let cases: [(Failure, Code, Effect); 15] = [
             (ProposeFailure::Busy.into(), Code::ResourceExhausted, Effect::None),
             (
                 ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
@@ -275,6 +288,13 @@ mod tests {
                 UpgradeFailure::NotActivated("?".into()).into(),
                 Code::FailedPrecondition,
                 Effect::None,
+            ),
+            (LimitsFailure::Invalid("?".into()).into(), Code::InvalidArgument, Effect::None),
+            (LimitsFailure::Refused("?".into()).into(), Code::FailedPrecondition, Effect::None),
+            (
+                LimitsFailure::from(ProposeFailure::Unknown("?".into())).into(),
+                Code::Unavailable,
+                Effect::Unknown,
             ),
             (Failure::no_module(), Code::FailedPrecondition, Effect::None),
         ];

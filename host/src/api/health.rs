@@ -15,10 +15,11 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
     let mut stopped = handle.stopped();
     let mut reported = None;
     loop {
-        let serving = leadership.borrow_and_update().leader.is_some()
-            && machine.borrow_and_update().is_some()
-            && !*draining.borrow_and_update()
-            && stopped.borrow_and_update().is_none();
+        leadership.mark_unchanged();
+        machine.mark_unchanged();
+        draining.mark_unchanged();
+        stopped.mark_unchanged();
+        let serving = handle.is_serving();
         if reported != Some(serving) {
             reported = Some(serving);
             set(&reporter, serving).await;

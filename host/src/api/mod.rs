@@ -21,6 +21,7 @@ mod failure;
 mod forward;
 mod health;
 mod io;
+mod limits;
 mod server;
 mod stream;
 mod upgrade;

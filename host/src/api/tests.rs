@@ -457,6 +457,47 @@ async fn modules_and_their_history_are_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn any_node_changes_limits_and_shows_them() {
+    use v1::limit_change::Limit;
+    let cluster = Cluster::of(2).await.with_kv().await;
+    let change = |node: &TestNode, limits: Vec<Option<Limit>>| {
+        let changes = limits.into_iter().map(|limit| v1::LimitChange { limit }).collect();
+        let request = v1::SetLimitsRequest { group: 0, changes };
+        let mut admin = node.admin();
+        async move { admin.set_limits(request).await }
+    };
+    for node in [cluster.follower(), cluster.leader()] {
+        let before = node.admin().limits(v1::LimitsRequest::default()).await.unwrap().into_inner();
+        let before = before.limits.unwrap();
+        let fuel = before.query_fuel - 1;
+        let changes = vec![Some(Limit::QueryFuel(fuel)), Some(Limit::InputMaxBytes(4))];
+        let changed = change(node, changes).await.unwrap().into_inner();
+        let expected = v1::Limits { query_fuel: fuel, input_max_bytes: 4, ..before };
+        assert_eq!(changed.previous.unwrap().query_fuel, before.query_fuel);
+        assert_eq!(changed.limits.unwrap(), expected);
+        let too_long = node.client().apply(set(1)).await;
+        assert_fails(too_long, Code::InvalidArgument, "none", "allows 4");
+        // Whoever hears that it is done from the leader must also see it there.
+        let shown = cluster.leader().admin().limits(v1::LimitsRequest::default()).await.unwrap();
+        let shown = shown.into_inner();
+        assert_eq!(shown.limits.unwrap(), expected);
+        assert!(shown.applied_index >= changed.index);
+    }
+    for node in &cluster.nodes {
+        for (limits, words) in [
+            (vec![], "at least one"),
+            (vec![Some(Limit::ApplyFuel(0))], "apply_fuel is 0"),
+            (vec![Some(Limit::ApplyFuel(9)), None], "unknown to this version"),
+        ] {
+            assert_fails(change(node, limits).await, Code::InvalidArgument, "none", words);
+        }
+        let small = change(node, vec![Some(Limit::ModuleMaxBytes(1))]).await;
+        assert_fails(small, Code::FailedPrecondition, "none", "more than a module_max_bytes of 1");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_requests_fail_surely_and_health_says_so() {
     let network = MemoryNetwork::new(Delivery::Immediate, 1);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

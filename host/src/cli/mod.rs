@@ -13,6 +13,7 @@ mod completions;
 mod demo;
 mod exit;
 mod input;
+mod limits;
 mod lines_summary;
 mod members;
 mod modules;
@@ -68,6 +69,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Modules(modules::ModulesArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Limits(limits::LimitsArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Check(check::CheckArgs),
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Members(args) => (args.remote.output, members::run(&args)),
         Command::Upgrade(args) => (args.remote.output, upgrade::run(&args)),
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
+        Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),
         Command::Bench(args) => (args.output(), bench::run(&args)),

@@ -1,5 +1,6 @@
 //! What a node does between opening its stores and starting its replica.
 
+use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{GroupId, HardState, Index, LogPosition};
 
@@ -91,6 +92,7 @@ fn raise(state: HardState, snapshot: LogPosition) -> HardState {
     if snapshot.term > state.term {
         HardState { term: snapshot.term, vote: None, commit }
     } else {
-        HardState { commit, ..state }
+        let vote = state.vote.filter(|_| !museum::is_on(Exhibit::VoteForgottenAtRestart));
+        HardState { commit, vote, ..state }
     }
 }

@@ -13,6 +13,7 @@ use super::effects::{
 use super::membership::{self, ConfChangeError};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
+use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
     ConfChange, ConfChangeOp, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind,
@@ -205,6 +206,11 @@ impl Replica {
                 let reply = self.propose_conf_change(&change)?;
                 self.effects.proposals.push((id, reply));
             }
+            Input::Read(id)
+                if museum::is_on(Exhibit::UnconfirmedRead) && self.role() == Role::Leader =>
+            {
+                self.effects.reads.push(ReadReady { id, index: self.status().commit });
+            }
             Input::Read(id) => {
                 self.reads.insert(id, self.tick);
                 self.ask_read(id);
@@ -215,6 +221,7 @@ impl Replica {
             Input::Persisted(number) => self.on_persisted(number),
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
+            Input::SnapshotSent(_, false) if museum::is_on(Exhibit::LostSnapshotUnreported) => {}
             Input::SnapshotSent(to, delivered) => {
                 let status = if delivered {
                     raft::SnapshotStatus::Finish
@@ -346,6 +353,9 @@ impl Replica {
         self.tick += 1;
         self.raw.tick();
         self.leave_joint()?;
+        if museum::is_on(Exhibit::ReadAskedOnce) {
+            return Ok(());
+        }
         // A read's question or answer may be lost, or fall on a leader that cannot answer yet.
         let patience = self.config.heartbeat_ticks as u64 * 2;
         let stale: Vec<ReadId> = self
@@ -380,13 +390,22 @@ impl Replica {
         Ok(())
     }
 
-    fn on_message(&mut self, message: PeerMessage) -> Result<(), ReplicaError> {
+    fn on_message(&mut self, mut message: PeerMessage) -> Result<(), ReplicaError> {
         if message.to != self.config.node || message.group != self.config.group {
             tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
             return Ok(());
         }
         if message.kind == MessageKind::Propose {
             tracing::warn!(from = %message.from, "peers do not propose through raft messages");
+            return Ok(());
+        }
+        if museum::is_on(Exhibit::UncheckedPreviousTerm)
+            && message.kind == MessageKind::AppendEntries
+        {
+            message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
+        }
+        if !entries_follow_index(&message) {
+            tracing::warn!(from = %message.from, index = %message.index, "a broken append");
             return Ok(());
         }
         match self.raw.step(convert::to_raft_message(message)) {
@@ -610,6 +629,9 @@ impl Replica {
             .last()
             .map_or(0, |(index, _)| index.0);
         self.raw.mut_store().set_snapshot(meta);
+        if museum::is_on(Exhibit::LogNeverCompacted) {
+            return Ok(());
+        }
         let target = Index(by_count.max(by_size));
         if let Some(position) = self.raw.mut_store().compact(target)? {
             while self.log_bytes.front().is_some_and(|(index, _)| *index <= position.index) {
@@ -648,11 +670,26 @@ impl Replica {
             write.entries = entries;
             must_write = true;
         }
-        // A commit index that advances alone is not worth a write: it is learned again.
-        must_write |= ready.hs().is_some() && ready.must_sync();
-        let later = self.outgoing(ready.take_persisted_messages());
+        // A commit index that advances alone is not worth a write: it is learned again. But not
+        // from a member whose removal it commits, and who may be needed for a majority by
+        // whoever has forgotten that.
+        let is_conf_change =
+            |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
+        must_write |= ready.hs().is_some()
+            && (ready.must_sync() || ready.committed_entries().iter().any(is_conf_change));
+        if museum::is_on(Exhibit::HardStateOnlyWithEntries) {
+            must_write = !write.entries.is_empty() || write.reset_to.is_some();
+        }
+        let mut later = self.outgoing(ready.take_persisted_messages());
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
+        if museum::is_on(Exhibit::AcknowledgedBeforeFsync) {
+            self.effects.messages.append(&mut later);
+        }
+        if museum::is_on(Exhibit::ConfChangeWhenAppended) {
+            let changes = write.entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange);
+            changes.map(|entry| self.apply_conf_change(entry)).collect::<Result<Vec<_>, _>>()?;
+        }
 
         if must_write {
             write.hard_state = Some(convert::from_raft_hard_state(&self.raw.raft.hard_state()));
@@ -735,6 +772,7 @@ impl Replica {
             // Lost, as the network may lose any; the leader finds out and sends them again.
             .filter(convert::is_contiguous)
             .filter_map(|message| convert::from_raft_message(self.config.group, message))
+            .filter(entries_follow_index)
             .collect()
     }
 
@@ -751,4 +789,20 @@ impl Replica {
             self.log_bytes_total += entry.cost_bytes();
         }
     }
+}
+
+/// Whether an append says the truth about where its entries belong.
+///
+/// raft-rs 0.7 with `batch_append` adds entries to a message that waits to be sent, and takes
+/// any entries for a message that has none yet. When a refusal moves a peer's progress back in
+/// between, the message names one position and carries the entries after another. A follower
+/// that has the entries already would confirm as many after the named position, which it does
+/// not have. Such a message is dropped, which is as good as lost: Raft sends again.
+fn entries_follow_index(message: &PeerMessage) -> bool {
+    if message.kind != MessageKind::AppendEntries {
+        // Reads carry their context as an entry.
+        return true;
+    }
+    let expected = message.index.0 + 1..;
+    message.entries.iter().zip(expected).all(|(entry, index)| entry.index.0 == index)
 }

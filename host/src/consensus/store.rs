@@ -17,6 +17,7 @@ use raft::eraftpb;
 use raft::{GetEntriesContext, RaftState};
 
 use super::convert;
+use crate::museum::{self, Exhibit};
 use crate::storage::{LogStore, SnapshotMeta, StorageError};
 use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, NodeId, Term};
 
@@ -48,7 +49,10 @@ impl ReplicaStore {
         tail_budget_bytes: u64,
     ) -> Result<ReplicaStore, StorageError> {
         let start = log.start(group)?;
-        let last_index = log.last_index(group)?;
+        let mut last_index = log.last_index(group)?;
+        if museum::is_on(Exhibit::TailForgottenAtRestart) {
+            last_index = log.hard_state(group)?.commit;
+        }
         let last = LogPosition { index: last_index, term: log.term(group, last_index)? };
         let hard_state = log.hard_state(group)?;
         let conf_state =

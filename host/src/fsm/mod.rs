@@ -5,69 +5,15 @@
 //! it with a sandboxed guest; [`native`] is an in-process one for tests and for measuring
 //! what wasm costs.
 
+mod limits;
 pub mod native;
 
+use std::any::Any;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::limits::{Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
 use crate::types::{ClusterId, Event, Index, ModuleHash, TrapKind};
-
-/// Budgets of a guest: replicated state, because they decide outcomes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Fuel for one `apply`. One unit is about one wasm instruction.
-    pub apply_fuel: u64,
-    /// Fuel for one `query`.
-    pub query_fuel: u64,
-    /// Fuel for `init`, `_initialize` and `_start` together.
-    pub init_fuel: u64,
-    /// Fuel for one `snapshot`.
-    pub snapshot_fuel: u64,
-    /// Fuel for one `restore`.
-    pub restore_fuel: u64,
-    /// Most linear memory a guest may have, in bytes (a multiple of 64 KiB).
-    pub memory_max_bytes: u64,
-    /// Native stack of a guest call, in bytes.
-    pub stack_max_bytes: u64,
-    /// Longest command or query, in bytes.
-    pub input_max_bytes: u64,
-    /// Longest answer of `apply` or `query`, in bytes.
-    pub output_max_bytes: u64,
-    /// Longest portable snapshot, in bytes.
-    pub snapshot_max_bytes: u64,
-    /// Most events of one command.
-    pub events_max: u32,
-    /// Most bytes (topics and data) of all events of one command.
-    pub events_max_bytes: u64,
-    /// Most log lines of one call; further ones are dropped, which changes no outcome.
-    pub log_lines_max: u32,
-    /// Largest wasm module, in bytes.
-    pub module_max_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            apply_fuel: 1_000_000_000,
-            query_fuel: 10_000_000_000,
-            init_fuel: 10_000_000_000,
-            snapshot_fuel: 1_000_000_000_000,
-            restore_fuel: 1_000_000_000_000,
-            memory_max_bytes: 1 << 30,
-            stack_max_bytes: 1 << 20,
-            input_max_bytes: 1 << 20,
-            output_max_bytes: 4 << 20,
-            snapshot_max_bytes: 1 << 30,
-            events_max: 1024,
-            events_max_bytes: 1 << 20,
-            log_lines_max: 64,
-            module_max_bytes: 64 << 20,
-        }
-    }
-}
 
 /// What a guest may know about the entry that it is applying. For queries, snapshots and
 /// restores: about the last applied entry.
@@ -154,10 +100,15 @@ pub trait Fsm: Send {
     /// Replaces the state by an image that `capture` made on an instance of the same module.
     /// Fails on a damaged or foreign image without changing anything.
     fn load_image(&mut self, image: &mut dyn Read) -> Result<(), ImageError>;
+
+    /// Replaces the state by an image that `capture` made in this process on an instance of the
+    /// same module, possibly under other limits; nothing is written out meanwhile. Fails on a
+    /// foreign image, or one that this instance's limits do not allow, without changing anything.
+    fn adopt(&mut self, image: &dyn Image) -> Result<(), ImageError>;
 }
 
 /// An exact copy of a guest's state, detached from it.
-pub trait Image: Send {
+pub trait Image: Any + Send {
     /// Writes the image in the format that `load_image` reads.
     fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()>;
 }

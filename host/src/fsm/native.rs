@@ -4,6 +4,7 @@
 //! A "module" is a magic string: [`KV`] speaks the JSON of the kv sample plugin, [`NULL`]
 //! counts the commands and keeps the last one, so that a benchmark measures everything else.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -191,6 +192,17 @@ impl Fsm for NativeFsm {
         }
         self.state = Arc::new(self.decode(&bytes).map_err(ImageError::Invalid)?);
         Ok(())
+    }
+
+    fn adopt(&mut self, image: &dyn Image) -> Result<(), ImageError> {
+        let image: &dyn Any = image;
+        match image.downcast_ref::<NativeImage>() {
+            Some(NativeImage(other)) if other.module == self.module => {
+                self.state = Arc::clone(&other.state);
+                Ok(())
+            }
+            _ => Err(ImageError::Invalid("not an image of this native module".to_owned())),
+        }
     }
 }
 

@@ -33,11 +33,13 @@ pub(super) fn outcome_from_record(record: &v1::Outcome) -> Option<Outcome> {
 
 macro_rules! mirror {
     ($to:ident, $from:ident, $ours:ident, $record:ident, { $($field:ident),* $(,)? }) => {
+        /// As a message.
         pub(super) fn $to(ours: &$ours) -> v1::$record {
             let $ours { $($field),* } = ours;
             v1::$record { $($field: *$field),* }
         }
 
+        /// From a message.
         pub(super) fn $from(record: &v1::$record) -> $ours {
             let v1::$record { $($field),* } = record;
             $ours { $($field: *$field),* }
@@ -45,11 +47,42 @@ macro_rules! mirror {
     };
 }
 
-mirror!(limits_to_record, limits_from_record, Limits, SnapshotLimits, {
+mirror!(limits_to_record, limits_from_record, Limits, Limits, {
     apply_fuel, query_fuel, init_fuel, snapshot_fuel, restore_fuel, memory_max_bytes,
     stack_max_bytes, input_max_bytes, output_max_bytes, snapshot_max_bytes, events_max,
     events_max_bytes, log_lines_max, module_max_bytes,
 });
+
+/// The limits that a node of this version would have after `changes`; `None` if it does not know
+/// one of them.
+pub fn changed_limits(limits: &Limits, changes: &[v1::LimitChange]) -> Option<Limits> {
+    use v1::limit_change::Limit;
+    let mut limits = limits.clone();
+    for change in changes {
+        match change.limit? {
+            Limit::ApplyFuel(value) => limits.apply_fuel = value,
+            Limit::QueryFuel(value) => limits.query_fuel = value,
+            Limit::InitFuel(value) => limits.init_fuel = value,
+            Limit::SnapshotFuel(value) => limits.snapshot_fuel = value,
+            Limit::RestoreFuel(value) => limits.restore_fuel = value,
+            Limit::MemoryMaxBytes(value) => limits.memory_max_bytes = value,
+            Limit::StackMaxBytes(value) => limits.stack_max_bytes = value,
+            Limit::InputMaxBytes(value) => limits.input_max_bytes = value,
+            Limit::OutputMaxBytes(value) => limits.output_max_bytes = value,
+            Limit::SnapshotMaxBytes(value) => limits.snapshot_max_bytes = value,
+            Limit::EventsMax(value) => limits.events_max = value,
+            Limit::EventsMaxBytes(value) => limits.events_max_bytes = value,
+            Limit::LogLinesMax(value) => limits.log_lines_max = value,
+            Limit::ModuleMaxBytes(value) => limits.module_max_bytes = value,
+        }
+    }
+    Some(limits)
+}
+
+/// The limits as messages and snapshots hold them.
+pub fn limits_message(limits: &Limits) -> v1::Limits {
+    limits_to_record(limits)
+}
 
 mirror!(
     session_limits_to_record, session_limits_from_record, SessionLimits, SnapshotSessionLimits, {
@@ -115,5 +148,19 @@ mod tests {
             auto_leave: true,
         };
         assert_eq!(conf_state_from_record(&conf_state_to_record(&conf_state)), conf_state);
+    }
+
+    #[test]
+    fn changes_are_taken_in_order_and_an_unknown_one_spoils_them_all() {
+        use v1::limit_change::Limit;
+        let change = |limit| v1::LimitChange { limit: Some(limit) };
+        let before = Limits::default();
+        assert_eq!(changed_limits(&before, &[]), Some(before.clone()));
+        let changes =
+            [Limit::ApplyFuel(1), Limit::EventsMax(2), Limit::ApplyFuel(3)].map(change).to_vec();
+        let expected = Limits { apply_fuel: 3, events_max: 2, ..before.clone() };
+        assert_eq!(changed_limits(&before, &changes), Some(expected));
+        let unknown = [changes, vec![v1::LimitChange { limit: None }]].concat();
+        assert_eq!(changed_limits(&before, &unknown), None);
     }
 }

@@ -16,6 +16,7 @@ use super::reply::{
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits, SharedLoader, Trap};
+use crate::museum::{self, Exhibit};
 use crate::types::{
     ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome,
 };
@@ -44,8 +45,8 @@ pub(super) struct State {
 pub struct Machine {
     pub(super) state: State,
     /// The instance of the active module; present exactly when there is one.
-    fsm: Option<Box<dyn Fsm>>,
-    loader: SharedLoader,
+    pub(super) fsm: Option<Box<dyn Fsm>>,
+    pub(super) loader: SharedLoader,
     /// `modules.infos()`, kept so that `info` is cheap.
     module_infos: Arc<Vec<ModuleInfo>>,
 }
@@ -207,6 +208,11 @@ impl Machine {
         }
     }
 
+    /// The module that runs commands, if there is one.
+    pub fn active_module(&self) -> Option<ModuleHash> {
+        self.state.modules.active().map(|activation| activation.hash)
+    }
+
     /// The bytes of a complete module that the machine holds.
     pub fn module_bytes(&self, hash: ModuleHash) -> Option<Bytes> {
         self.state.modules.bytes(hash)
@@ -227,20 +233,18 @@ impl Machine {
         assert_eq!(index, expected, "entries must be applied in order, without gaps");
     }
 
-    fn context(&self, index: Index) -> Context {
+    pub(super) fn context(&self, index: Index) -> Context {
         Context { cluster: self.state.cluster, index, time_ms: self.state.time_ms }
     }
 
     fn apply_entry(&mut self, index: Index, entry: v1::Entry) -> Result<Applied, HostFailure> {
-        // An entry's kind that this version does not know decodes as no kind at all. To skip it
-        // would be to diverge from the replicas that know it.
-        let body = entry.body.ok_or_else(|| {
-            HostFailure(format!(
-                "entry {index} is of a kind that this version of raft-host does not know: \
-                 run the version that the other members run"
-            ))
-        })?;
-        self.state.time_ms = self.state.time_ms.max(entry.time_ms);
+        // An entry's kind that this version does not know decodes as no kind at all.
+        let body = entry.body.ok_or_else(|| unknown_kind(index))?;
+        let now_ms = match museum::is_on(Exhibit::HostTimeInApply) {
+            true => museum::host_time_ms(),
+            false => entry.time_ms,
+        };
+        self.state.time_ms = self.state.time_ms.max(now_ms);
         self.state.sessions.expire(self.state.time_ms);
         match body {
             Body::Command(command) => self.apply_command(index, &command),
@@ -254,6 +258,7 @@ impl Machine {
             }
             Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
             Body::ActivateModule(request) => self.activate(index, &request),
+            Body::SetLimits(request) => self.set_limits(index, &request),
         }
     }
 
@@ -264,18 +269,23 @@ impl Machine {
     ) -> Result<Applied, HostFailure> {
         let bytes = command.data.len() as u64;
         let max = self.state.limits.input_max_bytes;
-        if bytes > max {
-            return Ok(refused(CommandRefused::TooLarge { bytes, max }));
-        }
         let context = self.context(index);
-        if let Some(session) = &command.session {
-            match self.state.sessions.begin(session, index, context.time_ms) {
-                Begin::Run => {}
-                Begin::Refused(reason) => return Ok(refused(reason)),
-                Begin::Duplicate(original) => {
-                    let outcome = Outcome::Duplicate(Box::new(original));
-                    return Ok(Applied::without_guest(Reply::Command(outcome)));
-                }
+        let sessions = &mut self.state.sessions;
+        let begin = match &command.session {
+            None => Begin::Run,
+            // An earlier attempt may have been run when more was allowed.
+            Some(session) if bytes > max => sessions.look_up(session),
+            Some(session) => sessions.begin(session, index, context.time_ms),
+        };
+        match begin {
+            Begin::Run if bytes > max => {
+                return Ok(refused(CommandRefused::TooLarge { bytes, max }));
+            }
+            Begin::Run => {}
+            Begin::Refused(reason) => return Ok(refused(reason)),
+            Begin::Duplicate(original) => {
+                let outcome = Outcome::Duplicate(Box::new(original));
+                return Ok(Applied::without_guest(Reply::Command(outcome)));
             }
         }
         // Not remembered in the session: when a module is there, a retry shall run.
@@ -284,7 +294,9 @@ impl Machine {
         };
         let call = fsm.apply(context, &command.data)?;
         let (outcome, trap_message) = outcome_of(call.result);
-        if let Some(session) = &command.session {
+        if let Some(session) = &command.session
+            && !museum::is_on(Exhibit::OutcomeNotRemembered)
+        {
             self.state.sessions.complete(session.session_id, session.sequence, &outcome);
         }
         Ok(Applied {
@@ -383,9 +395,18 @@ impl Machine {
         }))
     }
 
-    fn refresh_module_infos(&mut self) {
+    pub(super) fn refresh_module_infos(&mut self) {
         self.module_infos = Arc::new(self.state.modules.infos());
     }
+}
+
+/// What this version does not know it cannot skip: that would be to diverge from the replicas
+/// that know it.
+pub(super) fn unknown_kind(index: Index) -> HostFailure {
+    HostFailure(format!(
+        "entry {index} is of a kind that this version of raft-host does not know: \
+         run the version that the other members run"
+    ))
 }
 
 fn refused(reason: CommandRefused) -> Applied {

@@ -2,7 +2,7 @@
 //!
 //! It gives the plugin what every application needs and no plugin should write twice: a clock
 //! that the log carries, exactly-once sessions, modules that arrive in the log and are switched
-//! at one index, and the limits of the guest as replicated state. A snapshot holds all of it.
+//! at one index, and the limits of the guest as replicated state that the log may change. A snapshot holds all of it.
 //!
 //! ```text
 //!   (index, entry) ──► Machine::apply ──► clock ──► sessions ──► fsm ──► Applied { reply, events }
@@ -16,6 +16,7 @@
 
 mod convert;
 mod core;
+mod limits;
 mod membership;
 mod modules;
 mod records;
@@ -29,6 +30,7 @@ mod test_fsm;
 #[cfg(test)]
 mod tests;
 
+pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
 pub use self::modules::CHUNK_MAX_BYTES;
 pub use self::reply::{

@@ -141,6 +141,27 @@ impl Modules {
         self.drop_superfluous();
     }
 
+    /// Makes `max` the size of the largest module. Says why not if one that runs or ran is
+    /// larger. What never ran is dropped if it is larger, for it could not be activated any more.
+    pub(super) fn limit_size(&mut self, max: u64) -> Result<(), String> {
+        let too_large = |module: &StoredModule| module.bytes.len() as u64 > max;
+        let mut ran = self.stored.iter().filter(|(_, module)| module.ever_activated);
+        if let Some((hash, module)) = ran.find(|(_, module)| too_large(module)) {
+            let role = match self.active().is_some_and(|active| active.hash == *hash) {
+                true => "active",
+                false => "previously active",
+            };
+            return Err(format!(
+                "the {role} module {} has {} bytes, more than a module_max_bytes of {max}",
+                hash.short(),
+                module.bytes.len()
+            ));
+        }
+        self.stored.retain(|_, module| !too_large(module));
+        self.uploads.retain(|_, upload| upload.total <= max);
+        Ok(())
+    }
+
     fn start_upload(&mut self, index: Index, chunk: Chunk<'_>) {
         self.uploads.remove(&chunk.hash);
         while self.uploads.len() >= UPLOADS_MAX {

@@ -73,6 +73,15 @@ pub enum Reply {
     /// The module was not activated, and why; the old one, if any, goes on as if nothing had
     /// been tried.
     ActivationFailed(String),
+    /// The limits hold from the next entry on.
+    LimitsSet {
+        /// All of them, now.
+        limits: Box<Limits>,
+        /// All of them, before.
+        previous: Box<Limits>,
+    },
+    /// The limits were not changed, and why; everything goes on as if nothing had been tried.
+    LimitsRefused(String),
 }
 
 /// Why a command was not run by the entry that held it. Deterministic.

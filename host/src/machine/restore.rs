@@ -13,7 +13,8 @@ use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
 use super::sessions::{RestoredSession, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
-use crate::fsm::{Context, Fsm, HostFailure, ImageError, ModuleRefused, SharedLoader};
+use crate::fsm::{Context, Fsm, HostFailure, ImageError, Limits, ModuleRefused, SharedLoader};
+use crate::museum::{self, Exhibit};
 use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId};
 
 /// Longest header: bounds memory, far above any real one.
@@ -160,7 +161,10 @@ fn state_from_header(
         group,
         applied: Index(header.applied_index),
         time_ms: header.time_ms,
-        limits: convert::limits_from_record(limits),
+        limits: match museum::is_on(Exhibit::LimitsNotRestored) {
+            true => Limits::default(),
+            false => convert::limits_from_record(limits),
+        },
         membership: membership(header)?,
         sessions: Sessions::new(convert::session_limits_from_record(sessions)),
         modules: Modules {
@@ -211,6 +215,11 @@ fn history(header: &v1::SnapshotHeader) -> Result<Vec<ActivationInfo>, RestoreEr
             label: activation.label.clone(),
         });
     }
+    if museum::is_on(Exhibit::ActivationRedated)
+        && let Some(active) = history.last_mut()
+    {
+        active.index = Index(header.applied_index);
+    }
     Ok(history)
 }
 
@@ -228,7 +237,9 @@ fn read_sessions(
             if convert::outcome_from_record(&outcome).is_none() {
                 return Err(invalid(format!("session {} holds no real response", record.id)));
             }
-            completed.push((response.sequence, outcome));
+            if !museum::is_on(Exhibit::ResponsesNotRestored) {
+                completed.push((response.sequence, outcome));
+            }
         }
         let session = RestoredSession {
             ttl_ms: record.ttl_ms,
@@ -238,6 +249,9 @@ fn read_sessions(
             completed,
         };
         let in_order = record.id <= record.last_used && record.last_used <= header.applied_index;
+        if museum::is_on(Exhibit::SessionsNotRestored) {
+            continue;
+        }
         if !in_order || !state.sessions.restore(record.id, session) {
             return Err(invalid(format!("session {} contradicts itself or others", record.id)));
         }
@@ -245,12 +259,14 @@ fn read_sessions(
     Ok(())
 }
 
-/// A session keeps its responses within its bounds, save for a single longer one.
+/// A session keeps its responses within its bounds, save for a single longer one, which may be
+/// from a time when longer answers were allowed.
 fn session_record_max(state: &State) -> usize {
     let limits = state.sessions.limits();
+    let longest = state.limits.output_max_bytes.max(Limits::OUTPUT_CEILING_BYTES);
     let bytes = SESSION_OVERHEAD_BYTES
         .saturating_add(limits.responses_max.saturating_mul(RESPONSE_OVERHEAD_BYTES))
-        .saturating_add(limits.responses_max_bytes.max(state.limits.output_max_bytes));
+        .saturating_add(limits.responses_max_bytes.max(longest));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
@@ -281,7 +297,10 @@ fn read_modules(
     for _ in 0..header.upload_count {
         let record: v1::SnapshotUpload = records::read_message(input, SMALL_MAX_BYTES)?;
         let hash = module_hash(&record.hash)?;
-        let received = read_module_bytes(input, record.received_bytes, size_max)?;
+        let mut received = read_module_bytes(input, record.received_bytes, size_max)?;
+        if museum::is_on(Exhibit::ChunksNotRestored) {
+            received.clear();
+        }
         if record.received_bytes >= record.total_bytes || record.total_bytes > size_max {
             return Err(invalid(format!("the sizes of upload {hash} make no sense")));
         }

@@ -172,23 +172,35 @@ impl Sessions {
         index: Index,
         now_ms: u64,
     ) -> Begin {
+        let begin = self.look_up(command);
+        if command.sequence > 0
+            && let Some(session) = self.touch(command.session_id, index, now_ms)
+        {
+            let forgotten = session.acknowledge(command.acknowledged);
+            self.bytes -= forgotten;
+        }
+        begin
+    }
+
+    /// What `begin` would say. Changes nothing.
+    pub(super) fn look_up(&self, command: &v1::SessionCommand) -> Begin {
         if command.sequence == 0 {
             let reason = "sequence numbers of a session start at 1".to_owned();
             return Begin::Refused(CommandRefused::Malformed(reason));
         }
-        let Some(session) = self.touch(command.session_id, index, now_ms) else {
+        let Some(session) = self.by_id.get(&command.session_id) else {
             return Begin::Refused(CommandRefused::SessionExpired);
         };
-        let forgotten = session.acknowledge(command.acknowledged);
-        let begin = if command.sequence <= session.acknowledged {
-            Begin::Refused(CommandRefused::SequenceTooOld)
-        } else if let Some(outcome) = session.completed.get(&command.sequence) {
-            Begin::Duplicate(convert::outcome_from_record(outcome).expect("checked when stored"))
-        } else {
-            Begin::Run
-        };
-        self.bytes -= forgotten;
-        begin
+        if command.sequence <= session.acknowledged.max(command.acknowledged) {
+            return Begin::Refused(CommandRefused::SequenceTooOld);
+        }
+        match session.completed.get(&command.sequence) {
+            Some(outcome) => {
+                let outcome = convert::outcome_from_record(outcome);
+                Begin::Duplicate(outcome.expect("checked when stored"))
+            }
+            None => Begin::Run,
+        }
     }
 
     /// Keeps the outcome of a command for which `begin` said `Run`.

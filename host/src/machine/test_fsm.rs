@@ -1,8 +1,11 @@
 //! A small deterministic state machine whose modules say in text how they misbehave:
 //! `test`, then any of `init=reject`, `snapshot=trap`, `restore=reject`, `noquery`, `v=2`, ….
 //!
-//! Its state is every command that it took; a command's first word says what it does.
+//! Its state is every command that it took; a command's first word says what it does. Of the
+//! limits it knows the size of a module, `apply_fuel` (one unit for each byte of its state) and
+//! the memory (likewise).
 
+use std::any::Any;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -11,6 +14,9 @@ use crate::fsm::{
     ModuleRefused, SharedLoader, Trap,
 };
 use crate::types::{Event, ModuleHash, TrapKind};
+
+/// Longest stamp that a command gets: two numbers and three marks.
+const STAMP_MAX_BYTES: usize = 43;
 
 /// Makes [`TestFsm`]s.
 pub(super) struct TestLoader;
@@ -22,6 +28,7 @@ pub(super) fn loader() -> SharedLoader {
 struct TestFsm {
     text: String,
     hash: ModuleHash,
+    limits: Limits,
     taken: Vec<u8>,
 }
 
@@ -29,25 +36,29 @@ impl FsmLoader for TestLoader {
     fn check(
         &self,
         module: &[u8],
-        _limits: &Limits,
+        limits: &Limits,
     ) -> Result<Result<(), ModuleRefused>, HostFailure> {
-        Ok(parse(module).map(drop))
+        Ok(parse(module, limits).map(drop))
     }
 
     fn instantiate(
         &self,
         module: &[u8],
-        _limits: &Limits,
+        limits: &Limits,
         _context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
-        Ok(parse(module).map(|text| -> Box<dyn Fsm> {
-            Box::new(TestFsm { text, hash: ModuleHash::of(module), taken: Vec::new() })
+        Ok(parse(module, limits).map(|text| -> Box<dyn Fsm> {
+            let limits = limits.clone();
+            Box::new(TestFsm { text, hash: ModuleHash::of(module), limits, taken: Vec::new() })
         }))
     }
 }
 
-fn parse(module: &[u8]) -> Result<String, ModuleRefused> {
+fn parse(module: &[u8], limits: &Limits) -> Result<String, ModuleRefused> {
     match std::str::from_utf8(module) {
+        _ if module.len() as u64 > limits.module_max_bytes => {
+            Err(ModuleRefused("too large a test module".to_owned()))
+        }
         Ok(text) if text.starts_with("test") => Ok(text.to_owned()),
         _ => Err(ModuleRefused("not a test module".to_owned())),
     }
@@ -93,6 +104,15 @@ impl Fsm for TestFsm {
             }),
             b"reject" => GuestResult::Rejected(b"no".to_vec()),
             b"host" => return Err(HostFailure("disk on fire".to_owned())),
+            _ if self.limits.apply_fuel <= self.taken.len() as u64 => {
+                GuestResult::Trapped(Trap { kind: TrapKind::OutOfFuel, message: "fuel".to_owned() })
+            }
+            _ if (self.taken.len() + command.len() + STAMP_MAX_BYTES) as u64
+                > self.limits.memory_max_bytes =>
+            {
+                let message = "memory".to_owned();
+                GuestResult::Trapped(Trap { kind: TrapKind::OutOfBounds, message })
+            }
             _ => {
                 if command == b"emit" {
                     events.push(Event { topic: b"emitted".to_vec(), data: command.to_vec() });
@@ -138,7 +158,16 @@ impl Fsm for TestFsm {
     fn load_image(&mut self, image: &mut dyn Read) -> Result<(), ImageError> {
         let mut taken = Vec::new();
         image.read_to_end(&mut taken)?;
-        self.taken = taken;
+        self.adopt(&TestImage(taken))
+    }
+
+    fn adopt(&mut self, image: &dyn Image) -> Result<(), ImageError> {
+        let image: &dyn Any = image;
+        let TestImage(taken) = image.downcast_ref().expect("this room has only test images");
+        if taken.len() as u64 > self.limits.memory_max_bytes {
+            return Err(ImageError::Invalid("too much was taken".to_owned()));
+        }
+        self.taken.clone_from(taken);
         Ok(())
     }
 }

@@ -1,9 +1,12 @@
 //! What the machine promises, entry by entry.
 
+mod limits;
+
 use proptest::prelude::*;
 use prost::Message as _;
 use raft_host_proto::v1;
 use raft_host_proto::v1::entry::Body;
+use raft_host_proto::v1::limit_change::Limit;
 
 use super::test_fsm::loader;
 use super::*;
@@ -57,6 +60,11 @@ fn activate(module: &[u8]) -> Body {
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         label: String::from_utf8_lossy(module).into_owned(),
     })
+}
+
+fn set_limits(limits: &[Limit]) -> Body {
+    let changes = limits.iter().map(|limit| v1::LimitChange { limit: Some(*limit) }).collect();
+    Body::SetLimits(v1::SetLimits { changes })
 }
 
 /// Uploads and activates.
@@ -388,6 +396,17 @@ fn damage_anywhere_in_a_snapshot_is_noticed() {
     assert!(restore(&longer).is_err());
 }
 
+const LIMITS: [Limit; 8] = [
+    Limit::ApplyFuel(20),
+    Limit::ApplyFuel(1_000_000),
+    Limit::ApplyFuel(0),
+    Limit::InputMaxBytes(4),
+    Limit::InputMaxBytes(64),
+    Limit::ModuleMaxBytes(8),
+    Limit::ModuleMaxBytes(4096),
+    Limit::OutputMaxBytes(1),
+];
+
 const MODULES: [&str; 4] = ["test", "test v=2", "test restore=trap", "garbage"];
 
 fn any_body() -> impl Strategy<Value = Body> {
@@ -409,6 +428,8 @@ fn any_body() -> impl Strategy<Value = Body> {
             }
         }),
         2 => module().prop_map(|module| activate(module.as_bytes())),
+        2 => prop::sample::subsequence(LIMITS.to_vec(), 1..3)
+            .prop_map(|limits| set_limits(&limits)),
     ]
 }
 

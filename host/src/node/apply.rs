@@ -16,8 +16,11 @@ use super::stop::StopSignal;
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{Applied, Machine, Reply, RestoreError};
+use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
-use crate::types::{ClusterId, EntryKind, GroupId, Index, Member, ModuleHash, NodeId, Term};
+use crate::types::{
+    ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, Member, ModuleHash, NodeId, Term,
+};
 
 /// An entry and who waits for it.
 pub(super) struct ApplyJob {
@@ -65,7 +68,7 @@ pub(super) struct ApplyLoop {
     pub(super) roster: Arc<Roster>,
     pub(super) view: watch::Sender<Option<Arc<MachineView>>>,
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
-    pub(super) conf_state: Arc<crate::types::ConfState>,
+    pub(super) conf_state: Arc<ConfState>,
     pub(super) policy: SnapshotPolicy,
     pub(super) saver: Sender<SaveJob>,
     /// Callers that wait for the snapshot being saved.
@@ -73,17 +76,33 @@ pub(super) struct ApplyLoop {
     /// Queries that wait for an index.
     pub(super) waiting: BTreeMap<Index, Vec<QueryJob>>,
     pub(super) stop: StopSignal,
+    /// Compile modules that have become complete before they are activated.
+    pub(super) compile_ahead: bool,
+    /// Sees what is applied.
+    pub(super) witness: Option<Box<dyn Witness>>,
+}
+
+/// Sees every entry with what the machine made of it. Only for tests of the whole.
+pub trait Witness: Send {
+    /// A normal entry was applied. The machine may be looked at, not changed.
+    fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, applied: &Applied);
+
+    /// A membership change was applied.
+    fn membership(&mut self, entry: &LogEntry, conf_state: &ConfState);
+
+    /// The machine was replaced by that of a snapshot.
+    fn installed(&mut self, machine: &mut Machine, meta: &SnapshotMeta);
 }
 
 impl ApplyLoop {
     pub(super) fn run(mut self) {
-        self.publish(true);
+        self.begin();
         while let Ok(job) = self.jobs.recv() {
             if matches!(job, Job::End) {
                 return;
             }
             if let Err(error) = self.on_job(job) {
-                self.stop.fail("the state machine cannot go on", &error);
+                self.fail(&error);
                 // Wakes the event loop, which looks at the signal.
                 let _ = self.events.send(Event::Stop);
                 return;
@@ -91,7 +110,16 @@ impl ApplyLoop {
         }
     }
 
-    fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {
+    /// Tells the others what was recovered.
+    pub(super) fn begin(&mut self) {
+        self.publish(true);
+    }
+
+    pub(super) fn fail(&self, error: &ApplyError) {
+        self.stop.fail("the state machine cannot go on", error);
+    }
+
+    pub(super) fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {
         match job {
             Job::Apply(entries) => {
                 self.apply(entries)?;
@@ -103,7 +131,7 @@ impl ApplyLoop {
             }
             Job::Install(meta) => self.install(&meta),
             Job::Query(index, queries) => {
-                if index <= self.applied() {
+                if index <= self.applied() || museum::is_on(Exhibit::ReadBeforeApplied) {
                     return self.answer(queries);
                 }
                 self.waiting.entry(index).or_default().extend(queries);
@@ -133,7 +161,9 @@ impl ApplyLoop {
             let (index, term) = (committed.entry.index, committed.entry.term);
             let is_membership = committed.membership.is_some();
             let applied = self.apply_one(committed)?;
-            if is_membership || matches!(applied.reply, Reply::Activated { .. }) {
+            let announced =
+                matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. });
+            if is_membership || announced {
                 // Whoever hears that it is done must also see it done.
                 self.publish(is_membership);
             }
@@ -156,6 +186,9 @@ impl ApplyLoop {
         self.policy.count(entry.cost_bytes());
         self.term = entry.term;
         if let Some((change, conf_state)) = committed.membership {
+            if let Some(witness) = &mut self.witness {
+                witness.membership(&entry, &conf_state);
+            }
             machine.apply_membership(entry.index, &change, conf_state);
             return Ok(Applied {
                 reply: Reply::Nothing,
@@ -166,7 +199,11 @@ impl ApplyLoop {
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
         let applied = machine.apply(entry.index, &entry.data)?;
-        if let Reply::ChunkStored { received, total } = applied.reply
+        if let Some(witness) = &mut self.witness {
+            witness.applied(machine, &entry, &applied);
+        }
+        if self.compile_ahead
+            && let Reply::ChunkStored { received, total } = applied.reply
             && received == total
         {
             prepare_module(machine, &self.loader, &entry.data);
@@ -181,8 +218,11 @@ impl ApplyLoop {
                 .map_err(|source| ApplyError::Restore { index: meta.index, source })?;
         assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
         tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
-        self.machine = Some(machine);
+        let machine = self.machine.insert(machine);
         self.term = meta.term;
+        if let Some(witness) = &mut self.witness {
+            witness.installed(machine, meta);
+        }
         self.policy.saved(meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep())?;
         self.after_progress(true)

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// What an entry holds besides a command: clock, session, and the framing of both.
+pub const ENTRY_OVERHEAD_BYTES: u64 = 1 << 10;
+
 /// The `[node]` part of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::budget::{Budget, Charge};
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
+use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
@@ -185,6 +186,8 @@ pub(super) struct Shared {
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
+    /// The only place where the wall clock enters the log; the machine makes it monotonic.
+    pub(super) wall_clock_ms: WallClock,
 }
 
 /// A cheap, clonable handle to a running node's group.
@@ -230,6 +233,15 @@ impl NodeHandle {
     /// Why the node stopped, once it has; can be awaited.
     pub fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
         self.shared.stop.subscribe()
+    }
+
+    /// Whether clients should send requests to this node: it has a state, knows a leader, and
+    /// neither stops nor is about to. What health checks report.
+    pub fn is_serving(&self) -> bool {
+        self.shared.leadership.borrow().leader.is_some()
+            && self.shared.machine.borrow().is_some()
+            && !self.draining()
+            && self.shared.stop.reason().is_none()
     }
 
     /// Whether the node refuses new requests because it is shutting down.
@@ -284,7 +296,7 @@ impl NodeHandle {
             // Spares a follower the way through its event loop.
             return Err(ProposeFailure::NotLeader(self.shared.leadership.borrow().leader.clone()));
         }
-        let entry = v1::Entry { time_ms: wall_clock_ms(), body: Some(body) };
+        let entry = v1::Entry { time_ms: (self.shared.wall_clock_ms)(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
         let max = self.shared.config.max_entry_bytes;
         if bytes > max {
@@ -352,9 +364,4 @@ impl NodeHandle {
 
 pub(super) fn stopped_unknown() -> ProposeFailure {
     ProposeFailure::Unknown("this node stopped".into())
-}
-
-/// The only place where the wall clock enters the log; the machine makes it monotonic.
-fn wall_clock_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

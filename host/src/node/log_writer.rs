@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use super::event_loop::{Event, EventSender};
 use super::stop::{StopOnPanic, StopSignal};
 use crate::consensus::Write;
-use crate::storage::{GroupWrite, LogStore, WriteBatch};
+use crate::storage::{GroupWrite, LogStore, StorageError, WriteBatch};
 use crate::types::GroupId;
 
 /// Most bytes merged into one batch; more would delay the first of them.
@@ -40,26 +40,12 @@ fn write_all(
     events: &EventSender,
     stop: &StopSignal,
 ) {
-    let mut carried: Option<Write> = None;
+    let mut batcher = Batcher::default();
     loop {
-        let Some(first) = carried.take().or_else(|| writes.recv().ok()) else { return };
-        let mut number = first.number;
-        let mut bytes = cost(&first.write);
-        let mut merged = first.write;
-        while bytes < MAX_BATCH_BYTES {
-            let Ok(next) = writes.try_recv() else { break };
-            if next.write.reset_to.is_some() {
-                carried = Some(next);
-                break;
-            }
-            number = next.number;
-            bytes += cost(&next.write);
-            merge(&mut merged, next.write);
-        }
-        let compacts = merged.compact_to.is_some() || merged.reset_to.is_some();
-        if let Err(error) = log.write(&WriteBatch { groups: vec![(group, merged)] }) {
-            // What reached the disk is unknown, and trying again would not tell.
-            stop.fail("writing the log failed", &error);
+        let Some(first) = batcher.carried.take().or_else(|| writes.recv().ok()) else { return };
+        let Batch { number, write, compacts } = batcher.fill(first, writes);
+        if let Err(error) = log.write(&WriteBatch { groups: vec![(group, write)] }) {
+            fail(stop, &error);
             return;
         }
         // A stopping event loop needs no news, but what it handed over is still written.
@@ -68,6 +54,57 @@ fn write_all(
             // The purger has ended only after a failure that stops the node.
             let _ = purge.send(());
         }
+    }
+}
+
+/// What reached the disk is unknown, and trying again would not tell.
+pub(super) fn fail(stop: &StopSignal, error: &StorageError) {
+    stop.fail("writing the log failed", error);
+}
+
+pub(super) fn fail_purge(stop: &StopSignal, error: &StorageError) {
+    stop.fail("releasing compacted log space failed", error);
+}
+
+/// What is written with one fsync.
+pub(super) struct Batch {
+    /// Of the last write in it.
+    pub(super) number: u64,
+    pub(super) write: GroupWrite,
+    /// There may be space to release after it.
+    pub(super) compacts: bool,
+}
+
+/// Merges what waits into batches.
+#[derive(Default)]
+pub(super) struct Batcher {
+    /// Did not fit the batch before.
+    carried: Option<Write>,
+}
+
+impl Batcher {
+    /// The next batch of what waits, if anything does.
+    pub(super) fn next(&mut self, writes: &Receiver<Write>) -> Option<Batch> {
+        let first = self.carried.take().or_else(|| writes.try_recv().ok())?;
+        Some(self.fill(first, writes))
+    }
+
+    fn fill(&mut self, first: Write, writes: &Receiver<Write>) -> Batch {
+        let mut number = first.number;
+        let mut bytes = cost(&first.write);
+        let mut merged = first.write;
+        while bytes < MAX_BATCH_BYTES {
+            let Ok(next) = writes.try_recv() else { break };
+            if next.write.reset_to.is_some() {
+                self.carried = Some(next);
+                break;
+            }
+            number = next.number;
+            bytes += cost(&next.write);
+            merge(&mut merged, next.write);
+        }
+        let compacts = merged.compact_to.is_some() || merged.reset_to.is_some();
+        Batch { number, write: merged, compacts }
     }
 }
 
@@ -103,7 +140,7 @@ fn spawn_purger(
         while purges.recv().is_ok() {
             while purges.try_recv().is_ok() {}
             if let Err(error) = log.purge() {
-                stop.fail("releasing compacted log space failed", &error);
+                fail_purge(&stop, &error);
                 return;
             }
         }

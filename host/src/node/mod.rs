@@ -19,20 +19,27 @@ mod config;
 mod event_loop;
 mod handle;
 mod inbox;
+mod limits;
 mod log_writer;
 mod membership;
 mod snapshots;
 mod start;
+mod stepped;
 mod stop;
 mod upgrade;
 
-pub use config::{NodeConfig, SnapshotConfig};
+pub use apply::Witness;
+pub use config::{ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
     QueryFailure, ReplySink,
 };
 pub use inbox::NodeInbox;
+pub use limits::{LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
-pub use start::{Node, NodeChannel, NodeOptions, StartError, bootstrap, channel};
+pub use start::{
+    Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
+};
+pub use stepped::SteppedNode;
 pub use stop::StopReason;
 pub use upgrade::{UpgradeFailure, Upgraded};

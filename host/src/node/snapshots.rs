@@ -79,24 +79,32 @@ pub(super) fn spawn(
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("snapshots".into()).spawn(move || {
         let _guard = StopOnPanic(stop, "snapshot");
-        while let Ok(SaveJob { meta, image }) = jobs.recv() {
-            let index = meta.index;
-            let saved = match save(&*store, keep, meta, &image) {
-                Ok(meta) => {
-                    tracing::info!(%index, bytes = meta.size_bytes, "snapshot saved");
-                    Some(meta)
-                }
-                Err(error) => {
-                    // Nothing is lost: the log is kept until a snapshot covers it.
-                    tracing::error!(%index, %error, "snapshot not saved; the log stays");
-                    None
-                }
-            };
-            if done.send(Job::Saved(saved)).is_err() {
+        while let Ok(job) = jobs.recv() {
+            if done.send(Job::Saved(save_job(&*store, keep, job))).is_err() {
                 return;
             }
         }
     })
+}
+
+/// `None` when it could not be saved.
+pub(super) fn save_job(
+    store: &dyn SnapshotStore,
+    keep: usize,
+    SaveJob { meta, image }: SaveJob,
+) -> Option<SnapshotMeta> {
+    let index = meta.index;
+    match save(store, keep, meta, &image) {
+        Ok(meta) => {
+            tracing::info!(%index, bytes = meta.size_bytes, "snapshot saved");
+            Some(meta)
+        }
+        Err(error) => {
+            // Nothing is lost: the log is kept until a snapshot covers it.
+            tracing::error!(%index, %error, "snapshot not saved; the log stays");
+            None
+        }
+    }
 }
 
 /// Writes a captured machine into the store and drops what is older than the newest `keep`.

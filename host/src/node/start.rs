@@ -2,26 +2,26 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use super::apply::ApplyLoop;
+use super::apply::{ApplyLoop, Job};
 use super::budget::Budget;
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::log_writer;
-use super::snapshots::{self, SnapshotPolicy};
+use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use crate::consensus::{
-    ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
+    ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
     bootstrap_write, reconcile,
 };
-use crate::fsm::{HostFailure, Limits, SharedLoader};
+use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
 use crate::storage::{SnapshotMeta, StorageError, Stores, WriteBatch};
 use crate::transport::{Identity, Transport};
@@ -29,6 +29,7 @@ use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
 const APPLY_STACK_BYTES: usize = 16 << 20;
+const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
 
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,163 @@ pub fn bootstrap(
     Ok(())
 }
 
+/// What a node takes from the world around it.
+pub struct Environment {
+    /// What is stamped on entries.
+    pub wall_clock_ms: WallClock,
+    /// Seeds the election timeouts.
+    pub seed: u64,
+    /// Differs between any two starts of a node.
+    pub incarnation: u64,
+    /// Compile modules that have become complete on a thread of their own.
+    pub compile_ahead: bool,
+}
+
+/// Milliseconds since the Unix epoch.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+impl Environment {
+    /// The real world.
+    fn real() -> Environment {
+        let since_epoch = || SystemTime::now().duration_since(UNIX_EPOCH);
+        Environment {
+            wall_clock_ms: Arc::new(move || since_epoch().map_or(0, |t| t.as_millis() as u64)),
+            seed: rand::random(),
+            incarnation: rand::random(),
+            compile_ahead: true,
+        }
+    }
+}
+
+/// A recovered node whose loops nobody runs yet.
+pub(super) struct Parts {
+    pub(super) handle: NodeHandle,
+    pub(super) event_loop: EventLoop,
+    pub(super) apply_loop: ApplyLoop,
+    /// For the log writer.
+    pub(super) writes: Receiver<Write>,
+    /// For the thread that saves snapshots; it answers with `jobs`.
+    pub(super) saves: Receiver<SaveJob>,
+    pub(super) jobs: Sender<Job>,
+    pub(super) events: EventSender,
+    pub(super) stop: StopSignal,
+    pub(super) stores: Stores,
+}
+
+/// Recovers what the stores hold.
+pub(super) fn assemble(
+    options: NodeOptions,
+    channel: NodeChannel,
+    transport: Arc<dyn Transport>,
+    environment: Environment,
+) -> Result<Parts, StartError> {
+    let NodeOptions { identity, group, config, consensus, stores, loader, introduced } = options;
+    let me = identity.node;
+    let snapshot = stores.snapshots.list(group)?.into_iter().next();
+    if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {
+        stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
+    }
+    let machine = match &snapshot {
+        Some(meta) => Some(restore(&stores, meta, identity.cluster, &loader)?),
+        None => None,
+    };
+    if let Some(machine) = &machine
+        && !machine.conf_state().contains(me)
+    {
+        return Err(StartError::Removed(me));
+    }
+    let replica_config = ReplicaConfig {
+        node: me,
+        group,
+        heartbeat_ticks: config.heartbeat_ticks(),
+        election_ticks: config.election_ticks(),
+        seed: environment.seed,
+        incarnation: environment.incarnation,
+        limits: consensus,
+    };
+    let mut replica = Replica::new(replica_config, Arc::clone(&stores.log), snapshot.clone())?;
+    let alone = machine.as_ref().is_some_and(|machine| {
+        machine.conf_state().voters.iter().eq([&me])
+            && machine.conf_state().voters_outgoing.is_empty()
+    });
+    if alone {
+        // Nobody else could have been elected; waiting for a timeout would be for nothing.
+        replica.step(Input::Campaign)?;
+    }
+
+    let stop = StopSignal::new();
+    let (leadership_sender, leadership) =
+        watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
+    let (view_sender, view) = watch::channel(None);
+    let NodeChannel { events, receiver, roster } = channel;
+    let (writer, writes) = mpsc::channel();
+    let (apply, jobs) = mpsc::channel();
+    let (saver, saves) = mpsc::channel();
+    let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
+    let apply_loop = ApplyLoop {
+        cluster: identity.cluster,
+        group,
+        machine,
+        term: snapshot.as_ref().map_or(Term(0), |meta| meta.term),
+        loader: Arc::clone(&loader),
+        snapshots: Arc::clone(&stores.snapshots),
+        jobs,
+        events: events.clone(),
+        roster,
+        view: view_sender,
+        members: Arc::default(),
+        conf_state: Arc::default(),
+        policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
+        saver,
+        snapshot_callers: Vec::new(),
+        waiting: BTreeMap::new(),
+        stop: stop.clone(),
+        compile_ahead: environment.compile_ahead,
+        witness: None,
+    };
+    let event_loop = EventLoop {
+        me,
+        replica,
+        events: receiver,
+        transport,
+        writer,
+        apply: apply.clone(),
+        leadership: leadership_sender,
+        stop: stop.clone(),
+        tick: config.tick(),
+        introduced: introduced
+            .into_iter()
+            .filter(|member| member.id != me)
+            .map(|member| (member.id, member))
+            .collect(),
+        members: Arc::default(),
+        proposals: VecDeque::new(),
+        next_proposal: 1,
+        waiters: VecDeque::new(),
+        queued_queries: Vec::new(),
+        asked_queries: None,
+        next_read: 1,
+        batch: Vec::new(),
+    };
+    let handle = NodeHandle {
+        shared: Arc::new(Shared {
+            identity,
+            group,
+            budget: Budget::new(config.max_inflight_bytes),
+            config,
+            loader,
+            events: events.clone(),
+            leadership,
+            machine: view,
+            draining: watch::Sender::new(false),
+            stop: stop.clone(),
+            started: Instant::now(),
+            wall_clock_ms: environment.wall_clock_ms,
+        }),
+    };
+    Ok(Parts { handle, event_loop, apply_loop, writes, saves, jobs: apply, events, stop, stores })
+}
+
 impl Node {
     /// Recovers what the stores hold and starts the threads.
     ///
@@ -157,109 +315,13 @@ impl Node {
         channel: NodeChannel,
         transport: Arc<dyn Transport>,
     ) -> Result<Node, StartError> {
-        let NodeOptions { identity, group, config, consensus, stores, loader, introduced } =
-            options;
-        let me = identity.node;
-        let snapshot = stores.snapshots.list(group)?.into_iter().next();
-        if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {
-            stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
-        }
-        let machine = match &snapshot {
-            Some(meta) => Some(restore(&stores, meta, identity.cluster, &loader)?),
-            None => None,
-        };
-        if let Some(machine) = &machine
-            && !machine.conf_state().contains(me)
-        {
-            return Err(StartError::Removed(me));
-        }
-        let replica_config = ReplicaConfig {
-            node: me,
-            group,
-            heartbeat_ticks: config.heartbeat_ticks(),
-            election_ticks: config.election_ticks(),
-            seed: rand::random(),
-            incarnation: rand::random(),
-            limits: consensus,
-        };
-        let mut replica = Replica::new(replica_config, Arc::clone(&stores.log), snapshot.clone())?;
-        let alone = machine.as_ref().is_some_and(|machine| {
-            machine.conf_state().voters.iter().eq([&me])
-                && machine.conf_state().voters_outgoing.is_empty()
-        });
-        if alone {
-            // Nobody else could have been elected; waiting for a timeout would be for nothing.
-            replica.step(Input::Campaign)?;
-        }
-
-        let stop = StopSignal::new();
-        let (leadership_sender, leadership) =
-            watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
-        let (view_sender, view) = watch::channel(None);
-        let NodeChannel { events, receiver, roster } = channel;
-        let (writer, writes) = mpsc::channel();
-        let (apply, jobs) = mpsc::channel();
-        let (saver, save_jobs) = mpsc::channel();
-
-        let log_writer = log_writer::spawn(
-            Arc::clone(&stores.log),
-            group,
-            writes,
-            events.clone(),
-            stop.clone(),
-        )?;
-        let snapshot_writer = snapshots::spawn(
-            Arc::clone(&stores.snapshots),
-            config.snapshot.keep,
-            save_jobs,
-            apply.clone(),
-            stop.clone(),
-        )?;
-        let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
-        let apply_loop = ApplyLoop {
-            cluster: identity.cluster,
-            group,
-            machine,
-            term: snapshot.as_ref().map_or(Term(0), |meta| meta.term),
-            loader: Arc::clone(&loader),
-            snapshots: Arc::clone(&stores.snapshots),
-            jobs,
-            events: events.clone(),
-            roster,
-            view: view_sender,
-            members: Arc::default(),
-            conf_state: Arc::default(),
-            policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
-            saver,
-            snapshot_callers: Vec::new(),
-            waiting: BTreeMap::new(),
-            stop: stop.clone(),
-        };
-        let event_loop = EventLoop {
-            me,
-            replica,
-            events: receiver,
-            transport,
-            writer,
-            apply,
-            leadership: leadership_sender,
-            stop: stop.clone(),
-            tick: config.tick(),
-            introduced: introduced
-                .into_iter()
-                .filter(|member| member.id != me)
-                .map(|member| (member.id, member))
-                .collect(),
-            members: Arc::default(),
-            proposals: VecDeque::new(),
-            next_proposal: 1,
-            waiters: VecDeque::new(),
-            queued_queries: Vec::new(),
-            asked_queries: None,
-            next_read: 1,
-            batch: Vec::new(),
-        };
-        let (guard, apply_guard) = (stop.clone(), stop.clone());
+        let (group, keep) = (options.group, options.config.snapshot.keep);
+        let parts = assemble_on_large_stack(options, channel, transport)?;
+        let Parts { handle, event_loop, apply_loop, writes, saves, jobs, events, stop, stores } =
+            parts;
+        let log_writer = log_writer::spawn(stores.log, group, writes, events, stop.clone())?;
+        let snapshot_writer = snapshots::spawn(stores.snapshots, keep, saves, jobs, stop.clone())?;
+        let (guard, apply_guard) = (stop.clone(), stop);
         let apply_thread = std::thread::Builder::new()
             .name("apply".into())
             .stack_size(APPLY_STACK_BYTES)
@@ -272,21 +334,6 @@ impl Node {
                 let _guard = StopOnPanic(guard, "event loop");
                 event_loop.run();
             })?;
-        let handle = NodeHandle {
-            shared: Arc::new(Shared {
-                identity,
-                group,
-                budget: Budget::new(config.max_inflight_bytes),
-                config,
-                loader,
-                events,
-                leadership,
-                machine: view,
-                draining: watch::Sender::new(false),
-                stop,
-                started: Instant::now(),
-            }),
-        };
         let threads = vec![event_thread, apply_thread, log_writer, snapshot_writer];
         Ok(Node { handle, threads })
     }
@@ -330,6 +377,21 @@ impl Node {
         }
         self.handle.shared.stop.reason().expect("set above")
     }
+}
+
+/// On a thread like the one that will apply: to restore a snapshot is to run the module's
+/// initialisers, on a stack that the limits may have made larger than the caller's.
+fn assemble_on_large_stack(
+    options: NodeOptions,
+    channel: NodeChannel,
+    transport: Arc<dyn Transport>,
+) -> Result<Parts, StartError> {
+    std::thread::Builder::new()
+        .name("recovery".into())
+        .stack_size(APPLY_STACK_BYTES)
+        .spawn(move || assemble(options, channel, transport, Environment::real()))?
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn restore(

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use raft_host_proto::v1;
 use tokio::sync::oneshot;
 
-use super::handle::{Committed, NodeHandle, ProposeFailure, ReplySink, stopped_unknown};
+use super::handle::{
+    Committed, MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_unknown,
+};
 use crate::fsm::ModuleRefused;
 use crate::machine::{CHUNK_MAX_BYTES, Reply};
 use crate::types::{Index, ModuleHash};
@@ -50,24 +52,36 @@ impl NodeHandle {
     /// # Errors
     /// See [`UpgradeFailure`].
     pub async fn upgrade(&self, module: Bytes, label: String) -> Result<Upgraded, UpgradeFailure> {
+        let view = self.shared.machine.borrow().clone();
+        if let Some(view) = view
+            && active(&view, ModuleHash::of(&module)).is_none()
+        {
+            self.check(module.clone(), view.info.limits.clone()).await?;
+        }
+        self.upgrade_checked(module, label, CHUNK_MAX_BYTES).await
+    }
+
+    /// As [`NodeHandle::upgrade`], for a module that has been checked, in parts of
+    /// `chunk_bytes` (at most [`CHUNK_MAX_BYTES`]).
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn upgrade_checked(
+        &self,
+        module: Bytes,
+        label: String,
+        chunk_bytes: usize,
+    ) -> Result<Upgraded, UpgradeFailure> {
         let hash = ModuleHash::of(&module);
         let view = self.shared.machine.borrow().clone();
         let Some(view) = view else {
             return Err(ProposeFailure::NotLeader(None).into());
         };
-        if let Some(active) = &view.info.active
-            && active.hash == hash
-        {
-            return Ok(Upgraded {
-                index: active.activated_at,
-                hash,
-                previous: None,
-                already_active: true,
-            });
+        if let Some(index) = active(&view, hash) {
+            return Ok(Upgraded { index, hash, previous: None, already_active: true });
         }
-        self.check(module.clone(), view.info.limits.clone()).await?;
         if !view.info.modules.iter().any(|held| held.hash == hash) {
-            self.replicate(hash, &module).await?;
+            self.replicate(hash, &module, chunk_bytes).await?;
         }
         let activate = v1::ActivateModule { module_hash: hash.0.to_vec().into(), label };
         let committed = self.propose(v1::entry::Body::ActivateModule(activate)).await?;
@@ -96,12 +110,17 @@ impl NodeHandle {
         }
     }
 
-    async fn replicate(&self, hash: ModuleHash, module: &Bytes) -> Result<(), UpgradeFailure> {
-        let offsets: Vec<usize> = (0..module.len()).step_by(CHUNK_MAX_BYTES).collect();
+    async fn replicate(
+        &self,
+        hash: ModuleHash,
+        module: &Bytes,
+        chunk_bytes: usize,
+    ) -> Result<(), UpgradeFailure> {
+        let offsets: Vec<usize> = (0..module.len()).step_by(chunk_bytes).collect();
         for group in offsets.chunks(CHUNKS_IN_FLIGHT) {
             let mut answers = Vec::new();
             for offset in group {
-                let end = module.len().min(offset + CHUNK_MAX_BYTES);
+                let end = module.len().min(offset + chunk_bytes);
                 let chunk = v1::ModuleChunk {
                     module_hash: hash.0.to_vec().into(),
                     total_bytes: module.len() as u64,
@@ -130,4 +149,10 @@ impl NodeHandle {
         }
         Ok(())
     }
+}
+
+/// Since when the module is the active one, if it is.
+fn active(view: &MachineView, hash: ModuleHash) -> Option<Index> {
+    let active = view.info.active.as_ref().filter(|active| active.hash == hash);
+    active.map(|active| active.activated_at)
 }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{corrupt, create_dir, io_error, size_bytes, write_atomically};
+use super::disk::{RealDisk, corrupt, create_dir, io_error, size_bytes, write_atomically};
 use super::{
     MemoryLog, MemorySnapshots, RaftEngineLog, SledLog, SnapshotFiles, StorageConfig, StorageError,
     Stores,
@@ -125,7 +125,7 @@ impl DataDir {
     /// read or written. Nothing is deleted.
     pub fn lock(path: impl AsRef<Path>) -> Result<DataDir, StorageError> {
         let path = path.as_ref();
-        create_dir(path)?;
+        create_dir(&RealDisk, path)?;
         refuse_strangers(path)?;
         let lock = take_lock(path)?;
         let identity = read_identity(&path.join(IDENTITY_FILE))?;

@@ -3,9 +3,66 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use raft_engine::env::DefaultFileSystem;
 
 use super::StorageError;
+
+/// What is done to directories, so that the disk below can be another one.
+pub trait Directories {
+    /// Whether there is a directory of that name.
+    fn is_dir(&self, path: &Path) -> bool;
+
+    /// Paths of the files and directories in a directory, in any order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Creates a directory in one that exists.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes creations, renames and removals in a directory survive a power loss.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// The disk of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Directories for RealDisk {
+    fn is_dir(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+impl Directories for DefaultFileSystem {
+    fn is_dir(&self, path: &Path) -> bool {
+        RealDisk.is_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+}
 
 /// Turns an [`io::Error`] into one that names the action and the file.
 pub(super) fn io_error(
@@ -21,27 +78,44 @@ pub(super) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> St
     StorageError::Corrupt { path: path.to_owned(), offset, reason: reason.into() }
 }
 
-/// Makes creations, renames and removals in a directory survive a power loss.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), StorageError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync directory", dir))
+/// [`Directories::list`] with a named error.
+pub(super) fn list(
+    disk: &(impl Directories + ?Sized),
+    dir: &Path,
+) -> Result<Vec<PathBuf>, StorageError> {
+    disk.list(dir).map_err(io_error("list", dir))
+}
+
+/// [`Directories::sync_dir`] with a named error.
+pub(super) fn sync_dir(disk: &(impl Directories + ?Sized), dir: &Path) -> Result<(), StorageError> {
+    disk.sync_dir(dir).map_err(io_error("sync directory", dir))
 }
 
 /// Creates a directory and its missing parents, durably.
-pub(super) fn create_dir(dir: &Path) -> Result<(), StorageError> {
-    if dir.is_dir() {
+pub(super) fn create_dir(
+    disk: &(impl Directories + ?Sized),
+    dir: &Path,
+) -> Result<(), StorageError> {
+    if dir.as_os_str().is_empty() || disk.is_dir(dir) {
         return Ok(());
     }
     let parent = parent_of(dir);
-    create_dir_if_named(parent)?;
-    match std::fs::create_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+    create_dir(disk, parent)?;
+    match disk.create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && disk.is_dir(dir) => {}
         result => result.map_err(io_error("create directory", dir))?,
     }
-    sync_dir(parent)
+    sync_dir(disk, parent)
 }
 
-fn create_dir_if_named(dir: &Path) -> Result<(), StorageError> {
-    if dir.as_os_str().is_empty() { Ok(()) } else { create_dir(dir) }
+/// As [`create_dir`], but the directory is durable even if it was there: a process that died
+/// between creating and syncing it leaves one that a power loss takes away, with all in it.
+pub(super) fn ensure_dir(
+    disk: &(impl Directories + ?Sized),
+    dir: &Path,
+) -> Result<(), StorageError> {
+    create_dir(disk, dir)?;
+    sync_dir(disk, parent_of(dir))
 }
 
 /// The directory that holds `path`; `.` for a bare name.
@@ -61,7 +135,7 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageE
     file.sync_all().map_err(io_error("sync", &temporary))?;
     drop(file);
     std::fs::rename(&temporary, path).map_err(io_error("rename", &temporary))?;
-    sync_dir(parent_of(path))
+    sync_dir(&RealDisk, parent_of(path))
 }
 
 /// Total length of the files below `path`, in bytes. Files that vanish meanwhile count as 0.

@@ -5,7 +5,8 @@
 //! durable and has rotted since. The mark tells: after each successful fsync the new
 //! durable position is written here, in place and *without* another fsync. What the mark
 //! says is therefore always true. It survives the death of the process; after a power
-//! loss it may be some seconds old, and the engine's own checks cover the rest.
+//! loss it may be some seconds old, and the engine's own checks cover the rest. It is never
+//! half new: it lies within the first sector of its file, which a disk writes whole.
 //!
 //! ```text
 //!   0   magic "RHSYNCED"
@@ -14,12 +15,15 @@
 //!   48  CRC-32 of bytes 0..48, u32
 //! ```
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::fmt;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use raft_engine::env::{FileSystem, Handle as _, Permission, WriteExt as _};
 
 use super::StorageError;
-use super::disk::{corrupt, io_error, write_atomically};
+use super::disk::{Directories, corrupt, io_error, sync_dir};
 
 const MAGIC: &[u8; 8] = b"RHSYNCED";
 const VERSION: u32 = 1;
@@ -31,29 +35,72 @@ pub(super) const FILE_NAME: &str = "SYNCED";
 pub(super) type Positions = [u64; 4];
 
 /// An open mark.
-#[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
-    file: File,
+    file: Box<dyn MarkFile>,
     positions: Positions,
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mark")
+            .field("path", &self.path)
+            .field("positions", &self.positions)
+            .finish()
+    }
+}
+
+/// The file of a mark, whatever file system it is on.
+trait MarkFile: Send {
+    fn rewrite(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
+}
+
+struct OpenFile<F: FileSystem> {
+    handle: Arc<F::Handle>,
+    writer: F::Writer,
+}
+
+impl<F: FileSystem> MarkFile for OpenFile<F> {
+    fn rewrite(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.rewind()?;
+        self.writer.write_all(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.sync()
+    }
 }
 
 impl Mark {
     /// Opens the mark in `dir`; makes one of zeros if the engine has no data yet.
-    pub(super) fn open(dir: &Path, has_data: bool) -> Result<Mark, StorageError> {
+    pub(super) fn open<F: FileSystem + Directories + 'static>(
+        file_system: &F,
+        dir: &Path,
+        has_data: bool,
+    ) -> Result<Mark, StorageError> {
         let path = dir.join(FILE_NAME);
-        if !path.exists() {
-            if has_data {
-                let reason = "the file is missing, but the log beside it exists; restore it \
-                              together with the log";
-                return Err(corrupt(&path, 0, reason));
+        let opened = match file_system.open(&path, Permission::ReadWrite) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if has_data {
+                    let reason = "the file is missing, but the log beside it exists; restore it \
+                                  together with the log";
+                    return Err(corrupt(&path, 0, reason));
+                }
+                create(file_system, &path)?;
+                file_system.open(&path, Permission::ReadWrite)
             }
-            write_atomically(&path, &encode(&Positions::default()))?;
-        }
-        let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
+            opened => opened,
+        };
+        let handle = Arc::new(opened.map_err(io_error("open", &path))?);
+        let mut bytes = Vec::new();
+        file_system
+            .new_reader(handle.clone())
+            .and_then(|mut reader| reader.read_to_end(&mut bytes))
+            .map_err(io_error("read", &path))?;
         let positions = decode(&bytes).map_err(|(at, reason)| corrupt(&path, at, reason))?;
-        let file = OpenOptions::new().write(true).open(&path).map_err(io_error("open", &path))?;
-        Ok(Mark { path, file, positions })
+        let writer = file_system.new_writer(handle.clone()).map_err(io_error("open", &path))?;
+        Ok(Mark { path, file: Box::new(OpenFile::<F> { handle, writer }), positions })
     }
 
     pub(super) fn positions(&self) -> Positions {
@@ -63,13 +110,29 @@ impl Mark {
     /// Notes new positions, which must be durable by now.
     pub(super) fn advance(&mut self, positions: Positions) -> Result<(), StorageError> {
         self.positions = positions;
-        self.file.write_all_at(&encode(&positions), 0).map_err(io_error("write", &self.path))
+        self.file.rewrite(&encode(&positions)).map_err(io_error("write", &self.path))
     }
 
     /// Makes the mark itself durable: before files that it vouches for are all that is left.
     pub(super) fn persist(&self) -> Result<(), StorageError> {
-        self.file.sync_data().map_err(io_error("sync", &self.path))
+        self.file.sync().map_err(io_error("sync", &self.path))
     }
+}
+
+/// Makes a mark of zeros: after a crash it is there whole or not at all.
+fn create(file_system: &(impl FileSystem + Directories), path: &Path) -> Result<(), StorageError> {
+    let temporary = path.with_extension("tmp");
+    let create = || {
+        let handle = Arc::new(file_system.create(&temporary)?);
+        let mut writer = file_system.new_writer(handle.clone())?;
+        // An earlier attempt may have left something behind.
+        writer.truncate(0)?;
+        writer.write_all(&encode(&Positions::default()))?;
+        handle.sync()
+    };
+    create().map_err(io_error("create", &temporary))?;
+    file_system.rename(temporary.as_path(), path).map_err(io_error("rename", &temporary))?;
+    sync_dir(file_system, super::disk::parent_of(path))
 }
 
 fn encode(positions: &Positions) -> [u8; BYTES] {

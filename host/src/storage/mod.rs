@@ -29,10 +29,11 @@ use std::sync::Arc;
 
 pub use self::config::StorageConfig;
 pub use self::data_dir::{DataDir, Engine, NodeIdentity, UnknownEngine};
+pub use self::disk::{Directories, RealDisk};
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
 pub use self::sled::SledLog;
-pub use self::snapshot_files::{RealDisk, SnapshotDisk, SnapshotFile, SnapshotFiles};
+pub use self::snapshot_files::{SnapshotDisk, SnapshotFile, SnapshotFiles, SnapshotSource};
 pub use crate::types::SnapshotMeta;
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 

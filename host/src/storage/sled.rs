@@ -32,10 +32,11 @@ use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use raft_engine::env::DefaultFileSystem;
 
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta};
 use super::config::StorageConfig;
-use super::disk::{corrupt, create_dir, io_error, sync_dir};
+use super::disk::{RealDisk, corrupt, ensure_dir, io_error, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
@@ -80,9 +81,9 @@ impl SledLog {
     /// # Errors
     /// [`StorageError::Corrupt`] when sled lost or altered what was durable.
     pub fn open(dir: &Path, config: &StorageConfig) -> Result<SledLog, StorageError> {
-        create_dir(dir)?;
+        ensure_dir(&RealDisk, dir)?;
         let db_path = dir.join("db");
-        let mut mark = Mark::open(dir, db_path.exists())?;
+        let mut mark = Mark::open(&DefaultFileSystem, dir, db_path.exists())?;
         let [durable_batch, durable_bytes, ..] = mark.positions();
         check_length(&db_path, durable_batch, durable_bytes)?;
         await_release(&db_path)?;
@@ -106,7 +107,7 @@ impl SledLog {
         // What was recovered may have been in the page cache only.
         db.flush().map_err(|error| convert(&db_path, error))?;
         db_file.sync_all().map_err(io_error("sync", &db_path))?;
-        sync_dir(dir)?;
+        sync_dir(&RealDisk, dir)?;
         let length = db_file.metadata().map_err(io_error("stat", &db_path))?.len();
         mark.advance([batch, length, 0, 0])?;
         let blobs_dir = dir.join("blobs");
@@ -215,7 +216,7 @@ impl Writer {
             present.insert(name);
         }
         self.synced_blobs = present;
-        if is_changed { sync_dir(dir) } else { Ok(()) }
+        if is_changed { sync_dir(&RealDisk, dir) } else { Ok(()) }
     }
 }
 

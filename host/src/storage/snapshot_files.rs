@@ -19,29 +19,33 @@ mod format;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use self::format::{FOOTER_BYTES, decode_footer, encode_footer, encode_header, read_header};
-use super::disk::{corrupt, create_dir, io_error, sync_dir};
+use super::disk::{Directories, RealDisk, corrupt, ensure_dir, io_error, list, sync_dir};
 use super::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
+use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, Index};
 
 const BLOCK_BYTES: usize = 256 << 10;
 const UNPOISONED: &str = "no code panics while it holds this lock";
 
-/// The steps on a disk that can fail, so that tests can make them fail.
-pub trait SnapshotDisk: Send + Sync + 'static {
+/// All that [`SnapshotFiles`] does on a disk, so that tests can make it fail, or do without.
+pub trait SnapshotDisk: Directories + Send + Sync + 'static {
     /// Creates a file that does not exist.
     fn create(&self, path: &Path) -> io::Result<Box<dyn SnapshotFile>>;
+
+    /// Opens a file for reading, at its beginning.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SnapshotSource>>;
 
     /// Renames a file, replacing another.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Makes the names in a directory durable.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// A file being written on a [`SnapshotDisk`].
@@ -50,9 +54,10 @@ pub trait SnapshotFile: Write + Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The real disk.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RealDisk;
+/// A file being read on a [`SnapshotDisk`].
+pub trait SnapshotSource: Read + Seek + Send {}
+
+impl<T: Read + Seek + Send> SnapshotSource for T {}
 
 impl SnapshotFile for File {
     fn sync(&mut self) -> io::Result<()> {
@@ -65,12 +70,16 @@ impl SnapshotDisk for RealDisk {
         Ok(Box::new(File::create_new(path)?))
     }
 
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SnapshotSource>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
     }
 }
 
@@ -98,7 +107,7 @@ impl SnapshotFiles {
         SnapshotFiles::open_with_disk(dir, Arc::new(RealDisk))
     }
 
-    /// As [`SnapshotFiles::open`], writing through another disk.
+    /// As [`SnapshotFiles::open`], on another disk.
     ///
     /// # Errors
     /// As [`SnapshotFiles::open`].
@@ -106,11 +115,14 @@ impl SnapshotFiles {
         dir: &Path,
         disk: Arc<dyn SnapshotDisk>,
     ) -> Result<SnapshotFiles, StorageError> {
-        create_dir(dir)?;
+        ensure_dir(disk.as_ref(), dir)?;
         let mut finished = Finished::new();
-        for group_dir in list(dir)? {
-            if group_dir.is_dir() {
-                load_group(&group_dir, &mut finished)?;
+        for group_dir in list(disk.as_ref(), dir)? {
+            if disk.is_dir(&group_dir) {
+                load_group(disk.as_ref(), &group_dir, &mut finished)?;
+                // The last process may have died after a rename and before this sync. From
+                // now on the snapshot counts, and the log it covers may be dropped.
+                sync_dir(disk.as_ref(), &group_dir)?;
             }
         }
         let finished = Mutex::new(finished);
@@ -119,21 +131,19 @@ impl SnapshotFiles {
     }
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
-    std::fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
-        .map_err(io_error("list", dir))
-}
-
-fn load_group(group_dir: &Path, finished: &mut Finished) -> Result<(), StorageError> {
-    for path in list(group_dir)? {
+fn load_group(
+    disk: &dyn SnapshotDisk,
+    group_dir: &Path,
+    finished: &mut Finished,
+) -> Result<(), StorageError> {
+    for path in list(disk, group_dir)? {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("tmp") => {
                 tracing::info!(file = %path.display(), "removing a partial snapshot");
-                std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                disk.remove(&path).map_err(io_error("remove", &path))?;
             }
             Some("snap") => {
-                let meta = inspect(&path)?;
+                let (meta, _) = inspect(disk, &path)?;
                 if !path.ends_with(file_name(&meta)) {
                     let reason = format!("holds {}, not what its name says", file_name(&meta));
                     return Err(corrupt(&path, 0, reason));
@@ -151,21 +161,25 @@ fn file_name(meta: &SnapshotMeta) -> String {
     format!("{}/{:020}-{}.snap", meta.group, meta.index.0, meta.term)
 }
 
-/// Reads and checks header and footer.
-fn inspect(path: &Path) -> Result<SnapshotMeta, StorageError> {
-    let mut file = File::open(path).map_err(io_error("open", path))?;
-    let length = file.metadata().map_err(io_error("stat", path))?.len();
+/// Opens a snapshot, and reads and checks its header and footer.
+fn inspect(
+    disk: &dyn SnapshotDisk,
+    path: &Path,
+) -> Result<(SnapshotMeta, Box<dyn SnapshotSource>), StorageError> {
+    let mut file = disk.open(path).map_err(io_error("open", path))?;
     let (mut meta, header_bytes) = read_header(&mut file, path)?;
+    let length = file.seek(SeekFrom::End(0)).map_err(io_error("seek", path))?;
     let footer_at = length
         .checked_sub(FOOTER_BYTES as u64)
         .filter(|at| *at >= header_bytes)
         .ok_or_else(|| corrupt(path, length, "the file ends before its footer"))?;
     let mut footer = [0; FOOTER_BYTES];
-    std::os::unix::fs::FileExt::read_exact_at(&file, &mut footer, footer_at)
+    file.seek(SeekFrom::Start(footer_at))
+        .and_then(|_| file.read_exact(&mut footer))
         .map_err(io_error("read", path))?;
     (meta.size_bytes, meta.checksum) = decode_footer(&footer)
         .ok_or_else(|| corrupt(path, footer_at, "the footer is broken or cut short"))?;
-    Ok(meta)
+    Ok((meta, file))
 }
 
 struct FileSink {
@@ -231,17 +245,18 @@ impl SnapshotSink for FileSink {
         self.meta.checksum = self.hasher.clone().finalize();
         let footer = encode_footer(self.meta.size_bytes, self.meta.checksum);
         self.with_file(|file| file.write_all(&footer)).map_err(io_error("write", &temporary))?;
-        self.with_file(|file| file.sync()).map_err(io_error("sync", &temporary))?;
+        if !museum::is_on(Exhibit::SnapshotNotSynced) {
+            self.with_file(|file| file.sync()).map_err(io_error("sync", &temporary))?;
+        }
         let path = self.store.dir.join(file_name(&self.meta));
         self.store.disk.rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
         self.is_renamed = true;
-        let group_dir = self.store.dir.join(self.meta.group.to_string());
-        self.store.disk.sync_dir(&group_dir).map_err(io_error("sync directory", &group_dir))?;
+        sync_dir(self.store.disk.as_ref(), &self.store.dir.join(self.meta.group.to_string()))?;
         let meta = self.meta.clone();
         let mut finished = self.store.finished.lock().expect(UNPOISONED);
         let replaced = finished.insert((meta.group, meta.index), (meta.clone(), path.clone()));
         if let Some((_, old)) = replaced.filter(|(_, old)| *old != path) {
-            std::fs::remove_file(&old).map_err(io_error("remove", &old))?;
+            self.store.disk.remove(&old).map_err(io_error("remove", &old))?;
         }
         Ok(meta)
     }
@@ -252,7 +267,7 @@ impl Drop for FileSink {
         if self.is_renamed {
             return;
         }
-        if let Err(error) = std::fs::remove_file(&self.temporary) {
+        if let Err(error) = self.store.disk.remove(&self.temporary) {
             tracing::warn!(
                 file = %self.temporary.display(), %error,
                 "cannot remove a partial snapshot; the next start tries again"
@@ -265,7 +280,7 @@ impl SnapshotStore for SnapshotFiles {
     fn create(&self, mut meta: SnapshotMeta) -> Result<Box<dyn SnapshotSink>, StorageError> {
         let store = self.0.clone();
         (meta.size_bytes, meta.checksum) = (0, 0);
-        create_dir(&store.dir.join(meta.group.to_string()))?;
+        ensure_dir(store.disk.as_ref(), &store.dir.join(meta.group.to_string()))?;
         let number = store.temporaries.fetch_add(1, Ordering::Relaxed);
         let temporary = store.dir.join(file_name(&meta)).with_extension(format!("{number}.tmp"));
         let file = store.disk.create(&temporary).map_err(io_error("create", &temporary))?;
@@ -299,8 +314,9 @@ impl SnapshotStore for SnapshotFiles {
             || self.0.dir.join(format!("{group}/{:020}.snap", index.0)),
             |(_, path)| path.clone(),
         );
-        let meta = inspect(&path)?;
-        let mut file = BufReader::new(File::open(&path).map_err(io_error("open", &path))?);
+        let (meta, mut file) = inspect(self.0.disk.as_ref(), &path)?;
+        file.rewind().map_err(io_error("seek", &path))?;
+        let mut file = BufReader::new(file);
         let (_, offset) = read_header(&mut file, &path)?;
         let hasher = crc32fast::Hasher::new();
         let (block, position, read_bytes) = (Vec::new(), 0, 0);
@@ -320,22 +336,22 @@ impl SnapshotStore for SnapshotFiles {
 
     fn retain(&self, group: GroupId, keep: usize) -> Result<(), StorageError> {
         let surplus: Vec<_> = self.list(group)?.into_iter().skip(keep.max(1)).collect();
-        if surplus.is_empty() {
+        if surplus.is_empty() || museum::is_on(Exhibit::SnapshotsNeverDropped) {
             return Ok(());
         }
         for meta in surplus {
             let removed = self.0.finished.lock().expect(UNPOISONED).remove(&(group, meta.index));
             if let Some((_, path)) = removed {
-                std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                self.0.disk.remove(&path).map_err(io_error("remove", &path))?;
             }
         }
-        sync_dir(&self.0.dir.join(group.to_string()))
+        sync_dir(self.0.disk.as_ref(), &self.0.dir.join(group.to_string()))
     }
 }
 
 /// Hands out a block once its checksum fits, and the end once everything does.
 struct FileReader {
-    file: BufReader<File>,
+    file: BufReader<Box<dyn SnapshotSource>>,
     path: PathBuf,
     offset: u64,
     meta: SnapshotMeta,

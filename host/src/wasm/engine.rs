@@ -11,7 +11,7 @@ use wasmtime::{Config, Engine, OptLevel};
 
 use super::memory::Creator;
 use super::unchecked;
-use crate::fsm::HostFailure;
+use crate::fsm::{HostFailure, STACK_MAX_BYTES, STACK_MIN_BYTES};
 
 /// What guests may use. Anything else is refused at load.
 pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
@@ -66,10 +66,11 @@ pub(super) fn build(stack_max_bytes: u64) -> Result<Engine, HostFailure> {
         .ok_or_else(|| HostFailure("guests run on Linux on x86-64 or aarch64 only".to_owned()))?;
     let stack_bytes = usize::try_from(stack_max_bytes)
         .ok()
-        .filter(|bytes| (64 << 10..=256 << 20).contains(bytes))
+        .filter(|_| (STACK_MIN_BYTES..=STACK_MAX_BYTES).contains(&stack_max_bytes))
         .ok_or_else(|| {
             HostFailure(format!(
-                "a guest stack of {stack_max_bytes} bytes: choose between 64 KiB and 256 MiB"
+                "a guest stack of {stack_max_bytes} bytes: choose between {STACK_MIN_BYTES} and \
+                 {STACK_MAX_BYTES}"
             ))
         })?;
     let mut config = Config::new();

@@ -15,6 +15,7 @@ use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region};
 use crate::fsm::{Context, HostFailure, Limits, ModuleRefused, Trap};
+use crate::museum::{self, Exhibit};
 use crate::types::TrapKind;
 
 const WASM_PAGE_BYTES: usize = 64 << 10;
@@ -258,7 +259,9 @@ impl Guest {
         self.grow_memory_to(state.memory.len())?;
         let memory = self.memory.data_mut(&mut self.store);
         let (written, zeroed) = state.memory.split_at(fresh_bytes);
-        memory[..fresh_bytes].copy_from_slice(written);
+        if !museum::is_on(Exhibit::ImageStartSkipped) {
+            memory[..fresh_bytes].copy_from_slice(written);
+        }
         // Fresh pages read as zeros; leaving them alone keeps a sparse heap sparse.
         for (to, from) in memory[fresh_bytes..].chunks_mut(4096).zip(zeroed.chunks(4096)) {
             if from.iter().any(|byte| *byte != 0) {

@@ -11,6 +11,7 @@
 //! (a failed compare-and-swap, say) the most expensive ones. `init` and `restore`, which are
 //! rare, are undone when rejected.
 
+use std::any::Any;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use super::image::{GuestState, WasmImage, read_state};
 use crate::fsm::{
     Call, Context, Fsm, GuestResult, HostFailure, Image, ImageError, Limits, ModuleRefused, Trap,
 };
+use crate::museum::{self, Exhibit};
 use crate::types::ModuleHash;
 
 /// A checkpoint is due when the calls since the last one have used this much fuel for each
@@ -124,6 +126,9 @@ impl WasmFsm {
 
     /// Goes back to the state after the last of `applied`.
     fn undo(&mut self) -> Result<(), HostFailure> {
+        if museum::is_on(Exhibit::TrapKeptAfterCheckpoint) && self.applied.is_empty() {
+            return Ok(());
+        }
         if !self.live.rewind(&self.checkpoint)? {
             let guest = self
                 .instance_in(&self.checkpoint)?
@@ -159,6 +164,15 @@ impl WasmFsm {
         if self.applied_fuel > self.live.memory_bytes() as u64 {
             self.take_checkpoint()?;
         }
+        Ok(())
+    }
+
+    fn replace_state(&mut self, state: Arc<GuestState>) -> Result<(), ImageError> {
+        let guest = self.instance_in(&state)?.map_err(ImageError::Invalid)?;
+        self.replace_live(guest);
+        self.checkpoint = state;
+        self.forget_applied();
+        self.broken = false;
         Ok(())
     }
 
@@ -311,12 +325,23 @@ impl Fsm for WasmFsm {
 
     fn load_image(&mut self, image: &mut dyn Read) -> Result<(), ImageError> {
         let state = read_state(image, self.module(), self.limits.memory_max_bytes)?;
-        let guest = self.instance_in(&state)?.map_err(ImageError::Invalid)?;
-        self.replace_live(guest);
-        self.checkpoint = Arc::new(state);
-        self.forget_applied();
-        self.broken = false;
-        Ok(())
+        self.replace_state(Arc::new(state))
+    }
+
+    fn adopt(&mut self, image: &dyn Image) -> Result<(), ImageError> {
+        let image: &dyn Any = image;
+        let image = image
+            .downcast_ref::<WasmImage>()
+            .filter(|image| image.module == self.module())
+            .ok_or_else(|| ImageError::Invalid("it is not of this module".to_owned()))?;
+        let (bytes, max) = (image.state.memory.len() as u64, self.limits.memory_max_bytes);
+        if bytes > max {
+            return Err(ImageError::Invalid(format!(
+                "its memory has grown to {bytes} bytes already, and memory does not shrink; \
+                 {max} would be allowed"
+            )));
+        }
+        self.replace_state(Arc::clone(&image.state))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::types::ModuleHash;
 
 /// Compiled modules kept in memory: the active ones of all groups and their successors.
 const KEPT_MODULES_MAX: usize = 8;
+/// Engines kept for further modules: stack sizes change rarely.
+const ENGINES_MAX: usize = 4;
 
 /// Loads wasm modules. One per node, shared by its groups.
 pub struct WasmLoader {
@@ -74,6 +76,10 @@ impl WasmLoader {
             .map_err(|error| HostFailure(format!("defining the imports: {error:#}")))?;
         let hash = engine::profile_hash(&engine);
         let profile = Arc::new(Profile { engine, hash, linker });
+        if engines.len() == ENGINES_MAX {
+            // Modules compiled on it keep what they need of it.
+            engines.pop_first();
+        }
         engines.insert(stack_max_bytes, Arc::clone(&profile));
         Ok(profile)
     }

@@ -154,6 +154,33 @@ impl Client {
         .await
     }
 
+    /// The budgets of the guest, as the node that answers has applied them.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time.
+    pub async fn limits(&self) -> Result<v1::LimitsResponse, ClientError> {
+        let request = v1::LimitsRequest { group: self.options.group };
+        self.call(Repeat::Always, self.options.deadline, |channel| async move {
+            admin(channel).limits(request).await
+        })
+        .await
+    }
+
+    /// Changes budgets of the guest; those that are not named keep their values.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn set_limits(
+        &self,
+        changes: Vec<v1::limit_change::Limit>,
+    ) -> Result<v1::SetLimitsResponse, ClientError> {
+        let changes: Vec<v1::LimitChange> =
+            changes.into_iter().map(|limit| v1::LimitChange { limit: Some(limit) }).collect();
+        admin_call!(self, Repeat::WithoutEffect, set_limits, SetLimitsRequest { changes })
+    }
+
     /// Takes a snapshot on the node that answers, and compacts its log.
     ///
     /// # Errors

@@ -314,6 +314,8 @@ impl Admin for Service {
         transfer_leadership: TransferLeadershipRequest -> TransferLeadershipResponse,
         join: JoinRequest -> JoinResponse,
         modules: ModulesRequest -> ModulesResponse,
+        limits: LimitsRequest -> LimitsResponse,
+        set_limits: SetLimitsRequest -> SetLimitsResponse,
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,
     );

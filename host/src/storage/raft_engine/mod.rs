@@ -34,10 +34,11 @@ use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, R
 use self::file_system::GuardedFileSystem;
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta, peek_index};
 use super::config::StorageConfig;
-use super::disk::{corrupt, create_dir, sync_dir};
+use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text, take_capped};
 use super::mark::Mark;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
+use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 const ENGINE: &str = "raft-engine";
@@ -80,9 +81,12 @@ impl RaftEngineLog {
     }
 }
 
-impl<F: FileSystem + 'static> RaftEngineLog<F> {
-    /// As [`RaftEngineLog::open`], with the files of another file system. Directories are
-    /// listed and synced, and the mark is written, with the real one.
+impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
+    /// As [`RaftEngineLog::open`], on another file system.
+    ///
+    /// raft-engine 0.4.2 takes some steps past it, on a real directory of this name, which
+    /// must exist by the time it is opened: it locks it, learns from it which log files
+    /// there are (only their names matter), and syncs it after it has created one.
     ///
     /// # Errors
     /// As [`RaftEngineLog::open`].
@@ -91,18 +95,25 @@ impl<F: FileSystem + 'static> RaftEngineLog<F> {
         config: &StorageConfig,
         file_system: Arc<F>,
     ) -> Result<RaftEngineLog<F>, StorageError> {
-        create_dir(dir)?;
-        let mark = Mark::open(dir, verify::has_log_files(dir)?)?;
+        ensure_dir(file_system.as_ref(), dir)?;
+        let has_data = verify::has_log_files(file_system.as_ref(), dir)?;
+        let mark = Mark::open(file_system.as_ref(), dir, has_data)?;
         let file_system = Arc::new(GuardedFileSystem::new(file_system, mark));
         verify::verify(&file_system, dir)?;
         let engine_config = engine_config(dir, config)?;
         let opened = catch_unwind(AssertUnwindSafe(|| {
             Engine::open_with_file_system(engine_config, file_system.clone())
         }));
-        let engine = flatten(dir, opened)?;
         file_system.failure()?;
+        let engine = match opened {
+            Ok(Err(error)) if is_corruption(&error) => {
+                return Err(corrupt(dir, 0, error.to_string()));
+            }
+            Err(panic) => return Err(corrupt(dir, 0, panic_text(panic.as_ref()))),
+            opened => flatten(dir, opened)?,
+        };
         // raft-engine creates its first files without syncing the directory.
-        sync_dir(dir)?;
+        sync_dir(file_system.as_ref(), dir)?;
         let groups = recover(dir, &engine, config.recent_entries_bytes)?;
         file_system.failure()?;
         Ok(RaftEngineLog {
@@ -115,9 +126,13 @@ impl<F: FileSystem + 'static> RaftEngineLog<F> {
             poison: Poison::default(),
         })
     }
+}
 
+impl<F: FileSystem + 'static> RaftEngineLog<F> {
     fn write_record(&self, record: &mut LogBatch) -> Result<(), StorageError> {
-        let written = catch_unwind(AssertUnwindSafe(|| self.engine.write(record, true)));
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            self.engine.write(record, !museum::is_on(Exhibit::LogNotSynced))
+        }));
         // The failure below is the cause, what the engine makes of it a consequence.
         self.file_system.failure()?;
         flatten(&self.dir, written).map(drop)
@@ -145,6 +160,12 @@ fn engine_config(dir: &Path, config: &StorageConfig) -> Result<Config, StorageEr
         prefill_for_recycle: false,
         ..Config::default()
     })
+}
+
+/// Whether raft-engine could read the files, and could make no sense of them.
+fn is_corruption(error: &raft_engine::Error) -> bool {
+    use raft_engine::Error::{Codec, Corruption, Protobuf};
+    matches!(error, Corruption(_) | Codec(_) | Protobuf(_))
 }
 
 /// Puts the three ways in which raft-engine fails into one.
@@ -234,15 +255,21 @@ fn fetch<F: FileSystem>(
 ) -> Result<Vec<LogEntry>, StorageError> {
     let limit = max_bytes.min(MAX_FETCH_BYTES) as usize;
     let mut encoded = Vec::new();
-    engine
-        .fetch_entries_to::<EncodedEntry>(
+    // raft-engine asserts rather than reports that an entry is not where it belongs.
+    catch_unwind(AssertUnwindSafe(|| {
+        engine.fetch_entries_to::<EncodedEntry>(
             group.0,
             range.start.0,
             range.end.0,
             Some(limit),
             &mut encoded,
         )
-        .map_err(|error| unreadable(dir, group, &range, &error))?;
+    }))
+    .map_err(|panic| {
+        let (Range { start, end }, text) = (&range, panic_text(panic.as_ref()));
+        corrupt(dir, 0, format!("group {group}: entries {start}..{end}: {text}"))
+    })?
+    .map_err(|error| unreadable(dir, group, &range, &error))?;
     let mut entries = Vec::with_capacity(encoded.len());
     for (value, index) in encoded.into_iter().zip(range.start.0..) {
         let entry = decode_entry(Bytes::from(value.value))

@@ -14,7 +14,14 @@
 //!   record = length u56 | compression u8 | footer offset u64      (offsets from the record)
 //!          | entries, CRC-32 u32 little-endian                    (absent when there are none)
 //!          | items,   CRC-32 xor file sequence, u32 little-endian
+//!   items  = count varint, item*
+//!   item   = group varint | 1, count varint, first index varint, end in entries varint *
+//!                         | 2, command
+//!                         | 3, operation u8, key and value, each with its length as varint
 //! ```
+//!
+//! No checksum covers the record's header: its lengths show in where the checksums lie, its
+//! `compression` in whether the entries are as long as the items say.
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
@@ -23,26 +30,23 @@ use std::sync::Arc;
 use raft_engine::env::{FileSystem, Handle as _, Permission};
 
 use super::super::StorageError;
-use super::super::disk::{corrupt, io_error, sync_dir};
+use super::super::disk::{Directories, corrupt, io_error, list, parent_of, sync_dir};
 use super::file_system::{GuardedFileSystem, LogFileName, Queue};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
 const FILE_HEADER_BYTES: usize = MAGIC.len() + 16;
 const RECORD_HEADER_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
+/// Where in a record the compression stands.
+const COMPRESSION_AT: usize = 7;
 
 /// Whether the directory holds any log files.
-pub(super) fn has_log_files(dir: &Path) -> Result<bool, StorageError> {
-    Ok([Queue::Append, Queue::Rewrite]
-        .into_iter()
-        .map(|queue| log_files(dir, queue))
-        .collect::<Result<Vec<_>, _>>()?
-        .iter()
-        .any(|files| !files.is_empty()))
+pub(super) fn has_log_files(disk: &impl Directories, dir: &Path) -> Result<bool, StorageError> {
+    Ok(list(disk, dir)?.iter().any(|path| LogFileName::parse(path).is_some()))
 }
 
 /// Checks all files, cuts torn tails, and makes the rest durable.
-pub(super) fn verify<F: FileSystem>(
+pub(super) fn verify<F: FileSystem + Directories>(
     file_system: &GuardedFileSystem<F>,
     dir: &Path,
 ) -> Result<(), StorageError> {
@@ -52,24 +56,20 @@ pub(super) fn verify<F: FileSystem>(
     file_system.failure()
 }
 
-fn log_files(dir: &Path, queue: Queue) -> Result<Vec<u64>, StorageError> {
-    let mut sequences = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io_error("list", dir))? {
-        let entry = entry.map_err(io_error("list", dir))?;
-        if let Some(name) = LogFileName::parse(&entry.path()).filter(|name| name.queue == queue) {
-            sequences.push(name.sequence);
-        }
-    }
+fn log_files(disk: &impl Directories, dir: &Path, queue: Queue) -> Result<Vec<u64>, StorageError> {
+    let names = list(disk, dir)?.into_iter().filter_map(|path| LogFileName::parse(&path));
+    let mut sequences: Vec<u64> =
+        names.filter(|name| name.queue == queue).map(|name| name.sequence).collect();
     sequences.sort_unstable();
     Ok(sequences)
 }
 
-fn verify_queue<F: FileSystem>(
+fn verify_queue<F: FileSystem + Directories>(
     file_system: &GuardedFileSystem<F>,
     dir: &Path,
     queue: Queue,
 ) -> Result<(), StorageError> {
-    let sequences = log_files(dir, queue)?;
+    let sequences = log_files(file_system, dir, queue)?;
     let (durable_file, durable_length) = file_system.durable(queue);
     let path = |sequence| LogFileName { queue, sequence }.path(dir);
     let missing = |sequence| {
@@ -104,7 +104,7 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn verify<F: FileSystem>(
+    fn verify<F: FileSystem + Directories>(
         &self,
         file_system: &GuardedFileSystem<F>,
         path: &Path,
@@ -122,17 +122,18 @@ impl LogFile {
             if !self.is_last || (good as u64) < self.durable_length {
                 return Err(corrupt(path, good as u64, reason));
             }
+            // raft-engine allocates ahead; a process that was killed leaves that behind.
+            let is_blank = bytes[good..].iter().all(|byte| *byte == 0);
             // A purge syncs several records at once, so there order proves nothing.
             let follower = match self.queue {
-                Queue::Append => find_record(&bytes, good + 1, self.sequence),
-                Queue::Rewrite => None,
+                Queue::Append if !is_blank => find_record(&bytes, good + 1, self.sequence),
+                _ => None,
             };
             if let Some(follower) = follower {
                 let reason = format!("{reason}; this is no torn tail: offset {follower} is intact");
                 return Err(corrupt(path, good as u64, reason));
             }
-            if bytes[good..].iter().all(|byte| *byte == 0) {
-                // raft-engine allocates ahead; a process that was killed leaves that behind.
+            if is_blank {
                 tracing::debug!(file = %path.display(), offset = good, "cutting allocated space");
             } else {
                 tracing::warn!(
@@ -143,7 +144,7 @@ impl LogFile {
             if good == 0 {
                 drop(handle);
                 file_system.delete(path).map_err(io_error("delete", path))?;
-                return sync_dir(super::super::disk::parent_of(path));
+                return sync_dir(file_system, parent_of(path));
             }
             handle.truncate(good).map_err(io_error("truncate", path))?;
         } else if (good as u64) < self.durable_length {
@@ -159,7 +160,7 @@ impl LogFile {
     /// What is beyond the mark may be in the page cache only: the process died before the
     /// sync, or the sync failed and the kernel forgot about it. Writing it again makes the
     /// next sync mean something.
-    fn harden<F: FileSystem>(
+    fn harden<F: FileSystem + Directories>(
         &self,
         file_system: &GuardedFileSystem<F>,
         path: &Path,
@@ -215,7 +216,72 @@ fn check_record(bytes: &[u8], sequence: u64) -> Result<usize, String> {
     if !checksum_fits(&bytes[footer..length], sequence as u32) {
         return Err("the checksum of a record does not fit".to_owned());
     }
+    let entries = &entries[..entries.len().saturating_sub(CHECKSUM_BYTES)];
+    let stored_bytes = match bytes[COMPRESSION_AT] {
+        0 => Some(entries.len() as u64),
+        // An LZ4 block behind its length.
+        _ => entries.first_chunk().map(|length| u64::from(u32::from_le_bytes(*length))),
+    };
+    let items = &bytes[footer..length - CHECKSUM_BYTES];
+    let indexed_bytes = entries_bytes(items).ok_or("the items of a record are broken")?;
+    if !entries.is_empty() && stored_bytes != Some(indexed_bytes) {
+        return Err("the entries of a record are not as long as its items say".to_owned());
+    }
     Ok(length)
+}
+
+/// Length of the entries of a record, before compression, by its items.
+fn entries_bytes(mut items: &[u8]) -> Option<u64> {
+    let items = &mut items;
+    let mut end = 0;
+    for _ in 0..take_varint(items)? {
+        let _group = take_varint(items)?;
+        match take(items, 1)?[0] {
+            1 => {
+                let count = take_varint(items)?;
+                if count > 0 {
+                    let _first_index = take_varint(items)?;
+                }
+                for _ in 0..count {
+                    end = take_varint(items)?;
+                }
+            }
+            2 => {
+                const COMPACT: u8 = 2;
+                if take(items, 1)?[0] == COMPACT {
+                    let _index = take_varint(items)?;
+                }
+            }
+            3 => {
+                const PUT: u8 = 1;
+                let is_put = take(items, 1)?[0] == PUT;
+                for _ in 0..1 + u32::from(is_put) {
+                    let length = take_varint(items)?;
+                    take(items, usize::try_from(length).ok()?)?;
+                }
+            }
+            _ => return None,
+        }
+    }
+    items.is_empty().then_some(end)
+}
+
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(count)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = take(bytes, 1)?[0];
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 fn check_record_header(bytes: &[u8]) -> Result<(usize, usize), String> {

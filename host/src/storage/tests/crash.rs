@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ::raft_engine::env::DefaultFileSystem;
+
 use super::faults::{Faults, FaultyFileSystem};
 use super::*;
 
@@ -106,7 +108,7 @@ fn a_tail_torn_while_the_file_was_new_is_cut() {
 /// The mark of a store that has never synced anything.
 fn blank_mark() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("tempdir");
-    super::super::mark::Mark::open(dir.path(), false).expect("mark");
+    super::super::mark::Mark::open(&DefaultFileSystem, dir.path(), false).expect("mark");
     std::fs::read(dir.path().join(MARK)).expect("read")
 }
 

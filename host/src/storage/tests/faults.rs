@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 
-use super::super::snapshot_files::{RealDisk, SnapshotDisk, SnapshotFile};
+use super::super::{Directories, RealDisk, SnapshotDisk, SnapshotFile, SnapshotSource};
 
 /// What is to go wrong; shared by a disk and its test.
 #[derive(Debug)]
@@ -109,7 +109,13 @@ pub(super) struct FaultyWriter {
 impl Write for FaultyWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let inner = &mut self.inner;
-        let written = self.handle.faults.write(bytes, |bytes| inner.write(bytes))?;
+        let end = self.position + bytes.len() as u64;
+        let written = if end <= self.handle.written.load(Ordering::SeqCst) {
+            // Writing in place, as the mark does, takes no space.
+            inner.write(bytes)?
+        } else {
+            self.handle.faults.write(bytes, |bytes| inner.write(bytes))?
+        };
         self.position += written as u64;
         self.handle.written.fetch_max(self.position, Ordering::SeqCst);
         Ok(written)
@@ -206,11 +212,51 @@ impl SnapshotDisk for FaultyDisk {
         Ok(Box::new(FaultyFile(RealDisk.create(path)?, self.0.clone())))
     }
 
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SnapshotSource>> {
+        RealDisk.open(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealDisk.rename(from, to)
     }
 
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+}
+
+impl Directories for FaultyDisk {
+    fn is_dir(&self, path: &Path) -> bool {
+        RealDisk.is_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.0.sync(|| RealDisk.sync_dir(dir))
+    }
+}
+
+impl Directories for FaultyFileSystem {
+    fn is_dir(&self, path: &Path) -> bool {
+        RealDisk.is_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
     }
 }

@@ -155,9 +155,9 @@ fn a_full_disk_or_a_failing_sync_keeps_the_previous_snapshot() {
         assert_eq!(files(&dir.path().join("1")), 1, "the partial file is gone");
     }
     faults.free_bytes.store(i64::MAX, Ordering::SeqCst);
-    faults.is_sync_failing.store(true, Ordering::SeqCst);
     let mut sink = store.create(meta(1, 8)).expect("create");
     sink.write_all(b"new").expect("write");
+    faults.is_sync_failing.store(true, Ordering::SeqCst);
     sink.finish().expect_err("the sync fails");
     assert_eq!(indexes(&store, 1), [7]);
     assert_eq!(load(&store, 1, 7).expect("load"), b"previous");

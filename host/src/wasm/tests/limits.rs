@@ -219,3 +219,98 @@ fn wasi_is_deterministic_and_sleeping_takes_no_time() {
     assert_eq!(ok(fsm.apply(at(1), b"").unwrap()), output);
     assert_eq!(trap(fsm.apply(at(2), b"x").unwrap()), TrapKind::Exit);
 }
+
+/// As the machine does it: a fresh instance under the limits takes over the state of the other.
+fn relimited(
+    loader: &WasmLoader,
+    fsm: &mut dyn Fsm,
+    limits: &Limits,
+) -> Result<Box<dyn Fsm>, String> {
+    let fresh = loader.instantiate(&wasm(SCRIBE), limits, at(9)).unwrap();
+    let mut fresh = fresh.map_err(|refused| refused.to_string())?;
+    let image = fsm.capture().unwrap();
+    fresh.adopt(&*image).map_err(|error| error.to_string())?;
+    Ok(fresh)
+}
+
+#[test]
+fn under_other_limits_the_guest_goes_on_with_the_very_same_state() {
+    let loader = WasmLoader::new(None).unwrap();
+    let mut fsm = scribe();
+    for command in [&b"a1"[..], b"g", b"l", b"g", b"u", b"r2", b"a3"] {
+        fsm.apply(at(2), command).unwrap();
+    }
+    let before = image(&mut *fsm);
+    let costly = fsm.apply(at(3), b"a4").unwrap().fuel_used;
+    let mut fsm = {
+        let mut other = scribe();
+        other.load_image(&mut before.as_slice()).unwrap();
+        other
+    };
+
+    let poor = Limits { apply_fuel: costly / 2, ..small_limits() };
+    let mut poor_fsm = relimited(&loader, &mut *fsm, &poor).unwrap();
+    assert_eq!(image(&mut *poor_fsm), before);
+    assert_eq!(contents(&mut *poor_fsm), contents(&mut *fsm));
+    assert_eq!(trap(poor_fsm.apply(at(3), b"a4").unwrap()), TrapKind::OutOfFuel);
+    assert_eq!(image(&mut *poor_fsm), before);
+
+    // Another stack is another engine; the state does not notice.
+    let rich = Limits { apply_fuel: costly, stack_max_bytes: 1 << 20, ..small_limits() };
+    let mut rich_fsm = relimited(&loader, &mut *poor_fsm, &rich).unwrap();
+    assert_eq!(image(&mut *rich_fsm), before);
+    assert_eq!(rich_fsm.apply(at(3), b"a4").unwrap().fuel_used, costly);
+    fsm.apply(at(3), b"a4").unwrap();
+    assert_eq!(image(&mut *rich_fsm), image(&mut *fsm));
+    // What traps afterwards is undone to the state that was taken over, and what came since.
+    assert_eq!(trap(rich_fsm.apply(at(4), b"u").unwrap()), TrapKind::Unreachable);
+    assert_eq!(image(&mut *rich_fsm), image(&mut *fsm));
+
+    // So would a node that starts from a snapshot under these limits.
+    let mut restored = loader.instantiate(&wasm(SCRIBE), &rich, at(1)).unwrap().unwrap();
+    restored.load_image(&mut image(&mut *rich_fsm).as_slice()).unwrap();
+    for command in [&b"a5"[..], b"l", b"x", b"g", b"u", b"s"] {
+        let expected = rich_fsm.apply(at(5), command).unwrap();
+        assert_eq!(restored.apply(at(5), command).unwrap(), expected);
+    }
+    assert_eq!(image(&mut *restored), image(&mut *rich_fsm));
+}
+
+#[test]
+fn memory_may_be_limited_down_to_what_the_guest_has_and_no_further() {
+    let loader = WasmLoader::new(None).unwrap();
+    let mut fsm = scribe();
+    ok(fsm.apply(at(1), b"g").unwrap());
+    let pages = |count: u64| Limits { memory_max_bytes: count << 16, ..small_limits() };
+    let refused = relimited(&loader, &mut *fsm, &pages(2)).err().unwrap();
+    assert!(refused.contains("grown to 196608 bytes"), "{refused}");
+    let refused = relimited(&loader, &mut *fsm, &pages(1)).err().unwrap();
+    assert!(refused.contains("starts with 131072 bytes"), "{refused}");
+    let mut exact = relimited(&loader, &mut *fsm, &pages(3)).unwrap();
+    assert_eq!(ok(exact.apply(at(2), b"g").unwrap()), (-1i32).to_le_bytes());
+    let mut more = relimited(&loader, &mut *exact, &pages(4)).unwrap();
+    assert_eq!(ok(more.apply(at(2), b"g").unwrap()), 3i32.to_le_bytes());
+    assert_eq!(ok(fsm.apply(at(2), b"g").unwrap()), 3i32.to_le_bytes());
+}
+
+#[test]
+fn an_image_of_another_module_is_not_adopted() {
+    let mut fsm = scribe();
+    let other = SCRIBE.replace("(i32.const -7)", "(i32.const -8)");
+    let foreign = start(&other).capture().unwrap();
+    let before = image(&mut *fsm);
+    assert!(fsm.adopt(&*foreign).unwrap_err().to_string().contains("not of this module"));
+    assert_eq!(image(&mut *fsm), before);
+}
+
+#[test]
+fn engines_for_many_stack_sizes_do_not_pile_up_and_old_instances_live_on() {
+    let loader = WasmLoader::new(None).unwrap();
+    let mut first = loader.instantiate(&wasm(SCRIBE), &small_limits(), at(1)).unwrap().unwrap();
+    for kib in 100..106 {
+        let limits = Limits { stack_max_bytes: kib << 10, ..small_limits() };
+        loader.instantiate(&wasm(SCRIBE), &limits, at(1)).unwrap().unwrap();
+    }
+    ok(first.apply(at(1), b"a").unwrap());
+    assert_eq!(trap(first.apply(at(1), b"s").unwrap()), TrapKind::StackOverflow);
+}

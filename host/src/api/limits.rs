@@ -1,0 +1,50 @@
+//! `Limits` and `SetLimits`: the budgets of the guest, and changing them.
+
+use raft_host_proto::v1;
+use tonic::Response;
+
+use super::caller::Caller;
+use super::context::Context;
+use super::failure::Failure;
+use super::forward::passed_on;
+use crate::machine::limits_message;
+use crate::node::MembershipFailure;
+use crate::types::Member;
+
+/// The limits as this node has applied them.
+pub(super) fn show(
+    context: &Context,
+    request: v1::LimitsRequest,
+) -> Result<v1::LimitsResponse, Failure> {
+    context.check_group(request.group)?;
+    let view = context.handle.machine().borrow().clone().ok_or(MembershipFailure::NoState)?;
+    Ok(v1::LimitsResponse {
+        limits: Some(limits_message(&view.info.limits)),
+        applied_index: view.info.applied.0,
+    })
+}
+
+/// Changes limits, here or at the leader.
+pub(super) async fn set(
+    context: &Context,
+    caller: &Caller,
+    request: v1::SetLimitsRequest,
+) -> Result<v1::SetLimitsResponse, Failure> {
+    context.check_group(request.group)?;
+    let request = &request;
+    let here = || async {
+        let set = context.handle.set_limits(request.changes.clone()).await?;
+        Ok(v1::SetLimitsResponse {
+            index: set.index.0,
+            limits: Some(limits_message(&set.limits)),
+            previous: Some(limits_message(&set.previous)),
+        })
+    };
+    let there = |leader: Member| async move {
+        let mut admin = context.forwarder.admin(&leader.address)?;
+        let request = passed_on(request.clone(), Some(caller.remaining()));
+        let answer = admin.set_limits(request).await;
+        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+    };
+    context.on_leader(caller, context.election_patience(), here, there).await
+}

@@ -1,0 +1,340 @@
+//! The museum of deliberate bugs: what the simulator must be able to find.
+//!
+//! Each exhibit is one plausible mistake, switched on for the calling thread only (the
+//! simulator runs all code of its nodes on one thread) and built only with the cargo feature
+//! `museum`. Without the feature [`is_on`] is `false` at compile time and every hook is gone.
+//!
+//! A hook reads `if museum::is_on(Exhibit::X)` and stands where somebody could really have made
+//! that mistake. Whoever changes the code around it keeps the mistake possible, or takes the
+//! exhibit out of the museum together with its regression seed.
+
+#[cfg(feature = "museum")]
+mod switch;
+
+#[cfg(feature = "museum")]
+pub use switch::{Guard, exhibit, host_time_ms, is_on, set_host_time_ms};
+
+/// Whether the mistake is to be made. Never, without the feature.
+#[cfg(not(feature = "museum"))]
+#[inline]
+pub const fn is_on(_: Exhibit) -> bool {
+    false
+}
+
+/// The time that [`Exhibit::HostTimeInApply`] uses. Nobody asks without the feature.
+#[cfg(not(feature = "museum"))]
+#[inline]
+pub const fn host_time_ms() -> u64 {
+    0
+}
+
+/// What an exhibit violates, in the words of the simulator's invariants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// At most one leader per term.
+    OneLeaderPerTerm,
+    /// Two logs with an entry of the same index and term agree up to it.
+    LogMatching,
+    /// What is committed is in the log of every later leader.
+    LeaderCompleteness,
+    /// Machines that have applied the same index have the same digest.
+    StateMachineSafety,
+    /// Nothing acknowledged is ever lost.
+    NothingLost,
+    /// Each command of a session executes once.
+    ExactlyOnce,
+    /// Reads and writes of each key are linearizable.
+    Linearizable,
+    /// A module activates at one index everywhere.
+    OneActivation,
+    /// A node that reports healthy serves.
+    HealthyServes,
+    /// Nothing grows without bound.
+    BoundedGrowth,
+    /// After faults stop, every node makes progress within a bound.
+    Progress,
+}
+
+impl Invariant {
+    /// All of them, in order.
+    pub const ALL: [Invariant; 11] = [
+        Invariant::OneLeaderPerTerm,
+        Invariant::LogMatching,
+        Invariant::LeaderCompleteness,
+        Invariant::StateMachineSafety,
+        Invariant::NothingLost,
+        Invariant::ExactlyOnce,
+        Invariant::Linearizable,
+        Invariant::OneActivation,
+        Invariant::HealthyServes,
+        Invariant::BoundedGrowth,
+        Invariant::Progress,
+    ];
+
+    /// In kebab-case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Invariant::OneLeaderPerTerm => "one-leader-per-term",
+            Invariant::LogMatching => "log-matching",
+            Invariant::LeaderCompleteness => "leader-completeness",
+            Invariant::StateMachineSafety => "state-machine-safety",
+            Invariant::NothingLost => "nothing-lost",
+            Invariant::ExactlyOnce => "exactly-once",
+            Invariant::Linearizable => "linearizable",
+            Invariant::OneActivation => "one-activation",
+            Invariant::HealthyServes => "healthy-serves",
+            Invariant::BoundedGrowth => "bounded-growth",
+            Invariant::Progress => "progress",
+        }
+    }
+}
+
+/// What a simulation must contain for an exhibit to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Nodes restart with what their disk holds.
+    Restarts,
+    /// A crash takes writes with it that no fsync has covered.
+    PowerLoss,
+    /// An fsync of the log fails, and the node goes down later.
+    FailedFsync,
+    /// The network splits, or delays messages beyond an election.
+    Partitions,
+    /// Nodes' clocks differ.
+    ClockSkew,
+    /// Members come, change their vote or go.
+    MembershipChanges,
+    /// Followers lag so far that they are sent snapshots.
+    InstalledSnapshots,
+    /// The sending of snapshots fails.
+    LostSnapshots,
+    /// Single messages are lost.
+    LostMessages,
+    /// Clients send a session's command again.
+    Retries,
+    /// Linearizable reads are asked of followers.
+    FollowerReads,
+    /// Modules are replaced.
+    Upgrades,
+    /// Modules are uploaded in several chunks, with snapshots taken between them.
+    ChunkedUploads,
+    /// The cluster's limits differ from the defaults, and commands reach them.
+    TightLimits,
+    /// The state machine is a wasm module.
+    Wasm,
+    /// Commands trap.
+    Traps,
+    /// The run is long enough for many snapshots.
+    ManySnapshots,
+}
+
+/// One row per exhibit: variant, name, invariants (the most telling one first), needs, story.
+macro_rules! exhibits {
+    ($(
+        $variant:ident $name:literal trips [$($trips:ident),+] needs [$($needs:ident),*]
+        $story:literal
+    )+) => {
+        /// A mistake that can be switched on.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Exhibit {
+            $(#[doc = $story] $variant,)+
+        }
+
+        impl Exhibit {
+            /// All of them.
+            pub const ALL: &[Exhibit] = &[$(Exhibit::$variant),+];
+
+            /// In kebab-case.
+            pub fn name(self) -> &'static str {
+                match self { $(Exhibit::$variant => $name,)+ }
+            }
+
+            /// What is broken, and where the like was seen.
+            pub fn story(self) -> &'static str {
+                match self { $(Exhibit::$variant => $story,)+ }
+            }
+
+            /// The invariants that it violates, the most telling one first. Another one of
+            /// these, or a node that stops itself, may be what shows first.
+            pub fn trips(self) -> &'static [Invariant] {
+                match self { $(Exhibit::$variant => &[$(Invariant::$trips),+],)+ }
+            }
+
+            /// What a simulation must contain for it to show.
+            pub fn needs(self) -> &'static [Need] {
+                match self { $(Exhibit::$variant => &[$(Need::$needs),*],)+ }
+            }
+        }
+    };
+}
+
+exhibits! {
+    AcknowledgedBeforeFsync "acknowledged-before-fsync"
+    trips [NothingLost, LeaderCompleteness, OneLeaderPerTerm] needs [PowerLoss]
+    "A follower's answers leave before the write that they promise is durable. (Jepsen: NATS \
+     2.12.1 lost acknowledged messages that way.)"
+
+    VoteForgottenAtRestart "vote-forgotten-at-restart"
+    trips [OneLeaderPerTerm] needs [Restarts, Partitions]
+    "A node that restarts keeps its term but not the vote it cast in it, and votes again. \
+     (RethinkDB issue 5289: a member came back under its old id with its Raft state wiped.)"
+
+    HardStateOnlyWithEntries "hard-state-only-with-entries"
+    trips [OneLeaderPerTerm] needs [Restarts, Partitions]
+    "Term and vote are written only together with entries, so a vote without entries is promised \
+     before it is durable."
+
+    ConfChangeWhenAppended "conf-change-when-appended"
+    trips [StateMachineSafety, OneLeaderPerTerm, Progress] needs [MembershipChanges, Partitions]
+    "A membership change counts from the moment it is appended and is not taken back when the \
+     entry is replaced. (Ongaro's 2015 note on single-server changes tells a relative's story.)"
+
+    UnconfirmedRead "unconfirmed-read"
+    trips [Linearizable] needs [Partitions]
+    "A leader answers reads without asking a quorum whether it still is one. (Jepsen: etcd and \
+     Consul, 2014, both read stale values so; Jepsen: Redis-Raft 1b3fbf6 did as well.)"
+
+    UncheckedPreviousTerm "unchecked-previous-term"
+    trips [LogMatching, StateMachineSafety] needs [Partitions]
+    "A follower appends entries without comparing the term of the entry before them, so a \
+     replaced leader's uncommitted entry stays below the next leader's."
+
+    TailForgottenAtRestart "tail-forgotten-at-restart"
+    trips [LeaderCompleteness, NothingLost] needs [Restarts]
+    "A node that restarts drops what its log holds beyond the commit index it had recorded, as \
+     if that could not be committed."
+
+    LogNeverCompacted "log-never-compacted"
+    trips [BoundedGrowth] needs [ManySnapshots]
+    "Snapshots are taken, but the log before them is kept for ever."
+
+    LostSnapshotUnreported "lost-snapshot-unreported"
+    trips [Progress] needs [LostSnapshots]
+    "Nobody tells the leader that a snapshot did not arrive, so it waits for an acknowledgement \
+     for ever and sends that follower nothing more. (The documentation of etcd's raft warns of \
+     this limbo at ReportSnapshot.)"
+
+    LogNotSynced "log-not-synced"
+    trips [NothingLost, LeaderCompleteness, OneLeaderPerTerm] needs [PowerLoss]
+    "The log is written without fsync and called durable. (Jepsen: NATS 2.12.1: by default it \
+     called fsync every two minutes.)"
+
+    FailedSyncIgnored "failed-sync-ignored"
+    trips [NothingLost, LeaderCompleteness, Progress] needs [FailedFsync]
+    "A failed fsync of the log is taken for success, and the next one is believed. (PostgreSQL's \
+     fsyncgate, 2018, was a failed fsync tried again.)"
+
+    SnapshotNotSynced "snapshot-not-synced"
+    trips [Progress] needs [PowerLoss]
+    "A snapshot is renamed into place before its content is durable, and the log is compacted \
+     behind it; after a power loss the node refuses the broken file and cannot start."
+
+    SnapshotsNeverDropped "snapshots-never-dropped"
+    trips [BoundedGrowth] needs [ManySnapshots]
+    "Superseded snapshots stay on disk."
+
+    SessionsNotRestored "sessions-not-restored"
+    trips [StateMachineSafety] needs [Restarts, InstalledSnapshots]
+    "A machine restored from a snapshot has no sessions: it refuses commands that its peers run."
+
+    ResponsesNotRestored "responses-not-restored"
+    trips [ExactlyOnce, StateMachineSafety] needs [Restarts, InstalledSnapshots, Retries]
+    "A machine restored from a snapshot knows its sessions but not what they have done: a retry \
+     runs again there."
+
+    OutcomeNotRemembered "outcome-not-remembered"
+    trips [ExactlyOnce, Linearizable] needs [Retries]
+    "A session does not remember its commands' outcomes, so every retry runs again."
+
+    HostTimeInApply "host-time-in-apply"
+    trips [StateMachineSafety] needs [ClockSkew]
+    "Applying an entry reads the node's own clock instead of the time in the entry."
+
+    ChunksNotRestored "chunks-not-restored"
+    trips [OneActivation, StateMachineSafety] needs [InstalledSnapshots, ChunkedUploads, Upgrades]
+    "A machine restored from a snapshot has lost the chunks of unfinished uploads: it refuses the \
+     rest of the module, and later its activation."
+
+    ActivationRedated "activation-redated"
+    trips [OneActivation] needs [Restarts, InstalledSnapshots, Upgrades]
+    "A machine restored from a snapshot believes that its module was activated at the snapshot's \
+     index."
+
+    LimitsNotRestored "limits-not-restored"
+    trips [StateMachineSafety] needs [Restarts, InstalledSnapshots, TightLimits]
+    "A machine restored from a snapshot has the default limits instead of its cluster's, and \
+     runs what its peers refuse."
+
+    TrapKeptAfterCheckpoint "trap-kept-after-checkpoint"
+    trips [StateMachineSafety, Linearizable] needs [Wasm, Traps]
+    "A trap is not undone when no command succeeded between the last checkpoint and it: there \
+     seems to be nothing to repeat. Nodes take their checkpoints at different indexes."
+
+    ImageStartSkipped "image-start-skipped"
+    trips [StateMachineSafety, NothingLost] needs [Wasm, Restarts, InstalledSnapshots]
+    "Loading an image of a module's memory fills what the memory has grown by and forgets what \
+     has changed in the pages that the module began with."
+
+    SupersededAsDone "superseded-as-done"
+    trips [NothingLost, Linearizable] needs [Partitions]
+    "A client that waits for an index is answered when any entry is applied there, even another \
+     leader's. (Jepsen: Redis-Raft 1b3fbf6 lost updates and told of aborted ones.)"
+
+    ReadBeforeApplied "read-before-applied"
+    trips [Linearizable] needs [FollowerReads]
+    "A read whose index a quorum confirmed is answered before the machine has applied that index."
+
+    ReadAskedOnce "read-asked-once"
+    trips [HealthyServes, Progress] needs [LostMessages, Partitions]
+    "A read whose question to the leader is lost, or falls on a leader too new to answer, is not \
+     asked again: the node is healthy, and its reads hang."
+}
+
+/// There is no exhibit of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no exhibit is called {0:?}")]
+pub struct UnknownExhibit(String);
+
+impl std::str::FromStr for Exhibit {
+    type Err = UnknownExhibit;
+
+    fn from_str(name: &str) -> Result<Exhibit, UnknownExhibit> {
+        let found = Exhibit::ALL.iter().find(|exhibit| exhibit.name() == name);
+        found.copied().ok_or_else(|| UnknownExhibit(name.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Exhibit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_lead_back_to_their_exhibits() {
+        for exhibit in Exhibit::ALL {
+            assert_eq!(exhibit.name().parse(), Ok(*exhibit));
+            assert!(exhibit.name().chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+            assert!(!exhibit.story().is_empty());
+        }
+        assert!("no-such-thing".parse::<Exhibit>().is_err());
+    }
+
+    #[test]
+    fn every_invariant_has_an_exhibit_that_trips_it_first() {
+        for invariant in Invariant::ALL {
+            let tripped = Exhibit::ALL.iter().any(|exhibit| exhibit.trips()[0] == invariant);
+            assert!(tripped, "{invariant:?}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "museum"))]
+    fn without_the_feature_nothing_can_be_on() {
+        const { assert!(!is_on(Exhibit::LogNotSynced)) };
+    }
+}

@@ -1,0 +1,251 @@
+//! A node without threads: the same loops, taken one step at a time.
+//!
+//! The simulator runs a whole cluster of these on one thread and decides when each step
+//! happens. What runs is what the threads of [`super::Node`] run: the event loop's turn, the
+//! log writer's batch, the apply loop's job, the snapshot thread's job. Nothing here looks at
+//! a clock or at anything random.
+//!
+//! ```text
+//!   inbox, handle ─► turn ─┬─► begin_write … finish_write ─► (next turn)
+//!                          ├─► apply_next ─► save_next ─► (next apply_next)
+//!                          └─► transport
+//! ```
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use super::apply::{ApplyLoop, Job, Witness};
+use super::event_loop::{Event, EventLoop, EventSender};
+use super::handle::NodeHandle;
+use super::log_writer::{self, Batch, Batcher};
+use super::snapshots::{self, SaveJob};
+use super::start::{Environment, NodeChannel, NodeOptions, Parts, StartError, assemble};
+use super::stop::{StopReason, StopSignal};
+use crate::consensus::{ReplicaError, ReplicaStatus, Role, Write};
+use crate::machine::Machine;
+use crate::storage::{GroupWrite, Stores, WriteBatch};
+use crate::transport::Transport;
+use crate::types::{GroupId, NodeId, Term};
+
+/// See the module.
+///
+/// A step of a node that has a [`SteppedNode::stop_reason`] does nothing. Dropping a node is a
+/// crash: what was not written is lost, and whoever waits is told that it stopped.
+pub struct SteppedNode {
+    group: GroupId,
+    keep: usize,
+    handle: NodeHandle,
+    event_loop: EventLoop,
+    /// Taken from the queue to see whether there is one.
+    next_event: Option<Event>,
+    apply_loop: ApplyLoop,
+    /// Taken from the queue to see whether there is one.
+    next_job: Option<Job>,
+    writes: Receiver<Write>,
+    batcher: Batcher,
+    writing: Option<Batch>,
+    purge_due: bool,
+    saves: Receiver<SaveJob>,
+    saving: Option<SaveJob>,
+    jobs: std::sync::mpsc::Sender<Job>,
+    events: EventSender,
+    stop: StopSignal,
+    stores: Stores,
+}
+
+impl SteppedNode {
+    /// As [`super::Node::start`], with a given environment.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(
+        options: NodeOptions,
+        channel: NodeChannel,
+        transport: Arc<dyn Transport>,
+        environment: Environment,
+        witness: Box<dyn Witness>,
+    ) -> Result<SteppedNode, StartError> {
+        let (group, keep) = (options.group, options.config.snapshot.keep);
+        let parts = assemble(options, channel, transport, environment)?;
+        let Parts { handle, event_loop, mut apply_loop, writes, saves, jobs, events, stop, stores } =
+            parts;
+        event_loop.update_peers();
+        apply_loop.witness = Some(witness);
+        apply_loop.begin();
+        Ok(SteppedNode {
+            group,
+            keep,
+            handle,
+            event_loop,
+            next_event: None,
+            apply_loop,
+            next_job: None,
+            writes,
+            batcher: Batcher::default(),
+            writing: None,
+            purge_due: false,
+            saves,
+            saving: None,
+            jobs,
+            events,
+            stop,
+            stores,
+        })
+    }
+
+    /// A handle for callers.
+    pub fn handle(&self) -> &NodeHandle {
+        &self.handle
+    }
+
+    /// Why the node stopped, once it has.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.stop.reason()
+    }
+
+    /// Whether something waits for the event loop.
+    pub fn has_events(&mut self) -> bool {
+        if self.next_event.is_none() {
+            self.next_event = self.event_loop.events.try_recv().ok();
+        }
+        self.next_event.is_some()
+    }
+
+    /// One turn of the event loop: takes in all that came since the last, and the tick of the
+    /// clock if it is due.
+    pub fn turn(&mut self, tick: bool) {
+        if self.stop.reason().is_none()
+            && let Err(error) = self.try_turn(tick)
+        {
+            self.event_loop.fail(&error);
+        }
+    }
+
+    fn try_turn(&mut self, tick: bool) -> Result<(), ReplicaError> {
+        while self.has_events() {
+            let event = self.next_event.take().expect("just seen");
+            self.event_loop.on_event(event)?;
+        }
+        if self.stop.reason().is_some() {
+            return Ok(());
+        }
+        if tick {
+            self.event_loop.on_tick()?;
+        }
+        self.event_loop.end_turn()
+    }
+
+    /// Asks the replica to hand leadership over, without waiting for it.
+    pub fn transfer_leadership(&mut self, to: Option<NodeId>) {
+        // The loop is part of this node, so its queue is open.
+        let _ = self.events.send(Event::TransferLeader(to));
+    }
+
+    /// Takes the next batch to write, unless one is being written.
+    pub fn begin_write(&mut self) -> Option<&GroupWrite> {
+        if self.writing.is_some() || self.stop.reason().is_some() {
+            return None;
+        }
+        self.writing = self.batcher.next(&self.writes);
+        self.writing.as_ref().map(|batch| &batch.write)
+    }
+
+    /// Whether a batch is being written.
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Writes the batch that [`SteppedNode::begin_write`] took, with its fsync.
+    pub fn finish_write(&mut self) {
+        let Some(Batch { number, write, compacts }) = self.writing.take() else { return };
+        if self.stop.reason().is_some() {
+            return;
+        }
+        match self.stores.log.write(&WriteBatch { groups: vec![(self.group, write)] }) {
+            Ok(()) => {
+                // The loop is part of this node, so its queue is open.
+                let _ = self.events.send(Event::Persisted(number));
+                self.purge_due |= compacts;
+            }
+            Err(error) => log_writer::fail(&self.stop, &error),
+        }
+    }
+
+    /// Whether compacted space waits to be released.
+    pub fn purge_due(&self) -> bool {
+        self.purge_due
+    }
+
+    /// Releases compacted space, if there is any.
+    pub fn purge(&mut self) {
+        if std::mem::take(&mut self.purge_due)
+            && self.stop.reason().is_none()
+            && let Err(error) = self.stores.log.purge()
+        {
+            log_writer::fail_purge(&self.stop, &error);
+        }
+    }
+
+    /// Whether there is something to apply or to answer.
+    pub fn has_job(&mut self) -> bool {
+        if self.next_job.is_none() {
+            self.next_job = self.apply_loop.jobs.try_recv().ok();
+        }
+        self.next_job.is_some()
+    }
+
+    /// Does the apply loop's next job.
+    pub fn apply_next(&mut self) {
+        if !self.has_job() || self.stop.reason().is_some() {
+            return;
+        }
+        let job = self.next_job.take().expect("just seen");
+        if let Err(error) = self.apply_loop.on_job(job) {
+            self.apply_loop.fail(&error);
+        }
+    }
+
+    /// Whether a snapshot waits to be written.
+    pub fn has_save(&mut self) -> bool {
+        if self.saving.is_none() {
+            self.saving = self.saves.try_recv().ok();
+        }
+        self.saving.is_some()
+    }
+
+    /// Writes the snapshot that waits.
+    pub fn save_next(&mut self) {
+        if !self.has_save() || self.stop.reason().is_some() {
+            return;
+        }
+        let job = self.saving.take().expect("just seen");
+        let saved = snapshots::save_job(&*self.stores.snapshots, self.keep, job);
+        // The apply loop is part of this node, so its queue is open.
+        let _ = self.jobs.send(Job::Saved(saved));
+    }
+
+    /// The replica's view of its group.
+    pub fn status(&self) -> ReplicaStatus {
+        self.event_loop.replica.status()
+    }
+
+    /// What the replica is.
+    pub fn role(&self) -> Role {
+        self.event_loop.replica.role()
+    }
+
+    /// The replica's term.
+    pub fn term(&self) -> Term {
+        self.event_loop.replica.term()
+    }
+
+    /// The machine, unless the node waits for its first snapshot.
+    pub fn machine(&mut self) -> Option<&mut Machine> {
+        self.apply_loop.machine.as_mut()
+    }
+
+    /// The stores that the node works with.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+}

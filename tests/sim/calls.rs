@@ -1,0 +1,105 @@
+//! Requests that wait for a node's answer.
+//!
+//! A request is the future that the node's own handle gives. Nothing wakes it: the world looks
+//! at all of a node's requests after each of its steps.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use raft_host::machine::QueryReply;
+use raft_host::node::{
+    Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeResult,
+    QueryFailure, UpgradeFailure, Upgraded,
+};
+use raft_host::types::{NodeId, SnapshotMeta};
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A client, and which of its attempts.
+    Client(usize, u64),
+    /// An operator's task, and which of its attempts.
+    Operator(u64, u64),
+    /// A probe.
+    Probe(u64),
+}
+
+/// What is asked of a node.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "named after the methods of the handle")]
+pub enum Ask {
+    Propose(Body),
+    Query(Bytes, Consistency),
+    AddLearner(String),
+    Promote(NodeId),
+    Remove(NodeId),
+    Upgrade { module: Bytes, chunk_bytes: usize },
+    Snapshot,
+    SetLimits(v1::LimitChange),
+}
+
+/// How a node answers.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "named after what is asked")]
+pub enum Answered {
+    Proposed(ProposeResult),
+    Queried(Result<QueryReply, QueryFailure>),
+    Learner(Result<NodeId, MembershipFailure>),
+    Member(Result<(), MembershipFailure>),
+    Upgraded(Result<Upgraded, UpgradeFailure>),
+    Snapshot(Result<SnapshotMeta, String>),
+    LimitsSet(Result<LimitsSet, LimitsFailure>),
+    /// Nobody was there to ask.
+    Unreachable,
+    /// The node died with the request.
+    BrokenOff,
+}
+
+/// A request under way.
+pub struct Call {
+    /// Whose.
+    pub owner: Owner,
+    future: Pin<Box<dyn Future<Output = Answered>>>,
+}
+
+impl Call {
+    /// Asks. What must be sent to the node's queue is sent.
+    pub fn new(owner: Owner, handle: &NodeHandle, ask: Ask) -> Call {
+        let handle = handle.clone();
+        let future = Box::pin(async move {
+            match ask {
+                Ask::Propose(body) => Answered::Proposed(handle.propose(body).await),
+                Ask::Query(query, consistency) => {
+                    Answered::Queried(handle.query(query, consistency).await)
+                }
+                Ask::AddLearner(address) => {
+                    Answered::Learner(handle.add_learner(None, address).await)
+                }
+                Ask::Promote(node) => Answered::Member(handle.promote(node).await),
+                Ask::Remove(node) => Answered::Member(handle.remove(node).await),
+                Ask::Upgrade { module, chunk_bytes } => {
+                    let label = "simulated".to_owned();
+                    Answered::Upgraded(handle.upgrade_checked(module, label, chunk_bytes).await)
+                }
+                Ask::SetLimits(change) => {
+                    Answered::LimitsSet(handle.set_limits(vec![change]).await)
+                }
+                Ask::Snapshot => Answered::Snapshot(handle.take_snapshot().await),
+            }
+        });
+        Call { owner, future }
+    }
+
+    /// The answer, if it is there.
+    pub fn poll(&mut self) -> Option<Answered> {
+        let mut context = Context::from_waker(Waker::noop());
+        match self.future.as_mut().poll(&mut context) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A host of the simulated cluster: a disk, a clock, and the node that runs on it, if one does.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use raft_host::consensus::Role;
+use raft_host::node::{NodeInbox, SteppedNode};
+use raft_host::storage::GroupWrite;
+use raft_host::transport::Transport;
+use raft_host::types::{GroupId, Index, LogPosition, Member, NodeId, PeerMessage, Term};
+
+use super::calls::Call;
+use super::disk::SimDisk;
+use super::observe::{LogView, Micros, Slot};
+use super::plan::Boundary;
+
+/// What a node gave its transport to send.
+#[derive(Default)]
+pub struct Outbox {
+    /// In the order of sending.
+    pub messages: Vec<PeerMessage>,
+    /// Whom it may send to.
+    pub peers: BTreeMap<NodeId, Member>,
+}
+
+/// A transport that keeps what it is given until the world takes it.
+#[derive(Clone, Default)]
+pub struct SimTransport(Arc<Mutex<Outbox>>);
+
+impl SimTransport {
+    /// The outbox.
+    pub fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transport for SimTransport {
+    fn set_peers(&self, peers: BTreeMap<NodeId, Member>) {
+        self.outbox().peers = peers;
+    }
+
+    fn send(&self, messages: Vec<PeerMessage>) {
+        self.outbox().messages.extend(messages);
+    }
+}
+
+/// A node that runs.
+pub struct Running {
+    /// Its loops.
+    pub node: SteppedNode,
+    /// Where messages are delivered.
+    pub inbox: Arc<NodeInbox>,
+    /// Where messages come from.
+    pub transport: SimTransport,
+    /// Requests that wait for it.
+    pub calls: Vec<Call>,
+    /// A turn, a job, a snapshot, a purge is scheduled.
+    pub scheduled: Scheduled,
+    /// The batch being written.
+    pub writing: Option<GroupWrite>,
+    /// Peers that have introduced themselves since this node started.
+    pub introduced: Vec<Slot>,
+}
+
+/// Which steps of a node wait for their time.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the names of the steps")]
+pub struct Scheduled {
+    pub turn: bool,
+    pub apply: bool,
+    pub save: bool,
+    pub purge: bool,
+}
+
+/// What a host is doing.
+pub enum State {
+    /// A node runs.
+    Up(Box<Running>),
+    /// Killed; somebody will start it again.
+    Down,
+    /// Its disk is damaged and was refused; it is to be replaced.
+    Broken,
+    /// Its node was removed from the cluster, or it never became a member.
+    Retired,
+}
+
+/// A node's clock: real time with an offset and a drift.
+pub struct Clock {
+    offset_ms: i64,
+    drift_ppm: i64,
+    /// What the node reads; set before each of its steps.
+    reading_ms: Arc<AtomicU64>,
+}
+
+/// Wall-clock time at the start of every run, in milliseconds since the Unix epoch.
+const EPOCH_MS: i64 = 1_700_000_000_000;
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { offset_ms: 0, drift_ppm: 0, reading_ms: Arc::default() }
+    }
+
+    /// Moves it.
+    pub fn jump(&mut self, by_ms: i64) {
+        self.offset_ms += by_ms;
+    }
+
+    /// Lets it run fast or slow.
+    pub fn drift(&mut self, now: Micros, ppm: i64) {
+        // It goes on from where it is.
+        let before = self.read(now);
+        self.drift_ppm = ppm;
+        self.offset_ms += before - self.read(now);
+    }
+
+    fn read(&self, now: Micros) -> i64 {
+        let now = now.0 as i64;
+        EPOCH_MS + (now + now * self.drift_ppm / 1_000_000) / 1000 + self.offset_ms
+    }
+
+    /// Sets what the node reads.
+    pub fn set(&self, now: Micros) -> u64 {
+        let reading = self.read(now).max(0) as u64;
+        self.reading_ms.store(reading, Ordering::Relaxed);
+        reading
+    }
+
+    /// For the node's environment.
+    pub fn reader(&self) -> raft_host::node::WallClock {
+        let reading = Arc::clone(&self.reading_ms);
+        Arc::new(move || reading.load(Ordering::Relaxed))
+    }
+
+    /// How long a tick of this clock takes.
+    pub fn tick(&self, nominal_us: u64) -> u64 {
+        (nominal_us as i64 * 1_000_000 / (1_000_000 + self.drift_ppm)).max(1) as u64
+    }
+}
+
+/// A death that waits for its moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Doom {
+    /// The moment.
+    pub when: Boundary,
+    /// What dies.
+    pub power_loss: bool,
+    /// Until the restart.
+    pub down_us: u64,
+}
+
+/// See the module.
+pub struct Host {
+    /// Its number.
+    pub slot: Slot,
+    /// Of its node.
+    pub node: NodeId,
+    /// Of its node.
+    pub address: String,
+    /// Survives crashes.
+    pub disk: SimDisk,
+    /// Survives crashes.
+    pub clock: Clock,
+    /// What it does.
+    pub state: State,
+    /// Counts starts, so that what was scheduled for an earlier life is recognised.
+    pub life: u64,
+    /// Members that it was told when it joined.
+    pub introduced: Vec<Member>,
+    /// Its process is stopped until then.
+    pub paused_until: Micros,
+    /// No fsync ends before.
+    pub stalled_until: Micros,
+    /// Time of an fsync until a moment.
+    pub slow_disk: (Micros, u64),
+    /// It dies at a certain moment.
+    pub doom: Option<Doom>,
+    /// How long to stay down, if it stops by itself as a consequence of a fault.
+    pub down_us: u64,
+    /// Something was done to its disk that may make it stop, or refuse to start.
+    pub tampered: Option<String>,
+    /// What was done to its disk may make it stop once, and is over when it starts again.
+    pub is_excused_until_start: bool,
+    /// Its disk acknowledges what it does not do.
+    pub is_lying: bool,
+    /// Its disk lied, and then lost power: nobody could notice all that this may have done.
+    pub is_untrustworthy: bool,
+    /// Role and term when they were looked at last.
+    pub last_role: Option<(Role, Term)>,
+    /// It was a voter; for its replacement.
+    pub was_voter: bool,
+}
+
+impl Host {
+    /// A host with an empty disk.
+    pub fn new(slot: Slot, node: NodeId, address: String, disk: SimDisk) -> Host {
+        Host {
+            slot,
+            node,
+            address,
+            disk,
+            clock: Clock::new(),
+            state: State::Down,
+            life: 0,
+            introduced: Vec::new(),
+            paused_until: Micros(0),
+            stalled_until: Micros(0),
+            slow_disk: (Micros(0), 0),
+            doom: None,
+            down_us: 1_000_000,
+            tampered: None,
+            is_excused_until_start: false,
+            is_lying: false,
+            is_untrustworthy: false,
+            last_role: None,
+            was_voter: false,
+        }
+    }
+
+    /// The node, if it runs.
+    pub fn running(&mut self) -> Option<&mut Running> {
+        match &mut self.state {
+            State::Up(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// The node, if it runs.
+    pub fn node(&self) -> Option<&SteppedNode> {
+        match &self.state {
+            State::Up(running) => Some(&running.node),
+            _ => None,
+        }
+    }
+
+    /// Whether a node runs.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
+    /// Whether something was done to it that explains that it stops, or does not start.
+    pub fn is_excused(&self) -> bool {
+        self.tampered.is_some() || self.is_excused_until_start
+    }
+
+    /// Whether its process is stopped for a while.
+    pub fn is_paused(&self, now: Micros) -> bool {
+        self.paused_until > now
+    }
+
+    /// Time that an fsync begun now takes at most, given the usual time.
+    pub fn fsync_us(&self, now: Micros, usual_us: u64) -> u64 {
+        if self.slow_disk.0 > now { self.slow_disk.1 } else { usual_us }
+    }
+}
+
+/// A node's log, for the invariants.
+#[derive(Clone)]
+pub struct StoredLog(pub Arc<dyn raft_host::storage::LogStore>);
+
+impl std::fmt::Debug for StoredLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoredLog")
+    }
+}
+
+impl LogView for StoredLog {
+    fn term(&self, index: Index) -> Option<Term> {
+        self.0.term(GroupId::MAIN, index).ok()
+    }
+
+    fn start(&self) -> LogPosition {
+        self.0.start(GroupId::MAIN).unwrap_or_default()
+    }
+}
+
+impl StoredLog {
+    /// Where it ends.
+    pub fn last(&self) -> LogPosition {
+        let index = self.0.last_index(GroupId::MAIN).unwrap_or_default();
+        LogPosition { index, term: self.term(index).unwrap_or_default() }
+    }
+}

@@ -1,0 +1,96 @@
+//! What must hold in every run, one file each.
+//!
+//! An invariant sees every [`Fact`] in order and says what is wrong as soon as it knows. It
+//! keeps its own notes and trusts nothing that a node says about itself beyond the fact.
+
+mod bounded_growth;
+mod excused_stops;
+mod guest_answers;
+mod healthy_serves;
+mod leader_completeness;
+mod leader_per_term;
+mod linearizable;
+mod log_matching;
+mod module_at_one_index;
+mod notes;
+mod nothing_lost;
+mod progress;
+mod sessions_once;
+mod state_machine_safety;
+#[cfg(test)]
+mod testing;
+
+pub use bounded_growth::BoundedGrowth;
+pub use excused_stops::ExcusedStops;
+pub use guest_answers::GuestAnswers;
+pub use healthy_serves::HealthyServes;
+pub use leader_completeness::LeaderCompleteness;
+pub use leader_per_term::LeaderPerTerm;
+pub use linearizable::Linearizable;
+pub use log_matching::LogMatching;
+pub use module_at_one_index::ModuleAtOneIndex;
+pub use nothing_lost::NothingLost;
+pub use progress::Progress;
+pub use sessions_once::SessionsOnce;
+pub use state_machine_safety::StateMachineSafety;
+
+use std::rc::Rc;
+
+use super::model::{Guest, Replay};
+use super::observe::{Fact, Micros};
+
+/// Something that must hold.
+pub trait Invariant {
+    /// As in the list of invariants in the documents.
+    fn name(&self) -> &'static str;
+
+    /// Takes a fact in.
+    ///
+    /// # Errors
+    /// What is violated, for people: one line, or a few when it is about a history.
+    fn observe(&mut self, now: Micros, fact: &Fact<'_>) -> Result<(), String>;
+}
+
+/// A violated invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Of the invariant; `panic` when a node or the simulator broke down.
+    pub invariant: &'static str,
+    /// What is wrong.
+    pub what: String,
+    /// When it showed.
+    pub at: Micros,
+}
+
+/// All of them, for a run with this guest. Where several find the same thing wrong, the one that
+/// says most about the cause comes first.
+pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
+    let replay = Replay::shared(guest);
+    vec![
+        Box::new(LeaderPerTerm::default()),
+        Box::new(LogMatching::default()),
+        Box::new(LeaderCompleteness::default()),
+        Box::new(ModuleAtOneIndex::default()),
+        Box::new(SessionsOnce::default()),
+        Box::new(GuestAnswers::new(Rc::clone(&replay))),
+        Box::new(StateMachineSafety::default()),
+        Box::new(NothingLost::new(Rc::clone(&replay))),
+        Box::new(Linearizable::new(replay)),
+        Box::new(HealthyServes),
+        Box::new(BoundedGrowth::default()),
+        Box::new(ExcusedStops),
+        Box::new(Progress),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_invariant_has_its_own_name() {
+        let all = super::all(&super::testing::Words);
+        let names: BTreeSet<&str> = all.iter().map(|invariant| invariant.name()).collect();
+        assert_eq!(names.len(), all.len());
+    }
+}

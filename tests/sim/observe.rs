@@ -1,0 +1,323 @@
+//! What the simulator sees of a cluster: the facts that the invariants judge.
+//!
+//! Facts are named after what they say, not after who finds them out; an invariant sees all of
+//! them in the order in which they happened.
+
+use bytes::Bytes;
+use raft_host::consensus::Role;
+use raft_host::machine::Reply;
+use raft_host::types::{ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, Term};
+
+use crate::history::Operation;
+
+/// Virtual time in microseconds since the start of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Micros(pub u64);
+
+/// A host of the simulated cluster: a disk, a clock, and perhaps a node. Its node has one id
+/// for as long as the host lives; a node that is replaced gets another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub usize);
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Fact<'a> {
+    /// A node began to run, on what its disk holds.
+    Started {
+        /// Where.
+        slot: Slot,
+        /// Its id.
+        node: NodeId,
+        /// Its term and vote as the stores gave them back, before it did anything: what it must
+        /// never contradict.
+        term: Term,
+        /// Whom it voted for in that term.
+        vote: Option<NodeId>,
+        /// Where its log ends.
+        last: LogPosition,
+        /// What its machine was restored to; 0 when it has none yet.
+        applied: Index,
+        /// The restored machine's active module.
+        module: Option<ModuleHash>,
+    },
+    /// A node was killed, or its host lost power.
+    Crashed {
+        /// Where.
+        slot: Slot,
+    },
+    /// A node stopped by itself.
+    Stopped {
+        /// Where.
+        slot: Slot,
+        /// Its words.
+        reason: &'a str,
+        /// The simulator did something to its disk, or removed it, that explains it.
+        is_excused: bool,
+    },
+    /// A node's role or term is another one than before.
+    Role {
+        /// Where.
+        slot: Slot,
+        /// Its id.
+        node: NodeId,
+        /// Now.
+        role: Role,
+        /// Now.
+        term: Term,
+        /// Where its log ends.
+        last: LogPosition,
+        /// Term of an entry of its log, while it is there.
+        log: &'a dyn LogView,
+    },
+    /// A batch became durable in a node's log.
+    Persisted {
+        /// Where.
+        slot: Slot,
+        /// Its id.
+        node: NodeId,
+        /// The new entries; what was stored from the first of them on is replaced.
+        entries: &'a [LogEntry],
+        /// The position before the first of `entries`, as the node's log has it.
+        previous: Option<LogPosition>,
+        /// The log before `to` was dropped and starts after it: a snapshot covers it.
+        reset_to: Option<LogPosition>,
+        /// Term and vote from now on, when they are part of the batch.
+        hard_state: Option<(Term, Option<NodeId>)>,
+    },
+    /// The disk failed while it wrote a batch, and the node must stop: the batch may be there
+    /// or not when it starts again. The fields are those of `Persisted`.
+    WriteFailed {
+        /// Where.
+        slot: Slot,
+        /// The new entries.
+        entries: &'a [LogEntry],
+        /// The log was to be dropped, to start after this.
+        reset_to: Option<LogPosition>,
+        /// Term and vote, when they are part of the batch.
+        hard_state: Option<(Term, Option<NodeId>)>,
+    },
+    /// A node sent its vote: a response to `RequestVote` that does not refuse left it (pre-votes
+    /// do not count). It need not arrive.
+    Voted {
+        /// Where.
+        slot: Slot,
+        /// The message's term.
+        term: Term,
+        /// Whom the message goes to.
+        candidate: NodeId,
+    },
+    /// A node applied a normal entry.
+    Applied(&'a AppliedEntry),
+    /// A node applied a membership change.
+    Membership {
+        /// Where.
+        slot: Slot,
+        /// Of the entry.
+        position: LogPosition,
+        /// What results.
+        conf_state: &'a ConfState,
+    },
+    /// A node replaced its machine by that of a snapshot.
+    Installed {
+        /// Where.
+        slot: Slot,
+        /// What the snapshot covers.
+        position: LogPosition,
+        /// Digest of the installed machine.
+        digest: Digest,
+        /// Its active module.
+        module: Option<ModuleHash>,
+    },
+    /// A client was told that its command was committed.
+    Acknowledged {
+        /// Session and sequence number, when it had any.
+        session: Option<(u64, u64)>,
+        /// Where it was committed, as the client was told.
+        position: LogPosition,
+        /// The entry's command.
+        command: &'a Bytes,
+        /// What the client was told.
+        reply: &'a Reply,
+    },
+    /// A client's query was answered.
+    Queried {
+        /// Where.
+        slot: Slot,
+        /// The key it asked for.
+        key: &'a str,
+        /// What it was told.
+        value: Option<i64>,
+        /// The index that the answer is as of.
+        applied: Index,
+        /// Whether it was to see all that was acknowledged before it was asked.
+        is_linearizable: bool,
+        /// Highest index acknowledged to any client when it was asked.
+        asked_after: Index,
+    },
+    /// A node that reported itself healthy was asked something.
+    Probed {
+        /// Where.
+        slot: Slot,
+        /// When it was asked.
+        asked: Micros,
+        /// Whether it answered within the bound.
+        is_answered: bool,
+        /// It reported itself healthy all the time, was not paused or slowed, and (for
+        /// linearizable probes) was connected to a majority of voters all the time.
+        was_healthy: bool,
+    },
+    /// All nodes at a moment; comes every second or so of virtual time.
+    Survey(&'a Survey),
+    /// The run is over.
+    End(&'a End<'a>),
+}
+
+/// Looks into a node's log.
+pub trait LogView: std::fmt::Debug {
+    /// The term of the entry at `index`; `None` when it is compacted or not there.
+    fn term(&self, index: Index) -> Option<Term>;
+    /// The position that the log starts after (what a snapshot covers).
+    fn start(&self) -> LogPosition;
+}
+
+/// Digest of a machine: sessions, modules, members and the guest's memory.
+pub type Digest = [u8; 16];
+
+/// An entry and what one node's machine made of it.
+#[derive(Clone, Debug)]
+pub struct AppliedEntry {
+    /// Where.
+    pub slot: Slot,
+    /// Of the entry.
+    pub position: LogPosition,
+    /// The encoded entry.
+    pub data: Bytes,
+    /// What it says, if it is a command: its session and sequence number, and its bytes.
+    pub command: Option<(Option<(u64, u64)>, Bytes)>,
+    /// The machine's answer.
+    pub reply: Reply,
+    /// What the guest used.
+    pub fuel_used: u64,
+    /// Of topics and data of all events emitted, in order.
+    pub events: u32,
+    /// The log's clock after the entry, in milliseconds.
+    pub time_ms: u64,
+    /// The active module after the entry.
+    pub module: Option<ModuleHash>,
+    /// Of the machine after the entry, for one entry in so many (the same for all nodes).
+    pub digest: Option<Digest>,
+}
+
+/// What the simulator does at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Things go wrong.
+    Faults,
+    /// Everything has been mended; clients go on.
+    Calm,
+}
+
+/// All nodes at a moment.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// When.
+    pub at: Micros,
+    /// What the simulator does.
+    pub phase: Phase,
+    /// When this phase began.
+    pub since: Micros,
+    /// By slot.
+    pub nodes: Vec<NodeSurvey>,
+    /// Bounds of the run, for the invariants on growth.
+    pub bounds: Bounds,
+}
+
+/// How large things may become in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Entries after the last snapshot before the next is due, plus the trailing ones.
+    pub log_entries: u64,
+    /// The next snapshot also waits for entries of so many percent of the last one's bytes.
+    pub growth_percent: u64,
+    /// Snapshots kept.
+    pub snapshots: usize,
+    /// Bytes of a log file.
+    pub log_file_bytes: u64,
+    /// Most bytes of entries that a leader leaves uncommitted.
+    pub uncommitted_bytes: u64,
+    /// Time for electing a leader when nothing is wrong.
+    pub election: Micros,
+}
+
+/// One node at a moment.
+#[derive(Clone, Debug)]
+pub struct NodeSurvey {
+    /// Where.
+    pub slot: Slot,
+    /// Its id.
+    pub node: NodeId,
+    /// It runs.
+    pub is_up: bool,
+    /// It runs, but its process is stopped for a while.
+    pub is_paused: bool,
+    /// The leader's configuration (or the newest that anybody applied) has it.
+    pub is_member: bool,
+    /// What health checks report; false when it is not up.
+    pub is_healthy: bool,
+    /// Its role.
+    pub role: Option<Role>,
+    /// Its term.
+    pub term: Term,
+    /// Whom it takes for the leader.
+    pub leader: Option<NodeId>,
+    /// First index of its log.
+    pub first_index: Index,
+    /// Last index of its log.
+    pub last_index: Index,
+    /// Highest index that it knows to be committed.
+    pub commit: Index,
+    /// Highest index that its machine has applied.
+    pub applied: Index,
+    /// Index of its newest snapshot.
+    pub snapshot: Index,
+    /// Snapshots on its disk.
+    pub snapshots: usize,
+    /// Bytes of its log files.
+    pub log_bytes: u64,
+    /// Bytes of its newest snapshot.
+    pub snapshot_bytes: u64,
+    /// Bytes on its disk.
+    pub disk_bytes: u64,
+    /// Sessions that its machine holds.
+    pub sessions: u64,
+    /// It stopped by itself; why.
+    pub stopped: Option<String>,
+}
+
+/// The end of a run, after faults have stopped and the calm time is over.
+#[derive(Debug)]
+pub struct End<'a> {
+    /// The last survey.
+    pub survey: &'a Survey,
+    /// What clients asked and were told.
+    pub history: &'a [Operation],
+    /// When everything had been mended.
+    pub mended: Micros,
+    /// When after that all members were up, healthy, and had applied the same index, and every
+    /// client had a command answered; `None`: not until the end.
+    pub converged: Option<Micros>,
+    /// What kept it from converging, in words, if it did not.
+    pub missing: &'a str,
+    /// The bound for that.
+    pub bound: Micros,
+    /// Digest of every member's machine at the end, at the same index if it converged.
+    pub digests: &'a [(Slot, Index, Digest)],
+    /// The final value of every key on every member.
+    pub values: &'a [(Slot, String, Option<i64>)],
+}

@@ -1,0 +1,365 @@
+//! What a seed makes of a run: the shape of the cluster, and all faults and operations with
+//! their times, drawn before the run begins. What is drawn here can be left out one by one,
+//! which is how a failing run is shrunk.
+
+use raft_host::consensus::ConsensusConfig;
+use raft_host::fsm::Limits;
+use raft_host::node::{NodeConfig, SnapshotConfig};
+use raft_host::storage::StorageConfig;
+
+use super::observe::Micros;
+use super::random::Random;
+
+/// Sizes, timings and rates of a run.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Name of the guest.
+    pub guest: &'static str,
+    /// Voters that the cluster grows to before anything goes wrong.
+    pub voters: usize,
+    /// Learners beside them.
+    pub learners: usize,
+    /// Timing and limits of nodes.
+    pub node: NodeConfig,
+    /// Limits of consensus.
+    pub consensus: ConsensusConfig,
+    /// Sizes of files and caches.
+    pub storage: StorageConfig,
+    /// Budgets of guests.
+    pub limits: Limits,
+    /// Clients at work at the same time.
+    pub clients: usize,
+    /// Operations of each client before everything is mended.
+    pub operations: u64,
+    /// Keys they share.
+    pub keys: u8,
+    /// Longest pause of a client between two operations.
+    pub think_us: u64,
+    /// Out of a thousand operations: reads.
+    pub reads_per_mille: u64,
+    /// Out of a thousand commands: ones that break the guest or make it do odd things.
+    pub odd_per_mille: u64,
+    /// Out of a thousand clients: ones without a session.
+    pub sessionless_per_mille: u64,
+    /// How long things go wrong.
+    pub faults_us: u64,
+    /// One entry in so many has a digest of the machine taken after it.
+    pub digest_every: u64,
+    /// Modules are uploaded in parts of so many bytes.
+    pub chunk_bytes: usize,
+    /// Time of one fsync, at most.
+    pub fsync_us: u64,
+    /// Time of applying a batch or of a turn of the event loop, at most.
+    pub step_us: u64,
+    /// The network when nothing is wrong.
+    pub network: Quality,
+}
+
+/// How links treat messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Quality {
+    /// Lost, out of a thousand.
+    pub loss_per_mille: u64,
+    /// Delivered twice, out of a thousand.
+    pub duplicate_per_mille: u64,
+    /// Shortest time on the way.
+    pub delay_min_us: u64,
+    /// Longest time on the way.
+    pub delay_max_us: u64,
+    /// Later messages may overtake earlier ones.
+    pub reorders: bool,
+}
+
+/// Picks one of the nodes that are there when the time comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick(pub u64);
+
+/// One fault or operation.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names say it; times are in microseconds")]
+pub enum Action {
+    // Network
+    Partition { sides: u64, for_us: u64 },
+    Isolate { node: Pick, inbound: bool, outbound: bool, for_us: u64 },
+    CutLink { from: Pick, to: Pick, both_ways: bool, for_us: u64 },
+    SlowLink { from: Pick, to: Pick, delay_us: u64, for_us: u64 },
+    Weather { quality: Quality, for_us: u64 },
+    ResetConnections { node: Pick },
+    // Processes
+    Kill { node: Pick, power_loss: bool, when: Boundary, down_us: u64 },
+    KillAll { power_loss: bool, down_us: u64 },
+    Pause { node: Pick, for_us: u64 },
+    ClockJump { node: Pick, by_ms: i64 },
+    ClockDrift { node: Pick, ppm: i64 },
+    // Disks
+    StallDisk { node: Pick, for_us: u64 },
+    SlowDisk { node: Pick, fsync_us: u64, for_us: u64 },
+    FailSync { node: Pick, down_us: u64 },
+    FillDisk { node: Pick, spare_bytes: u64, for_us: u64 },
+    Rot { node: Pick },
+    MisdirectWrite { node: Pick },
+    LoseWrite { node: Pick },
+    // Operators
+    Replace { node: Pick },
+    Join { promote: bool },
+    Remove { node: Pick },
+    Transfer { to: Pick },
+    Snapshot { node: Pick },
+    Upgrade { version: u64 },
+    SetLimits { choice: u64 },
+}
+
+/// Between which of a node's steps it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// Whatever comes.
+    Now,
+    /// In the middle of the next write of the log, after so many disk operations.
+    InWrite(u64),
+    /// After the next fsync of the log, before anybody hears of it.
+    AfterWrite,
+    /// In the middle of writing the next snapshot.
+    InSave(u64),
+    /// After the next entries are applied, before anybody hears of it.
+    AfterApply,
+    /// In the middle of releasing log space.
+    InPurge(u64),
+}
+
+/// An action and its time after the faults begin.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Position in the plan as drawn; stays the same when others are left out.
+    pub number: usize,
+    /// When.
+    pub at: Micros,
+    /// What.
+    pub action: Action,
+}
+
+/// All that a run needs besides its seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// The cluster.
+    pub shape: Shape,
+    /// By time.
+    pub actions: Vec<Planned>,
+}
+
+/// What the caller fixes instead of leaving it to the seed.
+#[derive(Clone, Debug, Default)]
+pub struct Fixed {
+    /// The guest.
+    pub guest: Option<&'static str>,
+    /// The number of voters.
+    pub voters: Option<usize>,
+    /// Nothing goes wrong.
+    pub calm: bool,
+}
+
+const SECOND: u64 = 1_000_000;
+
+impl Plan {
+    /// Draws the plan of a seed.
+    pub fn draw(seed: u64, fixed: &Fixed) -> Plan {
+        let mut random = Random::stream(seed, "shape", 0);
+        let shape = draw_shape(&mut random, fixed);
+        let mut random = Random::stream(seed, "actions", 0);
+        let count = if fixed.calm { 0 } else { random.between(4, 40) };
+        // Some runs suffer from everything, some from a few things, again and again.
+        let weights: Vec<u64> = (0..KINDS).map(|_| random.below(4).pow(2)).collect();
+        let mut actions: Vec<(u64, Action)> = (0..count)
+            .map(|_| (random.below(shape.faults_us), draw_action(&mut random, &weights, &shape)))
+            .collect();
+        actions.sort_by_key(|(at, _)| *at);
+        let actions = actions
+            .into_iter()
+            .enumerate()
+            .map(|(number, (at, action))| Planned { number, at: Micros(at), action })
+            .collect();
+        Plan { seed, shape, actions }
+    }
+}
+
+fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
+    let guest = *random.pick(&["registers", "registers", "registers", "kv", "native", "native"]);
+    let voters = *random.pick(&[1, 3, 3, 3, 3, 5, 5, 7]);
+    let heartbeat_ms = *random.pick(&[50, 100, 100, 200, 400]);
+    let snapshot = SnapshotConfig {
+        threshold: random.magnitude(4, 400),
+        growth_percent: *random.pick(&[0, 10, 100]),
+        keep: random.between(1, 3) as usize,
+    };
+    let node = NodeConfig {
+        heartbeat_ms,
+        election_ms: heartbeat_ms * random.between(4, 12),
+        snapshot,
+        ..NodeConfig::default()
+    };
+    let max_append_bytes = random.magnitude(64, 1 << 20);
+    let consensus = ConsensusConfig {
+        max_append_bytes,
+        max_inflight_messages: random.magnitude(1, 256) as usize,
+        max_uncommitted_bytes: random.magnitude(max_append_bytes.max(16 << 10), 64 << 20),
+        max_unapplied_bytes: random.magnitude(512, 64 << 20),
+        entry_cache_bytes: random.magnitude(64, 1 << 20),
+        trailing_logs: random.magnitude(1, 300),
+        trailing_bytes: random.magnitude(64, 1 << 20),
+        promotion_lag: random.magnitude(2, 1000),
+    };
+    let storage = StorageConfig {
+        log_file_bytes: random.magnitude(4 << 10, 256 << 10),
+        compress_above_bytes: random.magnitude(16, 8 << 10),
+        recent_entries_bytes: random.magnitude(64, 1 << 20),
+        ..StorageConfig::default()
+    };
+    let limits = Limits { apply_fuel: 2_000_000, memory_max_bytes: 4 << 20, ..Limits::default() };
+    Shape {
+        guest: fixed.guest.unwrap_or(guest),
+        voters: fixed.voters.unwrap_or(voters),
+        learners: *random.pick(&[0, 0, 0, 1, 2]),
+        node,
+        consensus,
+        storage,
+        limits,
+        clients: random.between(1, 6) as usize,
+        operations: random.magnitude(10, 200),
+        keys: random.between(1, 6) as u8,
+        think_us: random.magnitude(1_000, 500_000),
+        reads_per_mille: random.between(100, 600),
+        odd_per_mille: *random.pick(&[0, 50, 200]),
+        sessionless_per_mille: *random.pick(&[0, 0, 200, 1000]),
+        faults_us: random.between(5, 40) * SECOND,
+        digest_every: random.magnitude(8, 128),
+        chunk_bytes: random.magnitude(64, 4096) as usize,
+        fsync_us: random.magnitude(100, 20_000),
+        step_us: random.magnitude(10, 2_000),
+        network: Quality {
+            loss_per_mille: *random.pick(&[0, 0, 5]),
+            duplicate_per_mille: *random.pick(&[0, 0, 5]),
+            delay_min_us: 100,
+            delay_max_us: random.magnitude(300, 20_000),
+            reorders: false,
+        },
+    }
+}
+
+/// Kinds of actions that [`draw_action`] knows.
+const KINDS: u64 = 25;
+
+fn draw_action(random: &mut Random, weights: &[u64], shape: &Shape) -> Action {
+    let total: u64 = weights.iter().sum::<u64>().max(1);
+    let mut at = random.below(total);
+    let kind = weights.iter().position(|weight| match at.checked_sub(*weight) {
+        Some(rest) => {
+            at = rest;
+            false
+        }
+        None => true,
+    });
+    let election_us = shape.node.election_ms * 1000;
+    let mut node = || Pick(random.number());
+    let (first, second) = (node(), node());
+    let for_us = random.magnitude(election_us / 4, election_us * 12);
+    let down_us = random.magnitude(1_000, election_us * 10);
+    let power_loss = random.per_mille(600);
+    match kind.unwrap_or(0) {
+        0 => Action::Partition { sides: random.number(), for_us },
+        1 => {
+            let (inbound, outbound) = *random.pick(&[(true, true), (true, false), (false, true)]);
+            Action::Isolate { node: first, inbound, outbound, for_us }
+        }
+        2 => Action::CutLink { from: first, to: second, both_ways: random.per_mille(500), for_us },
+        3 => {
+            let delay_us = random.magnitude(election_us / 10, election_us * 3);
+            Action::SlowLink { from: first, to: second, delay_us, for_us }
+        }
+        4 => {
+            let quality = Quality {
+                loss_per_mille: random.magnitude(1, 400),
+                duplicate_per_mille: random.magnitude(1, 300),
+                delay_min_us: 50,
+                delay_max_us: random.magnitude(1_000, election_us),
+                reorders: random.per_mille(500),
+            };
+            Action::Weather { quality, for_us }
+        }
+        5 => Action::ResetConnections { node: first },
+        6..=9 => {
+            let operations = random.between(0, 12);
+            let when = match random.below(9) {
+                0 | 1 => Boundary::InWrite(operations),
+                2 | 3 => Boundary::AfterWrite,
+                4 => Boundary::InSave(operations),
+                5 => Boundary::AfterApply,
+                6 => Boundary::InPurge(operations),
+                _ => Boundary::Now,
+            };
+            Action::Kill { node: first, power_loss, when, down_us }
+        }
+        10 => Action::KillAll { power_loss, down_us },
+        11 => Action::Pause { node: first, for_us },
+        12 => {
+            let by_ms = random.magnitude(10, 100_000) as i64;
+            Action::ClockJump { node: first, by_ms: if power_loss { by_ms } else { -by_ms } }
+        }
+        13 => Action::ClockDrift { node: first, ppm: random.between(0, 400_000) as i64 - 200_000 },
+        14 => Action::StallDisk { node: first, for_us },
+        15 => {
+            Action::SlowDisk { node: first, fsync_us: random.magnitude(1_000, election_us), for_us }
+        }
+        16 => Action::FailSync { node: first, down_us },
+        17 => Action::FillDisk { node: first, spare_bytes: random.below(20_000), for_us },
+        18 => match random.below(3) {
+            0 => Action::Rot { node: first },
+            1 => Action::MisdirectWrite { node: first },
+            _ => Action::LoseWrite { node: first },
+        },
+        19 => Action::Replace { node: first },
+        20 => Action::Join { promote: random.per_mille(700) },
+        21 => Action::Remove { node: first },
+        22 => Action::Transfer { to: first },
+        23 => Action::Snapshot { node: first },
+        _ => match random.below(4) {
+            0 => Action::SetLimits { choice: random.number() },
+            _ => Action::Upgrade { version: random.below(6) },
+        },
+    }
+}
+
+impl Action {
+    /// For the summary.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Partition { .. } => "partition",
+            Action::Isolate { inbound: true, outbound: true, .. } => "isolation",
+            Action::Isolate { .. } => "one-way isolation",
+            Action::CutLink { both_ways: true, .. } => "cut link",
+            Action::CutLink { .. } => "one-way cut link",
+            Action::SlowLink { .. } => "slow link",
+            Action::Weather { .. } => "bad network",
+            Action::ResetConnections { .. } => "connection reset",
+            Action::Kill { .. } => "planned kill",
+            Action::KillAll { .. } => "kill of all",
+            Action::Pause { .. } => "pause",
+            Action::ClockJump { .. } => "clock jump",
+            Action::ClockDrift { .. } => "clock drift",
+            Action::StallDisk { .. } => "stuck disk",
+            Action::SlowDisk { .. } => "slow disk",
+            Action::FailSync { .. } => "failing fsync",
+            Action::FillDisk { .. } => "full disk",
+            Action::Rot { .. } => "bit rot",
+            Action::MisdirectWrite { .. } => "misdirected write",
+            Action::LoseWrite { .. } => "lost write",
+            Action::Replace { .. } => "replaced node",
+            Action::Join { .. } => "join",
+            Action::Remove { .. } => "removal",
+            Action::Transfer { .. } => "leadership transfer",
+            Action::Snapshot { .. } => "snapshot on demand",
+            Action::Upgrade { .. } => "upgrade",
+            Action::SetLimits { .. } => "limits changed",
+        }
+    }
+}

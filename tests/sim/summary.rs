@@ -1,0 +1,163 @@
+//! What happened in a run, or in many, in numbers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use raft_host::machine::Reply;
+use raft_host::types::Outcome;
+
+use super::disk::SimDisk;
+use super::observe::{AppliedEntry, Slot};
+use super::world::Tally;
+
+/// Counts; those of several runs add up.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the names say what is counted")]
+pub struct Counters {
+    pub runs: u64,
+    pub simulated_us: u64,
+    pub faults: BTreeMap<String, u64>,
+    pub clients: Tally,
+    pub queries: u64,
+    pub entries_applied: u64,
+    pub commands: u64,
+    pub traps: u64,
+    pub duplicates: u64,
+    pub elections: u64,
+    pub snapshots: u64,
+    pub installs: u64,
+    pub upgrades: u64,
+    pub limit_changes: u64,
+    pub joins: u64,
+    pub sessions: u64,
+    pub starts: u64,
+    pub refused_starts: u64,
+    pub corruptions_detected: u64,
+    pub writes: u64,
+    pub messages: u64,
+    pub lost_messages: u64,
+    pub probes: u64,
+    pub trace_lines: u64,
+}
+
+impl Counters {
+    /// A fault or an operation of that kind.
+    pub fn fault(&mut self, kind: &str) {
+        *self.faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// An entry was applied by a node.
+    pub fn applied(&mut self, entry: &AppliedEntry) {
+        self.entries_applied += 1;
+        if entry.slot != Slot(0) {
+            // Commands are counted once, not once per replica.
+            return;
+        }
+        if let Reply::Command(outcome) = &entry.reply {
+            self.commands += 1;
+            self.traps += u64::from(matches!(outcome, Outcome::Trapped(_)));
+            self.duplicates += u64::from(matches!(outcome, Outcome::Duplicate(_)));
+        }
+    }
+
+    /// Faults that a disk counted by itself.
+    pub fn add_disk(&mut self, disk: &SimDisk) {
+        for (kind, count) in &disk.stats().faults {
+            *self.faults.entry(format!("disk: {kind:?}")).or_default() += count;
+        }
+    }
+
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Counters) {
+        let Counters { faults, clients, .. } = other;
+        for (kind, count) in faults {
+            *self.faults.entry(kind.clone()).or_default() += count;
+        }
+        self.clients.answered += clients.answered;
+        self.clients.failed += clients.failed;
+        self.clients.unknown += clients.unknown;
+        self.clients.retries += clients.retries;
+        for (mine, others) in self.numbers().into_iter().zip(other.clone().numbers()) {
+            *mine += *others;
+        }
+    }
+
+    fn numbers(&mut self) -> [&mut u64; 22] {
+        [
+            &mut self.runs,
+            &mut self.simulated_us,
+            &mut self.queries,
+            &mut self.entries_applied,
+            &mut self.commands,
+            &mut self.traps,
+            &mut self.duplicates,
+            &mut self.elections,
+            &mut self.snapshots,
+            &mut self.installs,
+            &mut self.upgrades,
+            &mut self.limit_changes,
+            &mut self.joins,
+            &mut self.sessions,
+            &mut self.starts,
+            &mut self.refused_starts,
+            &mut self.corruptions_detected,
+            &mut self.writes,
+            &mut self.messages,
+            &mut self.lost_messages,
+            &mut self.probes,
+            &mut self.trace_lines,
+        ]
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.simulated_us as f64 / 3.6e9;
+        writeln!(f, "runs {}, simulated hours {hours:.2}", self.runs)?;
+        writeln!(
+            f,
+            "clients: answered {}, failed {}, unknown {}, retries {}; reads {}, sessions {}",
+            self.clients.answered,
+            self.clients.failed,
+            self.clients.unknown,
+            self.clients.retries,
+            self.queries,
+            self.sessions
+        )?;
+        writeln!(
+            f,
+            "commands {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
+             (lost {})",
+            self.commands,
+            self.traps,
+            self.duplicates,
+            self.entries_applied,
+            self.writes,
+            self.messages,
+            self.lost_messages
+        )?;
+        writeln!(
+            f,
+            "elections {}, snapshots {}, installed {}, upgrades {}, limit changes {}, joins {}, \
+             starts {}, probes {}",
+            self.elections,
+            self.snapshots,
+            self.installs,
+            self.upgrades,
+            self.limit_changes,
+            self.joins,
+            self.starts,
+            self.probes
+        )?;
+        writeln!(
+            f,
+            "starts refused {}, of these for corruption {}",
+            self.refused_starts, self.corruptions_detected
+        )?;
+        write!(f, "faults:")?;
+        for (kind, count) in &self.faults {
+            write!(f, " {kind} {count},")?;
+        }
+        writeln!(f)
+    }
+}

@@ -1,0 +1,102 @@
+//! Stands in a node's apply loop and writes down what it sees.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prost::Message as _;
+use raft_host::machine::{Applied, Machine};
+use raft_host::node::Witness;
+use raft_host::types::{ConfState, LogEntry, LogPosition, ModuleHash, SnapshotMeta};
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
+use sha2::{Digest as _, Sha256};
+
+use super::observe::{AppliedEntry, Digest, Slot};
+
+/// What a node's apply loop did.
+#[derive(Debug)]
+pub enum Seen {
+    /// See [`super::observe::Fact::Applied`].
+    Applied(AppliedEntry),
+    /// See [`super::observe::Fact::Membership`].
+    Membership(Slot, LogPosition, ConfState),
+    /// See [`super::observe::Fact::Installed`].
+    Installed(Slot, LogPosition, Digest, Option<ModuleHash>),
+}
+
+/// What all witnesses of a run write into.
+pub type Notes = Arc<Mutex<Vec<Seen>>>;
+
+/// See the module.
+pub struct Recorder {
+    slot: Slot,
+    notes: Notes,
+    digest_every: u64,
+}
+
+impl Recorder {
+    /// A witness in the node of a slot.
+    pub fn new(slot: Slot, notes: Notes, digest_every: u64) -> Recorder {
+        Recorder { slot, notes, digest_every }
+    }
+
+    fn note(&self, seen: Seen) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    }
+}
+
+impl Witness for Recorder {
+    fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, applied: &Applied) {
+        let due = entry.index.0.is_multiple_of(self.digest_every);
+        let applied = AppliedEntry {
+            slot: self.slot,
+            position: LogPosition { index: entry.index, term: entry.term },
+            data: entry.data.clone(),
+            command: command(&entry.data),
+            reply: applied.reply.clone(),
+            fuel_used: applied.fuel_used,
+            events: applied.events.iter().fold(0, |hash, event| {
+                let mut hasher = crc32fast::Hasher::new_with_initial(hash);
+                hasher.update(&event.topic);
+                hasher.update(&event.data);
+                hasher.finalize()
+            }),
+            time_ms: machine.info().time_ms,
+            module: machine.active_module(),
+            digest: due.then(|| digest(machine)),
+        };
+        self.note(Seen::Applied(applied));
+    }
+
+    fn membership(&mut self, entry: &LogEntry, conf_state: &ConfState) {
+        let position = LogPosition { index: entry.index, term: entry.term };
+        self.note(Seen::Membership(self.slot, position, conf_state.clone()));
+    }
+
+    fn installed(&mut self, machine: &mut Machine, meta: &SnapshotMeta) {
+        let digest = digest(machine);
+        let module = machine.active_module();
+        self.note(Seen::Installed(self.slot, meta.position(), digest, module));
+    }
+}
+
+/// Of everything that a machine holds: what its snapshot would hold.
+///
+/// # Panics
+///
+/// If the host cannot capture a guest, which the simulator does not provoke.
+pub fn digest(machine: &mut Machine) -> Digest {
+    let image = machine.capture().expect("a guest can be captured");
+    let mut hasher = Sha256::new();
+    image.write_to(&mut hasher).expect("a hasher takes anything");
+    let whole = hasher.finalize();
+    *whole.first_chunk().expect("longer than that")
+}
+
+/// The command that an entry holds, if it holds one.
+fn command(data: &[u8]) -> Option<(Option<(u64, u64)>, bytes::Bytes)> {
+    let Ok(v1::Entry { body: Some(Body::Command(command)), .. }) = v1::Entry::decode(data) else {
+        return None;
+    };
+    let session = command.session.map(|session| (session.session_id, session.sequence));
+    Some((session, command.data))
+}

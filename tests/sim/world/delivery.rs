@@ -1,0 +1,247 @@
+//! Messages between nodes, and the snapshots that travel with them.
+
+use std::io::Read as _;
+
+use raft_host::storage::SnapshotStore;
+use raft_host::transport::Inbox as _;
+use raft_host::types::{GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotMeta};
+
+use super::{Event, Message, World, member};
+use crate::sim::network::Fate;
+use crate::sim::observe::{Fact, Slot};
+use crate::sim::trace::Who;
+
+/// Something on its way between two hosts.
+pub(super) struct Parcel {
+    from: Slot,
+    from_life: u64,
+    to: Slot,
+    content: Content,
+}
+
+enum Content {
+    Message(Message),
+    /// To a sender: what became of a snapshot.
+    SnapshotSent(NodeId, Index, bool),
+    /// To a sender: that peer cannot be reached.
+    Unreachable(NodeId),
+    /// To a sender: it was removed from the cluster.
+    Removed(NodeId),
+}
+
+/// A sender learns of a broken connection after so long.
+const NOTICE_US: u64 = 1_000;
+/// Size of a message beside its entries.
+const MESSAGE_BYTES: u64 = 100;
+
+impl World {
+    /// Puts on its way what a node wants to send.
+    pub(super) fn post(&mut self, from: Slot) {
+        let Some(running) = self.hosts[from.0].running() else { return };
+        let (messages, known) = {
+            let mut outbox = running.transport.outbox();
+            if outbox.messages.is_empty() {
+                return;
+            }
+            let known: Vec<NodeId> = outbox.peers.keys().copied().collect();
+            (std::mem::take(&mut outbox.messages), known)
+        };
+        for message in messages {
+            let to = self.by_node.get(&message.to).copied();
+            match to.filter(|_| known.contains(&message.to)) {
+                Some(to) => self.post_one(from, to, message),
+                None => self.notify(from, Content::Unreachable(message.to), NOTICE_US),
+            }
+        }
+    }
+
+    fn post_one(&mut self, from: Slot, to: Slot, message: PeerMessage) {
+        let now = self.now();
+        if message.kind == MessageKind::RequestVoteResponse && !message.reject {
+            let (term, candidate) = (message.term, message.to);
+            self.fact(&Fact::Voted { slot: from, term, candidate });
+        }
+        let content = match &message.snapshot {
+            Some(meta) if message.kind == MessageKind::InstallSnapshot => {
+                match self.read_snapshot(from, meta) {
+                    Ok(content) => Some(content),
+                    Err(why) => {
+                        self.trace.line(
+                            now,
+                            Who::Host(from),
+                            format_args!("cannot send its snapshot at {}: {why}", meta.index),
+                        );
+                        let failed = Content::SnapshotSent(message.to, meta.index, false);
+                        return self.notify(from, failed, NOTICE_US);
+                    }
+                }
+            }
+            _ => None,
+        };
+        let entries: u64 = message.entries.iter().map(|entry| entry.cost_bytes()).sum();
+        let bytes = entries + MESSAGE_BYTES + content.as_ref().map_or(0, |c| c.len() as u64);
+        self.counters.messages += 1;
+        let failed = message.snapshot.as_ref().map(|meta| meta.index);
+        match self.network.send(now, (from, to), bytes) {
+            Fate::Arrives(at, again) => {
+                let from_life = self.hosts[from.0].life;
+                if let Some(again) = again.filter(|_| content.is_none()) {
+                    let double = Message { message: message.clone(), content: None };
+                    let content = Content::Message(double);
+                    let parcel = Parcel { from, from_life, to, content };
+                    self.queue.at(again, Event::Deliver(Box::new(parcel)));
+                }
+                let content = Content::Message(Message { message, content });
+                let parcel = Parcel { from, from_life, to, content };
+                self.queue.at(at, Event::Deliver(Box::new(parcel)));
+            }
+            fate => {
+                self.counters.lost_messages += 1;
+                if let Some(index) = failed {
+                    self.notify(from, Content::SnapshotSent(message.to, index, false), NOTICE_US);
+                }
+                if fate == Fate::Refused {
+                    self.notify(from, Content::Unreachable(message.to), NOTICE_US);
+                }
+            }
+        }
+    }
+
+    /// Tells a node something about what it sent.
+    fn notify(&mut self, to: Slot, content: Content, delay_us: u64) {
+        let from_life = self.hosts[to.0].life;
+        let parcel = Parcel { from: to, from_life, to, content };
+        self.queue.after(delay_us, Event::Deliver(Box::new(parcel)));
+    }
+
+    pub(super) fn deliver(&mut self, parcel: Parcel) {
+        let now = self.now();
+        let Parcel { from, from_life, to, content } = parcel;
+        if self.hosts[to.0].is_paused(now) && self.hosts[to.0].is_up() {
+            let until = self.hosts[to.0].paused_until;
+            let parcel = Parcel { from, from_life, to, content };
+            return self.queue.at(until, Event::Deliver(Box::new(parcel)));
+        }
+        match content {
+            Content::Message(message) => self.deliver_message(from, to, message),
+            notice => {
+                let host = &mut self.hosts[to.0];
+                if host.life != from_life {
+                    return;
+                }
+                let Some(running) = host.running() else { return };
+                match notice {
+                    Content::SnapshotSent(peer, index, delivered) => {
+                        running.inbox.snapshot_sent(GroupId::MAIN, peer, index, delivered);
+                    }
+                    Content::Unreachable(peer) => running.inbox.unreachable(peer),
+                    Content::Removed(by) => running.inbox.removed(by),
+                    Content::Message(_) => unreachable!("handled above"),
+                }
+                self.wake(to);
+            }
+        }
+    }
+
+    fn deliver_message(&mut self, from: Slot, to: Slot, letter: Message) {
+        let now = self.now();
+        let Message { mut message, content } = letter;
+        let sender = member(&self.hosts[from.0]);
+        let snapshot = message.snapshot.as_ref().map(|meta| meta.index);
+        let receiver = message.to;
+        let Some(running) = self.hosts[to.0].running() else {
+            if let Some(index) = snapshot {
+                self.notify(from, Content::SnapshotSent(receiver, index, false), NOTICE_US);
+            }
+            return self.notify(from, Content::Unreachable(receiver), NOTICE_US);
+        };
+        if running.inbox.was_removed(message.from) {
+            let by = receiver;
+            return self.notify(from, Content::Removed(by), NOTICE_US);
+        }
+        if !running.introduced.contains(&from) {
+            running.introduced.push(from);
+            running.inbox.peer_seen(sender);
+        }
+        let stores = running.node.stores().clone();
+        self.trace.line(
+            now,
+            Who::Host(to),
+            format_args!(
+                "<- n{} {:?} term {} index {} entries {} commit {}{}",
+                from.0,
+                message.kind,
+                message.term,
+                message.index,
+                message.entries.len(),
+                message.commit,
+                if message.reject { " refused" } else { "" },
+            ),
+        );
+        let mut delivered = true;
+        if let (Some(meta), Some(content)) = (&message.snapshot, content) {
+            match store_snapshot(&*stores.snapshots, meta, &content) {
+                Ok(meta) => message.snapshot = Some(meta),
+                Err(why) => {
+                    let why = self.hosts[to.0].disk.describe(why);
+                    self.trace.line(
+                        now,
+                        Who::Host(to),
+                        format_args!("cannot store the snapshot at {}: {why}", meta.index),
+                    );
+                    delivered = false;
+                }
+            }
+        }
+        if delivered && let Some(running) = self.hosts[to.0].running() {
+            running.inbox.deliver(vec![message]);
+        }
+        if let Some(index) = snapshot {
+            self.notify(from, Content::SnapshotSent(receiver, index, delivered), NOTICE_US);
+        }
+        self.wake(to);
+    }
+
+    fn read_snapshot(&mut self, slot: Slot, meta: &SnapshotMeta) -> Result<Vec<u8>, String> {
+        let stores = self.stores(slot).ok_or("the node is gone")?;
+        let opened = stores.snapshots.open(meta.group, meta.index);
+        let (found, mut reader) = opened.map_err(|error| self.describe(slot, error))?;
+        if found.position() != meta.position() {
+            return Err(format!("the snapshot at {} is of term {}", found.index, found.term));
+        }
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content).map_err(|error| self.describe(slot, error))?;
+        Ok(content)
+    }
+
+    fn describe(&self, slot: Slot, error: impl std::fmt::Display) -> String {
+        self.hosts[slot.0].disk.describe(error)
+    }
+
+    /// A node's connections break: what is on its way to it is lost.
+    pub(super) fn reset_connections(&mut self, slot: Slot) {
+        if let Some(running) = self.hosts[slot.0].running() {
+            running.introduced.clear();
+        }
+        let peers: Vec<NodeId> = self.by_node.keys().copied().collect();
+        for peer in peers {
+            self.notify(slot, Content::Unreachable(peer), NOTICE_US);
+        }
+    }
+}
+
+/// Keeps a received snapshot, unless it is there.
+fn store_snapshot(
+    store: &dyn SnapshotStore,
+    meta: &SnapshotMeta,
+    content: &[u8],
+) -> Result<SnapshotMeta, String> {
+    let words = |error: raft_host::storage::StorageError| error.to_string();
+    let present = store.list(meta.group).map_err(words)?;
+    if let Some(present) = present.into_iter().find(|p| p.position() == meta.position()) {
+        return Ok(present);
+    }
+    let mut sink = store.create(meta.clone()).map_err(words)?;
+    std::io::Write::write_all(&mut sink, content).map_err(|error| error.to_string())?;
+    sink.finish().map_err(words)
+}

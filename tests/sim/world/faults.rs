@@ -1,0 +1,254 @@
+//! Executes the plan: what goes wrong, and what operators do meanwhile.
+
+use super::operators::Goal;
+use super::{Event, Mend, Stage, World};
+use crate::sim::disk::FileKind;
+use crate::sim::host::{Doom, State};
+use crate::sim::network::Link;
+use crate::sim::observe::{Micros, Slot};
+use crate::sim::plan::{Action, Boundary, Pick};
+use crate::sim::trace::Who;
+
+impl World {
+    pub(super) fn begin_faults(&mut self) {
+        self.enter(Stage::Faults);
+        let now = self.now();
+        self.hire_clients();
+        for (at, planned) in self.plan.actions.iter().enumerate() {
+            self.queue.at(Micros(now.0 + planned.at.0), Event::Action(at));
+        }
+    }
+
+    fn pick(&self, pick: Pick) -> Option<Slot> {
+        let living = self.living();
+        (!living.is_empty()).then(|| living[(pick.0 % living.len() as u64) as usize])
+    }
+
+    /// Operators of a cluster under fire give up after a while.
+    fn operator_patience_us(&self) -> Option<u64> {
+        Some(self.plan.shape.node.election_ms * 20_000)
+    }
+
+    pub(super) fn act(&mut self, at: usize) {
+        if !self.is_stormy() {
+            return;
+        }
+        let planned = self.plan.actions[at].clone();
+        let now = self.now();
+        let number = planned.number;
+        self.trace.line(now, Who::World, format_args!("#{number}: {:?}", planned.action));
+        self.counters.fault(planned.action.name());
+        self.act_on_network(&planned.action);
+        self.act_on_host(&planned.action);
+        self.act_as_operator(&planned.action);
+    }
+
+    fn act_on_network(&mut self, action: &Action) {
+        match *action {
+            Action::Partition { sides, for_us } => {
+                let side = |slot: Slot| sides >> (slot.0 % 64) & 1;
+                let links = self.links(|from, to| side(from) != side(to));
+                self.cut(links, for_us);
+            }
+            Action::Isolate { node, inbound, outbound, for_us } => {
+                let Some(node) = self.pick(node) else { return };
+                let links =
+                    self.links(|from, to| (from == node && outbound) || (to == node && inbound));
+                self.cut(links, for_us);
+            }
+            Action::CutLink { from, to, both_ways, for_us } => {
+                let (Some(a), Some(b)) = (self.pick(from), self.pick(to)) else { return };
+                let links = self
+                    .links(|from, to| (from, to) == (a, b) || (both_ways && (to, from) == (a, b)));
+                self.cut(links, for_us);
+            }
+            Action::SlowLink { from, to, delay_us, for_us } => {
+                let (Some(from), Some(to)) = (self.pick(from), self.pick(to)) else { return };
+                self.network.slow_down((from, to), delay_us);
+                self.queue.after(for_us, Event::Mend(Mend::Speed((from, to), delay_us)));
+            }
+            Action::Weather { quality, for_us } => {
+                let number = self.number();
+                self.network.begin_weather(number, quality);
+                self.queue.after(for_us, Event::Mend(Mend::Weather(number)));
+            }
+            Action::ResetConnections { node } => {
+                let Some(node) = self.pick(node) else { return };
+                self.reset_connections(node);
+            }
+            _ => {}
+        }
+    }
+
+    fn links(&self, is_one: impl Fn(Slot, Slot) -> bool) -> Vec<Link> {
+        let slots = || self.hosts.iter().map(|host| host.slot);
+        slots()
+            .flat_map(|from| slots().map(move |to| (from, to)))
+            .filter(|(from, to)| from != to && is_one(*from, *to))
+            .collect()
+    }
+
+    fn cut(&mut self, links: Vec<Link>, for_us: u64) {
+        self.network.cut(&links);
+        self.queue.after(for_us, Event::Mend(Mend::Links(links)));
+    }
+
+    pub(super) fn mend(&mut self, mend: Mend) {
+        if !self.is_stormy() {
+            // Everything was mended already.
+            return;
+        }
+        match mend {
+            Mend::Links(links) => self.network.mend(&links),
+            Mend::Speed(link, delay_us) => self.network.speed_up(link, delay_us),
+            Mend::Weather(number) => self.network.end_weather(number),
+            Mend::Disk(slot) => self.hosts[slot.0].disk.set_capacity(u64::MAX),
+        }
+    }
+
+    fn act_on_host(&mut self, action: &Action) {
+        let now = self.now();
+        match *action {
+            Action::Kill { node, power_loss, when, down_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                if when == Boundary::Now {
+                    return self.crash(slot, power_loss, Some(down_us));
+                }
+                let host = &mut self.hosts[slot.0];
+                if host.is_up() {
+                    host.doom = Some(Doom { when, power_loss, down_us });
+                    let life = host.life;
+                    let patience = self.plan.shape.node.election_ms * 1_000;
+                    self.queue.after(patience, Event::Doom(slot, life));
+                }
+            }
+            Action::KillAll { power_loss, down_us } => {
+                for slot in self.living() {
+                    self.crash(slot, power_loss, Some(down_us));
+                }
+            }
+            Action::Pause { node, for_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.hosts[slot.0].paused_until = self.in_time(for_us);
+                self.forget_probes(slot);
+            }
+            Action::ClockJump { node, by_ms } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.hosts[slot.0].clock.jump(by_ms);
+            }
+            Action::ClockDrift { node, ppm } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.hosts[slot.0].clock.drift(now, ppm);
+            }
+            Action::StallDisk { node, for_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.hosts[slot.0].stalled_until = self.in_time(for_us);
+            }
+            Action::SlowDisk { node, fsync_us, for_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.hosts[slot.0].slow_disk = (Micros(now.0 + for_us), fsync_us);
+            }
+            _ => self.act_on_disk(action),
+        }
+    }
+
+    /// So long from now, but not after everything is mended: what waits then waits until then.
+    fn in_time(&self, for_us: u64) -> Micros {
+        let end = self.stage_since.0 + self.plan.shape.faults_us;
+        Micros((self.now().0 + for_us).min(end))
+    }
+
+    fn act_on_disk(&mut self, action: &Action) {
+        let now = self.now();
+        match *action {
+            Action::FailSync { node, down_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                let host = &mut self.hosts[slot.0];
+                host.disk.fail_syncs(1);
+                host.down_us = down_us;
+                host.is_excused_until_start = true;
+            }
+            Action::FillDisk { node, spare_bytes, for_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                let host = &mut self.hosts[slot.0];
+                host.disk.set_capacity(host.disk.used_bytes() + spare_bytes);
+                // It cannot start again before there is space.
+                host.down_us = for_us + 1_000;
+                host.is_excused_until_start = true;
+                self.queue.after(for_us, Event::Mend(Mend::Disk(slot)));
+            }
+            Action::Rot { node } => {
+                let Some(slot) = self.pick(node).filter(|slot| self.is_expendable(*slot)) else {
+                    return;
+                };
+                let rotten = self.hosts[slot.0].disk.rot(self.disk_random.generator(), true);
+                if let Some(event) = rotten {
+                    self.trace.line(now, Who::Host(slot), format_args!("disk: {event}"));
+                    self.hosts[slot.0].tampered = Some(event.to_string());
+                }
+            }
+            Action::MisdirectWrite { node } | Action::LoseWrite { node } => {
+                let Some(slot) = self.pick(node).filter(|slot| self.is_expendable(*slot)) else {
+                    return;
+                };
+                let is_lost = matches!(action, Action::LoseWrite { .. });
+                let host = &mut self.hosts[slot.0];
+                match is_lost {
+                    true => host.disk.lose_next_write(FileKind::Append),
+                    false => host.disk.misdirect_next_write(FileKind::Append),
+                }
+                host.is_lying = true;
+                host.tampered.get_or_insert_with(|| "its disk lies".to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the cluster gets over the loss of this disk: a majority of the voters must have
+    /// disks that nobody touched.
+    fn is_expendable(&self, slot: Slot) -> bool {
+        let others = self.sound_voters().filter(|voter| *voter != slot).count();
+        self.conf_state.voters_outgoing.is_empty() && others * 2 > self.conf_state.voters.len()
+    }
+
+    fn act_as_operator(&mut self, action: &Action) {
+        let patience = self.operator_patience_us();
+        match *action {
+            Action::Replace { node } => {
+                let Some(slot) = self.pick(node).filter(|slot| self.is_expendable(*slot)) else {
+                    return;
+                };
+                let was_voter = self.conf_state.is_voter(self.hosts[slot.0].node);
+                self.crash(slot, true, None);
+                self.hosts[slot.0].state = State::Broken;
+                self.begin(Goal::Replace { slot, was_voter }, None);
+            }
+            Action::Join { promote } => self.begin_join(promote, None),
+            Action::Remove { node } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.begin(Goal::Remove { slot }, patience);
+            }
+            Action::Transfer { to } => {
+                let Some(slot) = self.pick(to) else { return };
+                let node = self.hosts[slot.0].node;
+                for slot in self.living() {
+                    if let Some(running) = self.hosts[slot.0].running() {
+                        running.node.transfer_leadership(Some(node));
+                        self.wake(slot);
+                    }
+                }
+            }
+            Action::Snapshot { node } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.begin(Goal::Snapshot { slot }, patience);
+            }
+            Action::Upgrade { version } => {
+                if self.guest.name() != "native" {
+                    self.begin(Goal::Upgrade { version }, patience);
+                }
+            }
+            Action::SetLimits { choice } => self.begin(Goal::SetLimits { choice }, patience),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Operators: let the cluster grow, replace what is broken, change members, modules and limits,
+//! while everything else goes on.
+
+use raft_host::consensus::Role;
+use raft_host::node::MembershipFailure;
+use raft_host::types::{Member, NodeId};
+use raft_host_proto::v1;
+use raft_host_proto::v1::limit_change::Limit;
+
+use super::{Event, Stage, World, member};
+use crate::sim::calls::{Answered, Ask, Owner};
+use crate::sim::host::State;
+use crate::sim::observe::{Micros, Phase, Slot};
+use crate::sim::trace::Who;
+
+/// What an operator is about.
+#[derive(Clone, Debug)]
+pub(super) enum Goal {
+    /// A new host, as a learner and perhaps a voter. The slot is there once it has an id.
+    Join { promote: bool, slot: Option<Slot>, address: String },
+    /// A member is to be none.
+    Remove { slot: Slot },
+    /// A member that lost its data is removed, and another one takes its place.
+    Replace { slot: Slot, was_voter: bool },
+    /// The module is to be that one.
+    Upgrade { version: u64 },
+    /// The limits of the guest are to be others.
+    SetLimits { choice: u64 },
+    /// A snapshot of one node, now.
+    Snapshot { slot: Slot },
+}
+
+/// Something an operator does until it is done.
+pub(super) struct Task {
+    goal: Goal,
+    attempt: u64,
+    /// It is given up then, if it may be.
+    give_up: Option<Micros>,
+    is_waiting: bool,
+}
+
+/// Between two attempts.
+const PAUSE_US: u64 = 150_000;
+/// An attempt without an answer is given up.
+const PATIENCE_US: u64 = 5_000_000;
+
+impl World {
+    /// Everything that a new cluster needs: a module and members.
+    pub(super) fn grow(&mut self) {
+        self.begin(Goal::Upgrade { version: 0 }, None);
+        let (voters, learners) = (self.plan.shape.voters, self.plan.shape.learners);
+        for number in 1..voters + learners {
+            self.begin_join(number < voters, None);
+        }
+    }
+
+    pub(super) fn begin_join(&mut self, promote: bool, patience_us: Option<u64>) {
+        // An address of its own, which no earlier host had.
+        let number = self.number();
+        let goal = Goal::Join { promote, slot: None, address: format!("new{number}:1") };
+        self.begin(goal, patience_us);
+    }
+
+    pub(super) fn begin(&mut self, goal: Goal, patience_us: Option<u64>) {
+        let number = self.next_task;
+        self.next_task += 1;
+        let now = self.now();
+        self.trace.line(now, Who::World, format_args!("operator: {goal:?}"));
+        let give_up = patience_us.map(|patience| Micros(now.0 + patience));
+        self.tasks.insert(number, Task { goal, attempt: 0, give_up, is_waiting: false });
+        self.queue.after(number % 7 * 1000, Event::TaskWake(number));
+    }
+
+    /// Whether operators have nothing left to do.
+    pub(super) fn operators_are_done(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    pub(super) fn describe_tasks(&self) -> String {
+        let goals: Vec<String> =
+            self.tasks.values().map(|task| format!("{:?}", task.goal)).collect();
+        goals.join(", ")
+    }
+
+    /// The node that leads in the highest term, as operators find out by asking around.
+    fn leader(&self) -> Option<Slot> {
+        let now = self.now();
+        let nodes = self.hosts.iter().filter(|host| !host.is_paused(now));
+        nodes
+            .filter_map(|host| host.node().map(|node| (node.term(), node.role(), host.slot)))
+            .filter(|(_, role, _)| *role == Role::Leader)
+            .max_by_key(|(term, _, _)| *term)
+            .map(|(_, _, slot)| slot)
+    }
+
+    pub(super) fn task_wakes(&mut self, number: u64) {
+        let now = self.now();
+        let Some(task) = self.tasks.get_mut(&number) else { return };
+        // An attempt that is under way for too long is forgotten, not taken back.
+        task.is_waiting = false;
+        task.attempt += 1;
+        let (attempt, goal) = (task.attempt, task.goal.clone());
+        if task.give_up.is_some_and(|give_up| now >= give_up) {
+            return self.end_task(number, "given up");
+        }
+        // Growing is one step after the other, as people would do it.
+        let first = *self.tasks.keys().next().expect("this one at least");
+        if self.stage == Stage::Growing && number != first {
+            return self.queue.after(PAUSE_US, Event::TaskWake(number));
+        }
+        let Some(leader) = self.leader() else {
+            return self.queue.after(PAUSE_US, Event::TaskWake(number));
+        };
+        let ask = match goal {
+            Goal::Join { slot: None, address, .. } => Some((leader, Ask::AddLearner(address))),
+            Goal::Join { slot: Some(slot), .. } => {
+                Some((leader, Ask::Promote(self.hosts[slot.0].node)))
+            }
+            Goal::Remove { slot } | Goal::Replace { slot, .. } => {
+                if leader == slot && self.conf_state.voters.len() > 1 {
+                    // As the admin service does: another leader is to remove it.
+                    if let Some(running) = self.hosts[slot.0].running() {
+                        running.node.transfer_leadership(None);
+                        self.wake(slot);
+                    }
+                    None
+                } else if self.may_remove(slot) {
+                    self.doubtful.insert(slot);
+                    Some((leader, Ask::Remove(self.hosts[slot.0].node)))
+                } else {
+                    None
+                }
+            }
+            Goal::Upgrade { version } => {
+                let module = self.guest.module(version);
+                Some((leader, Ask::Upgrade { module, chunk_bytes: self.plan.shape.chunk_bytes }))
+            }
+            Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
+            Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
+        };
+        let Some((slot, ask)) = ask else {
+            return self.queue.after(PAUSE_US * 4, Event::TaskWake(number));
+        };
+        if let Some(task) = self.tasks.get_mut(&number) {
+            task.is_waiting = true;
+        }
+        self.queue.after(PATIENCE_US, Event::TaskWake(number));
+        self.ask(slot, Owner::Operator(number, attempt), ask);
+    }
+
+    /// Nobody sane removes a voter that is needed: a majority must be there, or come back by
+    /// itself, with it and without it. (Raft needs the old majority until everybody who is
+    /// left has learned of the removal.)
+    fn may_remove(&self, slot: Slot) -> bool {
+        let node = self.hosts[slot.0].node;
+        let voters = &self.conf_state.voters;
+        let others = self.sound_voters().filter(|voter| *voter != slot).count();
+        let is_removed = self.doubtful.contains(&slot) || !voters.contains(&node);
+        is_removed || others * 2 > voters.len()
+    }
+
+    /// Voters whose disks nobody touched, and whom nobody ever wanted to remove: what was
+    /// proposed once may still happen.
+    pub(super) fn sound_voters(&self) -> impl Iterator<Item = Slot> {
+        let slots = self.conf_state.voters.iter().filter_map(|voter| self.by_node.get(voter));
+        slots.copied().filter(|slot| {
+            let host = &self.hosts[slot.0];
+            // When everything is mended, whoever runs is sound.
+            let is_suspect = host.is_excused() || self.doubtful.contains(slot);
+            match host.state {
+                State::Up(_) => !is_suspect || self.phase() == Phase::Calm,
+                State::Down => !is_suspect,
+                State::Broken | State::Retired => false,
+            }
+        })
+    }
+
+    pub(super) fn task_hears(&mut self, number: u64, attempt: u64, answer: Answered) {
+        let Some(task) = self.tasks.get_mut(&number) else { return };
+        if task.attempt != attempt || !task.is_waiting {
+            return;
+        }
+        task.is_waiting = false;
+        let goal = task.goal.clone();
+        match (goal, answer) {
+            (Goal::Join { promote, slot: None, .. }, Answered::Learner(Ok(node))) => {
+                self.joined(number, node, promote);
+            }
+            (Goal::Join { .. }, Answered::Member(Ok(()))) => self.end_task(number, "done"),
+            (Goal::Join { .. }, Answered::Member(result)) if is_gone(&result) => {
+                self.end_task(number, "removed before it was a voter");
+            }
+            (Goal::Remove { .. }, Answered::Member(result)) if is_gone(&result) => {
+                self.end_task(number, "done");
+            }
+            (Goal::Replace { slot, was_voter }, Answered::Member(result)) if is_gone(&result) => {
+                if !matches!(self.hosts[slot.0].state, State::Up(_)) {
+                    self.hosts[slot.0].state = State::Retired;
+                }
+                self.end_task(number, "removed; another one joins");
+                self.begin_join(was_voter, None);
+            }
+            (Goal::Upgrade { .. }, Answered::Upgraded(Ok(_))) => {
+                self.counters.upgrades += 1;
+                self.end_task(number, "done");
+            }
+            (Goal::Upgrade { version }, Answered::Upgraded(Err(error))) => {
+                use raft_host::node::UpgradeFailure::{NotActivated, Refused};
+                if self.stage != Stage::Growing && matches!(error, NotActivated(_) | Refused(_)) {
+                    // Chunks of several uploads may be in each other's way; trying again helps.
+                    let words = format!("version {version}: {error}");
+                    self.note_task(number, &words);
+                }
+                self.queue.after(PAUSE_US, Event::TaskWake(number));
+            }
+            (Goal::SetLimits { .. }, Answered::LimitsSet(Ok(_))) => {
+                self.counters.limit_changes += 1;
+                self.end_task(number, "done");
+            }
+            (Goal::Snapshot { .. }, _) => self.end_task(number, "answered"),
+            _ => self.queue.after(PAUSE_US, Event::TaskWake(number)),
+        }
+    }
+
+    fn note_task(&mut self, number: u64, words: &str) {
+        let now = self.now();
+        self.trace.line(now, Who::World, format_args!("operator task {number}: {words}"));
+    }
+
+    fn end_task(&mut self, number: u64, words: &str) {
+        self.note_task(number, words);
+        self.tasks.remove(&number);
+        if self.stage == Stage::Growing && self.tasks.is_empty() {
+            self.begin_faults();
+        }
+    }
+
+    /// A new member has an id: its host starts, and learns all else from the cluster.
+    fn joined(&mut self, number: u64, node: NodeId, promote: bool) {
+        let Some(Task { goal: Goal::Join { address, .. }, .. }) = self.tasks.get(&number) else {
+            return;
+        };
+        let address = address.clone();
+        let slot = match self.by_node.get(&node) {
+            Some(slot) => *slot,
+            None => self.add_host(node, address),
+        };
+        let introduced: Vec<Member> = self
+            .hosts
+            .iter()
+            .filter(|host| host.slot != slot && self.conf_state.contains(host.node))
+            .map(member)
+            .collect();
+        self.hosts[slot.0].introduced = introduced;
+        self.counters.joins += 1;
+        self.start(slot);
+        if !promote {
+            return self.end_task(number, "done");
+        }
+        if let Some(task) = self.tasks.get_mut(&number) {
+            let Goal::Join { slot: of_task, .. } = &mut task.goal else { return };
+            *of_task = Some(slot);
+        }
+        self.queue.after(PAUSE_US, Event::TaskWake(number));
+    }
+
+    /// Broken hosts that nobody takes care of yet are to be replaced.
+    pub(super) fn replace_broken(&mut self) {
+        let broken: Vec<Slot> = self
+            .hosts
+            .iter()
+            .filter(|host| matches!(host.state, State::Broken))
+            .map(|host| host.slot)
+            .collect();
+        for slot in broken {
+            let is_known = self.tasks.values().any(|task| {
+                matches!(task.goal, Goal::Replace { slot: other, .. } | Goal::Remove { slot: other } if other == slot)
+            });
+            if !is_known {
+                let was_voter = self.conf_state.is_voter(self.hosts[slot.0].node);
+                self.begin(Goal::Replace { slot, was_voter }, None);
+            }
+        }
+    }
+
+    /// Removals that wait for better times are not pursued any more.
+    pub(super) fn drop_removals(&mut self) {
+        self.tasks.retain(|_, task| !matches!(task.goal, Goal::Remove { .. }));
+    }
+}
+
+/// A change of the guest's limits that its commands live with, or trap more by.
+fn limit_change(choice: u64) -> v1::LimitChange {
+    let limit = match choice % 5 {
+        0 => Limit::ApplyFuel(1_000_000),
+        1 => Limit::ApplyFuel(3_000_000),
+        2 => Limit::MemoryMaxBytes(2 << 20),
+        3 => Limit::MemoryMaxBytes(1 << 20),
+        _ => Limit::StackMaxBytes(if choice & 8 == 0 { 512 << 10 } else { 1 << 20 }),
+    };
+    v1::LimitChange { limit: Some(limit) }
+}
+
+/// Whether the member is none any more.
+fn is_gone(result: &Result<(), MembershipFailure>) -> bool {
+    use raft_host::consensus::ConfChangeError;
+    use raft_host::node::ProposeFailure;
+    match result {
+        Ok(()) => true,
+        Err(MembershipFailure::Propose(ProposeFailure::ConfChange(error))) => {
+            matches!(error, ConfChangeError::NotAMember(_))
+        }
+        Err(_) => false,
+    }
+}
