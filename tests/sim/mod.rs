@@ -12,10 +12,13 @@ pub mod plan;
 mod queue;
 mod random;
 pub mod runner;
+pub mod shrink;
 mod summary;
 mod trace;
 mod witness;
+mod words;
 mod world;
 
 pub use summary::Counters;
+pub use trace::{Kind, View};
 pub use world::{Report, World};
