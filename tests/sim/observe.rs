@@ -245,6 +245,8 @@ pub struct Bounds {
     pub log_entries: u64,
     /// The next snapshot also waits for entries of so many percent of the last one's bytes.
     pub growth_percent: u64,
+    /// Entries kept behind a snapshot.
+    pub trailing_logs: u64,
     /// Snapshots kept.
     pub snapshots: usize,
     /// Bytes of a log file.

@@ -27,6 +27,8 @@ const SPARE_LOG_FILES: u64 = 6;
 const ENTRY_COPIES: u64 = 4;
 /// Files besides logs and snapshots: marks, identities, locks.
 const OTHER_BYTES: u64 = 1 << 20;
+/// Snapshots that may have come from leaders and are not installed yet.
+const RECEIVED_SNAPSHOTS: u64 = 3;
 /// How much coarser the bounds are that always hold, and what is added to them.
 const COARSE_FACTOR: u64 = 64;
 const COARSE_ENTRIES: u64 = 100_000;
@@ -39,6 +41,8 @@ pub struct BoundedGrowth {
     sessions: Sessions,
     /// What each node had applied when it was first seen in the calm in its present life.
     calm_since: Map<Slot, Index>,
+    /// The newest snapshot of each node when it was first seen in its present life.
+    first_snapshots: Map<Slot, Index>,
     /// Bytes of the largest snapshot that anybody had.
     largest_snapshot: u64,
 }
@@ -149,10 +153,24 @@ impl BoundedGrowth {
                 self.coarse(&survey.bounds, node)
             };
             within(node, &most)?;
+            self.compacted(&survey.bounds, node)?;
             let sessions = self.sessions.at(node.applied);
             at_most(node, "sessions", node.sessions, sessions)?;
         }
         Ok(())
+    }
+
+    /// A node that has saved or installed a snapshot since it started has dropped what that
+    /// covers but for the trailing entries, and the snapshots before it.
+    fn compacted(&mut self, bounds: &Bounds, node: &NodeSurvey) -> Result<(), String> {
+        let before = *self.first_snapshots.entry(node.slot).or_insert(node.snapshot);
+        if node.snapshot <= before {
+            return Ok(());
+        }
+        let trailing = (node.snapshot.0 + 1).saturating_sub(node.first_index.0);
+        at_most(node, "entries behind its newest snapshot", trailing, bounds.trailing_logs)?;
+        let kept = bounds.snapshots as u64 + RECEIVED_SNAPSHOTS;
+        at_most(node, "snapshots", node.snapshots as u64, kept)
     }
 
     /// Whether a node has had the time and the entries to take a snapshot in the calm.
@@ -236,6 +254,7 @@ impl Invariant for BoundedGrowth {
             // A snapshot is due only so many entries after a start.
             Fact::Started { slot, .. } | Fact::Crashed { slot } => {
                 self.calm_since.remove(&slot);
+                self.first_snapshots.remove(&slot);
                 Ok(())
             }
             Fact::Survey(all) => self.survey(all),

@@ -150,6 +150,7 @@ pub(super) fn node_survey(slot: usize) -> NodeSurvey {
 pub(super) fn survey(at: u64, phase: Phase, nodes: Vec<NodeSurvey>) -> Survey {
     let bounds = Bounds {
         log_entries: 10,
+        trailing_logs: 1_000_000,
         growth_percent: 0,
         snapshots: 2,
         log_file_bytes: 1 << 20,

@@ -210,7 +210,9 @@ impl World {
     /// disks that nobody touched.
     fn is_expendable(&self, slot: Slot) -> bool {
         let others = self.sound_voters().filter(|voter| *voter != slot).count();
-        self.conf_state.voters_outgoing.is_empty() && others * 2 > self.conf_state.voters.len()
+        !self.is_to_be_promoted(slot)
+            && self.conf_state.voters_outgoing.is_empty()
+            && others * 2 > self.conf_state.voters.len()
     }
 
     fn act_as_operator(&mut self, action: &Action) {

@@ -300,6 +300,7 @@ impl World {
         Bounds {
             log_entries: shape.node.snapshot.threshold + shape.consensus.trailing_logs,
             growth_percent: shape.node.snapshot.growth_percent,
+            trailing_logs: shape.consensus.trailing_logs,
             snapshots: shape.node.snapshot.keep,
             log_file_bytes: shape.storage.log_file_bytes,
             uncommitted_bytes: shape.consensus.max_uncommitted_bytes,

@@ -175,6 +175,13 @@ impl World {
         })
     }
 
+    /// Whether an operator is about to make it a voter.
+    pub(super) fn is_to_be_promoted(&self, slot: Slot) -> bool {
+        self.tasks.values().any(|task| {
+            matches!(task.goal, Goal::Join { promote: true, slot: Some(other), .. } if other == slot)
+        })
+    }
+
     pub(super) fn task_hears(&mut self, number: u64, attempt: u64, answer: Answered) {
         let Some(task) = self.tasks.get_mut(&number) else { return };
         if task.attempt != attempt || !task.is_waiting {
