@@ -11,7 +11,7 @@ use raft_host::museum::Exhibit;
 use raft_host_tests::sim::plan::{Fixed, Plan};
 use raft_host_tests::sim::runner::{Batch, loader, run, run_batch, with_stack};
 use raft_host_tests::sim::shrink::{Budget, Cut, Shrunk, command, shrink};
-use raft_host_tests::sim::{Kind, View};
+use raft_host_tests::sim::{Kind, View, golden};
 
 /// A cluster of real nodes in virtual time under faults; one seed decides everything.
 #[derive(Parser)]
@@ -74,8 +74,20 @@ struct Arguments {
     /// With --shrink: begin no further run after so many seconds.
     #[arg(long, default_value_t = 120, requires = "shrink")]
     shrink_seconds: u64,
+    /// Write the hashes of some runs into the file of golden ones, or compare them with it.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "first"])]
+    golden: Option<Golden>,
     #[command(flatten)]
     cut: CutArguments,
+}
+
+/// What to do about golden hashes.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Golden {
+    /// Write them.
+    Write,
+    /// Compare them.
+    Check,
 }
 
 /// What is left of a seed's plan.
@@ -169,6 +181,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Panics of nodes are violations and are reported as such.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(golden) = arguments.golden {
+        return with_stack(|| gild(golden));
+    }
     match arguments.seed {
         Some(seed) if arguments.shrink => with_stack(|| shrink_one(&arguments, seed)),
         Some(seed) => with_stack(|| one(&arguments, seed)),
@@ -234,6 +249,26 @@ fn shrink_one(arguments: &Arguments, seed: u64) -> ExitCode {
     print_actions(&plan);
     println!("reproduce:  {}", command(seed, &fixed, &cut, exhibit));
     ExitCode::FAILURE
+}
+
+fn gild(what: Golden) -> ExitCode {
+    let done = match what {
+        Golden::Check => golden::check(&loader()),
+        Golden::Write if cfg!(debug_assertions) => {
+            Err("golden hashes are written by the release build, for the dev build to compare"
+                .into())
+        }
+        Golden::Write => golden::current(&loader()).and_then(|text| {
+            std::fs::write(golden::path(), text).map_err(|error| error.to_string())
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print_actions(plan: &Plan) {

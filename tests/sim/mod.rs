@@ -2,6 +2,7 @@
 
 mod calls;
 pub mod disk;
+pub mod golden;
 mod guest;
 mod host;
 pub mod invariants;
@@ -11,6 +12,7 @@ pub mod observe;
 pub mod plan;
 mod queue;
 mod random;
+pub mod regressions;
 pub mod runner;
 pub mod shrink;
 mod summary;
