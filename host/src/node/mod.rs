@@ -26,6 +26,8 @@ mod snapshots;
 mod start;
 mod stepped;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 
 pub use apply::Witness;

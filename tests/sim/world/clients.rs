@@ -147,7 +147,7 @@ impl World {
 
     pub(super) fn client_wakes(&mut self, id: usize, wake: u64) {
         let now = self.now();
-        let give_up = Micros(now.0 + self.patience_us() * 6);
+        let give_up = Micros(now.0 + self.patience_us() * 10);
         let acknowledged = self.acknowledged;
         let is_calm = matches!(self.stage, Stage::Calm);
         let limit = self.plan.shape.operations;
@@ -177,7 +177,8 @@ impl World {
         let client = &mut self.clients[id];
         client.attempt += 1;
         let attempt = client.attempt;
-        let wait = client.random.between(patience / 4, patience);
+        // Some wait so long that an old leader comes back with the answer.
+        let wait = client.random.magnitude(patience / 4, patience * 8);
         if let Some(job) = &client.job {
             let (target, words) = (client.target, job.task.words());
             let doubt = if job.is_in_doubt { ", perhaps again" } else { "" };

@@ -316,3 +316,22 @@ fn a_snapshot_that_arrived_before_a_crash_replaces_an_older_log() {
     assert_eq!(write.reset_to, Some(newer.position()));
     assert_eq!(write.hard_state, Some(HardState { term: Term(4), vote: None, commit: Index(30) }));
 }
+
+/// Two voters; the leader is removed, and the one that is left loses power. If it has forgotten
+/// that the removal is committed it needs the other's vote, and the other is gone for good.
+#[test]
+fn who_is_left_after_a_removal_needs_nobody_who_was_removed() {
+    let mut cluster = Cluster::new(23, &[1, 2]);
+    let leader = cluster.elect();
+    let left = NodeId(3 - leader.0);
+    cluster.change(ConfChangeOp::Remove, leader.0);
+    cluster.run_until("both know of it", |cluster| {
+        [leader, left].iter().all(|id| !cluster.nodes[id].conf_state.contains(leader))
+    });
+    cluster
+        .run_until("what they know is durable", |cluster| cluster.nodes[&left].writes.is_empty());
+    cluster.crash(leader);
+    cluster.crash(left);
+    cluster.start(left);
+    cluster.run_until("the one that is left leads", |cluster| cluster.leader() == Some(left));
+}
