@@ -1,13 +1,17 @@
-//! Runs the simulator: many seeds, or one with its trace.
+//! Runs the simulator: many seeds, or one with its trace, or shrinks one that fails.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use raft_host::museum::Exhibit;
 use raft_host_tests::sim::plan::{Fixed, Plan};
-use raft_host_tests::sim::runner::{Batch, loader, run, run_batch};
+use raft_host_tests::sim::runner::{Batch, loader, run, run_batch, with_stack};
+use raft_host_tests::sim::shrink::{Budget, Cut, Shrunk, command, shrink};
+use raft_host_tests::sim::{Kind, View, golden};
 
 /// A cluster of real nodes in virtual time under faults; one seed decides everything.
 #[derive(Parser)]
@@ -22,12 +26,21 @@ struct Arguments {
     /// Run this seed only, and show its trace if it fails.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
-    /// With --seed: show the trace even if all is well.
+    /// With --seed: show the plan, and the whole trace, even if all is well.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// Most lines of a trace that are shown.
-    #[arg(long, default_value_t = 200)]
-    lines: usize,
+    /// Most lines of a trace that are shown, the last ones. Default: 60; all with --trace.
+    #[arg(long)]
+    lines: Option<usize>,
+    /// Kinds of lines that are not shown. Default: heartbeats.
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "only_kind")]
+    hide: Option<Vec<Kind>>,
+    /// Kinds of lines that are shown.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only_kind: Option<Vec<Kind>>,
+    /// Show lines of all kinds.
+    #[arg(long, conflicts_with_all = ["hide", "only_kind"])]
+    everything: bool,
     /// The guest: registers, kv or native. Default: the seed decides.
     #[arg(long, value_parser = ["registers", "kv", "native"])]
     guest: Option<String>,
@@ -52,60 +65,231 @@ struct Arguments {
     /// Print a line per seed, with the hash of its trace.
     #[arg(long)]
     verbose: bool,
+    /// Shrink the failing seed: leave out what is not needed to fail.
+    #[arg(long, requires = "seed")]
+    shrink: bool,
+    /// With --shrink: runs at most.
+    #[arg(long, default_value_t = 1000, requires = "shrink")]
+    shrink_runs: u64,
+    /// With --shrink: begin no further run after so many seconds.
+    #[arg(long, default_value_t = 120, requires = "shrink")]
+    shrink_seconds: u64,
+    /// Write the hashes of some runs into the file of golden ones, or compare them with it.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "first"])]
+    golden: Option<Golden>,
+    #[command(flatten)]
+    cut: CutArguments,
+}
+
+/// What to do about golden hashes.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Golden {
+    /// Write them.
+    Write,
+    /// Compare them.
+    Check,
+}
+
+/// What is left of a seed's plan.
+#[derive(clap::Args)]
+struct CutArguments {
+    /// Numbers of the actions that stay, as in 3,7,12, or "none".
+    #[arg(long, requires = "seed")]
+    only: Option<Numbers>,
+    /// Clients.
+    #[arg(long, requires = "seed")]
+    clients: Option<usize>,
+    /// Operations of each client while things go wrong.
+    #[arg(long, requires = "seed")]
+    operations: Option<u64>,
+    /// Keys.
+    #[arg(long, requires = "seed", value_parser = clap::value_parser!(u8).range(1..))]
+    keys: Option<u8>,
+    /// Learners.
+    #[arg(long, requires = "seed")]
+    learners: Option<usize>,
+    /// How long things go wrong.
+    #[arg(long, requires = "seed", value_parser = clap::value_parser!(u64).range(..=600_000))]
+    faults_ms: Option<u64>,
+}
+
+/// A list of actions.
+#[derive(Clone)]
+struct Numbers(BTreeSet<usize>);
+
+impl FromStr for Numbers {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Numbers, Self::Err> {
+        if text.is_empty() || text == "none" {
+            return Ok(Numbers(BTreeSet::new()));
+        }
+        text.split(',').map(|number| number.trim().parse()).collect::<Result<_, _>>().map(Numbers)
+    }
 }
 
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+impl Arguments {
+    fn fixed(&self) -> Fixed {
+        Fixed {
+            guest: self.guest.as_deref().map(|name| match name {
+                "kv" => "kv",
+                "native" => "native",
+                _ => "registers",
+            }),
+            voters: self.voters.map(usize::from),
+            calm: self.calm,
+        }
+    }
+
+    fn cut(&self) -> Cut {
+        Cut {
+            only: self.cut.only.clone().map(|Numbers(numbers)| numbers),
+            clients: self.cut.clients,
+            operations: self.cut.operations,
+            keys: self.cut.keys,
+            // These are fixed when the plan is drawn.
+            voters: None,
+            learners: self.cut.learners,
+            faults_ms: self.cut.faults_ms,
+        }
+    }
+
+    fn view(&self) -> View {
+        let mut view = View::default();
+        if self.trace {
+            view.lines = usize::MAX;
+        }
+        view.lines = self.lines.unwrap_or(view.lines);
+        if self.everything {
+            view.hidden.clear();
+        }
+        if let Some(hide) = &self.hide {
+            view.hidden = hide.iter().copied().collect();
+        }
+        if let Some(only) = &self.only_kind {
+            view.hidden = Kind::ALL.iter().copied().filter(|kind| !only.contains(kind)).collect();
+        }
+        view
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Panics of nodes are violations and are reported as such.
     std::panic::set_hook(Box::new(|_| {}));
-    let fixed = Fixed {
-        guest: arguments.guest.as_deref().map(|name| match name {
-            "kv" => "kv",
-            "native" => "native",
-            _ => "registers",
-        }),
-        voters: arguments.voters.map(usize::from),
-        calm: arguments.calm,
-    };
+    if let Some(golden) = arguments.golden {
+        return with_stack(|| gild(golden));
+    }
     match arguments.seed {
-        Some(seed) => one(&arguments, seed, &fixed),
-        None => many(&arguments, fixed),
+        Some(seed) if arguments.shrink => with_stack(|| shrink_one(&arguments, seed)),
+        Some(seed) => with_stack(|| one(&arguments, seed)),
+        None => many(&arguments),
     }
 }
 
-fn one(arguments: &Arguments, seed: u64, fixed: &Fixed) -> ExitCode {
-    let plan = Arc::new(Plan::draw(seed, fixed));
-    let loader = loader();
-    let lines = Some(arguments.lines);
-    let exhibit = arguments.exhibit;
-    let work = move || run(&plan, &loader, exhibit, lines);
-    let thread = std::thread::Builder::new().stack_size(16 << 20).spawn(work);
-    let report = thread.expect("a thread").join().expect("panics are caught");
+fn one(arguments: &Arguments, seed: u64) -> ExitCode {
+    let (fixed, cut) = (arguments.fixed(), arguments.cut());
+    let plan = match cut.apply(&Plan::draw(seed, &fixed)) {
+        Ok(plan) => Arc::new(plan),
+        Err(error) => return refuse(&error),
+    };
+    let report = run(&plan, &loader(), arguments.exhibit, Some(&arguments.view()));
+    if arguments.trace {
+        print_actions(&plan);
+    }
     if arguments.trace || report.violation.is_some() {
-        print!("{}", report.trace);
+        print!("{}\n{}\n", plan.header(), report.trace);
     }
     print!("{}", report.counters);
     println!("seed {seed}: trace {}", report.trace_hash);
-    match report.violation {
-        None => ExitCode::SUCCESS,
-        Some(violation) => {
-            println!("VIOLATION of {}: {}", violation.invariant, violation.what);
+    let Some(violation) = report.violation else { return ExitCode::SUCCESS };
+    println!("VIOLATION of {}: {}", violation.invariant, violation.what);
+    println!("reproduce:  {}", command(seed, &fixed, &cut, arguments.exhibit));
+    ExitCode::FAILURE
+}
+
+fn shrink_one(arguments: &Arguments, seed: u64) -> ExitCode {
+    let (fixed, cut, exhibit) = (arguments.fixed(), arguments.cut(), arguments.exhibit);
+    let drawn = Plan::draw(seed, &fixed);
+    let loader = loader();
+    let deadline = Instant::now() + Duration::from_secs(arguments.shrink_seconds);
+    let budget = Budget { runs: arguments.shrink_runs, deadline: Some(deadline) };
+    let seen = |runs: u64, plan: &Plan| {
+        let shape = &plan.shape;
+        eprintln!(
+            "run {runs}: {} actions in {} ms; {} voters, {} learners; {} clients, {} operations, \
+             {} keys",
+            plan.actions.len(),
+            shape.faults_us / 1000,
+            shape.voters,
+            shape.learners,
+            shape.clients,
+            shape.operations,
+            shape.keys
+        );
+    };
+    let shrunk = match shrink(&drawn, &cut, &loader, exhibit, &budget, &seen) {
+        Ok(shrunk) => shrunk,
+        Err(error) => return refuse(&error),
+    };
+    let Shrunk { plan, cut, violation, runs, is_minimal } = shrunk;
+    let report = run(&plan, &loader, exhibit, Some(&arguments.view()));
+    print!("{}\n{}\n", plan.header(), report.trace);
+    println!("VIOLATION of {}: {}", violation.invariant, violation.what);
+    let end = if is_minimal { "nothing more can be left out" } else { "the budget is spent" };
+    println!(
+        "shrunk in {runs} runs; {end}; {} of {} actions are left:",
+        plan.actions.len(),
+        drawn.actions.len()
+    );
+    print_actions(&plan);
+    println!("reproduce:  {}", command(seed, &fixed, &cut, exhibit));
+    ExitCode::FAILURE
+}
+
+fn gild(what: Golden) -> ExitCode {
+    let done = match what {
+        Golden::Check => golden::check(&loader()),
+        Golden::Write if cfg!(debug_assertions) => {
+            Err("golden hashes are written by the release build, for the dev build to compare"
+                .into())
+        }
+        Golden::Write => golden::current(&loader()).and_then(|text| {
+            std::fs::write(golden::path(), text).map_err(|error| error.to_string())
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn many(arguments: &Arguments, fixed: Fixed) -> ExitCode {
+fn print_actions(plan: &Plan) {
+    for planned in &plan.actions {
+        println!("  {planned}");
+    }
+}
+
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(2)
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
     let begun = Instant::now();
+    let fixed = arguments.fixed();
     let batch = Batch {
         first: arguments.first,
         count: arguments.seeds,
         jobs: arguments.jobs.max(1),
-        fixed,
+        fixed: fixed.clone(),
         exhibit: arguments.exhibit,
         deadline: arguments.seconds.map(|seconds| begun + Duration::from_secs(seconds)),
         stops_early: arguments.stop_early,
@@ -131,7 +315,8 @@ fn many(arguments: &Arguments, fixed: Fixed) -> ExitCode {
         batch.jobs
     );
     for (seed, violation) in &outcome.violations {
-        println!("violation of {}: reproduce with  sim --seed {seed}", violation.invariant);
+        let line = command(*seed, &fixed, &Cut::default(), arguments.exhibit);
+        println!("violation of {}; reproduce:  {line}", violation.invariant);
     }
     if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,6 +2,7 @@
 
 mod calls;
 pub mod disk;
+pub mod golden;
 mod guest;
 mod host;
 pub mod invariants;
@@ -11,11 +12,15 @@ pub mod observe;
 pub mod plan;
 mod queue;
 mod random;
+pub mod regressions;
 pub mod runner;
+pub mod shrink;
 mod summary;
 mod trace;
 mod witness;
+mod words;
 mod world;
 
 pub use summary::Counters;
+pub use trace::{Kind, View};
 pub use world::{Report, World};

@@ -13,6 +13,7 @@ use raft_host::wasm::WasmLoader;
 use super::invariants::Violation;
 use super::plan::{Fixed, Plan};
 use super::summary::Counters;
+use super::trace::View;
 use super::world::{Report, World, panic_words};
 
 /// Stack of a thread that runs guests; as that of a node's apply thread.
@@ -28,17 +29,31 @@ pub fn loader() -> SharedLoader {
     Arc::new(WithNative(wasm))
 }
 
-/// Runs one plan. A panic of the simulator itself is a violation, too.
+/// Does something on a thread whose stack is large enough for [`run`].
+///
+/// # Panics
+///
+/// If it panics, or if there is no memory for a thread.
+pub fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, work).expect("a thread");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Runs one plan; what is to be seen of its trace is in the report. A panic of the simulator
+/// itself is a violation, too.
 pub fn run(
     plan: &Arc<Plan>,
     loader: &SharedLoader,
     exhibit: Option<Exhibit>,
-    trace_lines: Option<usize>,
+    view: Option<&View>,
 ) -> Report {
     let (plan, loader) = (Arc::clone(plan), Arc::clone(loader));
     let guarded = catch_unwind(AssertUnwindSafe(move || {
         let _guard = museum::exhibit(exhibit);
-        World::new(plan, loader, trace_lines.is_some()).run(trace_lines.unwrap_or(0))
+        World::new(plan, loader, view.is_some()).run(view)
     }));
     guarded.unwrap_or_else(|panic| Report {
         violation: Some(Violation {

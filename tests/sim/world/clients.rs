@@ -40,6 +40,23 @@ enum Task {
     Query { key: u8, is_linearizable: bool, asked_after: Index },
 }
 
+impl Task {
+    /// For the trace.
+    fn words(&self) -> String {
+        match self {
+            Task::Open => "open a session".to_owned(),
+            Task::Command { key, effect: Effect::Act(action), sequence, .. } => {
+                format!("{action:?} of {} (command {sequence})", key_name(*key))
+            }
+            Task::Command { key, effect, sequence, .. } => {
+                format!("{effect:?} at {} (command {sequence})", key_name(*key))
+            }
+            Task::Query { key, is_linearizable: true, .. } => format!("read {}", key_name(*key)),
+            Task::Query { key, .. } => format!("read {}, stale will do", key_name(*key)),
+        }
+    }
+}
+
 struct Job {
     task: Task,
     start: Micros,
@@ -162,6 +179,12 @@ impl World {
         let attempt = client.attempt;
         // Some wait so long that an old leader comes back with the answer.
         let wait = client.random.magnitude(patience / 4, patience * 8);
+        if let Some(job) = &client.job {
+            let (target, words) = (client.target, job.task.words());
+            let doubt = if job.is_in_doubt { ", perhaps again" } else { "" };
+            let who = Who::Client(id);
+            self.trace.line(now, who, format_args!("asks {target}: {words}{doubt}"));
+        }
         self.queue.after(wait, Event::ClientTimeout(id, attempt));
         if let Some(at) = self.network.send_client(now) {
             self.queue.at(at, Event::ClientAsks(id, attempt));
@@ -328,6 +351,8 @@ impl World {
         let task = job.task.clone();
         match (task, &committed.reply) {
             (Task::Open, Reply::SessionOpened { id: session, .. }) => {
+                let who = Who::Client(id);
+                self.trace.line(now, who, format_args!("has session {session}"));
                 client.session = Some(*session);
                 client.sequence = 0;
                 client.job = None;
@@ -335,14 +360,18 @@ impl World {
                 self.acknowledged = self.acknowledged.max(committed.index);
                 self.rest(id);
             }
-            (Task::Command { key, effect, data, sequence }, Reply::Command(outcome)) => {
+            (Task::Command { effect, data, sequence, .. }, Reply::Command(outcome)) => {
                 let session = client.session.map(|session| (session, sequence));
                 self.acknowledged = self.acknowledged.max(committed.index);
-                self.trace.line(
-                    now,
-                    Who::Client(id),
-                    format_args!("{effect:?} of {} done at {}", key_name(key), committed.index),
-                );
+                let told = match effect {
+                    Effect::Act(action) => self.guest.answer(action, outcome),
+                    _ => None,
+                };
+                let words = job.task.words();
+                let told = told.map_or(format!("{outcome:?}"), |answer| format!("{answer:?}"));
+                let who = Who::Client(id);
+                let at = committed.index;
+                self.trace.line(now, who, format_args!("{words} done at {at}: {told}"));
                 self.fact(&Fact::Acknowledged {
                     session,
                     position,
@@ -395,6 +424,11 @@ impl World {
             }
         } else if outcome.is_none() {
             ending = Ending::Failed;
+        }
+        if outcome.is_none() {
+            let words = job.task.words();
+            let end = if job.is_in_doubt { "never knows whether it did" } else { "did not" };
+            self.trace.line(now, Who::Client(id), format_args!("{end} {words}"));
         }
         match (&ending, outcome) {
             (_, Some(_)) | (Ending::Answered(_), _) => self.counters.clients.answered += 1,

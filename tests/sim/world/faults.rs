@@ -36,7 +36,9 @@ impl World {
         let planned = self.plan.actions[at].clone();
         let now = self.now();
         let number = planned.number;
-        self.trace.line(now, Who::World, format_args!("#{number}: {:?}", planned.action));
+        let name = |node| self.pick(node).map_or("nobody".to_owned(), |slot| slot.to_string());
+        let words = planned.action.words(name);
+        self.trace.line(now, Who::World, format_args!("#{number}: {words}"));
         self.counters.fault(planned.action.name());
         self.act_on_network(&planned.action);
         self.act_on_host(&planned.action);

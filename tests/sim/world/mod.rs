@@ -36,7 +36,7 @@ use super::plan::{Boundary, Plan};
 use super::queue::Queue;
 use super::random::Random;
 use super::summary::Counters;
-use super::trace::{Trace, Who};
+use super::trace::{Trace, View, Who};
 use super::witness::Notes;
 use crate::history::Operation;
 
@@ -185,7 +185,7 @@ impl World {
     }
 
     /// Runs to the end, or to the first violation.
-    pub fn run(mut self, trace_lines: usize) -> Report {
+    pub fn run(mut self, view: Option<&View>) -> Report {
         self.form();
         let mut events = 0;
         while self.violation.is_none() && !self.is_done {
@@ -213,7 +213,7 @@ impl World {
             violation: self.violation,
             counters: self.counters,
             trace_hash: self.trace.hash(),
-            trace: self.trace.render(trace_lines),
+            trace: view.map_or_else(String::new, |view| self.trace.render(view)),
         }
     }
 

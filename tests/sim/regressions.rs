@@ -1,0 +1,39 @@
+//! Seeds that once found something. They must stay quiet; so each is a test that tells a story.
+//!
+//! A seed means what the plans of its day made of it. Whoever changes how plans are drawn makes
+//! these runs others: still worth running, but no longer those that failed. So every bug also
+//! has its test where it was, without the simulator.
+
+use super::plan::Fixed;
+use super::shrink::Cut;
+
+/// A run that once failed.
+#[derive(Clone, Debug)]
+pub struct Regression {
+    /// The seed.
+    pub seed: u64,
+    /// The guest, if it was fixed.
+    pub guest: Option<&'static str>,
+    /// Numbers of the actions that were left, if it was shrunk.
+    pub only: Option<&'static [usize]>,
+    /// Voters, if they were fixed or cut.
+    pub voters: Option<usize>,
+    /// What went wrong, and why.
+    pub story: &'static str,
+}
+
+/// All of them.
+pub const REGRESSIONS: &[Regression] = &[];
+
+impl Regression {
+    /// For drawing its plan.
+    pub fn fixed(&self) -> Fixed {
+        Fixed { guest: self.guest, voters: self.voters, calm: false }
+    }
+
+    /// What of its plan is left.
+    pub fn cut(&self) -> Cut {
+        let only = self.only.map(|numbers| numbers.iter().copied().collect());
+        Cut { only, ..Cut::default() }
+    }
+}
