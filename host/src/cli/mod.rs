@@ -80,6 +80,13 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// [`main`] of a program whose server reports another version, so that tests can restart a
+/// cluster into one.
+pub fn main_as(version: &'static str) -> ExitCode {
+    crate::server::report_version(version);
+    main()
+}
+
 /// Parses the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -155,6 +155,22 @@ pub(super) fn to_raft_message(message: PeerMessage) -> eraftpb::Message {
     raft
 }
 
+/// Whether an append says the truth about where its entries belong.
+///
+/// raft-rs 0.7 with `batch_append` adds entries to a message that waits to be sent, and takes
+/// any entries for a message that has none yet. When a refusal moves a peer's progress back in
+/// between, the message names one position and carries the entries after another. A follower
+/// that has the entries already would confirm as many after the named position, which it does
+/// not have. Such a message is dropped, which is as good as lost: Raft sends again.
+pub(super) fn entries_follow_index(message: &PeerMessage) -> bool {
+    if message.kind != MessageKind::AppendEntries {
+        // Reads carry their context as an entry.
+        return true;
+    }
+    let expected = message.index.0 + 1..;
+    message.entries.iter().zip(expected).all(|(entry, index)| entry.index.0 == index)
+}
+
 /// `None` for raft-rs's local messages, which never travel.
 pub(super) fn from_raft_message(
     group: GroupId,

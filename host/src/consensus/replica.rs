@@ -404,7 +404,7 @@ impl Replica {
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
-        if !entries_follow_index(&message) {
+        if !convert::entries_follow_index(&message) {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");
             return Ok(());
         }
@@ -770,7 +770,8 @@ impl Replica {
         messages
             .into_iter()
             .filter_map(|message| convert::from_raft_message(self.config.group, message))
-            .filter(entries_follow_index)
+            // Lost, as the network may lose any; the leader finds out and sends them again.
+            .filter(convert::entries_follow_index)
             .collect()
     }
 
@@ -787,20 +788,4 @@ impl Replica {
             self.log_bytes_total += entry.cost_bytes();
         }
     }
-}
-
-/// Whether an append says the truth about where its entries belong.
-///
-/// raft-rs 0.7 with `batch_append` adds entries to a message that waits to be sent, and takes
-/// any entries for a message that has none yet. When a refusal moves a peer's progress back in
-/// between, the message names one position and carries the entries after another. A follower
-/// that has the entries already would confirm as many after the named position, which it does
-/// not have. Such a message is dropped, which is as good as lost: Raft sends again.
-fn entries_follow_index(message: &PeerMessage) -> bool {
-    if message.kind != MessageKind::AppendEntries {
-        // Reads carry their context as an entry.
-        return true;
-    }
-    let expected = message.index.0 + 1..;
-    message.entries.iter().zip(expected).all(|(entry, index)| entry.index.0 == index)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use raft_host_proto::v1;
 use raft_host_proto::v1::admin_client::AdminClient;
+use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
@@ -54,22 +55,37 @@ pub(super) async fn ask(join: &Join, address: &str) -> Result<Admission, ServeEr
     }
 }
 
-/// The cluster that the first reachable address belongs to.
+/// The cluster that the addresses belong to, by the first that answers. All are asked at once: when
+/// a whole cluster is restarted, each node finds the others listening but silent.
 pub(super) async fn cluster_at(seeds: &[String]) -> Option<(String, ClusterId)> {
-    for seed in seeds {
-        let Ok(mut client) = client(seed) else { continue };
-        let mut request = Request::new(v1::StatusRequest::default());
-        request.set_timeout(DIAL);
-        match client.status(request).await {
-            Ok(answer) => {
-                if let Ok(cluster) = answer.into_inner().cluster_id.parse() {
-                    return Some((seed.clone(), cluster));
-                }
-            }
-            Err(status) => tracing::debug!(%seed, reason = status.message(), "not reachable"),
+    first_to_answer(seeds, DIAL).await
+}
+
+async fn first_to_answer(seeds: &[String], patience: Duration) -> Option<(String, ClusterId)> {
+    let mut asked: JoinSet<_> =
+        seeds.iter().map(|seed| cluster_of(seed.clone(), patience)).collect();
+    while let Some(answer) = asked.join_next().await {
+        if let Ok(Some(found)) = answer {
+            return Some(found);
         }
     }
     None
+}
+
+async fn cluster_of(seed: String, patience: Duration) -> Option<(String, ClusterId)> {
+    let mut client = client(&seed).ok()?;
+    let mut request = Request::new(v1::StatusRequest::default());
+    request.set_timeout(patience);
+    match client.status(request).await {
+        Ok(answer) => {
+            let cluster = answer.into_inner().cluster_id.parse().ok()?;
+            Some((seed, cluster))
+        }
+        Err(status) => {
+            tracing::debug!(%seed, reason = status.message(), "not reachable");
+            None
+        }
+    }
 }
 
 /// A lazy connection.
@@ -128,4 +144,38 @@ fn may_pass(status: &Status) -> bool {
             | Code::Aborted
             | Code::ResourceExhausted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A cluster of five that was started again with `--join` lost twelve seconds: each node
+    /// waited for one silent node after the other.
+    #[tokio::test]
+    async fn a_silent_address_does_not_keep_the_others_from_being_asked() {
+        let (mut silent, mut seeds) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+            seeds.push(listener.local_addr().expect("bound").to_string());
+            silent.push(listener);
+        }
+        let asking = async move { first_to_answer(&seeds, ATTEMPT).await };
+        let all_asked = async {
+            let mut connections = Vec::new();
+            for listener in &silent {
+                connections.push(listener.accept().await.expect("somebody asks").0);
+            }
+            let mut request = [0; 4096];
+            while let Ok(count) = connections[0].try_read(&mut request) {
+                assert_ne!(count, 0, "the first was given up before the last was asked");
+            }
+        };
+        tokio::select! {
+            found = asking => panic!("gave up before all were asked: {found:?}"),
+            () = all_asked => {}
+        }
+    }
 }

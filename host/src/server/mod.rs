@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 pub use self::running::{Began, RunningServer, start};
+pub(crate) use self::services::report_version;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;

@@ -391,7 +391,7 @@ impl World {
             }
             (task, reply) => {
                 let what = format!("client {id} asked {task:?} and was told {reply:?}");
-                self.violate("guest-answers", what);
+                self.violate("guest_answers", what);
             }
         }
     }
@@ -470,7 +470,7 @@ impl World {
         let Some(value) = value else {
             let what =
                 format!("client {id} asked {slot} for {} and was told no value", key_name(key));
-            return self.violate("guest-answers", what);
+            return self.violate("guest_answers", what);
         };
         if is_calm && job.start >= calm_since {
             client.answered_calm += 1;

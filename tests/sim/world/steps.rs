@@ -74,7 +74,7 @@ impl World {
                 let is_corrupt = matches!(error, StartError::Storage(StorageError::Corrupt { .. }));
                 self.counters.refused_starts += 1;
                 if !self.hosts[slot.0].is_excused() {
-                    self.violate("excused-stops", format!("{slot} does not start: {why}"));
+                    self.violate("excused_stops", format!("{slot} does not start: {why}"));
                 }
                 self.counters.corruptions_detected += u64::from(is_corrupt);
                 if matches!(error, StartError::Storage(StorageError::Io { .. })) {

@@ -335,3 +335,55 @@ fn who_is_left_after_a_removal_needs_nobody_who_was_removed() {
     cluster.start(left);
     cluster.run_until("the one that is left leads", |cluster| cluster.leader() == Some(left));
 }
+
+/// The leader believes that the follower has everything and is about to tell it the commit index
+/// with an empty append; before that is on its way, the follower says that it has nothing of it.
+/// raft-rs joined the missing entries to the empty append, which names the position of the
+/// newest one. Found by real processes behind a link that lost answers.
+#[test]
+fn entries_are_never_sent_under_the_position_of_an_empty_append() {
+    let mut cluster = Cluster::new(21, &[1, 2, 3]);
+    let leader = cluster.elect();
+    cluster.propose_to(leader, 5);
+    cluster.run(30);
+    let follower = NodeId(if leader == NodeId(1) { 2 } else { 1 });
+    let matched = cluster.replica(leader).status().last_index;
+    // All that is sent from now on is lost.
+    cluster.propose_to(leader, 5);
+    cluster.network.clear();
+    let last = cluster.replica(leader).status().last_index;
+    assert_eq!(last.0, matched.0 + 5);
+    let term = cluster.replica(leader).term();
+    let answer = |kind, index, reject| PeerMessage {
+        group: GROUP,
+        kind,
+        from: follower,
+        to: leader,
+        term,
+        log_term: Term(0),
+        index,
+        entries: Vec::new(),
+        commit: Index(0),
+        commit_term: Term(0),
+        snapshot: None,
+        request_snapshot: Index(0),
+        reject,
+        reject_hint: if reject { matched } else { Index(0) },
+        context: Bytes::new(),
+        priority: 0,
+    };
+    let replica = cluster.nodes.get_mut(&leader).expect("known").replica.as_mut().expect("alive");
+    let alive = answer(MessageKind::HeartbeatResponse, Index(0), false);
+    let behind = answer(MessageKind::AppendEntriesResponse, last, true);
+    for message in [alive, behind] {
+        replica.step(Input::Message(message)).expect("steps");
+    }
+    let sent = replica.effects().expect("effects").messages;
+    for message in sent.iter().filter(|message| message.kind == MessageKind::AppendEntries) {
+        for (at, entry) in message.entries.iter().enumerate() {
+            assert_eq!(entry.index.0, message.index.0 + 1 + at as u64, "{message:?}");
+        }
+    }
+    // What was held back is sent again, and the cluster agrees.
+    cluster.settle();
+}

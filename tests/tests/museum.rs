@@ -1,0 +1,49 @@
+//! Every deliberate bug is caught, and every invariant catches one.
+
+use std::collections::BTreeSet;
+
+use raft_host::museum::Exhibit;
+use raft_host_tests::sim::museum::{CATCHES, Catch};
+use raft_host_tests::sim::runner::{loader, on_a_thread};
+use raft_host_tests::sim::invariants;
+
+#[test]
+fn every_exhibit_is_caught_by_its_seed() {
+    let missing: Vec<&Exhibit> = Exhibit::ALL
+        .iter()
+        .filter(|exhibit| CATCHES.iter().all(|caught| caught.exhibit != **exhibit))
+        .collect();
+    assert!(missing.is_empty(), "nothing catches {missing:?}");
+    let loader = loader();
+    let wrong: Vec<String> = on_a_thread(move || {
+        CATCHES
+            .iter()
+            .filter_map(|caught: &Catch| {
+                let violation = caught.run(&loader, true);
+                let found = violation.as_ref().map(|violation| violation.invariant);
+                (found != Some(caught.invariant)).then(|| format!("{caught:?}: {violation:?}"))
+            })
+            .collect()
+    });
+    assert!(wrong.is_empty(), "not caught as recorded:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_same_seeds_are_well_without_the_bugs() {
+    let loader = loader();
+    let wrong: Vec<String> = on_a_thread(move || {
+        let runs = CATCHES.iter().filter_map(|caught| {
+            caught.run(&loader, false).map(|violation| format!("{}: {violation:?}", caught.seed))
+        });
+        runs.collect()
+    });
+    assert!(wrong.is_empty(), "violations without a bug:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_invariant_is_tripped_by_an_exhibit() {
+    let tripped: BTreeSet<&str> = CATCHES.iter().map(|caught| caught.invariant).collect();
+    let untripped: Vec<&str> =
+        invariants::names().into_iter().filter(|name| !tripped.contains(name)).collect();
+    assert!(untripped.is_empty(), "no exhibit trips {untripped:?}");
+}
