@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use raft_host::museum::Exhibit;
+use raft_host_tests::sim::invariants;
 use raft_host_tests::sim::museum::{CATCHES, Catch};
 use raft_host_tests::sim::runner::{loader, on_a_thread};
-use raft_host_tests::sim::invariants;
 
 #[test]
 fn every_exhibit_is_caught_by_its_seed() {
