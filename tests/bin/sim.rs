@@ -17,9 +17,9 @@ use raft_host_tests::sim::{Kind, View, golden};
 #[derive(Parser)]
 #[command(name = "sim", version)]
 struct Arguments {
-    /// How many seeds to run.
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
+    /// How many seeds to run. Default: 100, or with --seconds as many as there is time for.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     first: u64,
@@ -287,7 +287,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     let fixed = arguments.fixed();
     let batch = Batch {
         first: arguments.first,
-        count: arguments.seeds,
+        count: arguments.seeds.unwrap_or(if arguments.seconds.is_some() { u64::MAX } else { 100 }),
         jobs: arguments.jobs.max(1),
         fixed: fixed.clone(),
         exhibit: arguments.exhibit,
