@@ -7,6 +7,7 @@ mod guest;
 mod host;
 pub mod invariants;
 pub mod model;
+pub mod museum;
 mod network;
 pub mod observe;
 pub mod plan;

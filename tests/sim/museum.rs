@@ -30,8 +30,7 @@ const fn caught(exhibit: Exhibit, seed: u64, invariant: &'static str) -> Catch {
 }
 
 /// At least one for each exhibit, and for each invariant.
-pub const CATCHES: &[Catch] = &[
-];
+pub const CATCHES: &[Catch] = &[];
 
 impl Catch {
     /// Runs the seed, with the bug or without.

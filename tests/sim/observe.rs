@@ -45,6 +45,8 @@ pub enum Fact<'a> {
         applied: Index,
         /// The restored machine's active module.
         module: Option<ModuleHash>,
+        /// Where that was activated, as the machine says.
+        activated: Option<Index>,
     },
     /// A node was killed, or its host lost power.
     Crashed {
@@ -133,6 +135,8 @@ pub enum Fact<'a> {
         digest: Digest,
         /// Its active module.
         module: Option<ModuleHash>,
+        /// Where that was activated, as the machine says.
+        activated: Option<Index>,
     },
     /// A client was told that its command was committed.
     Acknowledged {

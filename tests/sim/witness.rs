@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prost::Message as _;
 use raft_host::machine::{Applied, Machine};
 use raft_host::node::Witness;
-use raft_host::types::{ConfState, LogEntry, LogPosition, ModuleHash, SnapshotMeta};
+use raft_host::types::{ConfState, Index, LogEntry, LogPosition, ModuleHash, SnapshotMeta};
 use raft_host_proto::v1;
 use raft_host_proto::v1::entry::Body;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +20,7 @@ pub(super) enum Seen {
     /// See [`super::observe::Fact::Membership`].
     Membership(Slot, LogPosition, ConfState),
     /// See [`super::observe::Fact::Installed`].
-    Installed(Slot, LogPosition, Digest, Option<ModuleHash>),
+    Installed(Slot, LogPosition, Digest, Option<(ModuleHash, Index)>),
 }
 
 /// What all witnesses of a run write into.
@@ -61,7 +61,7 @@ impl Witness for Recorder {
                 hasher.finalize()
             }),
             time_ms: machine.info().time_ms,
-            module: machine.active_module(),
+            module: machine.active_module().map(|(hash, _)| hash),
             digest: due.then(|| digest(machine)),
         };
         self.note(Seen::Applied(applied));

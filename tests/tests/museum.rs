@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use raft_host::museum::Exhibit;
 use raft_host_tests::sim::invariants;
 use raft_host_tests::sim::museum::{CATCHES, Catch};
-use raft_host_tests::sim::runner::{loader, on_a_thread};
+use raft_host_tests::sim::runner::{loader, with_stack};
 
 #[test]
 fn every_exhibit_is_caught_by_its_seed() {
@@ -15,7 +15,7 @@ fn every_exhibit_is_caught_by_its_seed() {
         .collect();
     assert!(missing.is_empty(), "nothing catches {missing:?}");
     let loader = loader();
-    let wrong: Vec<String> = on_a_thread(move || {
+    let wrong: Vec<String> = with_stack(|| {
         CATCHES
             .iter()
             .filter_map(|caught: &Catch| {
@@ -31,7 +31,7 @@ fn every_exhibit_is_caught_by_its_seed() {
 #[test]
 fn the_same_seeds_are_well_without_the_bugs() {
     let loader = loader();
-    let wrong: Vec<String> = on_a_thread(move || {
+    let wrong: Vec<String> = with_stack(|| {
         let runs = CATCHES.iter().filter_map(|caught| {
             caught.run(&loader, false).map(|violation| format!("{}: {violation:?}", caught.seed))
         });

@@ -208,9 +208,10 @@ impl Machine {
         }
     }
 
-    /// The module that runs commands, if there is one.
-    pub fn active_module(&self) -> Option<ModuleHash> {
-        self.state.modules.active().map(|activation| activation.hash)
+    /// The module that runs commands, and the index since when; if there is one.
+    pub fn active_module(&self) -> Option<(ModuleHash, Index)> {
+        let active = self.state.modules.active();
+        active.map(|activation| (activation.hash, activation.index))
     }
 
     /// The bytes of a complete module that the machine holds.

@@ -83,6 +83,16 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
     ]
 }
 
+/// Their names.
+///
+/// # Panics
+///
+/// Never: there is a guest of that name.
+pub fn names() -> Vec<&'static str> {
+    let guest = super::guest::by_name("registers").expect("it is one of the guests");
+    all(guest).iter().map(|invariant| invariant.name()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -62,6 +62,21 @@ impl ModuleAtOneIndex {
         ))
     }
 
+    /// A restored machine knows when its module was activated.
+    fn dated(&self, slot: Slot, index: Index, activated: Option<Index>) -> Result<(), String> {
+        let change = self.change(index).filter(|_| index <= self.seen);
+        let (Some(change), Some(activated)) = (change, activated) else { return Ok(()) };
+        let is_first = self.changes.first() == Some(&change);
+        if activated == change.0 || (is_first && activated < change.0) {
+            return Ok(());
+        }
+        Err(format!(
+            "{slot} says at index {index} that its module was activated at {activated}, but it \
+             was at {}",
+            change.0
+        ))
+    }
+
     /// What a node says of an activation fits the changes.
     fn reply(
         &self,
@@ -111,11 +126,13 @@ impl Invariant for ModuleAtOneIndex {
                 self.seen = self.seen.max(position.index);
                 Ok(())
             }
-            Fact::Installed { slot, position, module, .. } => {
-                self.known(slot, position.index, module)
+            Fact::Installed { slot, position, module, activated, .. } => {
+                self.known(slot, position.index, module)?;
+                self.dated(slot, position.index, activated)
             }
-            Fact::Started { slot, applied, module, .. } if applied > Index(0) => {
-                self.known(slot, applied, module)
+            Fact::Started { slot, applied, module, activated, .. } if applied > Index(0) => {
+                self.known(slot, applied, module)?;
+                self.dated(slot, applied, activated)
             }
             _ => Ok(()),
         }
@@ -196,7 +213,19 @@ mod tests {
             position: pos(3, 1),
             digest: [0; 16],
             module: Some(TWO),
+            activated: Some(Index(3)),
         });
         refused(&mut ModuleAtOneIndex::default(), &install, "others have");
+        let mut redated = facts();
+        let index = before[before.len() - 1].position.index;
+        let module = before[before.len() - 1].module;
+        redated.push(Fact::Installed {
+            slot: Slot(1),
+            position: pos(index.0, 1),
+            digest: [0; 16],
+            module,
+            activated: Some(Index(index.0 + 1)),
+        });
+        refused(&mut ModuleAtOneIndex::default(), &redated, "was activated at");
     }
 }

@@ -211,6 +211,7 @@ mod tests {
             position: pos(index, 1),
             digest: [digest; 16],
             module: None,
+            activated: None,
         }
     }
 

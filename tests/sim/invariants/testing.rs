@@ -46,6 +46,7 @@ pub(super) fn started(
         last,
         applied: Index(0),
         module: None,
+        activated: None,
     }
 }
 
@@ -58,6 +59,7 @@ pub(super) fn restored(slot: usize, applied: u64, module: Option<ModuleHash>) ->
         last: pos(applied, 1),
         applied: Index(applied),
         module,
+        activated: None,
     }
 }
 

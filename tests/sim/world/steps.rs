@@ -173,7 +173,8 @@ impl World {
             ),
         );
         self.counters.starts += 1;
-        self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module });
+        let (module, activated) = module.unzip();
+        self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module, activated });
         self.queue.after(0, Event::Tick(slot, life));
         self.after_step(slot);
     }
@@ -410,7 +411,9 @@ impl World {
                         format_args!("installs the snapshot at {index}"),
                     );
                     self.counters.installs += 1;
-                    self.fact(&Fact::Installed { slot, position, digest, module });
+                    let (module, activated) = module.unzip();
+                    let fact = Fact::Installed { slot, position, digest, module, activated };
+                    self.fact(&fact);
                 }
             }
         }
