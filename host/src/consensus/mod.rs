@@ -25,6 +25,7 @@ mod logger;
 mod membership;
 mod recovery;
 mod replica;
+mod status;
 mod store;
 
 pub use config::{ConsensusConfig, ReplicaConfig};
@@ -34,4 +35,5 @@ pub use effects::{
 };
 pub use membership::ConfChangeError;
 pub use recovery::{RecoveryError, bootstrap_write, reconcile};
-pub use replica::{PeerProgress, ProgressState, Replica, ReplicaError, ReplicaStatus, Role};
+pub use replica::{Replica, ReplicaError};
+pub use status::{PeerProgress, ProgressState, ReplicaStatus, Role};

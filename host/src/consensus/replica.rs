@@ -11,6 +11,7 @@ use super::effects::{
     ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
 };
 use super::membership::{self, ConfChangeError};
+use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
@@ -39,71 +40,14 @@ pub enum ReplicaError {
     },
 }
 
-/// What a replica currently is (Raft dissertation, figure 3.3; pre-candidate: §9.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the field's own terms")]
-pub enum Role {
-    Follower,
-    PreCandidate,
-    Candidate,
-    Leader,
-}
-
-/// How a leader replicates to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProgressState {
-    /// Looking for the point where the logs agree.
-    Probe,
-    /// Streaming entries.
-    Replicate,
-    /// Sending a snapshot.
-    Snapshot,
-}
-
-/// A peer as the leader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerProgress {
-    /// The peer.
-    pub node: NodeId,
-    /// Highest index known to be durable there.
-    pub matched: Index,
-    /// How entries are sent to it.
-    pub state: ProgressState,
-    /// Heard from within the last election timeout.
-    pub recently_active: bool,
-}
-
-/// A replica's view of its group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaStatus {
-    /// What this replica is.
-    pub role: Role,
-    /// Its term.
-    pub term: Term,
-    /// Who leads, if known.
-    pub leader: Option<NodeId>,
-    /// First index in the log.
-    pub first_index: Index,
-    /// Last index in the log, durable or not.
-    pub last_index: Index,
-    /// Highest index known to be committed.
-    pub commit: Index,
-    /// Index of the newest snapshot.
-    pub snapshot: Index,
-    /// The configuration in force.
-    pub conf_state: ConfState,
-    /// On the leader: the peers, by id.
-    pub peers: Vec<PeerProgress>,
-    /// Whether leadership is being handed over.
-    pub transferring: bool,
-}
-
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
     /// Of the write; handed back as [`Input::Persisted`].
     number: u64,
     /// The newest raft-rs `Ready` that is durable once the write is.
     ready: u64,
+    /// The term that the write makes durable.
+    term: Option<Term>,
     /// Where the log ends after the write, unless it carries no entries.
     last: Option<LogPosition>,
     /// May leave only when the write is durable.
@@ -118,6 +62,8 @@ pub struct Replica {
     /// (term, role, leader) when the election timeout was drawn last.
     timeout_drawn_for: (u64, StateRole, u64),
     next_write: u64,
+    /// Of the hard state on the disk.
+    durable_term: Term,
     pending_writes: VecDeque<PendingWrite>,
     /// A compaction to go out with the next write.
     compact_to: Option<LogPosition>,
@@ -175,6 +121,7 @@ impl Replica {
             rng,
             timeout_drawn_for: (u64::MAX, StateRole::Follower, 0),
             next_write: 1,
+            durable_term: Term(raw.raft.term),
             pending_writes: VecDeque::new(),
             compact_to: None,
             unapplied: VecDeque::new(),
@@ -587,6 +534,7 @@ impl Replica {
             if let Some(last) = write.last {
                 self.raw.mut_store().persisted_to(last);
             }
+            self.durable_term = write.term.unwrap_or(self.durable_term);
             self.effects.messages.extend(write.messages);
             ready = Some(write.ready);
         }
@@ -648,7 +596,11 @@ impl Replica {
         for state in ready.take_read_states() {
             self.on_read_state(state);
         }
-        let now = self.outgoing(ready.take_messages());
+        let messages = self.outgoing(ready.take_messages());
+        // The only voter leads a new term at once. What it says in that term must wait until the
+        // term is durable, or it could say something else in the same term after a crash.
+        let (now, wait): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|message| message.term <= self.durable_term);
         self.effects.messages.extend(now);
 
         let mut write = GroupWrite::default();
@@ -681,6 +633,7 @@ impl Replica {
             must_write = !write.entries.is_empty() || write.reset_to.is_some();
         }
         let mut later = self.outgoing(ready.take_persisted_messages());
+        later.extend(wait);
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
         if museum::is_on(Exhibit::AcknowledgedBeforeFsync) {
@@ -718,6 +671,7 @@ impl Replica {
         self.pending_writes.push_back(PendingWrite {
             number,
             ready: ready.unwrap_or(earlier),
+            term: write.hard_state.map(|state| state.term),
             last,
             messages,
         });

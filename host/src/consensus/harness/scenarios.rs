@@ -1,6 +1,7 @@
 //! What replicas must survive.
 
 use super::*;
+use crate::storage::StableStore as _;
 
 #[test]
 fn three_voters_elect_one_leader_and_agree() {
@@ -385,5 +386,31 @@ fn entries_are_never_sent_under_the_position_of_an_empty_append() {
         }
     }
     // What was held back is sent again, and the cluster agrees.
+    cluster.settle();
+}
+
+/// The only voter leads a new term without asking anybody. If a learner hears of the term before
+/// the voter's disk does, the voter can lead the same term twice, with other entries.
+#[test]
+fn an_only_voter_says_nothing_in_a_term_that_is_not_durable() {
+    let mut cluster = Cluster::new(24, &[1]);
+    let leader = cluster.elect();
+    cluster.change(ConfChangeOp::AddLearner, 2);
+    cluster.add_node(NodeId(2), None);
+    cluster.settle();
+    cluster.take_snapshot(leader);
+    cluster.crash(leader);
+    cluster.start(leader);
+    let before = cluster.nodes[&leader].log.hard_state(GROUP).expect("memory").term;
+    cluster.network.clear();
+    cluster.input(leader, Input::Campaign);
+    assert_eq!(cluster.replica(leader).role(), Role::Leader);
+    cluster.propose_to(leader, 3);
+    let sent = |cluster: &Cluster| {
+        cluster.network.iter().any(|sent| sent.message.from == leader && sent.message.term > before)
+    };
+    assert!(!sent(&cluster), "the term is not durable");
+    cluster.run_until("the term is durable and told", sent);
+    assert!(cluster.nodes[&leader].log.hard_state(GROUP).expect("memory").term > before);
     cluster.settle();
 }
