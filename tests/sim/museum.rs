@@ -30,7 +30,42 @@ const fn caught(exhibit: Exhibit, seed: u64, invariant: &'static str) -> Catch {
 }
 
 /// At least one for each exhibit, and for each invariant.
-pub const CATCHES: &[Catch] = &[];
+pub const CATCHES: &[Catch] = &[
+    caught(Exhibit::UncheckedPreviousTerm, 884, "log_matching"),
+    caught(Exhibit::AcknowledgedBeforeFsync, 1, "leader_per_term"),
+    caught(Exhibit::VoteForgottenAtRestart, 4, "leader_per_term"),
+    caught(Exhibit::HardStateOnlyWithEntries, 1, "leader_per_term"),
+    caught(Exhibit::LogNeverCompacted, 0, "bounded_growth"),
+    caught(Exhibit::SnapshotsNeverDropped, 0, "bounded_growth"),
+    caught(Exhibit::SnapshotNotSynced, 2, "excused_stops"),
+    caught(Exhibit::SessionsNotRestored, 0, "state_machine_safety"),
+    caught(Exhibit::OutcomeNotRemembered, 0, "sessions_once"),
+    caught(Exhibit::HostTimeInApply, 0, "state_machine_safety"),
+    caught(Exhibit::ActivationRedated, 0, "module_at_one_index"),
+    caught(Exhibit::TrapKeptAfterCheckpoint, 1, "guest_answers"),
+    caught(Exhibit::ImageStartSkipped, 1, "linearizable"),
+    caught(Exhibit::ImageStartSkipped, 2, "state_machine_safety"),
+    caught(Exhibit::ConfChangeWhenAppended, 13, "state_machine_safety"),
+    caught(Exhibit::UnconfirmedRead, 62, "linearizable"),
+    caught(Exhibit::TailForgottenAtRestart, 7, "leader_completeness"),
+    caught(Exhibit::TailForgottenAtRestart, 0, "nothing_lost"),
+    caught(Exhibit::LostSnapshotUnreported, 208, "progress"),
+    caught(Exhibit::ReadAskedOnce, 30, "healthy_serves"),
+    caught(Exhibit::LogNotSynced, 2, "log_matching"),
+    caught(Exhibit::FailedSyncIgnored, 62, "leader_per_term"),
+    caught(Exhibit::FailedSyncIgnored, 169, "progress"),
+    caught(Exhibit::ResponsesNotRestored, 23, "sessions_once"),
+    caught(Exhibit::ResponsesNotRestored, 0, "state_machine_safety"),
+    caught(Exhibit::ChunksNotRestored, 10, "state_machine_safety"),
+    caught(Exhibit::SupersededAsDone, 1198, "sessions_once"),
+    caught(Exhibit::ReadBeforeApplied, 114, "linearizable"),
+    Catch {
+        exhibit: Exhibit::LimitsNotRestored,
+        seed: 26,
+        guest: Some("native"),
+        invariant: "state_machine_safety",
+    },
+];
 
 impl Catch {
     /// Runs the seed, with the bug or without.

@@ -23,7 +23,15 @@ pub struct Regression {
 }
 
 /// All of them.
-pub const REGRESSIONS: &[Regression] = &[];
+pub const REGRESSIONS: &[Regression] = &[Regression {
+    seed: 100_495,
+    guest: None,
+    only: None,
+    voters: None,
+    story: "An only voter with learners, a stuck disk and power losses: it led term 3 twice, \
+                since what it said in that term left before the term was durable, and a learner \
+                kept an entry of the first time.",
+}];
 
 impl Regression {
     /// For drawing its plan.
