@@ -98,7 +98,7 @@ impl EventLoop {
                 let Ok(event) = self.events.try_recv() else { break };
                 self.on_event(event)?;
             }
-            if self.stop.reason().is_some() {
+            if self.stop.is_given() {
                 return Ok(());
             }
             let now = Instant::now();

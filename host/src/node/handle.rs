@@ -241,7 +241,7 @@ impl NodeHandle {
         self.shared.leadership.borrow().leader.is_some()
             && self.shared.machine.borrow().is_some()
             && !self.draining()
-            && self.shared.stop.reason().is_none()
+            && !self.shared.stop.is_given()
     }
 
     /// Whether the node refuses new requests because it is shutting down.

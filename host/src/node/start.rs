@@ -356,7 +356,7 @@ impl Node {
                     Err(error) => tracing::info!(%error, "leadership not handed over"),
                 }
             }
-            while shared.budget.in_use() > 0 && shared.stop.reason().is_none() {
+            while shared.budget.in_use() > 0 && !shared.stop.is_given() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });

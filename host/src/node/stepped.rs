@@ -114,7 +114,7 @@ impl SteppedNode {
     /// One turn of the event loop: takes in all that came since the last, and the tick of the
     /// clock if it is due.
     pub fn turn(&mut self, tick: bool) {
-        if self.stop.reason().is_none()
+        if !self.stop.is_given()
             && let Err(error) = self.try_turn(tick)
         {
             self.event_loop.fail(&error);
@@ -126,7 +126,7 @@ impl SteppedNode {
             let event = self.next_event.take().expect("just seen");
             self.event_loop.on_event(event)?;
         }
-        if self.stop.reason().is_some() {
+        if self.stop.is_given() {
             return Ok(());
         }
         if tick {
@@ -143,7 +143,7 @@ impl SteppedNode {
 
     /// Takes the next batch to write, unless one is being written.
     pub fn begin_write(&mut self) -> Option<&GroupWrite> {
-        if self.writing.is_some() || self.stop.reason().is_some() {
+        if self.writing.is_some() || self.stop.is_given() {
             return None;
         }
         self.writing = self.batcher.next(&self.writes);
@@ -158,7 +158,7 @@ impl SteppedNode {
     /// Writes the batch that [`SteppedNode::begin_write`] took, with its fsync.
     pub fn finish_write(&mut self) {
         let Some(Batch { number, write, compacts }) = self.writing.take() else { return };
-        if self.stop.reason().is_some() {
+        if self.stop.is_given() {
             return;
         }
         match self.stores.log.write(&WriteBatch { groups: vec![(self.group, write)] }) {
@@ -179,7 +179,7 @@ impl SteppedNode {
     /// Releases compacted space, if there is any.
     pub fn purge(&mut self) {
         if std::mem::take(&mut self.purge_due)
-            && self.stop.reason().is_none()
+            && !self.stop.is_given()
             && let Err(error) = self.stores.log.purge()
         {
             log_writer::fail_purge(&self.stop, &error);
@@ -196,7 +196,7 @@ impl SteppedNode {
 
     /// Does the apply loop's next job.
     pub fn apply_next(&mut self) {
-        if !self.has_job() || self.stop.reason().is_some() {
+        if !self.has_job() || self.stop.is_given() {
             return;
         }
         let job = self.next_job.take().expect("just seen");
@@ -215,7 +215,7 @@ impl SteppedNode {
 
     /// Writes the snapshot that waits.
     pub fn save_next(&mut self) {
-        if !self.has_save() || self.stop.reason().is_some() {
+        if !self.has_save() || self.stop.is_given() {
             return;
         }
         let job = self.saving.take().expect("just seen");

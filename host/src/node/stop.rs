@@ -50,6 +50,10 @@ impl StopSignal {
         self.reason.borrow().clone()
     }
 
+    pub(super) fn is_given(&self) -> bool {
+        self.reason.borrow().is_some()
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<StopReason>> {
         self.reason.subscribe()
     }

@@ -65,7 +65,7 @@ impl Image for WasmImage {
         let mut written = crc32fast::Hasher::new();
         let mut count = 0u32;
         for (number, block) in state.memory.chunks(BLOCK_BYTES).enumerate() {
-            if block.iter().all(|byte| *byte == 0) {
+            if is_zero(block) {
                 continue;
             }
             let compressed = compressor.compress(block)?;
@@ -78,6 +78,12 @@ impl Image for WasmImage {
         }
         out.write_all(&three(END, count, written.finalize()))
     }
+}
+
+/// Whether all bytes are 0: the first is, and each is as the one before.
+fn is_zero(block: &[u8]) -> bool {
+    let Some((first, rest)) = block.split_first() else { return true };
+    *first == 0 && *rest == block[..rest.len()]
 }
 
 /// Reads an image of `module` whose memory has at most `memory_max_bytes`.
