@@ -216,8 +216,11 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         ..StorageConfig::default()
     };
     let limits = Limits { apply_fuel: 2_000_000, memory_max_bytes: 4 << 20, ..Limits::default() };
+    let guest = fixed.guest.unwrap_or(guest);
+    // A large module in tiny parts would be all that a slow cluster ever does.
+    let smallest_chunk = if guest == "kv" { 8 << 10 } else { 64 };
     Shape {
-        guest: fixed.guest.unwrap_or(guest),
+        guest,
         voters: fixed.voters.unwrap_or(voters),
         learners: *random.pick(&[0, 0, 0, 1, 2]),
         node,
@@ -233,7 +236,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         sessionless_per_mille: *random.pick(&[0, 0, 200, 1000]),
         faults_us: random.between(5, 40) * SECOND,
         digest_every: random.magnitude(8, 128),
-        chunk_bytes: random.magnitude(64, 4096) as usize,
+        chunk_bytes: random.magnitude(64, 4096).max(smallest_chunk) as usize,
         fsync_us: random.magnitude(100, 20_000),
         step_us: random.magnitude(10, 2_000),
         network: Quality {
