@@ -298,7 +298,9 @@ impl Replica {
 
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
-        self.raw.tick();
+        if !self.is_installing() {
+            self.raw.tick();
+        }
         self.leave_joint()?;
         if museum::is_on(Exhibit::ReadAskedOnce) {
             return Ok(());
@@ -316,6 +318,13 @@ impl Replica {
             self.ask_read(id);
         }
         Ok(())
+    }
+
+    /// The log begins after a snapshot that is not durable and applied yet. Who campaigned now
+    /// would look for membership changes among entries that are gone, which raft-rs does not
+    /// survive; with a stuck disk or a large snapshot that may take longer than an election.
+    fn is_installing(&self) -> bool {
+        self.raw.raft.raft_log.applied < self.raw.store().start().index.0
     }
 
     /// raft-rs leaves a joint configuration by itself only when the leader that entered it
@@ -350,6 +359,9 @@ impl Replica {
             && message.kind == MessageKind::AppendEntries
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
+        }
+        if message.kind == MessageKind::TimeoutNow && self.is_installing() {
+            return Ok(());
         }
         if !convert::entries_follow_index(&message) {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");

@@ -414,3 +414,57 @@ fn an_only_voter_says_nothing_in_a_term_that_is_not_durable() {
     assert!(cluster.nodes[&leader].log.hard_state(GROUP).expect("memory").term > before);
     cluster.settle();
 }
+
+/// A follower whose disk is stuck while it installs a snapshot hears nothing for longer than an
+/// election. It campaigned, looked for membership changes in a log that was gone, and panicked.
+#[test]
+fn a_follower_that_installs_a_snapshot_does_not_campaign() {
+    let mut cluster = Cluster::new(25, &[1, 2, 3]);
+    cluster.limits.trailing_logs = 1;
+    let leader = cluster.elect();
+    let follower = NodeId(if leader == NodeId(1) { 2 } else { 1 });
+    let behind = cluster.nodes[&follower].applied;
+    let (term, index) = (cluster.replica(leader).term(), Index(behind.0 + 50));
+    let conf_state = cluster.nodes[&leader].conf_state.clone();
+    let snapshot = meta(index, term, conf_state);
+    cluster.nodes.get_mut(&follower).expect("known").snapshots.push((snapshot.clone(), Vec::new()));
+    let replica = cluster.nodes.get_mut(&follower).expect("known").replica.as_mut().expect("up");
+    let message = |kind, snapshot| PeerMessage {
+        group: GROUP,
+        kind,
+        from: leader,
+        to: follower,
+        term,
+        log_term: Term(0),
+        index: Index(0),
+        entries: Vec::new(),
+        commit: Index(0),
+        commit_term: Term(0),
+        snapshot,
+        request_snapshot: Index(0),
+        reject: false,
+        reject_hint: Index(0),
+        context: Bytes::new(),
+        priority: 0,
+    };
+    replica
+        .step(Input::Message(message(MessageKind::InstallSnapshot, Some(snapshot))))
+        .expect("steps");
+    let effects = replica.effects().expect("effects");
+    assert!(effects.writes.iter().any(|write| write.write.reset_to.is_some()));
+    for _ in 0..100 {
+        replica.step(Input::Tick).expect("steps");
+        replica.step(Input::Message(message(MessageKind::TimeoutNow, None))).expect("steps");
+        replica.effects().expect("effects");
+    }
+    assert_eq!(replica.role(), Role::Follower);
+    for write in effects.writes {
+        replica.step(Input::Persisted(write.number)).expect("steps");
+    }
+    replica.step(Input::Applied(index)).expect("steps");
+    for _ in 0..100 {
+        replica.step(Input::Tick).expect("steps");
+        replica.effects().expect("effects");
+    }
+    assert_ne!(replica.role(), Role::Follower, "it campaigns again");
+}
