@@ -189,6 +189,13 @@ impl World {
         }
         task.is_waiting = false;
         let goal = task.goal.clone();
+        if let (Goal::Remove { slot } | Goal::Replace { slot, .. }, Answered::Member(Err(_))) =
+            (&goal, &answer)
+            && self.conf_state.contains(self.hosts[slot.0].node)
+        {
+            // A new leader that has not applied everything yet may not know of the member.
+            return self.queue.after(PAUSE_US, Event::TaskWake(number));
+        }
         match (goal, answer) {
             (Goal::Join { promote, slot: None, .. }, Answered::Learner(Ok(node))) => {
                 self.joined(number, node, promote);
