@@ -150,11 +150,6 @@ impl SteppedNode {
         self.writing.as_ref().map(|batch| &batch.write)
     }
 
-    /// Whether a batch is being written.
-    pub fn is_writing(&self) -> bool {
-        self.writing.is_some()
-    }
-
     /// Writes the batch that [`SteppedNode::begin_write`] took, with its fsync.
     pub fn finish_write(&mut self) {
         let Some(Batch { number, write, compacts }) = self.writing.take() else { return };

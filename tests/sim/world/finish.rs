@@ -35,7 +35,6 @@ impl World {
         self.fact(&Fact::Survey(&survey));
         self.judge_probes(&survey);
         self.send_probes(&survey);
-        self.surveyed = Some(survey);
         let (now, since) = (self.now(), self.stage_since);
         let faults_us = self.plan.shape.faults_us;
         match self.stage {

@@ -31,7 +31,7 @@ use super::guest::{self, Guest};
 use super::host::{Host, State};
 use super::invariants::{self, Invariant, Violation};
 use super::network::{Link, Network};
-use super::observe::{Bounds, Fact, Micros, Phase, Slot, Survey};
+use super::observe::{Bounds, Fact, Micros, Phase, Slot};
 use super::plan::{Boundary, Plan};
 use super::queue::Queue;
 use super::random::Random;
@@ -127,10 +127,8 @@ pub struct World {
     probes: Vec<finish::Probe>,
     invariants: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
-    /// Sessions opened so far, for the bound on them.
     counters: Counters,
     trace: Trace,
-    surveyed: Option<Survey>,
     is_done: bool,
     /// When everything was mended.
     mended: Option<Micros>,
@@ -177,7 +175,6 @@ impl World {
             violation: None,
             counters: Counters::default(),
             trace: Trace::new(keeps_trace),
-            surveyed: None,
             is_done: false,
             mended: None,
             plan,
