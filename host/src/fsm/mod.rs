@@ -10,10 +10,13 @@ pub mod native;
 
 use std::any::Any;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use self::limits::{Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
-use crate::types::{ClusterId, Event, Index, ModuleHash, TrapKind};
+use crate::types::{ClusterId, Event, Index, ModuleHash, StateDigest, TrapKind};
 
 /// What a guest may know about the entry that it is applying. For queries, snapshots and
 /// restores: about the last applied entry.
@@ -56,6 +59,20 @@ pub struct Call {
     pub fuel_used: u64,
     /// What it emitted; empty unless `result` is `Ok`.
     pub events: Vec<Event>,
+    /// Pages of memory (4 KiB) that it wrote, if that was asked for with
+    /// [`Fsm::count_pages`] and this host can tell. Of this node only.
+    pub pages_dirtied: Option<u64>,
+}
+
+/// What [`Fsm::digest`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestDigest {
+    /// Equal on two nodes exactly when their guests are in the same state, down to the layout
+    /// of the heap.
+    pub digest: StateDigest,
+    /// Ranges of memory, in bytes, that may have changed since the digest before this one;
+    /// ascending, and no more than a thousand (the last one then covers the rest).
+    pub changed: Vec<Range<u64>>,
 }
 
 /// A failure of the host, never of the guest: no outcome exists and the node must stop
@@ -83,6 +100,12 @@ pub trait Fsm: Send {
     /// Answers a question without changing anything, not even the layout of the heap.
     fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure>;
 
+    /// Answers several questions about one state, in parallel where the implementation can.
+    /// The answers are in the order of the questions.
+    fn query_all(&mut self, context: Context, queries: &[Bytes]) -> Result<Vec<Call>, HostFailure> {
+        queries.iter().map(|query| self.query(context, query)).collect()
+    }
+
     /// Whether the module can answer queries at all.
     fn has_query(&self) -> bool;
 
@@ -92,6 +115,18 @@ pub trait Fsm: Send {
     /// Gives a fresh instance the state of a portable snapshot (possibly of an older module).
     /// After `Rejected` or `Trapped` the instance is as before the call.
     fn restore(&mut self, context: Context, snapshot: &[u8]) -> Result<Call, HostFailure>;
+
+    /// Digests the exact state (memory, globals, sizes). The cost follows what was written since
+    /// the last digest.
+    fn digest(&mut self) -> Result<GuestDigest, HostFailure>;
+
+    /// Has the next `apply` count the pages that it writes, where this host can.
+    fn count_pages(&mut self) {}
+
+    /// Flips a bit of the state behind everybody's back, as failing memory would: the lowest of
+    /// the byte at `at`, modulo the size of the state.
+    #[cfg(feature = "museum")]
+    fn flip_bit(&mut self, at: u64);
 
     /// Copies the exact state (memory, globals, sizes), to be written out elsewhere while
     /// applies go on.
@@ -134,6 +169,11 @@ pub struct ModuleRefused(pub String);
 
 /// Turns module bytes into running instances. One per node, shared by its groups.
 pub trait FsmLoader: Send + Sync + 'static {
+    /// How guests' memory is checkpointed on this host, for status pages.
+    fn memory_backend(&self) -> &'static str {
+        "none"
+    }
+
     /// Checks a module as a cluster would (format, features, imports, exports, limits),
     /// compiles it and keeps the result. Slow; call it off the apply path.
     fn check(

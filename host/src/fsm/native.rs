@@ -14,10 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Call, Context, Fsm, FsmLoader, GuestResult, HostFailure, Image, ImageError, Limits,
-    ModuleRefused,
+    Call, Context, Fsm, FsmLoader, GuestDigest, GuestResult, HostFailure, Image, ImageError,
+    Limits, ModuleRefused,
 };
-use crate::types::ModuleHash;
+use crate::types::{ModuleHash, StateDigest};
 
 /// Module bytes of the key-value store.
 pub const KV: &[u8] = b"native:kv";
@@ -104,6 +104,10 @@ fn not_native() -> ModuleRefused {
 }
 
 impl<L: FsmLoader> FsmLoader for WithNative<L> {
+    fn memory_backend(&self) -> &'static str {
+        self.0.memory_backend()
+    }
+
     fn check(
         &self,
         module: &[u8],
@@ -171,6 +175,23 @@ impl Fsm for NativeFsm {
         })))
     }
 
+    /// Digests everything each time: this is a machine for tests.
+    fn digest(&mut self) -> Result<GuestDigest, HostFailure> {
+        use sha2::Digest as _;
+        let bytes = self.encode();
+        let digest = StateDigest(sha2::Sha256::digest(&bytes).into());
+        Ok(GuestDigest { digest, changed: std::iter::once(0..bytes.len() as u64).collect() })
+    }
+
+    #[cfg(feature = "museum")]
+    fn flip_bit(&mut self, _at: u64) {
+        match Arc::make_mut(&mut self.state) {
+            // Where no command ever looks.
+            State::Kv(map) => drop(map.insert("\u{0}flipped".to_owned(), String::new())),
+            State::Null { commands, .. } => *commands ^= 1,
+        }
+    }
+
     fn capture(&mut self) -> Result<Box<dyn Image>, HostFailure> {
         Ok(Box::new(NativeImage(self.clone())))
     }
@@ -224,7 +245,7 @@ fn call(result: Result<Vec<u8>, String>) -> Call {
         Ok(output) => GuestResult::Ok(output),
         Err(reason) => GuestResult::Rejected(reason.into_bytes()),
     };
-    Call { result, fuel_used: 0, events: Vec::new() }
+    Call { result, fuel_used: 0, events: Vec::new(), pages_dirtied: None }
 }
 
 /// One flat object rather than a tagged enum: serde copies the fields of those before it

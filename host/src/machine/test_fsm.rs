@@ -10,10 +10,10 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use crate::fsm::{
-    Call, Context, Fsm, FsmLoader, GuestResult, HostFailure, Image, ImageError, Limits,
-    ModuleRefused, SharedLoader, Trap,
+    Call, Context, Fsm, FsmLoader, GuestDigest, GuestResult, HostFailure, Image, ImageError,
+    Limits, ModuleRefused, SharedLoader, Trap,
 };
-use crate::types::{Event, ModuleHash, TrapKind};
+use crate::types::{Event, ModuleHash, StateDigest, TrapKind};
 
 /// Longest stamp that a command gets: two numbers and three marks.
 const STAMP_MAX_BYTES: usize = 43;
@@ -75,7 +75,7 @@ impl TestFsm {
         } else {
             GuestResult::Ok(work(self))
         };
-        Call { result, fuel_used: 7, events: Vec::new() }
+        Call { result, fuel_used: 7, events: Vec::new(), pages_dirtied: None }
     }
 }
 
@@ -123,7 +123,7 @@ impl Fsm for TestFsm {
                 GuestResult::Ok(self.taken.clone())
             }
         };
-        Ok(Call { result, fuel_used: self.taken.len() as u64 + 1, events })
+        Ok(Call { result, fuel_used: self.taken.len() as u64 + 1, events, pages_dirtied: None })
     }
 
     fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure> {
@@ -133,7 +133,7 @@ impl Fsm for TestFsm {
             }
             _ => GuestResult::Ok([format!("{}:", context.index).as_bytes(), &self.taken].concat()),
         };
-        Ok(Call { result, fuel_used: 3, events: Vec::new() })
+        Ok(Call { result, fuel_used: 3, events: Vec::new(), pages_dirtied: None })
     }
 
     fn has_query(&self) -> bool {
@@ -149,6 +149,19 @@ impl Fsm for TestFsm {
             fsm.taken = snapshot.to_vec();
             Vec::new()
         }))
+    }
+
+    fn digest(&mut self) -> Result<GuestDigest, HostFailure> {
+        let digest = StateDigest(ModuleHash::of(&self.taken).0);
+        Ok(GuestDigest { digest, changed: std::iter::once(0..self.taken.len() as u64).collect() })
+    }
+
+    #[cfg(feature = "museum")]
+    fn flip_bit(&mut self, at: u64) {
+        let len = self.taken.len() as u64;
+        if let Some(at) = at.checked_rem(len) {
+            self.taken[at as usize] ^= 1;
+        }
     }
 
     fn capture(&mut self) -> Result<Box<dyn Image>, HostFailure> {

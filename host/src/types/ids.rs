@@ -67,6 +67,10 @@ pub struct ClusterId(pub [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModuleHash(pub [u8; 32]);
 
+/// Digest of a replicated state: replicas that have applied the same entries have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateDigest(pub [u8; 32]);
+
 /// A hex id that cannot be read.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected {expected} hexadecimal digits, found {found:?}")]
@@ -124,6 +128,7 @@ macro_rules! hex_newtype {
 
 hex_newtype!(ClusterId, 16);
 hex_newtype!(ModuleHash, 32);
+hex_newtype!(StateDigest, 32);
 
 impl ModuleHash {
     /// Hashes a module's bytes.
@@ -132,6 +137,13 @@ impl ModuleHash {
         ModuleHash(sha2::Sha256::digest(module).into())
     }
 
+    /// The first twelve hexadecimal digits, for tables and log lines.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl StateDigest {
     /// The first twelve hexadecimal digits, for tables and log lines.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()

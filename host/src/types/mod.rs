@@ -9,7 +9,7 @@ mod message;
 mod outcome;
 mod snapshot;
 
-pub use ids::{ClusterId, GroupId, Index, ModuleHash, NodeId, Term};
+pub use ids::{ClusterId, GroupId, Index, ModuleHash, NodeId, StateDigest, Term};
 pub use log::{EntryKind, HardState, LogEntry, LogPosition};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member};
 pub use message::{MessageKind, PeerMessage};

@@ -214,6 +214,14 @@ impl Guest {
         self.store.data_mut()
     }
 
+    #[cfg(feature = "museum")]
+    pub(super) fn flip_bit(&mut self, at: u64) {
+        let memory = self.memory.data_mut(&mut self.store);
+        if let Some(at) = at.checked_rem(memory.len() as u64) {
+            memory[at as usize] ^= 1;
+        }
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory.data_size(&self.store)
     }

@@ -15,14 +15,17 @@ use std::any::Any;
 use std::io::Read;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 use super::abi::CallKind;
 use super::guest::{Compiled, Ended, Guest};
 use super::image::{GuestState, WasmImage, read_state};
 use crate::fsm::{
-    Call, Context, Fsm, GuestResult, HostFailure, Image, ImageError, Limits, ModuleRefused, Trap,
+    Call, Context, Fsm, GuestDigest, GuestResult, HostFailure, Image, ImageError, Limits,
+    ModuleRefused, Trap,
 };
 use crate::museum::{self, Exhibit};
-use crate::types::ModuleHash;
+use crate::types::{ModuleHash, StateDigest};
 
 /// A checkpoint is due when the calls since the last one have used this much fuel for each
 /// byte of memory. Copying a byte takes about as long as one unit of fuel, so this bounds the
@@ -314,6 +317,28 @@ impl Fsm for WasmFsm {
         Ok(call.expect("`restore` is required"))
     }
 
+    /// Digests everything each time.
+    fn digest(&mut self) -> Result<GuestDigest, HostFailure> {
+        self.check_not_broken()?;
+        if !self.applied.is_empty() {
+            self.take_checkpoint()?;
+        }
+        let state = &*self.checkpoint;
+        let mut hasher = Sha256::new();
+        hasher.update(&state.memory);
+        for global in &state.globals {
+            hasher.update([global.ty]);
+            hasher.update(global.bits.to_le_bytes());
+        }
+        let changed = std::iter::once(0..state.memory.len() as u64).collect();
+        Ok(GuestDigest { digest: StateDigest(hasher.finalize().into()), changed })
+    }
+
+    #[cfg(feature = "museum")]
+    fn flip_bit(&mut self, at: u64) {
+        self.live.flip_bit(at);
+    }
+
     fn capture(&mut self) -> Result<Box<dyn Image>, HostFailure> {
         self.check_not_broken()?;
         if !self.applied.is_empty() {
@@ -358,7 +383,12 @@ fn finish(guest: &mut Guest, kind: CallKind, ended: Ended) -> Call {
         Ok(_) => GuestResult::Rejected(output),
         Err(Trap { kind, message }) => GuestResult::Trapped(Trap { kind, message }),
     };
-    Call { result, fuel_used: ended.fuel_used, events: if announced { events } else { Vec::new() } }
+    Call {
+        result,
+        fuel_used: ended.fuel_used,
+        events: if announced { events } else { Vec::new() },
+        pages_dirtied: None,
+    }
 }
 
 fn too_long(what: &str, input: &[u8], max: u64) -> Option<Call> {
@@ -370,5 +400,5 @@ fn too_long(what: &str, input: &[u8], max: u64) -> Option<Call> {
 }
 
 fn without_running(result: GuestResult) -> Call {
-    Call { result, fuel_used: 0, events: Vec::new() }
+    Call { result, fuel_used: 0, events: Vec::new(), pages_dirtied: None }
 }
