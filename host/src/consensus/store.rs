@@ -39,6 +39,8 @@ pub(super) struct ReplicaStore {
     /// A follower needs a snapshot that the snapshot store does not have. raft-rs asks through
     /// a shared reference.
     snapshot_wanted: Cell<bool>,
+    /// No snapshot may be sent: what they hold cannot be trusted.
+    is_withheld: bool,
 }
 
 impl ReplicaStore {
@@ -70,12 +72,18 @@ impl ReplicaStore {
             conf_state,
             snapshot,
             snapshot_wanted: Cell::new(false),
+            is_withheld: false,
         })
     }
 
     /// Whether a newer snapshot was asked for since the last call.
     pub(super) fn take_snapshot_wanted(&self) -> bool {
         self.snapshot_wanted.take()
+    }
+
+    /// Whether snapshots are kept from others.
+    pub(super) fn withhold(&mut self, withheld: bool) {
+        self.is_withheld = withheld;
     }
 
     pub(super) fn start(&self) -> LogPosition {
@@ -270,6 +278,9 @@ impl raft::Storage for ReplicaStore {
     /// `to` was added is as good as none.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
         match &self.snapshot {
+            _ if self.is_withheld && !museum::is_on(Exhibit::QuarantinedSnapshots) => {
+                Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
+            }
             Some(snapshot)
                 if snapshot.index.0 >= request_index
                     && snapshot.conf_state.contains(NodeId(to)) =>
