@@ -271,9 +271,7 @@ impl Machine {
             Body::DigestVerdict(record) => {
                 let conf_state = &self.state.membership.conf_state;
                 Ok(match verdict::read(index, &record, conf_state) {
-                    Ok(verdict) => {
-                        Applied::without_guest(Reply::DigestJudged(Box::new(verdict)))
-                    }
+                    Ok(verdict) => Applied::without_guest(Reply::DigestJudged(Box::new(verdict))),
                     Err(reason) => refused(CommandRefused::Malformed(reason)),
                 })
             }

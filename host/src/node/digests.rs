@@ -267,7 +267,8 @@ mod tests {
     }
 
     fn verdict(of: &[(u64, StateDigest)]) -> Option<Wish> {
-        let vote = |(node, digest): &(u64, StateDigest)| Vote { node: NodeId(*node), digest: *digest };
+        let vote =
+            |(node, digest): &(u64, StateDigest)| Vote { node: NodeId(*node), digest: *digest };
         Some(Wish::Verdict(POINT, of.iter().map(vote).collect()))
     }
 

@@ -254,8 +254,7 @@ impl EventLoop {
             let Some(wish) = self.digests.next(&view) else { return };
             match wish {
                 Wish::Report(to, point, digest) => {
-                    let report =
-                        PeerMessage::digest_report(self.group, self.me, to, point, digest);
+                    let report = PeerMessage::digest_report(self.group, self.me, to, point, digest);
                     self.transport.send(vec![report]);
                 }
                 Wish::Point => self.propose_quietly(Body::DigestPoint(v1::DigestPoint {})),

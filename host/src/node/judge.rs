@@ -57,10 +57,7 @@ mod tests {
     fn verdict(of: &[(u64, u8)], conf_state: &ConfState) -> Verdict {
         let votes: Vec<Vote> = of
             .iter()
-            .map(|(node, digest)| Vote {
-                node: NodeId(*node),
-                digest: StateDigest([*digest; 32]),
-            })
+            .map(|(node, digest)| Vote { node: NodeId(*node), digest: StateDigest([*digest; 32]) })
             .collect();
         let truth = truth(&votes, conf_state);
         Verdict { at: Index(9), point: Index(7), votes, truth }

@@ -203,16 +203,8 @@ pub(super) fn assemble(
     transport: Arc<dyn Transport>,
     environment: Environment,
 ) -> Result<Parts, StartError> {
-    let NodeOptions {
-        identity,
-        group,
-        config,
-        consensus,
-        stores,
-        loader,
-        introduced,
-        evidence,
-    } = options;
+    let NodeOptions { identity, group, config, consensus, stores, loader, introduced, evidence } =
+        options;
     let me = identity.node;
     let snapshot = stores.snapshots.list(group)?.into_iter().next();
     if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {

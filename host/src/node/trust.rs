@@ -96,7 +96,8 @@ impl Trust {
 
     /// Why the machine's answer to an entry is not passed on, if it is not.
     pub(super) fn hides_replies(&self) -> Option<ProposeFailure> {
-        let words = "this node's state differs from its cluster's, so its answers count for nothing";
+        let words =
+            "this node's state differs from its cluster's, so its answers count for nothing";
         self.refuses_queries().map(|_| ProposeFailure::Unknown(words.into()))
     }
 
@@ -306,7 +307,8 @@ impl ApplyLoop {
 }
 
 fn votes(verdict: &Verdict) -> String {
-    let words = |vote: &crate::machine::Vote| format!("node {}: {}", vote.node, vote.digest.short());
+    let words =
+        |vote: &crate::machine::Vote| format!("node {}: {}", vote.node, vote.digest.short());
     verdict.votes.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 

@@ -496,8 +496,13 @@ mod tests {
 
     #[test]
     fn a_digest_report_is_whole_or_refused() {
-        let report =
-            PeerMessage::digest_report(GroupId(1), NodeId(2), NodeId(1), Index(9), StateDigest([3; 32]));
+        let report = PeerMessage::digest_report(
+            GroupId(1),
+            NodeId(2),
+            NodeId(1),
+            Index(9),
+            StateDigest([3; 32]),
+        );
         let good = v1::RaftMessage::from(report.clone());
         let read = PeerMessage::try_from(good.clone()).expect("whole");
         assert_eq!(read.as_digest_report(), Some((Index(9), StateDigest([3; 32]))));

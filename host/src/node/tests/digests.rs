@@ -29,8 +29,9 @@ struct Cluster {
 impl Cluster {
     /// Voters that know each other and run the native key-value store.
     fn new(size: u64) -> Cluster {
-        let members: Vec<Member> =
-            (1..=size).map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") }).collect();
+        let members: Vec<Member> = (1..=size)
+            .map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") })
+            .collect();
         let voters = members.iter().map(|member| member.id).collect();
         let conf_state = ConfState { voters, ..ConfState::default() };
         let stores: Vec<Stores> = members.iter().map(|_| Stores::memory()).collect();
@@ -179,6 +180,17 @@ impl Cluster {
         }
     }
 
+    /// Proposes, and does not wait for what becomes of it.
+    fn submit(&mut self, count: usize) {
+        let leader = self.leader();
+        for n in 0..count {
+            let data = format!(r#"{{"op":"set","key":"{n}","value":"y"}}"#).into();
+            let body = Body::Command(v1::Command { data, session: None });
+            let (sender, _) = oneshot::channel();
+            self.node(leader).handle().submit([(body, ReplySink::One(sender))]);
+        }
+    }
+
     /// What a query is refused with at once, if it is.
     fn refused(&mut self, at: usize) -> Option<QueryFailure> {
         let handle = self.node(at).handle().clone();
@@ -223,7 +235,7 @@ fn a_flipped_node_is_caught_and_heals(flip_leader: bool) {
     let leader = cluster.leader();
     let flipped = if flip_leader { leader } else { (leader + 1) % 3 };
     assert!(cluster.node(flipped).flip_bit(7));
-    cluster.write(6);
+    cluster.submit(6);
     cluster.run_until("a quarantine", |cluster| cluster.status(flipped).quarantine.is_some());
     assert_eq!(cluster.refused(flipped), Some(QueryFailure::Quarantined));
     assert!(!cluster.node(flipped).handle().is_serving());
@@ -267,11 +279,12 @@ fn a_wrong_state_in_a_snapshot_of_its_own_is_caught_after_a_restart_too() {
     assert!(cluster.stores[flipped].snapshots.list(GROUP).expect("memory").len() > 1);
     cluster.stop(flipped);
     cluster.start(flipped);
-    cluster.write(6);
+    cluster.submit(6);
     cluster.run_until("a quarantine", |cluster| cluster.status(flipped).quarantine.is_some());
-    // Once more in quarantine: the verdict is executed again.
     cluster.stop(flipped);
     cluster.start(flipped);
+    let again = |cluster: &mut Cluster| cluster.status(flipped).quarantine.is_some();
+    cluster.run_until("a quarantine, since the verdict is executed again", again);
     cluster.healed(flipped);
 }
 
@@ -281,7 +294,7 @@ fn a_restart_of_a_quarantined_node_mends_a_state_that_only_its_memory_had() {
     cluster.write(6);
     let flipped = (cluster.leader() + 1) % 3;
     assert!(cluster.node(flipped).flip_bit(7));
-    cluster.write(6);
+    cluster.submit(6);
     cluster.run_until("a quarantine", |cluster| cluster.status(flipped).quarantine.is_some());
     cluster.stop(flipped);
     cluster.start(flipped);
@@ -295,19 +308,15 @@ fn two_voters_that_differ_stop_and_go_on_with_what_their_logs_say() {
     let mut cluster = Cluster::new(2);
     cluster.write(6);
     assert!(cluster.node(0).flip_bit(7));
-    let leader = cluster.leader();
-    for n in 0..6 {
-        let data = format!(r#"{{"op":"set","key":"{n}","value":"y"}}"#).into();
-        let (sender, _receiver) = oneshot::channel();
-        let body = Body::Command(v1::Command { data, session: None });
-        cluster.node(leader).handle().submit([(body, ReplySink::One(sender))]);
-    }
+    cluster.submit(6);
     cluster.run_until("both stop", |cluster| {
         cluster.nodes.iter().flatten().all(|node| node.stop_reason().is_some())
     });
     for at in 0..2 {
         match cluster.stop(at) {
-            Some(StopReason::Failed(why)) => assert!(why.contains("no state has a majority"), "{why}"),
+            Some(StopReason::Failed(why)) => {
+                assert!(why.contains("no state has a majority"), "{why}")
+            }
             other => panic!("{other:?}"),
         }
         cluster.start(at);
