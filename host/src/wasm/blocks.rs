@@ -1,0 +1,227 @@
+//! A copy of a guest's memory in blocks that copies of the copy share until one of them
+//! changes.
+//!
+//! An image in the making holds such a copy while checkpoints go on: the checkpoint replaces
+//! the blocks that it changes, and the image keeps the old ones.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::bits::Bits;
+use super::tracking::GRAIN_BYTES;
+use super::workers::Workers;
+use crate::museum::{self, Exhibit};
+
+/// Size of a block: small enough that a page which is written while an image is in the making
+/// does not copy much more than itself, large enough that a copy of the list is nothing.
+pub(super) const BLOCK_BYTES: usize = 16 << 10;
+const GRAINS: usize = BLOCK_BYTES / GRAIN_BYTES;
+/// Blocks that one thread fills in at a time.
+const BLOCKS_PER_PART: usize = 64;
+
+/// The bytes of one block. In a box of its own, because allocators have a size class for the
+/// bytes, but not for the bytes and a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Block(Box<[u8; BLOCK_BYTES]>);
+
+impl Block {
+    fn zeroed() -> Block {
+        let bytes = vec![0; BLOCK_BYTES].into_boxed_slice();
+        Block(bytes.try_into().expect("it has this length"))
+    }
+
+    /// A block that begins with `bytes`; `None` if all of them are zero.
+    pub(super) fn new(bytes: &[u8]) -> Option<Arc<Block>> {
+        if is_zero(bytes) {
+            return None;
+        }
+        let mut block = Block::zeroed();
+        block.0[..bytes.len()].copy_from_slice(bytes);
+        Some(Arc::new(block))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; BLOCK_BYTES] {
+        &self.0
+    }
+}
+
+/// The bytes of a memory. Its length is a multiple of [`BLOCK_BYTES`], as wasm's pages are.
+/// Two that hold equal bytes may differ in which zero blocks are there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocks {
+    /// `None` is all zeros.
+    blocks: Vec<Option<Arc<Block>>>,
+}
+
+impl Blocks {
+    /// # Panics
+    ///
+    /// If `len_bytes` is no multiple of [`BLOCK_BYTES`].
+    pub(super) fn zeroed(len_bytes: usize) -> Blocks {
+        let mut blocks = Blocks::default();
+        blocks.grow_to(len_bytes);
+        blocks
+    }
+
+    /// Zeros are added at the end.
+    pub(super) fn grow_to(&mut self, len_bytes: usize) {
+        assert!(len_bytes.is_multiple_of(BLOCK_BYTES) && len_bytes >= self.len_bytes());
+        self.blocks.resize(len_bytes / BLOCK_BYTES, None);
+    }
+
+    pub(super) fn len_bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_BYTES
+    }
+
+    /// How many blocks there are.
+    pub(super) fn count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// `None` if it is all zeros; it may be all zeros otherwise, too.
+    pub(super) fn get(&self, number: usize) -> Option<&[u8; BLOCK_BYTES]> {
+        self.blocks[number].as_deref().map(Block::bytes)
+    }
+
+    pub(super) fn set(&mut self, number: usize, block: Option<Arc<Block>>) {
+        self.blocks[number] = block;
+    }
+
+    /// Takes over from `memory` what differs among the grains `written`. Returns how many
+    /// grains did, and adds the blocks they are in to `changed`.
+    pub(super) fn follow(&mut self, memory: &[u8], written: &Bits, changed: &mut Bits) -> u64 {
+        assert_eq!(memory.len(), self.len_bytes());
+        let mut differed = 0;
+        for grain in written.iter() {
+            let (number, within) = (grain / GRAINS, grain % GRAINS * GRAIN_BYTES);
+            let theirs = &memory[grain * GRAIN_BYTES..][..GRAIN_BYTES];
+            let same = match self.get(number) {
+                Some(block) => block[within..][..GRAIN_BYTES] == *theirs,
+                None => is_zero(theirs),
+            };
+            if !same {
+                let block = self.blocks[number].get_or_insert_with(|| Arc::new(Block::zeroed()));
+                own(block).0[within..][..GRAIN_BYTES].copy_from_slice(theirs);
+                changed.insert(number);
+                differed += 1;
+            }
+        }
+        differed
+    }
+
+    /// Makes the grains `written` of `memory` what they are here.
+    pub(super) fn put_back(&self, memory: &mut [u8], written: &Bits) {
+        assert_eq!(memory.len(), self.len_bytes());
+        for grain in written.iter() {
+            let (number, within) = (grain / GRAINS, grain % GRAINS * GRAIN_BYTES);
+            let theirs = &mut memory[grain * GRAIN_BYTES..][..GRAIN_BYTES];
+            // Comparing is cheaper than writing: not all that was written has changed.
+            match self.get(number).map(|block| &block[within..][..GRAIN_BYTES]) {
+                Some(ours) if ours == theirs => {}
+                Some(ours) => theirs.copy_from_slice(ours),
+                None if is_zero(theirs) => {}
+                None => theirs.fill(0),
+            }
+        }
+    }
+
+    /// Writes everything into `memory`, of which all after the first `dirty` bytes reads as
+    /// zeros. What is zero there stays untouched, and so remains a hole.
+    pub(super) fn fill(&self, memory: &mut [u8], dirty: usize, workers: &Workers) {
+        assert_eq!(memory.len(), self.len_bytes());
+        let fill_part = |(part, bytes): (usize, &mut [u8])| {
+            for (at, theirs) in bytes.chunks_mut(BLOCK_BYTES).enumerate() {
+                let number = part * BLOCKS_PER_PART + at;
+                let is_dirty = number * BLOCK_BYTES < dirty;
+                if is_dirty && museum::is_on(Exhibit::ImageStartSkipped) {
+                    continue;
+                }
+                match self.get(number) {
+                    Some(ours) if is_dirty || !is_zero(ours) => theirs.copy_from_slice(ours),
+                    None if is_dirty => theirs.fill(0),
+                    _ => {}
+                }
+            }
+        };
+        const PART_BYTES: usize = BLOCKS_PER_PART * BLOCK_BYTES;
+        match workers.pool() {
+            Some(pool) if memory.len() > PART_BYTES => pool.install(|| {
+                memory.par_chunks_mut(PART_BYTES).enumerate().for_each(fill_part);
+            }),
+            _ => memory.chunks_mut(PART_BYTES).enumerate().for_each(fill_part),
+        }
+    }
+}
+
+/// The block for this owner alone, copied if others share it.
+fn own(block: &mut Arc<Block>) -> &mut Block {
+    #[cfg(feature = "museum")]
+    if museum::is_on(Exhibit::ImageBlocksShared) {
+        return in_place(block);
+    }
+    Arc::make_mut(block)
+}
+
+/// The block, whoever else looks at it.
+#[cfg(feature = "museum")]
+#[expect(unsafe_code, reason = "this is the mistake; nobody makes it without the feature")]
+fn in_place(block: &mut Arc<Block>) -> &mut Block {
+    // SAFETY: exhibits are on for one thread, on which the simulator runs everything; so no
+    // other owner of the block is looking at it now.
+    unsafe { &mut *Arc::as_ptr(block).cast_mut() }
+}
+
+/// Whether all bytes are 0: the first is, and each is as the one before.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    let Some((first, rest)) = bytes.split_first() else { return true };
+    *first == 0 && *rest == bytes[..rest.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(numbers: &[usize]) -> Bits {
+        let mut bits = Bits::default();
+        numbers.iter().for_each(|number| bits.insert(*number));
+        bits
+    }
+
+    #[test]
+    fn a_copy_keeps_what_the_original_replaces() {
+        let mut memory = vec![0; 4 * BLOCK_BYTES];
+        let mut blocks = Blocks::zeroed(memory.len());
+        memory[BLOCK_BYTES..][..100].fill(1);
+        let mut changed = Bits::default();
+        assert_eq!(blocks.follow(&memory, &bits(&[0, GRAINS, GRAINS + 1]), &mut changed), 1);
+        assert_eq!(changed, bits(&[1]));
+        let copy = blocks.clone();
+        memory[BLOCK_BYTES + 50..][..100].fill(2);
+        memory[0] = 3;
+        assert_eq!(blocks.follow(&memory, &bits(&[0, GRAINS]), &mut changed), 2);
+        assert_eq!(changed, bits(&[0, 1]));
+        assert_eq!(blocks.get(1).unwrap()[49..52], [1, 2, 2]);
+        assert_eq!(copy.get(1).unwrap()[49..52], [1, 1, 1]);
+        assert!(copy.get(0).is_none());
+    }
+
+    #[test]
+    fn putting_back_and_filling_in_restore_all_bytes() {
+        let mut memory: Vec<u8> = (0..4 * BLOCK_BYTES).map(|at| (at / 1000) as u8).collect();
+        memory[2 * BLOCK_BYTES..].fill(0);
+        let mut blocks = Blocks::zeroed(memory.len());
+        let mut all = Bits::default();
+        all.insert_range(0..4 * GRAINS);
+        blocks.follow(&memory, &all, &mut Bits::default());
+        let before = memory.clone();
+        memory[77] = 1;
+        memory[3 * BLOCK_BYTES + 5] = 1;
+        blocks.put_back(&mut memory, &bits(&[0, 1, 3 * GRAINS]));
+        assert_eq!(memory, before);
+        let mut fresh = vec![0; memory.len()];
+        fresh[..3 * BLOCK_BYTES].fill(9);
+        blocks.fill(&mut fresh, 3 * BLOCK_BYTES, &Workers::new(2));
+        assert_eq!(fresh, before);
+    }
+}
