@@ -68,6 +68,8 @@ pub(super) struct EventLoop {
     /// Appended here as leader, waiting to be applied. Ascending by index.
     pub(super) waiters: VecDeque<(LogPosition, Waiter)>,
     pub(super) queued_queries: Vec<QueryJob>,
+    /// Those that any state answers; collected during a turn, sent on together.
+    pub(super) stale_queries: Vec<QueryJob>,
     /// The read in flight and the queries it is for.
     pub(super) asked_queries: Option<(ReadId, Vec<QueryJob>)>,
     pub(super) next_read: u64,
@@ -127,6 +129,10 @@ impl EventLoop {
     pub(super) fn end_turn(&mut self) -> Result<(), ReplicaError> {
         self.propose_batch()?;
         self.ask_read()?;
+        if !self.stale_queries.is_empty() {
+            let queries = std::mem::take(&mut self.stale_queries);
+            self.send_job(Job::Query(Index(0), queries));
+        }
         let effects = self.replica.effects()?;
         self.execute(effects);
         Ok(())
@@ -153,7 +159,7 @@ impl EventLoop {
                 drop(charge);
             }
             Event::Query(query) => self.queued_queries.push(query),
-            Event::StaleQuery(query) => self.send_job(Job::Query(Index(0), vec![query])),
+            Event::StaleQuery(query) => self.stale_queries.push(query),
             Event::Status(reply) => {
                 // A caller that went away does not want the answer any more.
                 let _ = reply.send(self.replica.status());

@@ -282,6 +282,7 @@ pub(super) fn assemble(
         next_proposal: 1,
         waiters: VecDeque::new(),
         queued_queries: Vec::new(),
+        stale_queries: Vec::new(),
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),

@@ -10,10 +10,10 @@ use wasmtime::{
 };
 
 use super::abi::{CallKind, CallState, GuestFault, HostFault};
+use super::bits::Bits;
 use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
-use super::bits::Bits;
 use super::memory::{self, Plan, Region};
 use super::tracking::{Then, Tracking};
 use super::workers::Workers;

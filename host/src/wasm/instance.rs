@@ -42,6 +42,8 @@ pub(super) struct Host {
     /// Where the kernel can track written pages.
     pub(super) tracking: Option<Arc<Tracking>>,
     pub(super) workers: Arc<Workers>,
+    /// Checkpoints only where something needs one.
+    pub(super) rare_checkpoints: bool,
 }
 
 /// What going back has cost so far.
@@ -105,7 +107,10 @@ impl WasmFsm {
             return Ok(Err(refused));
         }
         let checkpoint = Checkpoint::of(&mut live, &host.workers)?;
-        let pace = Pace::new(live.is_watched());
+        let pace = match host.rare_checkpoints {
+            true => Pace::rare(),
+            false => Pace::new(live.is_watched()),
+        };
         let forks = Forks::new(&compiled, &host.workers);
         Ok(Ok(WasmFsm {
             compiled,

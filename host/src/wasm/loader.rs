@@ -87,7 +87,8 @@ impl WasmLoader {
                 None
             }
         };
-        let host = Host { tracking, workers: Arc::new(Workers::of_this_machine()) };
+        let workers = Arc::new(Workers::of_this_machine());
+        let host = Host { tracking, workers, rare_checkpoints: false };
         let (engines, kept) = (Mutex::default(), Mutex::default());
         let loader = WasmLoader { host, cache, engines, kept };
         // A machine that cannot run guests says so now.
@@ -100,7 +101,10 @@ impl WasmLoader {
     /// # Errors
     ///
     /// This machine does not have it.
-    pub fn with_memory_backend(mut self, backend: MemoryBackend) -> Result<WasmLoader, HostFailure> {
+    pub fn with_memory_backend(
+        mut self,
+        backend: MemoryBackend,
+    ) -> Result<WasmLoader, HostFailure> {
         self.host.tracking = match backend {
             MemoryBackend::PlainCopy => None,
             MemoryBackend::Userfaultfd => Some(Tracking::probe().map_err(|error| {
@@ -119,6 +123,14 @@ impl WasmLoader {
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> WasmLoader {
         self.host.workers = Arc::new(Workers::new(threads));
+        self
+    }
+
+    /// The same without regular checkpoints, so that their cost can be measured: a trap may then
+    /// repeat very much.
+    #[must_use]
+    pub fn with_rare_checkpoints(mut self) -> WasmLoader {
+        self.host.rare_checkpoints = true;
         self
     }
 

@@ -26,8 +26,8 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::unix::StoreExt as _;
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
@@ -234,9 +234,8 @@ impl Region {
         if hole > 0 && !museum::is_on(Exhibit::GrownMemoryKept) {
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
             // SAFETY: plain system call on a descriptor that we own.
-            let punched = unsafe {
-                libc::fallocate(self.file.as_raw_fd(), mode, len as libc::off_t, hole)
-            };
+            let punched =
+                unsafe { libc::fallocate(self.file.as_raw_fd(), mode, len as libc::off_t, hole) };
             if punched != 0 {
                 return Err(io::Error::last_os_error());
             }

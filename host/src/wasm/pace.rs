@@ -67,6 +67,11 @@ impl Pace {
         Pace { fuel_per_page, last_pages: 0, last_fuel: 0 }
     }
 
+    /// Only bounds what the commands since take.
+    pub(super) fn rare() -> Pace {
+        Pace { fuel_per_page: u64::MAX, last_pages: 0, last_fuel: 0 }
+    }
+
     /// Takes note of a checkpoint after `fuel` that found `pages` written.
     pub(super) fn learn(&mut self, fuel: u64, pages: u64) {
         self.last_pages = pages;
@@ -92,7 +97,8 @@ impl Pace {
             return false;
         };
         let work = since.fuel.saturating_add(pages.saturating_mul(FAULT_FUEL_PER_PAGE));
-        pages >= PAGES_MAX && work >= SHORT_FACTOR * self.scan_cost(since.memory_bytes)
+        pages >= PAGES_MAX
+            && work >= SHORT_FACTOR.saturating_mul(self.scan_cost(since.memory_bytes))
     }
 
     /// What a checkpoint costs if as many pages were written as in the last interval.
@@ -102,7 +108,7 @@ impl Pace {
     }
 
     fn scan_cost(&self, memory_bytes: u64) -> u64 {
-        memory_bytes / GRAIN_BYTES as u64 * self.fuel_per_page
+        (memory_bytes / GRAIN_BYTES as u64).saturating_mul(self.fuel_per_page)
     }
 }
 

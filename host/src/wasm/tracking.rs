@@ -175,15 +175,20 @@ impl Watch {
         into: &mut Bits,
     ) -> io::Result<()> {
         let known = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
-        self.scan(len, then, PAGE_IS_WRITTEN, 0, PAGE_IS_WRITTEN | known, |start, end, is| {
-            match is & known {
+        self.scan(
+            len,
+            then,
+            PAGE_IS_WRITTEN,
+            0,
+            PAGE_IS_WRITTEN | known,
+            |start, end, is| match is & known {
                 0 => data_grains(file, start, end, into),
                 _ => {
                     into.insert_range(grains(start, end));
                     Ok(())
                 }
-            }
-        })?;
+            },
+        )?;
         self.scan(len, then, known, known, 0, |start, end, _| data_grains(file, start, end, into))
     }
 
