@@ -21,6 +21,8 @@ use bytes::Bytes;
 use super::abi::CallKind;
 use super::checkpoint::Checkpoint;
 use super::guest::{Compiled, Ended, Guest};
+#[cfg(test)]
+use super::image::GlobalValue;
 use super::image::{GuestState, WasmImage, read_state};
 use super::pace::{Pace, Since};
 use super::queries::Forks;
@@ -133,6 +135,12 @@ impl WasmFsm {
     #[cfg(test)]
     pub(super) fn effort(&self) -> Effort {
         self.effort
+    }
+
+    /// The live memory and the globals.
+    #[cfg(test)]
+    pub(super) fn state(&mut self) -> (Vec<u8>, Vec<GlobalValue>) {
+        (self.live.memory().to_vec(), self.live.globals().unwrap())
     }
 
     /// Makes the present state the one to go back to.

@@ -349,7 +349,7 @@ fn measure_queries(
 ) -> Result<(), Failure> {
     let query = |number: u64| {
         let from = subject.keys * number / (2 * QUERIES as u64);
-        Bytes::from(format!(r#"{{"op":"range","from":"k{from:08}","limit":1000}}"#))
+        Bytes::from(format!(r#"{{"op":"range","start":"k{from:08}","limit":1000}}"#))
     };
     let queries: Vec<Bytes> = (0..QUERIES as u64).map(query).collect();
     let at = context(subject.index);
