@@ -110,20 +110,23 @@ impl Blocks {
         differed
     }
 
-    /// Makes the grains `written` of `memory` what they are here.
-    pub(super) fn put_back(&self, memory: &mut [u8], written: &Bits) {
+    /// Makes the grains `written` of `memory` what they are here. Returns how many differed.
+    pub(super) fn put_back(&self, memory: &mut [u8], written: &Bits) -> u64 {
         assert_eq!(memory.len(), self.len_bytes());
+        let mut differed = 0;
         for grain in written.iter() {
             let (number, within) = (grain / GRAINS, grain % GRAINS * GRAIN_BYTES);
             let theirs = &mut memory[grain * GRAIN_BYTES..][..GRAIN_BYTES];
             // Comparing is cheaper than writing: not all that was written has changed.
             match self.get(number).map(|block| &block[within..][..GRAIN_BYTES]) {
-                Some(ours) if ours == theirs => {}
+                Some(ours) if ours == theirs => continue,
                 Some(ours) => theirs.copy_from_slice(ours),
-                None if is_zero(theirs) => {}
+                None if is_zero(theirs) => continue,
                 None => theirs.fill(0),
             }
+            differed += 1;
         }
+        differed
     }
 
     /// Writes everything into `memory`, of which all after the first `dirty` bytes reads as

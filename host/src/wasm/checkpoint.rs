@@ -68,8 +68,9 @@ impl Checkpoint {
         Ok(written)
     }
 
-    /// Makes `live` what it was. If its memory has grown since, which is never taken back, a
-    /// new instance is returned that is to take its place.
+    /// Makes `live` what it was; tells how many grains had been written, as far as this host
+    /// can. If memory has grown since, which is never taken back, a new instance is returned
+    /// that is to take the place of `live`.
     ///
     /// That the last call trapped does not matter: memory and globals are all the state that
     /// an accepted module has, and every byte of both is put back.
@@ -77,7 +78,7 @@ impl Checkpoint {
         &mut self,
         live: &mut Guest,
         compiled: &Compiled,
-    ) -> Result<Option<Guest>, HostFailure> {
+    ) -> Result<(u64, Option<Guest>), HostFailure> {
         if museum::is_on(Exhibit::CountedPagesForgotten) {
             self.pending.clear();
         }
@@ -85,15 +86,17 @@ impl Checkpoint {
         live.written(Then::Leave, &mut self.pending)?;
         let len = self.state.memory.len_bytes();
         self.pending.truncate(len / GRAIN_BYTES);
-        self.state.memory.put_back(&mut live.memory_mut()[..len], &self.pending);
+        let is_watched = live.is_watched();
+        let differed = self.state.memory.put_back(&mut live.memory_mut()[..len], &self.pending);
+        let written = if is_watched { self.pending.count() } else { differed };
         if live.memory_bytes() == len {
             live.set_globals(&self.state.globals)?;
-            return Ok(None);
+            return Ok((written, None));
         }
         let successor = live.succeed(compiled, len, &self.state.globals)?;
         successor.forget_written()?;
         self.pending.clear();
-        Ok(Some(successor))
+        Ok((written, Some(successor)))
     }
 
     /// Sets aside what was written so far, so that [`Checkpoint::written_since`] tells of what

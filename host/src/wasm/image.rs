@@ -72,8 +72,15 @@ impl Image for WasmImage {
                     writer.write_all(packed)?;
                 }
                 Some(pool) => pool.in_place_scope(|scope| {
-                    for (slot, number) in next.iter_mut().zip(batch) {
-                        scope.spawn(move |_| *slot = pack(number));
+                    // One core is left to the applies that go on meanwhile.
+                    let each = batch.len().div_ceil(self.workers.threads() - 1);
+                    for (part, slots) in next.chunks_mut(each).enumerate() {
+                        let numbers = batch.start + part * each..;
+                        scope.spawn(move |_| {
+                            for (slot, number) in slots.iter_mut().zip(numbers) {
+                                *slot = pack(number);
+                            }
+                        });
                     }
                     writer.write_all(packed)
                 })?,

@@ -173,7 +173,8 @@ impl WasmFsm {
             return Ok(());
         }
         self.effort.undos += 1;
-        if let Some(guest) = self.checkpoint.put_back(&mut self.live, &self.compiled)? {
+        let (written, successor) = self.checkpoint.put_back(&mut self.live, &self.compiled)?;
+        if let Some(guest) = successor {
             self.effort.replaced += 1;
             self.replace_live(guest);
         }
@@ -206,7 +207,7 @@ impl WasmFsm {
         tracing::debug!(effort = ?self.effort, "went back and repeated what came since");
         // The next trap must not repeat much again; where there is little to repeat, repeating
         // is cheaper than a checkpoint.
-        if self.pace.is_due_after_undo(self.since_checkpoint()) {
+        if self.pace.is_due_after_undo(self.since_checkpoint(), written) {
             self.take_checkpoint()?;
         }
         Ok(())

@@ -23,7 +23,12 @@ const COMMAND_BYTES: usize = 1_024;
 const OVERHEAD_BYTES: usize = 32;
 /// Enough for what is stored, not for the command that is to trap.
 const APPLY_FUEL: u64 = 1_000_000;
-const BIG_COMMAND_BYTES: usize = 900 << 10;
+const BIG_COMMAND_BYTES: usize = 200 << 10;
+/// A command that has memory grow before it traps.
+const HUGE_COMMAND_BYTES: usize = 1_000 << 10;
+const KV_DELETE: &str = r#"{"op":"delete","key":"{key}"}"#;
+/// Keys that are stored last and deleted again.
+const SPARE_KEYS: u64 = 4_000;
 /// How long a phase without an end of its own is measured.
 const PHASE: Duration = Duration::from_secs(4);
 const OVERHEAD_ROUNDS: usize = 5;
@@ -157,9 +162,14 @@ impl Subject {
 
     fn filled(loader: &WasmLoader, keys: u64, command_bytes: usize) -> Result<Subject, Failure> {
         let mut subject = Subject::empty(loader, keys, command_bytes)?;
-        for key in 0..keys {
+        for key in 0..keys + SPARE_KEYS {
             let command = subject.commands.command(key);
             subject.must_apply(&command)?;
+        }
+        // Leaves room in one piece, so that the command that traps need not grow memory.
+        let mut deletes = Generator::new(Template::parse(KV_DELETE), 0, 1, 1);
+        for key in keys..keys + SPARE_KEYS {
+            subject.must_apply(&deletes.command(key))?;
         }
         Ok(subject)
     }
@@ -206,8 +216,8 @@ fn context(index: u64) -> Context {
     Context { cluster: ClusterId([7; 16]), index: Index(index), time_ms: 1_000 + index }
 }
 
-fn big_command() -> Bytes {
-    Generator::new(Template::parse(KV_COMMAND), BIG_COMMAND_BYTES, 1, 1).command(0)
+fn command_of(bytes: usize) -> Bytes {
+    Generator::new(Template::parse(KV_COMMAND), bytes, 1, 1).command(0)
 }
 
 /// The usual workload of the kv plugin, with and without regular checkpoints, in turns.
@@ -237,6 +247,9 @@ fn measure_overhead(
         report.add(column, "checkpoints, 10,000 keys of 256 bytes", "≤ 5", "%", share);
         let each = spent.as_secs_f64() * 1e6 / 100_000.0;
         report.add(column, "one command, 10,000 keys", "", "µs", each);
+        let command = subjects[column].commands.next_command();
+        let fuel = subjects[column].apply(&command)?.fuel_used;
+        report.add(column, "its fuel", "", "", fuel as f64);
     }
     Ok(())
 }
@@ -304,7 +317,7 @@ fn measure_large(
     report.add(column, "1,000 commands and a digest", "", "ms", millis(with));
 
     // How much a trap costs that makes commands be repeated.
-    let big = big_command();
+    let big = command_of(BIG_COMMAND_BYTES);
     for repeated in [0u64, 100, 1_000] {
         let (mut trapping, mut working) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..5 {
@@ -321,6 +334,9 @@ fn measure_large(
             report.add(column, &name, "≤ 5", "", ratio);
         }
     }
+    subject.fsm.digest().map_err(cannot("digest"))?;
+    let growing = subject.trap(&command_of(HUGE_COMMAND_BYTES))?;
+    report.add(column, "a trap of a command that grew memory", "", "ms", millis(growing));
     measure_queries(report, column, &mut subject)
 }
 
@@ -402,7 +418,7 @@ fn measure_restart(
 
 /// Every tenth and every second command traps.
 fn measure_storm(report: &mut Report, column: usize, loader: &WasmLoader) -> Result<(), Failure> {
-    let big = big_command();
+    let big = command_of(BIG_COMMAND_BYTES);
     let mut subject = Subject::filled(loader, 10_000, 256)?;
     subject.overwrite_many(10_000)?;
     // What a command takes up to its trap: after another trap there is nothing to repeat.

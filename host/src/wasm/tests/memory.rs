@@ -132,7 +132,8 @@ fn counting_pages_tells_what_one_command_wrote_and_loses_nothing() {
 
 fn a_digest_names_the_ranges_that_changed_since_the_last() {
     let mut fsm = start(PAGER);
-    assert_eq!(fsm.digest().unwrap().changed, [0..4 << 16]);
+    let [all] = fsm.digest().unwrap().changed.try_into().unwrap();
+    assert_eq!(all, 0..4 << 16);
     let first = fsm.digest().unwrap();
     assert!(first.changed.is_empty());
     ok(fsm.apply(at(1), &paged(b'w', 8, 1)).unwrap());
@@ -143,7 +144,8 @@ fn a_digest_names_the_ranges_that_changed_since_the_last() {
     assert_eq!(second.changed, [0..1 << 14, 2 << 14..4 << 14]);
     ok(fsm.apply(at(1), &paged(b'w', 8, 1)).unwrap());
     // The input before this was that of page 11.
-    assert_eq!(fsm.digest().unwrap().changed, [0..1 << 14]);
+    let [one] = fsm.digest().unwrap().changed.try_into().unwrap();
+    assert_eq!(one, 0..1 << 14);
 }
 
 fn a_state_has_the_same_digest_however_it_came_about() {
