@@ -25,7 +25,9 @@ const DOMAIN: &[u8] = b"raft-host guest state 1\0";
 /// Most ranges of memory that are reported as changed.
 const RANGES_MAX: usize = 1000;
 /// Fewer blocks than this are hashed on one thread.
-const BLOCKS_WORTH_SHARING: usize = 256;
+const BLOCKS_WORTH_SHARING: usize = 1024;
+/// More blocks than this do not wait for the next digest: some milliseconds.
+const STALE_BLOCKS_MAX: u64 = 16_384;
 
 /// What of a state has been hashed, and what has changed since.
 #[derive(Default)]
@@ -40,6 +42,8 @@ pub(super) struct Digester {
     changed: Bits,
     /// Everything counts as changed since the last digest.
     all_changed: bool,
+    /// Somebody wants digests.
+    asked: bool,
 }
 
 impl Digester {
@@ -51,13 +55,17 @@ impl Digester {
         digester
     }
 
-    /// Notes blocks that have changed.
-    pub(super) fn note(&mut self, blocks: &Bits) {
+    /// Notes blocks of `memory` that have changed. Where digests are asked for, hashing does not
+    /// pile up until the next.
+    pub(super) fn note(&mut self, blocks: &Bits, memory: &Blocks, workers: &Workers) {
         if museum::is_on(Exhibit::DigestOfLastCheckpoint) {
             self.stale.clear();
         }
         self.stale.insert_all(blocks);
         self.changed.insert_all(blocks);
+        if self.asked && self.stale.count() > STALE_BLOCKS_MAX {
+            self.catch_up(memory, workers);
+        }
     }
 
     /// Digests `state`, of which every change since the last time was noted.
@@ -68,6 +76,7 @@ impl Digester {
             false => byte_ranges(&self.changed),
         };
         self.all_changed = false;
+        self.asked = true;
         self.changed.clear();
         let digest = finish(state.memory.len_bytes(), self.sum, &state.globals);
         GuestDigest { digest, changed }

@@ -71,9 +71,9 @@ fn a_flipped_bit_is_in_the_next_digest() {
         fsm.flip_bit(place);
         let flipped = fsm.digest().unwrap();
         assert_ne!(before.digest, flipped.digest);
-        let block = place >> 14 << 14;
+        let block = place >> 12 << 12;
         let [changed] = flipped.changed.try_into().unwrap();
-        assert_eq!(changed, block..block + (1 << 14));
+        assert_eq!(changed, block..block + (1 << 12));
         fsm.flip_bit(place);
         assert_eq!(fsm.digest().unwrap().digest, before.digest);
     }
