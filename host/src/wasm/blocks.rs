@@ -1,9 +1,11 @@
 //! A copy of a guest's memory in blocks that copies of the copy share until one of them
 //! changes.
 //!
-//! An image in the making holds such a copy while checkpoints go on: the checkpoint replaces
-//! the blocks that it changes, and the image keeps the old ones.
+//! An image in the making holds such a copy while checkpoints go on: they put the blocks that
+//! they change beside the shared list, and move them into it when the image is gone. So a
+//! copy is made at once, however large the memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -17,6 +19,8 @@ use crate::museum::{self, Exhibit};
 /// shares it is replaced without copying more than what was written. (Blocks of 16 KiB made
 /// checkpoints during a snapshot four times as long.)
 pub(super) const BLOCK_BYTES: usize = GRAIN_BYTES;
+/// Blocks that are moved into the shared list at a time: a millisecond or so.
+const FOLDED_MAX: usize = 8_192;
 /// Blocks that one thread fills in at a time.
 const BLOCKS_PER_PART: usize = 256;
 
@@ -44,8 +48,11 @@ impl Block {
 /// Two that hold equal bytes may differ in which zero blocks are there.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
-    /// `None` is all zeros.
-    blocks: Vec<Option<Arc<Block>>>,
+    /// `None` is all zeros, and so is what is beyond the end.
+    shared: Arc<Vec<Option<Arc<Block>>>>,
+    /// What has changed since `shared` could not be.
+    newer: BTreeMap<usize, Option<Arc<Block>>>,
+    count: usize,
 }
 
 impl Blocks {
@@ -61,31 +68,62 @@ impl Blocks {
     /// Zeros are added at the end.
     pub(super) fn grow_to(&mut self, len_bytes: usize) {
         assert!(len_bytes.is_multiple_of(BLOCK_BYTES) && len_bytes >= self.len_bytes());
-        self.blocks.resize(len_bytes / BLOCK_BYTES, None);
+        self.count = len_bytes / BLOCK_BYTES;
     }
 
     pub(super) fn len_bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_BYTES
+        self.count * BLOCK_BYTES
     }
 
     /// How many blocks there are.
     pub(super) fn count(&self) -> usize {
-        self.blocks.len()
+        self.count
     }
 
     /// `None` if it is all zeros; it may be all zeros otherwise, too.
     pub(super) fn get(&self, number: usize) -> Option<&[u8; BLOCK_BYTES]> {
-        self.blocks[number].as_deref().map(Block::bytes)
+        assert!(number < self.count);
+        let block = match self.newer.get(&number) {
+            Some(newer) => newer.as_deref(),
+            None => self.shared.get(number).and_then(Option::as_deref),
+        };
+        block.map(Block::bytes)
     }
 
     pub(super) fn set(&mut self, number: usize, block: Option<Arc<Block>>) {
-        self.blocks[number] = block;
+        *self.slot(number) = block;
+    }
+
+    /// Where a block is that may be replaced.
+    fn slot(&mut self, number: usize) -> &mut Option<Arc<Block>> {
+        assert!(number < self.count);
+        match Arc::get_mut(&mut self.shared) {
+            Some(own) if !self.newer.contains_key(&number) => {
+                if own.len() <= number {
+                    own.resize(self.count, None);
+                }
+                &mut own[number]
+            }
+            _ => self.newer.entry(number).or_insert(None),
+        }
+    }
+
+    /// Moves what is beside the shared list into it, if nobody shares it any more: not too
+    /// much at a time.
+    fn fold(&mut self) {
+        let Some(own) = Arc::get_mut(&mut self.shared) else { return };
+        own.resize(self.count, None);
+        for _ in 0..FOLDED_MAX {
+            let Some((number, block)) = self.newer.pop_first() else { return };
+            own[number] = block;
+        }
     }
 
     /// Takes over from `memory` what differs among the blocks `written`. Returns how many did,
     /// and adds them to `changed`.
     pub(super) fn follow(&mut self, memory: &[u8], written: &Bits, changed: &mut Bits) -> u64 {
         assert_eq!(memory.len(), self.len_bytes());
+        self.fold();
         let mut differed = 0;
         for number in written.iter() {
             let theirs = &memory[number * BLOCK_BYTES..][..BLOCK_BYTES];
@@ -94,12 +132,28 @@ impl Blocks {
                 None => is_zero(theirs),
             };
             if !same {
-                replace(&mut self.blocks[number], theirs);
+                self.replace(number, theirs);
                 changed.insert(number);
                 differed += 1;
             }
         }
         differed
+    }
+
+    /// Makes a block what `bytes` are; others that share it keep what it was.
+    fn replace(&mut self, number: usize, bytes: &[u8]) {
+        #[cfg(feature = "museum")]
+        if museum::is_on(Exhibit::ImageBlocksShared)
+            && let Some(Some(block)) = self.shared.get(number)
+        {
+            write_in_place(block, bytes);
+            return;
+        }
+        let slot = self.slot(number);
+        match slot.as_mut().and_then(Arc::get_mut) {
+            Some(own) => own.0.copy_from_slice(bytes),
+            None => *slot = Block::new(bytes),
+        }
     }
 
     /// Makes the blocks `written` of `memory` what they are here. Returns how many differed.
@@ -148,28 +202,13 @@ impl Blocks {
     }
 }
 
-/// Makes a block what `bytes` are; others that share it keep what it was.
-fn replace(block: &mut Option<Arc<Block>>, bytes: &[u8]) {
-    #[cfg(feature = "museum")]
-    if let Some(block) = block
-        && museum::is_on(Exhibit::ImageBlocksShared)
-    {
-        in_place(block).0.copy_from_slice(bytes);
-        return;
-    }
-    match block.as_mut().and_then(Arc::get_mut) {
-        Some(own) => own.0.copy_from_slice(bytes),
-        None => *block = Block::new(bytes),
-    }
-}
-
-/// The block, whoever else looks at it.
+/// Writes into a block, whoever else looks at it.
 #[cfg(feature = "museum")]
 #[expect(unsafe_code, reason = "this is the mistake; nobody makes it without the feature")]
-fn in_place(block: &mut Arc<Block>) -> &mut Block {
+fn write_in_place(block: &Arc<Block>, bytes: &[u8]) {
     // SAFETY: exhibits are on for one thread, on which the simulator runs everything; so no
     // other owner of the block is looking at it now.
-    unsafe { &mut *Arc::as_ptr(block).cast_mut() }
+    unsafe { (*Arc::as_ptr(block).cast_mut()).0.copy_from_slice(bytes) };
 }
 
 /// Whether all bytes are 0: the first is, and each is as the one before.
@@ -204,6 +243,19 @@ mod tests {
         assert_eq!(blocks.get(1).unwrap()[49..52], [1, 2, 2]);
         assert_eq!(copy.get(1).unwrap()[49..52], [1, 1, 1]);
         assert!(copy.get(0).is_none());
+        // A copy of what is beside the shared list, too; and after both are gone.
+        let second = blocks.clone();
+        memory[0] = 4;
+        assert_eq!(blocks.follow(&memory, &bits(&[0]), &mut changed), 1);
+        assert_eq!((second.get(0).unwrap()[0], blocks.get(0).unwrap()[0]), (3, 4));
+        assert!(copy.get(0).is_none());
+        drop((copy, second));
+        memory.resize(5 * BLOCK_BYTES, 5);
+        blocks.grow_to(memory.len());
+        assert_eq!(blocks.follow(&memory, &bits(&[0, 4]), &mut changed), 1);
+        assert!(blocks.newer.is_empty());
+        let read = |number| blocks.get(number).map(|block| block[99]);
+        assert_eq!([0, 1, 2, 3, 4].map(read), [Some(0), Some(2), None, None, Some(5)]);
     }
 
     #[test]
