@@ -59,6 +59,7 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::ChunksNotRestored, 10, "state_machine_safety"),
     caught(Exhibit::SupersededAsDone, 1198, "sessions_once"),
     caught(Exhibit::ReadBeforeApplied, 114, "linearizable"),
+    caught(Exhibit::UnsettledAsDone, 3_002_543, "progress"),
     Catch {
         exhibit: Exhibit::LimitsNotRestored,
         seed: 26,
