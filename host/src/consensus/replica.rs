@@ -1,5 +1,7 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
+mod reads;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -350,18 +352,7 @@ impl Replica {
         if museum::is_on(Exhibit::ReadAskedOnce) {
             return Ok(());
         }
-        // A read's question or answer may be lost, or fall on a leader that cannot answer yet.
-        let patience = self.config.heartbeat_ticks as u64 * 2;
-        let stale: Vec<ReadId> = self
-            .reads
-            .iter()
-            .filter(|(_, asked)| self.tick - **asked >= patience)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in stale {
-            self.reads.insert(id, self.tick);
-            self.ask_read(id);
-        }
+        self.ask_stale_reads();
         Ok(())
     }
 
@@ -545,42 +536,6 @@ impl Replica {
             && raft.state == StateRole::Leader
         {
             self.raw.transfer_leader(node);
-        }
-    }
-
-    /// The context names this node and incarnation: the leader keeps contexts of all nodes.
-    fn ask_read(&mut self, id: ReadId) {
-        let mut context = Vec::with_capacity(24);
-        for part in [self.config.node.0, self.config.incarnation, id.0] {
-            context.extend_from_slice(&part.to_le_bytes());
-        }
-        self.raw.read_index(context);
-    }
-
-    fn ask_all_reads(&mut self) {
-        let ids: Vec<ReadId> = self.reads.keys().copied().collect();
-        for id in ids {
-            self.reads.insert(id, self.tick);
-            self.ask_read(id);
-        }
-    }
-
-    fn on_read_state(&mut self, state: raft::ReadState) {
-        let parts: Option<[u64; 3]> = state
-            .request_ctx
-            .chunks(8)
-            .map(|part| part.try_into().ok().map(u64::from_le_bytes))
-            .collect::<Option<Vec<u64>>>()
-            .and_then(|parts| parts.try_into().ok());
-        let Some([node, incarnation, id]) = parts else {
-            tracing::warn!("a read answer without a context of ours");
-            return;
-        };
-        if node != self.config.node.0 || incarnation != self.config.incarnation {
-            return;
-        }
-        if self.reads.remove(&ReadId(id)).is_some() {
-            self.effects.reads.push(ReadReady { id: ReadId(id), index: Index(state.index) });
         }
     }
 
