@@ -281,6 +281,7 @@ pub(super) fn assemble(
         proposals: VecDeque::new(),
         next_proposal: 1,
         waiters: VecDeque::new(),
+        settling: VecDeque::new(),
         queued_queries: Vec::new(),
         stale_queries: Vec::new(),
         asked_queries: None,
