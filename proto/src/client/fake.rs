@@ -318,6 +318,7 @@ impl Admin for Service {
         set_limits: SetLimitsRequest -> SetLimitsResponse,
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,
+        digest: DigestRequest -> DigestResponse,
     );
 
     async fn status(
