@@ -123,6 +123,11 @@ pub trait Fsm: Send {
     /// Has the next `apply` count the pages that it writes, where this host can.
     fn count_pages(&mut self) {}
 
+    /// Size of its memory now, in bytes.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// Flips a bit of the state behind everybody's back, as failing memory would: the lowest of
     /// the byte at `at`, modulo the size of the state.
     #[cfg(feature = "museum")]

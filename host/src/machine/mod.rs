@@ -16,6 +16,7 @@
 
 mod convert;
 mod core;
+mod kind;
 mod limits;
 mod membership;
 mod modules;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
+pub use self::kind::BodyKind;
 pub use self::modules::CHUNK_MAX_BYTES;
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,

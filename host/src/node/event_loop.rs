@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
 use super::handle::{Leadership, ProposeFailure, QueryJob, Submission, Waiter};
+use super::metrics::NodeMetrics;
 use super::stop::{StopReason, StopSignal};
 use crate::consensus::{
     ApplyTask, Effects, Input, Proposal, ProposalId, ProposeError, ReadId, Replica, ReplicaError,
@@ -73,6 +74,7 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 impl EventLoop {
@@ -225,7 +227,7 @@ impl EventLoop {
             assert_eq!(id, expected, "proposals are answered in the order they were made");
             match reply {
                 Ok(position) => self.wait_for(position, waiter),
-                Err(error) => waiter.answer(Err(self.failure(error))),
+                Err(error) => self.refuse(waiter, self.failure(error)),
             }
         }
         for task in effects.apply {
@@ -252,6 +254,11 @@ impl EventLoop {
         // Indices ascend but after an election, when the log may have been cut.
         let at = self.waiters.partition_point(|(waiting, _)| waiting.index <= position.index);
         self.waiters.insert(at, (position, waiter));
+    }
+
+    fn refuse(&self, waiter: Waiter, failure: ProposeFailure) {
+        self.metrics.on_refusal(&failure);
+        waiter.answer(Err(failure));
     }
 
     fn failure(&self, error: ProposeError) -> ProposeFailure {
@@ -282,9 +289,8 @@ impl EventLoop {
             ApplyTask::Install(meta) => {
                 while self.waiters.front().is_some_and(|(at, _)| at.index <= meta.index) {
                     let (_, waiter) = self.waiters.pop_front().expect("just seen");
-                    waiter.answer(Err(ProposeFailure::Unknown(
-                        "this node was replaced by a snapshot of the leader".into(),
-                    )));
+                    let why = "this node was replaced by a snapshot of the leader";
+                    self.refuse(waiter, ProposeFailure::Unknown(why.into()));
                 }
                 Job::Install(meta)
             }
@@ -301,7 +307,7 @@ impl EventLoop {
             if at == position || (ignores_term && at.index == position.index) {
                 found = Some(waiter);
             } else {
-                waiter.answer(Err(ProposeFailure::Superseded));
+                self.refuse(waiter, ProposeFailure::Superseded);
             }
         }
         found
@@ -363,6 +369,10 @@ impl EventLoop {
                     leader = now.leader.as_ref().map_or(0, |leader| leader.id.0),
                     "leadership changed"
                 );
+            }
+            let leader = |of: &Leadership| of.leader.as_ref().map(|leader| leader.id);
+            if now.leader.is_some() && leader(&now) != leader(current) {
+                self.metrics.leader_changes.add(1);
             }
             *current = now;
             true

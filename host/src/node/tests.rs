@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::apply::Witness;
 use super::{Environment, NodeConfig, NodeOptions, SteppedNode, bootstrap, channel};
@@ -56,6 +57,7 @@ fn a_member_answers_a_peer_that_it_has_not_heard_of() {
     };
     let environment = Environment {
         wall_clock_ms: Arc::new(|| 0),
+        monotonic_clock: Arc::new(|| Duration::ZERO),
         seed: 1,
         incarnation: 1,
         compile_ahead: false,

@@ -299,6 +299,10 @@ impl Fsm for WasmFsm {
         }))
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.live.memory_bytes() as u64
+    }
+
     fn has_query(&self) -> bool {
         self.compiled.report.has_query
     }
