@@ -30,6 +30,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("wasmparser", &["wasm"]),
     ("wasm_encoder", &["wasm"]),
     ("tonic", &["transport", "api", "cli", "server"]),
+    ("axum", &["api"]),
+    ("prometheus_client", &["api"]),
     ("clap", &["cli", "config"]),
     ("raft_host_proto", &["machine", "transport", "node", "api", "cli", "server"]),
 ];

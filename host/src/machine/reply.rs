@@ -23,13 +23,7 @@ pub struct Applied {
 
 impl Applied {
     pub(super) fn without_guest(reply: Reply) -> Applied {
-        Applied {
-            reply,
-            fuel_used: 0,
-            events: Vec::new(),
-            trap_message: None,
-            pages_dirtied: None,
-        }
+        Applied { reply, fuel_used: 0, events: Vec::new(), trap_message: None, pages_dirtied: None }
     }
 }
 

@@ -36,9 +36,8 @@ impl Counter {
 }
 
 /// Upper bounds of a histogram's buckets, in seconds; the last bucket has none.
-pub const BUCKETS_SECONDS: [f64; 13] = [
-    0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
-];
+pub const BUCKETS_SECONDS: [f64; 13] =
+    [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 const BUCKETS: usize = BUCKETS_SECONDS.len() + 1;
 const BUCKETS_NANOS: [u64; BUCKETS - 1] = [
     10_000,

@@ -40,13 +40,8 @@ pub enum JobKind {
 
 impl JobKind {
     /// Every kind, in the order of the numbers.
-    pub const ALL: [JobKind; 5] = [
-        JobKind::Apply,
-        JobKind::Activate,
-        JobKind::Query,
-        JobKind::Capture,
-        JobKind::Install,
-    ];
+    pub const ALL: [JobKind; 5] =
+        [JobKind::Apply, JobKind::Activate, JobKind::Query, JobKind::Capture, JobKind::Install];
 
     /// Its name in metrics and log lines.
     pub fn name(self) -> &'static str {
@@ -289,6 +284,6 @@ mod tests {
     fn the_watchdog_ends_when_it_is_dropped() {
         let (_, work, _, _) = work(1);
         drop(Watchdog::spawn(&work).expect("a thread"));
-        assert_eq!(Arc::strong_count(&work), 2, "the thread has let go of it");
+        assert_eq!(Arc::strong_count(&work), 1, "the thread has let go of it");
     }
 }
