@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("machine", &["types", "fsm"]),
     ("transport", &["types", "storage"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),
+    ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
     ("api", &["types", "storage", "consensus", "fsm", "machine", "transport", "node"]),
 ];
 

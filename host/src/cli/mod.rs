@@ -1,8 +1,8 @@
 //! The command line: one file per subcommand, and the server when there is none.
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
-//! `serve`, `demo` and `bench --in-process` put nodes together, and `check` runs a module
-//! without a cluster. Text that people read is made by pure functions, so that tests read it too.
+//! `serve`, `demo` and `bench --in-process` put nodes together, `check` runs a module
+//! without a cluster and `replay` the log of a stopped node. Text that people read is made by pure functions, so that tests read it too.
 
 mod answer;
 mod apply;
@@ -20,6 +20,7 @@ mod modules;
 mod output;
 mod query;
 mod remote;
+mod replay;
 mod serve;
 mod snapshot;
 mod status;
@@ -75,6 +76,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Check(check::CheckArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Replay(replay::ReplayArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),
+        Command::Replay(args) => (args.output(), replay::run(&args)),
         Command::Bench(args) => (args.output(), bench::run(&args)),
     };
     conclude(output, ended)
