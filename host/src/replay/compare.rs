@@ -95,5 +95,6 @@ fn difference(left: &Step, right: &Step) -> Option<Divergence> {
     ];
     let what: Vec<_> =
         differs.into_iter().filter(|(_, differs)| *differs).map(|(w, _)| w).collect();
-    (!what.is_empty()).then(|| Divergence::Execution { index: left.position.index, what })
+    let index = left.position.index;
+    (!what.is_empty()).then_some(Divergence::Execution { index, what })
 }
