@@ -1,8 +1,8 @@
 //! The command line: one file per subcommand, and the server when there is none.
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
-//! `serve`, `demo` and `bench --in-process` put nodes together, and `check` runs a module
-//! without a cluster. Text that people read is made by pure functions, so that tests read it too.
+//! `serve`, `demo` and `bench --in-process` put nodes together, `check` runs a module
+//! without a cluster and `replay` the log of a stopped node. Text that people read is made by pure functions, so that tests read it too.
 
 mod answer;
 mod apply;
@@ -21,6 +21,7 @@ mod modules;
 mod output;
 mod query;
 mod remote;
+mod replay;
 mod serve;
 mod snapshot;
 mod status;
@@ -78,6 +79,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Check(check::CheckArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Replay(replay::ReplayArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),
+        Command::Replay(args) => (args.output(), replay::run(&args)),
         Command::Bench(args) => (args.output(), bench::run(&args)),
     };
     conclude(output, ended)

@@ -755,13 +755,11 @@ impl Replica {
         &mut self,
         entry: &LogEntry,
     ) -> Result<(ConfChange, ConfState), ReplicaError> {
-        let (raft, change) = membership::decode(&entry.data, &entry.context)
+        let applied = membership::apply(&mut self.raw, entry)
             .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
-        if let Err(error) = self.raw.apply_conf_change(&raft) {
-            // Deterministic: every replica refuses it in the same configuration.
-            tracing::warn!(index = %entry.index, %error, "a membership change that does not apply");
+        let Some(change) = applied else {
             return Ok((ConfChange { steps: Vec::new() }, membership::current(&self.raw)));
-        }
+        };
         let conf_state = membership::current(&self.raw);
         let me = self.config.node;
         if self.raw.raft.state == StateRole::Leader && !conf_state.is_voter(me) {

@@ -184,6 +184,14 @@ impl Machine {
         Ok(replies.collect())
     }
 
+    /// Has the command that is applied next count the pages that it writes, where this host
+    /// can. Changes no outcome.
+    pub fn count_pages(&mut self) {
+        if let Some(fsm) = &mut self.fsm {
+            fsm.count_pages();
+        }
+    }
+
     /// Index of the last applied entry.
     pub fn applied_index(&self) -> Index {
         self.state.applied
@@ -216,6 +224,7 @@ impl Machine {
                 activated_at: activation.index,
                 has_query: fsm.has_query(),
             }),
+            guest_memory_bytes: self.fsm.as_ref().map_or(0, |fsm| fsm.memory_bytes()),
             sessions: self.state.sessions.len(),
             limits: self.state.limits.clone(),
             modules: Arc::clone(&self.module_infos),
@@ -331,6 +340,7 @@ impl Machine {
             fuel_used: call.fuel_used,
             events: call.events,
             trap_message,
+            pages_dirtied: call.pages_dirtied,
         })
     }
 

@@ -18,6 +18,7 @@
 mod convert;
 mod core;
 mod digest;
+mod kind;
 mod limits;
 mod membership;
 mod modules;
@@ -36,6 +37,7 @@ mod tests;
 pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
 pub use self::digest::TakenDigest;
+pub use self::kind::BodyKind;
 pub use self::modules::CHUNK_MAX_BYTES;
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,

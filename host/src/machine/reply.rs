@@ -17,11 +17,14 @@ pub struct Applied {
     pub events: Vec<Event>,
     /// Details of a trap for people. Of this node only: never part of `reply`.
     pub trap_message: Option<String>,
+    /// Pages of memory that the guest wrote, if that was asked for with
+    /// [`super::Machine::count_pages`] and this host can tell. Of this node only.
+    pub pages_dirtied: Option<u64>,
 }
 
 impl Applied {
     pub(super) fn without_guest(reply: Reply) -> Applied {
-        Applied { reply, fuel_used: 0, events: Vec::new(), trap_message: None }
+        Applied { reply, fuel_used: 0, events: Vec::new(), trap_message: None, pages_dirtied: None }
     }
 }
 
@@ -174,6 +177,8 @@ pub struct MachineInfo {
     pub time_ms: u64,
     /// The active module.
     pub active: Option<ActiveModule>,
+    /// Size of the guest's memory now, in bytes.
+    pub guest_memory_bytes: u64,
     /// Open sessions.
     pub sessions: u64,
     /// Budgets of the guest.

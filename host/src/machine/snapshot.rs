@@ -14,6 +14,7 @@
 //! Records and streams: see `records.rs`. The same state makes the same bytes on every replica.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use raft_host_proto::v1;
 
@@ -44,6 +45,15 @@ impl MachineSnapshot {
     /// The configuration at that index.
     pub fn conf_state(&self) -> &ConfState {
         &self.state.membership.conf_state
+    }
+
+    /// Ranges of the guest's memory, in bytes, in which another snapshot of the same module
+    /// differs; ascending.
+    pub fn differing_memory(&self, other: &MachineSnapshot) -> Vec<Range<u64>> {
+        match (&self.image, &other.image) {
+            (Some(ours), Some(theirs)) => ours.differing_memory(&**theirs),
+            _ => Vec::new(),
+        }
     }
 
     /// Writes it in the format that [`super::Machine::restore`] reads.

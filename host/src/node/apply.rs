@@ -11,12 +11,14 @@ use tokio::sync::{oneshot, watch};
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
+use super::metrics::NodeMetrics;
 use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::StopSignal;
 use super::trust::Trust;
+use super::work::{JobKind, Jobs};
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
-use crate::machine::{Applied, Machine, Reply, RestoreError};
+use crate::machine::{Applied, BodyKind, Machine, Reply, RestoreError};
 use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
@@ -94,6 +96,8 @@ pub(super) struct ApplyLoop {
     pub(super) compile_ahead: bool,
     /// Sees what is applied.
     pub(super) witness: Option<Box<dyn Witness>>,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) work: Jobs,
 }
 
 /// Sees every entry with what the machine made of it. Only for tests of the whole.
@@ -181,7 +185,12 @@ impl ApplyLoop {
         for ApplyJob { committed, waiter } in entries {
             let (index, term) = (committed.entry.index, committed.entry.term);
             let is_membership = committed.membership.is_some();
+            let kind = (!is_membership).then(|| BodyKind::of(&committed.entry.data));
+            self.count_pages(index, waiter.as_ref());
+            let ticket = self.work.begin(job_kind(kind), index);
             let applied = self.apply_one(committed)?;
+            let apply_duration = self.work.end(ticket);
+            self.metrics.on_applied(kind, &applied, apply_duration);
             let announced =
                 matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. });
             if is_membership || announced {
@@ -199,10 +208,21 @@ impl ApplyLoop {
                     reply: applied.reply,
                     fuel_used: applied.fuel_used,
                     trap_message: applied.trap_message,
+                    pages_dirtied: applied.pages_dirtied,
+                    apply_duration,
                 }));
             }
         }
         self.after_batch()
+    }
+
+    /// Counting costs a little and changes nothing, so one node may do it and another not.
+    fn count_pages(&mut self, index: Index, waiter: Option<&Waiter>) {
+        if (NodeMetrics::samples_pages(index) || waiter.is_some_and(Waiter::count_pages))
+            && let Some(machine) = &mut self.machine
+        {
+            machine.count_pages();
+        }
     }
 
     fn apply_one(&mut self, committed: CommittedEntry) -> Result<Applied, ApplyError> {
@@ -220,6 +240,7 @@ impl ApplyLoop {
                 fuel_used: 0,
                 events: Vec::new(),
                 trap_message: None,
+                pages_dirtied: None,
             });
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
@@ -238,11 +259,15 @@ impl ApplyLoop {
     }
 
     fn install(&mut self, meta: &SnapshotMeta) -> Result<(), ApplyError> {
+        let ticket = self.work.begin(JobKind::Install, meta.index);
         let (_, mut content) = self.snapshots.open(self.group, meta.index)?;
         let machine =
             Machine::restore(&mut content, self.cluster, self.group, Arc::clone(&self.loader))
                 .map_err(|source| ApplyError::Restore { index: meta.index, source })?;
         assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
+        self.work.end(ticket);
+        self.metrics.snapshots_installed.add(1);
+        self.metrics.snapshot_bytes.set(meta.size_bytes);
         tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
         let machine = self.machine.insert(machine);
         self.term = meta.term;
@@ -283,7 +308,11 @@ impl ApplyLoop {
             let rest = waiting.split_off(waiting.len().min(QUERIES_AT_A_TIME));
             let part = std::mem::replace(&mut waiting, rest);
             let questions: Vec<Bytes> = part.iter().map(|query| query.query.clone()).collect();
-            for (query, reply) in part.into_iter().zip(machine.query_all(&questions)?) {
+            let ticket = self.work.begin(JobKind::Query, machine.applied_index());
+            let replies = machine.query_all(&questions)?;
+            self.work.end(ticket);
+            for (query, reply) in part.into_iter().zip(replies) {
+                self.metrics.on_query(&reply);
                 // A caller that went away does not want the answer any more.
                 let _ = query.reply.send(Ok(reply));
             }
@@ -340,7 +369,9 @@ impl ApplyLoop {
 
     fn start_snapshot(&mut self) -> Result<(), ApplyError> {
         let machine = self.machine.as_mut().expect("checked by the callers");
+        let ticket = self.work.begin(JobKind::Capture, machine.applied_index());
         let image = machine.capture()?;
+        self.metrics.snapshot_capture_duration.observe(self.work.end(ticket));
         let meta = SnapshotMeta {
             group: self.group,
             index: machine.applied_index(),
@@ -364,17 +395,27 @@ impl ApplyLoop {
             }
             (Some(meta), None) => {
                 self.policy.saved(meta.size_bytes);
+                self.metrics.snapshots_saved.add(1);
+                self.metrics.snapshot_bytes.set(meta.size_bytes);
                 let _ = self.events.send(Event::SnapshotSaved(meta.clone()));
                 Ok(meta)
             }
             (None, _) => {
                 self.policy.failed();
+                self.metrics.snapshots_failed.add(1);
                 Err("the snapshot could not be written; the node's log says why".to_owned())
             }
         };
         for caller in self.snapshot_callers.drain(..) {
             let _ = caller.send(result.clone());
         }
+    }
+}
+
+fn job_kind(kind: Option<BodyKind>) -> JobKind {
+    match kind {
+        Some(BodyKind::ActivateModule | BodyKind::SetLimits) => JobKind::Activate,
+        _ => JobKind::Apply,
     }
 }
 

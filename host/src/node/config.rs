@@ -24,6 +24,9 @@ pub struct NodeConfig {
     pub max_inbox_bytes: u64,
     /// How long a stopping node waits for what is in flight, in milliseconds.
     pub drain_ms: u64,
+    /// When one job of the apply thread (an entry, a query, a snapshot) takes longer than this, in
+    /// milliseconds, the log says so. It only says so. 0: never.
+    pub slow_apply_ms: u64,
     /// When to take snapshots.
     pub snapshot: SnapshotConfig,
     /// When the leader has all nodes compare their states.
@@ -62,6 +65,7 @@ impl Default for NodeConfig {
             max_inflight_bytes: 64 << 20,
             max_inbox_bytes: 128 << 20,
             drain_ms: 10_000,
+            slow_apply_ms: 1_000,
             snapshot: SnapshotConfig::default(),
             digest: DigestConfig::default(),
         }

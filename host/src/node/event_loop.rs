@@ -15,6 +15,7 @@ use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
 use super::digests::{Digests, View, Wish};
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
+use super::metrics::NodeMetrics;
 use super::stop::{StopReason, StopSignal};
 use crate::consensus::{
     ApplyTask, Effects, Input, Proposal, ProposalId, ProposeError, ReadId, Replica, ReplicaError,
@@ -104,6 +105,7 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 impl EventLoop {
@@ -334,7 +336,7 @@ impl EventLoop {
             assert_eq!(id, expected, "proposals are answered in the order they were made");
             match reply {
                 Ok(position) => self.wait_for(position, waiter),
-                Err(error) => waiter.answer(Err(self.failure(error))),
+                Err(error) => self.refuse(waiter, self.failure(error)),
             }
         }
         for task in effects.apply {
@@ -362,6 +364,11 @@ impl EventLoop {
         // Indices ascend but after an election, when the log may have been cut.
         let at = self.waiters.partition_point(|(waiting, _)| waiting.index <= position.index);
         self.waiters.insert(at, (position, waiter));
+    }
+
+    fn refuse(&self, waiter: Waiter, failure: ProposeFailure) {
+        self.metrics.on_refusal(&failure);
+        waiter.answer(Err(failure));
     }
 
     fn failure(&self, error: ProposeError) -> ProposeFailure {
@@ -397,9 +404,8 @@ impl EventLoop {
             ApplyTask::Install(meta) => {
                 while self.waiters.front().is_some_and(|(at, _)| at.index <= meta.index) {
                     let (_, waiter) = self.waiters.pop_front().expect("just seen");
-                    waiter.answer(Err(ProposeFailure::Unknown(
-                        "this node was replaced by a snapshot of the leader".into(),
-                    )));
+                    let why = "this node was replaced by a snapshot of the leader";
+                    self.refuse(waiter, ProposeFailure::Unknown(why.into()));
                 }
                 Job::Install(meta)
             }
@@ -413,12 +419,10 @@ impl EventLoop {
             return;
         }
         let Some(settled) = self.replica.settled() else {
-            for (_, waiter) in self.settling.drain(..) {
-                waiter.answer(Err(ProposeFailure::Unknown(
-                    "this node does not lead any more, and cannot tell whether the change of the \
-                     members will last"
-                        .into(),
-                )));
+            let why = "this node does not lead any more, and cannot tell whether the change of \
+                       the members will last";
+            for (_, waiter) in std::mem::take(&mut self.settling) {
+                self.refuse(waiter, ProposeFailure::Unknown(why.to_owned()));
             }
             return;
         };
@@ -432,6 +436,8 @@ impl EventLoop {
                 reply: Reply::Nothing,
                 fuel_used: 0,
                 trap_message: None,
+                pages_dirtied: None,
+                apply_duration: Duration::ZERO,
             }));
         }
     }
@@ -446,7 +452,7 @@ impl EventLoop {
             if at == position || (ignores_term && at.index == position.index) {
                 found = Some(waiter);
             } else {
-                waiter.answer(Err(ProposeFailure::Superseded));
+                self.refuse(waiter, ProposeFailure::Superseded);
             }
         }
         found
@@ -509,6 +515,10 @@ impl EventLoop {
                     leader = now.leader.as_ref().map_or(0, |leader| leader.id.0),
                     "leadership changed"
                 );
+            }
+            let leader = |of: &Leadership| of.leader.as_ref().map(|leader| leader.id);
+            if now.leader.is_some() && leader(&now) != leader(current) {
+                self.metrics.leader_changes.add(1);
             }
             *current = now;
             true

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::budget::{Budget, Charge};
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
+use super::metrics::NodeMetrics;
 use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
@@ -36,6 +37,10 @@ pub struct Committed {
     pub fuel_used: u64,
     /// For people: details of a trap.
     pub trap_message: Option<String>,
+    /// Pages of memory that the guest wrote, if that was asked for and this host can tell.
+    pub pages_dirtied: Option<u64>,
+    /// How long this node took to apply it.
+    pub apply_duration: Duration,
 }
 
 /// Why a proposal has no answer.
@@ -99,13 +104,19 @@ pub enum ReplySink {
 #[derive(Debug)]
 pub(super) struct Waiter {
     sink: Option<ReplySink>,
+    count_pages: bool,
     _charge: Option<Charge>,
 }
 
 impl Waiter {
     /// For what the node proposes by itself.
     pub(super) fn nobody() -> Waiter {
-        Waiter { sink: None, _charge: None }
+        Waiter { sink: None, count_pages: false, _charge: None }
+    }
+
+    /// Whether the pages that its entry writes shall be counted.
+    pub(super) fn count_pages(&self) -> bool {
+        self.count_pages
     }
 
     pub(super) fn answer(mut self, result: ProposeResult) {
@@ -127,6 +138,23 @@ impl Drop for Waiter {
         if self.sink.is_some() {
             self.send(Err(ProposeFailure::Unknown("this node stopped".into())));
         }
+    }
+}
+
+/// What to propose, and who waits for what becomes of it.
+#[derive(Debug)]
+pub struct Submit {
+    /// What the entry holds.
+    pub body: v1::entry::Body,
+    /// Where the answer goes.
+    pub sink: ReplySink,
+    /// Count the pages that the guest writes, if this host can: see [`Committed::pages_dirtied`].
+    pub count_pages: bool,
+}
+
+impl From<(v1::entry::Body, ReplySink)> for Submit {
+    fn from((body, sink): (v1::entry::Body, ReplySink)) -> Submit {
+        Submit { body, sink, count_pages: false }
     }
 }
 
@@ -208,6 +236,7 @@ pub(super) struct Shared {
     pub(super) started: Instant,
     /// The only place where the wall clock enters the log; the machine makes it monotonic.
     pub(super) wall_clock_ms: WallClock,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 /// A cheap, clonable handle to a running node's group.
@@ -233,6 +262,22 @@ impl NodeHandle {
     /// The node's configuration.
     pub fn config(&self) -> &NodeConfig {
         &self.shared.config
+    }
+
+    /// What the node has counted since it started.
+    pub fn metrics(&self) -> &NodeMetrics {
+        &self.shared.metrics
+    }
+
+    /// Bytes of requests that wait to be proposed, committed or applied; bounded by
+    /// [`NodeConfig::max_inflight_bytes`].
+    pub fn inflight_bytes(&self) -> u64 {
+        self.shared.budget.in_use()
+    }
+
+    /// How guests' memory is checkpointed on this host.
+    pub fn memory_backend(&self) -> &'static str {
+        self.shared.loader.memory_backend()
     }
 
     /// Since when the node runs.
@@ -290,11 +335,24 @@ impl NodeHandle {
     /// Whether clients should send requests to this node: it has a state that is trusted, knows a
     /// leader, and neither stops nor is about to. What health checks report.
     pub fn is_serving(&self) -> bool {
-        self.shared.leadership.borrow().leader.is_some()
-            && self.shared.machine.borrow().is_some()
-            && !self.is_quarantined()
-            && !self.draining()
-            && !self.shared.stop.is_given()
+        self.not_serving().is_none()
+    }
+
+    /// Why clients should not send requests to this node, for people; `None`: they should.
+    pub fn not_serving(&self) -> Option<&'static str> {
+        if self.shared.stop.is_given() {
+            Some("this node has stopped; its log says why")
+        } else if self.draining() {
+            Some("this node is shutting down")
+        } else if self.is_quarantined() {
+            Some("this node is quarantined: its state differs from its cluster's (see status)")
+        } else if self.shared.machine.borrow().is_none() {
+            Some("this node has no state yet: it waits for a snapshot of its leader")
+        } else if self.shared.leadership.borrow().leader.is_none() {
+            Some("no leader is known: an election is under way, or most voters are out of reach")
+        } else {
+            None
+        }
     }
 
     /// Whether the node refuses new requests because it is shutting down.
@@ -313,26 +371,43 @@ impl NodeHandle {
     /// # Errors
     /// See [`ProposeFailure`]; the caller may stop waiting, which leaves the effect unknown.
     pub async fn propose(&self, body: v1::entry::Body) -> ProposeResult {
+        self.propose_counting(body, false).await
+    }
+
+    /// As [`NodeHandle::propose`]; `count_pages`: see [`Submit`].
+    ///
+    /// # Errors
+    /// As [`NodeHandle::propose`].
+    pub async fn propose_counting(
+        &self,
+        body: v1::entry::Body,
+        count_pages: bool,
+    ) -> ProposeResult {
         let (sender, receiver) = oneshot::channel();
-        self.submit([(body, ReplySink::One(sender))]);
+        self.submit([Submit { body, sink: ReplySink::One(sender), count_pages }]);
         receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))
     }
 
     /// Hands many proposals over at once and returns; every sink gets exactly one answer.
-    pub fn submit(&self, proposals: impl IntoIterator<Item = (v1::entry::Body, ReplySink)>) {
+    pub fn submit(&self, proposals: impl IntoIterator<Item = impl Into<Submit>>) {
         let mut submissions = Vec::new();
         let leads = self.shared.leadership.borrow().role == Role::Leader;
-        for (body, sink) in proposals {
+        for proposal in proposals {
+            let Submit { body, sink, count_pages } = proposal.into();
+            self.shared.metrics.proposals.add(1);
             match self.admit(body, leads) {
                 Ok((data, charge)) => {
-                    let waiter = Waiter { sink: Some(sink), _charge: Some(charge) };
+                    let waiter = Waiter { sink: Some(sink), count_pages, _charge: Some(charge) };
                     submissions.push(Submission { data, waiter });
                 }
-                Err(failure) => match sink {
-                    // A caller that went away does not want the answer any more.
-                    ReplySink::One(sender) => drop(sender.send(Err(failure))),
-                    ReplySink::Tagged(tag, sender) => drop(sender.send((tag, Err(failure)))),
-                },
+                Err(failure) => {
+                    self.shared.metrics.on_refusal(&failure);
+                    match sink {
+                        // A caller that went away does not want the answer any more.
+                        ReplySink::One(sender) => drop(sender.send(Err(failure))),
+                        ReplySink::Tagged(tag, sender) => drop(sender.send((tag, Err(failure)))),
+                    }
+                }
             }
         }
         if !submissions.is_empty() {
@@ -417,7 +492,7 @@ impl NodeHandle {
     }
 
     pub(super) fn waiter(sink: ReplySink, charge: Charge) -> Waiter {
-        Waiter { sink: Some(sink), _charge: Some(charge) }
+        Waiter { sink: Some(sink), count_pages: false, _charge: Some(charge) }
     }
 }
 

@@ -25,6 +25,7 @@ mod judge;
 mod limits;
 mod log_writer;
 mod membership;
+mod metrics;
 mod snapshots;
 mod start;
 mod stepped;
@@ -33,16 +34,21 @@ mod stop;
 mod tests;
 mod trust;
 mod upgrade;
+mod work;
 
 pub use apply::Witness;
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
-    QueryFailure, ReplySink,
+    QueryFailure, ReplySink, Submit,
 };
 pub use inbox::NodeInbox;
 pub use limits::{LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
+pub use metrics::{
+    Applies, BUCKETS_SECONDS, Counter, Durations, Ending, NodeMetrics, NotAsked, NotRun, PerEnding,
+    Queries, Refusal,
+};
 pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
 };
@@ -50,3 +56,4 @@ pub use stepped::SteppedNode;
 pub use stop::StopReason;
 pub use trust::{DigestCounters, DigestStatus, Quarantine};
 pub use upgrade::{UpgradeFailure, Upgraded};
+pub use work::{JobKind, MonotonicClock};

@@ -67,8 +67,8 @@ impl SteppedNode {
     ) -> Result<SteppedNode, StartError> {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble(options, channel, transport, environment)?;
-        let Parts { handle, event_loop, mut apply_loop, writes, saves, jobs, events, stop, stores } =
-            parts;
+        let Parts { handle, event_loop, mut apply_loop, writes, saves, .. } = parts;
+        let Parts { jobs, events, stop, stores, .. } = parts;
         event_loop.update_peers();
         apply_loop.witness = Some(witness);
         apply_loop.begin();

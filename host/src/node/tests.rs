@@ -3,14 +3,20 @@
 #[cfg(feature = "museum")]
 mod digests;
 
+mod metrics;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::apply::Witness;
-use super::{Environment, NodeConfig, NodeOptions, SteppedNode, bootstrap, channel};
+use super::{
+    Environment, MonotonicClock, NodeConfig, NodeInbox, NodeOptions, SteppedNode, bootstrap,
+    channel,
+};
 use crate::consensus::ConsensusConfig;
-use crate::fsm::Limits;
 use crate::fsm::native::NativeLoader;
+use crate::fsm::{Limits, SharedLoader};
 use crate::machine::{Applied, Machine};
 use crate::storage::{SnapshotMeta, Stores};
 use crate::transport::{Identity, Inbox as _, Transport};
@@ -36,17 +42,17 @@ impl Witness for Nobody {
     fn installed(&mut self, _: &mut Machine, _: &SnapshotMeta) {}
 }
 
-/// A member that was down while a node joined, and is led by that node when it is back, learns
-/// of it only by answering it. It did not, and could neither vote nor catch up.
-#[test]
-fn a_member_answers_a_peer_that_it_has_not_heard_of() {
+/// A node alone in its cluster, by steps.
+fn start(
+    config: NodeConfig,
+    limits: Limits,
+    loader: SharedLoader,
+    monotonic_clock: MonotonicClock,
+) -> (SteppedNode, Arc<NodeInbox>, Arc<Peers>) {
     let identity =
         Identity { cluster: ClusterId([7; 16]), node: NodeId(1), address: "one:1".to_owned() };
     let stores = Stores::memory();
-    let loader = Arc::new(NativeLoader);
-    let limits = Limits::default();
-    bootstrap(&stores, &identity, GroupId::MAIN, limits, loader.clone()).expect("empty stores");
-    let config = NodeConfig::default();
+    bootstrap(&stores, &identity, GroupId::MAIN, limits, Arc::clone(&loader)).expect("empty");
     let (inbox, node_channel) = channel(&config);
     let options = NodeOptions {
         identity,
@@ -60,6 +66,7 @@ fn a_member_answers_a_peer_that_it_has_not_heard_of() {
     };
     let environment = Environment {
         wall_clock_ms: Arc::new(|| 0),
+        monotonic_clock,
         seed: 1,
         incarnation: 1,
         compile_ahead: false,
@@ -67,8 +74,18 @@ fn a_member_answers_a_peer_that_it_has_not_heard_of() {
     let peers = Arc::new(Peers::default());
     let transport = Arc::clone(&peers) as Arc<dyn Transport>;
     let witness = Box::new(Nobody);
-    let mut node =
+    let node =
         SteppedNode::start(options, node_channel, transport, environment, witness).expect("starts");
+    (node, inbox, peers)
+}
+
+/// A member that was down while a node joined, and is led by that node when it is back, learns
+/// of it only by answering it. It did not, and could neither vote nor catch up.
+#[test]
+fn a_member_answers_a_peer_that_it_has_not_heard_of() {
+    let clock = Arc::new(|| Duration::ZERO);
+    let (mut node, inbox, peers) =
+        start(NodeConfig::default(), Limits::default(), Arc::new(NativeLoader), clock);
     let newer = Member { id: NodeId(9), address: "nine:1".to_owned() };
     inbox.peer_seen(newer.clone());
     node.turn(false);

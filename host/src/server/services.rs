@@ -1,6 +1,7 @@
 //! What a server answers on its port: clients, operators and peers.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
@@ -38,6 +39,19 @@ pub(super) async fn serve(
     }
 }
 
+/// Serves metrics and health until `closing`. The node can do without them, so a failure is told
+/// and nothing more.
+pub(super) async fn serve_metrics(
+    listener: TcpListener,
+    handle: NodeHandle,
+    info: NodeInfo,
+    closing: CancellationToken,
+) {
+    if let Err(error) = api::serve_http(listener, handle, info, closing).await {
+        tracing::error!(%error, "metrics and health are not served any more");
+    }
+}
+
 /// What `raft-host status` reports, if not this package's version.
 static VERSION: OnceLock<&str> = OnceLock::new();
 
@@ -46,7 +60,15 @@ pub(crate) fn report_version(version: &'static str) {
     VERSION.get_or_init(|| version);
 }
 
-/// Facts for `raft-host status`.
+/// Log lines of guests that were too many for the process's log.
+static GUEST_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Counts log lines of guests that were not written, for the metrics.
+pub(crate) fn count_dropped_guest_lines(lines: u64) {
+    GUEST_LINES_DROPPED.fetch_add(lines, Ordering::Relaxed);
+}
+
+/// Facts for `raft-host status` and the metrics.
 pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
     let weak = Arc::downgrade(home);
     NodeInfo {
@@ -65,6 +87,7 @@ pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
             }
         }),
         resident_bytes: Arc::new(resident_bytes),
+        guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
     }
 }
 

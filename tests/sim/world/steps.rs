@@ -119,6 +119,7 @@ impl World {
         };
         let environment = Environment {
             wall_clock_ms: host.clock.reader(),
+            monotonic_clock: Arc::new(|| std::time::Duration::ZERO),
             seed: seed ^ (slot.0 as u64) << 32 ^ host.life,
             incarnation: host.life,
             compile_ahead: false,

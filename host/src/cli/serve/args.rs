@@ -43,6 +43,12 @@ pub(crate) struct ServeArgs {
     /// Address that others are told to dial [default: the listening address].
     #[arg(long, value_name = "HOST:PORT", env = "RAFT_HOST_ADVERTISE", help_heading = SERVER)]
     pub advertise: Option<String>,
+    /// Address for /metrics (Prometheus) and /health over HTTP; port 0 lets the system choose
+    /// [default: none].
+    #[arg(
+        long, value_name = "HOST:PORT", env = "RAFT_HOST_METRICS_LISTEN", help_heading = SERVER
+    )]
+    pub metrics_listen: Option<String>,
     /// Store of the log: raft-engine, sled or memory [default: what the data directory has, or
     /// raft-engine].
     #[arg(long, value_name = "ENGINE", env = "RAFT_HOST_STORAGE", help_heading = SERVER)]
@@ -93,6 +99,9 @@ tuning_args! {
     election_ms: u64 = "RAFT_HOST_ELECTION_MS" => node.election_ms;
     /// Milliseconds that a stopping node waits for what is in flight [default: 10000].
     drain_ms: u64 = "RAFT_HOST_DRAIN_MS" => node.drain_ms;
+    /// Milliseconds after which a job of the apply thread is reported as slow; 0: never
+    /// [default: 1000].
+    slow_apply_ms: u64 = "RAFT_HOST_SLOW_APPLY_MS" => node.slow_apply_ms;
     /// Entries between snapshots [default: 10000].
     snapshot_threshold: u64 = "RAFT_HOST_SNAPSHOT_THRESHOLD" => node.snapshot.threshold;
     /// Snapshots kept [default: 2].
@@ -135,6 +144,7 @@ impl ServeArgs {
         set(&mut config.log.filter, &self.log);
         set(&mut config.log.format, &self.log_format);
         config.advertise = self.advertise.clone().or(config.advertise);
+        config.metrics_listen = self.metrics_listen.clone().or(config.metrics_listen);
         config.storage_engine = self.storage.or(config.storage_engine);
         self.tuning.lay_over(&mut config);
         config.validate()?;

@@ -81,6 +81,7 @@ impl Cluster {
         };
         let environment = Environment {
             wall_clock_ms: Arc::new(|| 0),
+            monotonic_clock: Arc::new(|| std::time::Duration::ZERO),
             seed: self.starts,
             incarnation: self.starts,
             compile_ahead: false,
