@@ -10,6 +10,7 @@
 pub mod chaos;
 mod harness;
 pub mod history;
+pub mod hostile;
 pub mod sim;
 
 pub use harness::{Cli, Cluster, Load, Output, Server, Started, block_on, free_port, value};

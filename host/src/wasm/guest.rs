@@ -14,6 +14,7 @@ use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region};
+use super::words::shown;
 use crate::fsm::{Context, HostFailure, Limits, ModuleRefused, Trap};
 use crate::museum::{self, Exhibit};
 use crate::types::TrapKind;
@@ -391,7 +392,7 @@ fn with_backtrace(what: &dyn std::fmt::Display, error: &wasmtime::Error) -> Stri
                 .frames()
                 .iter()
                 .map(|frame| match frame.func_name() {
-                    Some(name) => name.to_owned(),
+                    Some(name) => shown(name),
                     None => format!("function {}", frame.func_index()),
                 })
                 .collect();

@@ -138,6 +138,25 @@ impl WasmLoader {
         self.keep(key, &compiled);
         Ok(compiled)
     }
+
+    /// An instance whose initialisers have run, if there is a context for them.
+    fn start(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        context: Option<Context>,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        let compiled = match self.compiled(module, limits) {
+            Ok(compiled) => compiled,
+            Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
+            Err(LoadError::Compile(reason)) => {
+                return Err(HostFailure(format!("the active module does not compile: {reason}")));
+            }
+            Err(LoadError::Host(failure)) => return Err(failure),
+        };
+        let fsm = WasmFsm::start(compiled, limits, context)?;
+        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
+    }
 }
 
 impl FsmLoader for WasmLoader {
@@ -164,16 +183,16 @@ impl FsmLoader for WasmLoader {
         limits: &Limits,
         context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
-        let compiled = match self.compiled(module, limits) {
-            Ok(compiled) => compiled,
-            Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
-            Err(LoadError::Compile(reason)) => {
-                return Err(HostFailure(format!("the active module does not compile: {reason}")));
-            }
-            Err(LoadError::Host(failure)) => return Err(failure),
-        };
-        let fsm = WasmFsm::start(compiled, limits, context)?;
-        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
+        self.start(module, limits, Some(context))
+    }
+
+    fn instantiate_for_image(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        _context: Context,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        self.start(module, limits, None)
     }
 }
 

@@ -17,6 +17,7 @@
 mod abi;
 mod cache;
 mod check;
+mod complexity;
 mod engine;
 mod guest;
 mod image;
@@ -26,6 +27,7 @@ mod memory;
 mod rewrite;
 mod unchecked;
 mod wasi;
+mod words;
 
 #[cfg(test)]
 mod tests;
