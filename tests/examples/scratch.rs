@@ -16,6 +16,7 @@ fn main() {
         "nested_results" => large::nested_results(n[0], n[1] as usize),
         "merges" => large::merges(n[0], n[1]),
         "branch_tables" => large::branch_tables(n[0], n[1]),
+        "exits" => large::exits(n[0], n[1]),
         "globals" => large::globals(n[0]),
         file => std::fs::read(file).unwrap(),
     };

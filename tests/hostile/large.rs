@@ -201,6 +201,32 @@ pub fn merges(locals: u32, loops: u32) -> Vec<u8> {
     Parts { functions: vec![function], ..Parts::default() }.module()
 }
 
+/// Blocks in blocks, each of which may be left early after every local has changed.
+pub fn exits(locals: u32, depth: u32) -> Vec<u8> {
+    let function = function(locals, |function| {
+        for _ in 0..depth {
+            function.instruction(&Instruction::Block(BlockType::Empty));
+        }
+        for level in 0..depth {
+            for local in 0..locals.min(4) {
+                let local = (level * 4 + local) % locals;
+                function.instruction(&Instruction::LocalGet(local));
+                function.instruction(&Instruction::I32Const(level as i32));
+                function.instruction(&Instruction::I32Add);
+                function.instruction(&Instruction::LocalSet(local));
+                function.instruction(&Instruction::LocalGet(local));
+                function.instruction(&Instruction::BrIf(depth - 1 - level));
+            }
+            function.instruction(&Instruction::End);
+        }
+        for local in 0..locals {
+            function.instruction(&Instruction::LocalGet(local));
+            function.instruction(&Instruction::Drop);
+        }
+    });
+    Parts { functions: vec![function], ..Parts::default() }.module()
+}
+
 /// One function of blocks in blocks around tables of branches to all of them.
 pub fn branch_tables(tables: u32, targets: u32) -> Vec<u8> {
     let depth = targets.min(1000);

@@ -91,8 +91,11 @@ pub fn limits() -> Limits {
     }
 }
 
+/// What loads modules.
+pub type Loader = SharedLoader;
+
 /// Loads modules, without a cache.
-pub fn loader() -> SharedLoader {
+pub fn loader() -> Loader {
     Arc::new(WasmLoader::new(None).expect("this machine runs guests"))
 }
 

@@ -113,7 +113,7 @@ impl LoneNode {
     /// Runs a command.
     pub fn apply(&self, command: &[u8]) -> Outcome {
         let data = Bytes::copy_from_slice(command);
-        let command = v1::Command { data: data.into(), session: None };
+        let command = v1::Command { data, session: None };
         match self.propose(v1::entry::Body::Command(command)).reply {
             Reply::Command(outcome) => outcome,
             other => panic!("{other:?}"),
@@ -123,8 +123,8 @@ impl LoneNode {
     /// Asks a question.
     pub fn query(&self, query: &[u8]) -> Outcome {
         let query = Bytes::copy_from_slice(query);
-        let answer = self.handle().query(query, Consistency::Linearizable);
-        let answer = self.runtime.block_on(answer);
+        let handle = self.handle();
+        let answer = self.runtime.block_on(handle.query(query, Consistency::Linearizable));
         self.check_health();
         match answer.expect("an answer").result {
             QueryResult::Answer(outcome) => outcome,

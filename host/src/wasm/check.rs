@@ -151,27 +151,27 @@ pub enum CheckError {
         /// The limit.
         max: usize,
     },
-    /// A function that would keep the compiler busy for minutes.
-    #[error(
-        "function {function} of the module is too complex to compile: its weight \
-         (instructions + locals × branches) is {weight}, at most {max} is allowed"
-    )]
+    /// More functions than compile in reasonable time.
+    #[error("the module has {count} functions; at most {max} are allowed")]
+    TooManyFunctions {
+        /// How many there are.
+        count: u32,
+        /// The limit.
+        max: usize,
+    },
+    /// A function that would keep the compiler busy for minutes, or take gigabytes.
+    #[error("function {function} of the module is too complex to compile: {reason}")]
     FunctionTooComplex {
         /// Its index.
         function: u32,
-        /// Its weight.
-        weight: u64,
-        /// The limit.
-        max: u64,
+        /// What there is too much of.
+        reason: String,
     },
     /// Functions that together would keep the compiler busy for minutes.
-    #[error(
-        "the module is too complex to compile: the weight of its functions \
-         (instructions + locals × branches) is more than {max}"
-    )]
+    #[error("the module is too complex to compile: {reason}")]
     ModuleTooComplex {
-        /// The limit.
-        max: u64,
+        /// What there is too much of.
+        reason: String,
     },
     /// State that a memory image does not hold.
     #[error(
