@@ -78,9 +78,12 @@ pub fn module(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         text.push_str("))\n");
     }
     text.push_str("(i32.load8_s (i32.const 1)))\n");
-    for (name, parameter) in
-        [("apply", "(param i32)"), ("query", "(param i32)"), ("snapshot", ""), ("restore", "(param i32)")]
-    {
+    for (name, parameter) in [
+        ("apply", "(param i32)"),
+        ("query", "(param i32)"),
+        ("snapshot", ""),
+        ("restore", "(param i32)"),
+    ] {
         writeln!(text, r#"(func (export "{name}") {parameter} (result i32) (call $choose))"#)
             .expect("a string takes everything");
     }

@@ -46,9 +46,13 @@ fn loadable(bytes: &mut Unstructured<'_>) -> Result<Config> {
         InstructionKind::Memory,
         InstructionKind::Control,
     ];
+    let imports = bytes.arbitrary::<bool>()?;
     Ok(Config {
         exports: Some(assembled(EXPORTS)),
-        available_imports: bytes.arbitrary::<bool>()?.then(|| assembled(IMPORTS)),
+        available_imports: imports.then(|| assembled(IMPORTS)),
+        max_imports: if imports { 20 } else { 0 },
+        // On top of the one that is exported.
+        max_memories: 0,
         allowed_instructions: InstructionKinds::new(&kinds),
         bulk_memory_enabled: false,
         reference_types_enabled: false,

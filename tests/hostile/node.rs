@@ -65,9 +65,11 @@ impl LoneNode {
         let node = Node::start(options, queue, Arc::new(Nobody))
             .unwrap_or_else(|error| panic!("the node does not start: {error}"));
         let mut leadership = node.handle().leadership();
+        let mut machine = node.handle().machine();
         self.runtime.block_on(async {
             let leads = leadership.wait_for(|now| now.role == Role::Leader);
             leads.await.expect("a node alone leads");
+            machine.wait_for(Option::is_some).await.expect("it has a state from the start");
         });
         self.node = Some(node);
     }

@@ -146,12 +146,7 @@ fn parse_step(line: &str) -> Step {
     };
     let (verb, argument) = split_quoted(act);
     let (expected, words) = split_quoted(expected);
-    Step {
-        verb,
-        argument: argument.unwrap_or_default(),
-        expected,
-        words,
-    }
+    Step { verb, argument: argument.unwrap_or_default(), expected, words }
 }
 
 /// `word "text"`, of which the text may be missing.

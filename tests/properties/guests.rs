@@ -52,7 +52,8 @@ impl Guest {
             Guest::Kv => prop_oneof![
                 Just(br#"{"op":"range"}"#.to_vec()),
                 Just(br#"{"op":"count"}"#.to_vec()),
-                "[a-c]{1,2}".prop_map(|key| format!(r#"{{"op":"get","key":"{key}"}}"#).into_bytes()),
+                "[a-c]{1,2}"
+                    .prop_map(|key| format!(r#"{{"op":"get","key":"{key}"}}"#).into_bytes()),
                 any::<Vec<u8>>(),
             ]
             .boxed(),

@@ -2,11 +2,11 @@
 //! instances agree. `host/fuzz` runs the same with a fuzzer that steers.
 
 use arbitrary::Unstructured;
-use rand::{RngCore as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 use raft_host_tests::generate::verdict::{Verdict, judge};
 use raft_host_tests::generate::{calls, modules};
 use raft_host_tests::hostile;
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 /// Guests of each kind; `RAFT_HOST_FUZZ_CASES` asks for more, `RAFT_HOST_FUZZ_FIRST` for others.
 const CASES: u64 = 150;
@@ -31,9 +31,8 @@ fn judge_all(make: fn(&mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>>) -> u
     for seed in first..first + number("RAFT_HOST_FUZZ_CASES", CASES) {
         let bytes = bytes(seed);
         let Ok(module) = make(&mut Unstructured::new(&bytes)) else { continue };
-        let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            judge(&one, &two, &module)
-        }));
+        let verdict =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| judge(&one, &two, &module)));
         match verdict {
             Ok(verdict) => ran += u64::from(verdict == Verdict::Ran),
             Err(_) => panic!("seed {seed}; see above"),

@@ -8,7 +8,7 @@ use raft_host_tests::workspace;
 use sha2::{Digest as _, Sha256};
 
 /// Runs of each guest; `RAFT_HOST_PROPERTY_CASES` asks for more.
-const CASES: u32 = 24;
+const CASES: u32 = 64;
 
 fn cases() -> u32 {
     let asked = std::env::var("RAFT_HOST_PROPERTY_CASES").ok();

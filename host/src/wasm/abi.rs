@@ -325,7 +325,11 @@ pub(super) fn random(
 }
 
 /// Checks a range before it is paid for, so that a bad one is called by its name.
-pub(super) fn in_bounds(caller: &Caller<'_, CallState>, ptr: u32, len: u32) -> wasmtime::Result<()> {
+pub(super) fn in_bounds(
+    caller: &Caller<'_, CallState>,
+    ptr: u32,
+    len: u32,
+) -> wasmtime::Result<()> {
     let memory = caller.data().memory.ok_or_else(no_memory)?;
     slice(memory.data(caller), ptr, len)?;
     Ok(())

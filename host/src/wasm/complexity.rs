@@ -18,7 +18,7 @@ use wasmparser::{BinaryReaderError, BlockType, FunctionBody, Operator, Parser, P
 use super::check::CheckError;
 
 /// Heaviest function.
-const FUNCTION_WEIGHT_MAX: u64 = 1 << 24;
+const FUNCTION_WEIGHT_MAX: u64 = 1 << 23;
 /// Weight of all functions together.
 const MODULE_WEIGHT_MAX: u64 = 1 << 28;
 /// Most functions: each takes some time by itself.
@@ -28,7 +28,7 @@ const LOOP_DEPTH_MAX: usize = 64;
 const LOOP_LOCALS_MAX: u64 = 1 << 16;
 const ALL_LOOP_LOCALS_MAX: u64 = 1 << 22;
 /// Blocks, loops and conditions within each other.
-const BLOCK_DEPTH_MAX: usize = 1 << 13;
+const BLOCK_DEPTH_MAX: usize = 1 << 12;
 /// The compiler's work grows with the square of that depth: its sum over all functions.
 const ALL_BLOCK_DEPTHS_SQUARED_MAX: u64 = 1 << 30;
 /// Blocks and branches of a function, times the values that one of them hands on, if it is
@@ -44,6 +44,11 @@ struct Arity {
 
 /// Refuses what would keep the compiler busy for minutes, or take gigabytes.
 pub(super) fn check(bytes: &[u8]) -> Result<Result<(), CheckError>, BinaryReaderError> {
+    Ok(total(bytes)?.map(|_| ()))
+}
+
+/// The weight of all functions together.
+fn total(bytes: &[u8]) -> Result<Result<Weight, CheckError>, BinaryReaderError> {
     let mut types = Vec::new();
     let mut functions: Vec<u32> = Vec::new();
     let mut imported = 0u32;
@@ -89,7 +94,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<Result<(), CheckError>, BinaryReader
             _ => {}
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(total))
 }
 
 /// What a function, or all of them, ask of the compiler.
@@ -104,12 +109,7 @@ impl Weight {
     /// Says so if it is too much now.
     fn add(&mut self, other: Weight) -> Result<(), String> {
         for (what, sum, more, max) in [
-            (
-                "instructions + locals × branches",
-                &mut self.merges,
-                other.merges,
-                MODULE_WEIGHT_MAX,
-            ),
+            ("instructions + locals × branches", &mut self.merges, other.merges, MODULE_WEIGHT_MAX),
             (
                 "locals × loops within loops",
                 &mut self.loop_locals,
@@ -201,4 +201,55 @@ fn weigh(
     }
     let depth_squared = (deepest as u64).pow(2);
     Ok(Ok(Weight { merges, loop_locals, depth_squared }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(module: &str) -> String {
+        let module = wat::parse_str(module).unwrap();
+        check(&module).unwrap().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_compilers_emit_is_far_from_the_bounds() {
+        for module in [
+            &include_bytes!("../../../plugins/kv/kv.wasm")[..],
+            include_bytes!("../../../plugins/kv-v2/kv_v2.wasm"),
+            include_bytes!("../../../tests/guests/wasi-c/guest.wasm"),
+        ] {
+            check(module).unwrap().unwrap();
+            // Each is far from large, so even a hundred times as much must be fine.
+            let total = total(module).unwrap().unwrap();
+            assert!(total.merges < MODULE_WEIGHT_MAX / 100, "{}", total.merges);
+            assert!(total.loop_locals < ALL_LOOP_LOCALS_MAX / 100, "{}", total.loop_locals);
+            let squares = total.depth_squared;
+            assert!(squares < ALL_BLOCK_DEPTHS_SQUARED_MAX / 100, "{squares}");
+        }
+    }
+
+    #[test]
+    fn each_bound_is_said_by_its_name() {
+        let nested = |what: &str, depth: usize, locals: usize| {
+            let (open, close) = (format!("({what} ").repeat(depth), ")".repeat(depth));
+            let locals = "i32 ".repeat(locals);
+            format!("(module (func) (func (local {locals}) {open} {close}))")
+        };
+        let said = refusal(&nested("loop", 65, 1));
+        assert!(said.contains("function 1 ") && said.contains("loops nest more than 64"), "{said}");
+        let said = refusal(&nested("loop", 64, 1025));
+        assert!(said.contains("1025 locals, and loops that nest 64 deep"), "{said}");
+        let said = refusal(&nested("block", 4097, 1));
+        assert!(said.contains("blocks nest more than 4096"), "{said}");
+        let said = refusal(&nested("block", 4000, 3000));
+        assert!(said.contains("instructions + locals × branches are 12"), "{said}");
+        let results = "i32 ".repeat(600);
+        let blocks = "(drop (i32.const 0)) (block (br 0))".repeat(100);
+        let said = refusal(&format!(
+            "(module (type $many (func (result {results}))) \
+             (func (block (type $many) unreachable) {blocks} unreachable))"
+        ));
+        assert!(said.contains("hand 600 values on"), "{said}");
+    }
 }

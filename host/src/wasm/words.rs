@@ -60,8 +60,7 @@ pub(super) fn unknown_import(module: &str, name: &str) -> String {
 }
 
 fn hint(module: &str, name: &str) -> Option<&'static str> {
-    const EMSCRIPTEN: &str =
-        "emscripten expects JavaScript around it: link with -sSTANDALONE_WASM --no-entry, or \
+    const EMSCRIPTEN: &str = "emscripten expects JavaScript around it: link with -sSTANDALONE_WASM --no-entry, or \
          build with clang and wasi-libc";
     const BINDGEN: &str = "wasm-bindgen: do not build for JavaScript";
     let other_abi = module.strip_prefix(IMPORT_MODULE_STEM).is_some_and(is_number);
@@ -78,7 +77,9 @@ fn hint(module: &str, name: &str) -> Option<&'static str> {
         // What emscripten's optimiser makes of `env` and `wasi_snapshot_preview1`.
         "a" if name.len() <= 2 => EMSCRIPTEN,
         "GOT.mem" | "GOT.func" => "dynamic linking; link into one module (no -shared, no -pie)",
-        "go" | "gojs" => "Go for JavaScript; build with GOOS=wasip1 GOARCH=wasm -buildmode=c-shared",
+        "go" | "gojs" => {
+            "Go for JavaScript; build with GOOS=wasip1 GOARCH=wasm -buildmode=c-shared"
+        }
         "__wbindgen_placeholder__" | "__wbindgen_externref_xform__" | "wbg" => BINDGEN,
         module if module.starts_with("./") && module.ends_with("_bg.js") => BINDGEN,
         module if module.starts_with("wasi:") => "WASI preview 2; build for preview 1",
