@@ -1,7 +1,10 @@
 //! The guests, and commands that mean something to them.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use raft_host::fsm::SharedLoader;
+use raft_host::wasm::{MemoryBackend, WasmLoader};
 
 use crate::{hostile, workspace};
 
@@ -19,12 +22,15 @@ pub enum Guest {
 /// All of them.
 pub const ALL: [Guest; 3] = [Guest::Kv, Guest::Wat, Guest::WasiC];
 
-/// Makes a loader for each way in which this host can keep a guest's memory: what they do must
-/// not be told apart.
-pub type MakeLoader = fn() -> SharedLoader;
-
-/// The ways. The one place to name another.
-pub const LOADERS: &[MakeLoader] = &[hostile::loader];
+/// A loader for each way in which a host can keep a guest's memory: what they do must not be
+/// told apart. A kernel that cannot track what is written has one way less.
+pub fn loaders() -> Vec<SharedLoader> {
+    let plain = WasmLoader::new(None)
+        .and_then(|loader| loader.with_memory_backend(MemoryBackend::PlainCopy))
+        .expect("every host can copy");
+    let alone = WasmLoader::new(None).expect("this machine runs guests").with_threads(1);
+    vec![hostile::loader(), Arc::new(plain), Arc::new(alone)]
+}
 
 impl Guest {
     /// Its module.

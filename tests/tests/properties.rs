@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use raft_host_tests::properties::guests::{ALL, Guest, LOADERS};
+use raft_host_tests::properties::guests::{ALL, Guest, loaders};
 use raft_host_tests::properties::runs::{self, Ended};
 use raft_host_tests::workspace;
 use sha2::{Digest as _, Sha256};
@@ -19,7 +19,7 @@ fn cases() -> u32 {
 /// in the same outcomes, fuel, image and digest.
 fn a_run_with_detours_ends_like_a_straight_one(guest: Guest) {
     let module = guest.module();
-    let loaders: Vec<_> = LOADERS.iter().map(|make| make()).collect();
+    let loaders = loaders();
     let config = Config { cases: cases(), failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, rng(guest));
     let result = runner.run(&runs::steps(guest, 40), |steps| {

@@ -11,7 +11,7 @@ use raft_host::types::{
 };
 use raft_host_proto::v1;
 use raft_host_tests::hostile;
-use raft_host_tests::properties::guests::{Guest, LOADERS};
+use raft_host_tests::properties::guests::{Guest, loaders};
 use raft_host_tests::properties::runs;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -76,8 +76,8 @@ fn state(machine: &mut Machine) -> Vec<u8> {
 
 #[test]
 fn three_replicas_agree_over_ten_thousand_commands_of_which_a_tenth_traps() {
-    let mut replicas: Vec<Machine> =
-        (0..3).map(|at| machine(LOADERS[at % LOADERS.len()]())).collect();
+    let mut replicas: Vec<Machine> = loaders().into_iter().map(machine).collect();
+    assert_eq!(replicas.len(), 3);
     let mut kinds = std::collections::BTreeSet::new();
     let mut trapped = 0;
     for (number, entry) in log().into_iter().enumerate() {
@@ -98,7 +98,7 @@ fn three_replicas_agree_over_ten_thousand_commands_of_which_a_tenth_traps() {
             Reply::Command(_) | Reply::ChunkStored { .. } | Reply::Activated { .. } => {}
             other => panic!("{other:?}"),
         }
-        if number as u64 % CHECK_EVERY == 0 {
+        if (number as u64).is_multiple_of(CHECK_EVERY) {
             let states: Vec<Vec<u8>> = replicas.iter_mut().map(state).collect();
             assert!(states.iter().all(|other| *other == states[0]), "at entry {index}");
         }
@@ -132,7 +132,7 @@ fn ten_thousand_questions_that_scribble_change_nothing() {
     const BATCH: u64 = 100;
     let module = Guest::Wat.module();
     let start = || -> Box<dyn Fsm> {
-        let fsm = LOADERS[0]().instantiate(&module, &runs::limits(), context(0));
+        let fsm = hostile::loader().instantiate(&module, &runs::limits(), context(0));
         fsm.expect("no host failure").expect("it is sound")
     };
     let (mut asked, mut alone) = (start(), start());
