@@ -8,8 +8,11 @@
 //! ```
 
 pub mod chaos;
+pub mod generate;
 mod harness;
 pub mod history;
+pub mod hostile;
+pub mod properties;
 pub mod sim;
 
 pub use harness::{Cli, Cluster, Load, Output, Server, Started, block_on, free_port, value};

@@ -201,6 +201,18 @@ pub trait FsmLoader: Send + Sync + 'static {
         limits: &Limits,
         context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure>;
+
+    /// A fresh instance, only to be given an image. No initialiser need run, and none should:
+    /// one that went well when the module became active may trap at another time or index, and
+    /// no node could start from a snapshot any more.
+    fn instantiate_for_image(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        context: Context,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        self.instantiate(module, limits, context)
+    }
 }
 
 /// Shared handle to a loader.

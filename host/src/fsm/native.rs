@@ -130,6 +130,18 @@ impl<L: FsmLoader> FsmLoader for WithNative<L> {
             None => self.0.instantiate(module, limits, context),
         }
     }
+
+    fn instantiate_for_image(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        context: Context,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        match NativeLoader::initial(module) {
+            Some(_) => NativeLoader.instantiate(module, limits, context),
+            None => self.0.instantiate_for_image(module, limits, context),
+        }
+    }
 }
 
 impl Fsm for NativeFsm {

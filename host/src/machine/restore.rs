@@ -333,7 +333,7 @@ fn read_image(
     let module = module.ok_or_else(|| invalid(format!("active module {hash} is missing")))?;
     let context = Context { cluster: state.cluster, index: state.applied, time_ms: state.time_ms };
     let mut fsm = loader
-        .instantiate(&module, &state.limits, context)?
+        .instantiate_for_image(&module, &state.limits, context)?
         .map_err(|reason| RestoreError::Module { hash, reason })?;
     let mut stream = StreamReader::new(input);
     fsm.load_image(&mut stream).map_err(|error| match error {

@@ -10,6 +10,7 @@ use wasmparser::ValType::{I32, I64};
 use wasmtime::{Caller, Linker, Memory, ResourceLimiter, Trap as WasmTrap};
 
 use super::check::Signature;
+use super::words::push_plain;
 use crate::fsm::{Context, Limits};
 use crate::types::{Event, Index, TrapKind};
 
@@ -18,6 +19,10 @@ use crate::types::{Event, Index, TrapKind};
 const HOST_CALL_FUEL: u64 = 64;
 /// Longest line of a guest that reaches the log; the rest is cut.
 const LOG_LINE_BYTES_MAX: usize = 1024;
+/// Most bytes of one call of `log`, or of one write to a standard stream, that are looked at.
+pub(super) const LOG_TEXT_BYTES_MAX: usize = 16 << 10;
+/// What is kept of the buffer of a long input once a call with a short one begins.
+const INPUT_KEPT_BYTES: usize = 1 << 20;
 
 /// The imports of module `raft_fsm_v1`.
 pub(super) const IMPORTS: &[Signature] = &[
@@ -111,6 +116,8 @@ impl CallState {
         self.kind = kind;
         self.context = context;
         self.input.clear();
+        // A restored snapshot may have been a gigabyte.
+        self.input.shrink_to(input.len().max(INPUT_KEPT_BYTES));
         self.input.extend_from_slice(input);
         self.input_read = 0;
         self.output.clear();
@@ -159,8 +166,9 @@ impl CallState {
         Ok(())
     }
 
-    fn emit(&mut self, event: Event) -> Result<(), GuestFault> {
-        let bytes = self.events_bytes + event.topic.len() as u64 + event.data.len() as u64;
+    fn emit(&mut self, topic: &[u8], data: &[u8]) -> Result<(), GuestFault> {
+        // Asked before anything is copied: a guest may name all of its memory, twice.
+        let bytes = self.events_bytes + topic.len() as u64 + data.len() as u64;
         let count = self.events.len() as u64 + 1;
         if count > u64::from(self.limits.events_max) || bytes > self.limits.events_max_bytes {
             return Err(GuestFault {
@@ -172,25 +180,36 @@ impl CallState {
             });
         }
         self.events_bytes = bytes;
-        self.events.push(event);
+        self.events.push(Event { topic: topic.to_vec(), data: data.to_vec() });
         Ok(())
     }
 
-    /// Passes a line on to the node's log, up to the limit for one call.
-    pub(super) fn log(&mut self, level: i32, line: &[u8]) {
-        self.log_lines = self.log_lines.saturating_add(1);
-        if self.quiet || self.log_lines > self.limits.log_lines_max {
-            return;
+    /// Passes lines on to the node's log, up to the limit for one call.
+    pub(super) fn log(&mut self, level: i32, text: &[u8]) {
+        let text = &text[..text.len().min(LOG_TEXT_BYTES_MAX)];
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            self.log_lines = self.log_lines.saturating_add(1);
+            if self.quiet || self.log_lines > self.limits.log_lines_max {
+                return;
+            }
+            log_line(level, self.context.index, &line[..line.len().min(LOG_LINE_BYTES_MAX)]);
         }
-        let index = self.context.index.0;
-        let cut = String::from_utf8_lossy(&line[..line.len().min(LOG_LINE_BYTES_MAX)]);
-        let line = cut.trim_end();
-        match level {
-            ..=abi::LOG_ERROR => tracing::error!(target: "guest", index, "{line}"),
-            abi::LOG_WARN => tracing::warn!(target: "guest", index, "{line}"),
-            abi::LOG_INFO => tracing::info!(target: "guest", index, "{line}"),
-            _ => tracing::debug!(target: "guest", index, "{line}"),
-        }
+    }
+}
+
+/// Nothing that a guest writes looks like a line of somebody else.
+fn log_line(level: i32, index: Index, line: &[u8]) {
+    let index = index.0;
+    let mut plain = String::new();
+    String::from_utf8_lossy(line)
+        .trim_end()
+        .chars()
+        .for_each(|character| push_plain(&mut plain, character));
+    match level {
+        ..=abi::LOG_ERROR => tracing::error!(target: "guest", index, "{plain}"),
+        abi::LOG_WARN => tracing::warn!(target: "guest", index, "{plain}"),
+        abi::LOG_INFO => tracing::info!(target: "guest", index, "{plain}"),
+        _ => tracing::debug!(target: "guest", index, "{plain}"),
     }
 }
 
@@ -275,7 +294,7 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
             let (memory, state) = parts(&mut caller)?;
             let topic = slice(memory, topic_ptr, topic_len)?;
             let data = slice(memory, ptr, len)?;
-            Ok(state.emit(Event { topic: topic.to_vec(), data: data.to_vec() })?)
+            Ok(state.emit(topic, data)?)
         },
     )?;
     linker.func_wrap(
@@ -306,7 +325,11 @@ pub(super) fn random(
 }
 
 /// Checks a range before it is paid for, so that a bad one is called by its name.
-fn in_bounds(caller: &Caller<'_, CallState>, ptr: u32, len: u32) -> wasmtime::Result<()> {
+pub(super) fn in_bounds(
+    caller: &Caller<'_, CallState>,
+    ptr: u32,
+    len: u32,
+) -> wasmtime::Result<()> {
     let memory = caller.data().memory.ok_or_else(no_memory)?;
     slice(memory.data(caller), ptr, len)?;
     Ok(())

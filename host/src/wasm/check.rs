@@ -11,18 +11,19 @@ use wasmparser::{
 };
 
 use super::engine::FEATURES;
-use super::{abi as imports, wasi};
+use super::words::{LISTED_MAX, is_number, listed, shown, unknown_import};
+use super::{abi as imports, complexity, wasi};
 use crate::fsm::{Limits, ModuleRefused};
 use crate::types::ModuleHash;
 
 /// Most elements of all tables together: tables live in the host's memory, which the
 /// replicated memory limit does not count.
 const TABLE_ELEMENTS_MAX: u64 = 1 << 20;
-/// How many of a kind of finding a message lists.
-const LISTED_MAX: usize = 8;
-/// What precedes the number in the name of an ABI marker or import module.
+/// Most mutable globals: each is copied at every checkpoint and into every image, whatever the
+/// guest wrote, and no compiler emits more than some dozens.
+const MUTABLE_GLOBALS_MAX: usize = 4096;
+/// What precedes the number in the name of an ABI marker.
 const ABI_MARKER_STEM: &str = "raft_fsm_abi_v";
-const IMPORT_MODULE_STEM: &str = "raft_fsm_v";
 
 const WASM_MAGIC: &[u8] = b"\0asm";
 const COMPONENT_VERSION: &[u8] = &[0x0d, 0x00, 0x01, 0x00];
@@ -142,6 +143,36 @@ pub enum CheckError {
         /// The limit.
         max: u64,
     },
+    /// More mutable globals than can be copied again and again.
+    #[error("the module has {count} mutable globals; at most {max} are allowed")]
+    TooManyGlobals {
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// More functions than compile in reasonable time.
+    #[error("the module has {count} functions; at most {max} are allowed")]
+    TooManyFunctions {
+        /// How many there are.
+        count: u32,
+        /// The limit.
+        max: usize,
+    },
+    /// A function that would keep the compiler busy for minutes, or take gigabytes.
+    #[error("function {function} of the module is too complex to compile: {reason}")]
+    FunctionTooComplex {
+        /// Its index.
+        function: u32,
+        /// What there is too much of.
+        reason: String,
+    },
+    /// Functions that together would keep the compiler busy for minutes.
+    #[error("the module is too complex to compile: {reason}")]
+    ModuleTooComplex {
+        /// What there is too much of.
+        reason: String,
+    },
     /// State that a memory image does not hold.
     #[error(
         "the module keeps state where a memory image cannot hold it: {}; \
@@ -192,6 +223,7 @@ pub fn check_module(bytes: &[u8], limits: &Limits) -> Result<ModuleReport, Check
     let size = bytes.len() as u64;
     check_size(size, limits)?;
     check_header(bytes)?;
+    complexity::check(bytes).map_err(|error| explain_invalid(bytes, &error))??;
     let types = Validator::new_with_features(FEATURES)
         .validate_all(bytes)
         .map_err(|error| explain_invalid(bytes, &error))?;
@@ -268,7 +300,7 @@ fn check_header(bytes: &[u8]) -> Result<(), CheckError> {
 
 /// Tells a truncated or malformed module from a valid one that uses too much.
 fn explain_invalid(bytes: &[u8], error: &BinaryReaderError) -> CheckError {
-    let text = format!("{} (at byte {:#x})", error.message(), error.offset());
+    let text = format!("{} (at byte {:#x})", shown(error.message()), error.offset());
     if Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).is_ok() {
         return CheckError::UnsupportedFeature(text);
     }
@@ -375,7 +407,7 @@ impl Contents {
         contents.hidden_state = hidden
             .into_iter()
             .map(|(index, instruction)| match names.get(&index) {
-                Some(name) => format!("`{instruction}` in function {index} ({name})"),
+                Some(name) => format!("`{instruction}` in function {index} ({})", shown(name)),
                 None => format!("`{instruction}` in function {index}"),
             })
             .collect();
@@ -405,12 +437,12 @@ fn check_imports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckEr
         let (kind, hint) = match import.ty {
             TypeRef::Func(_) => {
                 match known_import(&import.module, &import.name) {
-                    None => unknown.push(describe_unknown(import)),
+                    None => unknown.push(unknown_import(&import.module, &import.name)),
                     Some(expected) => {
                         let found = function_type(&types, function);
                         if !expected.matches(found) {
                             return Err(CheckError::ImportSignature {
-                                name: import.full_name(),
+                                name: shown(&import.full_name()),
                                 expected: expected.to_string(),
                                 found: signature_text(found.params(), found.results()),
                             });
@@ -427,7 +459,7 @@ fn check_imports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckEr
             TypeRef::Global(_) => ("global", "define it in the module (no dynamic linking)"),
             _ => ("item", "only functions can be imported"),
         };
-        return Err(CheckError::ImportKind { name: import.full_name(), kind, hint });
+        return Err(CheckError::ImportKind { name: shown(&import.full_name()), kind, hint });
     }
     if unknown.is_empty() { Ok(()) } else { Err(CheckError::UnknownImports(unknown)) }
 }
@@ -441,23 +473,6 @@ fn known_import(module: &str, name: &str) -> Option<&'static Signature> {
     }
 }
 
-fn describe_unknown(import: &Import) -> String {
-    let name = import.full_name();
-    let other_abi = import.module.strip_prefix(IMPORT_MODULE_STEM).is_some_and(is_number);
-    let hint = match import.module.as_str() {
-        abi::IMPORT_MODULE => "not part of guest ABI version 1",
-        _ if other_abi => "another version of the guest ABI; this host speaks version 1",
-        wasi::IMPORT_MODULE => "not part of WASI preview 1",
-        "wasi_unstable" => "WASI preview 0; rebuild with a current toolchain",
-        "env" if import.name == "abort" => "AssemblyScript: build with --use abort=",
-        "env" => "an undefined symbol at link time, or code that expects JavaScript around it",
-        "__wbindgen_placeholder__" | "wbg" => "wasm-bindgen: do not build for JavaScript",
-        module if module.starts_with("wasi:") => "WASI preview 2; build for preview 1",
-        _ => return format!("`{name}`"),
-    };
-    format!("`{name}` ({hint})")
-}
-
 fn check_marker(contents: &Contents) -> Result<(), CheckError> {
     match contents.exports.get(abi::ABI_MARKER) {
         Some((ExternalKind::Func, _)) => return Ok(()),
@@ -469,13 +484,9 @@ fn check_marker(contents: &Contents) -> Result<(), CheckError> {
         .keys()
         .find(|name| name.strip_prefix(ABI_MARKER_STEM).is_some_and(is_number));
     Err(match other {
-        Some(found) => CheckError::OtherAbi { found: found.clone() },
+        Some(found) => CheckError::OtherAbi { found: shown(found) },
         None => CheckError::MarkerMissing,
     })
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn check_exports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckError> {
@@ -551,7 +562,13 @@ fn check_globals(types: TypesRef<'_>) -> Result<Vec<u32>, CheckError> {
             _ => mutable.push(index),
         }
     }
-    if references.is_empty() { Ok(mutable) } else { Err(CheckError::HiddenState(references)) }
+    if !references.is_empty() {
+        return Err(CheckError::HiddenState(references));
+    }
+    match mutable.len() {
+        ..=MUTABLE_GLOBALS_MAX => Ok(mutable),
+        count => Err(CheckError::TooManyGlobals { count, max: MUTABLE_GLOBALS_MAX }),
+    }
 }
 
 fn function_type<'a>(types: &'a TypesRef<'_>, index: u32) -> &'a FuncType {
@@ -590,12 +607,4 @@ fn signature_text(params: &[ValType], results: &[ValType]) -> String {
     let list =
         |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!("({}) -> ({})", list(params), list(results))
-}
-
-fn listed(items: &[String]) -> String {
-    let mut text = items.iter().take(LISTED_MAX).cloned().collect::<Vec<_>>().join(", ");
-    if items.len() > LISTED_MAX {
-        text.push_str(", …");
-    }
-    text
 }

@@ -16,6 +16,7 @@ use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region};
 use super::tracking::{Then, Tracking};
+use super::words::shown;
 use super::workers::Workers;
 use crate::fsm::{Context, HostFailure, Limits, ModuleRefused, Trap};
 use crate::types::TrapKind;
@@ -420,7 +421,7 @@ fn with_backtrace(what: &dyn std::fmt::Display, error: &wasmtime::Error) -> Stri
                 .frames()
                 .iter()
                 .map(|frame| match frame.func_name() {
-                    Some(name) => name.to_owned(),
+                    Some(name) => shown(name),
                     None => format!("function {}", frame.func_index()),
                 })
                 .collect();

@@ -93,19 +93,21 @@ pub(super) struct WasmFsm {
 }
 
 impl WasmFsm {
-    /// A fresh instance whose initialisers have run.
+    /// A fresh instance whose initialisers have run, if there is a context for them.
     pub(super) fn start(
         compiled: Arc<Compiled>,
         limits: &Limits,
         host: Host,
-        context: Context,
+        context: Option<Context>,
     ) -> Result<Result<WasmFsm, ModuleRefused>, HostFailure> {
         let limits = Arc::new(limits.clone());
         let mut live = match Guest::live(&compiled, &limits, host.tracking.clone())? {
             Ok(live) => live,
             Err(refused) => return Ok(Err(refused)),
         };
-        if let Err(refused) = live.initialize(&compiled, context)? {
+        if let Some(context) = context
+            && let Err(refused) = live.initialize(&compiled, context)?
+        {
             return Ok(Err(refused));
         }
         let checkpoint = Checkpoint::of(&mut live, &host.workers)?;

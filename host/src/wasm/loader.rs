@@ -141,12 +141,12 @@ impl WasmLoader {
         }
     }
 
-    /// [`FsmLoader::instantiate`], as this room sees it.
+    /// [`FsmLoader::instantiate`], as this room sees it; without a context no initialiser runs.
     pub(super) fn start(
         &self,
         module: &[u8],
         limits: &Limits,
-        context: Context,
+        context: Option<Context>,
     ) -> Result<Result<WasmFsm, ModuleRefused>, HostFailure> {
         let compiled = match self.compiled(module, limits) {
             Ok(compiled) => compiled,
@@ -263,7 +263,17 @@ impl FsmLoader for WasmLoader {
         limits: &Limits,
         context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
-        let fsm = self.start(module, limits, context)?;
+        let fsm = self.start(module, limits, Some(context))?;
+        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
+    }
+
+    fn instantiate_for_image(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        _context: Context,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        let fsm = self.start(module, limits, None)?;
         Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
     }
 }

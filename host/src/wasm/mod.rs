@@ -21,6 +21,7 @@ mod blocks;
 mod cache;
 mod check;
 mod checkpoint;
+mod complexity;
 mod digest;
 mod engine;
 mod guest;
@@ -34,6 +35,7 @@ mod rewrite;
 mod tracking;
 mod unchecked;
 mod wasi;
+mod words;
 mod workers;
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ fn loader() -> WasmLoader {
 
 /// The room's own type, which tells more than the seam.
 fn start_wasm(body: &str, limits: &Limits) -> WasmFsm {
-    loader().start(&wasm(body), limits, at(1)).unwrap().unwrap()
+    loader().start(&wasm(body), limits, Some(at(1))).unwrap().unwrap()
 }
 
 fn start(body: &str) -> Box<dyn Fsm> {

@@ -30,7 +30,15 @@ const RIGHTS_FD_WRITE: u64 = 1 << 6;
 const SUBSCRIPTION_BYTES: u32 = 48;
 const EVENT_BYTES: u32 = 32;
 const SUBSCRIPTION_CLOCK: u8 = 0;
+const SUBSCRIPTION_FD_READ: u8 = 1;
+const SUBSCRIPTION_FD_WRITE: u8 = 2;
 const SUBSCRIPTION_CLOCK_ABSTIME: u16 = 1;
+/// The other end of a stream is closed.
+const EVENT_HANGUP: u16 = 1;
+/// More than any program waits for at once; bounds what is copied.
+const SUBSCRIPTIONS_MAX: u32 = 4096;
+/// Realtime, monotonic, and the CPU time of process and thread.
+const CLOCKS: u32 = 4;
 
 /// Every function of WASI preview 1.
 pub(super) const IMPORTS: &[Signature] = &[
@@ -103,16 +111,22 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
             Ok(SUCCESS)
         })?;
     }
-    linker.func_wrap(module, "clock_res_get", |mut host: Host<'_>, _clock: u32, ptr: u32| {
+    linker.func_wrap(module, "clock_res_get", |mut host: Host<'_>, clock: u32, ptr: u32| {
         abi::charge(&mut host, 8)?;
+        if clock >= CLOCKS {
+            return Ok(INVAL);
+        }
         put(&mut host, ptr, &1_000_000u64.to_le_bytes())?;
         Ok(SUCCESS)
     })?;
     linker.func_wrap(
         module,
         "clock_time_get",
-        |mut host: Host<'_>, _clock: u32, _precision: u64, ptr: u32| {
+        |mut host: Host<'_>, clock: u32, _precision: u64, ptr: u32| {
             abi::charge(&mut host, 8)?;
+            if clock >= CLOCKS {
+                return Ok(INVAL);
+            }
             // Go stops at start when a clock reads zero.
             let now = host.data().time_ns().max(1);
             put(&mut host, ptr, &now.to_le_bytes())?;
@@ -216,13 +230,15 @@ fn fd_write(
     count: u32,
     written: u32,
 ) -> wasmtime::Result<i32> {
-    abi::charge(&mut host, u64::from(count) * 8)?;
+    let table_bytes = bytes_of(count, 8)?;
+    abi::in_bounds(&host, iovs, table_bytes)?;
+    abi::charge(&mut host, u64::from(table_bytes))?;
     if !(1..=2).contains(&fd) {
         return Ok(BADF);
     }
     let (memory, _) = parts(&mut host)?;
-    let table = slice(memory, iovs, bytes_of(count, 8)?)?;
-    let mut line = Vec::new();
+    let table = slice(memory, iovs, table_bytes)?;
+    let mut text = Vec::new();
     let mut total = 0u32;
     for entry in table.chunks_exact(8) {
         let (ptr, len) = (u32_at(entry, 0), u32_at(entry, 4));
@@ -230,21 +246,27 @@ fn fd_write(
             .checked_add(len)
             .ok_or_else(|| fault(TrapKind::BadHostCall, "fd_write of over 4 GiB".to_owned()))?;
         let bytes = slice(memory, ptr, len)?;
-        // More than the log takes of a line anyway.
-        let room = 4096usize.saturating_sub(line.len());
-        line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let room = abi::LOG_TEXT_BYTES_MAX.saturating_sub(text.len());
+        text.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
     abi::charge(&mut host, u64::from(total))?;
-    if line.iter().any(|byte| !byte.is_ascii_whitespace()) {
+    if text.iter().any(|byte| !byte.is_ascii_whitespace()) {
         let level = if fd == 1 { raft_fsm_abi::LOG_INFO } else { raft_fsm_abi::LOG_WARN };
-        host.data_mut().log(level, &line);
+        host.data_mut().log(level, &text);
     }
     put(&mut host, written, &total.to_le_bytes())?;
     Ok(SUCCESS)
 }
 
-/// Every subscription is ready at once; the clock jumps to the earliest of the times waited
-/// for, as if the guest had slept.
+/// What one subscription waits for.
+struct Awaited {
+    /// When it is ready.
+    at: u64,
+    event: [u8; EVENT_BYTES as usize],
+}
+
+/// Streams are ready at once. If only times are waited for, the clock jumps to the earliest of
+/// them, as if the guest had slept; those that are due then are reported.
 fn poll_oneoff(
     mut host: Host<'_>,
     subscriptions: u32,
@@ -252,37 +274,52 @@ fn poll_oneoff(
     count: u32,
     ready: u32,
 ) -> wasmtime::Result<i32> {
+    let table_bytes = bytes_of(count, SUBSCRIPTION_BYTES)?;
+    abi::in_bounds(&host, subscriptions, table_bytes)?;
+    abi::in_bounds(&host, events, bytes_of(count, EVENT_BYTES)?)?;
     abi::charge(&mut host, u64::from(count) * u64::from(SUBSCRIPTION_BYTES + EVENT_BYTES))?;
-    if count == 0 {
+    if count == 0 || count > SUBSCRIPTIONS_MAX {
         return Ok(INVAL);
     }
     let now = host.data().time_ns();
     let (memory, state) = parts(&mut host)?;
-    let table = slice(memory, subscriptions, bytes_of(count, SUBSCRIPTION_BYTES)?)?.to_vec();
-    let mut reported = Vec::new();
-    let mut wake_at: Option<u64> = None;
-    for subscription in table.chunks_exact(SUBSCRIPTION_BYTES as usize) {
-        let kind = subscription[8];
-        if kind == SUBSCRIPTION_CLOCK {
+    let table = slice(memory, subscriptions, table_bytes)?;
+    let awaited: Vec<Awaited> =
+        table.chunks_exact(SUBSCRIPTION_BYTES as usize).map(|one| await_one(one, now)).collect();
+    let wake_at = awaited.iter().map(|one| one.at).min().expect("there is at least one");
+    state.slept_ns = state.slept_ns.saturating_add(wake_at - now);
+    let reported: Vec<u8> =
+        awaited.iter().filter(|one| one.at <= wake_at).flat_map(|one| one.event).collect();
+    let number = reported.len() as u32 / EVENT_BYTES;
+    slice_mut(memory, events, reported.len() as u32)?.copy_from_slice(&reported);
+    put(&mut host, ready, &number.to_le_bytes())?;
+    Ok(SUCCESS)
+}
+
+fn await_one(subscription: &[u8], now: u64) -> Awaited {
+    let kind = subscription[8];
+    let which = u32_at(subscription, 16);
+    let (at, error, flags) = match kind {
+        SUBSCRIPTION_CLOCK if which < CLOCKS => {
             let time = u64::from_le_bytes(subscription[24..32].try_into().expect("8 bytes"));
             let flags = u16::from_le_bytes(subscription[40..42].try_into().expect("2 bytes"));
             let at = match flags & SUBSCRIPTION_CLOCK_ABSTIME {
                 0 => now.saturating_add(time),
                 _ => time.max(now),
             };
-            wake_at = Some(wake_at.map_or(at, |other| other.min(at)));
+            (at, SUCCESS, 0)
         }
-        let mut event = [0; EVENT_BYTES as usize];
-        event[..8].copy_from_slice(&subscription[..8]);
-        event[10] = kind;
-        reported.extend_from_slice(&event);
-    }
-    if let Some(at) = wake_at {
-        state.slept_ns = state.slept_ns.saturating_add(at - now);
-    }
-    slice_mut(memory, events, bytes_of(count, EVENT_BYTES)?)?.copy_from_slice(&reported);
-    put(&mut host, ready, &count.to_le_bytes())?;
-    Ok(SUCCESS)
+        SUBSCRIPTION_FD_READ if which == 0 => (now, SUCCESS, EVENT_HANGUP),
+        SUBSCRIPTION_FD_WRITE if (1..=2).contains(&which) => (now, SUCCESS, 0),
+        SUBSCRIPTION_FD_READ | SUBSCRIPTION_FD_WRITE => (now, BADF, 0),
+        _ => (now, INVAL, 0),
+    };
+    let mut event = [0; EVENT_BYTES as usize];
+    event[..8].copy_from_slice(&subscription[..8]);
+    event[8..10].copy_from_slice(&(error as u16).to_le_bytes());
+    event[10] = kind;
+    event[24..26].copy_from_slice(&flags.to_le_bytes());
+    Awaited { at, event }
 }
 
 fn put(host: &mut Host<'_>, ptr: u32, bytes: &[u8]) -> wasmtime::Result<()> {

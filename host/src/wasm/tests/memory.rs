@@ -174,7 +174,8 @@ fn a_state_has_the_same_digest_however_it_came_about() {
 }
 
 fn parallel_queries_answer_as_single_ones_and_change_nothing() {
-    let mut fsm = loader().with_threads(4).start(&wasm(SCRIBE), &small_limits(), at(1)).unwrap();
+    let mut fsm =
+        loader().with_threads(4).start(&wasm(SCRIBE), &small_limits(), Some(at(1))).unwrap();
     let fsm = fsm.as_mut().unwrap();
     let mut expected = String::new();
     for round in 0..10u64 {
@@ -210,7 +211,7 @@ fn one_thread_and_many_write_the_same_image_and_read_it_alike() {
     let body =
         PAGER.replace(r#"(memory (export "memory") 4)"#, r#"(memory (export "memory") 900)"#);
     let start = |threads| {
-        let fsm = loader().with_threads(threads).start(&wasm(&body), &limits, at(1));
+        let fsm = loader().with_threads(threads).start(&wasm(&body), &limits, Some(at(1)));
         fsm.unwrap().unwrap()
     };
     let (mut one, mut many) = (start(1), start(3));
@@ -298,7 +299,7 @@ proptest! {
         let mut loaders = vec![loader().with_memory_backend(MemoryBackend::PlainCopy).unwrap()];
         loaders.extend(loader().with_memory_backend(MemoryBackend::Userfaultfd));
         let start = |loader: &WasmLoader| {
-            loader.start(&wasm(PAGER), &small_limits(), at(1)).unwrap().unwrap()
+            loader.start(&wasm(PAGER), &small_limits(), Some(at(1))).unwrap().unwrap()
         };
         let mut straight = start(&loaders[0]);
         for (index, step) in steps.iter().enumerate() {

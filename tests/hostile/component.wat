@@ -1,0 +1,4 @@
+;; A component.
+;;
+;; > upgrade => refused "this is a WebAssembly component"
+(component)

@@ -1,0 +1,5 @@
+;; A passive element segment that is dropped.
+;;
+;; > upgrade => refused "`elem.drop` in function"
+(elem $e func)
+(func $f (elem.drop $e))

@@ -1,0 +1,5 @@
+;; Exceptions.
+;;
+;; > upgrade => refused "WebAssembly feature that is off"
+(tag $t)
+(func (throw $t))

@@ -1,0 +1,10 @@
+;; An endless loop in `snapshot`: the module cannot be left by way of its own snapshot, but it
+;; goes on, and the node with it.
+;;
+;; > upgrade => active
+;; > leave => failed "`snapshot` of the active module ran out of fuel"
+;; > apply "" => ok
+;; > restart
+;; > leave => failed "`snapshot` of the active module ran out of fuel"
+;; > query "" => ok
+(func (export "snapshot") (result i32) (loop $again (br $again)) (i32.const 0))

@@ -1,0 +1,5 @@
+;; Continuations.
+;;
+;; > upgrade => refused "WebAssembly feature that is off"
+(type $f (func))
+(type $c (cont $f))

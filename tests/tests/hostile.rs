@@ -1,0 +1,262 @@
+//! Guests that mean harm: each ends in a typed error, and the node goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use raft_host::fsm::Limits;
+use raft_host::node::UpgradeFailure;
+use raft_host::types::{Outcome, TrapKind};
+use raft_host::wasm::{CheckError, check_module};
+use raft_host_proto::v1::limit_change::Limit;
+use raft_host_tests::generate::verdict::{Verdict, judge};
+use raft_host_tests::hostile::{
+    Healthy, LoneNode, Script, assemble, fixtures, healthy, large, limits, loader,
+};
+use raft_host_tests::workspace;
+
+/// The module of a real plugin.
+fn kv() -> Vec<u8> {
+    std::fs::read(workspace("plugins/kv/kv.wasm")).expect("the plugin")
+}
+
+#[test]
+fn every_hostile_guest_ends_as_its_header_says_and_the_node_goes_on() {
+    let loader = loader();
+    let healthy = healthy();
+    let mut failed = Vec::new();
+    for (name, text) in fixtures() {
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            let module = assemble(&text).unwrap_or_else(|error| panic!("{error}"));
+            let script = Script::parse(&text);
+            let mut node = LoneNode::new(loader.clone(), limits());
+            node.upgrade(&healthy).expect("the healthy guest");
+            assert!(matches!(node.apply(b""), Outcome::Ok(_)));
+            script.play(&mut node, &Healthy { module: &healthy }, &module);
+        }));
+        if let Err(panic) = played {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+            failed.push(format!("{name}: {}", words.unwrap_or("?")));
+        }
+    }
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+/// A node that runs the healthy guest.
+fn node() -> (LoneNode, Vec<u8>) {
+    let healthy = healthy();
+    let node = LoneNode::new(loader(), limits());
+    node.upgrade(&healthy).expect("the healthy guest");
+    (node, healthy)
+}
+
+#[test]
+fn modules_that_would_keep_a_compiler_busy_for_minutes_are_refused_at_once() {
+    let (node, _) = node();
+    let bombs: [(Vec<u8>, &str); 10] = [
+        (large::functions(100_000), "has 100004 functions"),
+        (large::locals(6_000, 50_000), "in all functions together"),
+        (large::locals(1, 50_001), "malformed"),
+        (large::nested(10_000), "blocks nest more than 4096 deep"),
+        (large::merges(10, 100), "loops nest more than 64 deep"),
+        (large::merges(2_000, 60), "2000 locals, and loops that nest 60 deep"),
+        (large::nested_results(1_000, 1_000), "hand 1000 values on"),
+        (large::exits(50_000, 1_000), "instructions + locals × branches"),
+        (large::branch_tables(300, 60_000), "instructions + locals × branches"),
+        (large::globals(5_000), "5000 mutable globals"),
+    ];
+    for (module, words) in bombs {
+        let refused = node.upgrade(&module).expect_err(words);
+        assert!(matches!(refused, UpgradeFailure::Refused(_)), "{refused}");
+        assert!(refused.to_string().contains(words), "{refused} should contain {words:?}");
+        assert!(matches!(node.apply(b""), Outcome::Ok(_)));
+    }
+}
+
+#[test]
+fn large_but_sound_modules_run() {
+    let (mut node, healthy) = node();
+    for module in [
+        large::data(60),
+        large::padding(60 << 20),
+        large::functions(2_000),
+        large::locals(10, 40_000),
+        large::straight(100_000),
+        large::nested(1_000),
+        large::globals(4_096),
+        large::branch_tables(3, 10_000),
+    ] {
+        node.upgrade(&module).expect("large, but no more than that");
+        assert_eq!(node.apply(b""), Outcome::Ok(Vec::new()));
+        node.take_snapshot();
+        node.restart();
+        assert_eq!(node.apply(b""), Outcome::Ok(Vec::new()));
+        node.upgrade(&healthy).expect("and back");
+    }
+    let too_large = large::padding(65 << 20);
+    let refused = node.upgrade(&too_large).expect_err("more than module_max_bytes");
+    assert!(refused.to_string().contains("the cluster's limit is 67108864"), "{refused}");
+}
+
+/// Half a download, at many places.
+#[test]
+fn a_truncated_module_is_refused_wherever_it_ends() {
+    let (node, _) = node();
+    let module = kv();
+    let places = (0..64).chain((64..module.len()).step_by(997)).chain([module.len() - 1]);
+    for end in places {
+        let error = check_module(&module[..end], &Limits::default()).expect_err("cut off");
+        let expected = matches!(
+            error,
+            CheckError::Truncated(_)
+                | CheckError::Malformed(_)
+                | CheckError::NotWasm
+                | CheckError::MarkerMissing
+        );
+        assert!(expected, "{end} bytes: {error}");
+        if end % 7 == 0 {
+            let refused = node.upgrade(&module[..end]).expect_err("cut off");
+            assert!(matches!(refused, UpgradeFailure::Refused(_)), "{refused}");
+        }
+    }
+    assert!(matches!(node.apply(b""), Outcome::Ok(_)));
+}
+
+/// A bad download, at many places: refused, or a module that does something else. Whatever it is, it
+/// ends in an outcome, twice the same.
+#[test]
+fn a_module_with_a_flipped_bit_is_refused_or_runs_but_never_stops_the_host() {
+    let loader = loader();
+    let module = kv();
+    let (mut refused, mut ran) = (0, 0);
+    for number in 0..64 {
+        // Spread over the module; every eighth in its first sections.
+        let at = if number % 8 == 0 { 8 + number * 5 } else { number * 2_503 % module.len() };
+        let mut damaged = module.clone();
+        damaged[at] ^= 1 << (number % 8);
+        match judge(&loader, &loader, &damaged) {
+            Verdict::Refused => refused += 1,
+            Verdict::DoesNotStart | Verdict::Ran => ran += 1,
+        }
+    }
+    assert!(refused > 10 && ran > 10, "{refused} refused, {ran} ran");
+}
+
+/// Limits under which the active module, or its state, cannot go on.
+#[test]
+fn a_limit_that_does_not_fit_is_refused_and_the_node_goes_on() {
+    let grown = r#"
+      (memory (export "memory") 2)
+      (func (export "_initialize") (local $n i32)
+        (local.set $n (i32.const 1000))
+        (loop $again
+          (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+          (br_if $again (local.get $n))))
+      (func (export "apply") (param i32) (result i32)
+        (drop (memory.grow (i32.const 4))) (i32.const 0))
+    "#;
+    let (mut node, _) = node();
+    let module = assemble(grown).expect("it is sound");
+    node.upgrade(&module).expect("it is sound");
+    assert_eq!(node.apply(b""), Outcome::Ok(Vec::new()));
+    let bad = [
+        (Limit::MemoryMaxBytes(64 << 10), "the module's memory starts with 131072 bytes"),
+        (Limit::MemoryMaxBytes(256 << 10), "memory has grown to 393216 bytes already"),
+        (Limit::MemoryMaxBytes(100_000), "multiple of 65536"),
+        (Limit::MemoryMaxBytes(8 << 30), "from 65536 to 4294967296"),
+        (Limit::ModuleMaxBytes(100), "the active module is refused"),
+        (Limit::InitFuel(10), "its initialiser ran out of fuel"),
+        (Limit::StackMaxBytes(1), "from 65536 to 8388608"),
+        (Limit::StackMaxBytes(u64::MAX), "from 65536 to 8388608"),
+        (Limit::ApplyFuel(0), "at least 1"),
+        (Limit::OutputMaxBytes(u64::MAX), "output_max_bytes"),
+        (Limit::SnapshotMaxBytes(0), "snapshot_max_bytes"),
+        (Limit::InputMaxBytes(0), "input_max_bytes"),
+    ];
+    for (limit, words) in bad {
+        let refused = node.set_limit(limit).expect_err(words).to_string();
+        assert!(refused.contains(words), "{refused} should contain {words:?}");
+        assert_eq!(node.query(b""), Outcome::Ok(Vec::new()));
+    }
+    // What may be, may be hard: but a command that exceeds it traps, and no more.
+    for (limit, trap) in [
+        (Limit::ApplyFuel(1), Some(TrapKind::OutOfFuel)),
+        (Limit::ApplyFuel(u64::MAX), None),
+        (Limit::StackMaxBytes(8 << 20), None),
+        (Limit::StackMaxBytes(64 << 10), None),
+        (Limit::EventsMax(0), None),
+        (Limit::LogLinesMax(u32::MAX), None),
+        (Limit::OutputMaxBytes(1), None),
+    ] {
+        node.set_limit(limit).expect("possible");
+        let expected = trap.map_or(Outcome::Ok(Vec::new()), Outcome::Trapped);
+        assert_eq!(node.apply(b""), expected);
+    }
+    node.take_snapshot();
+    node.restart();
+    assert_eq!(node.apply(b""), Outcome::Ok(Vec::new()));
+}
+
+/// Tells a process started by the test below that it is that process.
+const CHILD: &str = "RAFT_HOST_HUNGRY_CHILD";
+/// Rounds of all hungry guests, after a first one that warms everything up.
+const ROUNDS: usize = 3;
+/// Each round allocates several hundred megabytes, one guest after the other. What is left over
+/// of a round would show ROUNDS times.
+const GROWTH_MAX_KIB: u64 = 96 << 10;
+
+/// In a process of its own, because the peak is one of a process.
+#[test]
+fn the_hosts_memory_stays_bounded_while_guests_are_hungry() {
+    let output = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "hungry_guests_in_a_process_of_their_own", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("a second process");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("peaks in KiB"), "{said}");
+}
+
+/// Does nothing unless the test above started it.
+#[test]
+fn hungry_guests_in_a_process_of_their_own() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let hungry =
+        ["memory_bomb", "grow_in_a_loop", "flood", "snapshot_bomb", "reject_restore", "no_trace"];
+    let healthy = healthy();
+    let loader = loader();
+    let guests: Vec<(String, Vec<u8>)> = fixtures()
+        .into_iter()
+        .filter(|(name, _)| hungry.contains(&name.as_str()))
+        .map(|(_, text)| (text.clone(), assemble(&text).expect("assembles")))
+        .collect();
+    assert_eq!(guests.len(), hungry.len());
+    let mut peaks = Vec::new();
+    for _ in 0..=ROUNDS {
+        for (text, module) in &guests {
+            let mut node = LoneNode::new(loader.clone(), limits());
+            node.upgrade(&healthy).expect("the healthy guest");
+            Script::parse(text).play(&mut node, &Healthy { module: &healthy }, module);
+        }
+        peaks.push(peak_kib());
+        assert_eq!(guest_memories(), 0, "memories of guests outlive their nodes");
+    }
+    println!("peaks in KiB: {peaks:?}");
+    let growth = peaks[ROUNDS] - peaks[0];
+    assert!(growth < GROWTH_MAX_KIB, "{peaks:?}");
+}
+
+/// Most memory that this process ever had.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Mappings of guests' memories.
+fn guest_memories() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux");
+    maps.lines().filter(|line| line.contains("memfd:raft-host")).count()
+}
