@@ -61,6 +61,7 @@ impl LoneNode {
             stores: self.stores.clone(),
             loader: Arc::clone(&self.loader),
             introduced: Vec::new(),
+            evidence: None,
         };
         let node = Node::start(options, queue, Arc::new(Nobody))
             .unwrap_or_else(|error| panic!("the node does not start: {error}"));
