@@ -12,6 +12,9 @@ use super::workers::Workers;
 use crate::fsm::{GuestDigest, HostFailure};
 use crate::museum::{self, Exhibit};
 
+/// Grains that one sweep compares: 8 MiB, about a millisecond or two.
+const SWEEP_GRAINS: usize = 2048;
+
 /// A copy of the state that a live instance had at some time.
 ///
 /// Grains of the instance's memory that are neither in `pending` nor reported as written by
@@ -21,6 +24,8 @@ pub(super) struct Checkpoint {
     /// Grains that an earlier scan reported and that have not been looked at since.
     pending: Bits,
     digester: Digester,
+    /// The grain at which the next [`Checkpoint::sweep`] begins.
+    swept: usize,
     workers: Arc<Workers>,
 }
 
@@ -31,6 +36,7 @@ impl Checkpoint {
             state: GuestState { memory: Blocks::zeroed(0), globals: Vec::new() },
             pending: Bits::default(),
             digester: Digester::default(),
+            swept: 0,
             workers: Arc::clone(workers),
         };
         checkpoint.take(live)?;
@@ -46,7 +52,8 @@ impl Checkpoint {
     ) -> Result<Checkpoint, HostFailure> {
         live.forget_written()?;
         let digester = Digester::of_new(&state, workers);
-        Ok(Checkpoint { state, pending: Bits::default(), digester, workers: Arc::clone(workers) })
+        let (pending, workers) = (Bits::default(), Arc::clone(workers));
+        Ok(Checkpoint { state, pending, digester, swept: 0, workers })
     }
 
     pub(super) fn state(&self) -> &GuestState {
@@ -111,6 +118,16 @@ impl Checkpoint {
         live.written(Then::Protect, &mut written)?;
         self.pending.insert_all(&written);
         Ok(written.count())
+    }
+
+    /// Has the next [`Checkpoint::take`] compare a part of memory whether it was written or not,
+    /// each time the one after the last. A bit that fails in memory is no write that the kernel
+    /// could tell of.
+    pub(super) fn sweep(&mut self, live: &Guest) -> Result<(), HostFailure> {
+        let grains = live.memory_bytes() / GRAIN_BYTES;
+        let start = if self.swept < grains { self.swept } else { 0 };
+        self.swept = start + SWEEP_GRAINS;
+        live.touched(start..self.swept, &mut self.pending)
     }
 
     /// Digests this state.

@@ -1,6 +1,7 @@
 //! One instance of a module in one store: calls it and turns what comes back into the
 //! vocabulary of the seam.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use raft_fsm_abi as abi;
@@ -287,6 +288,13 @@ impl Guest {
         self.region
             .written(then, into)
             .map_err(|error| HostFailure(format!("asking which pages were written: {error}")))
+    }
+
+    /// Adds those grains among `range` that somebody ever touched.
+    pub(super) fn touched(&self, range: Range<usize>, into: &mut Bits) -> Result<(), HostFailure> {
+        self.region
+            .touched(range, into)
+            .map_err(|error| HostFailure(format!("asking which pages are there: {error}")))
     }
 
     /// Lets only what is written from now on count as written, where the host can tell.

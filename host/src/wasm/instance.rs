@@ -133,6 +133,13 @@ impl WasmFsm {
         }))
     }
 
+    /// Flips a bit such that nobody can tell of a write, as failing memory does.
+    #[cfg(test)]
+    pub(super) fn fail_bit(&mut self, at: usize) -> Result<(), HostFailure> {
+        self.live.memory_mut()[at] ^= 1;
+        self.live.forget_written()
+    }
+
     /// What going back has cost so far.
     #[cfg(test)]
     pub(super) fn effort(&self) -> Effort {
@@ -371,6 +378,7 @@ impl Fsm for WasmFsm {
     /// was written behind everybody's back counts.
     fn digest(&mut self) -> Result<GuestDigest, HostFailure> {
         self.check_not_broken()?;
+        self.checkpoint.sweep(&self.live)?;
         self.take_checkpoint()?;
         Ok(self.checkpoint.digest())
     }

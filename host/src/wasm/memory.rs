@@ -24,6 +24,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -33,7 +34,7 @@ use wasmtime::unix::StoreExt as _;
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
 
 use super::bits::Bits;
-use super::tracking::{Then, Tracking, Watch, data_grains};
+use super::tracking::{GRAIN_BYTES, Then, Tracking, Watch, data_grains};
 use crate::museum::{self, Exhibit};
 
 /// Pages that a view notes one by one; more, and the whole view becomes writable at once.
@@ -254,6 +255,15 @@ impl Region {
         match self.watch.get() {
             Some(watch) => watch.written(&self.file, len, then, into),
             None => data_grains(&self.file, 0, len, into),
+        }
+    }
+
+    /// Adds those grains of a live memory among `range` that somebody ever touched.
+    pub(super) fn touched(&self, range: Range<usize>, into: &mut Bits) -> io::Result<()> {
+        let end = self.accessible.load(Relaxed).min(range.end * GRAIN_BYTES);
+        match range.start * GRAIN_BYTES {
+            start if start < end => data_grains(&self.file, start, end, into),
+            _ => Ok(()),
         }
     }
 

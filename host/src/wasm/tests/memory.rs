@@ -330,3 +330,22 @@ on_each_backend! {
     a_state_has_the_same_digest_however_it_came_about
     parallel_queries_answer_as_single_ones_and_change_nothing
 }
+
+#[test]
+fn a_bit_that_fails_in_a_page_at_rest_is_found_by_the_sweep() {
+    // 19 MiB: more than one sweep compares.
+    let body =
+        PAGER.replace(r#"(memory (export "memory") 4)"#, r#"(memory (export "memory") 300)"#);
+    let limits = Limits { memory_max_bytes: 300 << 16, ..small_limits() };
+    let mut fsm = start_wasm(&body, &limits);
+    for page in [20, 2_500, 4_700] {
+        ok(fsm.apply(at(2), &paged(b'w', page, 7)).unwrap());
+        let before = digest(&mut fsm);
+        fsm.fail_bit(page as usize * 4096 + 100).unwrap();
+        let found = (0..3).any(|_| digest(&mut fsm) != before);
+        assert!(found, "page {page}");
+        fsm.fail_bit(page as usize * 4096 + 100).unwrap();
+        let mended = (0..3).any(|_| digest(&mut fsm) == before);
+        assert!(mended, "page {page}");
+    }
+}
