@@ -87,6 +87,7 @@ impl TestNode {
             stores,
             loader,
             introduced: introduced.unwrap_or_default(),
+            evidence: None,
         };
         let node = Node::start(options, queue, transport).unwrap();
         let handle = node.handle();

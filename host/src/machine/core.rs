@@ -8,6 +8,7 @@ use prost::Message as _;
 use raft_host_proto::v1;
 use raft_host_proto::v1::entry::Body;
 
+use super::digest::Taken;
 use super::membership::Membership;
 use super::modules::{Chunk, Modules, bounded_label};
 use super::reply::{
@@ -15,6 +16,7 @@ use super::reply::{
 };
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
+use super::verdict;
 use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits, SharedLoader, Trap};
 use crate::museum::{self, Exhibit};
 use crate::types::{
@@ -49,6 +51,8 @@ pub struct Machine {
     pub(super) loader: SharedLoader,
     /// `modules.infos()`, kept so that `info` is cheap.
     module_infos: Arc<Vec<ModuleInfo>>,
+    /// What was found at the latest digest points. Of this node only: no part of the state.
+    pub(super) taken: Taken,
 }
 
 impl Machine {
@@ -81,7 +85,7 @@ impl Machine {
         let active = state.modules.active().map(|activation| activation.hash);
         assert_eq!(running, active, "the instance is not one of the active module");
         let module_infos = Arc::new(state.modules.infos());
-        Machine { state, fsm, loader, module_infos }
+        Machine { state, fsm, loader, module_infos, taken: Taken::default() }
     }
 
     /// Gives a machine at index 0 the members of a new cluster, as the snapshot at `index` that
@@ -260,6 +264,17 @@ impl Machine {
             Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
             Body::ActivateModule(request) => self.activate(index, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
+            Body::DigestPoint(v1::DigestPoint {}) => {
+                let digest = self.take_digest(index)?.digest;
+                Ok(Applied::without_guest(Reply::DigestTaken { index, digest }))
+            }
+            Body::DigestVerdict(record) => {
+                let conf_state = &self.state.membership.conf_state;
+                Ok(match verdict::read(index, &record, conf_state) {
+                    Ok(verdict) => Applied::without_guest(Reply::DigestJudged(Box::new(verdict))),
+                    Err(reason) => refused(CommandRefused::Malformed(reason)),
+                })
+            }
         }
     }
 

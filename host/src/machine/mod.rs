@@ -7,6 +7,7 @@
 //! ```text
 //!   (index, entry) ──► Machine::apply ──► clock ──► sessions ──► fsm ──► Applied { reply, events }
 //!                          │                └─ modules (chunks, activation)
+//!                          ├─ digest point ──► digest of machine and guest, for this node to report
 //!                          └─ capture ──► MachineSnapshot ──► bytes ──► Machine::restore
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod convert;
 mod core;
+mod digest;
 mod limits;
 mod membership;
 mod modules;
@@ -24,6 +26,7 @@ mod reply;
 mod restore;
 mod sessions;
 mod snapshot;
+mod verdict;
 
 #[cfg(test)]
 mod test_fsm;
@@ -32,6 +35,7 @@ mod tests;
 
 pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
+pub use self::digest::TakenDigest;
 pub use self::modules::CHUNK_MAX_BYTES;
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,
@@ -39,3 +43,5 @@ pub use self::reply::{
 };
 pub use self::restore::RestoreError;
 pub use self::snapshot::MachineSnapshot;
+pub(crate) use self::verdict::truth;
+pub use self::verdict::{Verdict, Vote};

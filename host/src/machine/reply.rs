@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::verdict::Verdict;
 use crate::fsm::Limits;
-use crate::types::{Event, Index, ModuleHash, Outcome};
+use crate::types::{Event, Index, ModuleHash, Outcome, StateDigest};
 
 /// An applied entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +83,15 @@ pub enum Reply {
     },
     /// The limits were not changed, and why; everything goes on as if nothing had been tried.
     LimitsRefused(String),
+    /// The state was digested: the same on every replica whose state is the same.
+    DigestTaken {
+        /// The point.
+        index: Index,
+        /// Of machine and guest.
+        digest: StateDigest,
+    },
+    /// What the members found at a digest point.
+    DigestJudged(Box<Verdict>),
 }
 
 /// Why a command was not run by the entry that held it. Deterministic.

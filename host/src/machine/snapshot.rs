@@ -93,7 +93,7 @@ impl MachineSnapshot {
     }
 }
 
-fn header(state: &State) -> v1::SnapshotHeader {
+pub(super) fn header(state: &State) -> v1::SnapshotHeader {
     let members = &state.membership.members;
     v1::SnapshotHeader {
         cluster_id: state.cluster.0.to_vec().into(),
@@ -135,9 +135,9 @@ fn session_record(id: u64, session: &Session) -> v1::SnapshotSession {
         completed: session
             .completed
             .iter()
-            .map(|(sequence, outcome)| v1::SnapshotResponse {
+            .map(|(sequence, response)| v1::SnapshotResponse {
                 sequence: *sequence,
-                outcome: Some(outcome.clone()),
+                outcome: Some(response.outcome.clone()),
             })
             .collect(),
     }

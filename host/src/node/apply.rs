@@ -13,6 +13,7 @@ use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
 use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::StopSignal;
+use super::trust::Trust;
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{Applied, Machine, Reply, RestoreError};
@@ -39,6 +40,9 @@ pub(super) enum Job {
     SnapshotWanted,
     /// The snapshot thread is done; it may have failed.
     Saved(Option<SnapshotMeta>),
+    /// Fails the machine's memory, for tests.
+    #[cfg(feature = "museum")]
+    FlipBit(u64),
     /// The event loop has ended. The queue itself stays open: the snapshot thread answers
     /// into it.
     End,
@@ -53,6 +57,12 @@ pub(super) enum ApplyError {
     Restore { index: Index, source: RestoreError },
     #[error("installing a snapshot: {0}")]
     Storage(#[from] StorageError),
+    #[error(
+        "the replicas disagree at index {point} and no state has a majority of the {voters} voters \
+         ({votes}); nothing says whether this node's is right: start it again, which executes its \
+         log again from the disk"
+    )]
+    InDoubt { point: Index, votes: String, voters: usize },
 }
 
 pub(super) struct ApplyLoop {
@@ -76,6 +86,7 @@ pub(super) struct ApplyLoop {
     /// Queries that wait for an index.
     pub(super) waiting: BTreeMap<Index, Vec<QueryJob>>,
     pub(super) stop: StopSignal,
+    pub(super) trust: Trust,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
     /// Sees what is applied.
@@ -124,7 +135,7 @@ impl ApplyLoop {
             Job::Apply(entries) => {
                 self.apply(entries)?;
                 self.after_progress(false)?;
-                if self.policy.due() {
+                if self.policy.due() && self.trust.refuses_snapshots().is_none() {
                     self.start_snapshot()?;
                 }
                 Ok(())
@@ -139,13 +150,20 @@ impl ApplyLoop {
             }
             Job::TakeSnapshot(caller) => self.take_snapshot(caller),
             Job::SnapshotWanted => {
-                if self.machine.is_some() && self.policy.wanted() {
+                let may = self.machine.is_some() && self.trust.refuses_snapshots().is_none();
+                if may && self.policy.wanted() {
                     self.start_snapshot()?;
                 }
                 Ok(())
             }
             Job::Saved(meta) => {
                 self.on_saved(meta);
+                Ok(())
+            }
+            #[cfg(feature = "museum")]
+            Job::FlipBit(at) => {
+                let flipped = self.machine.as_mut().is_some_and(|machine| machine.flip_bit(at));
+                tracing::warn!(at, flipped, "a bit of the state was flipped on purpose");
                 Ok(())
             }
             Job::End => Ok(()),
@@ -168,6 +186,10 @@ impl ApplyLoop {
                 self.publish(is_membership);
             }
             if let Some(waiter) = waiter {
+                if let Some(failure) = self.trust.hides_replies() {
+                    waiter.answer(Err(failure));
+                    continue;
+                }
                 waiter.answer(Ok(Committed {
                     index,
                     term,
@@ -177,7 +199,7 @@ impl ApplyLoop {
                 }));
             }
         }
-        Ok(())
+        self.after_batch()
     }
 
     fn apply_one(&mut self, committed: CommittedEntry) -> Result<Applied, ApplyError> {
@@ -208,6 +230,7 @@ impl ApplyLoop {
         {
             prepare_module(machine, &self.loader, &entry.data);
         }
+        self.after_entry(&applied)?;
         Ok(applied)
     }
 
@@ -225,6 +248,7 @@ impl ApplyLoop {
         }
         self.policy.saved(meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep())?;
+        self.on_new_state();
         self.after_progress(true)
     }
 
@@ -232,7 +256,7 @@ impl ApplyLoop {
         let applied = self.applied();
         self.publish(membership_changed);
         // An event loop that has ended needs no news.
-        let _ = self.events.send(Event::Applied(applied));
+        let _ = self.events.send(Event::Applied(applied, self.trust.since_point));
         while let Some(entry) = self.waiting.first_entry()
             && *entry.key() <= applied
         {
@@ -245,15 +269,28 @@ impl ApplyLoop {
     fn answer(&mut self, queries: Vec<QueryJob>) -> Result<(), ApplyError> {
         // Without a machine there is nothing to ask; dropping the queries says so.
         let Some(machine) = &mut self.machine else { return Ok(()) };
+        if self.trust.refuses_queries().is_some() {
+            self.refuse(queries);
+            return Ok(());
+        }
         for query in queries {
             if query.reply.is_closed() {
                 continue;
             }
             let reply = machine.query(&query.query)?;
             // A caller that went away does not want the answer any more.
-            let _ = query.reply.send(reply);
+            let _ = query.reply.send(Ok(reply));
         }
         Ok(())
+    }
+
+    /// Tells whoever asks why there is no answer, if there is none.
+    pub(super) fn refuse(&self, queries: Vec<QueryJob>) {
+        let Some(failure) = self.trust.refuses_queries() else { return };
+        for query in queries {
+            // A caller that went away does not want the answer any more.
+            let _ = query.reply.send(Err(failure.clone()));
+        }
     }
 
     fn publish(&mut self, membership_changed: bool) {
@@ -282,6 +319,10 @@ impl ApplyLoop {
             let _ = caller.send(Err("this node has no state yet: it waits for its leader".into()));
             return Ok(());
         }
+        if let Some(reason) = self.trust.refuses_snapshots() {
+            let _ = caller.send(Err(reason));
+            return Ok(());
+        }
         if self.policy.saving() {
             let _ = caller.send(Err("a snapshot is being taken already".into()));
             return Ok(());
@@ -308,13 +349,18 @@ impl ApplyLoop {
     }
 
     fn on_saved(&mut self, meta: Option<SnapshotMeta>) {
-        let result = match meta {
-            Some(meta) => {
+        let result = match (meta, self.trust.refuses_snapshots()) {
+            (Some(_), Some(reason)) => {
+                // Taken before anybody knew. If the node starts with it, the next point tells.
+                self.policy.failed();
+                Err(reason)
+            }
+            (Some(meta), None) => {
                 self.policy.saved(meta.size_bytes);
                 let _ = self.events.send(Event::SnapshotSaved(meta.clone()));
                 Ok(meta)
             }
-            None => {
+            (None, _) => {
                 self.policy.failed();
                 Err("the snapshot could not be written; the node's log says why".to_owned())
             }

@@ -1,14 +1,19 @@
 //! The thread that owns the replica: collects what happened, steps, executes the effects.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use prost::Message as _;
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
 use tokio::sync::{oneshot, watch};
 
 use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
+use super::digests::{Digests, View, Wish};
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::stop::{StopReason, StopSignal};
 use crate::consensus::{
@@ -19,7 +24,10 @@ use crate::machine::Reply;
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Transport;
-use crate::types::{ConfChange, ConfState, Index, LogPosition, Member, NodeId, PeerMessage, Term};
+use crate::types::{
+    ConfChange, ConfState, GroupId, Index, LogPosition, Member, NodeId, PeerMessage, StateDigest,
+    Term,
+};
 
 /// What wakes the loop.
 pub(super) enum Event {
@@ -32,7 +40,19 @@ pub(super) enum Event {
     Status(oneshot::Sender<ReplicaStatus>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     Persisted(u64),
-    Applied(Index),
+    /// Up to this index; and how many entries there were since the last digest point.
+    Applied(Index, u64),
+    /// A digest point was applied.
+    DigestTaken(Index, StateDigest),
+    /// A verdict about this point was applied; these nodes' states differ from the majority's.
+    DigestJudged(Index, BTreeSet<NodeId>),
+    /// The machine's state is not trusted from now on.
+    Quarantined,
+    /// The machine has a state that the leader sent.
+    Trusted,
+    /// Fails the machine's memory, for tests.
+    #[cfg(feature = "museum")]
+    FlipBit(u64),
     /// The machine's members changed, as of an applied entry or a snapshot.
     Members(Arc<BTreeMap<NodeId, Member>>, Arc<ConfState>),
     SnapshotSaved(SnapshotMeta),
@@ -53,6 +73,7 @@ const MAX_EVENTS_PER_TURN: usize = 4096;
 /// All that the loop owns.
 pub(super) struct EventLoop {
     pub(super) me: NodeId,
+    pub(super) group: GroupId,
     pub(super) replica: Replica,
     pub(super) events: Receiver<Event>,
     pub(super) transport: Arc<dyn Transport>,
@@ -64,6 +85,11 @@ pub(super) struct EventLoop {
     /// Known from joining, or introduced themselves; the machine may not know them yet.
     pub(super) introduced: BTreeMap<NodeId, Member>,
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
+    /// As of the last membership change that was applied.
+    pub(super) conf_state: Arc<ConfState>,
+    pub(super) digests: Digests,
+    /// The machine's state is not trusted.
+    pub(super) is_quarantined: bool,
     pub(super) proposals: VecDeque<(ProposalId, Waiter)>,
     pub(super) next_proposal: u64,
     /// Appended here as leader, waiting to be applied. Ascending by index.
@@ -123,11 +149,13 @@ impl EventLoop {
     }
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
+        self.digests.on_tick();
         self.replica.step(Input::Tick)
     }
 
     /// Brings what came in during a turn before the replica, and does what it wants done.
     pub(super) fn end_turn(&mut self) -> Result<(), ReplicaError> {
+        self.pursue_digests();
         self.propose_batch()?;
         self.ask_read()?;
         let effects = self.replica.effects()?;
@@ -138,11 +166,19 @@ impl EventLoop {
 
     pub(super) fn on_event(&mut self, event: Event) -> Result<(), ReplicaError> {
         match event {
+            Event::Submit(submissions) if self.is_quarantined => {
+                for submission in submissions {
+                    submission.waiter.answer(Err(ProposeFailure::Quarantined));
+                }
+            }
             Event::Submit(submissions) => {
                 for submission in submissions {
                     let id = self.new_proposal(submission.waiter);
                     self.batch.push(Proposal { id, data: submission.data });
                 }
+            }
+            Event::ConfChange(_, waiter) if self.is_quarantined => {
+                waiter.answer(Err(ProposeFailure::Quarantined));
             }
             Event::ConfChange(change, waiter) => {
                 self.propose_batch()?;
@@ -152,7 +188,12 @@ impl EventLoop {
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
             Event::Messages(messages, charge) => {
                 for message in messages {
-                    self.replica.step(Input::Message(message))?;
+                    match message.as_digest_report() {
+                        Some((point, digest)) if message.group == self.group => {
+                            self.digests.on_report(message.from, point, digest);
+                        }
+                        _ => self.replica.step(Input::Message(message))?,
+                    }
                 }
                 drop(charge);
             }
@@ -164,8 +205,27 @@ impl EventLoop {
             }
             Event::TakeSnapshot(reply) => self.send_job(Job::TakeSnapshot(reply)),
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
-            Event::Applied(index) => self.replica.step(Input::Applied(index))?,
-            Event::Members(members, conf_state) => self.on_members(members, &conf_state),
+            Event::Applied(index, since_point) => {
+                self.digests.on_applied(since_point);
+                self.replica.step(Input::Applied(index))?;
+            }
+            Event::DigestTaken(point, digest) => self.digests.on_taken(point, digest),
+            Event::DigestJudged(point, distrusted) => {
+                self.digests.on_judged(point);
+                self.replica.step(Input::Distrusted(distrusted))?;
+            }
+            Event::Quarantined => {
+                self.is_quarantined = true;
+                self.replica.step(Input::Quarantined)?;
+            }
+            Event::Trusted => {
+                self.is_quarantined = false;
+                self.digests.on_new_state();
+                self.replica.step(Input::Trusted)?;
+            }
+            #[cfg(feature = "museum")]
+            Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
+            Event::Members(members, conf_state) => self.on_members(members, conf_state),
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
             Event::SnapshotSent(to, delivered) => {
                 self.replica.step(Input::SnapshotSent(to, delivered))?;
@@ -183,6 +243,45 @@ impl EventLoop {
         self.next_proposal += 1;
         self.proposals.push_back((id, waiter));
         id
+    }
+
+    /// Does what is due about digest points.
+    fn pursue_digests(&mut self) {
+        loop {
+            let view = View {
+                me: self.me,
+                leads: self.replica.role() == Role::Leader,
+                leader: self.replica.leader(),
+                conf_state: &self.conf_state,
+                is_quarantined: self.is_quarantined,
+            };
+            let Some(wish) = self.digests.next(&view) else { return };
+            match wish {
+                Wish::Report(to, point, digest) => {
+                    let report = PeerMessage::digest_report(self.group, self.me, to, point, digest);
+                    self.transport.send(vec![report]);
+                }
+                Wish::Point => self.propose_quietly(Body::DigestPoint(v1::DigestPoint {})),
+                Wish::Verdict(point, votes) => {
+                    let votes = votes
+                        .iter()
+                        .map(|vote| v1::DigestVote {
+                            node_id: vote.node.0,
+                            digest: Bytes::copy_from_slice(&vote.digest.0),
+                        })
+                        .collect();
+                    let verdict = v1::DigestVerdict { index: point.0, votes };
+                    self.propose_quietly(Body::DigestVerdict(verdict));
+                }
+            }
+        }
+    }
+
+    /// Nobody waits for it. It says nothing of the time, so the log's clock stays where it is.
+    fn propose_quietly(&mut self, body: Body) {
+        let data = v1::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
+        let id = self.new_proposal(Waiter::nobody());
+        self.batch.push(Proposal { id, data });
     }
 
     fn propose_batch(&mut self) -> Result<(), ReplicaError> {
@@ -248,6 +347,7 @@ impl EventLoop {
             self.send_job(Job::SnapshotWanted);
         }
         if effects.leadership_changed {
+            self.digests.on_leadership();
             self.publish_leadership();
         }
     }
@@ -351,7 +451,7 @@ impl EventLoop {
         let _ = self.apply.send(job);
     }
 
-    fn on_members(&mut self, members: Arc<BTreeMap<NodeId, Member>>, conf_state: &ConfState) {
+    fn on_members(&mut self, members: Arc<BTreeMap<NodeId, Member>>, conf_state: Arc<ConfState>) {
         let was_member = self.members.contains_key(&self.me);
         self.members = members;
         // Ids ascend: whoever is below the newest member and not among them was removed.
@@ -360,6 +460,7 @@ impl EventLoop {
         if was_member && !conf_state.contains(self.me) {
             self.stop.stop(StopReason::Removed);
         }
+        self.conf_state = conf_state;
         self.update_peers();
         self.publish_leadership();
     }

@@ -14,9 +14,11 @@ use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
 use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
+use super::trust::DigestStatus;
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
-use crate::machine::{MachineInfo, QueryReply, Reply};
+use crate::machine::{MachineInfo, QueryReply, Reply, Verdict};
+use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
 use crate::types::{ConfState, GroupId, Index, Member, NodeId, Term};
@@ -62,6 +64,13 @@ pub enum ProposeFailure {
     /// The node is shutting down. It surely did not happen.
     #[error("this node is shutting down")]
     Stopping,
+    /// The node's state is not trusted, and it leads no longer than it must. It surely did not
+    /// happen.
+    #[error(
+        "this node is quarantined: its state differs from its cluster's; it hands leadership over \
+         and gets a fresh state"
+    )]
+    Quarantined,
     /// It may have happened, or may still happen.
     #[error("{0}; the command may have been applied, or may still be")]
     Unknown(String),
@@ -90,10 +99,15 @@ pub enum ReplySink {
 #[derive(Debug)]
 pub(super) struct Waiter {
     sink: Option<ReplySink>,
-    _charge: Charge,
+    _charge: Option<Charge>,
 }
 
 impl Waiter {
+    /// For what the node proposes by itself.
+    pub(super) fn nobody() -> Waiter {
+        Waiter { sink: None, _charge: None }
+    }
+
     pub(super) fn answer(mut self, result: ProposeResult) {
         self.send(result);
     }
@@ -142,11 +156,16 @@ pub enum QueryFailure {
     Stopping,
     #[error("this node stopped")]
     Stopped,
+    #[error(
+        "this node is quarantined: its state differs from its cluster's, so it answers nothing \
+         until it has a fresh one; ask another node"
+    )]
+    Quarantined,
 }
 
 pub(super) struct QueryJob {
     pub(super) query: Bytes,
-    pub(super) reply: oneshot::Sender<QueryReply>,
+    pub(super) reply: oneshot::Sender<Result<QueryReply, QueryFailure>>,
     pub(super) _charge: Charge,
 }
 
@@ -183,6 +202,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) machine: watch::Receiver<Option<Arc<MachineView>>>,
+    pub(super) digests: watch::Receiver<Arc<DigestStatus>>,
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
@@ -235,11 +255,44 @@ impl NodeHandle {
         self.shared.stop.subscribe()
     }
 
-    /// Whether clients should send requests to this node: it has a state, knows a leader, and
-    /// neither stops nor is about to. What health checks report.
+    /// How this node's state compares with its cluster's; changes can be awaited.
+    pub fn digests(&self) -> watch::Receiver<Arc<DigestStatus>> {
+        self.shared.digests.clone()
+    }
+
+    /// Whether this node's state is known to differ from its cluster's. It answers nothing then.
+    pub fn is_quarantined(&self) -> bool {
+        self.shared.digests.borrow().quarantine.is_some()
+    }
+
+    /// Has every node digest its state at one index, and waits for the verdict about it, or about
+    /// a later point. Leader only.
+    ///
+    /// # Errors
+    /// See [`ProposeFailure`]; a verdict needs more than half of the voters, and may never come.
+    pub async fn compare_digests(&self) -> Result<Verdict, ProposeFailure> {
+        let mut digests = self.digests();
+        let point = self.propose(v1::entry::Body::DigestPoint(v1::DigestPoint {})).await?.index;
+        let judged = |status: &Arc<DigestStatus>| {
+            status.verdict.as_ref().is_some_and(|verdict| verdict.point >= point)
+        };
+        let status = digests.wait_for(judged).await.map_err(|_| stopped_unknown())?;
+        Ok(status.verdict.clone().expect("waited for"))
+    }
+
+    /// Flips a bit of the state machine's memory, as failing memory would.
+    #[cfg(feature = "museum")]
+    pub fn flip_bit(&self, at: u64) {
+        // A node that has stopped has no state.
+        let _ = self.shared.events.send(Event::FlipBit(at));
+    }
+
+    /// Whether clients should send requests to this node: it has a state that is trusted, knows a
+    /// leader, and neither stops nor is about to. What health checks report.
     pub fn is_serving(&self) -> bool {
         self.shared.leadership.borrow().leader.is_some()
             && self.shared.machine.borrow().is_some()
+            && !self.is_quarantined()
             && !self.draining()
             && !self.shared.stop.is_given()
     }
@@ -272,7 +325,7 @@ impl NodeHandle {
         for (body, sink) in proposals {
             match self.admit(body, leads) {
                 Ok((data, charge)) => {
-                    let waiter = Waiter { sink: Some(sink), _charge: charge };
+                    let waiter = Waiter { sink: Some(sink), _charge: Some(charge) };
                     submissions.push(Submission { data, waiter });
                 }
                 Err(failure) => match sink {
@@ -295,6 +348,9 @@ impl NodeHandle {
         if !leads {
             // Spares a follower the way through its event loop.
             return Err(ProposeFailure::NotLeader(self.shared.leadership.borrow().leader.clone()));
+        }
+        if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
+            return Err(ProposeFailure::Quarantined);
         }
         let entry = v1::Entry { time_ms: (self.shared.wall_clock_ms)(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
@@ -320,6 +376,9 @@ impl NodeHandle {
         if self.draining() {
             return Err(QueryFailure::Stopping);
         }
+        if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
+            return Err(QueryFailure::Quarantined);
+        }
         let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
         let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;
         let (reply, receiver) = oneshot::channel();
@@ -329,7 +388,7 @@ impl NodeHandle {
             Consistency::Stale => Event::StaleQuery(job),
         };
         self.shared.events.send(event).map_err(|_| QueryFailure::Stopped)?;
-        receiver.await.map_err(|_| QueryFailure::Stopped)
+        receiver.await.map_err(|_| QueryFailure::Stopped)?
     }
 
     /// The replica's view of its group.
@@ -358,7 +417,7 @@ impl NodeHandle {
     }
 
     pub(super) fn waiter(sink: ReplySink, charge: Charge) -> Waiter {
-        Waiter { sink: Some(sink), _charge: charge }
+        Waiter { sink: Some(sink), _charge: Some(charge) }
     }
 }
 

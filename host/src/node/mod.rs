@@ -16,9 +16,12 @@
 mod apply;
 mod budget;
 mod config;
+mod digests;
 mod event_loop;
+mod evidence;
 mod handle;
 mod inbox;
+mod judge;
 mod limits;
 mod log_writer;
 mod membership;
@@ -28,10 +31,11 @@ mod stepped;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod upgrade;
 
 pub use apply::Witness;
-pub use config::{ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
+pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
     QueryFailure, ReplySink,
@@ -44,4 +48,5 @@ pub use start::{
 };
 pub use stepped::SteppedNode;
 pub use stop::StopReason;
+pub use trust::{DigestCounters, DigestStatus, Quarantine};
 pub use upgrade::{UpgradeFailure, Upgraded};

@@ -1,6 +1,7 @@
 //! Puts a node together and takes it apart.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -11,12 +12,14 @@ use tokio::sync::watch;
 use super::apply::{ApplyLoop, Job};
 use super::budget::Budget;
 use super::config::NodeConfig;
+use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::log_writer;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
+use super::trust::Trust;
 use crate::consensus::{
     ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
     bootstrap_write, reconcile,
@@ -84,6 +87,8 @@ pub struct NodeOptions {
     pub loader: SharedLoader,
     /// Members to reach before the machine knows any: what a joining node was told.
     pub introduced: Vec<Member>,
+    /// Where to keep a state that went wrong, if anywhere.
+    pub evidence: Option<PathBuf>,
 }
 
 /// The queue into a node that does not run yet.
@@ -198,12 +203,14 @@ pub(super) fn assemble(
     transport: Arc<dyn Transport>,
     environment: Environment,
 ) -> Result<Parts, StartError> {
-    let NodeOptions { identity, group, config, consensus, stores, loader, introduced } = options;
+    let NodeOptions { identity, group, config, consensus, stores, loader, introduced, evidence } =
+        options;
     let me = identity.node;
     let snapshot = stores.snapshots.list(group)?.into_iter().next();
     if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {
         stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
     }
+    let replayed_to = stores.log.last_index(group)?;
     let machine = match &snapshot {
         Some(meta) => Some(restore(&stores, meta, identity.cluster, &loader)?),
         None => None,
@@ -241,6 +248,8 @@ pub(super) fn assemble(
     let (apply, jobs) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
+    let trust = Trust::new(me, replayed_to, evidence);
+    let digests = trust.status.subscribe();
     let apply_loop = ApplyLoop {
         cluster: identity.cluster,
         group,
@@ -259,11 +268,13 @@ pub(super) fn assemble(
         snapshot_callers: Vec::new(),
         waiting: BTreeMap::new(),
         stop: stop.clone(),
+        trust,
         compile_ahead: environment.compile_ahead,
         witness: None,
     };
     let event_loop = EventLoop {
         me,
+        group,
         replica,
         events: receiver,
         transport,
@@ -278,6 +289,9 @@ pub(super) fn assemble(
             .map(|member| (member.id, member))
             .collect(),
         members: Arc::default(),
+        conf_state: Arc::default(),
+        digests: Digests::new(&config),
+        is_quarantined: false,
         proposals: VecDeque::new(),
         next_proposal: 1,
         waiters: VecDeque::new(),
@@ -297,6 +311,7 @@ pub(super) fn assemble(
             events: events.clone(),
             leadership,
             machine: view,
+            digests,
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),

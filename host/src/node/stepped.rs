@@ -239,6 +239,13 @@ impl SteppedNode {
         self.apply_loop.machine.as_mut()
     }
 
+    /// Flips a bit of the state machine's memory, as failing memory would. False when there is no
+    /// state machine.
+    #[cfg(feature = "museum")]
+    pub fn flip_bit(&mut self, at: u64) -> bool {
+        self.machine().is_some_and(|machine| machine.flip_bit(at))
+    }
+
     /// The stores that the node works with.
     pub fn stores(&self) -> &Stores {
         &self.stores

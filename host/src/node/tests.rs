@@ -53,6 +53,7 @@ fn a_member_answers_a_peer_that_it_has_not_heard_of() {
         stores,
         loader,
         introduced: Vec::new(),
+        evidence: None,
     };
     let environment = Environment {
         wall_clock_ms: Arc::new(|| 0),

@@ -208,6 +208,7 @@ async fn run(
         stores: home.stores().clone(),
         loader,
         introduced,
+        evidence: home.evidence_dir(),
     };
     let (node, home) = {
         let transport = Arc::clone(&transport);

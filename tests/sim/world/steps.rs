@@ -115,6 +115,7 @@ impl World {
             stores: stores.clone(),
             loader: Arc::clone(&self.loader),
             introduced: host.introduced.clone(),
+            evidence: None,
         };
         let environment = Environment {
             wall_clock_ms: host.clock.reader(),

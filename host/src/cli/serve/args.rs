@@ -97,6 +97,12 @@ tuning_args! {
     snapshot_threshold: u64 = "RAFT_HOST_SNAPSHOT_THRESHOLD" => node.snapshot.threshold;
     /// Snapshots kept [default: 2].
     snapshot_keep: usize = "RAFT_HOST_SNAPSHOT_KEEP" => node.snapshot.keep;
+    /// Entries between two comparisons of all nodes' states; 0: entries do not count [default:
+    /// 10000].
+    digest_every_entries: u64 = "RAFT_HOST_DIGEST_EVERY_ENTRIES" => node.digest.every_entries;
+    /// Milliseconds between two comparisons of all nodes' states; 0: time does not count
+    /// [default: 10000].
+    digest_every_ms: u64 = "RAFT_HOST_DIGEST_EVERY_MS" => node.digest.every_ms;
     /// Entries kept behind a snapshot for slow followers [default: 10240].
     trailing_logs: u64 = "RAFT_HOST_TRAILING_LOGS" => consensus.trailing_logs;
     /// Bytes of entries kept behind a snapshot [default: 64 MiB].
