@@ -114,6 +114,7 @@ impl From<ProposeFailure> for Failure {
             ProposeFailure::NotLeader(_)
             | ProposeFailure::Superseded
             | ProposeFailure::Stopping
+            | ProposeFailure::Quarantined
             | ProposeFailure::Unknown(_) => Code::Unavailable,
             ProposeFailure::Busy => Code::ResourceExhausted,
             ProposeFailure::TooLarge { .. } => Code::InvalidArgument,
@@ -181,7 +182,9 @@ impl From<QueryFailure> for Failure {
     fn from(failure: QueryFailure) -> Failure {
         let code = match failure {
             QueryFailure::Busy => Code::ResourceExhausted,
-            QueryFailure::Stopping | QueryFailure::Stopped => Code::Unavailable,
+            QueryFailure::Stopping | QueryFailure::Stopped | QueryFailure::Quarantined => {
+                Code::Unavailable
+            }
         };
         Failure::none(code, failure.to_string())
     }

@@ -17,6 +17,7 @@ mod caller;
 mod client;
 mod config;
 mod context;
+mod digest;
 mod failure;
 mod forward;
 mod health;

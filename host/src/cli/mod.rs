@@ -11,6 +11,7 @@ mod bench;
 mod check;
 mod completions;
 mod demo;
+mod digest;
 mod exit;
 mod input;
 mod limits;
@@ -73,6 +74,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Digest(digest::DigestArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Check(check::CheckArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Bench(bench::BenchArgs),
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
+        Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),
         Command::Bench(args) => (args.output(), bench::run(&args)),
     };

@@ -1,4 +1,7 @@
-//! Steps of a node that need no cluster.
+//! Steps of nodes, alone and together.
+
+#[cfg(feature = "museum")]
+mod digests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

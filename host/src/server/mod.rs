@@ -21,6 +21,8 @@ mod plugin;
 mod promote;
 mod running;
 mod services;
+#[cfg(feature = "museum")]
+mod tamper;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -258,6 +258,16 @@ async fn run(
     if joining {
         server.finish_joining(promote);
     }
+    #[cfg(feature = "museum")]
+    {
+        let (handle, end) = (server.handle.clone(), server.chores_end.clone());
+        server.chores.spawn(async move {
+            tokio::select! {
+                () = super::tamper::watch(handle) => {}
+                () = end.cancelled() => {}
+            }
+        });
+    }
     Ok(server)
 }
 

@@ -64,6 +64,12 @@ impl Replica {
         }
     }
 
+    /// Whether its machine is not trusted.
+    #[cfg(test)]
+    pub(in crate::consensus) fn is_quarantined(&self) -> bool {
+        self.reseed.is_some()
+    }
+
     /// Whether this replica leaves it to others to lead. Not for ever: see
     /// [`LAST_RESORT_ELECTIONS`].
     pub(super) fn is_held_back(&self) -> bool {
