@@ -32,8 +32,8 @@ fn three(arguments: &[&str]) -> Cluster {
 /// `raft-host digest` of all nodes, parsed.
 fn compare(cluster: &Cluster) -> (Option<i32>, serde_json::Value) {
     let output = cluster.cli().run(&["digest", "-o", "json"]);
-    let value = serde_json::from_str(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let value =
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output.code, value)
 }
 

@@ -121,6 +121,8 @@ mod tests {
         verdict.votes[0].digest = StateDigest([9; 32]);
         assert!(!response(&verdict, &members).all_agree);
         verdict.truth = None;
-        assert!(response(&verdict, &members).result.expect("always").nodes.iter().all(|n| !n.agrees));
+        assert!(
+            response(&verdict, &members).result.expect("always").nodes.iter().all(|n| !n.agrees)
+        );
     }
 }

@@ -179,7 +179,8 @@ fn a_quarantined_replica_gives_nobody_its_snapshots() {
     let heard = cluster.trace.len();
     cluster.heal(leader);
     let sent = format!(" {leader}->");
-    let mut snapshots = cluster.trace[heard..].iter().filter(|line| line.contains("InstallSnapshot"));
+    let mut snapshots =
+        cluster.trace[heard..].iter().filter(|line| line.contains("InstallSnapshot"));
     assert!(snapshots.all(|line| !line.contains(&sent)), "only others send theirs: {others:?}");
     cluster.settle();
 }
@@ -212,9 +213,8 @@ fn acknowledged_entries_survive_suspects_in_a_storm() {
         }
         cluster.settle();
         let nodes = cluster.alive();
-        cluster.run_until("all are trusted", |cluster| {
-            nodes.iter().all(|id| cluster.is_trusted(*id))
-        });
+        cluster
+            .run_until("all are trusted", |cluster| nodes.iter().all(|id| cluster.is_trusted(*id)));
         cluster.settle();
     }
 }

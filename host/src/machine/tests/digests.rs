@@ -41,7 +41,10 @@ fn the_same_log_gives_the_same_digests_also_through_a_snapshot() {
             apply(machine, 9, in_session(b"again", 4, 4 + round, 2));
         }
         let (one, other) = (take(&mut straight), take(&mut fresh));
-        assert_eq!((one.digest, one.machine, one.guest), (other.digest, other.machine, other.guest));
+        assert_eq!(
+            (one.digest, one.machine, one.guest),
+            (other.digest, other.machine, other.guest)
+        );
         restored = fresh;
     }
 }
@@ -150,10 +153,8 @@ fn the_latest_digests_are_kept_and_a_point_changes_nothing_else() {
 fn a_verdict_is_answered_with_what_it_says_and_a_broken_one_is_refused() {
     let mut machine = running("test");
     let taken = take(&mut machine);
-    let vote = |node_id, digest: StateDigest| v1::DigestVote {
-        node_id,
-        digest: digest.0.to_vec().into(),
-    };
+    let vote =
+        |node_id, digest: StateDigest| v1::DigestVote { node_id, digest: digest.0.to_vec().into() };
     let judged = |machine: &mut Machine, votes| {
         let verdict = v1::DigestVerdict { index: taken.index.0, votes };
         apply(machine, 0, Body::DigestVerdict(verdict)).reply

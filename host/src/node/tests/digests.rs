@@ -29,8 +29,9 @@ struct Cluster {
 impl Cluster {
     /// Voters that know each other and run the native key-value store.
     fn new(size: u64) -> Cluster {
-        let members: Vec<Member> =
-            (1..=size).map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") }).collect();
+        let members: Vec<Member> = (1..=size)
+            .map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") })
+            .collect();
         let voters = members.iter().map(|member| member.id).collect();
         let conf_state = ConfState { voters, ..ConfState::default() };
         let stores: Vec<Stores> = members.iter().map(|_| Stores::memory()).collect();
@@ -307,7 +308,9 @@ fn two_voters_that_differ_stop_and_go_on_with_what_their_logs_say() {
     });
     for at in 0..2 {
         match cluster.stop(at) {
-            Some(StopReason::Failed(why)) => assert!(why.contains("no state has a majority"), "{why}"),
+            Some(StopReason::Failed(why)) => {
+                assert!(why.contains("no state has a majority"), "{why}")
+            }
             other => panic!("{other:?}"),
         }
         cluster.start(at);
