@@ -40,6 +40,8 @@ pub struct StateMachineSafety {
     applied: Map<Slot, Index>,
     /// Nodes in whose state a bit flipped. Guests never look at it, so all but digests must agree.
     tainted: BTreeSet<Slot>,
+    /// Nodes that do not trust their state: they take another of the index that they are at.
+    quarantined: BTreeSet<Slot>,
 }
 
 impl StateMachineSafety {
@@ -118,6 +120,7 @@ impl StateMachineSafety {
     ) -> Result<(), String> {
         if let Some(before) = self.applied.insert(slot, position.index)
             && position.index <= before
+            && !(self.quarantined.contains(&slot) && position.index == before)
         {
             return Err(format!(
                 "{slot} had applied index {before} and went back to a snapshot of {}",
@@ -191,7 +194,15 @@ impl Invariant for StateMachineSafety {
 
     fn observe(&mut self, _now: Micros, fact: &Fact<'_>) -> Result<(), String> {
         match *fact {
+            Fact::Trust { slot, quarantine } => {
+                match quarantine {
+                    Some(_) => self.quarantined.insert(slot),
+                    None => self.quarantined.remove(&slot),
+                };
+                Ok(())
+            }
             Fact::Started { slot, applied, .. } => {
+                self.quarantined.remove(&slot);
                 self.applied.remove(&slot);
                 // A node without a machine begins with a snapshot.
                 if applied > Index(0) {
