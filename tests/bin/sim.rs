@@ -51,6 +51,9 @@ struct Arguments {
     /// No faults.
     #[arg(long)]
     calm: bool,
+    /// Nodes compare digests, and bits flip in their memory. Default: the seed decides.
+    #[arg(long)]
+    flips: bool,
     /// Switch on a deliberate bug of the museum.
     #[arg(long)]
     exhibit: Option<Exhibit>,
@@ -143,6 +146,7 @@ impl Arguments {
             }),
             voters: self.voters.map(usize::from),
             calm: self.calm,
+            flips: self.flips,
         }
     }
 

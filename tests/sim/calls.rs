@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use raft_host::machine::QueryReply;
+use raft_host::machine::{QueryReply, Verdict};
 use raft_host::node::{
-    Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeResult,
-    QueryFailure, UpgradeFailure, Upgraded,
+    Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeFailure,
+    ProposeResult, QueryFailure, UpgradeFailure, Upgraded,
 };
 use raft_host::types::{NodeId, SnapshotMeta};
 use raft_host_proto::v1;
@@ -39,6 +39,7 @@ pub(super) enum Ask {
     Upgrade { module: Bytes, chunk_bytes: usize },
     Snapshot,
     SetLimits(v1::LimitChange),
+    CompareDigests,
 }
 
 /// How a node answers.
@@ -51,6 +52,7 @@ pub(super) enum Answered {
     Upgraded(Result<Upgraded, UpgradeFailure>),
     Snapshot(Result<SnapshotMeta, String>),
     LimitsSet(Result<LimitsSet, LimitsFailure>),
+    Compared(Result<Verdict, ProposeFailure>),
     /// Nobody was there to ask.
     Unreachable,
     /// The node died with the request.
@@ -86,6 +88,7 @@ impl Call {
                 Ask::SetLimits(change) => {
                     Answered::LimitsSet(handle.set_limits(vec![change]).await)
                 }
+                Ask::CompareDigests => Answered::Compared(handle.compare_digests().await),
                 Ask::Snapshot => Answered::Snapshot(handle.take_snapshot().await),
             }
         });

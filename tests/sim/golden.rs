@@ -35,7 +35,7 @@ pub fn current(loader: &SharedLoader) -> Result<String, String> {
          #   cargo run --release -p raft-host-tests --bin sim -- --golden write\n",
     );
     for (seed, guest) in RUNS {
-        let fixed = Fixed { guest: Some(guest), voters: Some(VOTERS), calm: false };
+        let fixed = Fixed { guest: Some(guest), voters: Some(VOTERS), calm: false, flips: false };
         let report = runner::run(&Arc::new(Plan::draw(seed, &fixed)), loader, None, None);
         if let Some(violation) = report.violation {
             return Err(format!("seed {seed}: {}: {}", violation.invariant, violation.what));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use raft_host::consensus::Role;
-use raft_host::node::{NodeInbox, SteppedNode};
+use raft_host::node::{DigestStatus, NodeInbox, SteppedNode};
 use raft_host::storage::GroupWrite;
 use raft_host::transport::Transport;
 use raft_host::types::{GroupId, Index, LogPosition, Member, NodeId, PeerMessage, Term};
@@ -59,6 +59,8 @@ pub(super) struct Running {
     pub scheduled: Scheduled,
     /// The batch being written.
     pub writing: Option<GroupWrite>,
+    /// How it was seen to compare with its cluster.
+    pub digests: Arc<DigestStatus>,
     /// Peers that have introduced themselves since this node started.
     pub introduced: Vec<Slot>,
 }

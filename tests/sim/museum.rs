@@ -21,12 +21,18 @@ pub struct Catch {
     pub seed: u64,
     /// What is not left to the seed.
     pub guest: Option<&'static str>,
+    /// Bits flip, whatever the seed says.
+    pub flips: bool,
     /// What it violates first.
     pub invariant: &'static str,
 }
 
 const fn caught(exhibit: Exhibit, seed: u64, invariant: &'static str) -> Catch {
-    Catch { exhibit, seed, guest: None, invariant }
+    Catch { exhibit, seed, guest: None, flips: false, invariant }
+}
+
+const fn flipped(exhibit: Exhibit, seed: u64, invariant: &'static str) -> Catch {
+    Catch { exhibit, seed, guest: Some("native"), flips: true, invariant }
 }
 
 /// At least one for each exhibit, and for each invariant.
@@ -61,10 +67,15 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::SupersededAsDone, 1198, "sessions_once"),
     caught(Exhibit::ReadBeforeApplied, 40, "linearizable"),
     caught(Exhibit::UnsettledAsDone, 3_002_543, "progress"),
+    flipped(Exhibit::DigestAtReport, 0, "digests_agree"),
+    flipped(Exhibit::FirstVoteIsTruth, 1, "digests_agree"),
+    flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),
+    flipped(Exhibit::QuarantineLiftedUnhealed, 5, "digests_agree"),
     Catch {
         exhibit: Exhibit::LimitsNotRestored,
         seed: 26,
         guest: Some("native"),
+        flips: false,
         invariant: "state_machine_safety",
     },
 ];
@@ -72,7 +83,7 @@ pub const CATCHES: &[Catch] = &[
 impl Catch {
     /// Runs the seed, with the bug or without.
     pub fn run(&self, loader: &SharedLoader, with_bug: bool) -> Option<Violation> {
-        let fixed = Fixed { guest: self.guest, ..Fixed::default() };
+        let fixed = Fixed { guest: self.guest, flips: self.flips, ..Fixed::default() };
         let plan = Arc::new(Plan::draw(self.seed, &fixed));
         runner::run(&plan, loader, with_bug.then_some(self.exhibit), None).violation
     }

@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use raft_host::consensus::Role;
 use raft_host::machine::Reply;
-use raft_host::types::{ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, Term};
+use raft_host::types::{
+    ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, StateDigest, Term,
+};
 
 use crate::history::Operation;
 
@@ -176,6 +178,51 @@ pub enum Fact<'a> {
         /// linearizable probes) was connected to a majority of voters all the time.
         was_healthy: bool,
     },
+    /// A bit flipped in a node's state, or the state came from one in which a bit had; or that is
+    /// over.
+    Tainted {
+        /// Where.
+        slot: Slot,
+        /// Now.
+        is_tainted: bool,
+    },
+    /// A node has digested its state at a point, for its report.
+    Digested {
+        /// Where.
+        slot: Slot,
+        /// The point.
+        point: Index,
+        /// What it found.
+        digest: StateDigest,
+    },
+    /// Whether a node trusts its state, after a step in which that, or a verdict, was news.
+    Trust {
+        /// Where.
+        slot: Slot,
+        /// Index of the verdict by which it does not, and of the digest point.
+        quarantine: Option<(Index, Index)>,
+    },
+    /// A node answered a query or a proposal from its state.
+    Answered {
+        /// Where.
+        slot: Slot,
+        /// What, for people.
+        what: &'static str,
+    },
+    /// A node wrote a snapshot of its own state.
+    SnapshotSaved {
+        /// Where.
+        slot: Slot,
+        /// What it covers.
+        index: Index,
+    },
+    /// A node sent a snapshot to another.
+    SnapshotSent {
+        /// Where.
+        slot: Slot,
+        /// What it covers.
+        index: Index,
+    },
     /// All nodes at a moment; comes every second or so of virtual time.
     Survey(&'a Survey),
     /// The run is over.
@@ -214,7 +261,8 @@ pub struct AppliedEntry {
     pub time_ms: u64,
     /// The active module after the entry.
     pub module: Option<ModuleHash>,
-    /// Of the machine after the entry, for one entry in so many (the same for all nodes).
+    /// Of the machine after the entry, for one entry in so many (the same for all nodes), and for
+    /// all digest points.
     pub digest: Option<Digest>,
 }
 
@@ -302,6 +350,8 @@ pub struct NodeSurvey {
     pub disk_bytes: u64,
     /// Sessions that its machine holds.
     pub sessions: u64,
+    /// It does not trust its state.
+    pub is_quarantined: bool,
     /// It stopped by itself; why.
     pub stopped: Option<String>,
 }
@@ -324,6 +374,9 @@ pub struct End<'a> {
     pub bound: Micros,
     /// Digest of every member's machine at the end, at the same index if it converged.
     pub digests: &'a [(Slot, Index, Digest)],
+    /// At some time there were bits flipped, or states made of such, on half of the voters or
+    /// more: nobody can tell any more which state is right.
+    pub is_overwhelmed: bool,
     /// The final value of every key on every member.
     pub values: &'a [(Slot, String, Option<i64>)],
 }

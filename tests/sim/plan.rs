@@ -107,6 +107,8 @@ pub enum Action {
     Snapshot { node: Pick },
     Upgrade { version: u64 },
     SetLimits { choice: u64 },
+    // Memory
+    FlipBit { node: Pick, at: u64 },
 }
 
 /// Between which of a node's steps it is killed.
@@ -157,6 +159,8 @@ pub struct Fixed {
     pub voters: Option<usize>,
     /// Nothing goes wrong.
     pub calm: bool,
+    /// Nodes compare digests, and bits flip in their memory.
+    pub flips: bool,
 }
 
 const SECOND: u64 = 1_000_000;
@@ -165,7 +169,7 @@ impl Plan {
     /// Draws the plan of a seed.
     pub fn draw(seed: u64, fixed: &Fixed) -> Plan {
         let mut random = Random::stream(seed, "shape", 0);
-        let shape = draw_shape(&mut random, fixed);
+        let mut shape = draw_shape(&mut random, fixed);
         let mut random = Random::stream(seed, "actions", 0);
         let count = if fixed.calm { 0 } else { random.between(4, 40) };
         // Some runs suffer from everything, some from a few things, again and again.
@@ -174,13 +178,42 @@ impl Plan {
             .map(|_| (random.below(shape.faults_us), draw_action(&mut random, &weights, &shape)))
             .collect();
         actions.sort_by_key(|(at, _)| *at);
-        let actions = actions
+        // Drawn last and from a stream of their own, so that seeds without them stay what they
+        // are, and actions keep their numbers.
+        actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        let mut actions: Vec<Planned> = actions
             .into_iter()
             .enumerate()
             .map(|(number, (at, action))| Planned { number, at: Micros(at), action })
             .collect();
+        actions.sort_by_key(|planned| planned.at);
         Plan { seed, shape, actions }
     }
+}
+
+/// Out of a thousand seeds: ones whose nodes compare digests.
+const FLIPS_PER_MILLE: u64 = 200;
+/// Addresses that no guest ever reads or writes: `registers` has nothing there, and of the kv
+/// plugin it is the far end of a stack of a megabyte.
+const UNREAD: (u64, u64) = (2_048, 60_000);
+
+/// Whether nodes compare digests, how often, and which bits flip.
+fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
+    let is_drawn = random.per_mille(FLIPS_PER_MILLE);
+    if !is_drawn && !fixed.flips {
+        return Vec::new();
+    }
+    shape.node.digest = DigestConfig {
+        every_entries: random.magnitude(2, 64),
+        every_ms: *random.pick(&[0, 500, 2_000]),
+    };
+    let count = if fixed.calm { 0 } else { random.between(1, 6) };
+    let mut flip = || {
+        let action =
+            Action::FlipBit { node: Pick(random.number()), at: random.between(UNREAD.0, UNREAD.1) };
+        (random.below(shape.faults_us), action)
+    };
+    (0..count).map(|_| flip()).collect()
 }
 
 fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
@@ -333,6 +366,13 @@ fn draw_action(random: &mut Random, weights: &[u64], shape: &Shape) -> Action {
     }
 }
 
+impl Shape {
+    /// Whether nodes compare digests, and bits flip.
+    pub fn compares_digests(&self) -> bool {
+        self.node.digest != DigestConfig::OFF
+    }
+}
+
 impl Action {
     /// For the summary.
     pub fn name(&self) -> &'static str {
@@ -364,6 +404,7 @@ impl Action {
             Action::Snapshot { .. } => "snapshot on demand",
             Action::Upgrade { .. } => "upgrade",
             Action::SetLimits { .. } => "limits changed",
+            Action::FlipBit { .. } => "bit flip",
         }
     }
 }

@@ -65,7 +65,7 @@ pub const REGRESSIONS: &[Regression] = &[
 impl Regression {
     /// For drawing its plan.
     pub fn fixed(&self) -> Fixed {
-        Fixed { guest: self.guest, voters: self.voters, calm: false }
+        Fixed { guest: self.guest, voters: self.voters, calm: false, flips: false }
     }
 
     /// What of its plan is left.

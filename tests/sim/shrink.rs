@@ -91,6 +91,9 @@ pub fn command(seed: u64, fixed: &Fixed, cut: &Cut, exhibit: Option<Exhibit>) ->
     if fixed.calm {
         line.push_str(" --calm");
     }
+    if fixed.flips {
+        line.push_str(" --flips");
+    }
     line
 }
 

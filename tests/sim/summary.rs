@@ -37,6 +37,10 @@ pub struct Counters {
     pub messages: u64,
     pub lost_messages: u64,
     pub probes: u64,
+    pub verdicts: u64,
+    pub quarantines: u64,
+    pub healed: u64,
+    pub overwhelmed: u64,
     pub trace_lines: u64,
 }
 
@@ -82,7 +86,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 22] {
+    fn numbers(&mut self) -> [&mut u64; 26] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -105,6 +109,10 @@ impl Counters {
             &mut self.messages,
             &mut self.lost_messages,
             &mut self.probes,
+            &mut self.verdicts,
+            &mut self.quarantines,
+            &mut self.healed,
+            &mut self.overwhelmed,
             &mut self.trace_lines,
         ]
     }
@@ -148,6 +156,11 @@ impl fmt::Display for Counters {
             self.joins,
             self.starts,
             self.probes
+        )?;
+        writeln!(
+            f,
+            "verdicts applied {}, quarantines {}, of these healed {}; runs with too many flips {}",
+            self.verdicts, self.quarantines, self.healed, self.overwhelmed
         )?;
         writeln!(
             f,

@@ -33,6 +33,8 @@ pub enum Kind {
     Snapshots,
     /// Changes of role.
     Roles,
+    /// Beginnings and ends of quarantines.
+    Digests,
     /// Starts and ends of nodes.
     Life,
     /// What disks do of themselves.
@@ -56,6 +58,7 @@ impl Kind {
         Kind::Applies,
         Kind::Snapshots,
         Kind::Roles,
+        Kind::Digests,
         Kind::Life,
         Kind::Disks,
         Kind::Clients,
@@ -89,6 +92,8 @@ impl Kind {
                 ("is killed", Kind::Life),
                 ("loses power", Kind::Life),
                 ("disk:", Kind::Disks),
+                ("is quarantined", Kind::Digests),
+                ("is trusted", Kind::Digests),
             ],
         };
         let found = beginnings.iter().find(|(beginning, _)| text.starts_with(beginning));

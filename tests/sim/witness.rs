@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
-use raft_host::machine::{Applied, Machine};
+use raft_host::machine::{Applied, Machine, Reply};
 use raft_host::node::Witness;
 use raft_host::types::{ConfState, Index, LogEntry, LogPosition, ModuleHash, SnapshotMeta};
 use raft_host_proto::v1;
@@ -46,7 +46,8 @@ impl Recorder {
 
 impl Witness for Recorder {
     fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, applied: &Applied) {
-        let due = entry.index.0.is_multiple_of(self.digest_every);
+        let is_point = matches!(applied.reply, Reply::DigestTaken { .. });
+        let due = is_point || entry.index.0.is_multiple_of(self.digest_every);
         let applied = AppliedEntry {
             slot: self.slot,
             position: LogPosition { index: entry.index, term: entry.term },

@@ -30,6 +30,7 @@ impl Plan {
              trail; promotion lag {}\n\
              limits: {} bytes per message, {} messages in flight, {} bytes uncommitted, {} \
              unapplied; entry cache {}, recent entries {}; log files {} bytes, compressed above {}\n\
+             digests compared after {} entries, or {} ms (0: never)\n\
              faults for {}: {} actions\n",
             self.seed,
             shape.guest,
@@ -64,6 +65,8 @@ impl Plan {
             storage.recent_entries_bytes,
             storage.log_file_bytes,
             storage.compress_above_bytes,
+            node.digest.every_entries,
+            node.digest.every_ms,
             time(shape.faults_us),
             self.actions.len(),
         )
@@ -164,6 +167,9 @@ impl Action {
             Action::Snapshot { node } => format!("{} is to take a snapshot", name(node)),
             Action::Upgrade { version } => format!("upgrade to version {version}"),
             Action::SetLimits { choice } => format!("limits change (choice {choice})"),
+            Action::FlipBit { node, at } => {
+                format!("a bit flips in the memory of {} at {at}", name(node))
+            }
             // Whoever adds a kind of action need not come here first.
             _ => format!("{} ({self:?})", self.name()),
         }

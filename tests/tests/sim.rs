@@ -26,7 +26,7 @@ fn run(plan: &Arc<Plan>, view: Option<&View>) -> Report {
 fn the_same_seed_is_the_same_run() {
     let everything = View { lines: usize::MAX, hidden: BTreeSet::new() };
     for (seed, guest) in [(11, "registers"), (12, "native")] {
-        let fixed = Fixed { guest: Some(guest), voters: Some(3), calm: false };
+        let fixed = Fixed { guest: Some(guest), voters: Some(3), calm: false, flips: false };
         // Two loaders: nothing that one run leaves behind may matter to the other.
         let [first, second] =
             [(); 2].map(|()| run(&Arc::new(Plan::draw(seed, &fixed)), Some(&everything)));

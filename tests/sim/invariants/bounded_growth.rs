@@ -175,6 +175,11 @@ impl BoundedGrowth {
 
     /// Whether a node has had the time and the entries to take a snapshot in the calm.
     fn has_tidied(&mut self, survey: &Survey, node: &NodeSurvey) -> bool {
+        if node.is_quarantined {
+            // It must not take a snapshot.
+            self.calm_since.remove(&node.slot);
+            return false;
+        }
         if survey.phase != Phase::Calm {
             self.calm_since.clear();
             return false;

@@ -4,6 +4,7 @@
 //! keeps its own notes and trusts nothing that a node says about itself beyond the fact.
 
 mod bounded_growth;
+mod digests_agree;
 mod excused_stops;
 mod guest_answers;
 mod healthy_serves;
@@ -15,12 +16,15 @@ mod module_at_one_index;
 mod notes;
 mod nothing_lost;
 mod progress;
+mod quarantine_heals;
+mod quarantine_keeps_quiet;
 mod sessions_once;
 mod state_machine_safety;
 #[cfg(test)]
 mod testing;
 
 pub use bounded_growth::BoundedGrowth;
+pub use digests_agree::DigestsAgree;
 pub use excused_stops::ExcusedStops;
 pub use guest_answers::GuestAnswers;
 pub use healthy_serves::HealthyServes;
@@ -31,6 +35,8 @@ pub use log_matching::LogMatching;
 pub use module_at_one_index::ModuleAtOneIndex;
 pub use nothing_lost::NothingLost;
 pub use progress::Progress;
+pub use quarantine_heals::QuarantineHeals;
+pub use quarantine_keeps_quiet::QuarantineKeepsQuiet;
 pub use sessions_once::SessionsOnce;
 pub use state_machine_safety::StateMachineSafety;
 
@@ -73,12 +79,15 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(ModuleAtOneIndex::default()),
         Box::new(SessionsOnce::default()),
         Box::new(GuestAnswers::new(Rc::clone(&replay))),
+        Box::new(DigestsAgree::default()),
+        Box::new(QuarantineKeepsQuiet::default()),
         Box::new(StateMachineSafety::default()),
         Box::new(NothingLost::new(Rc::clone(&replay))),
         Box::new(Linearizable::new(replay)),
         Box::new(HealthyServes),
         Box::new(BoundedGrowth::default()),
         Box::new(ExcusedStops),
+        Box::new(QuarantineHeals::default()),
         Box::new(Progress),
     ]
 }

@@ -1,8 +1,10 @@
 //! State machine safety (Raft §5.4.3): every node applies the same entries in the same order,
 //! and every machine makes the same of them, bit for bit.
 
+use std::collections::BTreeSet;
+
 use raft_host::machine::Reply;
-use raft_host::types::{ConfState, Index, LogPosition, ModuleHash, Term};
+use raft_host::types::{ConfState, Index, LogPosition, ModuleHash, StateDigest, Term};
 
 use super::Invariant;
 use super::notes::{Fingerprint, Map, at, fingerprint};
@@ -36,6 +38,10 @@ pub struct StateMachineSafety {
     digests: Map<Index, (Slot, Digest)>,
     /// What each node's machine has applied.
     applied: Map<Slot, Index>,
+    /// Nodes in whose state a bit flipped. Guests never look at it, so all but digests must agree.
+    tainted: BTreeSet<Slot>,
+    /// Nodes that do not trust their state: they take another of the index that they are at.
+    quarantined: BTreeSet<Slot>,
 }
 
 impl StateMachineSafety {
@@ -58,7 +64,7 @@ impl StateMachineSafety {
             term: position.term,
             what: What::Normal {
                 data: seen,
-                reply: entry.reply.clone(),
+                reply: without_digest(&entry.reply),
                 fuel_used: entry.fuel_used,
                 events: entry.events,
                 time_ms: entry.time_ms,
@@ -73,7 +79,7 @@ impl StateMachineSafety {
         let (one, other) = (first.slot, slot);
         same(index, one, other, "data", data, &seen)?;
         same(index, one, other, "clock", time_ms, &entry.time_ms)?;
-        same(index, one, other, "reply", reply, &entry.reply)?;
+        same(index, one, other, "reply", reply, &without_digest(&entry.reply))?;
         same(index, one, other, "fuel", fuel_used, &entry.fuel_used)?;
         same(index, one, other, "events", events, &entry.events)?;
         same(index, one, other, "active module", module, &entry.module)?;
@@ -114,6 +120,7 @@ impl StateMachineSafety {
     ) -> Result<(), String> {
         if let Some(before) = self.applied.insert(slot, position.index)
             && position.index <= before
+            && !(self.quarantined.contains(&slot) && position.index == before)
         {
             return Err(format!(
                 "{slot} had applied index {before} and went back to a snapshot of {}",
@@ -127,6 +134,9 @@ impl StateMachineSafety {
     }
 
     fn digest(&mut self, slot: Slot, index: Index, digest: Digest) -> Result<(), String> {
+        if self.tainted.contains(&slot) {
+            return Ok(());
+        }
         let (first, known) = *self.digests.entry(index).or_insert((slot, digest));
         if known == digest {
             return Ok(());
@@ -136,6 +146,16 @@ impl StateMachineSafety {
 
     fn end(&mut self, end: &End<'_>) -> Result<(), String> {
         end.digests.iter().try_for_each(|(slot, index, digest)| self.digest(*slot, *index, *digest))
+    }
+}
+
+/// What a node found at a digest point is its own affair, until there is a verdict.
+fn without_digest(reply: &Reply) -> Reply {
+    match reply {
+        Reply::DigestTaken { index, .. } => {
+            Reply::DigestTaken { index: *index, digest: StateDigest([0; 32]) }
+        }
+        reply => reply.clone(),
     }
 }
 
@@ -174,7 +194,15 @@ impl Invariant for StateMachineSafety {
 
     fn observe(&mut self, _now: Micros, fact: &Fact<'_>) -> Result<(), String> {
         match *fact {
+            Fact::Trust { slot, quarantine } => {
+                match quarantine {
+                    Some(_) => self.quarantined.insert(slot),
+                    None => self.quarantined.remove(&slot),
+                };
+                Ok(())
+            }
             Fact::Started { slot, applied, .. } => {
+                self.quarantined.remove(&slot);
                 self.applied.remove(&slot);
                 // A node without a machine begins with a snapshot.
                 if applied > Index(0) {
@@ -188,6 +216,13 @@ impl Invariant for StateMachineSafety {
             }
             Fact::Installed { slot, position, digest, .. } => {
                 self.installed(slot, position, digest)
+            }
+            Fact::Tainted { slot, is_tainted } => {
+                match is_tainted {
+                    true => self.tainted.insert(slot),
+                    false => self.tainted.remove(&slot),
+                };
+                Ok(())
             }
             Fact::End(end) => self.end(end),
             _ => Ok(()),
@@ -263,6 +298,21 @@ mod tests {
         refused(&mut StateMachineSafety::default(), &facts, "after index 1");
         let facts = [restored(0, 5, None), installed(0, 5, 1)];
         refused(&mut StateMachineSafety::default(), &facts, "went back");
+    }
+
+    #[test]
+    fn a_flipped_bit_excuses_another_digest_until_the_state_is_replaced_and_nothing_else() {
+        let (a, b) = (with_digest(0, 2, 7), with_digest(1, 2, 8));
+        let tainted = |is_tainted| Fact::Tainted { slot: Slot(1), is_tainted };
+        let mut facts = vec![tainted(true), Fact::Applied(&b), Fact::Applied(&a)];
+        assert_eq!(judge(&mut StateMachineSafety::default(), &facts), Ok(()));
+        let later = [with_digest(0, 3, 7), with_digest(1, 3, 8)];
+        facts.push(tainted(false));
+        facts.extend(later.iter().map(Fact::Applied));
+        refused(&mut StateMachineSafety::default(), &facts, "machine");
+        let wrong = AppliedEntry { reply: ok("2"), ..b };
+        let facts = [tainted(true), Fact::Applied(&a), Fact::Applied(&wrong)];
+        refused(&mut StateMachineSafety::default(), &facts, "reply");
     }
 
     #[test]

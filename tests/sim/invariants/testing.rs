@@ -145,6 +145,7 @@ pub(super) fn node_survey(slot: usize) -> NodeSurvey {
         snapshot_bytes: 0,
         disk_bytes: 0,
         sessions: 0,
+        is_quarantined: false,
         stopped: None,
     }
 }
@@ -171,6 +172,7 @@ pub(super) fn end(survey: &Survey) -> End<'_> {
         missing: "",
         bound: Micros(10),
         digests: &[],
+        is_overwhelmed: false,
         values: &[],
     }
 }

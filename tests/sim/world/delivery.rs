@@ -61,10 +61,15 @@ impl World {
             let (term, candidate) = (message.term, message.to);
             self.fact(&Fact::Voted { slot: from, term, candidate });
         }
+        let mut is_bad = false;
         let content = match &message.snapshot {
             Some(meta) if message.kind == MessageKind::InstallSnapshot => {
                 match self.read_snapshot(from, meta) {
-                    Ok(content) => Some(content),
+                    Ok(content) => {
+                        is_bad = self.flips.is_bad(from, meta.index);
+                        self.fact(&Fact::SnapshotSent { slot: from, index: meta.index });
+                        Some(content)
+                    }
                     Err(why) => {
                         self.trace.line(
                             now,
@@ -86,12 +91,12 @@ impl World {
             Fate::Arrives(at, again) => {
                 let from_life = self.hosts[from.0].life;
                 if let Some(again) = again.filter(|_| content.is_none()) {
-                    let double = Message { message: message.clone(), content: None };
+                    let double = Message { message: message.clone(), content: None, is_bad };
                     let content = Content::Message(Box::new(double));
                     let parcel = Parcel { from, from_life, to, content };
                     self.queue.at(again, Event::Deliver(Box::new(parcel)));
                 }
-                let content = Content::Message(Box::new(Message { message, content }));
+                let content = Content::Message(Box::new(Message { message, content, is_bad }));
                 let parcel = Parcel { from, from_life, to, content };
                 self.queue.at(at, Event::Deliver(Box::new(parcel)));
             }
@@ -145,7 +150,7 @@ impl World {
 
     fn deliver_message(&mut self, from: Slot, to: Slot, letter: Message) {
         let now = self.now();
-        let Message { mut message, content } = letter;
+        let Message { mut message, content, is_bad } = letter;
         let sender = member(&self.hosts[from.0]);
         let snapshot = message.snapshot.as_ref().map(|meta| meta.index);
         let receiver = message.to;
@@ -181,7 +186,10 @@ impl World {
         let mut delivered = true;
         if let (Some(meta), Some(content)) = (&message.snapshot, content) {
             match store_snapshot(&*stores.snapshots, meta, &content) {
-                Ok(meta) => message.snapshot = Some(meta),
+                Ok(meta) => {
+                    self.flips.received(to, meta.index, is_bad);
+                    message.snapshot = Some(meta);
+                }
                 Err(why) => {
                     let why = self.hosts[to.0].disk.describe(why);
                     self.trace.line(

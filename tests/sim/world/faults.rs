@@ -150,6 +150,7 @@ impl World {
                 let Some(slot) = self.pick(node) else { return };
                 self.hosts[slot.0].slow_disk = (Micros(now.0 + for_us), fsync_us);
             }
+            Action::FlipBit { node, at } => self.flip_bit(node, at),
             _ => self.act_on_disk(action),
         }
     }

@@ -6,6 +6,7 @@ use raft_host::machine::QueryResult;
 use raft_host::node::Consistency;
 use raft_host::types::{GroupId, Index};
 
+use super::operators::Goal;
 use super::{Event, Stage, World};
 use crate::sim::calls::{Answered, Ask, Owner};
 use crate::sim::guest::key_name;
@@ -45,7 +46,13 @@ impl World {
             Stage::Calm => {
                 self.replace_broken();
                 if self.clients_are_done() && self.operators_are_done() {
-                    self.enter_settling();
+                    let is_flipped = self.flips.any && !self.flips.is_overwhelmed;
+                    if is_flipped && !std::mem::replace(&mut self.flips.is_compared, true) {
+                        // So that nothing stays unnoticed.
+                        self.begin(Goal::CompareDigests, None);
+                    } else {
+                        self.enter_settling();
+                    }
                 } else if now.0 > since.0 + self.progress_bound_us() {
                     self.finish(None);
                 }
@@ -132,12 +139,14 @@ impl World {
             snapshot_bytes: 0,
             disk_bytes: host.disk.used_bytes(),
             sessions: 0,
+            is_quarantined: false,
             stopped: None,
         };
         let Some(running) = host.running() else { return survey };
         let node = &mut running.node;
         let status = node.status();
         survey.is_healthy = node.handle().is_serving();
+        survey.is_quarantined = node.handle().is_quarantined();
         survey.role = Some(status.role);
         survey.term = status.term;
         survey.leader = status.leader;
@@ -281,6 +290,7 @@ impl World {
             missing: &missing,
             bound: Micros(self.progress_bound_us()),
             digests: &digests,
+            is_overwhelmed: self.flips.is_overwhelmed,
             values: &values,
         };
         self.fact(&Fact::End(&end));

@@ -13,6 +13,7 @@ mod clients;
 mod delivery;
 mod faults;
 mod finish;
+mod flips;
 mod operators;
 mod steps;
 
@@ -127,6 +128,7 @@ pub struct World {
     acknowledged: Index,
     history: Vec<Operation>,
     probes: Vec<finish::Probe>,
+    flips: flips::Flips,
     invariants: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
     counters: Counters,
@@ -174,6 +176,7 @@ impl World {
             acknowledged: Index(0),
             history: Vec::new(),
             probes: Vec::new(),
+            flips: flips::Flips::default(),
             invariants: invariants::all(guest),
             violation: None,
             counters: Counters::default(),
@@ -313,6 +316,8 @@ impl World {
 struct Message {
     message: PeerMessage,
     content: Option<Vec<u8>>,
+    /// The snapshot carries a flipped bit.
+    is_bad: bool,
 }
 
 /// Introduces a host to its peers.

@@ -28,6 +28,8 @@ pub(super) enum Goal {
     Upgrade { version: u64 },
     /// The limits of the guest are to be others.
     SetLimits { choice: u64 },
+    /// All members are to say what state they have, until all have the same.
+    CompareDigests,
     /// A snapshot of one node, now.
     Snapshot { slot: Slot },
 }
@@ -119,6 +121,11 @@ impl World {
         let Some(leader) = self.leader() else {
             return self.queue.after(PAUSE_US, Event::TaskWake(number));
         };
+        // A verdict that is disputed waits for who is missing.
+        let patience_us = match goal {
+            Goal::CompareDigests => PATIENCE_US + self.plan.shape.node.election_ms * 20_000,
+            _ => PATIENCE_US,
+        };
         let ask = match goal {
             Goal::Join { slot: None, address, .. } => Some((leader, Ask::AddLearner(address))),
             Goal::Join { slot: Some(slot), .. } => {
@@ -144,6 +151,7 @@ impl World {
                 Some((leader, Ask::Upgrade { module, chunk_bytes: self.plan.shape.chunk_bytes }))
             }
             Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
+            Goal::CompareDigests => Some((leader, Ask::CompareDigests)),
             Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
         };
         let Some((slot, ask)) = ask else {
@@ -152,7 +160,7 @@ impl World {
         if let Some(task) = self.tasks.get_mut(&number) {
             task.is_waiting = true;
         }
-        self.queue.after(PATIENCE_US, Event::TaskWake(number));
+        self.queue.after(patience_us, Event::TaskWake(number));
         self.ask(slot, Owner::Operator(number, attempt), ask);
     }
 
@@ -289,6 +297,13 @@ impl World {
             }
             (Goal::SetLimits { .. }, Answered::LimitsSet(Ok(_))) => {
                 self.counters.limit_changes += 1;
+                self.end_task(number, "done");
+            }
+            (Goal::CompareDigests, Answered::Compared(Ok(verdict)))
+                if self.flips.is_overwhelmed
+                    || !verdict.is_disputed()
+                        && verdict.votes.len() == self.conf_state.nodes().len() =>
+            {
                 self.end_task(number, "done");
             }
             (Goal::Snapshot { .. }, Answered::Snapshot(Ok(meta))) => {

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
+use raft_host::machine::Reply;
 use raft_host::node::{
     Environment, NodeOptions, StartError, SteppedNode, StopReason, bootstrap, channel,
 };
@@ -11,6 +12,7 @@ use raft_host::transport::Identity;
 use raft_host::types::{GroupId, Index, LogPosition, NodeId};
 
 use super::{Event, Stage, World, operations};
+use crate::sim::calls::Answered;
 use crate::sim::disk::{Crash, SimDisk};
 use crate::sim::host::{Host, Running, Scheduled, SimTransport, State, StoredLog};
 use crate::sim::observe::{Fact, Micros, Slot};
@@ -163,6 +165,7 @@ impl World {
             calls: Vec::new(),
             scheduled: Scheduled::default(),
             writing: None,
+            digests: Arc::default(),
             introduced: Vec::new(),
         }));
         let (term, vote) = (hard_state.term, hard_state.vote);
@@ -176,6 +179,7 @@ impl World {
         );
         self.counters.starts += 1;
         let (module, activated) = module.unzip();
+        self.taint_as_snapshot(slot, applied);
         self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module, activated });
         self.queue.after(0, Event::Tick(slot, life));
         self.after_step(slot);
@@ -279,9 +283,11 @@ impl World {
 
     pub(super) fn save(&mut self, slot: Slot) {
         self.dread(slot, |when| matches!(when, Boundary::InSave(_)));
+        let before = self.snapshots_of(slot);
         let running = self.up(slot);
         running.scheduled.save = false;
         running.node.save_next();
+        self.note_saved(slot, &before);
         let now = self.now();
         self.trace.line(now, Who::Host(slot), format_args!("has saved a snapshot"));
         self.counters.snapshots += 1;
@@ -343,7 +349,7 @@ impl World {
         self.counters.fault(counter);
         self.fact(&Fact::Crashed { slot });
         for call in calls {
-            self.answered(call.owner, super::super::calls::Answered::BrokenOff);
+            self.answered(call.owner, Answered::BrokenOff);
         }
         self.forget_probes(slot);
         if let Some(down_us) = down_us {
@@ -353,7 +359,7 @@ impl World {
 
     /// What a step made due.
     pub(super) fn after_step(&mut self, slot: Slot) {
-        self.take_notes(slot);
+        let is_judged = self.take_notes(slot);
         if self.violation.is_some() || !self.hosts[slot.0].is_up() {
             return;
         }
@@ -366,18 +372,21 @@ impl World {
         self.post(slot);
         self.schedule(slot);
         self.poll_calls(slot);
+        // Last: what a node answered in the step in which it was quarantined may come before that.
+        self.note_trust(slot, is_judged);
     }
 
     /// Shows what the apply loop did.
-    fn take_notes(&mut self, slot: Slot) {
+    fn take_notes(&mut self, slot: Slot) -> bool {
         let notes = {
             let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
             if notes.is_empty() {
-                return;
+                return false;
             }
             std::mem::take(&mut *notes)
         };
         let now = self.now();
+        let mut is_judged = false;
         for seen in notes {
             match seen {
                 Seen::Applied(entry) => {
@@ -390,6 +399,11 @@ impl World {
                         ),
                     );
                     self.counters.applied(&entry);
+                    if matches!(entry.reply, Reply::DigestJudged(_)) {
+                        is_judged = true;
+                        self.counters.verdicts += 1;
+                    }
+                    self.compare_with_sound(&entry);
                     self.fact(&Fact::Applied(&entry));
                 }
                 Seen::Membership(slot, position, conf_state) => {
@@ -410,12 +424,14 @@ impl World {
                         format_args!("installs the snapshot at {index}"),
                     );
                     self.counters.installs += 1;
+                    self.taint_as_snapshot(slot, index);
                     let (module, activated) = module.unzip();
                     let fact = Fact::Installed { slot, position, digest, module, activated };
                     self.fact(&fact);
                 }
             }
         }
+        is_judged
     }
 
     /// Faults of the disk that struck in the step.
@@ -437,7 +453,9 @@ impl World {
         };
         self.trace.line(now, Who::Host(slot), format_args!("stops: {words}"));
         let host = &self.hosts[slot.0];
-        let is_excused = host.is_excused() || is_removed || host.disk.is_dead();
+        // Without a majority for any state nobody can tell who is right.
+        let is_in_doubt = self.flips.any && words.contains("the replicas disagree");
+        let is_excused = host.is_excused() || is_removed || host.disk.is_dead() || is_in_doubt;
         self.fact(&Fact::Stopped { slot, reason: &words, is_excused });
         let down_us = self.hosts[slot.0].down_us;
         self.crash(slot, false, (!is_removed).then_some(down_us));
@@ -537,6 +555,13 @@ impl World {
             None => true,
         });
         for (owner, answer) in answers {
+            match &answer {
+                Answered::Queried(Ok(_)) => self.fact(&Fact::Answered { slot, what: "query" }),
+                Answered::Proposed(Ok(_)) => {
+                    self.fact(&Fact::Answered { slot, what: "command" });
+                }
+                _ => {}
+            }
             self.answered(owner, answer);
         }
     }
