@@ -191,6 +191,7 @@ impl NodeRow {
                 "module_activated_at": status.module_activated_at,
                 "sessions": status.sessions,
                 "time_ms": status.time_ms,
+                "profile_hash": status.profile_hash,
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
@@ -269,6 +270,7 @@ fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
         ("leader", leader),
         ("module", module),
         ("sessions", status.sessions.to_string()),
+        ("profile", short_hash(&status.profile_hash)),
     ]
 }
 

@@ -15,7 +15,10 @@ use super::reply::{
 };
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
-use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits, SharedLoader, Trap};
+use crate::fsm::{
+    Call, Context, EngineProfile, EngineUnsupported, Fsm, GuestResult, HostFailure, Limits,
+    SharedLoader, Trap,
+};
 use crate::museum::{self, Exhibit};
 use crate::types::{
     ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome,
@@ -34,6 +37,8 @@ pub(super) struct State {
     /// The log's clock at `applied`; never goes back.
     pub(super) time_ms: u64,
     pub(super) limits: Limits,
+    /// What must run the guest from the next entry on.
+    pub(super) engine: EngineProfile,
     pub(super) membership: Membership,
     pub(super) sessions: Sessions,
     pub(super) modules: Modules,
@@ -65,6 +70,7 @@ impl Machine {
             applied: Index(0),
             time_ms: 0,
             limits,
+            engine: loader.engine(),
             membership: Membership::default(),
             sessions: Sessions::new(SessionLimits::default()),
             modules: Modules::default(),
@@ -112,6 +118,7 @@ impl Machine {
     /// If `index` is not the one after [`Machine::applied_index`].
     pub fn apply(&mut self, index: Index, data: &[u8]) -> Result<Applied, HostFailure> {
         self.check_next(index);
+        self.check_engine()?;
         let applied = if data.is_empty() {
             Applied::without_guest(Reply::Nothing)
         } else {
@@ -203,6 +210,7 @@ impl Machine {
             }),
             sessions: self.state.sessions.len(),
             limits: self.state.limits.clone(),
+            engine: self.state.engine.clone(),
             modules: Arc::clone(&self.module_infos),
             history: Arc::clone(&self.state.modules.history),
         }
@@ -212,6 +220,20 @@ impl Machine {
     pub fn active_module(&self) -> Option<(ModuleHash, Index)> {
         let active = self.state.modules.active();
         active.map(|activation| (activation.hash, activation.index))
+    }
+
+    /// The engine profile that the next entry must be applied under.
+    pub fn engine(&self) -> &EngineProfile {
+        &self.state.engine
+    }
+
+    /// Whether this node may apply the next entry.
+    ///
+    /// # Errors
+    ///
+    /// An entry has changed the engine profile to one that the loader does not offer.
+    pub fn engine_supported(&self) -> Result<(), EngineUnsupported> {
+        self.loader.supports(&self.state.engine)
     }
 
     /// The bytes of a complete module that the machine holds.
@@ -232,6 +254,19 @@ impl Machine {
     fn check_next(&self, index: Index) {
         let expected = self.state.applied.next();
         assert_eq!(index, expected, "entries must be applied in order, without gaps");
+    }
+
+    /// The last line of defence: whoever runs the machine stops before this.
+    fn check_engine(&self) -> Result<(), HostFailure> {
+        match self.engine_supported() {
+            Err(_)
+                if museum::is_on(Exhibit::EngineIgnored)
+                    || museum::is_on(Exhibit::EngineChangedLate) =>
+            {
+                Ok(())
+            }
+            checked => checked.map_err(|unsupported| HostFailure(unsupported.to_string())),
+        }
     }
 
     pub(super) fn context(&self, index: Index) -> Context {
@@ -260,6 +295,7 @@ impl Machine {
             Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
             Body::ActivateModule(request) => self.activate(index, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
+            Body::SetEngine(request) => self.set_engine(index, &request),
         }
     }
 

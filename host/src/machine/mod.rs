@@ -16,6 +16,7 @@
 
 mod convert;
 mod core;
+mod engine;
 mod limits;
 mod membership;
 mod modules;

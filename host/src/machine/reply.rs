@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::fsm::Limits;
+use crate::fsm::{EngineProfile, Limits};
 use crate::types::{Event, Index, ModuleHash, Outcome};
 
 /// An applied entry.
@@ -82,6 +82,15 @@ pub enum Reply {
     },
     /// The limits were not changed, and why; everything goes on as if nothing had been tried.
     LimitsRefused(String),
+    /// The engine profile holds from the next entry on, for nodes that offer it.
+    EngineSet {
+        /// The profile, now.
+        engine: EngineProfile,
+        /// The profile, before.
+        previous: EngineProfile,
+    },
+    /// What was to be the engine profile is none, and why; nothing changed.
+    EngineRefused(String),
 }
 
 /// Why a command was not run by the entry that held it. Deterministic.
@@ -168,6 +177,8 @@ pub struct MachineInfo {
     pub sessions: u64,
     /// Budgets of the guest.
     pub limits: Limits,
+    /// What must run the guest.
+    pub engine: EngineProfile,
     /// Complete modules that the machine holds, ascending by hash.
     pub modules: Arc<Vec<ModuleInfo>>,
     /// Activations, oldest first; only the latest are kept.

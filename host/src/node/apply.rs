@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
-use super::snapshots::{SaveJob, SnapshotPolicy};
+use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::StopSignal;
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
@@ -51,7 +51,7 @@ pub(super) enum ApplyError {
     Host(#[from] HostFailure),
     #[error("installing the snapshot at {index}: {source}")]
     Restore { index: Index, source: RestoreError },
-    #[error("installing a snapshot: {0}")]
+    #[error("a snapshot: {0}")]
     Storage(#[from] StorageError),
 }
 
@@ -76,6 +76,9 @@ pub(super) struct ApplyLoop {
     /// Queries that wait for an index.
     pub(super) waiting: BTreeMap<Index, Vec<QueryJob>>,
     pub(super) stop: StopSignal,
+    /// An entry has set an engine profile that this program does not offer: nothing more is
+    /// applied or answered, and the node stops soon.
+    pub(super) halted: bool,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
     /// Sees what is applied.
@@ -121,10 +124,16 @@ impl ApplyLoop {
 
     pub(super) fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {
         match job {
+            // Whoever waits is told, as always when a node stops.
+            Job::Apply(_) | Job::Install(_) | Job::Query(..) | Job::SnapshotWanted
+                if self.halted =>
+            {
+                Ok(())
+            }
             Job::Apply(entries) => {
                 self.apply(entries)?;
                 self.after_progress(false)?;
-                if self.policy.due() {
+                if self.policy.due() && !self.halted {
                     self.start_snapshot()?;
                 }
                 Ok(())
@@ -161,8 +170,13 @@ impl ApplyLoop {
             let (index, term) = (committed.entry.index, committed.entry.term);
             let is_membership = committed.membership.is_some();
             let applied = self.apply_one(committed)?;
+            let is_engine = matches!(applied.reply, Reply::EngineSet { .. });
             let announced =
-                matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. });
+                matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. })
+                    || is_engine;
+            if is_engine && !museum::is_on(Exhibit::EngineChangedLate) {
+                self.halt_unless_supported()?;
+            }
             if is_membership || announced {
                 // Whoever hears that it is done must also see it done.
                 self.publish(is_membership);
@@ -176,7 +190,39 @@ impl ApplyLoop {
                     trap_message: applied.trap_message,
                 }));
             }
+            if self.halted {
+                return Ok(());
+            }
         }
+        if museum::is_on(Exhibit::EngineChangedLate) {
+            self.halt_unless_supported()?;
+        }
+        Ok(())
+    }
+
+    /// Before anybody hears of a new engine profile that this program does not offer, the state
+    /// must be where the program that does finds it. A crash before that repeats the change.
+    fn halt_unless_supported(&mut self) -> Result<(), ApplyError> {
+        let machine = self.machine.as_ref().expect("it has applied something");
+        let Err(unsupported) = machine.engine_supported() else { return Ok(()) };
+        if museum::is_on(Exhibit::EngineIgnored) {
+            return Ok(());
+        }
+        let index = machine.applied_index();
+        let SaveJob { meta, image } = self.snapshot_job()?;
+        let meta = snapshots::save(&*self.snapshots, self.policy.keep(), meta, &image)?;
+        tracing::info!(%index, bytes = meta.size_bytes, "snapshot saved for the new engine profile");
+        self.halted = true;
+        self.waiting.clear();
+        let why = format!(
+            "since entry {index} the cluster's engine profile is {}, and this program offers {}: \
+             start a version of raft-host that offers the former on the same data directory",
+            unsupported.wanted, unsupported.offered
+        );
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::Applied(index));
+        let _ = self.events.send(Event::SnapshotSaved(meta));
+        let _ = self.events.send(Event::Halted(why));
         Ok(())
     }
 
@@ -282,6 +328,10 @@ impl ApplyLoop {
             let _ = caller.send(Err("this node has no state yet: it waits for its leader".into()));
             return Ok(());
         }
+        if self.halted {
+            let _ = caller.send(Err("this node stops, and has saved a snapshot".into()));
+            return Ok(());
+        }
         if self.policy.saving() {
             let _ = caller.send(Err("a snapshot is being taken already".into()));
             return Ok(());
@@ -291,6 +341,14 @@ impl ApplyLoop {
     }
 
     fn start_snapshot(&mut self) -> Result<(), ApplyError> {
+        let job = self.snapshot_job()?;
+        self.policy.started();
+        // A snapshot thread that has ended has stopped the node.
+        let _ = self.saver.send(job);
+        Ok(())
+    }
+
+    fn snapshot_job(&mut self) -> Result<SaveJob, ApplyError> {
         let machine = self.machine.as_mut().expect("checked by the callers");
         let image = machine.capture()?;
         let meta = SnapshotMeta {
@@ -301,10 +359,7 @@ impl ApplyLoop {
             size_bytes: 0,
             checksum: 0,
         };
-        self.policy.started();
-        // A snapshot thread that has ended has stopped the node.
-        let _ = self.saver.send(SaveJob { meta, image });
-        Ok(())
+        Ok(SaveJob { meta, image })
     }
 
     fn on_saved(&mut self, meta: Option<SnapshotMeta>) {

@@ -40,6 +40,8 @@ pub(super) enum Event {
     PeerSeen(Member),
     /// A member has applied this node's removal.
     Removed,
+    /// The machine applies nothing more, for this reason: stop soon.
+    Halted(String),
     /// Something stopped the node: look at the signal.
     Stop,
 }
@@ -73,6 +75,10 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
+    /// Why to stop, and after how many more ticks.
+    pub(super) halting: Option<(String, u64)>,
+    /// How many of those there are at first.
+    pub(super) linger_ticks: u64,
 }
 
 impl EventLoop {
@@ -120,6 +126,14 @@ impl EventLoop {
     }
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
+        // The others must be able to learn that what stops this node is committed, so that they
+        // come to the same end without it.
+        if let Some((why, ticks)) = &mut self.halting {
+            match ticks.checked_sub(1) {
+                Some(left) => *ticks = left,
+                None => self.stop.stop(StopReason::Engine(std::mem::take(why))),
+            }
+        }
         self.replica.step(Input::Tick)
     }
 
@@ -134,12 +148,21 @@ impl EventLoop {
 
     pub(super) fn on_event(&mut self, event: Event) -> Result<(), ReplicaError> {
         match event {
+            Event::Submit(submissions) if self.halting.is_some() => {
+                for submission in submissions {
+                    submission.waiter.answer(Err(ProposeFailure::Stopping));
+                }
+            }
             Event::Submit(submissions) => {
                 for submission in submissions {
                     let id = self.new_proposal(submission.waiter);
                     self.batch.push(Proposal { id, data: submission.data });
                 }
             }
+            Event::ConfChange(_, waiter) if self.halting.is_some() => {
+                waiter.answer(Err(ProposeFailure::Stopping));
+            }
+            Event::Halted(why) => self.halting = Some((why, self.linger_ticks)),
             Event::ConfChange(change, waiter) => {
                 self.propose_batch()?;
                 let id = self.new_proposal(waiter);

@@ -239,7 +239,12 @@ impl NodeHandle {
     /// neither stops nor is about to. What health checks report.
     pub fn is_serving(&self) -> bool {
         self.shared.leadership.borrow().leader.is_some()
-            && self.shared.machine.borrow().is_some()
+            && self
+                .shared
+                .machine
+                .borrow()
+                .as_ref()
+                .is_some_and(|view| self.shared.loader.supports(&view.info.engine).is_ok())
             && !self.draining()
             && !self.shared.stop.is_given()
     }

@@ -37,7 +37,7 @@ pub use handle::{
     QueryFailure, ReplySink,
 };
 pub use inbox::NodeInbox;
-pub use limits::{LimitsFailure, LimitsSet};
+pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
 pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,

@@ -259,6 +259,7 @@ pub(super) fn assemble(
         snapshot_callers: Vec::new(),
         waiting: BTreeMap::new(),
         stop: stop.clone(),
+        halted: false,
         compile_ahead: environment.compile_ahead,
         witness: None,
     };
@@ -285,6 +286,8 @@ pub(super) fn assemble(
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),
+        halting: None,
+        linger_ticks: config.election_ticks() as u64,
     };
     let handle = NodeHandle {
         shared: Arc::new(Shared {

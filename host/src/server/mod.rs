@@ -19,6 +19,7 @@ mod intent;
 mod join;
 mod plugin;
 mod promote;
+mod release;
 mod running;
 mod services;
 
@@ -27,8 +28,8 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+pub(crate) use self::release::{offer_engine, offered_engine, report_version};
 pub use self::running::{Began, RunningServer, start};
-pub(crate) use self::services::report_version;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;

@@ -1,7 +1,7 @@
 //! What a server answers on its port: clients, operators and peers.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::home::Home;
+use super::release;
 use crate::api::{self, ApiConfig, NodeInfo};
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
@@ -38,19 +39,11 @@ pub(super) async fn serve(
     }
 }
 
-/// What `raft-host status` reports, if not this package's version.
-static VERSION: OnceLock<&str> = OnceLock::new();
-
-/// From now on the server reports this version; the first call counts.
-pub(crate) fn report_version(version: &'static str) {
-    VERSION.get_or_init(|| version);
-}
-
 /// Facts for `raft-host status`.
 pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
     let weak = Arc::downgrade(home);
     NodeInfo {
-        version: VERSION.get().copied().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned(),
+        version: release::version().to_owned(),
         storage: home.engine().to_string(),
         data_dir_bytes: Arc::new(move || {
             let home = weak.upgrade();

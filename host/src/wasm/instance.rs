@@ -66,18 +66,21 @@ pub(super) struct WasmFsm {
 }
 
 impl WasmFsm {
-    /// A fresh instance whose initialisers have run.
+    /// A fresh instance whose initialisers have run in the context; without one, a blank instance
+    /// that must be given a state before anything else.
     pub(super) fn start(
         compiled: Arc<Compiled>,
         limits: &Limits,
-        context: Context,
+        context: Option<Context>,
     ) -> Result<Result<WasmFsm, ModuleRefused>, HostFailure> {
         let limits = Arc::new(limits.clone());
         let mut live = match Guest::live(&compiled, &limits)? {
             Ok(live) => live,
             Err(refused) => return Ok(Err(refused)),
         };
-        if let Err(refused) = live.initialize(&compiled, context)? {
+        if let Some(context) = context
+            && let Err(refused) = live.initialize(&compiled, context)?
+        {
             return Ok(Err(refused));
         }
         let mut checkpoint = GuestState::default();

@@ -13,7 +13,7 @@ use super::guest::Compiled;
 use super::instance::WasmFsm;
 use super::rewrite::rewrite;
 use super::{abi, engine, wasi};
-use crate::fsm::{Context, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
+use crate::fsm::{Context, EngineProfile, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
 use crate::types::ModuleHash;
 
 /// Compiled modules kept in memory: the active ones of all groups and their successors.
@@ -74,7 +74,7 @@ impl WasmLoader {
         abi::define(&mut linker)
             .and_then(|()| wasi::define(&mut linker))
             .map_err(|error| HostFailure(format!("defining the imports: {error:#}")))?;
-        let hash = engine::profile_hash(&engine);
+        let hash = engine::code_hash(&engine);
         let profile = Arc::new(Profile { engine, hash, linker });
         if engines.len() == ENGINES_MAX {
             // Modules compiled on it keep what they need of it.
@@ -138,9 +138,32 @@ impl WasmLoader {
         self.keep(key, &compiled);
         Ok(compiled)
     }
+
+    /// An instance whose initialisers have run in the context, if there is one.
+    fn instance(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        context: Option<Context>,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        let compiled = match self.compiled(module, limits) {
+            Ok(compiled) => compiled,
+            Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
+            Err(LoadError::Compile(reason)) => {
+                return Err(HostFailure(format!("the active module does not compile: {reason}")));
+            }
+            Err(LoadError::Host(failure)) => return Err(failure),
+        };
+        let fsm = WasmFsm::start(compiled, limits, context)?;
+        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
+    }
 }
 
 impl FsmLoader for WasmLoader {
+    fn engine(&self) -> EngineProfile {
+        engine::profile()
+    }
+
     fn check(
         &self,
         module: &[u8],
@@ -164,16 +187,16 @@ impl FsmLoader for WasmLoader {
         limits: &Limits,
         context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
-        let compiled = match self.compiled(module, limits) {
-            Ok(compiled) => compiled,
-            Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
-            Err(LoadError::Compile(reason)) => {
-                return Err(HostFailure(format!("the active module does not compile: {reason}")));
-            }
-            Err(LoadError::Host(failure)) => return Err(failure),
-        };
-        let fsm = WasmFsm::start(compiled, limits, context)?;
-        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
+        self.instance(module, limits, Some(context))
+    }
+
+    fn instantiate_blank(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        _context: Context,
+    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
+        self.instance(module, limits, None)
     }
 }
 

@@ -31,4 +31,5 @@ mod wasi;
 mod tests;
 
 pub use check::{CheckError, ModuleReport, check_module};
+pub use engine::profile;
 pub use loader::WasmLoader;
