@@ -327,6 +327,7 @@ cluster   c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1
 leader    node 1 at 127.0.0.1:7400, term 3
 module    kv.wasm abababababab, active since index 7
 sessions  0
+profile   -
 
 NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODULE           DATA    MEMORY     UP
    1  127.0.0.1:7400  leader            1     3     120      120         0  abababababab  3.0 MiB  40.0 MiB  1m 1s

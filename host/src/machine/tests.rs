@@ -1,5 +1,6 @@
 //! What the machine promises, entry by entry.
 
+mod engine;
 mod limits;
 
 use proptest::prelude::*;
