@@ -9,7 +9,7 @@ use wasmparser::WasmFeatures;
 use wasmtime::{Config, Engine, OptLevel};
 
 use super::memory::Creator;
-use super::unchecked;
+use super::{stack, unchecked};
 use crate::fsm::{EngineFacts, EngineProfile, HostFailure, STACK_MAX_BYTES, STACK_MIN_BYTES};
 
 /// What guests may use, as profiles name it. Anything else is refused at load.
@@ -86,12 +86,9 @@ const TARGET: Option<&str> = if !cfg!(target_os = "linux") {
 
 /// An engine for guests with a stack of `stack_max_bytes`.
 ///
-/// Where exactly a runaway recursion overflows is the one thing that is not entirely fixed
-/// here: wasmtime counts from the host's own stack pointer at entry, which two *builds* of
-/// the host may place some hundred bytes apart. Nodes of one build agree.
+/// All of it is the guest's, to the byte (rounded down to 16), whatever the host's own frames take:
+/// see `stack`.
 pub(super) fn build(stack_max_bytes: u64) -> Result<Engine, HostFailure> {
-    let target = TARGET
-        .ok_or_else(|| HostFailure("guests run on Linux on x86-64 or aarch64 only".to_owned()))?;
     let stack_bytes = usize::try_from(stack_max_bytes)
         .ok()
         .filter(|_| (STACK_MIN_BYTES..=STACK_MAX_BYTES).contains(&stack_max_bytes))
@@ -101,6 +98,13 @@ pub(super) fn build(stack_max_bytes: u64) -> Result<Engine, HostFailure> {
                  {STACK_MAX_BYTES}"
             ))
         })?;
+    with_native_stack(stack::native_stack_bytes(stack_bytes)?)
+}
+
+/// An engine that traps so many bytes below the stack pointer that wasmtime looks at on entry.
+pub(super) fn with_native_stack(stack_bytes: usize) -> Result<Engine, HostFailure> {
+    let target = TARGET
+        .ok_or_else(|| HostFailure("guests run on Linux on x86-64 or aarch64 only".to_owned()))?;
     let mut config = Config::new();
     config.target(target).map_err(|error| failure("choosing the target", &error))?;
     for (_, flag) in CPU_FEATURES {

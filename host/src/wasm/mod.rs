@@ -24,6 +24,7 @@ mod instance;
 mod loader;
 mod memory;
 mod rewrite;
+mod stack;
 mod unchecked;
 mod wasi;
 

@@ -3,6 +3,7 @@
 mod checks;
 mod forks;
 mod limits;
+mod stack;
 mod undo;
 
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, Limits, ModuleRefused};
