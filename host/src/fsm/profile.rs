@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Context, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
+use super::{Context, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused, SharedLoader};
 use crate::types::StateDigest;
 
 /// Longest text.
@@ -241,15 +241,15 @@ fn is_name(text: &str) -> bool {
 
 /// A loader that offers other profiles than it has, the first of them to new clusters. It plays
 /// the program of another version in tests; guests run as they always do.
-#[derive(Clone, Debug)]
-pub struct Offering<L> {
+#[derive(Clone)]
+pub struct Offering {
     /// Does the work.
-    pub loader: L,
+    pub loader: SharedLoader,
     /// What it claims.
     pub profiles: Vec<EngineProfile>,
 }
 
-impl<L: FsmLoader> FsmLoader for Offering<L> {
+impl FsmLoader for Offering {
     fn engine(&self) -> EngineProfile {
         self.profiles.first().cloned().unwrap_or_else(|| self.loader.engine())
     }

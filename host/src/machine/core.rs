@@ -52,6 +52,8 @@ pub struct Machine {
     /// The instance of the active module; present exactly when there is one.
     pub(super) fsm: Option<Box<dyn Fsm>>,
     pub(super) loader: SharedLoader,
+    /// What the loader says to `state.engine`.
+    supported: Result<(), EngineUnsupported>,
     /// `modules.infos()`, kept so that `info` is cheap.
     module_infos: Arc<Vec<ModuleInfo>>,
 }
@@ -87,7 +89,8 @@ impl Machine {
         let active = state.modules.active().map(|activation| activation.hash);
         assert_eq!(running, active, "the instance is not one of the active module");
         let module_infos = Arc::new(state.modules.infos());
-        Machine { state, fsm, loader, module_infos }
+        let supported = loader.supports(&state.engine);
+        Machine { state, fsm, loader, supported, module_infos }
     }
 
     /// Gives a machine at index 0 the members of a new cluster, as the snapshot at `index` that
@@ -233,7 +236,7 @@ impl Machine {
     ///
     /// An entry has changed the engine profile to one that the loader does not offer.
     pub fn engine_supported(&self) -> Result<(), EngineUnsupported> {
-        self.loader.supports(&self.state.engine)
+        self.supported.clone()
     }
 
     /// The bytes of a complete module that the machine holds.
@@ -258,14 +261,15 @@ impl Machine {
 
     /// The last line of defence: whoever runs the machine stops before this.
     fn check_engine(&self) -> Result<(), HostFailure> {
-        match self.engine_supported() {
+        match &self.supported {
             Err(_)
                 if museum::is_on(Exhibit::EngineIgnored)
                     || museum::is_on(Exhibit::EngineChangedLate) =>
             {
                 Ok(())
             }
-            checked => checked.map_err(|unsupported| HostFailure(unsupported.to_string())),
+            Err(unsupported) => Err(HostFailure(unsupported.to_string())),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -430,6 +434,12 @@ impl Machine {
             applied.events = events;
             fresh
         }))
+    }
+
+    /// Replaces the engine profile; returns the one before.
+    pub(super) fn replace_engine(&mut self, engine: EngineProfile) -> EngineProfile {
+        self.supported = self.loader.supports(&engine);
+        std::mem::replace(&mut self.state.engine, engine)
     }
 
     pub(super) fn refresh_module_infos(&mut self) {

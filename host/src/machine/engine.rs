@@ -30,7 +30,7 @@ impl Machine {
                 return Ok(Applied::without_guest(Reply::EngineRefused(reason.to_string())));
             }
         };
-        let previous = std::mem::replace(&mut self.state.engine, engine.clone());
+        let previous = self.replace_engine(engine.clone());
         if engine != previous && self.engine_supported().is_ok() {
             // One that offers both goes on by itself. It may not refuse: others cannot know that.
             let limits = self.state.limits.clone();

@@ -12,7 +12,7 @@ use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
-use super::stop::StopSignal;
+use super::stop::{StopReason, StopSignal};
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{Applied, Machine, Reply, RestoreError};
@@ -119,7 +119,13 @@ impl ApplyLoop {
     }
 
     pub(super) fn fail(&self, error: &ApplyError) {
-        self.stop.fail("the state machine cannot go on", error);
+        match error {
+            // The snapshot stays; the program that offers its profile starts from it.
+            ApplyError::Restore { source: RestoreError::Engine(_), .. } => {
+                self.stop.stop(StopReason::Engine(error.to_string()));
+            }
+            _ => self.stop.fail("the state machine cannot go on", error),
+        }
     }
 
     pub(super) fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {

@@ -126,7 +126,7 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
     let facts = old.engine().facts().expect("version 1");
     let next = EngineProfile::of(&EngineFacts { fuel: 9, ..facts });
     let new: SharedLoader =
-        Arc::new(Offering { loader: NativeLoader, profiles: vec![next.clone()] });
+        Arc::new(Offering { loader: Arc::clone(&old), profiles: vec![next.clone()] });
     let stores = Stores::memory();
     bootstrap(&stores, &identity(), GroupId::MAIN, Limits::default(), Arc::clone(&old))
         .expect("empty stores");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use crate::fsm::{EngineProfile, FsmLoader as _, HostFailure, Offering, SharedLoader};
+use crate::fsm::{EngineProfile, HostFailure, Offering, SharedLoader};
 use crate::wasm::{self, WasmLoader};
 
 /// What `raft-host status` reports, if not this package's version.
@@ -32,10 +32,10 @@ pub(crate) fn offered_engine() -> EngineProfile {
 
 /// Loads modules for a server; keeps compiled code in `cache_dir`, if given.
 pub(super) fn loader(cache_dir: Option<PathBuf>) -> Result<SharedLoader, HostFailure> {
-    let loader = WasmLoader::new(cache_dir)?;
+    let loader: SharedLoader = Arc::new(WasmLoader::new(cache_dir)?);
     let offered = offered_engine();
     Ok(match loader.supports(&offered) {
-        Ok(()) => Arc::new(loader),
+        Ok(()) => loader,
         Err(_) => Arc::new(Offering { loader, profiles: vec![offered] }),
     })
 }

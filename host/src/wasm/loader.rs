@@ -23,6 +23,7 @@ const ENGINES_MAX: usize = 4;
 
 /// Loads wasm modules. One per node, shared by its groups.
 pub struct WasmLoader {
+    engine: EngineProfile,
     cache: Option<CompiledCache>,
     /// By stack size, which is the one limit that an engine has to know.
     engines: Mutex<BTreeMap<u64, Arc<Profile>>>,
@@ -58,7 +59,12 @@ impl WasmLoader {
                 Some(cache)
             }
         };
-        let loader = WasmLoader { cache, engines: Mutex::default(), kept: Mutex::default() };
+        let loader = WasmLoader {
+            engine: engine::profile(),
+            cache,
+            engines: Mutex::default(),
+            kept: Mutex::default(),
+        };
         // A machine that cannot run guests says so now.
         loader.profile(Limits::default().stack_max_bytes)?;
         Ok(loader)
@@ -161,7 +167,7 @@ impl WasmLoader {
 
 impl FsmLoader for WasmLoader {
     fn engine(&self) -> EngineProfile {
-        engine::profile()
+        self.engine.clone()
     }
 
     fn check(

@@ -2,6 +2,7 @@
 
 mod checks;
 mod forks;
+mod fuel;
 mod limits;
 mod stack;
 mod undo;

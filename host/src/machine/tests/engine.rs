@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::fsm::{EngineFacts, EngineProfile, Offering, SharedLoader};
-use crate::machine::test_fsm::TestLoader;
 
 /// The profile that the test loader has.
 fn ours() -> EngineProfile {
@@ -18,7 +17,7 @@ fn theirs() -> EngineProfile {
 }
 
 fn offering(profiles: &[EngineProfile]) -> SharedLoader {
-    Arc::new(Offering { loader: TestLoader, profiles: profiles.to_vec() })
+    Arc::new(Offering { loader: loader(), profiles: profiles.to_vec() })
 }
 
 fn restore_with(mut bytes: &[u8], loader: SharedLoader) -> Result<Machine, RestoreError> {
