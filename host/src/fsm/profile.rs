@@ -140,7 +140,7 @@ impl EngineProfile {
             return Err(ProfileError::Checksum);
         }
         if version == 1
-            && !facts_of(body).is_some_and(|facts| *EngineProfile::of(&facts).text == *text)
+            && facts_of(body).is_none_or(|facts| *EngineProfile::of(&facts).text != *text)
         {
             return Err(ProfileError::NotCanonical);
         }
