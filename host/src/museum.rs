@@ -302,6 +302,12 @@ exhibits! {
     "A client that waits for an index is answered when any entry is applied there, even another \
      leader's. (Jepsen: Redis-Raft 1b3fbf6 lost updates and told of aborted ones.)"
 
+    UnsettledAsDone "unsettled-as-done"
+    trips [Progress] needs [PowerLoss, MembershipChanges]
+    "A change of the voters is told to be done as soon as the leader has applied it. After a loss \
+     of power nobody may know that it is committed, and who was told has thrown a disk away that \
+     the voters before it need."
+
     ReadBeforeApplied "read-before-applied"
     trips [Linearizable] needs [FollowerReads]
     "A read whose index a quorum confirmed is answered before the machine has applied that index."

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use raft_host_tests::chaos::{self, Fault, Options};
 use raft_host_tests::history::{checker, json_lines};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a raft-host cluster of real processes under faults and judges what its clients saw.
 #[derive(Parser)]
@@ -142,9 +143,11 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Runtime::new()?;
     // Dropping the run kills its processes and unmounts its disk.
     let report = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         tokio::select! {
             report = chaos::run(&options) => report,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            _ = terminated.recv() => Err(anyhow::anyhow!("terminated")),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(5));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use raft_host::museum::Exhibit;
+use raft_host_tests::sim::disk::remove_stale;
 use raft_host_tests::sim::plan::{Fixed, Plan};
 use raft_host_tests::sim::runner::{Batch, loader, run, run_batch, with_stack};
 use raft_host_tests::sim::shrink::{Budget, Cut, Shrunk, command, shrink};
@@ -181,6 +182,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Panics of nodes are violations and are reported as such.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Err(error) = remove_stale() {
+        eprintln!("directories of simulators that were killed are left: {error}");
+    }
     if let Some(golden) = arguments.golden {
         return with_stack(|| gild(golden));
     }

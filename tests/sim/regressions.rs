@@ -23,15 +23,44 @@ pub struct Regression {
 }
 
 /// All of them.
-pub const REGRESSIONS: &[Regression] = &[Regression {
-    seed: 100_495,
-    guest: None,
-    only: None,
-    voters: None,
-    story: "An only voter with learners, a stuck disk and power losses: it led term 3 twice, \
+pub const REGRESSIONS: &[Regression] = &[
+    Regression {
+        seed: 100_495,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "An only voter with learners, a stuck disk and power losses: it led term 3 twice, \
                 since what it said in that term left before the term was durable, and a learner \
                 kept an entry of the first time.",
-}];
+    },
+    Regression {
+        seed: 3_002_132,
+        guest: None,
+        only: Some(&[8, 10, 14]),
+        voters: None,
+        story: "A disk was full when a new voter needed a snapshot. There was space again soon, \
+                but nothing was applied any more, so the leader took no other snapshot; the new \
+                voter, and with it the cluster, waited for ever.",
+    },
+    Regression {
+        seed: 3_002_543,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "A broken voter of four was removed and a moment later all nodes lost power: only \
+                the leader had known that the removal was committed, and had told so. When \
+                another disk broke, the two that were left of three asked for three votes of \
+                four.",
+    },
+    Regression {
+        seed: 4_000_258,
+        guest: None,
+        only: Some(&[3, 6, 7, 9]),
+        voters: None,
+        story: "A leader read entries for a follower that lagged, and the log was corrupt there: \
+                raft-rs panicked, where the node should have stopped.",
+    },
+];
 
 impl Regression {
     /// For drawing its plan.

@@ -1,5 +1,7 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
+mod reads;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -46,8 +48,8 @@ struct PendingWrite {
     number: u64,
     /// The newest raft-rs `Ready` that is durable once the write is.
     ready: u64,
-    /// The term that the write makes durable.
-    term: Option<Term>,
+    /// The term and the commit index that the write makes durable.
+    hard_state: Option<(Term, Index)>,
     /// Where the log ends after the write, unless it carries no entries.
     last: Option<LogPosition>,
     /// May leave only when the write is durable.
@@ -64,6 +66,10 @@ pub struct Replica {
     next_write: u64,
     /// Of the hard state on the disk.
     durable_term: Term,
+    /// Of the hard state on the disk. Advances with writes, so it is often behind.
+    durable_commit: Index,
+    /// Of the newest write handed out. Durable ≤ written.
+    written_commit: Index,
     pending_writes: VecDeque<PendingWrite>,
     /// A compaction to go out with the next write.
     compact_to: Option<LogPosition>,
@@ -122,6 +128,8 @@ impl Replica {
             timeout_drawn_for: (u64::MAX, StateRole::Follower, 0),
             next_write: 1,
             durable_term: Term(raw.raft.term),
+            durable_commit: Index(raw.raft.raft_log.committed),
+            written_commit: Index(raw.raft.raft_log.committed),
             pending_writes: VecDeque::new(),
             compact_to: None,
             unapplied: VecDeque::new(),
@@ -137,6 +145,7 @@ impl Replica {
             raw,
         };
         replica.redraw_election_timeout();
+        replica.check_log()?;
         Ok(replica)
     }
 
@@ -182,7 +191,12 @@ impl Replica {
             Input::Campaign => self.raw.campaign()?,
         }
         self.redraw_election_timeout();
-        Ok(())
+        self.check_log()
+    }
+
+    /// Whether all that raft-rs read was there. What it did since must not leave otherwise.
+    fn check_log(&self) -> Result<(), ReplicaError> {
+        self.raw.store().take_failure().map_or(Ok(()), |failure| Err(failure.into()))
     }
 
     /// Drains what the inputs since the last call brought about.
@@ -208,6 +222,7 @@ impl Replica {
             self.push_write(write, None, Vec::new());
         }
         self.note_leadership();
+        self.check_log()?;
         self.effects.snapshot_wanted = self.raw.store().take_snapshot_wanted();
         Ok(std::mem::take(&mut self.effects))
     }
@@ -245,6 +260,38 @@ impl Replica {
             peers,
             transferring: raft.lead_transferee.is_some(),
         }
+    }
+
+    /// Up to where a majority of the voters durably knows what is committed; only a leader can
+    /// tell. Behind the commit index unless memberships change: other commits are not written.
+    ///
+    /// With the configuration counted from the moment a change is applied, a change is not
+    /// settled by being committed. Voters that forget so need a majority of the configuration
+    /// before, of which some may be gone for good because somebody was told that it is done.
+    /// A majority of the new one that remembers it spreads it by its votes.
+    pub fn settled(&self) -> Option<Index> {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return None;
+        }
+        let known = |id: u64| match id == self.config.node.0 {
+            true => self.durable_commit,
+            false => raft.prs().get(id).map_or(Index(0), |peer| Index(peer.committed_index)),
+        };
+        let conf_state = raft.prs().conf().to_conf_state();
+        [conf_state.voters, conf_state.voters_outgoing]
+            .into_iter()
+            .filter_map(|voters| {
+                let mut known: Vec<Index> = voters.into_iter().map(known).collect();
+                known.sort_unstable();
+                known.get(known.len().saturating_sub(1) / 2).copied()
+            })
+            .min()
+    }
+
+    /// Up to where the machine has applied.
+    pub fn applied(&self) -> Index {
+        self.applied
     }
 
     /// What this replica is.
@@ -305,18 +352,7 @@ impl Replica {
         if museum::is_on(Exhibit::ReadAskedOnce) {
             return Ok(());
         }
-        // A read's question or answer may be lost, or fall on a leader that cannot answer yet.
-        let patience = self.config.heartbeat_ticks as u64 * 2;
-        let stale: Vec<ReadId> = self
-            .reads
-            .iter()
-            .filter(|(_, asked)| self.tick - **asked >= patience)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in stale {
-            self.reads.insert(id, self.tick);
-            self.ask_read(id);
-        }
+        self.ask_stale_reads();
         Ok(())
     }
 
@@ -503,42 +539,6 @@ impl Replica {
         }
     }
 
-    /// The context names this node and incarnation: the leader keeps contexts of all nodes.
-    fn ask_read(&mut self, id: ReadId) {
-        let mut context = Vec::with_capacity(24);
-        for part in [self.config.node.0, self.config.incarnation, id.0] {
-            context.extend_from_slice(&part.to_le_bytes());
-        }
-        self.raw.read_index(context);
-    }
-
-    fn ask_all_reads(&mut self) {
-        let ids: Vec<ReadId> = self.reads.keys().copied().collect();
-        for id in ids {
-            self.reads.insert(id, self.tick);
-            self.ask_read(id);
-        }
-    }
-
-    fn on_read_state(&mut self, state: raft::ReadState) {
-        let parts: Option<[u64; 3]> = state
-            .request_ctx
-            .chunks(8)
-            .map(|part| part.try_into().ok().map(u64::from_le_bytes))
-            .collect::<Option<Vec<u64>>>()
-            .and_then(|parts| parts.try_into().ok());
-        let Some([node, incarnation, id]) = parts else {
-            tracing::warn!("a read answer without a context of ours");
-            return;
-        };
-        if node != self.config.node.0 || incarnation != self.config.incarnation {
-            return;
-        }
-        if self.reads.remove(&ReadId(id)).is_some() {
-            self.effects.reads.push(ReadReady { id: ReadId(id), index: Index(state.index) });
-        }
-    }
-
     fn on_persisted(&mut self, number: u64) {
         let mut ready = None;
         while self.pending_writes.front().is_some_and(|write| write.number <= number) {
@@ -546,8 +546,10 @@ impl Replica {
             if let Some(last) = write.last {
                 self.raw.mut_store().persisted_to(last);
             }
-            self.durable_term = write.term.unwrap_or(self.durable_term);
-            self.effects.messages.extend(write.messages);
+            if let Some((term, commit)) = write.hard_state {
+                (self.durable_term, self.durable_commit) = (term, commit);
+            }
+            self.send(write.messages);
             ready = Some(write.ready);
         }
         if let Some(ready) = ready {
@@ -604,6 +606,7 @@ impl Replica {
 
     fn on_ready(&mut self) -> Result<(), ReplicaError> {
         let mut ready = self.raw.ready();
+        self.check_log()?;
         let number = ready.number();
         for state in ready.take_read_states() {
             self.on_read_state(state);
@@ -613,7 +616,7 @@ impl Replica {
         // term is durable, or it could say something else in the same term after a crash.
         let (now, wait): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|message| message.term <= self.durable_term);
-        self.effects.messages.extend(now);
+        self.send(now);
 
         let mut write = GroupWrite::default();
         let mut must_write = false;
@@ -639,8 +642,11 @@ impl Replica {
         // whoever has forgotten that.
         let is_conf_change =
             |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
-        must_write |= ready.hs().is_some()
-            && (ready.must_sync() || ready.committed_entries().iter().any(is_conf_change));
+        must_write |= ready.hs().is_some() && ready.must_sync();
+        must_write |= ready.committed_entries().iter().any(|entry| {
+            // The commit index may have advanced in an earlier turn.
+            is_conf_change(entry) && entry.index > self.written_commit.0
+        });
         if museum::is_on(Exhibit::HardStateOnlyWithEntries) {
             must_write = !write.entries.is_empty() || write.reset_to.is_some();
         }
@@ -649,7 +655,7 @@ impl Replica {
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
         if museum::is_on(Exhibit::AcknowledgedBeforeFsync) {
-            self.effects.messages.append(&mut later);
+            self.send(std::mem::take(&mut later));
         }
         if museum::is_on(Exhibit::ConfChangeWhenAppended) {
             let changes = write.entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange);
@@ -666,9 +672,24 @@ impl Replica {
             pending.messages.extend(later);
         } else {
             self.raw.on_persist_ready(number);
-            self.effects.messages.extend(later);
+            self.send(later);
         }
         self.emit_committed(committed)
+    }
+
+    /// A follower's answers tell the leader which commit index it will still know after a
+    /// crash: [`Replica::settled`] is made of them. raft-rs only keeps the number.
+    fn send(&mut self, messages: Vec<PeerMessage>) {
+        let durable = self.durable_commit;
+        self.effects.messages.extend(messages.into_iter().map(|mut message| {
+            if matches!(
+                message.kind,
+                MessageKind::AppendEntriesResponse | MessageKind::HeartbeatResponse
+            ) {
+                message.commit = message.commit.min(durable);
+            }
+            message
+        }));
     }
 
     fn push_write(&mut self, write: GroupWrite, ready: Option<u64>, messages: Vec<PeerMessage>) {
@@ -680,10 +701,12 @@ impl Replica {
             .last()
             .map(|entry| LogPosition { index: entry.index, term: entry.term })
             .or(write.reset_to);
+        let hard_state = write.hard_state.map(|state| (state.term, state.commit));
+        self.written_commit = hard_state.map_or(self.written_commit, |(_, commit)| commit);
         self.pending_writes.push_back(PendingWrite {
             number,
             ready: ready.unwrap_or(earlier),
-            term: write.hard_state.map(|state| state.term),
+            hard_state,
             last,
             messages,
         });

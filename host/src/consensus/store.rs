@@ -39,6 +39,8 @@ pub(super) struct ReplicaStore {
     /// A follower needs a snapshot that the snapshot store does not have. raft-rs asks through
     /// a shared reference.
     snapshot_wanted: Cell<bool>,
+    /// Why the log could not be read. raft-rs panics of such errors, so it gets none.
+    failure: Cell<Option<StorageError>>,
 }
 
 impl ReplicaStore {
@@ -70,12 +72,18 @@ impl ReplicaStore {
             conf_state,
             snapshot,
             snapshot_wanted: Cell::new(false),
+            failure: Cell::new(None),
         })
     }
 
     /// Whether a newer snapshot was asked for since the last call.
     pub(super) fn take_snapshot_wanted(&self) -> bool {
         self.snapshot_wanted.take()
+    }
+
+    /// Why the log could not be read. Whoever gets it must not go on.
+    pub(super) fn take_failure(&self) -> Option<StorageError> {
+        self.failure.take()
     }
 
     pub(super) fn start(&self) -> LogPosition {
@@ -220,11 +228,25 @@ impl ReplicaStore {
     }
 }
 
-fn to_raft_error(error: StorageError) -> raft::Error {
-    match error {
-        StorageError::Compacted { .. } => raft::Error::Store(raft::StorageError::Compacted),
-        StorageError::Unavailable { .. } => raft::Error::Store(raft::StorageError::Unavailable),
-        other => raft::Error::Store(raft::StorageError::Other(Box::new(other))),
+impl ReplicaStore {
+    /// raft-rs knows what to do with two kinds of errors. For any other it gets an answer that
+    /// it survives; nothing of what it makes of that leaves, since the failure is looked at
+    /// first.
+    fn for_raft<T: Default>(&self, result: Result<T, StorageError>) -> raft::Result<T> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(StorageError::Compacted { .. }) => {
+                Err(raft::Error::Store(raft::StorageError::Compacted))
+            }
+            Err(StorageError::Unavailable { .. }) => {
+                Err(raft::Error::Store(raft::StorageError::Unavailable))
+            }
+            Err(other) => {
+                // The first one tells most.
+                self.failure.set(Some(self.failure.take().unwrap_or(other)));
+                Ok(T::default())
+            }
+        }
     }
 }
 
@@ -250,12 +272,12 @@ impl raft::Storage for ReplicaStore {
             return Ok(Vec::new());
         }
         let max_bytes = max_size.into().unwrap_or(u64::MAX);
-        let entries = self.range(Index(low), Index(high), max_bytes).map_err(to_raft_error)?;
+        let entries = self.for_raft(self.range(Index(low), Index(high), max_bytes))?;
         Ok(entries.into_iter().map(convert::to_raft_entry).collect())
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        self.term_at(Index(index)).map(|term| term.0).map_err(to_raft_error)
+        self.for_raft(self.term_at(Index(index)).map(|term| term.0))
     }
 
     fn first_index(&self) -> raft::Result<u64> {

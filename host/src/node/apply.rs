@@ -154,7 +154,7 @@ impl ApplyLoop {
             }
             Job::TakeSnapshot(caller) => self.take_snapshot(caller),
             Job::SnapshotWanted => {
-                if self.machine.is_some() && !self.policy.saving() && self.policy.worthwhile() {
+                if self.machine.is_some() && self.policy.wanted() {
                     self.start_snapshot()?;
                 }
                 Ok(())

@@ -9,12 +9,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
-use super::handle::{Leadership, ProposeFailure, QueryJob, Submission, Waiter};
+use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::stop::{StopReason, StopSignal};
 use crate::consensus::{
     ApplyTask, Effects, Input, Proposal, ProposalId, ProposeError, ReadId, Replica, ReplicaError,
     ReplicaStatus, Role, Write,
 };
+use crate::machine::Reply;
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Transport;
@@ -69,6 +70,8 @@ pub(super) struct EventLoop {
     pub(super) next_proposal: u64,
     /// Appended here as leader, waiting to be applied. Ascending by index.
     pub(super) waiters: VecDeque<(LogPosition, Waiter)>,
+    /// Membership changes that are committed; told to be done when they are settled, too.
+    pub(super) settling: VecDeque<(LogPosition, Waiter)>,
     pub(super) queued_queries: Vec<QueryJob>,
     /// The read in flight and the queries it is for.
     pub(super) asked_queries: Option<(ReadId, Vec<QueryJob>)>,
@@ -143,6 +146,7 @@ impl EventLoop {
         self.ask_read()?;
         let effects = self.replica.effects()?;
         self.execute(effects);
+        self.answer_settled();
         Ok(())
     }
 
@@ -297,7 +301,12 @@ impl EventLoop {
                             index: committed.entry.index,
                             term: committed.entry.term,
                         };
-                        let waiter = self.take_waiter(position);
+                        let mut waiter = self.take_waiter(position);
+                        if committed.membership.is_some()
+                            && !museum::is_on(Exhibit::UnsettledAsDone)
+                        {
+                            self.settling.extend(waiter.take().map(|waiter| (position, waiter)));
+                        }
                         ApplyJob { committed, waiter }
                     })
                     .collect(),
@@ -311,6 +320,36 @@ impl EventLoop {
                 }
                 Job::Install(meta)
             }
+        }
+    }
+
+    /// Whoever hears that a member is gone may throw its disk away, so that must not be
+    /// forgotten by a loss of power, and must be seen by whoever looks.
+    fn answer_settled(&mut self) {
+        if self.settling.is_empty() {
+            return;
+        }
+        let Some(settled) = self.replica.settled() else {
+            for (_, waiter) in self.settling.drain(..) {
+                waiter.answer(Err(ProposeFailure::Unknown(
+                    "this node does not lead any more, and cannot tell whether the change of the \
+                     members will last"
+                        .into(),
+                )));
+            }
+            return;
+        };
+        let done = settled.min(self.replica.applied());
+        while self.settling.front().is_some_and(|(at, _)| at.index <= done) {
+            let (LogPosition { index, term }, waiter) =
+                self.settling.pop_front().expect("just seen");
+            waiter.answer(Ok(Committed {
+                index,
+                term,
+                reply: Reply::Nothing,
+                fuel_used: 0,
+                trap_message: None,
+            }));
         }
     }
 

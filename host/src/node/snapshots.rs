@@ -24,11 +24,27 @@ pub(super) struct SnapshotPolicy {
     bytes: u64,
     last_size_bytes: u64,
     saving: bool,
+    /// Saves that failed since the last that did not.
+    failures: u32,
+    /// So many more wishes of followers are passed over before the next attempt.
+    passing: u32,
 }
+
+/// Followers ask about once per heartbeat. On a full disk every attempt copies the machine
+/// for nothing.
+const MOST_PASSED: u32 = 15;
 
 impl SnapshotPolicy {
     pub(super) fn new(config: SnapshotConfig, last_size_bytes: u64) -> SnapshotPolicy {
-        SnapshotPolicy { config, entries: 0, bytes: 0, last_size_bytes, saving: false }
+        SnapshotPolicy {
+            config,
+            entries: 0,
+            bytes: 0,
+            last_size_bytes,
+            saving: false,
+            failures: 0,
+            passing: 0,
+        }
     }
 
     pub(super) fn count(&mut self, bytes: u64) {
@@ -41,9 +57,15 @@ impl SnapshotPolicy {
         !self.saving && self.entries >= self.config.threshold && self.bytes >= growth
     }
 
-    /// Whether a snapshot now would differ from the last one.
-    pub(super) fn worthwhile(&self) -> bool {
-        self.entries > 0
+    /// A follower needs a snapshot. Whether to take one: it would differ from the last one,
+    /// and the last attempt did not fail just now.
+    pub(super) fn wanted(&mut self) -> bool {
+        if self.saving || (self.entries == 0 && self.failures == 0) {
+            return false;
+        }
+        let is_time = self.passing == 0;
+        self.passing = self.passing.saturating_sub(1);
+        is_time
     }
 
     pub(super) fn saving(&self) -> bool {
@@ -62,11 +84,18 @@ impl SnapshotPolicy {
 
     pub(super) fn saved(&mut self, size_bytes: u64) {
         self.saving = false;
+        self.failures = 0;
+        self.passing = 0;
         self.last_size_bytes = size_bytes;
     }
 
+    /// What it would have covered is still without a snapshot: a follower that needs it must
+    /// get it even if nothing is applied any more.
     pub(super) fn failed(&mut self) {
         self.saving = false;
+        self.failures += 1;
+        self.passing = 1_u32.checked_shl(self.failures).map_or(MOST_PASSED, |n| n - 1);
+        self.passing = self.passing.min(MOST_PASSED);
     }
 }
 
@@ -145,5 +174,26 @@ mod tests {
         assert!(!policy.due(), "one at a time");
         policy.saved(500);
         assert!(policy.due());
+    }
+
+    #[test]
+    fn a_snapshot_that_could_not_be_saved_is_taken_again_for_a_follower_though_nothing_is_applied()
+    {
+        let config = SnapshotConfig { threshold: 2, growth_percent: 100, keep: 1 };
+        let mut policy = SnapshotPolicy::new(config, 0);
+        assert!(!policy.wanted(), "it would be the same again");
+        policy.count(40);
+        assert!(policy.wanted());
+        for passed_over in [1, 3, 7, 15, 15, 15] {
+            policy.started();
+            assert!(!policy.wanted(), "one at a time");
+            policy.failed();
+            let wishes = (0..=passed_over).map(|_| policy.wanted()).collect::<Vec<_>>();
+            let (last, before) = wishes.split_last().unwrap();
+            assert!(*last && !before.contains(&true), "{passed_over}: {wishes:?}");
+        }
+        policy.started();
+        policy.saved(500);
+        assert!(!policy.wanted(), "nothing was applied since");
     }
 }

@@ -282,6 +282,7 @@ pub(super) fn assemble(
         proposals: VecDeque::new(),
         next_proposal: 1,
         waiters: VecDeque::new(),
+        settling: VecDeque::new(),
         queued_queries: Vec::new(),
         asked_queries: None,
         next_read: 1,

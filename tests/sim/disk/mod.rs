@@ -58,12 +58,43 @@ pub struct SimDisk {
     real: Arc<tempfile::TempDir>,
 }
 
-/// A directory that goes with its last owner, in memory where there is such a place.
-fn real_dir() -> std::io::Result<tempfile::TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("raft-host-sim-");
+/// Where real directories are: in memory, if there is such a place.
+fn real_root() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() }
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+/// Before the process id in the name of a real directory.
+const PREFIX: &str = "raft-host-sim-";
+
+/// A directory that goes with its last owner.
+fn real_dir() -> std::io::Result<tempfile::TempDir> {
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(real_root())
+}
+
+/// Removes the directories of simulators that were killed.
+///
+/// # Errors
+/// When the place of such directories cannot be listed.
+pub fn remove_stale() -> std::io::Result<()> {
+    let is_stale = |name: &str| {
+        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+        process.is_some_and(|(id, _)| {
+            id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists()
+        })
+    };
+    if !Path::new("/proc/self").exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(real_root())? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_stale) {
+            // Somebody else may be at it, or it belongs to another user.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }
 
 impl SimDisk {
@@ -118,18 +149,6 @@ impl SimDisk {
             Crash::Kill => self.state().kill(rng),
             Crash::PowerLoss => self.state().lose_power(rng),
         }
-    }
-
-    /// Empties the disk: the node is replaced by a new one. The stores must be gone.
-    ///
-    /// # Errors
-    /// When the real directory cannot be emptied.
-    pub fn wipe(&self) -> std::io::Result<()> {
-        for entry in std::fs::read_dir(self.log_dir())? {
-            std::fs::remove_file(entry?.path())?;
-        }
-        self.state().wipe();
-        Ok(())
     }
 
     /// The next syncs fail, of files and directories. What was not synced may be durable or

@@ -555,13 +555,6 @@ impl State {
         self.is_dead
     }
 
-    pub(super) fn wipe(&mut self) {
-        self.names = Names::new(&self.root);
-        self.files.clear();
-        self.has_lied = false;
-        self.reboot();
-    }
-
     pub(super) fn rot(&mut self, rng: &mut ChaCha8Rng, detectable_only: bool) -> Option<DiskEvent> {
         let (mut places, positions) = (Vec::new(), self.mark_positions());
         let mut last = BTreeMap::new();

@@ -551,20 +551,6 @@ fn logs_of_the_same_shape_are_not_mixed_up() {
     }
 }
 
-#[test]
-fn a_wiped_disk_is_a_new_one() {
-    let mut rig = Rig::new(1);
-    rig.open().expect("open");
-    rig.steps(60).expect("healthy");
-    rig.crash(Crash::Kill);
-    rig.disk.wipe().expect("wipe");
-    assert_eq!((rig.disk.used_bytes(), rig.disk.contents().len()), (0, 0));
-    let rig = Rig { disk: rig.disk.clone(), ..Rig::new(2) };
-    let mut rig = rig;
-    rig.reopen_and_check();
-    rig.steps(20).expect("healthy");
-}
-
 /// What the stores of a dead process do while they are dropped must not reach the disk.
 #[test]
 fn the_dead_do_not_write() {

@@ -206,13 +206,11 @@ impl World {
         }
     }
 
-    /// Whether the cluster gets over the loss of this disk: a majority of the voters must have
-    /// disks that nobody touched.
+    /// Whether the cluster gets over the loss of this disk.
     fn is_expendable(&self, slot: Slot) -> bool {
-        let others = self.sound_voters().filter(|voter| *voter != slot).count();
         !self.is_to_be_promoted(slot)
             && self.conf_state.voters_outgoing.is_empty()
-            && others * 2 > self.conf_state.voters.len()
+            && self.suffices_without(slot)
     }
 
     fn act_as_operator(&mut self, action: &Action) {

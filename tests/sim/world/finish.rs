@@ -33,6 +33,7 @@ impl World {
         self.queue.after(SURVEY_US, Event::Survey);
         let survey = self.take_survey();
         self.fact(&Fact::Survey(&survey));
+        self.forget_superseded();
         self.judge_probes(&survey);
         self.send_probes(&survey);
         let (now, since) = (self.now(), self.stage_since);

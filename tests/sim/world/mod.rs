@@ -25,7 +25,7 @@ use raft_host::types::{ClusterId, ConfState, Index, Member, NodeId, PeerMessage}
 use self::clients::Client;
 pub(super) use self::clients::Tally;
 use self::delivery::Parcel;
-use self::operators::Task;
+use self::operators::{Superseded, Task};
 pub(super) use self::steps::panic_words;
 use super::guest::{self, Guest};
 use super::host::{Host, State};
@@ -121,6 +121,8 @@ pub struct World {
     /// The configuration at the highest index that anybody has applied.
     conf_state: ConfState,
     conf_index: Index,
+    /// Voters before, as long as they may count again after a crash. Oldest first.
+    superseded: Vec<Superseded>,
     /// Highest index that a client was told of.
     acknowledged: Index,
     history: Vec<Operation>,
@@ -168,6 +170,7 @@ impl World {
             notes: Notes::default(),
             conf_state: ConfState::default(),
             conf_index: Index(0),
+            superseded: Vec::new(),
             acknowledged: Index(0),
             history: Vec::new(),
             probes: Vec::new(),

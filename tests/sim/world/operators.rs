@@ -1,9 +1,11 @@
 //! Operators: let the cluster grow, replace what is broken, change members, modules and limits,
 //! while everything else goes on.
 
+use std::collections::BTreeSet;
+
 use raft_host::consensus::Role;
 use raft_host::node::MembershipFailure;
-use raft_host::types::{Member, NodeId};
+use raft_host::types::{ConfState, Index, Member, NodeId};
 use raft_host_proto::v1;
 use raft_host_proto::v1::limit_change::Limit;
 
@@ -37,6 +39,12 @@ pub(super) struct Task {
     /// It is given up then, if it may be.
     give_up: Option<Micros>,
     is_waiting: bool,
+}
+
+/// Voters until a change that may be forgotten yet.
+pub(super) struct Superseded {
+    by: Index,
+    voters: BTreeSet<NodeId>,
 }
 
 /// Between two attempts.
@@ -152,27 +160,70 @@ impl World {
     /// itself, with it and without it. (Raft needs the old majority until everybody who is
     /// left has learned of the removal.)
     fn may_remove(&self, slot: Slot) -> bool {
-        let node = self.hosts[slot.0].node;
-        let voters = &self.conf_state.voters;
-        let others = self.sound_voters().filter(|voter| *voter != slot).count();
-        let is_removed = self.doubtful.contains(&slot) || !voters.contains(&node);
-        is_removed || others * 2 > voters.len()
+        let is_voter = self.conf_state.voters.contains(&self.hosts[slot.0].node);
+        self.doubtful.contains(&slot) || !is_voter || self.suffices_without(slot)
     }
 
-    /// Voters whose disks nobody touched, and whom nobody ever wanted to remove: what was
-    /// proposed once may still happen.
-    pub(super) fn sound_voters(&self) -> impl Iterator<Item = Slot> {
-        let slots = self.conf_state.voters.iter().filter_map(|voter| self.by_node.get(voter));
-        slots.copied().filter(|slot| {
-            let host = &self.hosts[slot.0];
-            // When everything is mended, whoever runs is sound.
-            let is_suspect = host.is_excused() || self.doubtful.contains(slot);
-            match host.state {
-                State::Up(_) => !is_suspect || self.phase() == Phase::Calm,
-                State::Down => !is_suspect,
-                State::Broken | State::Retired => false,
-            }
+    /// Whether the cluster gets over the loss of this node, in every configuration that may
+    /// count.
+    pub(super) fn suffices_without(&self, slot: Slot) -> bool {
+        let earlier = self.superseded.iter().map(|change| &change.voters);
+        earlier.chain([&self.conf_state.voters]).all(|voters| {
+            let slots = voters.iter().filter_map(|voter| self.by_node.get(voter));
+            let others = slots.filter(|other| **other != slot && self.is_sound(**other)).count();
+            others * 2 > voters.len()
         })
+    }
+
+    /// Whether nobody touched its disk, nor ever wanted to remove it: what was proposed once
+    /// may still happen.
+    fn is_sound(&self, slot: Slot) -> bool {
+        let host = &self.hosts[slot.0];
+        // When everything is mended, whoever runs is sound.
+        let is_suspect = host.is_excused() || self.doubtful.contains(&slot);
+        match host.state {
+            State::Up(_) => !is_suspect || self.phase() == Phase::Calm,
+            State::Down => !is_suspect,
+            State::Broken | State::Retired => false,
+        }
+    }
+
+    /// Somebody has applied a change of the voters. Until operators are told that it is done,
+    /// or it is durable on a majority, the voters before it must be able to go on, too.
+    pub(super) fn note_members(&mut self, index: Index, conf_state: ConfState) {
+        if index <= self.conf_index {
+            return;
+        }
+        let before = std::mem::replace(&mut self.conf_state, conf_state);
+        self.conf_index = index;
+        if before.voters != self.conf_state.voters {
+            self.superseded.push(Superseded { by: index, voters: before.voters });
+        }
+    }
+
+    /// An operator was told that what became of this node is done.
+    fn told_done(&mut self, node: NodeId) {
+        let is_voter = self.conf_state.voters.contains(&node);
+        let last =
+            self.superseded.iter().rposition(|change| change.voters.contains(&node) != is_voter);
+        self.superseded.drain(..last.map_or(0, |last| last + 1));
+    }
+
+    /// Forgets configurations that a majority of the voters can never go back to.
+    pub(super) fn forget_superseded(&mut self) {
+        let Some(newest) = self.superseded.last().map(|change| change.by) else { return };
+        let voters: Vec<Slot> = self
+            .conf_state
+            .voters
+            .iter()
+            .filter_map(|voter| self.by_node.get(voter))
+            .copied()
+            .collect();
+        let all = voters.len();
+        let knows = |slot: &Slot| self.durable_commit(*slot).is_some_and(|index| index >= newest);
+        if voters.into_iter().filter(knows).count() * 2 > all {
+            self.superseded.clear();
+        }
     }
 
     /// Whether an operator is about to make it a voter.
@@ -195,6 +246,15 @@ impl World {
         {
             // A new leader that has not applied everything yet may not know of the member.
             return self.queue.after(PAUSE_US, Event::TaskWake(number));
+        }
+        if let (
+            Goal::Remove { slot }
+            | Goal::Replace { slot, .. }
+            | Goal::Join { slot: Some(slot), .. },
+            Answered::Member(Ok(())),
+        ) = (&goal, &answer)
+        {
+            self.told_done(self.hosts[slot.0].node);
         }
         match (goal, answer) {
             (Goal::Join { promote, slot: None, .. }, Answered::Learner(Ok(node))) => {

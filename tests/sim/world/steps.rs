@@ -398,10 +398,7 @@ impl World {
                         format_args!("applies {index}: members {:?}", conf_state),
                     );
                     self.fact(&Fact::Membership { slot, position, conf_state: &conf_state });
-                    if index > self.conf_index {
-                        self.conf_index = index;
-                        self.conf_state = conf_state;
-                    }
+                    self.note_members(index, conf_state);
                 }
                 Seen::Installed(slot, position, digest, module) => {
                     let index = position.index;
@@ -551,6 +548,13 @@ impl World {
     /// Whether faults are under way.
     pub(super) fn is_stormy(&self) -> bool {
         matches!(self.stage, Stage::Faults)
+    }
+
+    /// The commit index that a node still knows after a crash, if it runs.
+    pub(super) fn durable_commit(&self, slot: Slot) -> Option<Index> {
+        let State::Up(running) = &self.hosts[slot.0].state else { return None };
+        let hard_state = running.node.stores().log.hard_state(GROUP).ok()?;
+        Some(hard_state.commit)
     }
 
     /// The stores of a node that runs.
