@@ -297,6 +297,26 @@ exhibits! {
     "Loading an image of a module's memory fills what the memory has grown by and forgets what \
      has changed in the pages that the module began with."
 
+    GrownMemoryKept "grown-memory-kept"
+    trips [StateMachineSafety] needs [Wasm, Traps]
+    "A command that grows memory, writes there and traps is undone up to where memory ended \
+     before; memory that grows again shows what it wrote."
+
+    CountedPagesForgotten "counted-pages-forgotten"
+    trips [StateMachineSafety, Linearizable] needs [Wasm, Traps]
+    "Counting the pages that a command writes takes them off the kernel's list of written pages, \
+     and a later undo puts back only what is on the list."
+
+    DigestOfLastCheckpoint "digest-of-last-checkpoint"
+    trips [StateMachineSafety] needs [Wasm]
+    "A digest looks at the blocks that the last checkpoint changed, as if it were taken at every \
+     checkpoint. Nodes take their checkpoints at different indexes."
+
+    ImageBlocksShared "image-blocks-shared"
+    trips [StateMachineSafety, NothingLost] needs [Wasm, Restarts, InstalledSnapshots]
+    "A checkpoint that is taken while a snapshot is being written changes the blocks that the \
+     snapshot still has to write."
+
     SupersededAsDone "superseded-as-done"
     trips [NothingLost, Linearizable] needs [Partitions]
     "A client that waits for an index is answered when any entry is applied there, even another \

@@ -25,7 +25,7 @@ const STACK_BYTES: usize = 16 << 20;
 ///
 /// If this machine cannot run guests.
 pub fn loader() -> SharedLoader {
-    let wasm = WasmLoader::new(None).expect("this machine runs guests");
+    let wasm = WasmLoader::new(None).expect("this machine runs guests").with_threads(1);
     Arc::new(WithNative(wasm))
 }
 

@@ -29,6 +29,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("wasmtime", &["wasm"]),
     ("wasmparser", &["wasm"]),
     ("wasm_encoder", &["wasm"]),
+    ("rayon", &["wasm"]),
+    ("xxhash_rust", &["wasm"]),
     ("tonic", &["transport", "api", "cli", "server"]),
     ("clap", &["cli", "config"]),
     ("raft_host_proto", &["machine", "transport", "node", "api", "cli", "server"]),

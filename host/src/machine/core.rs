@@ -153,30 +153,41 @@ impl Machine {
     ///
     /// [`HostFailure`]: the node must stop.
     pub fn query(&mut self, query: &[u8]) -> Result<QueryReply, HostFailure> {
-        let mut reply = QueryReply {
-            result: QueryResult::NoModule,
-            fuel_used: 0,
-            trap_message: None,
-            applied: self.state.applied,
-        };
-        let context = self.context(self.state.applied);
+        let mut replies = self.query_all(&[Bytes::copy_from_slice(query)])?;
+        Ok(replies.pop().expect("one answer to one question"))
+    }
+
+    /// Answers several questions about the state at [`Machine::applied_index`], in parallel
+    /// where the state machine can. The answers are in the order of the questions.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub fn query_all(&mut self, queries: &[Bytes]) -> Result<Vec<QueryReply>, HostFailure> {
+        let applied = self.state.applied;
+        let context = self.context(applied);
         let max = self.state.limits.input_max_bytes;
-        let Some(fsm) = &mut self.fsm else {
-            return Ok(reply);
+        let unasked = |result| QueryReply { result, fuel_used: 0, trap_message: None, applied };
+        let Some(fsm) = self.fsm.as_mut() else {
+            return Ok(queries.iter().map(|_| unasked(QueryResult::NoModule)).collect());
         };
-        let bytes = query.len() as u64;
         if !fsm.has_query() {
-            reply.result = QueryResult::NoQueryExport;
-        } else if bytes > max {
-            reply.result = QueryResult::TooLarge { bytes, max };
-        } else {
-            let call = fsm.query(context, query)?;
-            let (outcome, trap_message) = outcome_of(call.result);
-            reply.result = QueryResult::Answer(outcome);
-            reply.fuel_used = call.fuel_used;
-            reply.trap_message = trap_message;
+            return Ok(queries.iter().map(|_| unasked(QueryResult::NoQueryExport)).collect());
         }
-        Ok(reply)
+        let is_short = |query: &&Bytes| query.len() as u64 <= max;
+        let asked: Vec<Bytes> = queries.iter().filter(is_short).cloned().collect();
+        let mut calls = fsm.query_all(context, &asked)?.into_iter();
+        let replies = queries.iter().map(|query| {
+            let bytes = query.len() as u64;
+            if bytes > max {
+                return unasked(QueryResult::TooLarge { bytes, max });
+            }
+            let call = calls.next().expect("an answer to each question");
+            let (outcome, trap_message) = outcome_of(call.result);
+            let result = QueryResult::Answer(outcome);
+            QueryReply { result, fuel_used: call.fuel_used, trap_message, applied }
+        });
+        Ok(replies.collect())
     }
 
     /// Index of the last applied entry.

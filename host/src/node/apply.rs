@@ -22,6 +22,9 @@ use crate::types::{
     ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, Member, ModuleHash, NodeId, Term,
 };
 
+/// Queries that are answered together, in parallel if the state machine can.
+const QUERIES_AT_A_TIME: usize = 64;
+
 /// An entry and who waits for it.
 pub(super) struct ApplyJob {
     pub(super) committed: CommittedEntry,
@@ -297,13 +300,17 @@ impl ApplyLoop {
     fn answer(&mut self, queries: Vec<QueryJob>) -> Result<(), ApplyError> {
         // Without a machine there is nothing to ask; dropping the queries says so.
         let Some(machine) = &mut self.machine else { return Ok(()) };
-        for query in queries {
-            if query.reply.is_closed() {
-                continue;
+        // In parts: each is answered as a whole, and its answers are held until then.
+        let mut waiting: Vec<QueryJob> =
+            queries.into_iter().filter(|query| !query.reply.is_closed()).collect();
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(waiting.len().min(QUERIES_AT_A_TIME));
+            let part = std::mem::replace(&mut waiting, rest);
+            let questions: Vec<Bytes> = part.iter().map(|query| query.query.clone()).collect();
+            for (query, reply) in part.into_iter().zip(machine.query_all(&questions)?) {
+                // A caller that went away does not want the answer any more.
+                let _ = query.reply.send(reply);
             }
-            let reply = machine.query(&query.query)?;
-            // A caller that went away does not want the answer any more.
-            let _ = query.reply.send(reply);
         }
         Ok(())
     }

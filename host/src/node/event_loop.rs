@@ -73,6 +73,8 @@ pub(super) struct EventLoop {
     /// Membership changes that are committed; told to be done when they are settled, too.
     pub(super) settling: VecDeque<(LogPosition, Waiter)>,
     pub(super) queued_queries: Vec<QueryJob>,
+    /// Those that any state answers; collected during a turn, sent on together.
+    pub(super) stale_queries: Vec<QueryJob>,
     /// The read in flight and the queries it is for.
     pub(super) asked_queries: Option<(ReadId, Vec<QueryJob>)>,
     pub(super) next_read: u64,
@@ -144,6 +146,10 @@ impl EventLoop {
     pub(super) fn end_turn(&mut self) -> Result<(), ReplicaError> {
         self.propose_batch()?;
         self.ask_read()?;
+        if !self.stale_queries.is_empty() {
+            let queries = std::mem::take(&mut self.stale_queries);
+            self.send_job(Job::Query(Index(0), queries));
+        }
         let effects = self.replica.effects()?;
         self.execute(effects);
         self.answer_settled();
@@ -180,7 +186,7 @@ impl EventLoop {
                 drop(charge);
             }
             Event::Query(query) => self.queued_queries.push(query),
-            Event::StaleQuery(query) => self.send_job(Job::Query(Index(0), vec![query])),
+            Event::StaleQuery(query) => self.stale_queries.push(query),
             Event::Status(reply) => {
                 // A caller that went away does not want the answer any more.
                 let _ = reply.send(self.replica.status());

@@ -284,6 +284,7 @@ pub(super) fn assemble(
         waiters: VecDeque::new(),
         settling: VecDeque::new(),
         queued_queries: Vec::new(),
+        stale_queries: Vec::new(),
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),

@@ -10,13 +10,15 @@ use wasmtime::{
 };
 
 use super::abi::{CallKind, CallState, GuestFault, HostFault};
+use super::bits::Bits;
 use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region};
 use super::stack;
+use super::tracking::{Then, Tracking};
+use super::workers::Workers;
 use crate::fsm::{Context, HostFailure, Limits, ModuleRefused, Trap};
-use crate::museum::{self, Exhibit};
 use crate::types::TrapKind;
 
 const WASM_PAGE_BYTES: usize = 64 << 10;
@@ -36,6 +38,14 @@ pub(super) struct Ended {
     /// The status (≥ 0), or the trap.
     pub(super) status: Result<i32, Trap>,
     pub(super) fuel_used: u64,
+}
+
+/// What a fork follows: the state of a live instance that rests meanwhile.
+pub(super) struct Origin {
+    globals: Vec<GlobalValue>,
+    memory_bytes: usize,
+    limits: Arc<Limits>,
+    region: Arc<Region>,
 }
 
 /// An instance.
@@ -58,18 +68,50 @@ impl Guest {
     pub(super) fn live(
         compiled: &Compiled,
         limits: &Arc<Limits>,
+        tracking: Option<Arc<Tracking>>,
     ) -> Result<Result<Guest, ModuleRefused>, HostFailure> {
         // A 32-bit memory ends at 4 GiB and consists of whole pages.
         let max_bytes = limits.memory_max_bytes.min(1 << 32) & !(WASM_PAGE_BYTES as u64 - 1);
         let max_bytes = usize::try_from(max_bytes)
             .map_err(|_| HostFailure("this host's addresses are too short".to_owned()))?;
-        Guest::instantiate(compiled, limits, Plan::Live { max_bytes })
+        Guest::instantiate(compiled, limits, Plan::Live { max_bytes, tracking })
     }
 
-    /// A second instance on a private view of this one's memory.
-    pub(super) fn fork(&self, compiled: &Compiled) -> Result<Guest, HostFailure> {
-        let plan = Plan::View { of: Arc::clone(&self.region) };
-        let mut fork = Guest::instantiate(compiled, &self.limits, plan)?
+    /// A live instance in the place of this one, on the same memory, of which it keeps the
+    /// first `memory_bytes`. This instance must not be called any more.
+    pub(super) fn succeed(
+        &self,
+        compiled: &Compiled,
+        memory_bytes: usize,
+        globals: &[GlobalValue],
+    ) -> Result<Guest, HostFailure> {
+        let plan = Plan::Successor { of: Arc::clone(&self.region) };
+        let mut guest = Guest::instantiate(compiled, &self.limits, plan)?
+            .map_err(|refused| HostFailure(format!("a fresh instance is refused: {refused}")))?;
+        guest
+            .region
+            .take_over(memory_bytes)
+            .map_err(|error| HostFailure(format!("taking over a guest's memory: {error}")))?;
+        guest.grow_memory_to(memory_bytes)?;
+        guest.set_globals(globals)?;
+        Ok(guest)
+    }
+
+    /// What forks of this instance follow.
+    pub(super) fn origin(&mut self) -> Result<Origin, HostFailure> {
+        Ok(Origin {
+            globals: self.globals()?,
+            memory_bytes: self.memory_bytes(),
+            limits: Arc::clone(&self.limits),
+            region: Arc::clone(&self.region),
+        })
+    }
+
+    /// A second instance on a private view of a live one's memory. It must follow before it is
+    /// called.
+    pub(super) fn fork(compiled: &Compiled, origin: &Origin) -> Result<Guest, HostFailure> {
+        let plan = Plan::View { of: Arc::clone(&origin.region) };
+        let mut fork = Guest::instantiate(compiled, &origin.limits, plan)?
             .map_err(|refused| HostFailure(format!("a second instance is refused: {refused}")))?;
         let region = Arc::clone(&fork.region);
         region.seal().map_err(|error| HostFailure(format!("forking a guest: {error}")))?;
@@ -231,25 +273,49 @@ impl Guest {
         self.memory.data_size(&self.store)
     }
 
-    /// Copies the whole state, reusing `into`'s allocation.
-    pub(super) fn save(&mut self, into: &mut GuestState) -> Result<(), HostFailure> {
-        into.memory.clear();
-        into.memory.extend_from_slice(self.memory.data(&self.store));
-        into.globals.clear();
-        for global in &self.globals {
-            into.globals.push(global_value(&global.get(&mut self.store))?);
-        }
-        Ok(())
+    pub(super) fn memory(&self) -> &[u8] {
+        self.memory.data(&self.store)
+    }
+
+    pub(super) fn memory_mut(&mut self) -> &mut [u8] {
+        self.memory.data_mut(&mut self.store)
+    }
+
+    pub(super) fn globals(&mut self) -> Result<Vec<GlobalValue>, HostFailure> {
+        let store = &mut self.store;
+        self.globals.iter().map(|global| global_value(&global.get(&mut *store))).collect()
+    }
+
+    /// Adds the grains of memory that may have been written since they were last protected.
+    pub(super) fn written(&self, then: Then, into: &mut Bits) -> Result<(), HostFailure> {
+        self.region
+            .written(then, into)
+            .map_err(|error| HostFailure(format!("asking which pages were written: {error}")))
+    }
+
+    /// Lets only what is written from now on count as written, where the host can tell.
+    pub(super) fn forget_written(&self) -> Result<(), HostFailure> {
+        self.region
+            .forget_written()
+            .map_err(|error| HostFailure(format!("protecting a guest's memory: {error}")))
+    }
+
+    /// Whether [`Guest::written`] tells exactly.
+    pub(super) fn is_watched(&self) -> bool {
+        self.region.is_watched()
     }
 
     /// Takes over a state. The guest must be a fresh instance; if this fails it must be
     /// discarded. The inner error says what does not fit.
-    pub(super) fn load(&mut self, state: &GuestState) -> Result<Result<(), String>, HostFailure> {
-        let fresh_bytes = self.memory_bytes();
-        if state.memory.len() < fresh_bytes {
+    pub(super) fn load(
+        &mut self,
+        state: &GuestState,
+        workers: &Workers,
+    ) -> Result<Result<(), String>, HostFailure> {
+        let (fresh_bytes, bytes) = (self.memory_bytes(), state.memory.len_bytes());
+        if bytes < fresh_bytes {
             return Ok(Err(format!(
-                "its memory has {} bytes, the module starts with {fresh_bytes}",
-                state.memory.len()
+                "its memory has {bytes} bytes, the module starts with {fresh_bytes}"
             )));
         }
         if state.globals.len() != self.globals.len() {
@@ -259,53 +325,21 @@ impl Guest {
                 self.globals.len()
             )));
         }
-        for (global, value) in self.globals.iter().zip(&state.globals) {
-            let current = global_value(&global.get(&mut self.store))?;
-            if current.ty != value.ty {
-                return Ok(Err("the types of its globals are not the module's".to_owned()));
-            }
+        let current = self.globals()?;
+        if current.iter().zip(&state.globals).any(|(current, value)| current.ty != value.ty) {
+            return Ok(Err("the types of its globals are not the module's".to_owned()));
         }
         let own_max = self.memory.ty(&self.store).maximum().map(|pages| pages << 16);
-        if own_max.is_some_and(|max| state.memory.len() as u64 > max) {
+        if own_max.is_some_and(|max| bytes as u64 > max) {
             return Ok(Err("its memory is larger than the module allows".to_owned()));
         }
-        self.grow_memory_to(state.memory.len())?;
-        let memory = self.memory.data_mut(&mut self.store);
-        let (written, zeroed) = state.memory.split_at(fresh_bytes);
-        if !museum::is_on(Exhibit::ImageStartSkipped) {
-            memory[..fresh_bytes].copy_from_slice(written);
-        }
-        // Fresh pages read as zeros; leaving them alone keeps a sparse heap sparse.
-        for (to, from) in memory[fresh_bytes..].chunks_mut(4096).zip(zeroed.chunks(4096)) {
-            if from.iter().any(|byte| *byte != 0) {
-                to.copy_from_slice(from);
-            }
-        }
+        self.grow_memory_to(bytes)?;
+        state.memory.fill(self.memory_mut(), fresh_bytes, workers);
         self.set_globals(&state.globals)?;
         Ok(Ok(()))
     }
 
-    /// Goes back to a state of this very instance. `false`, and nothing is changed, if its
-    /// memory has grown since: memories do not shrink.
-    ///
-    /// That the last call trapped does not matter: memory and globals are all the state that
-    /// an accepted module has, and every byte of both is put back.
-    pub(super) fn rewind(&mut self, state: &GuestState) -> Result<bool, HostFailure> {
-        if self.memory_bytes() != state.memory.len() {
-            return Ok(false);
-        }
-        let memory = self.memory.data_mut(&mut self.store);
-        // Comparing is cheaper than writing: most pages have not changed.
-        for (to, from) in memory.chunks_mut(4096).zip(state.memory.chunks(4096)) {
-            if to != from {
-                to.copy_from_slice(from);
-            }
-        }
-        self.set_globals(&state.globals)?;
-        Ok(true)
-    }
-
-    fn set_globals(&mut self, values: &[GlobalValue]) -> Result<(), HostFailure> {
+    pub(super) fn set_globals(&mut self, values: &[GlobalValue]) -> Result<(), HostFailure> {
         assert_eq!(self.globals.len(), values.len());
         for (global, value) in self.globals.iter().zip(values) {
             global
@@ -315,22 +349,17 @@ impl Guest {
         Ok(())
     }
 
-    /// Makes this fork an exact view of `live` again. `false` if it has outgrown it and must
+    /// Makes this fork an exact view of `origin` again. `false` if it has outgrown it and must
     /// be replaced.
-    pub(super) fn follow(&mut self, live: &mut Guest) -> Result<bool, HostFailure> {
-        let live_bytes = live.memory_bytes();
-        if self.memory_bytes() > live_bytes {
+    pub(super) fn follow(&mut self, origin: &Origin) -> Result<bool, HostFailure> {
+        if self.memory_bytes() > origin.memory_bytes {
             return Ok(false);
         }
-        self.grow_memory_to(live_bytes)?;
+        self.grow_memory_to(origin.memory_bytes)?;
         self.region
-            .reset_to(&live.region)
+            .reset_to(&origin.region)
             .map_err(|error| HostFailure(format!("resetting a fork's memory: {error}")))?;
-        for (own, other) in self.globals.iter().zip(&live.globals) {
-            let value = other.get(&mut live.store);
-            own.set(&mut self.store, value)
-                .map_err(|error| HostFailure(format!("setting a global: {error:#}")))?;
-        }
+        self.set_globals(&origin.globals)?;
         Ok(true)
     }
 

@@ -1,9 +1,10 @@
-//! The state machine around guests: a live instance, a fork of it for questions, and a
+//! The state machine around guests: a live instance, forks of it for questions, and a
 //! checkpoint to go back to.
 //!
 //! A trap is undone by going back to the last checkpoint and repeating the calls since, without
 //! the one that trapped. Each repeated call must use the same fuel and give
-//! the same status as before; otherwise something is wrong with this host, and it stops.
+//! the same status as before; otherwise something is wrong with this host, and it stops. When
+//! checkpoints are taken, and what a storm of traps costs: see `pace`.
 //!
 //! A rejected command is *not* undone. The guest promises that it changed nothing a user
 //! could see; what it may change is its heap's layout, and it does so identically on every
@@ -15,27 +16,48 @@ use std::any::Any;
 use std::io::Read;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
+use bytes::Bytes;
 
 use super::abi::CallKind;
+use super::checkpoint::Checkpoint;
 use super::guest::{Compiled, Ended, Guest};
+#[cfg(test)]
+use super::image::GlobalValue;
 use super::image::{GuestState, WasmImage, read_state};
+use super::pace::{Pace, Since};
+use super::queries::Forks;
+use super::tracking::Tracking;
+use super::workers::Workers;
 use crate::fsm::{
     Call, Context, Fsm, GuestDigest, GuestResult, HostFailure, Image, ImageError, Limits,
     ModuleRefused, Trap,
 };
 use crate::museum::{self, Exhibit};
-use crate::types::{ModuleHash, StateDigest};
+use crate::types::ModuleHash;
 
-/// A checkpoint is due when the calls since the last one have used this much fuel for each
-/// byte of memory. Copying a byte takes about as long as one unit of fuel, so this bounds the
-/// cost at one or two percent, and the time that one undo takes at some dozens of copies.
-const CHECKPOINT_FUEL_PER_BYTE: u64 = 64;
-/// Also due when the commands to repeat take as many bytes as the memory itself, in bounds.
-const BUFFERED_BYTES_MIN: usize = 8 << 20;
-const BUFFERED_BYTES_MAX: usize = 256 << 20;
 /// What remembering a command costs beyond its bytes.
 const APPLIED_OVERHEAD_BYTES: usize = 64;
+
+/// What a loader lends to all of its instances.
+#[derive(Clone)]
+pub(super) struct Host {
+    /// Where the kernel can track written pages.
+    pub(super) tracking: Option<Arc<Tracking>>,
+    pub(super) workers: Arc<Workers>,
+    /// Checkpoints only where something needs one.
+    pub(super) rare_checkpoints: bool,
+}
+
+/// What going back has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Effort {
+    pub(super) undos: u64,
+    /// Undos that had to replace the instance.
+    pub(super) replaced: u64,
+    pub(super) repeated_commands: u64,
+    pub(super) repeated_fuel: u64,
+    pub(super) checkpoints: u64,
+}
 
 /// A command that was applied after the checkpoint.
 struct Applied {
@@ -50,16 +72,21 @@ struct Applied {
 pub(super) struct WasmFsm {
     compiled: Arc<Compiled>,
     limits: Arc<Limits>,
+    host: Host,
     live: Guest,
-    /// Shares memory with `live`: dropped whenever `live` is replaced.
-    fork: Option<Guest>,
-    /// The state before the first of `applied`. Images in the making share it.
-    checkpoint: Arc<GuestState>,
+    /// Share memory with `live`: dropped whenever `live` is replaced.
+    forks: Forks,
+    /// The state before the first of `applied`.
+    checkpoint: Checkpoint,
     applied: Vec<Applied>,
     /// The bytes of `applied`, one after the other.
     commands: Vec<u8>,
     /// Sum over `applied`.
     applied_fuel: u64,
+    pace: Pace,
+    effort: Effort,
+    /// The next command's pages are to be counted.
+    count_pages: bool,
     /// Whether `live` may be in the middle of a call that the host failed to finish or undo.
     /// There is no way back from that: every later call fails too.
     broken: bool,
@@ -71,10 +98,11 @@ impl WasmFsm {
     pub(super) fn start(
         compiled: Arc<Compiled>,
         limits: &Limits,
+        host: Host,
         context: Option<Context>,
     ) -> Result<Result<WasmFsm, ModuleRefused>, HostFailure> {
         let limits = Arc::new(limits.clone());
-        let mut live = match Guest::live(&compiled, &limits)? {
+        let mut live = match Guest::live(&compiled, &limits, host.tracking.clone())? {
             Ok(live) => live,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -83,29 +111,46 @@ impl WasmFsm {
         {
             return Ok(Err(refused));
         }
-        let mut checkpoint = GuestState::default();
-        live.save(&mut checkpoint)?;
+        let checkpoint = Checkpoint::of(&mut live, &host.workers)?;
+        let pace = match host.rare_checkpoints {
+            true => Pace::rare(),
+            false => Pace::new(live.is_watched()),
+        };
+        let forks = Forks::new(&compiled, &host.workers);
         Ok(Ok(WasmFsm {
             compiled,
             limits,
+            host,
             live,
-            fork: None,
-            checkpoint: Arc::new(checkpoint),
+            forks,
+            checkpoint,
             applied: Vec::new(),
             commands: Vec::new(),
             applied_fuel: 0,
+            pace,
+            effort: Effort::default(),
+            count_pages: false,
             broken: false,
         }))
     }
 
+    /// What going back has cost so far.
+    #[cfg(test)]
+    pub(super) fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// The live memory and the globals.
+    #[cfg(test)]
+    pub(super) fn state(&mut self) -> (Vec<u8>, Vec<GlobalValue>) {
+        (self.live.memory().to_vec(), self.live.globals().unwrap())
+    }
+
     /// Makes the present state the one to go back to.
     fn take_checkpoint(&mut self) -> Result<(), HostFailure> {
-        // An image in the making keeps the old one alive; then its memory cannot be reused.
-        if Arc::get_mut(&mut self.checkpoint).is_none() {
-            self.checkpoint = Arc::default();
-        }
-        let checkpoint = Arc::get_mut(&mut self.checkpoint).expect("nobody else has it");
-        self.live.save(checkpoint)?;
+        let written = self.checkpoint.take(&mut self.live)?;
+        self.pace.learn(self.applied_fuel, written);
+        self.effort.checkpoints += 1;
         self.forget_applied();
         Ok(())
     }
@@ -116,18 +161,13 @@ impl WasmFsm {
         self.applied_fuel = 0;
     }
 
-    fn checkpoint_is_due(&self) -> bool {
-        let memory_bytes = self.live.memory_bytes();
+    fn since_checkpoint(&self) -> Since {
         let buffered = self.commands.len() + self.applied.len() * APPLIED_OVERHEAD_BYTES;
-        self.applied_fuel > CHECKPOINT_FUEL_PER_BYTE * memory_bytes as u64
-            || buffered > memory_bytes.clamp(BUFFERED_BYTES_MIN, BUFFERED_BYTES_MAX)
-    }
-
-    /// A fresh instance in `state`.
-    fn instance_in(&self, state: &GuestState) -> Result<Result<Guest, String>, HostFailure> {
-        let mut guest = Guest::live(&self.compiled, &self.limits)?
-            .map_err(|refused| HostFailure(format!("a fresh instance is refused: {refused}")))?;
-        Ok(guest.load(state)?.map(|()| guest))
+        Since {
+            fuel: self.applied_fuel,
+            buffered_bytes: buffered as u64,
+            memory_bytes: self.live.memory_bytes() as u64,
+        }
     }
 
     /// Goes back to the state after the last of `applied`.
@@ -135,10 +175,10 @@ impl WasmFsm {
         if museum::is_on(Exhibit::TrapKeptAfterCheckpoint) && self.applied.is_empty() {
             return Ok(());
         }
-        if !self.live.rewind(&self.checkpoint)? {
-            let guest = self
-                .instance_in(&self.checkpoint)?
-                .map_err(|what| HostFailure(format!("the checkpoint does not fit: {what}")))?;
+        self.effort.undos += 1;
+        let (written, successor) = self.checkpoint.put_back(&mut self.live, &self.compiled)?;
+        if let Some(guest) = successor {
+            self.effort.replaced += 1;
             self.replace_live(guest);
         }
         let mut start = 0;
@@ -165,25 +205,30 @@ impl WasmFsm {
             }
             start = applied.end;
         }
+        self.effort.repeated_commands += self.applied.len() as u64;
+        self.effort.repeated_fuel += self.applied_fuel;
+        tracing::debug!(effort = ?self.effort, "went back and repeated what came since");
         // The next trap must not repeat much again; where there is little to repeat, repeating
-        // is cheaper than copying all of the memory.
-        if self.applied_fuel > self.live.memory_bytes() as u64 {
+        // is cheaper than a checkpoint.
+        if self.pace.is_due_after_undo(self.since_checkpoint(), written) {
             self.take_checkpoint()?;
         }
         Ok(())
     }
 
-    fn replace_state(&mut self, state: Arc<GuestState>) -> Result<(), ImageError> {
-        let guest = self.instance_in(&state)?.map_err(ImageError::Invalid)?;
+    fn replace_state(&mut self, state: GuestState) -> Result<(), ImageError> {
+        let mut guest = Guest::live(&self.compiled, &self.limits, self.host.tracking.clone())?
+            .map_err(|refused| HostFailure(format!("a fresh instance is refused: {refused}")))?;
+        guest.load(&state, &self.host.workers)?.map_err(ImageError::Invalid)?;
+        self.checkpoint = Checkpoint::loaded(state, &mut guest, &self.host.workers)?;
         self.replace_live(guest);
-        self.checkpoint = state;
         self.forget_applied();
         self.broken = false;
         Ok(())
     }
 
     fn replace_live(&mut self, guest: Guest) {
-        self.fork = None;
+        self.forks = Forks::new(&self.compiled, &self.host.workers);
         self.live = guest;
     }
 
@@ -232,24 +277,8 @@ impl WasmFsm {
         input: &[u8],
     ) -> Result<Option<Call>, HostFailure> {
         self.check_not_broken()?;
-        let mut fork = match self.fork.take() {
-            Some(fork) => fork,
-            None => self.live.fork(&self.compiled)?,
-        };
-        if !fork.follow(&mut self.live)? {
-            fork = self.live.fork(&self.compiled)?;
-            let followed = fork.follow(&mut self.live)?;
-            assert!(followed, "a new fork is no larger than the live instance");
-        }
-        let Some(ended) = fork.call(kind, context, input, false)? else {
-            return Ok(None);
-        };
-        let call = finish(&mut fork, kind, ended);
-        // Nothing speaks against reusing an instance that trapped, but nothing is gained.
-        if !matches!(call.result, GuestResult::Trapped(_)) {
-            self.fork = Some(fork);
-        }
-        Ok(Some(call))
+        let finish = |fork: &mut Guest, ended| finish(fork, kind, ended);
+        self.forks.call(&mut self.live, kind, context, input, finish)
     }
 }
 
@@ -268,17 +297,24 @@ impl Fsm for WasmFsm {
             return Ok(call);
         }
         self.enter()?;
+        let count_pages = std::mem::take(&mut self.count_pages) && self.live.is_watched();
+        if count_pages {
+            self.checkpoint.set_aside(&mut self.live)?;
+        }
         let ended =
             self.live.call(CallKind::Apply, context, command, false)?.expect("`apply` is required");
         let applied = ended.status.as_ref().ok().map(|status| (*status, ended.fuel_used));
-        let call = finish(&mut self.live, CallKind::Apply, ended);
+        let mut call = finish(&mut self.live, CallKind::Apply, ended);
+        if count_pages {
+            call.pages_dirtied = Some(self.checkpoint.written_since(&mut self.live)?);
+        }
         match applied {
             Some((status, fuel_used)) => {
                 self.commands.extend_from_slice(command);
                 let end = self.commands.len();
                 self.applied.push(Applied { context, end, status, fuel_used });
                 self.applied_fuel = self.applied_fuel.saturating_add(fuel_used);
-                if self.checkpoint_is_due() {
+                if self.pace.is_due(self.since_checkpoint()) {
                     self.take_checkpoint()?;
                 }
             }
@@ -296,10 +332,18 @@ impl Fsm for WasmFsm {
             true => self.call_on_fork(CallKind::Query, context, query)?,
             false => None,
         };
-        Ok(call.unwrap_or_else(|| {
-            let reason = "this module answers no queries: it does not export `query`";
-            without_running(GuestResult::Rejected(reason.into()))
-        }))
+        Ok(call.unwrap_or_else(without_query))
+    }
+
+    fn query_all(&mut self, context: Context, queries: &[Bytes]) -> Result<Vec<Call>, HostFailure> {
+        let max = self.limits.input_max_bytes;
+        let is_long = |query: &Bytes| query.len() as u64 > max;
+        if queries.len() <= 1 || !self.has_query() || queries.iter().any(is_long) {
+            return queries.iter().map(|query| self.query(context, query)).collect();
+        }
+        self.check_not_broken()?;
+        let finish = |fork: &mut Guest, ended| finish(fork, CallKind::Query, ended);
+        self.forks.query_all(&mut self.live, context, queries, finish)
     }
 
     fn has_query(&self) -> bool {
@@ -320,21 +364,16 @@ impl Fsm for WasmFsm {
         Ok(call.expect("`restore` is required"))
     }
 
-    /// Digests everything each time.
+    /// Looks at the live memory even if no command has run since the last checkpoint: what
+    /// was written behind everybody's back counts.
     fn digest(&mut self) -> Result<GuestDigest, HostFailure> {
         self.check_not_broken()?;
-        if !self.applied.is_empty() {
-            self.take_checkpoint()?;
-        }
-        let state = &*self.checkpoint;
-        let mut hasher = Sha256::new();
-        hasher.update(&state.memory);
-        for global in &state.globals {
-            hasher.update([global.ty]);
-            hasher.update(global.bits.to_le_bytes());
-        }
-        let changed = std::iter::once(0..state.memory.len() as u64).collect();
-        Ok(GuestDigest { digest: StateDigest(hasher.finalize().into()), changed })
+        self.take_checkpoint()?;
+        Ok(self.checkpoint.digest())
+    }
+
+    fn count_pages(&mut self) {
+        self.count_pages = true;
     }
 
     #[cfg(feature = "museum")]
@@ -347,13 +386,15 @@ impl Fsm for WasmFsm {
         if !self.applied.is_empty() {
             self.take_checkpoint()?;
         }
-        let state = Arc::clone(&self.checkpoint);
-        Ok(Box::new(WasmImage { module: self.module(), state }))
+        let state = self.checkpoint.state().clone();
+        let workers = Arc::clone(&self.host.workers);
+        Ok(Box::new(WasmImage { module: self.module(), state, workers }))
     }
 
     fn load_image(&mut self, image: &mut dyn Read) -> Result<(), ImageError> {
-        let state = read_state(image, self.module(), self.limits.memory_max_bytes)?;
-        self.replace_state(Arc::new(state))
+        let (module, max) = (self.module(), self.limits.memory_max_bytes);
+        let state = read_state(image, module, max, &self.host.workers)?;
+        self.replace_state(state)
     }
 
     fn adopt(&mut self, image: &dyn Image) -> Result<(), ImageError> {
@@ -362,14 +403,14 @@ impl Fsm for WasmFsm {
             .downcast_ref::<WasmImage>()
             .filter(|image| image.module == self.module())
             .ok_or_else(|| ImageError::Invalid("it is not of this module".to_owned()))?;
-        let (bytes, max) = (image.state.memory.len() as u64, self.limits.memory_max_bytes);
+        let (bytes, max) = (image.state.memory.len_bytes() as u64, self.limits.memory_max_bytes);
         if bytes > max {
             return Err(ImageError::Invalid(format!(
                 "its memory has grown to {bytes} bytes already, and memory does not shrink; \
                  {max} would be allowed"
             )));
         }
-        self.replace_state(Arc::clone(&image.state))
+        self.replace_state(image.state.clone())
     }
 }
 
@@ -400,6 +441,11 @@ fn too_long(what: &str, input: &[u8], max: u64) -> Option<Call> {
         let reason = format!("the {what} has {len} bytes; the limit is {max}");
         without_running(GuestResult::Rejected(reason.into_bytes()))
     })
+}
+
+fn without_query() -> Call {
+    let reason = "this module answers no queries: it does not export `query`";
+    without_running(GuestResult::Rejected(reason.into()))
 }
 
 fn without_running(result: GuestResult) -> Call {

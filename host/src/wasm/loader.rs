@@ -10,8 +10,10 @@ use wasmtime::{Engine, Linker, Module};
 use super::cache::CompiledCache;
 use super::check::{CheckError, check_limits, check_module};
 use super::guest::Compiled;
-use super::instance::WasmFsm;
+use super::instance::{Host, WasmFsm};
 use super::rewrite::rewrite;
+use super::tracking::Tracking;
+use super::workers::Workers;
 use super::{abi, engine, wasi};
 use crate::fsm::{Context, EngineProfile, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
 use crate::types::ModuleHash;
@@ -21,9 +23,29 @@ const KEPT_MODULES_MAX: usize = 8;
 /// Engines kept for further modules: stack sizes change rarely.
 const ENGINES_MAX: usize = 4;
 
+/// How a host finds out what a guest has written since the last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryBackend {
+    /// The kernel tracks written pages (Linux 6.7 and later, where userfaultfd is allowed).
+    Userfaultfd,
+    /// All of memory is compared with its copy.
+    PlainCopy,
+}
+
+impl MemoryBackend {
+    /// In plain words.
+    pub fn name(self) -> &'static str {
+        match self {
+            MemoryBackend::Userfaultfd => "userfaultfd",
+            MemoryBackend::PlainCopy => "plain copy",
+        }
+    }
+}
+
 /// Loads wasm modules. One per node, shared by its groups.
 pub struct WasmLoader {
     engine: EngineProfile,
+    host: Host,
     cache: Option<CompiledCache>,
     /// By stack size, which is the one limit that an engine has to know.
     engines: Mutex<BTreeMap<u64, Arc<Profile>>>,
@@ -59,15 +81,83 @@ impl WasmLoader {
                 Some(cache)
             }
         };
-        let loader = WasmLoader {
-            engine: engine::profile(),
-            cache,
-            engines: Mutex::default(),
-            kept: Mutex::default(),
+        let tracking = match Tracking::probe() {
+            Ok(tracking) => Some(tracking),
+            Err(error) => {
+                tracing::info!(%error, "this kernel does not track what guests write");
+                None
+            }
         };
+        let workers = Arc::new(Workers::of_this_machine());
+        let host = Host { tracking, workers, rare_checkpoints: false };
+        let (engines, kept) = (Mutex::default(), Mutex::default());
+        let loader = WasmLoader { engine: engine::profile(), host, cache, engines, kept };
         // A machine that cannot run guests says so now.
         loader.profile(Limits::default().stack_max_bytes)?;
         Ok(loader)
+    }
+
+    /// The same with a given way of finding out what was written, instead of the best one.
+    ///
+    /// # Errors
+    ///
+    /// This machine does not have it.
+    pub fn with_memory_backend(
+        mut self,
+        backend: MemoryBackend,
+    ) -> Result<WasmLoader, HostFailure> {
+        self.host.tracking = match backend {
+            MemoryBackend::PlainCopy => None,
+            MemoryBackend::Userfaultfd => Some(Tracking::probe().map_err(|error| {
+                HostFailure(format!("this kernel does not track what guests write: {error}"))
+            })?),
+        };
+        Ok(self)
+    }
+
+    /// The same with so many threads for queries and images, instead of one for each core.
+    /// With one, everything happens on the threads of the callers.
+    ///
+    /// # Panics
+    ///
+    /// If `threads` is zero.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> WasmLoader {
+        self.host.workers = Arc::new(Workers::new(threads));
+        self
+    }
+
+    /// The same without regular checkpoints, so that their cost can be measured: a trap may then
+    /// repeat very much.
+    #[must_use]
+    pub fn with_rare_checkpoints(mut self) -> WasmLoader {
+        self.host.rare_checkpoints = true;
+        self
+    }
+
+    fn backend(&self) -> MemoryBackend {
+        match self.host.tracking {
+            Some(_) => MemoryBackend::Userfaultfd,
+            None => MemoryBackend::PlainCopy,
+        }
+    }
+
+    /// [`FsmLoader::instantiate`], as this room sees it; without a context, `instantiate_blank`.
+    pub(super) fn start(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+        context: Option<Context>,
+    ) -> Result<Result<WasmFsm, ModuleRefused>, HostFailure> {
+        let compiled = match self.compiled(module, limits) {
+            Ok(compiled) => compiled,
+            Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
+            Err(LoadError::Compile(reason)) => {
+                return Err(HostFailure(format!("the active module does not compile: {reason}")));
+            }
+            Err(LoadError::Host(failure)) => return Err(failure),
+        };
+        WasmFsm::start(compiled, limits, self.host.clone(), context)
     }
 
     fn profile(&self, stack_max_bytes: u64) -> Result<Arc<Profile>, HostFailure> {
@@ -144,30 +234,15 @@ impl WasmLoader {
         self.keep(key, &compiled);
         Ok(compiled)
     }
-
-    /// An instance whose initialisers have run in the context, if there is one.
-    fn instance(
-        &self,
-        module: &[u8],
-        limits: &Limits,
-        context: Option<Context>,
-    ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
-        let compiled = match self.compiled(module, limits) {
-            Ok(compiled) => compiled,
-            Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
-            Err(LoadError::Compile(reason)) => {
-                return Err(HostFailure(format!("the active module does not compile: {reason}")));
-            }
-            Err(LoadError::Host(failure)) => return Err(failure),
-        };
-        let fsm = WasmFsm::start(compiled, limits, context)?;
-        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
-    }
 }
 
 impl FsmLoader for WasmLoader {
     fn engine(&self) -> EngineProfile {
         self.engine.clone()
+    }
+
+    fn memory_backend(&self) -> &'static str {
+        self.backend().name()
     }
 
     fn check(
@@ -193,7 +268,8 @@ impl FsmLoader for WasmLoader {
         limits: &Limits,
         context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
-        self.instance(module, limits, Some(context))
+        let fsm = self.start(module, limits, Some(context))?;
+        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
     }
 
     fn instantiate_blank(
@@ -202,7 +278,8 @@ impl FsmLoader for WasmLoader {
         limits: &Limits,
         _context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
-        self.instance(module, limits, None)
+        let fsm = self.start(module, limits, None)?;
+        Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
     }
 }
 

@@ -15,6 +15,8 @@
 //!             pages r/w
 //! ```
 //!
+//! Which pages of a live memory were written is asked of the kernel: see `tracking`.
+//!
 //! The whole 4 GiB that a 32-bit address can reach is reserved, so compiled code needs no
 //! bounds checks and growing never moves a memory nor asks the host for anything but a change
 //! of protection.
@@ -24,11 +26,15 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::unix::StoreExt as _;
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
+
+use super::bits::Bits;
+use super::tracking::{Then, Tracking, Watch, data_grains};
+use crate::museum::{self, Exhibit};
 
 /// Pages that a view notes one by one; more, and the whole view becomes writable at once.
 const NOTED_PAGES_MAX: usize = 512;
@@ -42,7 +48,10 @@ const EXCESS_PAGES_MAX: usize = 2048;
 #[derive(Clone)]
 pub(super) enum Plan {
     /// The memory of a live instance that may grow to so many bytes.
-    Live { max_bytes: usize },
+    Live { max_bytes: usize, tracking: Option<Arc<Tracking>> },
+    /// The memory of a live instance that takes the place of another; a view of it until
+    /// [`Region::take_over`].
+    Successor { of: Arc<Region> },
     /// A view of a live instance's memory.
     View { of: Arc<Region> },
 }
@@ -102,6 +111,10 @@ pub(super) struct Region {
     accessible: AtomicUsize,
     file: Arc<OwnedFd>,
     view: Option<View>,
+    /// Of a live memory only, and only where the host can do it.
+    watch: OnceLock<Watch>,
+    /// What `watch` is to be made with.
+    tracking: Option<Arc<Tracking>>,
 }
 
 /// What a view knows about its private pages.
@@ -125,9 +138,18 @@ unsafe impl Sync for Region {}
 
 impl Region {
     fn map(plan: Plan, minimum: usize, reserved: usize) -> io::Result<Region> {
-        let (file, capacity, view) = match plan {
-            Plan::Live { max_bytes } => (Arc::new(anonymous_file(max_bytes)?), max_bytes, None),
-            Plan::View { of } => (Arc::clone(&of.file), of.capacity, Some(View::new())),
+        let (sharing, file, capacity) = match &plan {
+            Plan::Live { max_bytes, .. } => {
+                (libc::MAP_SHARED, Arc::new(anonymous_file(*max_bytes)?), *max_bytes)
+            }
+            Plan::Successor { of } | Plan::View { of } => {
+                (libc::MAP_PRIVATE, Arc::clone(&of.file), of.capacity)
+            }
+        };
+        let (view, tracking) = match plan {
+            Plan::Live { tracking, .. } => (None, tracking),
+            Plan::Successor { of } => (None, of.tracking.clone()),
+            Plan::View { .. } => (Some(View::new()), None),
         };
         if minimum > capacity || capacity > reserved {
             return Err(io::Error::other(format!(
@@ -156,27 +178,96 @@ impl Region {
             accessible: AtomicUsize::new(0),
             file,
             view,
+            watch: OnceLock::new(),
+            tracking,
         };
-        let sharing = if region.view.is_some() { libc::MAP_PRIVATE } else { libc::MAP_SHARED };
-        if capacity > 0 {
-            // SAFETY: replaces the first `capacity` bytes of the reservation made above, which
-            // nobody else knows yet.
-            let mapped = unsafe {
-                libc::mmap(
-                    base,
-                    capacity,
-                    libc::PROT_NONE,
-                    sharing | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                    region.file.as_raw_fd(),
-                    0,
-                )
-            };
-            if mapped == libc::MAP_FAILED {
-                return Err(io::Error::last_os_error());
-            }
+        region.map_file(sharing)?;
+        if sharing == libc::MAP_SHARED {
+            region.begin_watch()?;
         }
         region.grow_to(minimum)?;
         Ok(region)
+    }
+
+    /// Puts the file, without access, in the place of what the first `capacity` bytes of the
+    /// reservation showed.
+    fn map_file(&self, sharing: libc::c_int) -> io::Result<()> {
+        if self.capacity == 0 {
+            return Ok(());
+        }
+        // SAFETY: replaces pages of this region, into which nobody holds a reference: it was
+        // made just now, or its instance has not run yet.
+        let mapped = unsafe {
+            libc::mmap(
+                self.base.cast(),
+                self.capacity,
+                libc::PROT_NONE,
+                sharing | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                self.file.as_raw_fd(),
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    fn begin_watch(&self) -> io::Result<()> {
+        if let Some(tracking) = &self.tracking
+            && self.capacity > 0
+        {
+            let watch = Watch::begin(tracking, self.base, self.capacity)?;
+            assert!(self.watch.set(watch).is_ok(), "a region is watched once");
+        }
+        Ok(())
+    }
+
+    /// Turns the memory of a successor whose instance has just been instantiated into the live
+    /// one: what instantiation wrote (data segments) is dropped, and what the predecessor's
+    /// file holds up to `len` is what it shows. Beyond, there are zeros.
+    ///
+    /// The predecessor must not be called any more.
+    pub(super) fn take_over(&self, len: usize) -> io::Result<()> {
+        assert!(self.view.is_none() && self.watch.get().is_none(), "only successors take over");
+        let hole = (self.capacity - len) as libc::off_t;
+        if hole > 0 && !museum::is_on(Exhibit::GrownMemoryKept) {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            // SAFETY: plain system call on a descriptor that we own.
+            let punched =
+                unsafe { libc::fallocate(self.file.as_raw_fd(), mode, len as libc::off_t, hole) };
+            if punched != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        self.map_file(libc::MAP_SHARED)?;
+        self.begin_watch()?;
+        let accessible = self.accessible.load(Relaxed);
+        self.protect(0, accessible, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// Adds the grains of a live memory that may have been written since they were last
+    /// protected: where the host cannot tell, all but those which nobody ever touched.
+    pub(super) fn written(&self, then: Then, into: &mut Bits) -> io::Result<()> {
+        assert!(self.view.is_none(), "views are not tracked");
+        let len = self.accessible.load(Relaxed);
+        match self.watch.get() {
+            Some(watch) => watch.written(&self.file, len, then, into),
+            None => data_grains(&self.file, 0, len, into),
+        }
+    }
+
+    /// Protects all of a live memory, if it is watched.
+    pub(super) fn forget_written(&self) -> io::Result<()> {
+        match self.watch.get() {
+            Some(watch) => watch.forget(self.accessible.load(Relaxed)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether [`Region::written`] tells exactly.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.get().is_some()
     }
 
     fn grow_to(&self, new_size: usize) -> io::Result<()> {
@@ -386,7 +477,7 @@ fn stack_lowest_address() -> Option<usize> {
     }
 }
 
-fn anonymous_file(len: usize) -> io::Result<OwnedFd> {
+pub(super) fn anonymous_file(len: usize) -> io::Result<OwnedFd> {
     // SAFETY: the name is a C string; the call has no other precondition.
     let fd = unsafe { libc::memfd_create(c"raft-host-guest".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
@@ -403,7 +494,7 @@ fn anonymous_file(len: usize) -> io::Result<OwnedFd> {
 }
 
 /// The system's page size, cached so that a signal handler may ask.
-fn page_size() -> usize {
+pub(super) fn page_size() -> usize {
     static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
     match PAGE_SIZE.load(Relaxed) {
         0 => {

@@ -10,27 +10,36 @@
 //!                                                            ├─ Guest (one instance)
 //! replicated limits ─────────────────────────────────────────┘     │
 //!                    ┌─────────────────────────────────────────────┘
-//!        WasmFsm:  live ── memory mapped shared ── fork (private view) for query, snapshot
-//!                    └─ checkpoint + calls since: undo, images
+//!        WasmFsm:  live ── memory mapped shared ── forks (private views): queries, snapshot
+//!                    │ what was written: tracked by the kernel, or compared
+//!                    └─ checkpoint (blocks, copy on write) + calls since: undo, digest, images
 //! ```
 
 mod abi;
+mod bits;
+mod blocks;
 mod cache;
 mod check;
+mod checkpoint;
+mod digest;
 mod engine;
 mod guest;
 mod image;
 mod instance;
 mod loader;
 mod memory;
+mod pace;
+mod queries;
 mod rewrite;
 mod stack;
+mod tracking;
 mod unchecked;
 mod wasi;
+mod workers;
 
 #[cfg(test)]
 mod tests;
 
 pub use check::{CheckError, ModuleReport, check_module};
 pub use engine::profile;
-pub use loader::WasmLoader;
+pub use loader::{MemoryBackend, WasmLoader};

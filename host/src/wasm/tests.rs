@@ -1,16 +1,56 @@
 //! Tests of the room, with guests in text format.
 
-mod checks;
-mod forks;
-mod fuel;
-mod limits;
-mod stack;
-mod undo;
+use std::cell::Cell;
 
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, Limits, ModuleRefused};
 use crate::types::{ClusterId, Index, TrapKind};
 
-use super::WasmLoader;
+use super::instance::WasmFsm;
+use super::{MemoryBackend, WasmLoader};
+
+thread_local! {
+    static BACKEND: Cell<Option<MemoryBackend>> = const { Cell::new(None) };
+}
+
+/// Runs a test with a given way of finding out what guests write. Where the kernel does not
+/// have it there is nothing to test.
+fn on(backend: MemoryBackend, test: fn()) {
+    if WasmLoader::new(None).unwrap().with_memory_backend(backend).is_ok() {
+        BACKEND.set(Some(backend));
+        test();
+        BACKEND.set(None);
+    }
+}
+
+/// Makes a test of each function, for each way of finding out what guests write.
+macro_rules! on_each_backend {
+    ($($name:ident)+) => {
+        $(mod $name {
+            use crate::wasm::{MemoryBackend, tests::on};
+
+            #[test]
+            fn with_userfaultfd() {
+                on(MemoryBackend::Userfaultfd, super::$name);
+            }
+
+            #[test]
+            fn with_plain_copies() {
+                on(MemoryBackend::PlainCopy, super::$name);
+            }
+        })+
+    };
+}
+
+mod checks;
+mod forks;
+mod fuel;
+mod limits;
+mod memory;
+#[cfg(feature = "museum")]
+mod museum;
+mod stack;
+mod storms;
+mod undo;
 
 /// Imports, memory and the exports that every guest needs; `BODY` provides `$apply` and more.
 ///
@@ -123,7 +163,20 @@ fn at(index: u64) -> Context {
 }
 
 fn try_start(module: &[u8], limits: &Limits) -> Result<Box<dyn Fsm>, ModuleRefused> {
-    WasmLoader::new(None).unwrap().instantiate(module, limits, at(1)).unwrap()
+    loader().instantiate(module, limits, at(1)).unwrap()
+}
+
+fn loader() -> WasmLoader {
+    let loader = WasmLoader::new(None).unwrap();
+    match BACKEND.get() {
+        Some(backend) => loader.with_memory_backend(backend).unwrap(),
+        None => loader,
+    }
+}
+
+/// The room's own type, which tells more than the seam.
+fn start_wasm(body: &str, limits: &Limits) -> WasmFsm {
+    loader().start(&wasm(body), limits, Some(at(1))).unwrap().unwrap()
 }
 
 fn start(body: &str) -> Box<dyn Fsm> {

@@ -7,6 +7,7 @@
 mod in_process;
 mod load;
 mod measure;
+mod memory;
 mod over_grpc;
 
 use std::path::PathBuf;
@@ -76,7 +77,25 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     in_process: InProcessArgs,
     #[command(flatten)]
+    memory: MemoryArgs,
+    #[command(flatten)]
     remote: RemoteArgs,
+}
+
+/// Options of a guest in this process, without a cluster.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "The memory of a guest")]
+struct MemoryArgs {
+    /// Measure what checkpoints, snapshots, restarts, traps and parallel queries cost with a
+    /// large guest, beside the same without the kernel's help.
+    #[arg(long, conflicts_with_all = ["in_process", "spread"])]
+    memory: bool,
+    /// What the guest stores, in MiB.
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(8..=3_072), requires = "memory")]
+    heap_mib: u32,
+    /// An existing directory on the disk to measure; that of temporary files if none is given.
+    #[arg(long, value_name = "DIR", requires = "memory")]
+    on_disk: Option<PathBuf>,
 }
 
 /// Options of a cluster in this process.
@@ -233,6 +252,9 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
     if args.stale && args.op == Op::Write {
         return Err(Failure::usage("--stale is for queries: add --op read"));
     }
+    if args.memory.memory {
+        return show_memory(args, &memory::measure(&args.memory)?);
+    }
     if !args.in_process.in_process {
         return show(args, &remote::block_on(over_grpc::run(args))?);
     }
@@ -303,6 +325,14 @@ fn show_comparison(args: &BenchArgs, comparison: &in_process::Comparison) -> End
         }
     }
     Ok(if native.failed + wasm.failed > 0 { Exit::Failed } else { Exit::Done })
+}
+
+fn show_memory(args: &BenchArgs, report: &memory::Report) -> Ended {
+    match args.output() {
+        Output::Json => print_json(&report.to_json())?,
+        Output::Table => print_text(&report.to_text())?,
+    }
+    Ok(Exit::Done)
 }
 
 fn comparison_json(

@@ -2,7 +2,6 @@
 
 use super::*;
 
-#[test]
 fn a_query_sees_every_command_and_its_own_writes_vanish() {
     let mut fsm = scribe();
     for index in 1..50 {
@@ -15,7 +14,6 @@ fn a_query_sees_every_command_and_its_own_writes_vanish() {
     }
 }
 
-#[test]
 fn queries_follow_growth_and_may_grow_themselves() {
     let mut fsm = scribe();
     let grow = |fsm: &mut dyn Fsm, query: bool| -> i32 {
@@ -31,7 +29,6 @@ fn queries_follow_growth_and_may_grow_themselves() {
     assert_eq!(contents(&mut *fsm), "");
 }
 
-#[test]
 fn a_query_after_undo_image_or_restore_sees_the_new_state() {
     let mut fsm = scribe();
     fsm.apply(at(1), b"a1").unwrap();
@@ -66,7 +63,6 @@ const PAINTER: &str = r#"
   (func (export "snapshot") (result i32) (i32.const 0))
   (func (export "restore") (param i32) (result i32) (i32.const 0))"#;
 
-#[test]
 fn queries_that_write_one_page_or_thousands_are_undone_alike() {
     let limits = Limits { query_fuel: 100_000_000, apply_fuel: 100_000_000, ..small_limits() };
     let mut fsm = try_start(&wasm(PAINTER), &limits).unwrap();
@@ -90,7 +86,6 @@ fn queries_that_write_one_page_or_thousands_are_undone_alike() {
     }
 }
 
-#[test]
 fn pages_first_read_as_holes_by_a_query_show_later_writes() {
     let mut fsm = try_start(
         &wasm(PAINTER),
@@ -105,11 +100,19 @@ fn pages_first_read_as_holes_by_a_query_show_later_writes() {
     assert_eq!(sum(&mut *fsm), 93_750u64.to_le_bytes());
 }
 
-#[test]
 fn a_module_without_query_says_so() {
     let mut fsm = start(&SCRIBE.replace(r#"(export "query")"#, ""));
     assert!(!fsm.has_query());
     let call = fsm.query(at(1), b"q").unwrap();
     let GuestResult::Rejected(reason) = call.result else { panic!("{call:?}") };
     assert!(String::from_utf8(reason).unwrap().contains("does not export `query`"));
+}
+
+on_each_backend! {
+    a_query_sees_every_command_and_its_own_writes_vanish
+    queries_follow_growth_and_may_grow_themselves
+    a_query_after_undo_image_or_restore_sees_the_new_state
+    queries_that_write_one_page_or_thousands_are_undone_alike
+    pages_first_read_as_holes_by_a_query_show_later_writes
+    a_module_without_query_says_so
 }

@@ -15,7 +15,6 @@ const TRAPS: &[(&[u8], TrapKind)] = &[
     (b"n", TrapKind::BadStatus),
 ];
 
-#[test]
 fn each_way_to_break_has_its_kind_and_leaves_no_trace() {
     let mut fsm = scribe();
     fsm.apply(at(1), b"a-one ").unwrap();
@@ -29,7 +28,6 @@ fn each_way_to_break_has_its_kind_and_leaves_no_trace() {
     assert_eq!(contents(&mut *fsm), "a-one ");
 }
 
-#[test]
 fn a_run_with_traps_ends_bit_identical_to_one_without() {
     let mut straight = scribe();
     let mut broken = scribe();
@@ -50,7 +48,6 @@ fn a_run_with_traps_ends_bit_identical_to_one_without() {
     assert_eq!(straight.apply(at(60), b"a").unwrap(), broken.apply(at(60), b"a").unwrap());
 }
 
-#[test]
 fn a_rejected_command_reports_its_reason_and_emits_nothing() {
     let mut fsm = scribe();
     let call = fsm.apply(at(1), b"r because").unwrap();
@@ -60,7 +57,6 @@ fn a_rejected_command_reports_its_reason_and_emits_nothing() {
     assert_eq!((&*call.events[0].topic, &*call.events[0].data), (&b"e"[..], &b"event"[..]));
 }
 
-#[test]
 fn an_image_carries_everything_to_another_loader_including_fuel_and_growth() {
     let mut fsm = scribe();
     fsm.init(at(1)).unwrap();
@@ -87,7 +83,6 @@ fn an_image_carries_everything_to_another_loader_including_fuel_and_growth() {
     assert_eq!(contents(&mut *other), contents(&mut *fsm));
 }
 
-#[test]
 fn an_image_in_the_making_does_not_see_what_happens_meanwhile() {
     let mut fsm = scribe();
     fsm.apply(at(1), b"a1").unwrap();
@@ -101,7 +96,6 @@ fn an_image_in_the_making_does_not_see_what_happens_meanwhile() {
     assert_eq!(contents(&mut *other), "a1");
 }
 
-#[test]
 fn a_damaged_truncated_or_foreign_image_is_refused_and_changes_nothing() {
     let mut fsm = scribe();
     fsm.apply(at(1), b"a-text").unwrap();
@@ -124,7 +118,6 @@ fn a_damaged_truncated_or_foreign_image_is_refused_and_changes_nothing() {
     assert_eq!(image(&mut *other), before);
 }
 
-#[test]
 fn init_runs_once_and_a_module_without_it_is_content() {
     let mut fsm = scribe();
     ok(fsm.init(at(1)).unwrap());
@@ -134,7 +127,6 @@ fn init_runs_once_and_a_module_without_it_is_content() {
     assert_eq!(contents(&mut *fsm), "");
 }
 
-#[test]
 fn a_snapshot_restores_and_neither_it_nor_a_failed_restore_leaves_a_trace() {
     let mut fsm = scribe();
     fsm.apply(at(1), b"a-one ").unwrap();
@@ -155,7 +147,6 @@ fn a_snapshot_restores_and_neither_it_nor_a_failed_restore_leaves_a_trace() {
     assert_eq!(contents(&mut *other), "a-one a-two");
 }
 
-#[test]
 fn the_start_section_and_initialize_run_at_start_but_not_on_undo_or_load() {
     let body = r#"
       (memory (export "memory") 1)
@@ -179,7 +170,6 @@ fn the_start_section_and_initialize_run_at_start_but_not_on_undo_or_load() {
     assert_eq!(starts(&mut *fsm), 2u32.to_le_bytes());
 }
 
-#[test]
 fn an_initialiser_that_traps_is_a_refusal() {
     let body = format!(r#"{SCRIBE} (func (export "_start") (unreachable))"#);
     let refused = try_start(&wasm(&body), &small_limits()).err().unwrap();
@@ -189,7 +179,6 @@ fn an_initialiser_that_traps_is_a_refusal() {
     assert!(refused.0.contains("it cannot start"), "{refused}");
 }
 
-#[test]
 fn globals_of_every_number_type_survive_a_trap_and_an_image() {
     let body = r#"
       (memory (export "memory") 1)
@@ -222,7 +211,6 @@ fn globals_of_every_number_type_survive_a_trap_and_an_image() {
     assert_eq!(ok(other.query(at(1), b"").unwrap()), set);
 }
 
-#[test]
 fn checkpoints_on_the_way_do_not_show_after_a_trap() {
     let mut straight = scribe();
     let mut broken = scribe();
@@ -240,14 +228,13 @@ fn checkpoints_on_the_way_do_not_show_after_a_trap() {
 
 /// A module may start at one index and refuse to start at another, and time goes on. What an image
 /// holds was accepted once; whoever takes it over must not ask again.
-#[test]
 fn an_image_is_taken_over_wherever_the_initialisers_would_refuse_by_now() {
     let body = format!(
         r#"{SCRIBE} (func (export "_initialize")
           (if (i64.gt_u (call $index) (i64.const 1)) (then (unreachable))))"#
     );
     let module = wasm(&body);
-    let loader = WasmLoader::new(None).unwrap();
+    let loader = loader();
     let mut fsm = loader.instantiate(&module, &small_limits(), at(1)).unwrap().unwrap();
     ok(fsm.apply(at(1), b"a1").unwrap());
     let bytes = image(&mut *fsm);
@@ -264,4 +251,20 @@ fn an_image_is_taken_over_wherever_the_initialisers_would_refuse_by_now() {
         assert_eq!(contents(&mut *other), "a1");
         assert_eq!(image(&mut *other), bytes);
     }
+}
+
+on_each_backend! {
+    each_way_to_break_has_its_kind_and_leaves_no_trace
+    a_run_with_traps_ends_bit_identical_to_one_without
+    a_rejected_command_reports_its_reason_and_emits_nothing
+    an_image_carries_everything_to_another_loader_including_fuel_and_growth
+    an_image_in_the_making_does_not_see_what_happens_meanwhile
+    a_damaged_truncated_or_foreign_image_is_refused_and_changes_nothing
+    init_runs_once_and_a_module_without_it_is_content
+    a_snapshot_restores_and_neither_it_nor_a_failed_restore_leaves_a_trace
+    the_start_section_and_initialize_run_at_start_but_not_on_undo_or_load
+    an_initialiser_that_traps_is_a_refusal
+    globals_of_every_number_type_survive_a_trap_and_an_image
+    an_image_is_taken_over_wherever_the_initialisers_would_refuse_by_now
+    checkpoints_on_the_way_do_not_show_after_a_trap
 }

@@ -1,0 +1,119 @@
+//! Forks for questions, one for each thread that answers them.
+//!
+//! A fork shows the live memory without copying it, and what it writes stays its own. While
+//! questions are answered the live instance rests, so any number of forks may look at it.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::abi::CallKind;
+use super::guest::{Compiled, Ended, Guest, Origin};
+use super::workers::Workers;
+use crate::fsm::{Context, HostFailure};
+
+/// Forks of one live instance; they must be dropped with it.
+pub(super) struct Forks {
+    compiled: Arc<Compiled>,
+    workers: Arc<Workers>,
+    /// Each is free; a thread takes one along.
+    idle: Vec<Guest>,
+}
+
+impl Forks {
+    pub(super) fn new(compiled: &Arc<Compiled>, workers: &Arc<Workers>) -> Forks {
+        Forks { compiled: Arc::clone(compiled), workers: Arc::clone(workers), idle: Vec::new() }
+    }
+
+    /// Runs one call where nothing that it does remains; `finish` sees the fork afterwards.
+    /// `None` if the module does not have the export.
+    pub(super) fn call<T>(
+        &mut self,
+        live: &mut Guest,
+        kind: CallKind,
+        context: Context,
+        input: &[u8],
+        finish: impl Fn(&mut Guest, Ended) -> T,
+    ) -> Result<Option<T>, HostFailure> {
+        let mut fork = self.idle.pop();
+        let origin = live.origin()?;
+        let called = call_on(&mut fork, &self.compiled, &origin, kind, context, input, finish);
+        self.idle.extend(fork);
+        called
+    }
+
+    /// Answers many queries about one state, on several threads if there are. The module must
+    /// have the export.
+    pub(super) fn query_all<T: Send>(
+        &mut self,
+        live: &mut Guest,
+        context: Context,
+        queries: &[Bytes],
+        finish: impl Fn(&mut Guest, Ended) -> T + Sync,
+    ) -> Result<Vec<T>, HostFailure> {
+        let origin = live.origin()?;
+        let pool = self.workers.pool().filter(|_| queries.len() > 1);
+        let threads = pool.map_or(1, |_| self.workers.threads().min(queries.len()));
+        let mut forks: Vec<Option<Guest>> = Vec::new();
+        forks.resize_with(threads, || self.idle.pop());
+
+        let (compiled, next) = (&self.compiled, AtomicUsize::new(0));
+        let answers = Mutex::new(Vec::with_capacity(queries.len()));
+        let answer_some = |fork: &mut Option<Guest>| {
+            while let number = next.fetch_add(1, Relaxed)
+                && let Some(query) = queries.get(number)
+            {
+                let kind = CallKind::Query;
+                let answer = call_on(fork, compiled, &origin, kind, context, query, &finish);
+                let answer = answer.map(|answer| answer.expect("a module with `query` was asked"));
+                // Whoever panics with the lock has added its answer or not.
+                answers.lock().unwrap_or_else(PoisonError::into_inner).push((number, answer));
+            }
+        };
+        match (pool, forks.split_first_mut()) {
+            (Some(pool), Some((own, others))) => pool.in_place_scope(|scope| {
+                for fork in others {
+                    scope.spawn(|_| answer_some(fork));
+                }
+                answer_some(own);
+            }),
+            _ => forks.iter_mut().for_each(answer_some),
+        }
+        self.idle.extend(forks.into_iter().flatten());
+        let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        answers.sort_unstable_by_key(|(number, _)| *number);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+/// Runs one call on a fork, which is made if there is none.
+fn call_on<T>(
+    slot: &mut Option<Guest>,
+    compiled: &Compiled,
+    origin: &Origin,
+    kind: CallKind,
+    context: Context,
+    input: &[u8],
+    finish: impl Fn(&mut Guest, Ended) -> T,
+) -> Result<Option<T>, HostFailure> {
+    let mut fork = match slot.take() {
+        Some(fork) => fork,
+        None => Guest::fork(compiled, origin)?,
+    };
+    if !fork.follow(origin)? {
+        fork = Guest::fork(compiled, origin)?;
+        let followed = fork.follow(origin)?;
+        assert!(followed, "a new fork is no larger than the live instance");
+    }
+    let Some(ended) = fork.call(kind, context, input, false)? else {
+        return Ok(None);
+    };
+    let trapped = ended.status.is_err();
+    let finished = finish(&mut fork, ended);
+    // Nothing speaks against reusing an instance that trapped, but nothing is gained.
+    if !trapped {
+        *slot = Some(fork);
+    }
+    Ok(Some(finished))
+}
