@@ -34,6 +34,9 @@ pub struct Config {
     /// `HOST:PORT` that others are told to dial; the listening address if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
+    /// `HOST:PORT` for metrics and health over HTTP; absent: none. Port 0: the system chooses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<String>,
     /// The store of the log. Chosen once, for the data directory remembers it; absent: what the
     /// directory has, or raft-engine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +67,11 @@ pub struct LogConfig {
     pub filter: String,
     /// For people or for machines.
     pub format: LogFormat,
+    /// Lines that guests may write in a second, on average; what is more is dropped and counted.
+    /// 0: any number.
+    pub guest_lines_per_second: u64,
+    /// Lines that they may write at once.
+    pub guest_lines_burst: u64,
 }
 
 /// How log lines look.
@@ -107,6 +115,7 @@ impl Default for Config {
             data_dir: DEFAULT_DATA_DIR.into(),
             listen: DEFAULT_LISTEN.to_owned(),
             advertise: None,
+            metrics_listen: None,
             storage_engine: None,
             log: LogConfig::default(),
             node: NodeConfig::default(),
@@ -122,7 +131,20 @@ impl Default for Config {
 impl Default for LogConfig {
     fn default() -> LogConfig {
         // Dependencies are heard when something is wrong.
-        LogConfig { filter: "warn,raft_host=info".to_owned(), format: LogFormat::default() }
+        LogConfig {
+            filter: "warn,raft_host=info".to_owned(),
+            format: LogFormat::default(),
+            guest_lines_per_second: 200,
+            guest_lines_burst: 1_000,
+        }
+    }
+}
+
+impl LogConfig {
+    fn problem(&self) -> Option<String> {
+        (self.guest_lines_burst == 0).then(|| {
+            "log.guest_lines_burst must not be 0: guests could never write a line".to_owned()
+        })
     }
 }
 
@@ -157,6 +179,7 @@ impl Config {
         problems.extend(self.limit_problems());
         problems.extend(self.address_problems());
         problems.extend(self.size_problems());
+        problems.extend(self.log.problem());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -181,6 +204,17 @@ impl Config {
                 ));
             }
             Some(_) => {}
+        }
+        if let Some(metrics) = &self.metrics_listen {
+            match HostPort::parse(metrics) {
+                None => problems.push(format!(
+                    "metrics_listen is {metrics:?}, but must be HOST:PORT, such as 127.0.0.1:7401"
+                )),
+                Some(at) if *metrics == self.listen && at.port != 0 => problems.push(format!(
+                    "metrics_listen and listen are both {metrics}: metrics need a port of their own"
+                )),
+                Some(_) => {}
+            }
         }
         if let Some(advertise) = &self.advertise {
             match HostPort::parse(advertise) {
@@ -361,6 +395,19 @@ mod tests {
             config.advertise = Some(listen.to_owned());
             assert!(problems(&config).contains("nobody can dial"), "{listen}");
         }
+    }
+
+    #[test]
+    fn metrics_have_an_address_of_their_own() {
+        let with = |metrics: &str| Config {
+            metrics_listen: Some(metrics.to_owned()),
+            listen: "127.0.0.1:7".to_owned(),
+            ..Config::default()
+        };
+        with("0.0.0.0:9100").validate().expect("nobody is told to dial it");
+        with("127.0.0.1:0").validate().expect("any port");
+        assert!(problems(&with("9100")).contains("metrics_listen is \"9100\""));
+        assert!(problems(&with("127.0.0.1:7")).contains("a port of their own"));
     }
 
     #[test]

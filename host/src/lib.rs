@@ -11,6 +11,7 @@ pub mod fsm;
 pub mod machine;
 pub mod museum;
 pub mod node;
+pub mod replay;
 pub mod server;
 pub mod storage;
 pub mod transport;

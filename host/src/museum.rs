@@ -55,11 +55,18 @@ pub enum Invariant {
     EngineHonoured,
     /// After faults stop, every node makes progress within a bound.
     Progress,
+    /// A node whose state differs from the majority's at a digest point is quarantined from the
+    /// verdict until it has a fresh state; a node whose state does not differ never is.
+    DigestsAgree,
+    /// A quarantined node answers no query or command, and neither takes nor sends a snapshot.
+    QuarantineKeepsQuiet,
+    /// After faults stop, every quarantine ends within a bound, with a state that agrees.
+    QuarantineHeals,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 12] = [
+    pub const ALL: [Invariant; 15] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -72,6 +79,9 @@ impl Invariant {
         Invariant::BoundedGrowth,
         Invariant::EngineHonoured,
         Invariant::Progress,
+        Invariant::DigestsAgree,
+        Invariant::QuarantineKeepsQuiet,
+        Invariant::QuarantineHeals,
     ];
 
     /// In kebab-case.
@@ -89,6 +99,9 @@ impl Invariant {
             Invariant::BoundedGrowth => "bounded-growth",
             Invariant::EngineHonoured => "engine-honoured",
             Invariant::Progress => "progress",
+            Invariant::DigestsAgree => "digests-agree",
+            Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
+            Invariant::QuarantineHeals => "quarantine-heals",
         }
     }
 }
@@ -132,6 +145,8 @@ pub enum Need {
     Traps,
     /// The run is long enough for many snapshots.
     ManySnapshots,
+    /// Digest points, and bits that flip in a node's state.
+    BitFlips,
 }
 
 /// One row per exhibit: variant, name, invariants (the most telling one first), needs, story.
@@ -336,6 +351,40 @@ exhibits! {
     trips [HealthyServes, Progress] needs [LostMessages, Partitions]
     "A read whose question to the leader is lost, or falls on a leader too new to answer, is not \
      asked again: the node is healthy, and its reads hang."
+
+    FirstVoteIsTruth "first-vote-is-truth"
+    trips [DigestsAgree] needs [BitFlips]
+    "The first digest of a verdict is taken for the right one instead of the majority's: one \
+     node that went wrong has all others quarantined."
+
+    DigestAtReport "digest-at-report"
+    trips [DigestsAgree] needs [BitFlips]
+    "The state is digested when the report is made up instead of at the digest point. What was \
+     applied together with the point has changed it by then, on some nodes."
+
+    QuarantineAnswers "quarantine-answers"
+    trips [QuarantineKeepsQuiet, Linearizable] needs [BitFlips]
+    "A quarantined node goes on answering queries and commands."
+
+    QuarantinedSnapshots "quarantined-snapshots"
+    trips [QuarantineKeepsQuiet] needs [BitFlips, InstalledSnapshots]
+    "A quarantined node goes on taking snapshots of its state, and sends them to others while it \
+     still leads."
+
+    QuarantineLiftedUnhealed "quarantine-lifted-unhealed"
+    trips [DigestsAgree] needs [BitFlips]
+    "The next digest point ends a quarantine, as if asking anew were enough, although the state is \
+     still the wrong one."
+
+    QuarantinedLeads "quarantined-leads"
+    trips [QuarantineHeals, Progress] needs [BitFlips]
+    "A quarantined leader keeps leading, so nobody can give it a fresh state."
+
+    ReseedAskedOnce "reseed-asked-once"
+    trips [QuarantineHeals, Progress] needs [BitFlips, Partitions]
+    "A request for a fresh state is not withdrawn when another leader is elected that cannot \
+     fulfil it. raft-rs 0.7 confirms no entries meanwhile, so the new leader may never commit \
+     what it would have to."
 }
 
 /// There is no exhibit of that name.

@@ -182,6 +182,8 @@ impl Server {
             .args(["--listen", &self.address.to_string()])
             .args(arguments)
             .env_remove("RUST_LOG")
+            // Museum builds flip a bit of their state when the file appears.
+            .env("RAFT_HOST_FLIP_BIT_FILE", self.data_dir.join("flip-bit"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)

@@ -4,7 +4,7 @@
 
 use raft_host::consensus::ConsensusConfig;
 use raft_host::fsm::Limits;
-use raft_host::node::{NodeConfig, SnapshotConfig};
+use raft_host::node::{DigestConfig, NodeConfig, SnapshotConfig};
 use raft_host::storage::StorageConfig;
 
 use super::observe::Micros;
@@ -196,6 +196,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         heartbeat_ms,
         election_ms: heartbeat_ms * random.between(4, 12),
         snapshot,
+        digest: DigestConfig::OFF,
         ..NodeConfig::default()
     };
     let max_append_bytes = random.magnitude(64, 1 << 20);

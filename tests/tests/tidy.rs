@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("machine", &["types", "fsm"]),
     ("transport", &["types", "storage"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),
+    ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
     ("api", &["types", "storage", "consensus", "fsm", "machine", "transport", "node"]),
 ];
 
@@ -32,6 +33,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rayon", &["wasm"]),
     ("xxhash_rust", &["wasm"]),
     ("tonic", &["transport", "api", "cli", "server"]),
+    ("axum", &["api"]),
+    ("prometheus_client", &["api"]),
     ("clap", &["cli", "config"]),
     ("raft_host_proto", &["machine", "transport", "node", "api", "cli", "server"]),
 ];

@@ -106,6 +106,7 @@ impl AdminService {
             resident_bytes,
             uptime_ms: context.handle.started().elapsed().as_millis() as u64,
             peers: replica.peers.iter().map(progress_to_wire).collect(),
+            digest: Some(super::digest::status(&context.handle.digests().borrow())),
             ..Default::default()
         };
         if let Some(view) = self.view() {
@@ -461,6 +462,15 @@ impl Admin for AdminService {
         let caller = self.caller(&request);
         let setting = super::limits::set_engine(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(setting).await?))
+    }
+
+    async fn digest(
+        &self,
+        request: Request<v1::DigestRequest>,
+    ) -> Result<Response<v1::DigestResponse>, Status> {
+        let caller = self.caller(&request);
+        let comparing = super::digest::compare(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(comparing).await?))
     }
 
     async fn take_snapshot(

@@ -37,7 +37,8 @@ impl ClientService {
         let context = &*self.context;
         context.check_group(request.group)?;
         let here = || async {
-            apply_response(context.handle.propose(command_entry(request.clone())).await?)
+            let entry = command_entry(request.clone());
+            apply_response(context.handle.propose_counting(entry, request.count_pages).await?)
         };
         let there = |leader: Member| {
             let request = passed_on(request.clone(), Some(caller.remaining()));

@@ -28,6 +28,8 @@ pub struct NodeInfo {
     pub data_dir_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Measures the process. May block.
     pub resident_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Log lines of guests that were too many.
+    pub guest_lines_dropped: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl fmt::Debug for NodeInfo {

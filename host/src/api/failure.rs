@@ -115,6 +115,7 @@ impl From<ProposeFailure> for Failure {
             ProposeFailure::NotLeader(_)
             | ProposeFailure::Superseded
             | ProposeFailure::Stopping
+            | ProposeFailure::Quarantined
             | ProposeFailure::Unknown(_) => Code::Unavailable,
             ProposeFailure::Busy => Code::ResourceExhausted,
             ProposeFailure::TooLarge { .. } => Code::InvalidArgument,
@@ -193,7 +194,9 @@ impl From<QueryFailure> for Failure {
     fn from(failure: QueryFailure) -> Failure {
         let code = match failure {
             QueryFailure::Busy => Code::ResourceExhausted,
-            QueryFailure::Stopping | QueryFailure::Stopped => Code::Unavailable,
+            QueryFailure::Stopping | QueryFailure::Stopped | QueryFailure::Quarantined => {
+                Code::Unavailable
+            }
         };
         Failure::none(code, failure.to_string())
     }
@@ -219,6 +222,10 @@ pub(super) fn apply_response(committed: Committed) -> Result<v1::ApplyResponse, 
             index: committed.index.0,
             fuel_used: committed.fuel_used,
             trap_message: committed.trap_message.unwrap_or_default(),
+            term: committed.term.0,
+            pages_dirtied: committed.pages_dirtied,
+            apply_duration_ns: u64::try_from(committed.apply_duration.as_nanos())
+                .unwrap_or(u64::MAX),
         }),
         Reply::NoModule => Err(Failure::no_module()),
         Reply::Refused(refused) => Err(refused.into()),

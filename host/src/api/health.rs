@@ -13,12 +13,14 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
     let mut machine = handle.machine();
     let mut draining = handle.watch_draining();
     let mut stopped = handle.stopped();
+    let mut digests = handle.digests();
     let mut reported = None;
     loop {
         leadership.mark_unchanged();
         machine.mark_unchanged();
         draining.mark_unchanged();
         stopped.mark_unchanged();
+        digests.mark_unchanged();
         let serving = handle.is_serving();
         if reported != Some(serving) {
             reported = Some(serving);
@@ -31,6 +33,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
             Ok(()) = machine.changed(), if !has_machine => {}
             Ok(()) = draining.changed() => {}
             Ok(()) = stopped.changed() => {}
+            Ok(()) = digests.changed() => {}
             // The node is gone.
             else => return set(&reporter, false).await,
         }

@@ -1,5 +1,5 @@
-//! The gRPC faces of a node: applications, operators, health and reflection, on one port
-//! together with the peers' service.
+//! The faces of a node. gRPC: applications, operators, health and reflection, on one port
+//! together with the peers' service. HTTP: metrics and health, on a port of their own.
 //!
 //! Translates between the wire and [`NodeHandle`](crate::node::NodeHandle), and passes to the
 //! leader what only the leader can do. Knows nothing of logs, consensus or modules' insides.
@@ -17,9 +17,11 @@ mod caller;
 mod client;
 mod config;
 mod context;
+mod digest;
 mod failure;
 mod forward;
 mod health;
+mod http;
 mod io;
 mod limits;
 mod server;
@@ -31,4 +33,5 @@ mod tests;
 
 pub use config::ApiConfig;
 pub use context::NodeInfo;
+pub use http::serve_http;
 pub use server::{ApiError, serve};

@@ -29,7 +29,7 @@ use super::client::command_entry;
 use super::context::{Context, Route, no_leader, not_leader_but};
 use super::failure::{Failure, apply_response};
 use super::forward::passed_on;
-use crate::node::{Leadership, ProposeResult, ReplySink};
+use crate::node::{Leadership, ProposeResult, ReplySink, Submit};
 use crate::types::Member;
 
 /// Answers taken in at once.
@@ -279,7 +279,9 @@ impl Stream {
             let Some(command) = self.commands.get(*number) else { continue };
             command.place = Place::Here;
             let sink = ReplySink::Tagged(*number, self.answer_to.clone());
-            proposals.push((command_entry(command.request.clone()), sink));
+            let count_pages = command.request.count_pages;
+            let body = command_entry(command.request.clone());
+            proposals.push(Submit { body, sink, count_pages });
         }
         self.context.handle.submit(proposals);
     }

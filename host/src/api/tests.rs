@@ -31,6 +31,8 @@ use crate::types::{ClusterId, GroupId, Member, ModuleHash, NodeId};
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(30);
 
+mod http;
+
 struct TestNode {
     node: Node,
     handle: NodeHandle,
@@ -55,6 +57,7 @@ fn info() -> NodeInfo {
         storage: "memory".into(),
         data_dir_bytes: Arc::new(|| 11),
         resident_bytes: Arc::new(|| 22),
+        guest_lines_dropped: Arc::new(|| 33),
     }
 }
 
@@ -87,6 +90,7 @@ impl TestNode {
             stores,
             loader,
             introduced: introduced.unwrap_or_default(),
+            evidence: None,
         };
         let node = Node::start(options, queue, transport).unwrap();
         let handle = node.handle();

@@ -1,6 +1,7 @@
 //! How the answer of the state machine is shown.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use raft_host_proto::v1::{self, outcome::Kind};
 use serde_json::{Value, json};
@@ -20,6 +21,18 @@ pub(super) struct Answer {
     pub(super) index: u64,
     pub(super) fuel_used: u64,
     pub(super) trap_message: String,
+    /// Of the command's entry.
+    pub(super) applied: Option<AppliedFacts>,
+}
+
+/// What is known of a command besides its answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct AppliedFacts {
+    pub(super) term: u64,
+    /// If it was asked for and the node can tell.
+    pub(super) pages_dirtied: Option<u64>,
+    /// On the node that answered.
+    pub(super) apply_duration: Duration,
 }
 
 /// How to show an answer.
@@ -33,8 +46,14 @@ pub(super) struct ShowOptions {
 impl Answer {
     /// The answer to a command.
     pub(super) fn of_apply(response: v1::ApplyResponse) -> Result<Answer, Failure> {
-        let v1::ApplyResponse { outcome, index, fuel_used, trap_message } = response;
-        Answer::new(outcome, index, fuel_used, trap_message)
+        let v1::ApplyResponse { outcome, index, fuel_used, trap_message, term, .. } = response;
+        let answer = Answer::new(outcome, index, fuel_used, trap_message)?;
+        let applied = AppliedFacts {
+            term,
+            pages_dirtied: response.pages_dirtied,
+            apply_duration: Duration::from_nanos(response.apply_duration_ns),
+        };
+        Ok(Answer { applied: Some(applied), ..answer })
     }
 
     /// The answer to a query.
@@ -59,7 +78,8 @@ impl Answer {
                 )
             });
         };
-        Ok(Answer { kind, duplicate: outcome.duplicate, index, fuel_used, trap_message })
+        let duplicate = outcome.duplicate;
+        Ok(Answer { kind, duplicate, index, fuel_used, trap_message, applied: None })
     }
 
     /// The exit code of this answer.
@@ -108,8 +128,18 @@ impl Answer {
     }
 
     fn details(&self) -> String {
-        let duplicate = if self.duplicate { ", answered from the session" } else { "" };
-        format!("index {}, fuel {}{duplicate}", self.index, human_count(self.fuel_used))
+        let mut text = format!("index {}, fuel {}", self.index, human_count(self.fuel_used));
+        if let Some(facts) = &self.applied {
+            let pages = facts.pages_dirtied.map_or("unknown".to_owned(), human_count);
+            text.push_str(&format!(
+                ", pages dirtied {pages}, term {}, applied in {:?}",
+                facts.term, facts.apply_duration
+            ));
+        }
+        if self.duplicate {
+            text.push_str(", answered from the session");
+        }
+        text
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -127,6 +157,11 @@ impl Answer {
             "index": self.index,
             "fuel_used": self.fuel_used,
         });
+        if let Some(facts) = &self.applied {
+            value["term"] = json!(facts.term);
+            value["pages_dirtied"] = json!(facts.pages_dirtied);
+            value["apply_duration_ns"] = json!(facts.apply_duration.as_nanos() as u64);
+        }
         if let Kind::Trapped(number) = self.kind {
             value["trap"] = json!({
                 "kind": trap_kind(number),
@@ -157,7 +192,14 @@ mod tests {
     use super::*;
 
     fn answer(kind: Kind) -> Answer {
-        Answer { kind, duplicate: false, index: 9, fuel_used: 12_345, trap_message: String::new() }
+        Answer {
+            kind,
+            duplicate: false,
+            index: 9,
+            fuel_used: 12_345,
+            trap_message: String::new(),
+            applied: None,
+        }
     }
 
     #[test]
@@ -175,6 +217,31 @@ mod tests {
             Some("trapped: the state machine ran out of fuel\nin apply")
         );
         assert_eq!(trapped.details(), "index 9, fuel 12,345");
+    }
+
+    #[test]
+    fn details_of_a_command_say_what_it_cost() {
+        let response = v1::ApplyResponse {
+            outcome: Some(v1::Outcome { kind: Some(Kind::Ok("x".into())), duplicate: false }),
+            index: 9,
+            fuel_used: 1_000,
+            term: 3,
+            pages_dirtied: Some(2),
+            apply_duration_ns: 1_500,
+            ..Default::default()
+        };
+        let answer = Answer::of_apply(response.clone()).expect("an outcome");
+        assert_eq!(
+            answer.details(),
+            "index 9, fuel 1,000, pages dirtied 2, term 3, applied in 1.5µs"
+        );
+        let value = answer.to_json();
+        assert_eq!((&value["term"], &value["pages_dirtied"]), (&json!(3), &json!(2)));
+        assert_eq!(value["apply_duration_ns"], 1_500);
+        let blind = v1::ApplyResponse { pages_dirtied: None, ..response };
+        let answer = Answer::of_apply(blind).expect("an outcome");
+        assert!(answer.details().contains("pages dirtied unknown"), "{}", answer.details());
+        assert_eq!(answer.to_json()["pages_dirtied"], Value::Null);
     }
 
     #[test]

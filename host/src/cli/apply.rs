@@ -35,7 +35,8 @@ pub(super) struct ApplyArgs {
     /// Print the answer's bytes and nothing else.
     #[arg(long)]
     raw: bool,
-    /// Also show the index of the command and the fuel it took.
+    /// Also show the index and term of the command, the fuel it took, the pages of memory it
+    /// wrote (where the node can tell) and how long the node took to apply it.
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
@@ -48,7 +49,10 @@ pub(super) fn run(args: &ApplyArgs) -> Ended {
     }
     let command = parse_source(args.command.as_deref().unwrap_or_default()).read()?;
     let response = remote::block_on(async {
-        let client = args.remote.client().await?;
+        let client = match args.verbose {
+            true => args.remote.client_counting_pages().await?,
+            false => args.remote.client().await?,
+        };
         if args.session { once(&client, command).await } else { client.apply(command).await }
             .map_err(|error| remote::failure(&error))
     })

@@ -1,8 +1,8 @@
 //! The command line: one file per subcommand, and the server when there is none.
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
-//! `serve`, `demo` and `bench --in-process` put nodes together, and `check` runs a module
-//! without a cluster. Text that people read is made by pure functions, so that tests read it too.
+//! `serve`, `demo` and `bench --in-process` put nodes together, `check` runs a module
+//! without a cluster and `replay` the log of a stopped node. Text that people read is made by pure functions, so that tests read it too.
 
 mod answer;
 mod apply;
@@ -11,6 +11,7 @@ mod bench;
 mod check;
 mod completions;
 mod demo;
+mod digest;
 mod exit;
 mod input;
 mod limits;
@@ -20,6 +21,7 @@ mod modules;
 mod output;
 mod query;
 mod remote;
+mod replay;
 mod serve;
 mod snapshot;
 mod status;
@@ -73,7 +75,11 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Digest(digest::DigestArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Check(check::CheckArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Replay(replay::ReplayArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
@@ -118,7 +124,9 @@ pub fn main() -> ExitCode {
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
+        Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),
+        Command::Replay(args) => (args.output(), replay::run(&args)),
         Command::Bench(args) => (args.output(), bench::run(&args)),
     };
     conclude(output, ended)

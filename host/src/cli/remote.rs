@@ -147,11 +147,20 @@ impl RemoteArgs {
         self.client_with(TIMEOUT).await
     }
 
+    /// A client whose commands come back with the number of pages that they wrote.
+    pub(super) async fn client_counting_pages(&self) -> Result<Client, Failure> {
+        self.connect(TIMEOUT, true).await
+    }
+
     /// A client with another time limit by default.
     ///
     /// The library goes on asking until the time is over, because a cluster may be about to
     /// elect. When nobody listens at all a person wants to hear it at once.
     pub(super) async fn client_with(&self, timeout: Duration) -> Result<Client, Failure> {
+        self.connect(timeout, false).await
+    }
+
+    async fn connect(&self, timeout: Duration, count_pages: bool) -> Result<Client, Failure> {
         let timeout = self.timeout_or(timeout);
         let reachable = self.first_reachable(CONNECT_TIMEOUT.min(timeout)).await?;
         let mut endpoints = self.endpoints.clone();
@@ -161,6 +170,7 @@ impl RemoteArgs {
             attempt_timeout: ATTEMPT_TIMEOUT.min(timeout),
             deadline: timeout,
             admin_deadline: timeout,
+            count_pages,
             ..ClientOptions::default()
         };
         Client::connect(endpoints, options).map_err(|error| failure(&error))

@@ -8,6 +8,7 @@ use raft_host_proto::v1;
 use serde_json::{Value, json};
 use tonic::Response;
 
+use super::digest::result_to_json;
 use super::exit::{Ended, Exit, Failure};
 use super::output::{
     Output, facts, human_bytes, human_duration, print_json, print_text, short_hash, table,
@@ -195,6 +196,7 @@ impl NodeRow {
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
+                "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
                     "node_id": peer.node_id,
                     "match_index": peer.match_index,
@@ -204,6 +206,57 @@ impl NodeRow {
             }),
         }
     }
+}
+
+fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
+    // A node of an older version does not say.
+    let Some(digest) = digest else { return Value::Null };
+    json!({
+        "point_index": digest.point_index,
+        "digest": digest.digest,
+        "machine_digest": digest.machine_digest,
+        "guest_digest": digest.guest_digest,
+        "agreed_index": digest.agreed_index,
+        "verdict": digest.verdict.as_ref().map(result_to_json),
+        "quarantine": digest.quarantine.as_ref().map(|quarantine| json!({
+            "since_index": quarantine.since_index,
+            "point_index": quarantine.point_index,
+            "reason": quarantine.reason,
+            "evidence": quarantine.evidence,
+        })),
+        "alarm": digest.alarm,
+        "points": digest.points,
+        "verdicts": digest.verdicts,
+        "quarantines": digest.quarantines,
+        "healed": digest.healed,
+        "undecided": digest.undecided,
+    })
+}
+
+/// What people should know of a node's state.
+fn digest_notes(row: &NodeRow) -> Vec<String> {
+    let Some(digest) = row.status.as_ref().ok().and_then(|status| status.digest.as_ref()) else {
+        return Vec::new();
+    };
+    let mut notes = Vec::new();
+    if let Some(quarantine) = &digest.quarantine {
+        let kept = match quarantine.evidence.as_str() {
+            "" => String::new(),
+            place => format!("; its state was kept in {place}"),
+        };
+        notes.push(format!(
+            "{} is QUARANTINED since index {} and answers nothing: {}{kept}",
+            row.address, quarantine.since_index, quarantine.reason
+        ));
+    }
+    if !digest.alarm.is_empty() {
+        notes.push(format!("{} raises an ALARM: {}", row.address, digest.alarm));
+    }
+    if digest.quarantine.is_none() && digest.healed > 0 {
+        let healed = digest.healed;
+        notes.push(format!("{} was quarantined and healed {healed}×", row.address));
+    }
+    notes
 }
 
 const HEADERS: [&str; 12] = [
@@ -234,6 +287,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         if let Err(reason) = &row.status {
             notes.push(format!("{} is unreachable: {reason}", row.address));
         }
+        notes.extend(digest_notes(row));
     }
     let cluster = |row: &NodeRow| row.status.as_ref().ok().map(|s| s.cluster_id.clone());
     let mut clusters: Vec<String> = rows.iter().filter_map(cluster).collect();
@@ -271,12 +325,34 @@ fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
         ("module", module),
         ("sessions", status.sessions.to_string()),
         ("profile", short_hash(&status.profile_hash)),
+        ("digests", compared(status.digest.as_ref())),
     ]
+}
+
+/// The newest comparison of the nodes' states.
+fn compared(digest: Option<&v1::DigestStatus>) -> String {
+    let Some(verdict) = digest.and_then(|digest| digest.verdict.as_ref()) else {
+        return "not compared since this node started".to_owned();
+    };
+    let (answered, point) = (verdict.nodes.len(), verdict.point_index);
+    let agree = verdict.nodes.iter().filter(|node| node.agrees).count();
+    format!("{agree} of {answered} agree at index {point}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn digest() -> v1::DigestStatus {
+        let node = |node_id, agrees| v1::NodeDigest { node_id, digest: "ab".repeat(32), agrees };
+        let verdict = v1::DigestResult {
+            point_index: 118,
+            verdict_index: 119,
+            digest: "ab".repeat(32),
+            nodes: vec![node(1, true), node(2, true), node(3, false)],
+        };
+        v1::DigestStatus { verdict: Some(verdict), ..Default::default() }
+    }
 
     fn answer(id: u64, role: v1::Role) -> NodeRow {
         let status = v1::StatusResponse {
@@ -294,6 +370,7 @@ mod tests {
             data_dir_bytes: 3 << 20,
             resident_bytes: 40 << 20,
             uptime_ms: 61_000,
+            digest: Some(digest()),
             ..Default::default()
         };
         let member = member(id, "voter");
@@ -328,6 +405,7 @@ leader    node 1 at 127.0.0.1:7400, term 3
 module    kv.wasm abababababab, active since index 7
 sessions  0
 profile   -
+digests   2 of 3 agree at index 118
 
 NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODULE           DATA    MEMORY     UP
    1  127.0.0.1:7400  leader            1     3     120      120         0  abababababab  3.0 MiB  40.0 MiB  1m 1s
@@ -351,6 +429,37 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
         let text = to_text(&[lost]);
         assert!(text.contains("none: the cluster takes no commands now"), "{text}");
         assert!(text.contains("none yet: give it one with `raft-host upgrade FILE`"), "{text}");
+    }
+
+    #[test]
+    fn a_quarantined_node_an_alarm_and_a_healed_node_are_noticed() {
+        let mut rows = [1, 2, 3].map(|id| answer(id, v1::Role::Follower));
+        let quarantine = v1::Quarantine {
+            since_index: 119,
+            point_index: 118,
+            reason: "it differs".to_owned(),
+            evidence: "/data/evidence/118-119".to_owned(),
+        };
+        let said = [
+            v1::DigestStatus { quarantine: Some(quarantine), ..digest() },
+            v1::DigestStatus { alarm: "look at this".to_owned(), ..digest() },
+            v1::DigestStatus { healed: 2, ..digest() },
+        ];
+        for (row, digest) in rows.iter_mut().zip(said) {
+            row.status.as_mut().expect("it answered").digest = Some(digest);
+        }
+        let text = to_text(&rows);
+        for words in [
+            "7400 is QUARANTINED since index 119 and answers nothing: it differs; its state was \
+             kept in /data/evidence/118-119",
+            "7401 raises an ALARM: look at this",
+            "7402 was quarantined and healed 2×",
+        ] {
+            assert!(text.contains(words), "{words:?} is missing:\n{text}");
+        }
+        let json = to_json(&rows);
+        assert_eq!(json["nodes"][0]["digest"]["quarantine"]["since_index"], 119);
+        assert_eq!(json["nodes"][1]["digest"]["verdict"]["nodes"][2]["agrees"], false);
     }
 
     #[test]

@@ -44,6 +44,7 @@ fn each_command_of_the_readme_parses() {
         "limits show -o json",
         "limits set apply_fuel=2_000_000_000 memory_max_bytes=2GiB",
         "snapshot",
+        "digest",
         "check kv.wasm -o json",
         "bench --json --clients 256",
         "bench --in-process --fsm null",

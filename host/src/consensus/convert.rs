@@ -210,7 +210,8 @@ mod tests {
     fn message_kinds_map_one_to_one_in_the_order_of_their_numbers() {
         for (at, kind) in MessageKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at + 1);
-            assert_eq!(KINDS[at].0, kind);
+            let raft = KINDS.get(at).map(|(kind, _)| *kind);
+            assert_eq!(raft, (kind != MessageKind::DigestReport).then_some(kind));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What goes into a replica and what comes out.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::membership::ConfChangeError;
@@ -52,6 +54,14 @@ pub enum Input {
     TransferLeader(Option<NodeId>),
     /// Start an election now (the only voter of a group need not wait).
     Campaign,
+    /// The machine's state cannot be trusted: get it a fresh one. Ends with the next
+    /// [`ApplyTask::Install`], or with [`Input::Trusted`].
+    Quarantined,
+    /// The machine has a state that can be trusted.
+    Trusted,
+    /// The nodes whose state cannot be trusted as far as is known: leadership is not handed to
+    /// them.
+    Distrusted(BTreeSet<NodeId>),
 }
 
 /// Why a proposal was not appended. It surely does not happen.

@@ -4,7 +4,7 @@ use protobuf::Message as _;
 use raft::eraftpb;
 
 use super::convert;
-use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, NodeId};
+use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, LogEntry, NodeId};
 
 /// Why a membership change is refused. It surely does not happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,10 +104,7 @@ pub(super) fn encode(change: &ConfChange) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Reads an entry back. Empty data and context: leave the joint configuration.
-pub(super) fn decode(
-    data: &[u8],
-    context: &[u8],
-) -> Result<(eraftpb::ConfChangeV2, ConfChange), String> {
+fn decode(data: &[u8], context: &[u8]) -> Result<(eraftpb::ConfChangeV2, ConfChange), String> {
     let mut raft = eraftpb::ConfChangeV2::default();
     raft.merge_from_bytes(data).map_err(|error| format!("membership entry: {error}"))?;
     let change = if context.is_empty() {
@@ -116,6 +113,20 @@ pub(super) fn decode(
         serde_json::from_slice(context).map_err(|error| format!("membership entry: {error}"))?
     };
     Ok((raft, change))
+}
+
+/// Has raft-rs take a committed change. `None`: it refuses it, as it does on every replica in the
+/// same configuration.
+pub(super) fn apply<T: raft::Storage>(
+    raw: &mut raft::RawNode<T>,
+    entry: &LogEntry,
+) -> Result<Option<ConfChange>, String> {
+    let (raft, change) = decode(&entry.data, &entry.context)?;
+    if let Err(error) = raw.apply_conf_change(&raft) {
+        tracing::warn!(index = %entry.index, %error, "a membership change that does not apply");
+        return Ok(None);
+    }
+    Ok(Some(change))
 }
 
 /// raft-rs's current configuration.

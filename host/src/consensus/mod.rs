@@ -23,6 +23,7 @@ mod effects;
 mod harness;
 mod logger;
 mod membership;
+mod offline;
 mod recovery;
 mod replica;
 mod status;
@@ -34,6 +35,7 @@ pub use effects::{
     ReadId, ReadReady, Write,
 };
 pub use membership::ConfChangeError;
+pub use offline::Configuration;
 pub use recovery::{RecoveryError, bootstrap_write, reconcile};
 pub use replica::{Replica, ReplicaError};
 pub use status::{PeerProgress, ProgressState, ReplicaStatus, Role};

@@ -1,14 +1,16 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
 mod reads;
+mod reseed;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use raft::{RawNode, StateRole, eraftpb};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use self::reseed::Reseed;
 use super::effects::{
     ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
 };
@@ -85,6 +87,10 @@ pub struct Replica {
     log_bytes: VecDeque<(Index, u64)>,
     log_bytes_total: u64,
     last_soft_state: (u64, StateRole, u64),
+    /// Present while the machine's state is not trusted.
+    reseed: Option<Reseed>,
+    /// Leadership is not handed to these.
+    distrusted: BTreeSet<NodeId>,
     effects: Effects,
 }
 
@@ -140,6 +146,8 @@ impl Replica {
             log_bytes: VecDeque::new(),
             log_bytes_total: 0,
             last_soft_state: (0, StateRole::Follower, 0),
+            reseed: None,
+            distrusted: BTreeSet::new(),
             effects: Effects::default(),
             config,
             raw,
@@ -189,6 +197,9 @@ impl Replica {
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
             Input::Campaign => self.raw.campaign()?,
+            Input::Quarantined => self.begin_reseed(),
+            Input::Trusted => self.end_reseed(),
+            Input::Distrusted(nodes) => self.distrusted = nodes,
         }
         self.redraw_election_timeout();
         self.check_log()
@@ -346,8 +357,9 @@ impl Replica {
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
         if !self.is_installing() {
-            self.raw.tick();
+            self.pass_time();
         }
+        self.pursue_reseed();
         self.leave_joint()?;
         if museum::is_on(Exhibit::ReadAskedOnce) {
             return Ok(());
@@ -387,8 +399,8 @@ impl Replica {
             tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
             return Ok(());
         }
-        if message.kind == MessageKind::Propose {
-            tracing::warn!(from = %message.from, "peers do not propose through raft messages");
+        if matches!(message.kind, MessageKind::Propose | MessageKind::DigestReport) {
+            tracing::warn!(from = %message.from, kind = ?message.kind, "not a message of raft");
             return Ok(());
         }
         if museum::is_on(Exhibit::UncheckedPreviousTerm)
@@ -396,9 +408,11 @@ impl Replica {
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
-        if message.kind == MessageKind::TimeoutNow && self.is_installing() {
+        if message.kind == MessageKind::TimeoutNow && (self.is_installing() || self.is_held_back())
+        {
             return Ok(());
         }
+        self.freeze_log(&mut message);
         if !convert::entries_follow_index(&message) {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");
             return Ok(());
@@ -527,6 +541,7 @@ impl Replica {
                 .filter(|(id, progress)| {
                     **id != self.config.node.0
                         && progress.recent_active
+                        && !self.distrusted.contains(&NodeId(**id))
                         && raft.prs().conf().voters().contains(**id)
                 })
                 .max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)))
@@ -579,7 +594,8 @@ impl Replica {
 
     fn on_snapshot_saved(&mut self, meta: SnapshotMeta) -> Result<(), ReplicaError> {
         let newest = self.raw.store().latest_snapshot().map_or(Index(0), |newest| newest.index);
-        if meta.index <= newest {
+        let is_suspect = self.reseed.is_some() && !museum::is_on(Exhibit::QuarantinedSnapshots);
+        if meta.index <= newest || is_suspect {
             return Ok(());
         }
         let by_count = meta.index.0.saturating_sub(self.config.limits.trailing_logs);
@@ -627,6 +643,7 @@ impl Replica {
             self.log_bytes.clear();
             self.compact_to = None;
             self.effects.apply.push(ApplyTask::Install(meta));
+            self.end_reseed();
             must_write = true;
         }
         let entries: Vec<LogEntry> =
@@ -738,13 +755,11 @@ impl Replica {
         &mut self,
         entry: &LogEntry,
     ) -> Result<(ConfChange, ConfState), ReplicaError> {
-        let (raft, change) = membership::decode(&entry.data, &entry.context)
+        let applied = membership::apply(&mut self.raw, entry)
             .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
-        if let Err(error) = self.raw.apply_conf_change(&raft) {
-            // Deterministic: every replica refuses it in the same configuration.
-            tracing::warn!(index = %entry.index, %error, "a membership change that does not apply");
+        let Some(change) = applied else {
             return Ok((ConfChange { steps: Vec::new() }, membership::current(&self.raw)));
-        }
+        };
         let conf_state = membership::current(&self.raw);
         let me = self.config.node;
         if self.raw.raft.state == StateRole::Leader && !conf_state.is_voter(me) {

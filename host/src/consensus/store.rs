@@ -41,6 +41,8 @@ pub(super) struct ReplicaStore {
     snapshot_wanted: Cell<bool>,
     /// Why the log could not be read. raft-rs panics of such errors, so it gets none.
     failure: Cell<Option<StorageError>>,
+    /// No snapshot may be sent: what they hold cannot be trusted.
+    is_withheld: bool,
 }
 
 impl ReplicaStore {
@@ -73,6 +75,7 @@ impl ReplicaStore {
             snapshot,
             snapshot_wanted: Cell::new(false),
             failure: Cell::new(None),
+            is_withheld: false,
         })
     }
 
@@ -84,6 +87,11 @@ impl ReplicaStore {
     /// Why the log could not be read. Whoever gets it must not go on.
     pub(super) fn take_failure(&self) -> Option<StorageError> {
         self.failure.take()
+    }
+
+    /// Whether snapshots are kept from others.
+    pub(super) fn withhold(&mut self, withheld: bool) {
+        self.is_withheld = withheld;
     }
 
     pub(super) fn start(&self) -> LogPosition {
@@ -292,6 +300,9 @@ impl raft::Storage for ReplicaStore {
     /// `to` was added is as good as none.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
         match &self.snapshot {
+            _ if self.is_withheld && !museum::is_on(Exhibit::QuarantinedSnapshots) => {
+                Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
+            }
             Some(snapshot)
                 if snapshot.index.0 >= request_index
                     && snapshot.conf_state.contains(NodeId(to)) =>

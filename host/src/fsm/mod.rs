@@ -125,6 +125,11 @@ pub trait Fsm: Send {
     /// Has the next `apply` count the pages that it writes, where this host can.
     fn count_pages(&mut self) {}
 
+    /// Size of its memory now, in bytes.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// Flips a bit of the state behind everybody's back, as failing memory would: the lowest of
     /// the byte at `at`, modulo the size of the state.
     #[cfg(feature = "museum")]
@@ -148,6 +153,12 @@ pub trait Fsm: Send {
 pub trait Image: Any + Send {
     /// Writes the image in the format that `load_image` reads.
     fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()>;
+
+    /// Ranges of memory, in bytes, in which another image of the same module differs, as far as
+    /// the implementation has a memory; ascending, and no more than a thousand.
+    fn differing_memory(&self, _other: &dyn Image) -> Vec<Range<u64>> {
+        Vec::new()
+    }
 }
 
 /// An image that cannot be loaded.

@@ -8,6 +8,7 @@ use prost::Message as _;
 use raft_host_proto::v1;
 use raft_host_proto::v1::entry::Body;
 
+use super::digest::Taken;
 use super::membership::Membership;
 use super::modules::{Chunk, Modules, bounded_label};
 use super::reply::{
@@ -15,6 +16,7 @@ use super::reply::{
 };
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
+use super::verdict;
 use crate::fsm::{
     Call, Context, EngineProfile, EngineUnsupported, Fsm, GuestResult, HostFailure, Limits,
     SharedLoader, Trap,
@@ -56,6 +58,8 @@ pub struct Machine {
     supported: Result<(), EngineUnsupported>,
     /// `modules.infos()`, kept so that `info` is cheap.
     module_infos: Arc<Vec<ModuleInfo>>,
+    /// What was found at the latest digest points. Of this node only: no part of the state.
+    pub(super) taken: Taken,
 }
 
 impl Machine {
@@ -90,7 +94,7 @@ impl Machine {
         assert_eq!(running, active, "the instance is not one of the active module");
         let module_infos = Arc::new(state.modules.infos());
         let supported = loader.supports(&state.engine);
-        Machine { state, fsm, loader, supported, module_infos }
+        Machine { state, fsm, loader, supported, module_infos, taken: Taken::default() }
     }
 
     /// Gives a machine at index 0 the members of a new cluster, as the snapshot at `index` that
@@ -190,6 +194,14 @@ impl Machine {
         Ok(replies.collect())
     }
 
+    /// Has the command that is applied next count the pages that it writes, where this host
+    /// can. Changes no outcome.
+    pub fn count_pages(&mut self) {
+        if let Some(fsm) = &mut self.fsm {
+            fsm.count_pages();
+        }
+    }
+
     /// Index of the last applied entry.
     pub fn applied_index(&self) -> Index {
         self.state.applied
@@ -222,6 +234,7 @@ impl Machine {
                 activated_at: activation.index,
                 has_query: fsm.has_query(),
             }),
+            guest_memory_bytes: self.fsm.as_ref().map_or(0, |fsm| fsm.memory_bytes()),
             sessions: self.state.sessions.len(),
             limits: self.state.limits.clone(),
             engine: self.state.engine.clone(),
@@ -311,6 +324,17 @@ impl Machine {
             Body::ActivateModule(request) => self.activate(index, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
+            Body::DigestPoint(v1::DigestPoint {}) => {
+                let digest = self.take_digest(index)?.digest;
+                Ok(Applied::without_guest(Reply::DigestTaken { index, digest }))
+            }
+            Body::DigestVerdict(record) => {
+                let conf_state = &self.state.membership.conf_state;
+                Ok(match verdict::read(index, &record, conf_state) {
+                    Ok(verdict) => Applied::without_guest(Reply::DigestJudged(Box::new(verdict))),
+                    Err(reason) => refused(CommandRefused::Malformed(reason)),
+                })
+            }
         }
     }
 
@@ -356,6 +380,7 @@ impl Machine {
             fuel_used: call.fuel_used,
             events: call.events,
             trap_message,
+            pages_dirtied: call.pages_dirtied,
         })
     }
 

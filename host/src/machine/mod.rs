@@ -7,6 +7,7 @@
 //! ```text
 //!   (index, entry) ──► Machine::apply ──► clock ──► sessions ──► fsm ──► Applied { reply, events }
 //!                          │                └─ modules (chunks, activation)
+//!                          ├─ digest point ──► digest of machine and guest, for this node to report
 //!                          └─ capture ──► MachineSnapshot ──► bytes ──► Machine::restore
 //! ```
 //!
@@ -16,7 +17,9 @@
 
 mod convert;
 mod core;
+mod digest;
 mod engine;
+mod kind;
 mod limits;
 mod membership;
 mod modules;
@@ -25,6 +28,7 @@ mod reply;
 mod restore;
 mod sessions;
 mod snapshot;
+mod verdict;
 
 #[cfg(test)]
 mod test_fsm;
@@ -33,6 +37,8 @@ mod tests;
 
 pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
+pub use self::digest::TakenDigest;
+pub use self::kind::BodyKind;
 pub use self::modules::CHUNK_MAX_BYTES;
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,
@@ -40,3 +46,5 @@ pub use self::reply::{
 };
 pub use self::restore::RestoreError;
 pub use self::snapshot::MachineSnapshot;
+pub(crate) use self::verdict::truth;
+pub use self::verdict::{Verdict, Vote};

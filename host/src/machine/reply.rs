@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
-use crate::types::{Event, Index, ModuleHash, Outcome};
+use crate::types::{Event, Index, ModuleHash, Outcome, StateDigest};
 
 /// An applied entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,11 +17,14 @@ pub struct Applied {
     pub events: Vec<Event>,
     /// Details of a trap for people. Of this node only: never part of `reply`.
     pub trap_message: Option<String>,
+    /// Pages of memory that the guest wrote, if that was asked for with
+    /// [`super::Machine::count_pages`] and this host can tell. Of this node only.
+    pub pages_dirtied: Option<u64>,
 }
 
 impl Applied {
     pub(super) fn without_guest(reply: Reply) -> Applied {
-        Applied { reply, fuel_used: 0, events: Vec::new(), trap_message: None }
+        Applied { reply, fuel_used: 0, events: Vec::new(), trap_message: None, pages_dirtied: None }
     }
 }
 
@@ -91,6 +95,15 @@ pub enum Reply {
     },
     /// What was to be the engine profile is none, and why; nothing changed.
     EngineRefused(String),
+    /// The state was digested: the same on every replica whose state is the same.
+    DigestTaken {
+        /// The point.
+        index: Index,
+        /// Of machine and guest.
+        digest: StateDigest,
+    },
+    /// What the members found at a digest point.
+    DigestJudged(Box<Verdict>),
 }
 
 /// Why a command was not run by the entry that held it. Deterministic.
@@ -173,6 +186,8 @@ pub struct MachineInfo {
     pub time_ms: u64,
     /// The active module.
     pub active: Option<ActiveModule>,
+    /// Size of the guest's memory now, in bytes.
+    pub guest_memory_bytes: u64,
     /// Open sessions.
     pub sessions: u64,
     /// Budgets of the guest.

@@ -23,7 +23,7 @@
 //! No operation scans the sessions: expiry and use have ordered indexes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use raft_host_proto::v1;
 
@@ -63,8 +63,18 @@ impl Default for SessionLimits {
     }
 }
 
+/// A digest that is computed when it is first asked for.
+pub(super) type Cached = OnceLock<[u8; 32]>;
+
+/// What a command was answered.
+#[derive(Clone, Debug)]
+pub(super) struct Response {
+    pub(super) outcome: v1::Outcome,
+    pub(super) digest: Cached,
+}
+
 /// One client's session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) ttl_ms: u64,
     /// Gone when the log's clock reaches this.
@@ -73,9 +83,11 @@ pub(super) struct Session {
     pub(super) last_used: Index,
     pub(super) acknowledged: u64,
     /// All keys are above `acknowledged`.
-    pub(super) completed: BTreeMap<u64, v1::Outcome>,
+    pub(super) completed: BTreeMap<u64, Response>,
     /// Sum of the costs of `completed`.
     bytes: u64,
+    /// Of all above; empty since the last change.
+    pub(super) digest: Cached,
 }
 
 /// What to do with a command.
@@ -149,6 +161,7 @@ impl Sessions {
             acknowledged: 0,
             completed: BTreeMap::new(),
             bytes: 0,
+            digest: Cached::new(),
         };
         let fresh = self.insert(index.0, session);
         assert!(fresh, "session {index} opened twice");
@@ -195,8 +208,8 @@ impl Sessions {
             return Begin::Refused(CommandRefused::SequenceTooOld);
         }
         match session.completed.get(&command.sequence) {
-            Some(outcome) => {
-                let outcome = convert::outcome_from_record(outcome);
+            Some(response) => {
+                let outcome = convert::outcome_from_record(&response.outcome);
                 Begin::Duplicate(outcome.expect("checked when stored"))
             }
             None => Begin::Run,
@@ -206,7 +219,7 @@ impl Sessions {
     /// Keeps the outcome of a command for which `begin` said `Run`.
     pub(super) fn complete(&mut self, id: u64, sequence: u64, outcome: &Outcome) {
         let session = self.by_id.get_mut(&id).expect("`begin` found it");
-        let session = Arc::make_mut(session);
+        let session = changing(session);
         let before = session.bytes;
         session.store(sequence, convert::outcome_to_record(outcome));
         while session.completed.len() as u64 > self.limits.responses_max.max(1)
@@ -231,6 +244,7 @@ impl Sessions {
             acknowledged: record.acknowledged,
             completed: BTreeMap::new(),
             bytes: 0,
+            digest: Cached::new(),
         };
         let mut above = record.acknowledged;
         for (sequence, outcome) in record.completed {
@@ -255,7 +269,7 @@ impl Sessions {
     }
 
     fn touch(&mut self, id: u64, index: Index, now_ms: u64) -> Option<&mut Session> {
-        let session = Arc::make_mut(self.by_id.get_mut(&id)?);
+        let session = changing(self.by_id.get_mut(&id)?);
         self.by_expiry.remove(&(session.expires_at_ms, id));
         self.by_use.remove(&session.last_used);
         session.expires_at_ms = now_ms.saturating_add(session.ttl_ms);
@@ -274,7 +288,8 @@ impl Sessions {
 impl Session {
     fn store(&mut self, sequence: u64, outcome: v1::Outcome) {
         self.bytes += cost_bytes(&outcome);
-        let before = self.completed.insert(sequence, outcome);
+        let response = Response { outcome, digest: Cached::new() };
+        let before = self.completed.insert(sequence, response);
         assert!(before.is_none(), "sequence {sequence} completed twice");
     }
 
@@ -289,7 +304,7 @@ impl Session {
             if *entry.key() > sequence {
                 break;
             }
-            self.bytes -= cost_bytes(&entry.remove());
+            self.bytes -= cost_bytes(&entry.remove().outcome);
         }
         before - self.bytes
     }
@@ -303,6 +318,13 @@ pub(super) struct RestoredSession {
     pub(super) acknowledged: u64,
     /// Outcomes that `convert::outcome_from_record` reads.
     pub(super) completed: Vec<(u64, v1::Outcome)>,
+}
+
+/// The session, to be changed: what was computed of it is void.
+fn changing(session: &mut Arc<Session>) -> &mut Session {
+    let session = Arc::make_mut(session);
+    session.digest = Cached::new();
+    session
 }
 
 fn cost_bytes(outcome: &v1::Outcome) -> u64 {

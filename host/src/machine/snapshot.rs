@@ -14,6 +14,7 @@
 //! Records and streams: see `records.rs`. The same state makes the same bytes on every replica.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use raft_host_proto::v1;
 
@@ -44,6 +45,15 @@ impl MachineSnapshot {
     /// The configuration at that index.
     pub fn conf_state(&self) -> &ConfState {
         &self.state.membership.conf_state
+    }
+
+    /// Ranges of the guest's memory, in bytes, in which another snapshot of the same module
+    /// differs; ascending.
+    pub fn differing_memory(&self, other: &MachineSnapshot) -> Vec<Range<u64>> {
+        match (&self.image, &other.image) {
+            (Some(ours), Some(theirs)) => ours.differing_memory(&**theirs),
+            _ => Vec::new(),
+        }
     }
 
     /// Writes it in the format that [`super::Machine::restore`] reads.
@@ -93,7 +103,7 @@ impl MachineSnapshot {
     }
 }
 
-fn header(state: &State) -> v1::SnapshotHeader {
+pub(super) fn header(state: &State) -> v1::SnapshotHeader {
     let members = &state.membership.members;
     v1::SnapshotHeader {
         cluster_id: state.cluster.0.to_vec().into(),
@@ -136,9 +146,9 @@ fn session_record(id: u64, session: &Session) -> v1::SnapshotSession {
         completed: session
             .completed
             .iter()
-            .map(|(sequence, outcome)| v1::SnapshotResponse {
+            .map(|(sequence, response)| v1::SnapshotResponse {
                 sequence: *sequence,
-                outcome: Some(outcome.clone()),
+                outcome: Some(response.outcome.clone()),
             })
             .collect(),
     }

@@ -1,5 +1,6 @@
 //! What the machine promises, entry by entry.
 
+mod digests;
 mod engine;
 mod limits;
 

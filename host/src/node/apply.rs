@@ -11,11 +11,14 @@ use tokio::sync::{oneshot, watch};
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
-use super::snapshots::{self, SaveJob, SnapshotPolicy};
+use super::metrics::NodeMetrics;
+use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::{StopReason, StopSignal};
+use super::trust::Trust;
+use super::work::{JobKind, Jobs};
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
-use crate::machine::{Applied, Machine, Reply, RestoreError};
+use crate::machine::{Applied, BodyKind, Machine, Reply, RestoreError};
 use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
@@ -42,6 +45,9 @@ pub(super) enum Job {
     SnapshotWanted,
     /// The snapshot thread is done; it may have failed.
     Saved(Option<SnapshotMeta>),
+    /// Fails the machine's memory, for tests.
+    #[cfg(feature = "museum")]
+    FlipBit(u64),
     /// The event loop has ended. The queue itself stays open: the snapshot thread answers
     /// into it.
     End,
@@ -56,6 +62,12 @@ pub(super) enum ApplyError {
     Restore { index: Index, source: RestoreError },
     #[error("a snapshot: {0}")]
     Storage(#[from] StorageError),
+    #[error(
+        "the replicas disagree at index {point} and no state has a majority of the {voters} voters \
+         ({votes}); nothing says whether this node's is right: start it again, which executes its \
+         log again from the disk"
+    )]
+    InDoubt { point: Index, votes: String, voters: usize },
 }
 
 pub(super) struct ApplyLoop {
@@ -82,10 +94,13 @@ pub(super) struct ApplyLoop {
     /// An entry has set an engine profile that this program does not offer: nothing more is
     /// applied or answered, and the node stops soon.
     pub(super) halted: bool,
+    pub(super) trust: Trust,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
     /// Sees what is applied.
     pub(super) witness: Option<Box<dyn Witness>>,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) work: Jobs,
 }
 
 /// Sees every entry with what the machine made of it. Only for tests of the whole.
@@ -142,7 +157,7 @@ impl ApplyLoop {
             Job::Apply(entries) => {
                 self.apply(entries)?;
                 self.after_progress(false)?;
-                if self.policy.due() && !self.halted {
+                if self.policy.due() && !self.halted && self.trust.refuses_snapshots().is_none() {
                     self.start_snapshot()?;
                 }
                 Ok(())
@@ -157,13 +172,20 @@ impl ApplyLoop {
             }
             Job::TakeSnapshot(caller) => self.take_snapshot(caller),
             Job::SnapshotWanted => {
-                if self.machine.is_some() && self.policy.wanted() {
+                let may = self.machine.is_some() && self.trust.refuses_snapshots().is_none();
+                if may && self.policy.wanted() {
                     self.start_snapshot()?;
                 }
                 Ok(())
             }
             Job::Saved(meta) => {
                 self.on_saved(meta);
+                Ok(())
+            }
+            #[cfg(feature = "museum")]
+            Job::FlipBit(at) => {
+                let flipped = self.machine.as_mut().is_some_and(|machine| machine.flip_bit(at));
+                tracing::warn!(at, flipped, "a bit of the state was flipped on purpose");
                 Ok(())
             }
             Job::End => Ok(()),
@@ -178,8 +200,13 @@ impl ApplyLoop {
         for ApplyJob { committed, waiter } in entries {
             let (index, term) = (committed.entry.index, committed.entry.term);
             let is_membership = committed.membership.is_some();
+            let kind = (!is_membership).then(|| BodyKind::of(&committed.entry.data));
+            self.count_pages(index, waiter.as_ref());
+            let ticket = self.work.begin(job_kind(kind), index);
             let applied = self.apply_one(committed)?;
             let is_engine = matches!(applied.reply, Reply::EngineSet { .. });
+            let apply_duration = self.work.end(ticket);
+            self.metrics.on_applied(kind, &applied, apply_duration);
             let announced =
                 matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. })
                     || is_engine;
@@ -191,48 +218,36 @@ impl ApplyLoop {
                 self.publish(is_membership);
             }
             if let Some(waiter) = waiter {
-                waiter.answer(Ok(Committed {
-                    index,
-                    term,
-                    reply: applied.reply,
-                    fuel_used: applied.fuel_used,
-                    trap_message: applied.trap_message,
-                }));
+                waiter.answer(match self.trust.hides_replies() {
+                    Some(failure) => Err(failure),
+                    None => Ok(Committed {
+                        index,
+                        term,
+                        reply: applied.reply,
+                        fuel_used: applied.fuel_used,
+                        trap_message: applied.trap_message,
+                        pages_dirtied: applied.pages_dirtied,
+                        apply_duration,
+                    }),
+                });
             }
             if self.halted {
-                return Ok(());
+                break;
             }
         }
         if museum::is_on(Exhibit::EngineChangedLate) {
             self.halt_unless_supported()?;
         }
-        Ok(())
+        self.after_batch()
     }
 
-    /// Before anybody hears of a new engine profile that this program does not offer, the state
-    /// must be where the program that does finds it. A crash before that repeats the change.
-    fn halt_unless_supported(&mut self) -> Result<(), ApplyError> {
-        let machine = self.machine.as_ref().expect("it has applied something");
-        let Err(unsupported) = machine.engine_supported() else { return Ok(()) };
-        if museum::is_on(Exhibit::EngineIgnored) {
-            return Ok(());
+    /// Counting costs a little and changes nothing, so one node may do it and another not.
+    fn count_pages(&mut self, index: Index, waiter: Option<&Waiter>) {
+        if (NodeMetrics::samples_pages(index) || waiter.is_some_and(Waiter::count_pages))
+            && let Some(machine) = &mut self.machine
+        {
+            machine.count_pages();
         }
-        let index = machine.applied_index();
-        let SaveJob { meta, image } = self.snapshot_job()?;
-        let meta = snapshots::save(&*self.snapshots, self.policy.keep(), meta, &image)?;
-        tracing::info!(%index, bytes = meta.size_bytes, "snapshot saved for the new engine profile");
-        self.halted = true;
-        self.waiting.clear();
-        let why = format!(
-            "since entry {index} the cluster's engine profile is {}, and this program offers {}: \
-             start a version of raft-host that offers the former on the same data directory",
-            unsupported.wanted, unsupported.offered
-        );
-        // An event loop that has ended needs no news.
-        let _ = self.events.send(Event::Applied(index));
-        let _ = self.events.send(Event::SnapshotSaved(meta));
-        let _ = self.events.send(Event::Halted(why));
-        Ok(())
     }
 
     fn apply_one(&mut self, committed: CommittedEntry) -> Result<Applied, ApplyError> {
@@ -250,6 +265,7 @@ impl ApplyLoop {
                 fuel_used: 0,
                 events: Vec::new(),
                 trap_message: None,
+                pages_dirtied: None,
             });
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
@@ -263,15 +279,20 @@ impl ApplyLoop {
         {
             prepare_module(machine, &self.loader, &entry.data);
         }
+        self.after_entry(&applied)?;
         Ok(applied)
     }
 
     fn install(&mut self, meta: &SnapshotMeta) -> Result<(), ApplyError> {
+        let ticket = self.work.begin(JobKind::Install, meta.index);
         let (_, mut content) = self.snapshots.open(self.group, meta.index)?;
         let machine =
             Machine::restore(&mut content, self.cluster, self.group, Arc::clone(&self.loader))
                 .map_err(|source| ApplyError::Restore { index: meta.index, source })?;
         assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
+        self.work.end(ticket);
+        self.metrics.snapshots_installed.add(1);
+        self.metrics.snapshot_bytes.set(meta.size_bytes);
         tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
         let machine = self.machine.insert(machine);
         self.term = meta.term;
@@ -280,6 +301,7 @@ impl ApplyLoop {
         }
         self.policy.saved(meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep())?;
+        self.on_new_state();
         self.after_progress(true)
     }
 
@@ -287,7 +309,7 @@ impl ApplyLoop {
         let applied = self.applied();
         self.publish(membership_changed);
         // An event loop that has ended needs no news.
-        let _ = self.events.send(Event::Applied(applied));
+        let _ = self.events.send(Event::Applied(applied, self.trust.since_point));
         while let Some(entry) = self.waiting.first_entry()
             && *entry.key() <= applied
         {
@@ -300,6 +322,10 @@ impl ApplyLoop {
     fn answer(&mut self, queries: Vec<QueryJob>) -> Result<(), ApplyError> {
         // Without a machine there is nothing to ask; dropping the queries says so.
         let Some(machine) = &mut self.machine else { return Ok(()) };
+        if self.trust.refuses_queries().is_some() {
+            self.refuse(queries);
+            return Ok(());
+        }
         // In parts: each is answered as a whole, and its answers are held until then.
         let mut waiting: Vec<QueryJob> =
             queries.into_iter().filter(|query| !query.reply.is_closed()).collect();
@@ -307,12 +333,25 @@ impl ApplyLoop {
             let rest = waiting.split_off(waiting.len().min(QUERIES_AT_A_TIME));
             let part = std::mem::replace(&mut waiting, rest);
             let questions: Vec<Bytes> = part.iter().map(|query| query.query.clone()).collect();
-            for (query, reply) in part.into_iter().zip(machine.query_all(&questions)?) {
+            let ticket = self.work.begin(JobKind::Query, machine.applied_index());
+            let replies = machine.query_all(&questions)?;
+            self.work.end(ticket);
+            for (query, reply) in part.into_iter().zip(replies) {
+                self.metrics.on_query(&reply);
                 // A caller that went away does not want the answer any more.
-                let _ = query.reply.send(reply);
+                let _ = query.reply.send(Ok(reply));
             }
         }
         Ok(())
+    }
+
+    /// Tells whoever asks why there is no answer, if there is none.
+    pub(super) fn refuse(&self, queries: Vec<QueryJob>) {
+        let Some(failure) = self.trust.refuses_queries() else { return };
+        for query in queries {
+            // A caller that went away does not want the answer any more.
+            let _ = query.reply.send(Err(failure.clone()));
+        }
     }
 
     fn publish(&mut self, membership_changed: bool) {
@@ -345,6 +384,10 @@ impl ApplyLoop {
             let _ = caller.send(Err("this node stops, and has saved a snapshot".into()));
             return Ok(());
         }
+        if let Some(reason) = self.trust.refuses_snapshots() {
+            let _ = caller.send(Err(reason));
+            return Ok(());
+        }
         if self.policy.saving() {
             let _ = caller.send(Err("a snapshot is being taken already".into()));
             return Ok(());
@@ -361,9 +404,11 @@ impl ApplyLoop {
         Ok(())
     }
 
-    fn snapshot_job(&mut self) -> Result<SaveJob, ApplyError> {
+    pub(super) fn snapshot_job(&mut self) -> Result<SaveJob, ApplyError> {
         let machine = self.machine.as_mut().expect("checked by the callers");
+        let ticket = self.work.begin(JobKind::Capture, machine.applied_index());
         let image = machine.capture()?;
+        self.metrics.snapshot_capture_duration.observe(self.work.end(ticket));
         let meta = SnapshotMeta {
             group: self.group,
             index: machine.applied_index(),
@@ -376,20 +421,35 @@ impl ApplyLoop {
     }
 
     fn on_saved(&mut self, meta: Option<SnapshotMeta>) {
-        let result = match meta {
-            Some(meta) => {
+        let result = match (meta, self.trust.refuses_snapshots()) {
+            (Some(_), Some(reason)) => {
+                // Taken before anybody knew. If the node starts with it, the next point tells.
+                self.policy.failed();
+                Err(reason)
+            }
+            (Some(meta), None) => {
                 self.policy.saved(meta.size_bytes);
+                self.metrics.snapshots_saved.add(1);
+                self.metrics.snapshot_bytes.set(meta.size_bytes);
                 let _ = self.events.send(Event::SnapshotSaved(meta.clone()));
                 Ok(meta)
             }
-            None => {
+            (None, _) => {
                 self.policy.failed();
+                self.metrics.snapshots_failed.add(1);
                 Err("the snapshot could not be written; the node's log says why".to_owned())
             }
         };
         for caller in self.snapshot_callers.drain(..) {
             let _ = caller.send(result.clone());
         }
+    }
+}
+
+fn job_kind(kind: Option<BodyKind>) -> JobKind {
+    match kind {
+        Some(BodyKind::ActivateModule | BodyKind::SetLimits) => JobKind::Activate,
+        _ => JobKind::Apply,
     }
 }
 

@@ -24,8 +24,23 @@ pub struct NodeConfig {
     pub max_inbox_bytes: u64,
     /// How long a stopping node waits for what is in flight, in milliseconds.
     pub drain_ms: u64,
+    /// When one job of the apply thread (an entry, a query, a snapshot) takes longer than this, in
+    /// milliseconds, the log says so. It only says so. 0: never.
+    pub slow_apply_ms: u64,
     /// When to take snapshots.
     pub snapshot: SnapshotConfig,
+    /// When the leader has all nodes compare their states.
+    pub digest: DigestConfig,
+}
+
+/// When a leader proposes digest points. Only a pace: what a point finds does not depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DigestConfig {
+    /// After so many entries. 0: entries do not count.
+    pub every_entries: u64,
+    /// After so many milliseconds in which anything was applied. 0: time does not count.
+    pub every_ms: u64,
 }
 
 /// When a node takes snapshots, and how many it keeps.
@@ -50,9 +65,22 @@ impl Default for NodeConfig {
             max_inflight_bytes: 64 << 20,
             max_inbox_bytes: 128 << 20,
             drain_ms: 10_000,
+            slow_apply_ms: 1_000,
             snapshot: SnapshotConfig::default(),
+            digest: DigestConfig::default(),
         }
     }
+}
+
+impl Default for DigestConfig {
+    fn default() -> DigestConfig {
+        DigestConfig { every_entries: 10_000, every_ms: 10_000 }
+    }
+}
+
+impl DigestConfig {
+    /// Never by itself.
+    pub const OFF: DigestConfig = DigestConfig { every_entries: 0, every_ms: 0 };
 }
 
 impl Default for SnapshotConfig {

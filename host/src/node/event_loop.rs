@@ -1,15 +1,22 @@
 //! The thread that owns the replica: collects what happened, steps, executes the effects.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use prost::Message as _;
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
 use tokio::sync::{oneshot, watch};
 
 use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
+use super::digests::{Digests, View, Wish};
+use super::halt::Halting;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
+use super::metrics::NodeMetrics;
 use super::stop::{StopReason, StopSignal};
 use crate::consensus::{
     ApplyTask, Effects, Input, Proposal, ProposalId, ProposeError, ReadId, Replica, ReplicaError,
@@ -19,7 +26,10 @@ use crate::machine::Reply;
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Transport;
-use crate::types::{ConfChange, ConfState, Index, LogPosition, Member, NodeId, PeerMessage, Term};
+use crate::types::{
+    ConfChange, ConfState, GroupId, Index, LogPosition, Member, NodeId, PeerMessage, StateDigest,
+    Term,
+};
 
 /// What wakes the loop.
 pub(super) enum Event {
@@ -32,7 +42,19 @@ pub(super) enum Event {
     Status(oneshot::Sender<ReplicaStatus>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     Persisted(u64),
-    Applied(Index),
+    /// Up to this index; and how many entries there were since the last digest point.
+    Applied(Index, u64),
+    /// A digest point was applied.
+    DigestTaken(Index, StateDigest),
+    /// A verdict about this point was applied; these nodes' states differ from the majority's.
+    DigestJudged(Index, BTreeSet<NodeId>),
+    /// The machine's state is not trusted from now on.
+    Quarantined,
+    /// The machine has a state that the leader sent.
+    Trusted,
+    /// Fails the machine's memory, for tests.
+    #[cfg(feature = "museum")]
+    FlipBit(u64),
     /// The machine's members changed, as of an applied entry or a snapshot.
     Members(Arc<BTreeMap<NodeId, Member>>, Arc<ConfState>),
     SnapshotSaved(SnapshotMeta),
@@ -55,6 +77,7 @@ const MAX_EVENTS_PER_TURN: usize = 4096;
 /// All that the loop owns.
 pub(super) struct EventLoop {
     pub(super) me: NodeId,
+    pub(super) group: GroupId,
     pub(super) replica: Replica,
     pub(super) events: Receiver<Event>,
     pub(super) transport: Arc<dyn Transport>,
@@ -66,6 +89,11 @@ pub(super) struct EventLoop {
     /// Known from joining, or introduced themselves; the machine may not know them yet.
     pub(super) introduced: BTreeMap<NodeId, Member>,
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
+    /// As of the last membership change that was applied.
+    pub(super) conf_state: Arc<ConfState>,
+    pub(super) digests: Digests,
+    /// The machine's state is not trusted.
+    pub(super) is_quarantined: bool,
     pub(super) proposals: VecDeque<(ProposalId, Waiter)>,
     pub(super) next_proposal: u64,
     /// Appended here as leader, waiting to be applied. Ascending by index.
@@ -80,10 +108,11 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
-    /// Why to stop, and after how many more ticks.
-    pub(super) halting: Option<(String, u64)>,
-    /// How many of those there are at first.
-    pub(super) linger_ticks: u64,
+    /// Set once the machine applies nothing more.
+    pub(super) halting: Option<Halting>,
+    /// How long the node then takes part in consensus.
+    pub(super) linger_ticks: usize,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 impl EventLoop {
@@ -131,19 +160,16 @@ impl EventLoop {
     }
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
-        // The others must be able to learn that what stops this node is committed, so that they
-        // come to the same end without it.
-        if let Some((why, ticks)) = &mut self.halting {
-            match ticks.checked_sub(1) {
-                Some(left) => *ticks = left,
-                None => self.stop.stop(StopReason::Engine(std::mem::take(why))),
-            }
+        self.linger();
+        if self.halting.is_none() {
+            self.digests.on_tick();
         }
         self.replica.step(Input::Tick)
     }
 
     /// Brings what came in during a turn before the replica, and does what it wants done.
     pub(super) fn end_turn(&mut self) -> Result<(), ReplicaError> {
+        self.pursue_digests();
         self.propose_batch()?;
         self.ask_read()?;
         if !self.stale_queries.is_empty() {
@@ -163,6 +189,11 @@ impl EventLoop {
                     submission.waiter.answer(Err(ProposeFailure::Stopping));
                 }
             }
+            Event::Submit(submissions) if self.is_quarantined => {
+                for submission in submissions {
+                    submission.waiter.answer(Err(ProposeFailure::Quarantined));
+                }
+            }
             Event::Submit(submissions) => {
                 for submission in submissions {
                     let id = self.new_proposal(submission.waiter);
@@ -172,7 +203,10 @@ impl EventLoop {
             Event::ConfChange(_, waiter) if self.halting.is_some() => {
                 waiter.answer(Err(ProposeFailure::Stopping));
             }
-            Event::Halted(why) => self.halting = Some((why, self.linger_ticks)),
+            Event::Halted(why) => self.on_halted(why),
+            Event::ConfChange(_, waiter) if self.is_quarantined => {
+                waiter.answer(Err(ProposeFailure::Quarantined));
+            }
             Event::ConfChange(change, waiter) => {
                 self.propose_batch()?;
                 let id = self.new_proposal(waiter);
@@ -181,7 +215,12 @@ impl EventLoop {
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
             Event::Messages(messages, charge) => {
                 for message in messages {
-                    self.replica.step(Input::Message(message))?;
+                    match message.as_digest_report() {
+                        Some((point, digest)) if message.group == self.group => {
+                            self.digests.on_report(message.from, point, digest);
+                        }
+                        _ => self.replica.step(Input::Message(message))?,
+                    }
                 }
                 drop(charge);
             }
@@ -193,8 +232,27 @@ impl EventLoop {
             }
             Event::TakeSnapshot(reply) => self.send_job(Job::TakeSnapshot(reply)),
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
-            Event::Applied(index) => self.replica.step(Input::Applied(index))?,
-            Event::Members(members, conf_state) => self.on_members(members, &conf_state),
+            Event::Applied(index, since_point) => {
+                self.digests.on_applied(since_point);
+                self.replica.step(Input::Applied(index))?;
+            }
+            Event::DigestTaken(point, digest) => self.digests.on_taken(point, digest),
+            Event::DigestJudged(point, distrusted) => {
+                self.digests.on_judged(point);
+                self.replica.step(Input::Distrusted(distrusted))?;
+            }
+            Event::Quarantined => {
+                self.is_quarantined = true;
+                self.replica.step(Input::Quarantined)?;
+            }
+            Event::Trusted => {
+                self.is_quarantined = false;
+                self.digests.on_new_state();
+                self.replica.step(Input::Trusted)?;
+            }
+            #[cfg(feature = "museum")]
+            Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
+            Event::Members(members, conf_state) => self.on_members(members, conf_state),
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
             Event::SnapshotSent(to, delivered) => {
                 self.replica.step(Input::SnapshotSent(to, delivered))?;
@@ -212,6 +270,45 @@ impl EventLoop {
         self.next_proposal += 1;
         self.proposals.push_back((id, waiter));
         id
+    }
+
+    /// Does what is due about digest points.
+    fn pursue_digests(&mut self) {
+        loop {
+            let view = View {
+                me: self.me,
+                leads: self.replica.role() == Role::Leader,
+                leader: self.replica.leader(),
+                conf_state: &self.conf_state,
+                is_quarantined: self.is_quarantined,
+            };
+            let Some(wish) = self.digests.next(&view) else { return };
+            match wish {
+                Wish::Report(to, point, digest) => {
+                    let report = PeerMessage::digest_report(self.group, self.me, to, point, digest);
+                    self.transport.send(vec![report]);
+                }
+                Wish::Point => self.propose_quietly(Body::DigestPoint(v1::DigestPoint {})),
+                Wish::Verdict(point, votes) => {
+                    let votes = votes
+                        .iter()
+                        .map(|vote| v1::DigestVote {
+                            node_id: vote.node.0,
+                            digest: Bytes::copy_from_slice(&vote.digest.0),
+                        })
+                        .collect();
+                    let verdict = v1::DigestVerdict { index: point.0, votes };
+                    self.propose_quietly(Body::DigestVerdict(verdict));
+                }
+            }
+        }
+    }
+
+    /// Nobody waits for it. It says nothing of the time, so the log's clock stays where it is.
+    fn propose_quietly(&mut self, body: Body) {
+        let data = v1::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
+        let id = self.new_proposal(Waiter::nobody());
+        self.batch.push(Proposal { id, data });
     }
 
     fn propose_batch(&mut self) -> Result<(), ReplicaError> {
@@ -258,7 +355,7 @@ impl EventLoop {
             assert_eq!(id, expected, "proposals are answered in the order they were made");
             match reply {
                 Ok(position) => self.wait_for(position, waiter),
-                Err(error) => waiter.answer(Err(self.failure(error))),
+                Err(error) => self.refuse(waiter, self.failure(error)),
             }
         }
         for task in effects.apply {
@@ -277,6 +374,7 @@ impl EventLoop {
             self.send_job(Job::SnapshotWanted);
         }
         if effects.leadership_changed {
+            self.digests.on_leadership();
             self.publish_leadership();
         }
     }
@@ -285,6 +383,11 @@ impl EventLoop {
         // Indices ascend but after an election, when the log may have been cut.
         let at = self.waiters.partition_point(|(waiting, _)| waiting.index <= position.index);
         self.waiters.insert(at, (position, waiter));
+    }
+
+    fn refuse(&self, waiter: Waiter, failure: ProposeFailure) {
+        self.metrics.on_refusal(&failure);
+        waiter.answer(Err(failure));
     }
 
     fn failure(&self, error: ProposeError) -> ProposeFailure {
@@ -320,9 +423,8 @@ impl EventLoop {
             ApplyTask::Install(meta) => {
                 while self.waiters.front().is_some_and(|(at, _)| at.index <= meta.index) {
                     let (_, waiter) = self.waiters.pop_front().expect("just seen");
-                    waiter.answer(Err(ProposeFailure::Unknown(
-                        "this node was replaced by a snapshot of the leader".into(),
-                    )));
+                    let why = "this node was replaced by a snapshot of the leader";
+                    self.refuse(waiter, ProposeFailure::Unknown(why.into()));
                 }
                 Job::Install(meta)
             }
@@ -336,12 +438,10 @@ impl EventLoop {
             return;
         }
         let Some(settled) = self.replica.settled() else {
-            for (_, waiter) in self.settling.drain(..) {
-                waiter.answer(Err(ProposeFailure::Unknown(
-                    "this node does not lead any more, and cannot tell whether the change of the \
-                     members will last"
-                        .into(),
-                )));
+            let why = "this node does not lead any more, and cannot tell whether the change of \
+                       the members will last";
+            for (_, waiter) in std::mem::take(&mut self.settling) {
+                self.refuse(waiter, ProposeFailure::Unknown(why.to_owned()));
             }
             return;
         };
@@ -355,6 +455,8 @@ impl EventLoop {
                 reply: Reply::Nothing,
                 fuel_used: 0,
                 trap_message: None,
+                pages_dirtied: None,
+                apply_duration: Duration::ZERO,
             }));
         }
     }
@@ -369,7 +471,7 @@ impl EventLoop {
             if at == position || (ignores_term && at.index == position.index) {
                 found = Some(waiter);
             } else {
-                waiter.answer(Err(ProposeFailure::Superseded));
+                self.refuse(waiter, ProposeFailure::Superseded);
             }
         }
         found
@@ -380,7 +482,7 @@ impl EventLoop {
         let _ = self.apply.send(job);
     }
 
-    fn on_members(&mut self, members: Arc<BTreeMap<NodeId, Member>>, conf_state: &ConfState) {
+    fn on_members(&mut self, members: Arc<BTreeMap<NodeId, Member>>, conf_state: Arc<ConfState>) {
         let was_member = self.members.contains_key(&self.me);
         self.members = members;
         // Ids ascend: whoever is below the newest member and not among them was removed.
@@ -389,6 +491,7 @@ impl EventLoop {
         if was_member && !conf_state.contains(self.me) {
             self.stop.stop(StopReason::Removed);
         }
+        self.conf_state = conf_state;
         self.update_peers();
         self.publish_leadership();
     }
@@ -431,6 +534,10 @@ impl EventLoop {
                     leader = now.leader.as_ref().map_or(0, |leader| leader.id.0),
                     "leadership changed"
                 );
+            }
+            let leader = |of: &Leadership| of.leader.as_ref().map(|leader| leader.id);
+            if now.leader.is_some() && leader(&now) != leader(current) {
+                self.metrics.leader_changes.add(1);
             }
             *current = now;
             true

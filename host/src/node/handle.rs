@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -12,11 +12,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::budget::{Budget, Charge};
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
+use super::metrics::NodeMetrics;
 use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
+use super::trust::DigestStatus;
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
-use crate::machine::{MachineInfo, QueryReply, Reply};
+use crate::machine::{MachineInfo, QueryReply, Reply, Verdict};
+use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
 use crate::types::{ConfState, GroupId, Index, Member, NodeId, Term};
@@ -34,6 +37,10 @@ pub struct Committed {
     pub fuel_used: u64,
     /// For people: details of a trap.
     pub trap_message: Option<String>,
+    /// Pages of memory that the guest wrote, if that was asked for and this host can tell.
+    pub pages_dirtied: Option<u64>,
+    /// How long this node took to apply it.
+    pub apply_duration: Duration,
 }
 
 /// Why a proposal has no answer.
@@ -62,6 +69,13 @@ pub enum ProposeFailure {
     /// The node is shutting down. It surely did not happen.
     #[error("this node is shutting down")]
     Stopping,
+    /// The node's state is not trusted, and it leads no longer than it must. It surely did not
+    /// happen.
+    #[error(
+        "this node is quarantined: its state differs from its cluster's; it hands leadership over \
+         and gets a fresh state"
+    )]
+    Quarantined,
     /// It may have happened, or may still happen.
     #[error("{0}; the command may have been applied, or may still be")]
     Unknown(String),
@@ -90,10 +104,21 @@ pub enum ReplySink {
 #[derive(Debug)]
 pub(super) struct Waiter {
     sink: Option<ReplySink>,
-    _charge: Charge,
+    count_pages: bool,
+    _charge: Option<Charge>,
 }
 
 impl Waiter {
+    /// For what the node proposes by itself.
+    pub(super) fn nobody() -> Waiter {
+        Waiter { sink: None, count_pages: false, _charge: None }
+    }
+
+    /// Whether the pages that its entry writes shall be counted.
+    pub(super) fn count_pages(&self) -> bool {
+        self.count_pages
+    }
+
     pub(super) fn answer(mut self, result: ProposeResult) {
         self.send(result);
     }
@@ -113,6 +138,23 @@ impl Drop for Waiter {
         if self.sink.is_some() {
             self.send(Err(ProposeFailure::Unknown("this node stopped".into())));
         }
+    }
+}
+
+/// What to propose, and who waits for what becomes of it.
+#[derive(Debug)]
+pub struct Submit {
+    /// What the entry holds.
+    pub body: v1::entry::Body,
+    /// Where the answer goes.
+    pub sink: ReplySink,
+    /// Count the pages that the guest writes, if this host can: see [`Committed::pages_dirtied`].
+    pub count_pages: bool,
+}
+
+impl From<(v1::entry::Body, ReplySink)> for Submit {
+    fn from((body, sink): (v1::entry::Body, ReplySink)) -> Submit {
+        Submit { body, sink, count_pages: false }
     }
 }
 
@@ -142,11 +184,16 @@ pub enum QueryFailure {
     Stopping,
     #[error("this node stopped")]
     Stopped,
+    #[error(
+        "this node is quarantined: its state differs from its cluster's, so it answers nothing \
+         until it has a fresh one; ask another node"
+    )]
+    Quarantined,
 }
 
 pub(super) struct QueryJob {
     pub(super) query: Bytes,
-    pub(super) reply: oneshot::Sender<QueryReply>,
+    pub(super) reply: oneshot::Sender<Result<QueryReply, QueryFailure>>,
     pub(super) _charge: Charge,
 }
 
@@ -183,11 +230,13 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) machine: watch::Receiver<Option<Arc<MachineView>>>,
+    pub(super) digests: watch::Receiver<Arc<DigestStatus>>,
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
     /// The only place where the wall clock enters the log; the machine makes it monotonic.
     pub(super) wall_clock_ms: WallClock,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 /// A cheap, clonable handle to a running node's group.
@@ -215,6 +264,22 @@ impl NodeHandle {
         &self.shared.config
     }
 
+    /// What the node has counted since it started.
+    pub fn metrics(&self) -> &NodeMetrics {
+        &self.shared.metrics
+    }
+
+    /// Bytes of requests that wait to be proposed, committed or applied; bounded by
+    /// [`NodeConfig::max_inflight_bytes`].
+    pub fn inflight_bytes(&self) -> u64 {
+        self.shared.budget.in_use()
+    }
+
+    /// How guests' memory is checkpointed on this host.
+    pub fn memory_backend(&self) -> &'static str {
+        self.shared.loader.memory_backend()
+    }
+
     /// Since when the node runs.
     pub fn started(&self) -> Instant {
         self.shared.started
@@ -235,18 +300,66 @@ impl NodeHandle {
         self.shared.stop.subscribe()
     }
 
-    /// Whether clients should send requests to this node: it has a state, knows a leader, and
-    /// neither stops nor is about to. What health checks report.
+    /// How this node's state compares with its cluster's; changes can be awaited.
+    pub fn digests(&self) -> watch::Receiver<Arc<DigestStatus>> {
+        self.shared.digests.clone()
+    }
+
+    /// Whether this node's state is known to differ from its cluster's. It answers nothing then.
+    pub fn is_quarantined(&self) -> bool {
+        self.shared.digests.borrow().quarantine.is_some()
+    }
+
+    /// Has every node digest its state at one index, and waits for the verdict about it, or about
+    /// a later point. Leader only.
+    ///
+    /// # Errors
+    /// See [`ProposeFailure`]; a verdict needs more than half of the voters, and may never come.
+    pub async fn compare_digests(&self) -> Result<Verdict, ProposeFailure> {
+        let mut digests = self.digests();
+        let point = self.propose(v1::entry::Body::DigestPoint(v1::DigestPoint {})).await?.index;
+        let judged = |status: &Arc<DigestStatus>| {
+            status.verdict.as_ref().is_some_and(|verdict| verdict.point >= point)
+        };
+        let status = digests.wait_for(judged).await.map_err(|_| stopped_unknown())?;
+        Ok(status.verdict.clone().expect("waited for"))
+    }
+
+    /// Flips a bit of the state machine's memory, as failing memory would.
+    #[cfg(feature = "museum")]
+    pub fn flip_bit(&self, at: u64) {
+        // A node that has stopped has no state.
+        let _ = self.shared.events.send(Event::FlipBit(at));
+    }
+
+    /// Whether clients should send requests to this node: it has a state that is trusted, knows a
+    /// leader, and neither stops nor is about to. What health checks report.
     pub fn is_serving(&self) -> bool {
-        self.shared.leadership.borrow().leader.is_some()
-            && self
-                .shared
-                .machine
-                .borrow()
-                .as_ref()
-                .is_some_and(|view| self.shared.loader.supports(&view.info.engine).is_ok())
-            && !self.draining()
-            && !self.shared.stop.is_given()
+        self.not_serving().is_none()
+    }
+
+    /// Why clients should not send requests to this node, for people; `None`: they should.
+    pub fn not_serving(&self) -> Option<&'static str> {
+        if self.shared.stop.is_given() {
+            Some("this node has stopped; its log says why")
+        } else if self.draining() {
+            Some("this node is shutting down")
+        } else if self.is_quarantined() {
+            Some("this node is quarantined: its state differs from its cluster's (see status)")
+        } else if self.shared.machine.borrow().is_none() {
+            Some("this node has no state yet: it waits for a snapshot of its leader")
+        } else if !self.engine_is_supported() {
+            Some("this node's program does not offer the cluster's new engine profile; it stops")
+        } else if self.shared.leadership.borrow().leader.is_none() {
+            Some("no leader is known: an election is under way, or most voters are out of reach")
+        } else {
+            None
+        }
+    }
+
+    fn engine_is_supported(&self) -> bool {
+        let view = self.shared.machine.borrow();
+        view.as_ref().is_none_or(|view| self.shared.loader.supports(&view.info.engine).is_ok())
     }
 
     /// Whether the node refuses new requests because it is shutting down.
@@ -265,26 +378,43 @@ impl NodeHandle {
     /// # Errors
     /// See [`ProposeFailure`]; the caller may stop waiting, which leaves the effect unknown.
     pub async fn propose(&self, body: v1::entry::Body) -> ProposeResult {
+        self.propose_counting(body, false).await
+    }
+
+    /// As [`NodeHandle::propose`]; `count_pages`: see [`Submit`].
+    ///
+    /// # Errors
+    /// As [`NodeHandle::propose`].
+    pub async fn propose_counting(
+        &self,
+        body: v1::entry::Body,
+        count_pages: bool,
+    ) -> ProposeResult {
         let (sender, receiver) = oneshot::channel();
-        self.submit([(body, ReplySink::One(sender))]);
+        self.submit([Submit { body, sink: ReplySink::One(sender), count_pages }]);
         receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))
     }
 
     /// Hands many proposals over at once and returns; every sink gets exactly one answer.
-    pub fn submit(&self, proposals: impl IntoIterator<Item = (v1::entry::Body, ReplySink)>) {
+    pub fn submit(&self, proposals: impl IntoIterator<Item = impl Into<Submit>>) {
         let mut submissions = Vec::new();
         let leads = self.shared.leadership.borrow().role == Role::Leader;
-        for (body, sink) in proposals {
+        for proposal in proposals {
+            let Submit { body, sink, count_pages } = proposal.into();
+            self.shared.metrics.proposals.add(1);
             match self.admit(body, leads) {
                 Ok((data, charge)) => {
-                    let waiter = Waiter { sink: Some(sink), _charge: charge };
+                    let waiter = Waiter { sink: Some(sink), count_pages, _charge: Some(charge) };
                     submissions.push(Submission { data, waiter });
                 }
-                Err(failure) => match sink {
-                    // A caller that went away does not want the answer any more.
-                    ReplySink::One(sender) => drop(sender.send(Err(failure))),
-                    ReplySink::Tagged(tag, sender) => drop(sender.send((tag, Err(failure)))),
-                },
+                Err(failure) => {
+                    self.shared.metrics.on_refusal(&failure);
+                    match sink {
+                        // A caller that went away does not want the answer any more.
+                        ReplySink::One(sender) => drop(sender.send(Err(failure))),
+                        ReplySink::Tagged(tag, sender) => drop(sender.send((tag, Err(failure)))),
+                    }
+                }
             }
         }
         if !submissions.is_empty() {
@@ -300,6 +430,9 @@ impl NodeHandle {
         if !leads {
             // Spares a follower the way through its event loop.
             return Err(ProposeFailure::NotLeader(self.shared.leadership.borrow().leader.clone()));
+        }
+        if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
+            return Err(ProposeFailure::Quarantined);
         }
         let entry = v1::Entry { time_ms: (self.shared.wall_clock_ms)(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
@@ -325,6 +458,9 @@ impl NodeHandle {
         if self.draining() {
             return Err(QueryFailure::Stopping);
         }
+        if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
+            return Err(QueryFailure::Quarantined);
+        }
         let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
         let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;
         let (reply, receiver) = oneshot::channel();
@@ -334,7 +470,7 @@ impl NodeHandle {
             Consistency::Stale => Event::StaleQuery(job),
         };
         self.shared.events.send(event).map_err(|_| QueryFailure::Stopped)?;
-        receiver.await.map_err(|_| QueryFailure::Stopped)
+        receiver.await.map_err(|_| QueryFailure::Stopped)?
     }
 
     /// The replica's view of its group.
@@ -363,7 +499,7 @@ impl NodeHandle {
     }
 
     pub(super) fn waiter(sink: ReplySink, charge: Charge) -> Waiter {
-        Waiter { sink: Some(sink), _charge: charge }
+        Waiter { sink: Some(sink), count_pages: false, _charge: Some(charge) }
     }
 }
 

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::event_loop::{Event, EventSender};
+use super::metrics::NodeMetrics;
 use super::stop::{StopOnPanic, StopSignal};
 use crate::consensus::Write;
 use crate::storage::{GroupWrite, LogStore, StorageError, WriteBatch};
@@ -19,13 +21,14 @@ pub(super) fn spawn(
     group: GroupId,
     writes: Receiver<Write>,
     events: EventSender,
+    metrics: Arc<NodeMetrics>,
     stop: StopSignal,
 ) -> std::io::Result<JoinHandle<()>> {
     let (purge, purges) = std::sync::mpsc::channel();
     let purger = spawn_purger(Arc::clone(&log), purges, stop.clone())?;
     std::thread::Builder::new().name("log-writer".into()).spawn(move || {
         let _guard = StopOnPanic(stop.clone(), "log writer");
-        write_all(&*log, group, &writes, &purge, &events, &stop);
+        write_all(&*log, group, &writes, &purge, &events, &metrics, &stop);
         drop(purge);
         // Its panic has stopped the node already.
         let _ = purger.join();
@@ -38,16 +41,21 @@ fn write_all(
     writes: &Receiver<Write>,
     purge: &Sender<()>,
     events: &EventSender,
+    metrics: &NodeMetrics,
     stop: &StopSignal,
 ) {
     let mut batcher = Batcher::default();
     loop {
         let Some(first) = batcher.carried.take().or_else(|| writes.recv().ok()) else { return };
         let Batch { number, write, compacts } = batcher.fill(first, writes);
+        metrics.log_entries_written.add(write.entries.len() as u64);
+        metrics.log_bytes_written.add(cost(&write));
+        let began = Instant::now();
         if let Err(error) = log.write(&WriteBatch { groups: vec![(group, write)] }) {
             fail(stop, &error);
             return;
         }
+        metrics.log_write_duration.observe(began.elapsed());
         // A stopping event loop needs no news, but what it handed over is still written.
         let _ = events.send(Event::Persisted(number));
         if compacts {

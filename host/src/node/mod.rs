@@ -16,32 +16,45 @@
 mod apply;
 mod budget;
 mod config;
+mod digests;
 mod event_loop;
+mod evidence;
+mod halt;
 mod handle;
 mod inbox;
+mod judge;
 mod limits;
 mod log_writer;
 mod membership;
+mod metrics;
 mod snapshots;
 mod start;
 mod stepped;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod upgrade;
+mod work;
 
 pub use apply::Witness;
-pub use config::{ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
+pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
-    QueryFailure, ReplySink,
+    QueryFailure, ReplySink, Submit,
 };
 pub use inbox::NodeInbox;
 pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
+pub use metrics::{
+    Applies, BUCKETS_SECONDS, Counter, Durations, Ending, NodeMetrics, NotAsked, NotRun, PerEnding,
+    Queries, Refusal,
+};
 pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
 };
 pub use stepped::SteppedNode;
 pub use stop::StopReason;
+pub use trust::{DigestCounters, DigestStatus, Quarantine};
 pub use upgrade::{UpgradeFailure, Upgraded};
+pub use work::{JobKind, MonotonicClock};

@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::apply::Job;
 use super::config::SnapshotConfig;
+use super::metrics::NodeMetrics;
 use super::stop::{StopOnPanic, StopSignal};
 use crate::machine::MachineSnapshot;
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
@@ -104,12 +106,16 @@ pub(super) fn spawn(
     keep: usize,
     jobs: Receiver<SaveJob>,
     done: Sender<Job>,
+    metrics: Arc<NodeMetrics>,
     stop: StopSignal,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("snapshots".into()).spawn(move || {
         let _guard = StopOnPanic(stop, "snapshot");
         while let Ok(job) = jobs.recv() {
-            if done.send(Job::Saved(save_job(&*store, keep, job))).is_err() {
+            let began = Instant::now();
+            let saved = save_job(&*store, keep, job);
+            metrics.snapshot_write_duration.observe(began.elapsed());
+            if done.send(Job::Saved(saved)).is_err() {
                 return;
             }
         }

@@ -1,6 +1,7 @@
 //! Puts a node together and takes it apart.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -11,12 +12,16 @@ use tokio::sync::watch;
 use super::apply::{ApplyLoop, Job};
 use super::budget::Budget;
 use super::config::NodeConfig;
+use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::log_writer;
+use super::metrics::NodeMetrics;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
+use super::trust::Trust;
+use super::work::{Jobs, MonotonicClock, Watchdog, Work};
 use crate::consensus::{
     ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
     bootstrap_write, reconcile,
@@ -84,6 +89,8 @@ pub struct NodeOptions {
     pub loader: SharedLoader,
     /// Members to reach before the machine knows any: what a joining node was told.
     pub introduced: Vec<Member>,
+    /// Where to keep a state that went wrong, if anywhere.
+    pub evidence: Option<PathBuf>,
 }
 
 /// The queue into a node that does not run yet.
@@ -109,6 +116,7 @@ pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
 pub struct Node {
     handle: NodeHandle,
     threads: Vec<JoinHandle<()>>,
+    _watchdog: Option<Watchdog>,
 }
 
 /// Forms a cluster of one voter in empty stores: a snapshot of the empty machine at index 1.
@@ -152,6 +160,8 @@ pub fn bootstrap(
 pub struct Environment {
     /// What is stamped on entries.
     pub wall_clock_ms: WallClock,
+    /// What durations are measured with, for people; it decides nothing.
+    pub monotonic_clock: MonotonicClock,
     /// Seeds the election timeouts.
     pub seed: u64,
     /// Differs between any two starts of a node.
@@ -166,9 +176,11 @@ pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 impl Environment {
     /// The real world.
     fn real() -> Environment {
+        let started = Instant::now();
         let since_epoch = || SystemTime::now().duration_since(UNIX_EPOCH);
         Environment {
             wall_clock_ms: Arc::new(move || since_epoch().map_or(0, |t| t.as_millis() as u64)),
+            monotonic_clock: Arc::new(move || started.elapsed()),
             seed: rand::random(),
             incarnation: rand::random(),
             compile_ahead: true,
@@ -181,6 +193,9 @@ pub(super) struct Parts {
     pub(super) handle: NodeHandle,
     pub(super) event_loop: EventLoop,
     pub(super) apply_loop: ApplyLoop,
+    pub(super) metrics: Arc<NodeMetrics>,
+    /// What the apply loop is doing.
+    pub(super) work: Arc<Work>,
     /// For the log writer.
     pub(super) writes: Receiver<Write>,
     /// For the thread that saves snapshots; it answers with `jobs`.
@@ -198,12 +213,14 @@ pub(super) fn assemble(
     transport: Arc<dyn Transport>,
     environment: Environment,
 ) -> Result<Parts, StartError> {
-    let NodeOptions { identity, group, config, consensus, stores, loader, introduced } = options;
+    let NodeOptions { identity, group, config, consensus, stores, loader, introduced, evidence } =
+        options;
     let me = identity.node;
     let snapshot = stores.snapshots.list(group)?.into_iter().next();
     if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {
         stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
     }
+    let replayed_to = stores.log.last_index(group)?;
     let machine = match &snapshot {
         Some(meta) => Some(restore(&stores, meta, identity.cluster, &loader)?),
         None => None,
@@ -232,6 +249,13 @@ pub(super) fn assemble(
         replica.step(Input::Campaign)?;
     }
 
+    let metrics = Arc::<NodeMetrics>::default();
+    metrics.snapshot_bytes.set(snapshot.as_ref().map_or(0, |meta| meta.size_bytes));
+    let work = Arc::new(Work::new(
+        Arc::clone(&environment.monotonic_clock),
+        config.slow_apply_ms,
+        Arc::clone(&metrics),
+    ));
     let stop = StopSignal::new();
     let (leadership_sender, leadership) =
         watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
@@ -241,6 +265,8 @@ pub(super) fn assemble(
     let (apply, jobs) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
+    let trust = Trust::new(me, replayed_to, evidence);
+    let digests = trust.status.subscribe();
     let apply_loop = ApplyLoop {
         cluster: identity.cluster,
         group,
@@ -260,11 +286,15 @@ pub(super) fn assemble(
         waiting: BTreeMap::new(),
         stop: stop.clone(),
         halted: false,
+        trust,
         compile_ahead: environment.compile_ahead,
         witness: None,
+        metrics: Arc::clone(&metrics),
+        work: Jobs::new(Arc::clone(&work)),
     };
     let event_loop = EventLoop {
         me,
+        group,
         replica,
         events: receiver,
         transport,
@@ -279,6 +309,9 @@ pub(super) fn assemble(
             .map(|member| (member.id, member))
             .collect(),
         members: Arc::default(),
+        conf_state: Arc::default(),
+        digests: Digests::new(&config),
+        is_quarantined: false,
         proposals: VecDeque::new(),
         next_proposal: 1,
         waiters: VecDeque::new(),
@@ -289,7 +322,8 @@ pub(super) fn assemble(
         next_read: 1,
         batch: Vec::new(),
         halting: None,
-        linger_ticks: config.election_ticks() as u64,
+        linger_ticks: config.election_ticks(),
+        metrics: Arc::clone(&metrics),
     };
     let handle = NodeHandle {
         shared: Arc::new(Shared {
@@ -301,13 +335,27 @@ pub(super) fn assemble(
             events: events.clone(),
             leadership,
             machine: view,
+            digests,
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),
             wall_clock_ms: environment.wall_clock_ms,
+            metrics: Arc::clone(&metrics),
         }),
     };
-    Ok(Parts { handle, event_loop, apply_loop, writes, saves, jobs: apply, events, stop, stores })
+    Ok(Parts {
+        handle,
+        event_loop,
+        apply_loop,
+        metrics,
+        work,
+        writes,
+        saves,
+        jobs: apply,
+        events,
+        stop,
+        stores,
+    })
 }
 
 impl Node {
@@ -322,10 +370,19 @@ impl Node {
     ) -> Result<Node, StartError> {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble_on_large_stack(options, channel, transport)?;
-        let Parts { handle, event_loop, apply_loop, writes, saves, jobs, events, stop, stores } =
-            parts;
-        let log_writer = log_writer::spawn(stores.log, group, writes, events, stop.clone())?;
-        let snapshot_writer = snapshots::spawn(stores.snapshots, keep, saves, jobs, stop.clone())?;
+        let Parts { handle, event_loop, apply_loop, metrics, work, .. } = parts;
+        let Parts { writes, saves, jobs, events, stop, stores, .. } = parts;
+        let log_writer = log_writer::spawn(
+            stores.log,
+            group,
+            writes,
+            events,
+            Arc::clone(&metrics),
+            stop.clone(),
+        )?;
+        let snapshot_writer =
+            snapshots::spawn(stores.snapshots, keep, saves, jobs, metrics, stop.clone())?;
+        let watchdog = Watchdog::spawn(&work)?;
         let (guard, apply_guard) = (stop.clone(), stop);
         let apply_thread = std::thread::Builder::new()
             .name("apply".into())
@@ -340,7 +397,7 @@ impl Node {
                 event_loop.run();
             })?;
         let threads = vec![event_thread, apply_thread, log_writer, snapshot_writer];
-        Ok(Node { handle, threads })
+        Ok(Node { handle, threads, _watchdog: watchdog })
     }
 
     /// A handle for callers.

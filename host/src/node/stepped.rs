@@ -67,8 +67,8 @@ impl SteppedNode {
     ) -> Result<SteppedNode, StartError> {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble(options, channel, transport, environment)?;
-        let Parts { handle, event_loop, mut apply_loop, writes, saves, jobs, events, stop, stores } =
-            parts;
+        let Parts { handle, event_loop, mut apply_loop, writes, saves, .. } = parts;
+        let Parts { jobs, events, stop, stores, .. } = parts;
         event_loop.update_peers();
         apply_loop.witness = Some(witness);
         apply_loop.begin();
@@ -237,6 +237,13 @@ impl SteppedNode {
     /// The machine, unless the node waits for its first snapshot.
     pub fn machine(&mut self) -> Option<&mut Machine> {
         self.apply_loop.machine.as_mut()
+    }
+
+    /// Flips a bit of the state machine's memory, as failing memory would. False when there is no
+    /// state machine.
+    #[cfg(feature = "museum")]
+    pub fn flip_bit(&mut self, at: u64) -> bool {
+        self.machine().is_some_and(|machine| machine.flip_bit(at))
     }
 
     /// The stores that the node works with.

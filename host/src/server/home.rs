@@ -117,6 +117,11 @@ impl Home {
         self.path().map_or(Ok(()), Intent::done)
     }
 
+    /// Where a state that went wrong is kept.
+    pub(super) fn evidence_dir(&self) -> Option<PathBuf> {
+        self.path().map(|path| path.join("evidence"))
+    }
+
     /// Where compiled modules are kept.
     pub(super) fn compiled_dir(&self) -> Option<PathBuf> {
         self.dir.as_ref().map(DataDir::module_cache_dir)

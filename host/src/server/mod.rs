@@ -22,6 +22,8 @@ mod promote;
 mod release;
 mod running;
 mod services;
+#[cfg(feature = "museum")]
+mod tamper;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use tokio::net::TcpListener;
 
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};
 pub use self::running::{Began, RunningServer, start};
+pub(crate) use self::services::count_dropped_guest_lines;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;
@@ -107,17 +110,21 @@ pub enum ServeError {
     /// The address is taken.
     #[error(
         "the address {address} is in use: is another raft-host running? Choose another one with \
-         --listen"
+         {flag}"
     )]
     AddressInUse {
         /// As configured.
         address: String,
+        /// Where it comes from.
+        flag: &'static str,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
     Listen {
         /// As configured.
         address: String,
+        /// Where it comes from.
+        flag: &'static str,
         /// The cause.
         source: std::io::Error,
     },
@@ -210,17 +217,19 @@ pub enum ServeError {
 }
 
 /// Takes the address before anything else is touched.
-async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), ServeError> {
+async fn bind(address: &str, flag: &'static str) -> Result<(TcpListener, SocketAddr), ServeError> {
     let listener = TcpListener::bind(address).await.map_err(|source| {
         let address = address.to_owned();
         if source.kind() == std::io::ErrorKind::AddrInUse {
-            ServeError::AddressInUse { address }
+            ServeError::AddressInUse { address, flag }
         } else {
-            ServeError::Listen { address, source }
+            ServeError::Listen { address, flag, source }
         }
     })?;
-    let bound = listener
-        .local_addr()
-        .map_err(|source| ServeError::Listen { address: address.to_owned(), source })?;
+    let bound = listener.local_addr().map_err(|source| ServeError::Listen {
+        address: address.to_owned(),
+        flag,
+        source,
+    })?;
     Ok((listener, bound))
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
@@ -51,6 +51,9 @@ pub struct RunningServer {
     /// Ends the services, letting open calls finish.
     closing: CancellationToken,
     serving: JoinHandle<()>,
+    /// Ends with `closing` too.
+    metrics: Option<AbortOnDropHandle<()>>,
+    metrics_address: Option<SocketAddr>,
     /// Why the services ended by themselves.
     broken: watch::Receiver<Option<String>>,
     /// What a start has left to do.
@@ -72,7 +75,11 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
     let read = |path: &PathBuf| Plugin::read(path, &config.limits);
     let plugin = startup.plugin.as_ref().map(read).transpose()?;
     // Before anything else is touched: a second start of the same node ends here.
-    let (listener, bound) = bind(&config.listen).await?;
+    let (listener, bound) = bind(&config.listen, "--listen").await?;
+    let metrics = match &config.metrics_listen {
+        Some(address) => Some(bind(address, "--metrics-listen").await?),
+        None => None,
+    };
     let address = config.advertised(bound);
     let prepared = match (Home::owned(&config)?, &plugin, &startup.join) {
         (Some(owned), _, join) => come_back(&config, owned, join.as_ref(), address).await?,
@@ -91,7 +98,7 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
             return Err(ServeError::NothingToStart { place: place(&config) });
         }
     };
-    let server = run(config, prepared, listener, bound).await?;
+    let server = run(config, prepared, (listener, bound), metrics).await?;
     let prepared = match (server.check_address(), plugin) {
         (Ok(()), Some(plugin)) => server.introduce(plugin).await,
         (checked, _) => checked,
@@ -184,8 +191,8 @@ async fn enter(config: &Config, join: &Join, address: String) -> Result<Prepared
 async fn run(
     config: Config,
     prepared: Prepared,
-    listener: TcpListener,
-    bound: SocketAddr,
+    (listener, bound): (TcpListener, SocketAddr),
+    metrics: Option<(TcpListener, SocketAddr)>,
 ) -> Result<RunningServer, ServeError> {
     let Prepared { began, home, identity, introduced, promote } = prepared;
     let joining = !introduced.is_empty();
@@ -206,6 +213,7 @@ async fn run(
         stores: home.stores().clone(),
         loader,
         introduced,
+        evidence: home.evidence_dir(),
     };
     let (node, home) = {
         let transport = Arc::clone(&transport);
@@ -238,6 +246,12 @@ async fn run(
         opened.cancelled().await;
         services.await;
     });
+    let metrics_address = metrics.as_ref().map(|(_, address)| *address);
+    let metrics = metrics.map(|(listener, _)| {
+        // Not held back until the server opens: health says what is missing.
+        let (handle, info) = (handle.clone(), services::info(&home));
+        tokio::spawn(services::serve_metrics(listener, handle, info, closing.clone()))
+    });
     let server = RunningServer {
         node,
         handle,
@@ -247,6 +261,8 @@ async fn run(
         opening,
         closing,
         serving,
+        metrics: metrics.map(AbortOnDropHandle::new),
+        metrics_address,
         broken,
         chores: TaskTracker::new(),
         chores_end: CancellationToken::new(),
@@ -254,6 +270,16 @@ async fn run(
     };
     if joining {
         server.finish_joining(promote);
+    }
+    #[cfg(feature = "museum")]
+    {
+        let (handle, end) = (server.handle.clone(), server.chores_end.clone());
+        server.chores.spawn(async move {
+            tokio::select! {
+                () = super::tamper::watch(handle) => {}
+                () = end.cancelled() => {}
+            }
+        });
     }
     Ok(server)
 }
@@ -267,6 +293,11 @@ impl RunningServer {
     /// Where it listens; the real port when port 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.bound
+    }
+
+    /// Where metrics and health are, if anywhere; the real port when port 0 was asked for.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Who it is, with the address that others dial.
@@ -320,13 +351,19 @@ impl RunningServer {
     }
 
     async fn end(self) -> StopReason {
-        let RunningServer { node, transport, mut serving, chores, home, .. } = self;
+        let RunningServer { node, transport, mut serving, metrics, closing, chores, home, .. } =
+            self;
         transport.shutdown().await;
         if tokio::time::timeout(LAST_CALLS, &mut serving).await.is_err() {
             tracing::debug!("cutting calls that did not end");
             serving.abort();
             // Aborted: the error says so.
             let _ = serving.await;
+        }
+        // It ends within a second, or is aborted with the handle when the server is killed.
+        if let Some(metrics) = metrics.filter(|_| closing.is_cancelled()) {
+            // A panic of it is on the log.
+            let _ = metrics.await;
         }
         chores.close();
         chores.wait().await;

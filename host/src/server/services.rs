@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -39,7 +40,28 @@ pub(super) async fn serve(
     }
 }
 
-/// Facts for `raft-host status`.
+/// Serves metrics and health until `closing`. The node can do without them, so a failure is told
+/// and nothing more.
+pub(super) async fn serve_metrics(
+    listener: TcpListener,
+    handle: NodeHandle,
+    info: NodeInfo,
+    closing: CancellationToken,
+) {
+    if let Err(error) = api::serve_http(listener, handle, info, closing).await {
+        tracing::error!(%error, "metrics and health are not served any more");
+    }
+}
+
+/// Log lines of guests that were too many for the process's log.
+static GUEST_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Counts log lines of guests that were not written, for the metrics.
+pub(crate) fn count_dropped_guest_lines(lines: u64) {
+    GUEST_LINES_DROPPED.fetch_add(lines, Ordering::Relaxed);
+}
+
+/// Facts for `raft-host status` and the metrics.
 pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
     let weak = Arc::downgrade(home);
     NodeInfo {
@@ -58,6 +80,7 @@ pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
             }
         }),
         resident_bytes: Arc::new(resident_bytes),
+        guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
     }
 }
 

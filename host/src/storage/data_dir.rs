@@ -18,6 +18,8 @@
 //!   40  CRC-32 of bytes 0..40, u32
 //! ```
 
+mod stopped;
+
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -286,8 +288,17 @@ fn take_lock(dir: &Path) -> Result<File, StorageError> {
         .truncate(false)
         .open(&path)
         .map_err(io_error("open", &path))?;
+    try_lock(&mut file, dir, &path)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(io_error("write", &path))?;
+    Ok(file)
+}
+
+fn try_lock(file: &mut File, dir: &Path, path: &Path) -> Result<(), StorageError> {
     match file.try_lock() {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             // Only for the message: the holder may be writing it at this moment.
@@ -295,18 +306,13 @@ fn take_lock(dir: &Path) -> Result<File, StorageError> {
                 Ok(_) if !pid.trim().is_empty() => format!("another process (pid {})", pid.trim()),
                 _ => "another process".to_owned(),
             };
-            return Err(StorageError::ForeignData(format!(
+            Err(StorageError::ForeignData(format!(
                 "{} is in use by {holder}; stop it first, or give another --data-dir",
                 dir.display()
-            )));
+            )))
         }
-        Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", path)(error)),
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(io_error("write", &path))?;
-    Ok(file)
 }
 
 fn encode(identity: &NodeIdentity) -> Vec<u8> {

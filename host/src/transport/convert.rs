@@ -64,6 +64,9 @@ pub enum ConvertError {
     /// A snapshot covers at least one entry, has a term and a configuration with voters.
     #[error("the snapshot has no {0}")]
     EmptySnapshot(&'static str),
+    /// A DigestReport names a point and holds a digest, and nothing else.
+    #[error("a digest report without a point, with entries, or with a digest of {0} bytes")]
+    BadDigestReport(usize),
     /// A configuration names each node at most once per role.
     #[error("node {node} is listed twice as {role}")]
     DuplicateMember {
@@ -175,8 +178,10 @@ impl TryFrom<v1::RaftMessage> for PeerMessage {
             context: wire.context,
             priority: wire.priority,
         };
-        if kind == MessageKind::AppendEntries {
-            check_appended(&message)?;
+        match kind {
+            MessageKind::AppendEntries => check_appended(&message)?,
+            MessageKind::DigestReport => check_digest_report(&message)?,
+            _ => {}
         }
         Ok(message)
     }
@@ -219,6 +224,14 @@ fn check_appended(message: &PeerMessage) -> Result<(), ConvertError> {
         (previous, least) = (entry.index, entry.term);
     }
     Ok(())
+}
+
+fn check_digest_report(message: &PeerMessage) -> Result<(), ConvertError> {
+    let whole = message.as_digest_report().is_some_and(|(point, _)| point != Index(0));
+    if whole && message.entries.is_empty() {
+        return Ok(());
+    }
+    Err(ConvertError::BadDigestReport(message.context.len()))
 }
 
 fn snapshot_from_wire(
@@ -274,6 +287,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use crate::types::StateDigest;
 
     fn payload() -> impl Strategy<Value = Bytes> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -352,6 +366,11 @@ mod tests {
             if message.kind == MessageKind::AppendEntries {
                 message.index.0 = message.index.0.min(u64::MAX - 10);
                 message.log_term = message.log_term.min(message.term);
+            }
+            if message.kind == MessageKind::DigestReport {
+                message.index.0 = message.index.0.max(1);
+                message.context = Bytes::copy_from_slice(&[7; 32]);
+                return message;
             }
             if message.kind == MessageKind::InstallSnapshot {
                 message.snapshot = Some(SnapshotMeta { group: message.group, ..snapshot });
@@ -461,7 +480,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_zero_ids_are_refused() {
         let base = || append(8, &[(9, 3)]);
-        for kind in [0, 15, 256 + 1, u32::MAX] {
+        for kind in [0, 16, 256 + 1, u32::MAX] {
             assert_eq!(
                 refused(v1::RaftMessage { kind, ..base() }),
                 ConvertError::UnknownMessageKind(kind)
@@ -473,6 +492,30 @@ mod tests {
         assert_eq!(refused(v1::RaftMessage { from: 0, ..base() }), ConvertError::ZeroNode("from"));
         assert_eq!(refused(v1::RaftMessage { to: 0, ..base() }), ConvertError::ZeroNode("to"));
         assert_eq!(refused(v1::RaftMessage { group: 0, ..base() }), ConvertError::ZeroGroup);
+    }
+
+    #[test]
+    fn a_digest_report_is_whole_or_refused() {
+        let report = PeerMessage::digest_report(
+            GroupId(1),
+            NodeId(2),
+            NodeId(1),
+            Index(9),
+            StateDigest([3; 32]),
+        );
+        let good = v1::RaftMessage::from(report.clone());
+        let read = PeerMessage::try_from(good.clone()).expect("whole");
+        assert_eq!(read.as_digest_report(), Some((Index(9), StateDigest([3; 32]))));
+        let short = Bytes::from_static(&[3; 31]);
+        for bad in [
+            v1::RaftMessage { index: 0, ..good.clone() },
+            v1::RaftMessage { context: short, ..good.clone() },
+            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good },
+        ] {
+            assert!(matches!(refused(bad), ConvertError::BadDigestReport(_)));
+        }
+        let other = PeerMessage { kind: MessageKind::Heartbeat, ..report };
+        assert_eq!(other.as_digest_report(), None);
     }
 
     #[test]

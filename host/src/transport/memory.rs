@@ -262,7 +262,8 @@ fn copy_snapshot(
 ) -> Result<SnapshotMeta, String> {
     let words = |error: StorageError| error.to_string();
     let present = to.list(wanted.group).map_err(words)?;
-    if let Some(meta) = present.into_iter().find(|meta| meta.position() == wanted.position()) {
+    // At the same position the receiver may have one of a state that went wrong there.
+    if let Some(meta) = present.into_iter().find(|meta| meta == wanted) {
         return Ok(meta);
     }
     let (meta, mut content) = from.open(wanted.group, wanted.index).map_err(words)?;

@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage};
 
-/// Version of the peer protocol. Nodes that speak another one refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Version of the peer protocol. Nodes that speak another one refuse each other. 2: digest
+/// reports.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Who a node says it is when it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]

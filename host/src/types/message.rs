@@ -1,8 +1,8 @@
-//! A Raft message between two replicas, free of any library's types.
+//! A message between two replicas, free of any library's types.
 
 use bytes::Bytes;
 
-use super::{GroupId, Index, LogEntry, NodeId, SnapshotMeta, Term};
+use super::{GroupId, Index, LogEntry, NodeId, SnapshotMeta, StateDigest, Term};
 
 /// The messages peers exchange. The numbers go over the wire: never change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,11 +23,13 @@ pub enum MessageKind {
     RequestPreVote = 12,
     RequestPreVoteResponse = 13,
     Propose = 14,
+    /// What the sender found at a digest point. Not one of Raft's.
+    DigestReport = 15,
 }
 
 impl MessageKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [MessageKind; 14] = [
+    pub const ALL: [MessageKind; 15] = [
         MessageKind::AppendEntries,
         MessageKind::AppendEntriesResponse,
         MessageKind::RequestVote,
@@ -42,6 +44,7 @@ impl MessageKind {
         MessageKind::RequestPreVote,
         MessageKind::RequestPreVoteResponse,
         MessageKind::Propose,
+        MessageKind::DigestReport,
     ];
 
     /// Reads the number that goes over the wire.
@@ -50,7 +53,7 @@ impl MessageKind {
     }
 }
 
-/// One Raft message. Which fields carry meaning depends on `kind`, as in the dissertation.
+/// One message. Which fields carry meaning depends on `kind`, as in the dissertation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerMessage {
     /// The group it belongs to; messages of all groups to one peer share a connection.
@@ -65,7 +68,8 @@ pub struct PeerMessage {
     pub term: Term,
     /// Term of the entry at `index` (AppendEntries), or of the sender's last entry (votes).
     pub log_term: Term,
-    /// The index before the first of `entries`, the acknowledged index, or the last index.
+    /// The index before the first of `entries`, the acknowledged index, or the last index. For
+    /// DigestReport: the digest point.
     pub index: Index,
     /// Entries to append, contiguous from `index + 1`. For ReadIndex: one entry whose data is
     /// the read's context.
@@ -82,8 +86,45 @@ pub struct PeerMessage {
     pub reject: bool,
     /// On refusal, where the sender's log ends.
     pub reject_hint: Index,
-    /// Opaque context (heartbeats of ReadIndex, leadership transfer).
+    /// Opaque context (heartbeats of ReadIndex, leadership transfer). For DigestReport: the
+    /// 32 bytes of the digest.
     pub context: Bytes,
     /// Election priority of the sender; part of votes.
     pub priority: i64,
+}
+
+impl PeerMessage {
+    /// Tells `to` what `from` found at the digest point at `index`.
+    pub fn digest_report(
+        group: GroupId,
+        from: NodeId,
+        to: NodeId,
+        index: Index,
+        digest: StateDigest,
+    ) -> PeerMessage {
+        PeerMessage {
+            group,
+            kind: MessageKind::DigestReport,
+            from,
+            to,
+            term: Term(0),
+            log_term: Term(0),
+            index,
+            entries: Vec::new(),
+            commit: Index(0),
+            commit_term: Term(0),
+            snapshot: None,
+            request_snapshot: Index(0),
+            reject: false,
+            reject_hint: Index(0),
+            context: Bytes::copy_from_slice(&digest.0),
+            priority: 0,
+        }
+    }
+
+    /// The point and the digest of a DigestReport; `None` for every other message.
+    pub fn as_digest_report(&self) -> Option<(Index, StateDigest)> {
+        let digest = StateDigest::try_from(&self.context[..]).ok();
+        digest.filter(|_| self.kind == MessageKind::DigestReport).map(|digest| (self.index, digest))
+    }
 }

@@ -53,6 +53,23 @@ impl TrapKind {
         TrapKind::ALL.get(usize::from(value).checked_sub(1)?).copied()
     }
 
+    /// Its name in metrics and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            TrapKind::OutOfFuel => "out_of_fuel",
+            TrapKind::StackOverflow => "stack_overflow",
+            TrapKind::OutOfBounds => "out_of_bounds",
+            TrapKind::Unreachable => "unreachable",
+            TrapKind::Arithmetic => "arithmetic",
+            TrapKind::BadCall => "bad_call",
+            TrapKind::BadHostCall => "bad_host_call",
+            TrapKind::OutputLimit => "output_limit",
+            TrapKind::Exit => "exit",
+            TrapKind::BadStatus => "bad_status",
+            TrapKind::Other => "other",
+        }
+    }
+
     /// What happened, for people.
     pub fn describe(self) -> &'static str {
         match self {
@@ -91,4 +108,17 @@ pub struct Event {
     pub topic: Vec<u8>,
     /// The guest's bytes.
     pub data: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trap_has_one_name_everywhere() {
+        for kind in TrapKind::ALL {
+            let serialized = serde_json::to_value(kind).expect("plain data becomes JSON");
+            assert_eq!(serialized, kind.name());
+        }
+    }
 }

@@ -107,6 +107,24 @@ fn contribution(memory: &Blocks, number: usize) -> u128 {
     }
 }
 
+/// Where the bytes of two memories differ; what only one of them has differs from nothing.
+pub(super) fn differing_ranges(one: &Blocks, other: &Blocks) -> Vec<Range<u64>> {
+    let mut differ = Bits::default();
+    let (small, large) = (one.count().min(other.count()), one.count().max(other.count()));
+    for number in 0..small {
+        let same = match (one.get(number), other.get(number)) {
+            (Some(one), Some(other)) => one == other,
+            (Some(only), None) | (None, Some(only)) => is_zero(only),
+            (None, None) => true,
+        };
+        if !same {
+            differ.insert(number);
+        }
+    }
+    differ.insert_range(small..large);
+    byte_ranges(&differ)
+}
+
 fn byte_ranges(blocks: &Bits) -> Vec<Range<u64>> {
     let ranges = blocks.ranges(RANGES_MAX).into_iter();
     ranges

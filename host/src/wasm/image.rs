@@ -10,13 +10,16 @@
 //!
 //! All numbers are little-endian. Reading takes exactly the image's bytes from the reader.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::blocks::{self, Block, Blocks, is_zero};
+use super::digest;
 use super::workers::Workers;
 use crate::fsm::{Image, ImageError};
 use crate::types::ModuleHash;
@@ -55,6 +58,14 @@ pub(super) struct WasmImage {
 }
 
 impl Image for WasmImage {
+    fn differing_memory(&self, other: &dyn Image) -> Vec<Range<u64>> {
+        let other: &dyn Any = other;
+        match other.downcast_ref::<WasmImage>() {
+            Some(other) => digest::differing_ranges(&self.state.memory, &other.state.memory),
+            None => Vec::new(),
+        }
+    }
+
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&head(self.module, &self.state))?;
         let memory = &self.state.memory;

@@ -346,6 +346,10 @@ impl Fsm for WasmFsm {
         self.forks.query_all(&mut self.live, context, queries, finish)
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.live.memory_bytes() as u64
+    }
+
     fn has_query(&self) -> bool {
         self.compiled.report.has_query
     }

@@ -209,6 +209,16 @@ impl Client {
     pub async fn take_snapshot(&self) -> Result<v1::TakeSnapshotResponse, ClientError> {
         admin_call!(self, Repeat::WithoutEffect, take_snapshot, TakeSnapshotRequest {})
     }
+
+    /// Has every node digest its state at one index, and says what they found.
+    ///
+    /// # Errors
+    ///
+    /// When no leader is there, or too few nodes answer it in time.
+    pub async fn compare_digests(&self) -> Result<v1::DigestResponse, ClientError> {
+        // Once more does no harm: it changes nothing.
+        admin_call!(self, Repeat::Always, digest, DigestRequest {})
+    }
 }
 
 fn upgrade_parts(

@@ -319,6 +319,7 @@ impl Admin for Service {
         set_engine: SetEngineRequest -> SetEngineResponse,
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,
+        digest: DigestRequest -> DigestResponse,
     );
 
     async fn status(

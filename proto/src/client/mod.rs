@@ -58,6 +58,19 @@ pub struct ClientOptions {
     pub backoff_max: Duration,
     /// How often an idle-looking connection is probed; it is given up after as long again.
     pub keepalive: Duration,
+    /// Ask how many pages of memory each command writes.
+    pub count_pages: bool,
+}
+
+impl ClientOptions {
+    fn apply_request(
+        &self,
+        command: Bytes,
+        session: Option<v1::SessionCommand>,
+    ) -> v1::ApplyRequest {
+        let (group, count_pages) = (self.group, self.count_pages);
+        v1::ApplyRequest { group, command, session, count_pages }
+    }
 }
 
 impl Default for ClientOptions {
@@ -71,6 +84,7 @@ impl Default for ClientOptions {
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
             keepalive: Duration::from_secs(5),
+            count_pages: false,
         }
     }
 }
@@ -117,8 +131,7 @@ impl Client {
     ///
     /// [`ClientError::effect`] says whether the command may have happened.
     pub async fn apply(&self, command: impl Into<Bytes>) -> Result<v1::ApplyResponse, ClientError> {
-        let request =
-            v1::ApplyRequest { group: self.options.group, command: command.into(), session: None };
+        let request = self.options.apply_request(command.into(), None);
         self.call(Repeat::WithoutEffect, self.options.deadline, |channel| {
             let request = request.clone();
             async move { grpc(channel).apply(request).await }

@@ -398,11 +398,8 @@ impl Driver {
             let sequence = self.first_sequence + n as u64;
             let session =
                 v1::SessionCommand { session_id: self.session_id, sequence, acknowledged };
-            let request = v1::ApplyRequest {
-                group: self.client.options.group,
-                command: slot.command.clone(),
-                session: Some(session),
-            };
+            let options = &self.client.options;
+            let request = options.apply_request(slot.command.clone(), Some(session));
             batch.push(v1::TaggedCommand { tag: sequence, request: Some(request) });
         }
         if !batch.is_empty() {

@@ -74,15 +74,12 @@ impl Session {
         let client = &self.client;
         let result = client
             .call_counting(Repeat::Always, client.options.deadline, |channel| {
-                let request = v1::ApplyRequest {
-                    group: client.options.group,
-                    command: command.clone(),
-                    session: Some(v1::SessionCommand {
-                        session_id: self.id,
-                        sequence: number.sequence,
-                        acknowledged: self.lock().acknowledged(),
-                    }),
+                let session = v1::SessionCommand {
+                    session_id: self.id,
+                    sequence: number.sequence,
+                    acknowledged: self.lock().acknowledged(),
                 };
+                let request = client.options.apply_request(command.clone(), Some(session));
                 async move { grpc(channel).apply(request).await }
             })
             .await;

@@ -238,7 +238,7 @@ fn store_snapshot(
 ) -> Result<SnapshotMeta, String> {
     let words = |error: raft_host::storage::StorageError| error.to_string();
     let present = store.list(meta.group).map_err(words)?;
-    if let Some(present) = present.into_iter().find(|p| p.position() == meta.position()) {
+    if let Some(present) = present.into_iter().find(|present| present == meta) {
         return Ok(present);
     }
     let mut sink = store.create(meta.clone()).map_err(words)?;

@@ -115,9 +115,11 @@ impl World {
             stores: stores.clone(),
             loader: Arc::clone(&self.loader),
             introduced: host.introduced.clone(),
+            evidence: None,
         };
         let environment = Environment {
             wall_clock_ms: host.clock.reader(),
+            monotonic_clock: Arc::new(|| std::time::Duration::ZERO),
             seed: seed ^ (slot.0 as u64) << 32 ^ host.life,
             incarnation: host.life,
             compile_ahead: false,

@@ -333,6 +333,7 @@ fn start_member(
         stores,
         loader,
         introduced: introduced.into_iter().collect(),
+        evidence: None,
     };
     let node = Node::start(options, events, Arc::clone(&transport) as Arc<_>)
         .map_err(|error| cannot("start a node", &error))?;

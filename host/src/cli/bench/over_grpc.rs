@@ -148,7 +148,7 @@ async fn prefill(
 fn batch(commands: impl Iterator<Item = (u64, bytes::Bytes)>) -> v1::ApplyStreamRequest {
     let commands = commands.map(|(tag, command)| v1::TaggedCommand {
         tag,
-        request: Some(v1::ApplyRequest { group: 0, command, session: None }),
+        request: Some(v1::ApplyRequest { command, ..Default::default() }),
     });
     v1::ApplyStreamRequest { commands: commands.collect() }
 }
@@ -162,7 +162,7 @@ async fn write(
     while !recorder.interval().is_over() {
         let command = commands.next_command();
         let began = Instant::now();
-        let request = v1::ApplyRequest { group: 0, command, session: None };
+        let request = v1::ApplyRequest { command, ..Default::default() };
         let result = service.apply(request).await;
         let ending = match result {
             Ok(response) => ending(response.into_inner().outcome.and_then(|o| o.kind)),

@@ -43,6 +43,12 @@ pub(crate) struct ServeArgs {
     /// Address that others are told to dial [default: the listening address].
     #[arg(long, value_name = "HOST:PORT", env = "RAFT_HOST_ADVERTISE", help_heading = SERVER)]
     pub advertise: Option<String>,
+    /// Address for /metrics (Prometheus) and /health over HTTP; port 0 lets the system choose
+    /// [default: none].
+    #[arg(
+        long, value_name = "HOST:PORT", env = "RAFT_HOST_METRICS_LISTEN", help_heading = SERVER
+    )]
+    pub metrics_listen: Option<String>,
     /// Store of the log: raft-engine, sled or memory [default: what the data directory has, or
     /// raft-engine].
     #[arg(long, value_name = "ENGINE", env = "RAFT_HOST_STORAGE", help_heading = SERVER)]
@@ -93,10 +99,19 @@ tuning_args! {
     election_ms: u64 = "RAFT_HOST_ELECTION_MS" => node.election_ms;
     /// Milliseconds that a stopping node waits for what is in flight [default: 10000].
     drain_ms: u64 = "RAFT_HOST_DRAIN_MS" => node.drain_ms;
+    /// Milliseconds after which a job of the apply thread is reported as slow; 0: never
+    /// [default: 1000].
+    slow_apply_ms: u64 = "RAFT_HOST_SLOW_APPLY_MS" => node.slow_apply_ms;
     /// Entries between snapshots [default: 10000].
     snapshot_threshold: u64 = "RAFT_HOST_SNAPSHOT_THRESHOLD" => node.snapshot.threshold;
     /// Snapshots kept [default: 2].
     snapshot_keep: usize = "RAFT_HOST_SNAPSHOT_KEEP" => node.snapshot.keep;
+    /// Entries between two comparisons of all nodes' states; 0: entries do not count [default:
+    /// 10000].
+    digest_every_entries: u64 = "RAFT_HOST_DIGEST_EVERY_ENTRIES" => node.digest.every_entries;
+    /// Milliseconds between two comparisons of all nodes' states; 0: time does not count
+    /// [default: 10000].
+    digest_every_ms: u64 = "RAFT_HOST_DIGEST_EVERY_MS" => node.digest.every_ms;
     /// Entries kept behind a snapshot for slow followers [default: 10240].
     trailing_logs: u64 = "RAFT_HOST_TRAILING_LOGS" => consensus.trailing_logs;
     /// Bytes of entries kept behind a snapshot [default: 64 MiB].
@@ -129,6 +144,7 @@ impl ServeArgs {
         set(&mut config.log.filter, &self.log);
         set(&mut config.log.format, &self.log_format);
         config.advertise = self.advertise.clone().or(config.advertise);
+        config.metrics_listen = self.metrics_listen.clone().or(config.metrics_listen);
         config.storage_engine = self.storage.or(config.storage_engine);
         self.tuning.lay_over(&mut config);
         config.validate()?;

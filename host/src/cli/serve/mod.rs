@@ -25,12 +25,13 @@ const EXIT_IMPATIENT: i32 = 130;
 /// Why it does not start.
 pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = args.config().map_err(whole)?;
-    logging::init(&config.log)?;
+    let guest_lines = logging::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("runtime")
         .build()
         .context("starting the runtime")?;
+    runtime.spawn(guest_lines.report());
     let code = runtime.block_on(serve(config, args.startup()));
     // A thread that is stuck in a system call must not keep a stopped server alive.
     runtime.shutdown_background();
@@ -48,7 +49,8 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     };
     tracing::info!(
         node = %server.identity().node, cluster = %server.identity().cluster,
-        address = %server.identity().address, listening = %server.address(), "ready"
+        address = %server.identity().address, listening = %server.address(),
+        metrics = server.metrics_address().map(tracing::field::display), "ready"
     );
     if config.log.format == LogFormat::Human {
         announce(&server);
@@ -110,9 +112,13 @@ fn announce(server: &RunningServer) {
     } else {
         format!(" --endpoint {}", identity.address)
     };
+    let metrics = match server.metrics_address() {
+        Some(address) => format!("\n  metrics   http://{address}/metrics"),
+        None => String::new(),
+    };
     eprintln!(
         "\n  node {} {began}\n\n  cluster   {}\n  address   {}\n  plugin    {plugin}\n  data      \
-         {}\n\n  send a command:  raft-host apply{endpoint} COMMAND\n  add a node:      raft-host \
+         {}{metrics}\n\n  send a command:  raft-host apply{endpoint} COMMAND\n  add a node:      raft-host \
          --join {} --data-dir DIR --listen HOST:PORT\n",
         identity.node,
         identity.cluster,

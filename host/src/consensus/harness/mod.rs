@@ -1,6 +1,7 @@
 //! Steps replicas in virtual time: a network that loses and delays, disks that are slow,
 //! crashes that lose what was not persisted. One seed decides everything.
 
+mod reseed;
 mod scenarios;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,6 +34,8 @@ struct SimNode {
     state: State,
     conf_state: ConfState,
     applied: Index,
+    /// Snapshots of a leader that replaced the state.
+    installed: u64,
 }
 
 struct InFlight {
@@ -121,6 +124,7 @@ impl Cluster {
             state: Vec::new(),
             conf_state: ConfState::default(),
             applied: Index(0),
+            installed: 0,
         };
         if let Some(conf_state) = conf_state {
             let meta = meta(Index(1), Term(1), conf_state);
@@ -270,6 +274,7 @@ impl Cluster {
                 node.state = state.clone();
                 node.conf_state = meta.conf_state;
                 node.applied = meta.index;
+                node.installed += 1;
             }
             Some(ApplyTask::Entries(entries)) => {
                 for CommittedEntry { entry, membership } in entries {
@@ -334,7 +339,8 @@ impl Cluster {
             }
             if let (Some(meta), Some(state)) = (&message.snapshot, snapshot) {
                 let node = self.nodes.get_mut(&to).expect("reachable");
-                if node.snapshots.iter().all(|(saved, _)| saved.index < meta.index) {
+                let newest = node.snapshots.last().map_or(Index(0), |(saved, _)| saved.index);
+                if newest < meta.index {
                     node.snapshots.push((meta.clone(), state));
                 }
             }

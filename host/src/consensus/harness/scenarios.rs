@@ -70,7 +70,7 @@ fn acknowledged_entries_survive_loss_delay_crashes_and_compaction() {
 }
 
 /// Proposals, reads, crashes, partitions, snapshots and transfers, as the seed has it.
-fn storm(cluster: &mut Cluster, steps: u64) {
+pub(super) fn storm(cluster: &mut Cluster, steps: u64) {
     for _ in 0..steps {
         cluster.step();
         let nodes: Vec<NodeId> = cluster.nodes.keys().copied().collect();

@@ -160,7 +160,8 @@ fn receive(
     mut chunks: mpsc::Receiver<Chunk>,
 ) -> Result<SnapshotMeta, ReceiveError> {
     let present = store.list(announced.group)?;
-    if let Some(meta) = present.into_iter().find(|meta| meta.position() == announced.position()) {
+    // At the same position this node may have one of a state that went wrong here.
+    if let Some(meta) = present.into_iter().find(|meta| *meta == announced) {
         return Ok(meta);
     }
     let mut sink = store.create(announced.clone())?;

@@ -309,12 +309,30 @@ async fn a_snapshot_that_is_already_there_is_not_stored_again() {
     let (one, two) = (Node::start(1).await, Node::start(2).await);
     one.knows(&[(2, &two)]);
     // Far more than all buffers together: the answer must overtake the content.
-    let meta = one.store.add(9, &vec![1; 40 << 20]);
-    let present = two.store.add(9, b"the same state, written otherwise");
+    let content = vec![1; 40 << 20];
+    let meta = one.store.add(9, &content);
+    let present = two.store.add(9, &content);
+    one.store.corrupt(9);
     one.transport.send(vec![install(1, 2, meta)]);
     let told = one.inbox.until("the report", |told| !told.snapshots.is_empty()).await;
     assert_eq!(told.snapshots, [(NodeId(2), Index(9), true)]);
     assert_eq!(two.inbox.told().messages, [install(1, 2, present)]);
+    one.stop().await;
+    two.stop().await;
+}
+
+/// A node that is given a state because its own went wrong may have taken a snapshot of that.
+#[tokio::test]
+async fn another_snapshot_at_the_same_position_is_replaced() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    let meta = one.store.add(9, b"the leader's state");
+    two.store.add(9, b"a state that went wrong");
+    one.transport.send(vec![install(1, 2, meta.clone())]);
+    let told = one.inbox.until("the report", |told| !told.snapshots.is_empty()).await;
+    assert_eq!(told.snapshots, [(NodeId(2), Index(9), true)]);
+    assert_eq!(two.inbox.told().messages, [install(1, 2, meta)]);
+    assert_eq!(two.store.content(9).expect("stored"), &b"the leader's state"[..]);
     one.stop().await;
     two.stop().await;
 }

@@ -1,0 +1,492 @@
+//! All metrics of a node, collected when somebody asks.
+//!
+//! One table per part of the node: name, what it means, values. Units are in the names;
+//! `operations.md` explains which of them to watch.
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::api::context::NodeInfo;
+use crate::consensus::{ProgressState, ReplicaStatus, Role};
+use crate::machine::BodyKind;
+use crate::node::{
+    BUCKETS_SECONDS, Durations, Ending, JobKind, MachineView, NodeHandle, NotAsked, NotRun, Refusal,
+};
+
+/// How long a busy event loop is waited for; the rest is shown without its part.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known at one moment.
+pub(super) struct Scrape {
+    handle: NodeHandle,
+    info: Arc<NodeInfo>,
+    view: Option<Arc<MachineView>>,
+    status: Option<ReplicaStatus>,
+    data_dir_bytes: u64,
+    resident_bytes: u64,
+}
+
+impl Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page { encoder };
+        self.node(&mut page)?;
+        self.guest(&mut page)?;
+        self.queries(&mut page)?;
+        self.raft(&mut page)?;
+        self.digests(&mut page)?;
+        self.requests(&mut page)?;
+        self.storage(&mut page)
+    }
+}
+
+impl Scrape {
+    pub(super) async fn of(handle: NodeHandle, info: Arc<NodeInfo>) -> Scrape {
+        let status = tokio::time::timeout(STATUS_PATIENCE, handle.status()).await;
+        let measured = Arc::clone(&info);
+        let sizes = move || ((measured.data_dir_bytes)(), (measured.resident_bytes)());
+        // Its only way to fail is a panic, which is on the log.
+        let sizes = tokio::task::spawn_blocking(sizes).await.unwrap_or_default();
+        Scrape {
+            view: handle.machine().borrow().clone(),
+            status: status.ok().and_then(Result::ok),
+            data_dir_bytes: sizes.0,
+            resident_bytes: sizes.1,
+            handle,
+            info,
+        }
+    }
+
+    /// OpenMetrics text.
+    pub(super) fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn node(&self, page: &mut Page<'_>) -> fmt::Result {
+        let identity = self.handle.identity();
+        page.info(
+            "raft_host",
+            "What runs here.",
+            &[
+                ("version", self.info.version.clone()),
+                ("storage", self.info.storage.clone()),
+                ("memory_backend", self.handle.memory_backend().to_owned()),
+                ("cluster", identity.cluster.to_string()),
+                ("node", identity.node.to_string()),
+            ],
+        )?;
+        let serving = u64::from(self.handle.is_serving());
+        page.gauge(
+            "raft_host_serving",
+            "1 when clients should send requests to this node.",
+            serving,
+        )?;
+        let uptime = self.handle.started().elapsed().as_secs_f64();
+        page.seconds("raft_host_uptime", "Time since the node started.", uptime)?;
+        page.bytes(
+            "process_resident_memory",
+            "Memory of the process that is in use, as the system counts it.",
+            self.resident_bytes,
+        )?;
+        page.counter(
+            "raft_host_guest_log_lines_dropped",
+            "Log lines of the guest that were not written because there were too many.",
+            [(vec![], (self.info.guest_lines_dropped)())],
+        )
+    }
+
+    fn guest(&self, page: &mut Page<'_>) -> fmt::Result {
+        let metrics = self.handle.metrics();
+        let applies = |value: fn(&crate::node::Applies) -> u64| {
+            Ending::all()
+                .map(move |ending| (ending_labels(ending), value(metrics.applies.of(ending))))
+        };
+        page.counter(
+            "raft_host_applies",
+            "Commands that the guest ran, by how they ended.",
+            applies(|applies| applies.count.get()),
+        )?;
+        page.counter(
+            "raft_host_apply_fuel",
+            "Fuel that those commands used.",
+            applies(|applies| applies.fuel.get()),
+        )?;
+        page.counter(
+            "raft_host_apply_pages_samples",
+            "Commands of which the written pages of memory were counted: one in 1024, and those \
+             that somebody asked about. None where the host cannot tell.",
+            applies(|applies| applies.pages_samples.get()),
+        )?;
+        page.counter(
+            "raft_host_apply_pages_dirtied",
+            "Pages of guest memory (4 KiB) that the sampled commands wrote.",
+            applies(|applies| applies.pages_dirtied.get()),
+        )?;
+        page.counter(
+            "raft_host_commands_not_run",
+            "Commands that were committed but that the guest did not see, by reason.",
+            NotRun::ALL.iter().map(|reason| {
+                let count = metrics.commands_not_run[*reason as usize].get();
+                (vec![("reason", reason.label().to_owned())], count)
+            }),
+        )?;
+        let kinds = BodyKind::ALL.into_iter().map(Some).chain([None]);
+        page.counter(
+            "raft_host_entries_applied",
+            "Entries of the log that were applied since the start, by what they hold.",
+            kinds.map(|kind| {
+                let name = kind.map_or("membership", BodyKind::name);
+                (vec![("kind", name.to_owned())], metrics.entries_applied(kind))
+            }),
+        )?;
+        page.durations(
+            "raft_host_apply_duration",
+            "Time to apply an entry.",
+            &metrics.apply_duration,
+        )?;
+        page.counter(
+            "raft_host_slow_jobs",
+            "Jobs of the apply thread that took longer than node.slow_apply_ms.",
+            JobKind::ALL
+                .map(|kind| (vec![("job", kind.name().to_owned())], metrics.slow_jobs(kind))),
+        )?;
+        let Some(view) = &self.view else { return Ok(()) };
+        if let Some(active) = &view.info.active {
+            page.info(
+                "raft_host_module",
+                "The module that is active.",
+                &[("hash", active.hash.to_string()), ("label", active.label.clone())],
+            )?;
+            let index = active.activated_at.0;
+            page.gauge("raft_host_module_index", "Index at which it became active.", index)?;
+        }
+        page.bytes(
+            "raft_host_guest_memory",
+            "Size of the guest's memory.",
+            view.info.guest_memory_bytes,
+        )?;
+        page.bytes(
+            "raft_host_guest_memory_limit",
+            "What the guest's memory may grow to.",
+            view.info.limits.memory_max_bytes,
+        )?;
+        page.gauge("raft_host_sessions", "Open sessions.", view.info.sessions)
+    }
+
+    fn queries(&self, page: &mut Page<'_>) -> fmt::Result {
+        let metrics = self.handle.metrics();
+        let queries = |value: fn(&crate::node::Queries) -> u64| {
+            Ending::all()
+                .map(move |ending| (ending_labels(ending), value(metrics.queries.of(ending))))
+        };
+        page.counter(
+            "raft_host_queries",
+            "Queries that this node's guest answered, by how they ended.",
+            queries(|queries| queries.count.get()),
+        )?;
+        page.counter(
+            "raft_host_query_fuel",
+            "Fuel that those queries used.",
+            queries(|queries| queries.fuel.get()),
+        )?;
+        page.counter(
+            "raft_host_queries_not_asked",
+            "Queries that the guest was not asked, by reason.",
+            NotAsked::ALL.iter().map(|reason| {
+                let count = metrics.queries_not_asked[*reason as usize].get();
+                (vec![("reason", reason.label().to_owned())], count)
+            }),
+        )
+    }
+
+    fn digests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let digests = self.handle.digests().borrow().clone();
+        let counters = digests.counters;
+        let totals = [
+            ("raft_host_digest_points", "Digest points that were applied.", counters.points),
+            (
+                "raft_host_digest_verdicts",
+                "Verdicts about them that were applied.",
+                counters.verdicts,
+            ),
+            (
+                "raft_host_digest_verdicts_undecided",
+                "Verdicts in which no digest had a majority.",
+                counters.undecided,
+            ),
+            (
+                "raft_host_quarantines",
+                "Times that this node's state was found to differ from its cluster's.",
+                counters.quarantines,
+            ),
+            ("raft_host_quarantines_healed", "Times that a fresh state ended it.", counters.healed),
+        ];
+        for (name, help, total) in totals {
+            page.counter(name, help, [(vec![], total)])?;
+        }
+        page.gauge(
+            "raft_host_quarantined",
+            "1 while this node's state is known to differ from its cluster's. It answers nothing.",
+            u64::from(digests.quarantine.is_some()),
+        )?;
+        page.gauge(
+            "raft_host_digest_alarm",
+            "1 when people should look at what status says about digests.",
+            u64::from(digests.alarm.is_some()),
+        )?;
+        page.gauge(
+            "raft_host_digest_agreed_index",
+            "Newest digest point at which this node agreed with the majority; 0: none yet.",
+            digests.agreed.0,
+        )
+    }
+
+    fn raft(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.counter(
+            "raft_host_leader_changes",
+            "Times that a leader became known here that was not the one before.",
+            [(vec![], self.handle.metrics().leader_changes.get())],
+        )?;
+        if let Some(view) = &self.view {
+            page.gauge(
+                "raft_host_applied_index",
+                "Index of the last applied entry.",
+                view.info.applied.0,
+            )?;
+            page.gauge(
+                "raft_host_voters",
+                "Voters of the configuration in force.",
+                view.conf_state.voters.len() as u64,
+            )?;
+        }
+        let Some(status) = &self.status else { return Ok(()) };
+        page.gauges(
+            "raft_host_role",
+            "1 for what this node is.",
+            [Role::Follower, Role::PreCandidate, Role::Candidate, Role::Leader].map(|role| {
+                (vec![("role", role_name(role).to_owned())], u64::from(role == status.role))
+            }),
+        )?;
+        let leader = status.leader.map_or(0, |leader| leader.0);
+        page.gauge("raft_host_leader_id", "The leader's node id; 0: none is known.", leader)?;
+        page.gauge("raft_host_term", "The current term.", status.term.0)?;
+        page.gauge(
+            "raft_host_commit_index",
+            "Highest index known to be committed.",
+            status.commit.0,
+        )?;
+        page.gauge("raft_host_last_index", "Last index in the log.", status.last_index.0)?;
+        page.gauge("raft_host_first_index", "First index in the log.", status.first_index.0)?;
+        page.gauge("raft_host_snapshot_index", "Index of the newest snapshot.", status.snapshot.0)?;
+        let me = self.handle.identity().node;
+        let peers = status.peers.iter().filter(|peer| peer.node != me);
+        page.gauges(
+            "raft_host_peer_matched_index",
+            "On the leader: the highest index known to be durable on a peer.",
+            peers.map(|peer| {
+                let state = match peer.state {
+                    ProgressState::Probe => "probe",
+                    ProgressState::Replicate => "replicate",
+                    ProgressState::Snapshot => "snapshot",
+                };
+                let labels = vec![("peer", peer.node.to_string()), ("state", state.to_owned())];
+                (labels, peer.matched.0)
+            }),
+        )
+    }
+
+    fn requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let metrics = self.handle.metrics();
+        page.counter(
+            "raft_host_proposals",
+            "Requests to append an entry that reached this node.",
+            [(vec![], metrics.proposals.get())],
+        )?;
+        page.counter(
+            "raft_host_proposals_failed",
+            "Those of them that failed, by reason; unknown: the entry may have been applied.",
+            Refusal::ALL.iter().map(|reason| {
+                let count = metrics.proposals_failed[*reason as usize].get();
+                (vec![("reason", reason.label().to_owned())], count)
+            }),
+        )?;
+        page.bytes(
+            "raft_host_inflight",
+            "Bytes of requests that wait to be proposed, committed or applied.",
+            self.handle.inflight_bytes(),
+        )?;
+        page.bytes(
+            "raft_host_inflight_limit",
+            "With more than that in flight, requests are answered \"busy\".",
+            self.handle.config().max_inflight_bytes,
+        )
+    }
+
+    fn storage(&self, page: &mut Page<'_>) -> fmt::Result {
+        let metrics = self.handle.metrics();
+        page.durations(
+            "raft_host_log_write_duration",
+            "Time to write a batch of the log, with its fsync.",
+            &metrics.log_write_duration,
+        )?;
+        page.counter(
+            "raft_host_log_entries_written",
+            "Entries in those batches.",
+            [(vec![], metrics.log_entries_written.get())],
+        )?;
+        page.byte_counter(
+            "raft_host_log_written",
+            "Bytes of those entries.",
+            metrics.log_bytes_written.get(),
+        )?;
+        page.counter(
+            "raft_host_snapshots",
+            "Snapshots since the start: written, failed to be written, and received from a leader.",
+            [
+                (vec![("result", "saved".to_owned())], metrics.snapshots_saved.get()),
+                (vec![("result", "failed".to_owned())], metrics.snapshots_failed.get()),
+                (vec![("result", "installed".to_owned())], metrics.snapshots_installed.get()),
+            ],
+        )?;
+        page.bytes(
+            "raft_host_snapshot_size",
+            "Size of the newest snapshot; 0: there is none.",
+            metrics.snapshot_bytes.get(),
+        )?;
+        page.durations(
+            "raft_host_snapshot_capture_duration",
+            "How long applies stood still for a snapshot.",
+            &metrics.snapshot_capture_duration,
+        )?;
+        page.durations(
+            "raft_host_snapshot_write_duration",
+            "Time to write a snapshot, beside applies.",
+            &metrics.snapshot_write_duration,
+        )?;
+        page.bytes(
+            "raft_host_data_dir",
+            "Length of all files of the data directory; 0 without one.",
+            self.data_dir_bytes,
+        )
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn ending_labels(ending: Ending) -> Labels {
+    match ending {
+        Ending::Ok => vec![("outcome", "ok".to_owned())],
+        Ending::Rejected => vec![("outcome", "rejected".to_owned())],
+        Ending::Trapped(kind) => {
+            vec![("outcome", "trapped".to_owned()), ("trap", kind.name().to_owned())]
+        }
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Follower => "follower",
+        Role::PreCandidate => "pre_candidate",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+    }
+}
+
+/// The text in the making.
+struct Page<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Page<'_> {
+    /// `_total` is added to the name.
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            // An empty pair of braces would be another series to some readers.
+            if labels.is_empty() {
+                family.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+            } else {
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `_bytes_total` is added to the name.
+    fn byte_counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let unit = Some(&Unit::Bytes);
+        let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            if labels.is_empty() {
+                family.encode_gauge(&value)?;
+            } else {
+                family.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.gauges(name, help, [(vec![], value)])
+    }
+
+    /// `_bytes` is added to the name.
+    fn bytes(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let unit = Some(&Unit::Bytes);
+        self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// `_seconds` is added to the name.
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// `_seconds` and the suffixes of a histogram are added to the name.
+    fn durations(&mut self, name: &str, help: &str, durations: &Durations) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let counts = durations.buckets();
+        let bounds = BUCKETS_SECONDS.into_iter().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+        let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        let (sum, count) = (durations.sum_seconds(), counts.iter().sum());
+        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    /// `_info` is added to the name.
+    fn info(&mut self, name: &str, help: &str, labels: &[(&'static str, String)]) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Info)?;
+        metric.encode_info(&labels)
+    }
+}

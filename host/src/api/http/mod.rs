@@ -1,0 +1,82 @@
+//! The HTTP face: `/metrics` for Prometheus and `/health` for load balancers.
+//!
+//! On an address of its own, so that a monitoring network can reach it without reaching the
+//! services that change things.
+
+mod metrics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::metrics::Scrape;
+use super::context::NodeInfo;
+use crate::node::NodeHandle;
+
+/// What OpenMetrics calls itself.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How long requests may go on after the server was asked to stop: they are short.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+struct Face {
+    handle: NodeHandle,
+    info: Arc<NodeInfo>,
+}
+
+/// Serves `/metrics` and `/health` until `closing`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_http(
+    listener: TcpListener,
+    handle: NodeHandle,
+    info: NodeInfo,
+    closing: CancellationToken,
+) -> std::io::Result<()> {
+    let serving = axum::serve(listener, router(handle, info))
+        .with_graceful_shutdown(closing.clone().cancelled_owned());
+    let out_of_patience = async {
+        closing.cancelled().await;
+        tokio::time::sleep(SHUTDOWN_PATIENCE).await;
+    };
+    tokio::select! {
+        ended = serving.into_future() => ended,
+        () = out_of_patience => Ok(()),
+    }
+}
+
+fn router(handle: NodeHandle, info: NodeInfo) -> Router {
+    let face = Face { handle, info: Arc::new(info) };
+    Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(face)
+}
+
+async fn metrics(State(face): State<Face>) -> impl IntoResponse {
+    match Scrape::of(face.handle, face.info).await.text() {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
+        Err(error) => {
+            let plain = "text/plain; charset=utf-8";
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            (status, [(header::CONTENT_TYPE, plain)], format!("writing the metrics: {error}\n"))
+        }
+    }
+}
+
+async fn health(State(face): State<Face>) -> impl IntoResponse {
+    let (status, body) = match face.handle.not_serving() {
+        None => (StatusCode::OK, json!({ "serving": true })),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({ "serving": false, "reason": reason }))
+        }
+    };
+    (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
+}

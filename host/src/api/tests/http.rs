@@ -1,0 +1,142 @@
+//! What monitoring sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::api::serve_http;
+
+/// The HTTP face of a node.
+struct Face {
+    address: String,
+    closing: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Face {
+    async fn of(node: &TestNode) -> Face {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let closing = CancellationToken::new();
+        let served = serve_http(listener, node.handle.clone(), info(), closing.clone());
+        Face { address, closing, serving: tokio::spawn(served) }
+    }
+
+    /// Status, head and body.
+    async fn get(&self, path: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_owned(), body.to_owned())
+    }
+
+    async fn samples(&self) -> BTreeMap<String, f64> {
+        let (status, head, body) = self.get("/metrics").await;
+        assert_eq!(status, 200, "{body}");
+        assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
+        parse(&body)
+    }
+
+    async fn stop(self) {
+        self.closing.cancel();
+        self.serving.await.unwrap().unwrap();
+    }
+}
+
+/// Reads the text as strictly as a scraper would.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let (mut samples, mut helped, mut family) = (BTreeMap::new(), BTreeSet::new(), String::new());
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, sentence) = help.split_once(' ').unwrap();
+            assert!(helped.insert(name.to_owned()), "{name} comes twice");
+            assert!(sentence.ends_with('.') && !sentence.contains(".."), "{line}");
+            family = name.to_owned();
+        } else if line == "# EOF" {
+            assert_eq!(lines.peek(), None, "nothing comes after the end");
+            return samples;
+        } else if line.starts_with("# ") {
+            assert!(line.contains(&format!(" {family} ")), "{line} is not of {family}");
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            assert!(series.starts_with(&family), "{line} is not of {family}");
+            let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+            assert_eq!(samples.insert(series.to_owned(), value), None, "{series} comes twice");
+        }
+    }
+    panic!("no end: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_show_what_became_of_commands_and_queries() {
+    let cluster = Cluster::of(2).await.with_kv().await;
+    let leader = cluster.leader();
+    for key in 0..3 {
+        leader.client().apply(set(key)).await.unwrap();
+    }
+    leader.client().apply(v1::ApplyRequest::default()).await.unwrap();
+    query(leader, r#"{"op":"count"}"#).await.unwrap();
+    let unlucky = v1::ApplyRequest { command: vec![b'x'; 10 << 20].into(), ..Default::default() };
+    leader.client().apply(unlucky).await.unwrap_err();
+
+    let face = Face::of(leader).await;
+    let samples = face.samples().await;
+    let sample = |series: &str| {
+        *samples.get(series).unwrap_or_else(|| panic!("{series} is missing in {samples:#?}"))
+    };
+    assert_eq!(sample(r#"raft_host_applies_total{outcome="ok"}"#), 3.0);
+    assert_eq!(sample(r#"raft_host_applies_total{outcome="rejected"}"#), 1.0);
+    assert_eq!(sample(r#"raft_host_applies_total{outcome="trapped",trap="out_of_fuel"}"#), 0.0);
+    assert_eq!(sample(r#"raft_host_entries_applied_total{kind="command"}"#), 4.0);
+    assert_eq!(sample(r#"raft_host_entries_applied_total{kind="activate_module"}"#), 1.0);
+    assert!(sample(r#"raft_host_entries_applied_total{kind="membership"}"#) >= 2.0);
+    assert_eq!(sample(r#"raft_host_queries_total{outcome="ok"}"#), 1.0);
+    assert_eq!(sample(r#"raft_host_proposals_failed_total{reason="too_large"}"#), 1.0);
+    assert_eq!(sample(r#"raft_host_role{role="leader"}"#), 1.0);
+    assert_eq!(sample(r#"raft_host_role{role="follower"}"#), 0.0);
+    let status = leader.handle.status().await.unwrap();
+    assert_eq!(sample("raft_host_applied_index"), status.commit.0 as f64);
+    assert_eq!(sample("raft_host_commit_index"), status.commit.0 as f64);
+    assert_eq!(sample("raft_host_leader_id"), 1.0);
+    assert_eq!(sample("raft_host_voters"), 2.0);
+    assert!(sample("raft_host_apply_duration_seconds_count") >= 7.0);
+    assert_eq!(
+        sample(r#"raft_host_apply_duration_seconds_bucket{le="+Inf"}"#),
+        sample("raft_host_apply_duration_seconds_count")
+    );
+    assert!(sample("raft_host_log_write_duration_seconds_count") >= 1.0);
+    assert_eq!(sample("raft_host_guest_log_lines_dropped_total"), 33.0);
+    assert_eq!(sample("process_resident_memory_bytes"), 22.0);
+    assert_eq!(sample("raft_host_data_dir_bytes"), 11.0);
+    let module = format!("hash=\"{}\"", ModuleHash::of(KV));
+    assert!(samples.keys().any(|series| {
+        series.starts_with("raft_host_module_info{") && series.contains(&module)
+    }));
+    let peers = samples.keys().filter(|series| series.starts_with("raft_host_peer_matched_index"));
+    assert_eq!(peers.count(), 1);
+    face.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_503_with_the_reason_when_requests_should_go_elsewhere() {
+    let cluster = Cluster::of(1).await;
+    let face = Face::of(cluster.leader()).await;
+    let (status, _, body) = face.get("/health").await;
+    assert_eq!((status, body.as_str()), (200, "{\"serving\":true}\n"));
+    assert_eq!(face.samples().await["raft_host_serving"], 1.0);
+    cluster.leader().node.drain().await;
+    let (status, _, body) = face.get("/health").await;
+    assert_eq!(status, 503);
+    assert_eq!(body, "{\"reason\":\"this node is shutting down\",\"serving\":false}\n");
+    assert_eq!(face.samples().await["raft_host_serving"], 0.0);
+    assert_eq!(face.get("/nothing").await.0, 404);
+    face.stop().await;
+    cluster.stop().await;
+}

@@ -1,0 +1,391 @@
+//! What a node counts while it works: plain atomics, written by its loops and read by whoever
+//! shows them.
+//!
+//! Nothing here is ever read to decide anything. Durations come from the clock that the node
+//! was started with, which stands still in a simulation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::handle::ProposeFailure;
+use super::work::JobKind;
+use crate::machine::{Applied, BodyKind, CommandRefused, QueryReply, QueryResult, Reply};
+use crate::types::{Index, Outcome, TrapKind};
+
+/// One entry in so many has its pages counted: enough to see what commands write, too few to
+/// cost anything.
+const PAGES_EVERY: u64 = 1024;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of a histogram's buckets, in seconds; the last bucket has none.
+pub const BUCKETS_SECONDS: [f64; 13] =
+    [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+const BUCKETS: usize = BUCKETS_SECONDS.len() + 1;
+const BUCKETS_NANOS: [u64; BUCKETS - 1] = [
+    10_000,
+    50_000,
+    100_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    1_000_000_000,
+    5_000_000_000,
+    30_000_000_000,
+];
+
+/// How long something took, by [`BUCKETS_SECONDS`].
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [Counter; BUCKETS],
+    nanos: Counter,
+}
+
+impl Durations {
+    pub(super) fn observe(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_NANOS.partition_point(|bound| *bound < nanos);
+        self.buckets[bucket].add(1);
+        self.nanos.add(nanos);
+    }
+
+    /// Observations per bucket, not cumulated; one more than [`BUCKETS_SECONDS`] has.
+    pub fn buckets(&self) -> [u64; BUCKETS] {
+        std::array::from_fn(|at| self.buckets[at].get())
+    }
+
+    /// All observations added up, in seconds.
+    pub fn sum_seconds(&self) -> f64 {
+        self.nanos.get() as f64 / 1e9
+    }
+}
+
+/// How a call of the guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `Outcome`")]
+pub enum Ending {
+    Ok,
+    Rejected,
+    Trapped(TrapKind),
+}
+
+impl Ending {
+    /// Every ending.
+    pub fn all() -> impl Iterator<Item = Ending> {
+        let trapped = TrapKind::ALL.into_iter().map(Ending::Trapped);
+        [Ending::Ok, Ending::Rejected].into_iter().chain(trapped)
+    }
+
+    /// `None`: the guest did not run.
+    fn of(outcome: &Outcome) -> Option<Ending> {
+        match outcome {
+            Outcome::Ok(_) => Some(Ending::Ok),
+            Outcome::Rejected(_) => Some(Ending::Rejected),
+            Outcome::Trapped(kind) => Some(Ending::Trapped(*kind)),
+            Outcome::Duplicate(_) => None,
+        }
+    }
+
+    fn place(self) -> usize {
+        match self {
+            Ending::Ok => 0,
+            Ending::Rejected => 1,
+            Ending::Trapped(kind) => 1 + kind as usize,
+        }
+    }
+}
+
+/// Something counted apart for each [`Ending`].
+#[derive(Debug, Default)]
+pub struct PerEnding<T>([T; 2 + TrapKind::ALL.len()]);
+
+impl<T> PerEnding<T> {
+    /// What belongs to one ending.
+    pub fn of(&self, ending: Ending) -> &T {
+        &self.0[ending.place()]
+    }
+}
+
+/// Commands that ended alike.
+#[derive(Debug, Default)]
+pub struct Applies {
+    /// How many.
+    pub count: Counter,
+    /// Fuel that they used.
+    pub fuel: Counter,
+    /// Those of them whose pages were counted.
+    pub pages_samples: Counter,
+    /// Pages that those wrote.
+    pub pages_dirtied: Counter,
+}
+
+/// Queries that ended alike.
+#[derive(Debug, Default)]
+pub struct Queries {
+    /// How many.
+    pub count: Counter,
+    /// Fuel that they used.
+    pub fuel: Counter,
+}
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the names say it")]
+        pub enum $name { $($variant,)+ }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// As a metric's label.
+            pub fn label(self) -> &'static str {
+                match self { $($name::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why the guest did not see a command.
+    NotRun {
+        Duplicate = "duplicate",
+        NoModule = "no_module",
+        SessionExpired = "session_expired",
+        SequenceTooOld = "sequence_too_old",
+        TooLarge = "too_large",
+        Malformed = "malformed",
+    }
+}
+
+reasons! {
+    /// Why a query was not asked.
+    NotAsked {
+        NoModule = "no_module",
+        NoQueryExport = "no_query_export",
+        TooLarge = "too_large",
+    }
+}
+
+reasons! {
+    /// Why a proposal failed.
+    Refusal {
+        NotLeader = "not_leader",
+        Busy = "busy",
+        TooLarge = "too_large",
+        Superseded = "superseded",
+        Membership = "membership",
+        Stopping = "stopping",
+        Quarantined = "quarantined",
+        Unknown = "unknown",
+    }
+}
+
+/// All that a node counts. See the texts in `api::http` for what each means to people.
+#[derive(Debug, Default)]
+pub struct NodeMetrics {
+    /// Commands that the guest ran.
+    pub applies: PerEnding<Applies>,
+    /// Commands that it did not.
+    pub commands_not_run: [Counter; NotRun::ALL.len()],
+    /// Applied entries by [`BodyKind`], then membership changes.
+    entries: [Counter; BodyKind::ALL.len() + 1],
+    /// Time to apply an entry.
+    pub apply_duration: Durations,
+    /// Queries that the guest answered, one way or another.
+    pub queries: PerEnding<Queries>,
+    /// Queries that it was not asked.
+    pub queries_not_asked: [Counter; NotAsked::ALL.len()],
+    /// Jobs that took longer than `slow_apply_ms`.
+    slow_jobs: [Counter; JobKind::ALL.len()],
+    /// Snapshots written.
+    pub snapshots_saved: Counter,
+    /// Snapshots that could not be written.
+    pub snapshots_failed: Counter,
+    /// Snapshots of a leader that replaced the machine.
+    pub snapshots_installed: Counter,
+    /// Size of the newest snapshot, in bytes; 0 when there is none.
+    pub snapshot_bytes: Counter,
+    /// How long applies stood still for a snapshot.
+    pub snapshot_capture_duration: Durations,
+    /// How long it took to write one out.
+    pub snapshot_write_duration: Durations,
+    /// Other leaders than the one before, as seen here.
+    pub leader_changes: Counter,
+    /// Requests to append an entry.
+    pub proposals: Counter,
+    /// Those that failed.
+    pub proposals_failed: [Counter; Refusal::ALL.len()],
+    /// Time to write a batch of the log with its fsync.
+    pub log_write_duration: Durations,
+    /// Entries in those batches.
+    pub log_entries_written: Counter,
+    /// Bytes of those entries.
+    pub log_bytes_written: Counter,
+}
+
+impl NodeMetrics {
+    /// Applied entries of a kind; `None`: membership changes.
+    pub fn entries_applied(&self, kind: Option<BodyKind>) -> u64 {
+        self.entries[kind_place(kind)].get()
+    }
+
+    /// Jobs of a kind that took longer than `slow_apply_ms`.
+    pub fn slow_jobs(&self, kind: JobKind) -> u64 {
+        self.slow_jobs[kind as usize].get()
+    }
+
+    /// Whether the pages that this entry writes shall be counted.
+    pub(super) fn samples_pages(index: Index) -> bool {
+        index.0.is_multiple_of(PAGES_EVERY)
+    }
+
+    pub(super) fn on_applied(&self, kind: Option<BodyKind>, applied: &Applied, took: Duration) {
+        self.entries[kind_place(kind)].add(1);
+        self.apply_duration.observe(took);
+        let not_run = match &applied.reply {
+            Reply::Command(outcome) => match Ending::of(outcome) {
+                Some(ending) => return self.on_command(ending, applied),
+                None => NotRun::Duplicate,
+            },
+            Reply::NoModule => NotRun::NoModule,
+            Reply::Refused(CommandRefused::SessionExpired) => NotRun::SessionExpired,
+            Reply::Refused(CommandRefused::SequenceTooOld) => NotRun::SequenceTooOld,
+            Reply::Refused(CommandRefused::TooLarge { .. }) => NotRun::TooLarge,
+            Reply::Refused(CommandRefused::Malformed(_)) => NotRun::Malformed,
+            _ => return,
+        };
+        self.commands_not_run[not_run as usize].add(1);
+    }
+
+    fn on_command(&self, ending: Ending, applied: &Applied) {
+        let applies = self.applies.of(ending);
+        applies.count.add(1);
+        applies.fuel.add(applied.fuel_used);
+        if let Some(pages) = applied.pages_dirtied {
+            applies.pages_samples.add(1);
+            applies.pages_dirtied.add(pages);
+        }
+    }
+
+    pub(super) fn on_query(&self, reply: &QueryReply) {
+        let not_asked = match &reply.result {
+            QueryResult::Answer(outcome) => {
+                let ending = Ending::of(outcome).expect("queries have no sessions");
+                let queries = self.queries.of(ending);
+                queries.count.add(1);
+                queries.fuel.add(reply.fuel_used);
+                return;
+            }
+            QueryResult::NoModule => NotAsked::NoModule,
+            QueryResult::NoQueryExport => NotAsked::NoQueryExport,
+            QueryResult::TooLarge { .. } => NotAsked::TooLarge,
+        };
+        self.queries_not_asked[not_asked as usize].add(1);
+    }
+
+    pub(super) fn on_slow(&self, kind: JobKind) {
+        self.slow_jobs[kind as usize].add(1);
+    }
+
+    pub(super) fn on_refusal(&self, failure: &ProposeFailure) {
+        let refusal = match failure {
+            ProposeFailure::NotLeader(_) => Refusal::NotLeader,
+            ProposeFailure::Busy => Refusal::Busy,
+            ProposeFailure::TooLarge { .. } => Refusal::TooLarge,
+            ProposeFailure::Superseded => Refusal::Superseded,
+            ProposeFailure::ConfChange(_) => Refusal::Membership,
+            ProposeFailure::Stopping => Refusal::Stopping,
+            ProposeFailure::Quarantined => Refusal::Quarantined,
+            ProposeFailure::Unknown(_) => Refusal::Unknown,
+        };
+        self.proposals_failed[refusal as usize].add(1);
+    }
+}
+
+fn kind_place(kind: Option<BodyKind>) -> usize {
+    kind.map_or(BodyKind::ALL.len(), |kind| kind as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ending_has_a_place_of_its_own() {
+        let counts = PerEnding::<Counter>::default();
+        for (number, ending) in Ending::all().enumerate() {
+            counts.of(ending).add(number as u64 + 1);
+        }
+        for (number, ending) in Ending::all().enumerate() {
+            assert_eq!(counts.of(ending).get(), number as u64 + 1, "{ending:?}");
+        }
+        for (number, kind) in BodyKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind_place(Some(kind)), number);
+        }
+    }
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+        let durations = Durations::default();
+        durations.observe(Duration::ZERO);
+        durations.observe(Duration::from_micros(10));
+        durations.observe(Duration::from_millis(2));
+        durations.observe(Duration::from_secs(99));
+        let mut expected = [0; BUCKETS];
+        (expected[0], expected[5], expected[BUCKETS - 1]) = (2, 1, 1);
+        assert_eq!(durations.buckets(), expected);
+        assert!((durations.sum_seconds() - 99.002_01).abs() < 1e-6);
+        for (seconds, nanos) in BUCKETS_SECONDS.into_iter().zip(BUCKETS_NANOS) {
+            assert_eq!((seconds * 1e9).round() as u64, nanos);
+        }
+    }
+
+    #[test]
+    fn what_was_not_run_used_nothing_and_is_counted_by_its_reason() {
+        let metrics = NodeMetrics::default();
+        let applied = |reply, pages_dirtied| Applied {
+            reply,
+            fuel_used: 5,
+            events: Vec::new(),
+            trap_message: None,
+            pages_dirtied,
+        };
+        let command = Some(BodyKind::Command);
+        let trapped = Reply::Command(Outcome::Trapped(TrapKind::OutOfFuel));
+        metrics.on_applied(command, &applied(trapped, Some(3)), Duration::ZERO);
+        let first = Box::new(Outcome::Ok(Vec::new()));
+        let duplicate = Reply::Command(Outcome::Duplicate(first));
+        metrics.on_applied(command, &applied(duplicate, None), Duration::ZERO);
+        metrics.on_applied(Some(BodyKind::Nothing), &applied(Reply::Nothing, None), Duration::ZERO);
+        let out_of_fuel = metrics.applies.of(Ending::Trapped(TrapKind::OutOfFuel));
+        assert_eq!((out_of_fuel.count.get(), out_of_fuel.fuel.get()), (1, 5));
+        assert_eq!((out_of_fuel.pages_samples.get(), out_of_fuel.pages_dirtied.get()), (1, 3));
+        assert_eq!(metrics.applies.of(Ending::Ok).count.get(), 0);
+        assert_eq!(metrics.commands_not_run[NotRun::Duplicate as usize].get(), 1);
+        assert_eq!(metrics.entries_applied(command), 2);
+        assert_eq!(metrics.entries_applied(Some(BodyKind::Nothing)), 1);
+    }
+}

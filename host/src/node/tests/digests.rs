@@ -1,0 +1,343 @@
+//! A node whose state goes wrong is found, answers nothing, and gets a fresh state.
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
+use tokio::sync::oneshot;
+
+use super::super::{Consistency, DigestConfig, ProposeResult, QueryFailure, ReplySink, StopReason};
+use super::*;
+use crate::consensus::{Role, bootstrap_write};
+use crate::fsm::native;
+use crate::storage::WriteBatch;
+use crate::transport::memory::{Delivery, MemoryNetwork};
+use crate::types::{Index, ModuleHash, Term};
+
+const GROUP: GroupId = GroupId::MAIN;
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+struct Cluster {
+    network: MemoryNetwork,
+    members: Vec<Member>,
+    stores: Vec<Stores>,
+    nodes: Vec<Option<SteppedNode>>,
+    starts: u64,
+    evidence: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Voters that know each other and run the native key-value store.
+    fn new(size: u64) -> Cluster {
+        let members: Vec<Member> = (1..=size)
+            .map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") })
+            .collect();
+        let voters = members.iter().map(|member| member.id).collect();
+        let conf_state = ConfState { voters, ..ConfState::default() };
+        let stores: Vec<Stores> = members.iter().map(|_| Stores::memory()).collect();
+        for stores in &stores {
+            let loader = Arc::new(NativeLoader);
+            let mut machine = Machine::new(CLUSTER, GROUP, Limits::default(), loader);
+            machine.bootstrap_members(Index(1), members.clone(), conf_state.clone());
+            let meta = SnapshotMeta {
+                group: GROUP,
+                index: Index(1),
+                term: Term(1),
+                conf_state: conf_state.clone(),
+                size_bytes: 0,
+                checksum: 0,
+            };
+            let image = machine.capture().expect("captured");
+            let meta = super::super::snapshots::save(&*stores.snapshots, 1, meta, &image).unwrap();
+            let groups = vec![(GROUP, bootstrap_write(meta.position()))];
+            stores.log.write(&WriteBatch { groups }).expect("memory");
+        }
+        let nodes = members.iter().map(|_| None).collect();
+        let network = MemoryNetwork::new(Delivery::Manual, 1);
+        let evidence = tempfile::tempdir().expect("a temporary directory");
+        let mut cluster = Cluster { network, members, stores, nodes, starts: 0, evidence };
+        (0..cluster.nodes.len()).for_each(|at| cluster.start(at));
+        cluster.load();
+        cluster
+    }
+
+    fn start(&mut self, at: usize) {
+        self.starts += 1;
+        let member = self.members[at].clone();
+        let digest = DigestConfig { every_entries: 5, every_ms: 0 };
+        let config = NodeConfig { digest, ..NodeConfig::default() };
+        let (inbox, node_channel) = channel(&config);
+        let snapshots = Arc::clone(&self.stores[at].snapshots);
+        let transport = self.network.join(member.clone(), snapshots, inbox);
+        let options = NodeOptions {
+            identity: Identity { cluster: CLUSTER, node: member.id, address: member.address },
+            group: GROUP,
+            config,
+            consensus: ConsensusConfig::default(),
+            stores: self.stores[at].clone(),
+            loader: Arc::new(NativeLoader),
+            introduced: Vec::new(),
+            evidence: Some(self.evidence.path().join(at.to_string())),
+        };
+        let environment = Environment {
+            wall_clock_ms: Arc::new(|| 0),
+            monotonic_clock: Arc::new(|| std::time::Duration::ZERO),
+            seed: self.starts,
+            incarnation: self.starts,
+            compile_ahead: false,
+        };
+        let node =
+            SteppedNode::start(options, node_channel, transport, environment, Box::new(Nobody));
+        self.nodes[at] = Some(node.expect("starts"));
+    }
+
+    fn stop(&mut self, at: usize) -> Option<StopReason> {
+        self.network.leave(self.members[at].id);
+        self.nodes[at].take().and_then(|node| node.stop_reason())
+    }
+
+    fn node(&mut self, at: usize) -> &mut SteppedNode {
+        self.nodes[at].as_mut().expect("it runs")
+    }
+
+    fn status(&self, at: usize) -> Arc<super::super::DigestStatus> {
+        let node = self.nodes[at].as_ref().expect("it runs");
+        node.handle().digests().borrow().clone()
+    }
+
+    fn step(&mut self) {
+        for node in self.nodes.iter_mut().flatten() {
+            node.turn(true);
+            while node.begin_write().is_some() {
+                node.finish_write();
+            }
+            while node.has_job() && node.stop_reason().is_none() {
+                node.apply_next();
+            }
+            while node.has_save() && node.stop_reason().is_none() {
+                node.save_next();
+            }
+        }
+        self.network.deliver_all(10_000);
+    }
+
+    fn run_until(&mut self, what: &str, done: impl Fn(&mut Cluster) -> bool) {
+        for _ in 0..20_000 {
+            if done(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("not within 20000 steps: {what}");
+    }
+
+    fn leader(&mut self) -> usize {
+        let leads = |node: &Option<SteppedNode>| {
+            node.as_ref().is_some_and(|node| node.role() == Role::Leader)
+        };
+        self.run_until("a leader", |cluster| cluster.nodes.iter().any(leads));
+        self.nodes.iter().position(leads).expect("just seen")
+    }
+
+    /// Proposes until it is applied.
+    fn propose(&mut self, body: &Body) {
+        for _ in 0..100 {
+            let leader = self.leader();
+            let (sender, mut receiver) = oneshot::channel();
+            self.node(leader).handle().submit([(body.clone(), ReplySink::One(sender))]);
+            let mut answer: Option<ProposeResult> = None;
+            for _ in 0..500 {
+                self.step();
+                answer = receiver.try_recv().ok();
+                if answer.is_some() {
+                    break;
+                }
+            }
+            if matches!(answer, Some(Ok(_))) {
+                return;
+            }
+        }
+        panic!("cannot be applied: {body:?}");
+    }
+
+    fn load(&mut self) {
+        let module_hash: Bytes = ModuleHash::of(native::KV).0.to_vec().into();
+        self.propose(&Body::ModuleChunk(v1::ModuleChunk {
+            module_hash: module_hash.clone(),
+            total_bytes: native::KV.len() as u64,
+            offset: 0,
+            data: Bytes::from_static(native::KV),
+        }));
+        self.propose(&Body::ActivateModule(v1::ActivateModule {
+            module_hash,
+            label: "kv".to_owned(),
+        }));
+    }
+
+    fn write(&mut self, count: usize) {
+        for n in 0..count {
+            let data = format!(r#"{{"op":"set","key":"{n}","value":"x"}}"#).into();
+            self.propose(&Body::Command(v1::Command { data, session: None }));
+        }
+    }
+
+    /// Proposes, and does not wait for what becomes of it.
+    fn submit(&mut self, count: usize) {
+        let leader = self.leader();
+        for n in 0..count {
+            let data = format!(r#"{{"op":"set","key":"{n}","value":"y"}}"#).into();
+            let body = Body::Command(v1::Command { data, session: None });
+            let (sender, _) = oneshot::channel();
+            self.node(leader).handle().submit([(body, ReplySink::One(sender))]);
+        }
+    }
+
+    /// What a query is refused with at once, if it is.
+    fn refused(&mut self, at: usize) -> Option<QueryFailure> {
+        let handle = self.node(at).handle().clone();
+        let query = Bytes::from_static(br#"{"op":"get","key":"0"}"#);
+        let answer = handle.query(query, Consistency::Stale).now_or_never();
+        answer.and_then(Result::err)
+    }
+
+    fn healed(&mut self, at: usize) {
+        self.run_until("a fresh state", |cluster| {
+            let status = cluster.status(at);
+            status.quarantine.is_none() && status.counters.healed > 0
+        });
+        self.write(6);
+        self.run_until("agreement", |cluster| {
+            let newest = (0..cluster.nodes.len()).map(|at| cluster.status(at).agreed).max();
+            newest == Some(cluster.status(at).agreed) && newest > Some(Index(0))
+        });
+        assert!(self.node(at).handle().is_serving());
+        assert_eq!(self.refused(at), None);
+    }
+}
+
+#[test]
+fn nodes_that_agree_are_left_in_peace() {
+    let mut cluster = Cluster::new(3);
+    cluster.write(20);
+    cluster.run_until("verdicts everywhere", |cluster| {
+        (0..3).all(|at| cluster.status(at).counters.verdicts >= 3)
+    });
+    for at in 0..3 {
+        let status = cluster.status(at);
+        assert_eq!((status.counters.quarantines, status.counters.undecided), (0, 0));
+        assert_eq!(status.verdict.as_ref().expect("one").votes.len(), 3);
+        assert!(status.agreed > Index(0));
+    }
+}
+
+fn a_flipped_node_is_caught_and_heals(flip_leader: bool) {
+    let mut cluster = Cluster::new(3);
+    cluster.write(6);
+    let leader = cluster.leader();
+    let flipped = if flip_leader { leader } else { (leader + 1) % 3 };
+    assert!(cluster.node(flipped).flip_bit(7));
+    cluster.submit(6);
+    cluster.run_until("a quarantine", |cluster| cluster.status(flipped).quarantine.is_some());
+    assert_eq!(cluster.refused(flipped), Some(QueryFailure::Quarantined));
+    assert!(!cluster.node(flipped).handle().is_serving());
+    let quarantine = cluster.status(flipped).quarantine.clone().expect("just seen");
+    let place = quarantine.evidence.expect("there is a directory for it");
+    assert!(place.join("report.json").exists() && place.join("state.snapshot").exists());
+    cluster.healed(flipped);
+    if flip_leader {
+        assert_ne!(cluster.leader(), flipped, "it handed over");
+    }
+    for at in 0..3 {
+        let counters = cluster.status(at).counters;
+        assert_eq!(counters.quarantines, u64::from(at == flipped), "node {at}");
+    }
+}
+
+#[test]
+fn a_follower_whose_state_goes_wrong_is_caught_at_the_next_point_and_heals() {
+    a_flipped_node_is_caught_and_heals(false);
+}
+
+#[test]
+fn a_leader_whose_state_goes_wrong_poisons_nobody() {
+    a_flipped_node_is_caught_and_heals(true);
+}
+
+/// It took the snapshot before anybody knew, so a restart brings the wrong state back.
+#[test]
+fn a_wrong_state_in_a_snapshot_of_its_own_is_caught_after_a_restart_too() {
+    let mut cluster = Cluster::new(3);
+    cluster.write(6);
+    let flipped = (cluster.leader() + 1) % 3;
+    assert!(cluster.node(flipped).flip_bit(7));
+    let handle = cluster.node(flipped).handle().clone();
+    let mut taken = Box::pin(handle.take_snapshot());
+    assert!(taken.as_mut().now_or_never().is_none());
+    for _ in 0..20 {
+        cluster.step();
+    }
+    drop(taken);
+    assert!(cluster.stores[flipped].snapshots.list(GROUP).expect("memory").len() > 1);
+    cluster.stop(flipped);
+    cluster.start(flipped);
+    cluster.submit(6);
+    cluster.run_until("a quarantine", |cluster| cluster.status(flipped).quarantine.is_some());
+    cluster.stop(flipped);
+    cluster.start(flipped);
+    let again = |cluster: &mut Cluster| cluster.status(flipped).quarantine.is_some();
+    cluster.run_until("a quarantine, since the verdict is executed again", again);
+    cluster.healed(flipped);
+}
+
+#[test]
+fn a_restart_of_a_quarantined_node_mends_a_state_that_only_its_memory_had() {
+    let mut cluster = Cluster::new(3);
+    cluster.write(6);
+    let flipped = (cluster.leader() + 1) % 3;
+    assert!(cluster.node(flipped).flip_bit(7));
+    cluster.submit(6);
+    cluster.run_until("a quarantine", |cluster| cluster.status(flipped).quarantine.is_some());
+    cluster.stop(flipped);
+    cluster.start(flipped);
+    cluster.write(6);
+    cluster.run_until("agreement", |cluster| cluster.status(flipped).agreed > Index(0));
+    assert_eq!(cluster.status(flipped).counters.quarantines, 0);
+}
+
+#[test]
+fn two_voters_that_differ_stop_and_go_on_with_what_their_logs_say() {
+    let mut cluster = Cluster::new(2);
+    cluster.write(6);
+    assert!(cluster.node(0).flip_bit(7));
+    cluster.submit(6);
+    cluster.run_until("both stop", |cluster| {
+        cluster.nodes.iter().flatten().all(|node| node.stop_reason().is_some())
+    });
+    for at in 0..2 {
+        match cluster.stop(at) {
+            Some(StopReason::Failed(why)) => {
+                assert!(why.contains("no state has a majority"), "{why}")
+            }
+            other => panic!("{other:?}"),
+        }
+        cluster.start(at);
+    }
+    cluster.write(12);
+    cluster.run_until("agreement", |cluster| {
+        (0..2).all(|at| cluster.status(at).agreed > Index(0) && cluster.status(at).alarm.is_none())
+    });
+}
+
+#[test]
+fn the_only_voter_notices_that_its_log_gives_another_state_than_it_had() {
+    let mut cluster = Cluster::new(1);
+    cluster.write(6);
+    assert!(cluster.node(0).flip_bit(7));
+    cluster.write(6);
+    cluster.run_until("a verdict", |cluster| cluster.status(0).counters.verdicts >= 2);
+    cluster.stop(0);
+    cluster.start(0);
+    cluster.run_until("an alarm", |cluster| cluster.status(0).alarm.is_some());
+    assert_eq!(cluster.status(0).quarantine, None);
+    assert_eq!(cluster.refused(0), None, "it goes on");
+}

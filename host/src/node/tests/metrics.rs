@@ -1,0 +1,117 @@
+//! What a node counts, seen from a guest that burns its fuel.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::node::{Ending, JobKind, ProposeResult, ReplySink, Submit};
+use crate::types::{ModuleHash, TrapKind};
+use crate::wasm::WasmLoader;
+
+/// `apply` never ends when the command is not empty.
+const BURNER: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "raft_fsm_abi_v1"))
+    (func (export "apply") (param i32) (result i32)
+        (if (local.get 0) (then (loop $l (br $l)))) (i32.const 0))
+    (func (export "query") (param i32) (result i32) (i32.const 0))
+    (func (export "snapshot") (result i32) (i32.const 0))
+    (func (export "restore") (param i32) (result i32) (i32.const 0)))"#;
+
+struct Driven {
+    node: SteppedNode,
+    answers: mpsc::UnboundedReceiver<(u64, ProposeResult)>,
+    answer_to: mpsc::UnboundedSender<(u64, ProposeResult)>,
+}
+
+impl Driven {
+    fn settle(&mut self) {
+        for _ in 0..16 {
+            self.node.turn(false);
+            self.node.begin_write();
+            self.node.finish_write();
+            while self.node.has_job() {
+                self.node.apply_next();
+            }
+        }
+        assert_eq!(self.node.stop_reason(), None);
+    }
+
+    fn propose(&mut self, body: Body, count_pages: bool) -> ProposeResult {
+        let sink = ReplySink::Tagged(0, self.answer_to.clone());
+        self.node.handle().submit([Submit { body, sink, count_pages }]);
+        self.settle();
+        self.answers.try_recv().expect("answered").1
+    }
+
+    fn command(&mut self, data: &'static [u8]) -> crate::node::Committed {
+        let command = v1::Command { data: data.into(), session: None };
+        self.propose(Body::Command(command), false).expect("applied")
+    }
+}
+
+/// A node alone in its cluster that runs the burner. Its clock shows one millisecond more at
+/// each look.
+fn node_with_burner(slow_apply_ms: u64) -> Driven {
+    let looks = AtomicU64::default();
+    let clock = move || Duration::from_millis(looks.fetch_add(1, Ordering::Relaxed));
+    let config = NodeConfig { slow_apply_ms, ..NodeConfig::default() };
+    let limits = Limits { apply_fuel: 10_000, ..Limits::default() };
+    let loader = Arc::new(WasmLoader::new(None).expect("this host runs wasm"));
+    let node = start(config, limits, loader, Arc::new(clock)).0;
+    let (answer_to, answers) = mpsc::unbounded_channel();
+    let mut driven = Driven { node, answers, answer_to };
+    driven.settle();
+    let module = wat::parse_str(BURNER).expect("WAT");
+    let hash = ModuleHash::of(&module).0.to_vec();
+    let chunk = v1::ModuleChunk {
+        module_hash: hash.clone().into(),
+        total_bytes: module.len() as u64,
+        offset: 0,
+        data: module.into(),
+    };
+    driven.propose(Body::ModuleChunk(chunk), false).expect("stored");
+    let activate = v1::ActivateModule { module_hash: hash.into(), label: "burner".into() };
+    driven.propose(Body::ActivateModule(activate), false).expect("active");
+    driven
+}
+
+#[test]
+fn a_guest_that_burns_its_fuel_is_counted_with_all_of_it() {
+    let mut driven = node_with_burner(1_000);
+    let ok = driven.command(b"");
+    let trapped = driven.command(b"burn");
+    assert_eq!(ok.apply_duration, Duration::from_millis(1), "one look to the next");
+    let metrics = driven.node.handle().metrics();
+    let out_of_fuel = metrics.applies.of(Ending::Trapped(TrapKind::OutOfFuel));
+    assert_eq!((out_of_fuel.count.get(), out_of_fuel.fuel.get()), (1, trapped.fuel_used));
+    assert!(trapped.fuel_used >= 9_990, "{}", trapped.fuel_used);
+    let done = metrics.applies.of(Ending::Ok);
+    assert_eq!((done.count.get(), done.fuel.get()), (1, ok.fuel_used));
+    assert_eq!(metrics.apply_duration.buckets().iter().sum::<u64>(), 5, "all entries");
+    assert!(JobKind::ALL.iter().all(|kind| metrics.slow_jobs(*kind) == 0));
+    let view = driven.node.handle().machine().borrow().clone().expect("a state");
+    assert_eq!(view.info.guest_memory_bytes, 64 << 10);
+}
+
+#[test]
+fn slow_jobs_are_counted_by_what_they_are() {
+    let mut driven = node_with_burner(1);
+    driven.command(b"burn");
+    let metrics = driven.node.handle().metrics();
+    assert_eq!(metrics.slow_jobs(JobKind::Activate), 1);
+    assert_eq!(metrics.slow_jobs(JobKind::Apply), 3, "a new leader's entry, a chunk, a command");
+}
+
+#[test]
+fn asking_for_pages_changes_no_outcome() {
+    let mut driven = node_with_burner(0);
+    let command = || Body::Command(v1::Command::default());
+    let plain = driven.propose(command(), false).expect("applied");
+    let asked = driven.propose(command(), true).expect("applied");
+    assert_eq!((plain.reply, plain.fuel_used), (asked.reply, asked.fuel_used));
+    assert_eq!(plain.pages_dirtied, None, "nobody asked");
+}

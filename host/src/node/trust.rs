@@ -1,0 +1,317 @@
+//! Whether this node's state can be trusted: what it found at digest points, what the verdicts say,
+//! and what a node does whose state is another than its cluster's.
+//!
+//! A quarantined node keeps its machine, for the log goes on, but answers nothing from it and
+//! takes no snapshot of it. It ends with the state that the leader sends.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::apply::{ApplyError, ApplyLoop};
+use super::event_loop::Event;
+use super::evidence;
+use super::handle::{ProposeFailure, QueryFailure};
+use super::judge::{Judgement, Own, judge};
+use crate::machine::{Applied, Machine, Reply, TakenDigest, Verdict};
+use crate::museum::{self, Exhibit};
+use crate::types::{ConfState, Index, NodeId, StateDigest};
+
+/// How this node's state compares with its cluster's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DigestStatus {
+    /// The newest digest point applied here since the start, or since the last new state.
+    pub last: Option<TakenDigest>,
+    /// The newest verdict applied here.
+    pub verdict: Option<Verdict>,
+    /// The newest point at which this node agreed with the majority; 0: none since the start.
+    pub agreed: Index,
+    /// Present while the state is not trusted.
+    pub quarantine: Option<Quarantine>,
+    /// Something that people should look at although the node goes on.
+    pub alarm: Option<String>,
+    /// Counted since the start of the node.
+    pub counters: DigestCounters,
+}
+
+/// A state that is not trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// Index of the verdict that began it.
+    pub since: Index,
+    /// The digest point at which the node differed.
+    pub point: Index,
+    /// For people.
+    pub reason: String,
+    /// Where the evidence is, once it is written.
+    pub evidence: Option<PathBuf>,
+}
+
+/// What happened since the start of the node, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DigestCounters {
+    /// Digest points applied.
+    pub points: u64,
+    /// Verdicts applied.
+    pub verdicts: u64,
+    /// Verdicts without a majority.
+    pub undecided: u64,
+    /// Quarantines begun.
+    pub quarantines: u64,
+    /// Quarantines ended by a fresh state.
+    pub healed: u64,
+}
+
+/// What the apply loop knows of it.
+pub(super) struct Trust {
+    pub(super) me: NodeId,
+    /// Where the log ended when the node started: what it executes up to there it executes again.
+    pub(super) replayed_to: Index,
+    /// Where evidence goes, if anywhere.
+    pub(super) evidence: Option<PathBuf>,
+    pub(super) status: watch::Sender<Arc<DigestStatus>>,
+    /// Entries applied since the last point, points and verdicts aside.
+    pub(super) since_point: u64,
+    /// A point that [`Exhibit::DigestAtReport`] has yet to digest.
+    pub(super) late_point: Option<Index>,
+}
+
+impl Trust {
+    pub(super) fn new(me: NodeId, replayed_to: Index, evidence: Option<PathBuf>) -> Trust {
+        let status = watch::Sender::new(Arc::default());
+        Trust { me, replayed_to, evidence, status, since_point: 0, late_point: None }
+    }
+
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.status.borrow().quarantine.is_some()
+    }
+
+    /// Why a query is not answered, if it is not.
+    pub(super) fn refuses_queries(&self) -> Option<QueryFailure> {
+        let refuses = self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers);
+        refuses.then_some(QueryFailure::Quarantined)
+    }
+
+    /// Why the machine's answer to an entry is not passed on, if it is not.
+    pub(super) fn hides_replies(&self) -> Option<ProposeFailure> {
+        let words =
+            "this node's state differs from its cluster's, so its answers count for nothing";
+        self.refuses_queries().map(|_| ProposeFailure::Unknown(words.into()))
+    }
+
+    /// Why no snapshot is taken, if none is.
+    pub(super) fn refuses_snapshots(&self) -> Option<String> {
+        let refuses = self.is_quarantined() && !museum::is_on(Exhibit::QuarantinedSnapshots);
+        refuses.then(|| {
+            "this node is quarantined: its state differs from its cluster's and must not be kept"
+                .to_owned()
+        })
+    }
+
+    fn update(&self, change: impl FnOnce(&mut DigestStatus)) {
+        self.status.send_modify(|status| change(Arc::make_mut(status)));
+    }
+}
+
+impl ApplyLoop {
+    /// Looks at what an entry did.
+    pub(super) fn after_entry(&mut self, applied: &Applied) -> Result<(), ApplyError> {
+        match &applied.reply {
+            Reply::DigestTaken { index, .. } => {
+                self.trust.since_point = 0;
+                if museum::is_on(Exhibit::DigestAtReport) {
+                    self.trust.late_point = Some(*index);
+                } else {
+                    self.on_point(*index);
+                }
+                Ok(())
+            }
+            Reply::DigestJudged(verdict) => self.on_verdict(verdict),
+            _ => {
+                self.trust.since_point += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// After a batch of entries.
+    pub(super) fn after_batch(&mut self) -> Result<(), ApplyError> {
+        let Some(point) = self.trust.late_point.take() else { return Ok(()) };
+        if let Some(machine) = &mut self.machine {
+            machine.take_digest(point)?;
+            self.on_point(point);
+        }
+        Ok(())
+    }
+
+    fn on_point(&mut self, point: Index) {
+        let machine = self.machine.as_ref().expect("it has just applied the point");
+        let taken = machine.taken_digest(point).expect("just taken").clone();
+        tracing::debug!(
+            index = %point, digest = %taken.digest.short(), machine = %taken.machine.short(),
+            guest = taken.guest.map(|guest| guest.short()).unwrap_or_default(),
+            "digested the state"
+        );
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::DigestTaken(point, taken.digest));
+        self.trust.update(|status| {
+            status.last = Some(taken);
+            status.counters.points += 1;
+        });
+        if museum::is_on(Exhibit::QuarantineLiftedUnhealed) && self.trust.is_quarantined() {
+            self.trust.update(|status| status.quarantine = None);
+            let _ = self.events.send(Event::Trusted);
+        }
+    }
+
+    fn on_verdict(&mut self, verdict: &Verdict) -> Result<(), ApplyError> {
+        let machine = self.machine.as_ref().expect("it has just applied the verdict");
+        let conf_state = machine.conf_state();
+        let own = machine.taken_digest(verdict.point).map(|taken| Own {
+            digest: taken.digest,
+            is_reexecuted: verdict.point <= self.trust.replayed_to,
+        });
+        let judgement = judge(self.trust.me, verdict, conf_state, own);
+        let conf_state = conf_state.clone();
+        self.trust.update(|status| {
+            status.counters.verdicts += 1;
+            status.counters.undecided += u64::from(verdict.truth.is_none());
+            status.verdict = Some(verdict.clone());
+        });
+        let distrusted: BTreeSet<NodeId> = verdict.differing().collect();
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::DigestJudged(verdict.point, distrusted));
+        let (point, votes) = (verdict.point, votes(verdict));
+        match judgement {
+            Judgement::Nothing => {}
+            Judgement::Agrees => self.trust.update(|status| {
+                status.agreed = point;
+                status.alarm = None;
+            }),
+            Judgement::Differs(truth) => self.quarantine(verdict, truth),
+            Judgement::DiffersFromItself(logged) => self.raise(format!(
+                "executing the log again gave another state at index {point} than the first time \
+                 (then {}): this node's memory, disk or processor cannot be trusted",
+                logged.short()
+            )),
+            Judgement::Disputed => self.raise(format!(
+                "the replicas disagreed at index {point} without a majority ({votes}); this node \
+                 has executed its log again and goes on with what that gave"
+            )),
+            Judgement::InDoubt => {
+                return Err(ApplyError::InDoubt { point, votes, voters: voters(&conf_state) });
+            }
+        }
+        Ok(())
+    }
+
+    fn raise(&self, alarm: String) {
+        tracing::error!(%alarm, "the digests of this node's state");
+        self.trust.update(|status| status.alarm = Some(alarm));
+    }
+
+    fn quarantine(&mut self, verdict: &Verdict, truth: StateDigest) {
+        if self.trust.is_quarantined() {
+            return;
+        }
+        let machine = self.machine.as_ref().expect("it has just applied the verdict");
+        let own = machine.taken_digest(verdict.point).expect("it was judged").clone();
+        let reason = format!(
+            "at index {} this node's state had the digest {}, and that of most voters {}",
+            verdict.point,
+            own.digest.short(),
+            truth.short()
+        );
+        tracing::error!(
+            point = %verdict.point, verdict = %verdict.at, own = %own.digest, majority = %truth,
+            votes = %votes(verdict),
+            "QUARANTINED: this node's state differs from its cluster's; it answers nothing until \
+             the leader has sent it a fresh one"
+        );
+        self.trust.update(|status| {
+            let (since, point) = (verdict.at, verdict.point);
+            status.quarantine = Some(Quarantine { since, point, reason, evidence: None });
+            status.counters.quarantines += 1;
+        });
+        // First of all: a leader hands over at once.
+        let _ = self.events.send(Event::Quarantined);
+        for queries in std::mem::take(&mut self.waiting).into_values() {
+            self.refuse(queries);
+        }
+        match self.keep_evidence(verdict, truth, &own) {
+            Ok(None) => {}
+            Ok(Some(place)) => {
+                tracing::error!(evidence = %place.display(), "kept the state that went wrong");
+                self.trust.update(|status| {
+                    if let Some(quarantine) = &mut status.quarantine {
+                        quarantine.evidence = Some(place);
+                    }
+                });
+            }
+            // Healing does not depend on it.
+            Err(reason) => tracing::error!(%reason, "the state that went wrong was not kept"),
+        }
+    }
+
+    /// At once, on the apply thread: the node has nothing to answer meanwhile, and the state is
+    /// still the one next to the verdict.
+    fn keep_evidence(
+        &mut self,
+        verdict: &Verdict,
+        majority: StateDigest,
+        own: &TakenDigest,
+    ) -> Result<Option<PathBuf>, String> {
+        let Some(dir) = self.trust.evidence.clone() else { return Ok(None) };
+        let machine = self.machine.as_mut().expect("it has just applied the verdict");
+        let report = evidence::Report {
+            version: env!("CARGO_PKG_VERSION"),
+            cluster: self.cluster,
+            group: self.group,
+            node: self.trust.me,
+            agreed: self.trust.status.borrow().agreed,
+            point: verdict.point,
+            verdict: verdict.at,
+            majority,
+            own: own.digest,
+            own_machine: own.machine,
+            own_guest: own.guest,
+            votes: verdict.votes.iter().map(|vote| (vote.node, vote.digest)).collect(),
+            changed: own.changed.clone(),
+            module: machine.active_module().map(|(hash, _)| hash),
+            limits: machine.info().limits,
+            state_index: machine.applied_index(),
+        };
+        let state = machine.capture().map_err(|failure| failure.to_string())?;
+        evidence::write(&dir, &report, &state).map(Some).map_err(|error| error.to_string())
+    }
+
+    /// The machine was replaced by what the leader sent.
+    pub(super) fn on_new_state(&mut self) {
+        self.trust.since_point = 0;
+        let was_quarantined = self.trust.is_quarantined();
+        self.trust.update(|status| {
+            status.last = None;
+            if status.quarantine.take().is_some() {
+                status.counters.healed += 1;
+            }
+        });
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::Trusted);
+        if was_quarantined {
+            let index = self.machine.as_ref().map(Machine::applied_index).unwrap_or_default();
+            tracing::warn!(%index, "healed: this node has a fresh state and answers again");
+        }
+    }
+}
+
+fn votes(verdict: &Verdict) -> String {
+    let words =
+        |vote: &crate::machine::Vote| format!("node {}: {}", vote.node, vote.digest.short());
+    verdict.votes.iter().map(words).collect::<Vec<_>>().join(", ")
+}
+
+fn voters(conf_state: &ConfState) -> usize {
+    conf_state.voters.union(&conf_state.voters_outgoing).count()
+}

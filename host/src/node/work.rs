@@ -1,0 +1,289 @@
+//! What the apply loop is doing, for others to see, and the watchdog that looks.
+//!
+//! Fuel decides when a guest has had enough; this only tells people. The loop writes down each
+//! job before it begins and wipes it when it is done. The watchdog thread, which a stepped node
+//! does not have, says when one takes longer than `slow_apply_ms`, and the loop says when that
+//! one is finished.
+//!
+//! ```text
+//!   apply loop ─ begin(kind, index) ─► Work (number, kind, index, since) ◄─ look ─ watchdog
+//!              ─ end ──────────────►                                        every quarter
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::metrics::NodeMetrics;
+use crate::types::Index;
+
+/// Time since some moment, never going back.
+pub type MonotonicClock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// What the apply loop may be busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum JobKind {
+    /// An entry.
+    Apply,
+    /// An entry that makes another module active, or has the running one compiled again.
+    Activate,
+    /// A query.
+    Query,
+    /// Copying the machine for a snapshot.
+    Capture,
+    /// Putting a leader's snapshot in the place of the machine.
+    Install,
+}
+
+impl JobKind {
+    /// Every kind, in the order of the numbers.
+    pub const ALL: [JobKind; 5] =
+        [JobKind::Apply, JobKind::Activate, JobKind::Query, JobKind::Capture, JobKind::Install];
+
+    /// Its name in metrics and log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobKind::Apply => "apply",
+            JobKind::Activate => "activate",
+            JobKind::Query => "query",
+            JobKind::Capture => "capture",
+            JobKind::Install => "install",
+        }
+    }
+}
+
+/// The job that the apply loop is at. One thread writes, any may look.
+///
+/// `number` is 0 while the other fields change or mean nothing, and else a number that no other
+/// job has: who reads the same number before and after them has read what belongs together.
+#[derive(Debug, Default)]
+struct Cell {
+    number: AtomicU64,
+    kind: AtomicU8,
+    index: AtomicU64,
+    since_nanos: AtomicU64,
+    /// The last job that was found to be slow.
+    reported: AtomicU64,
+}
+
+/// See the module.
+pub(super) struct Work {
+    cell: Cell,
+    clock: MonotonicClock,
+    /// `None`: nothing is slow.
+    slow: Option<Duration>,
+    metrics: Arc<NodeMetrics>,
+}
+
+/// A job under way, as whoever does it knows it.
+#[must_use = "a job that is not ended goes on for ever"]
+pub(super) struct JobTicket {
+    number: u64,
+    kind: JobKind,
+    index: Index,
+    began: Duration,
+}
+
+impl Work {
+    pub(super) fn new(clock: MonotonicClock, slow_ms: u64, metrics: Arc<NodeMetrics>) -> Work {
+        let slow = (slow_ms > 0).then(|| Duration::from_millis(slow_ms));
+        Work { cell: Cell::default(), clock, slow, metrics }
+    }
+
+    fn begin(&self, number: u64, kind: JobKind, index: Index) -> JobTicket {
+        let began = (self.clock)();
+        let cell = &self.cell;
+        cell.kind.store(kind as u8, Ordering::Relaxed);
+        cell.index.store(index.0, Ordering::Relaxed);
+        cell.since_nanos.store(nanos(began), Ordering::Relaxed);
+        cell.number.store(number, Ordering::Release);
+        JobTicket { number, kind, index, began }
+    }
+
+    fn end(&self, ticket: JobTicket) -> Duration {
+        self.cell.number.store(0, Ordering::Relaxed);
+        // What the next job writes must not be seen with this one's number.
+        fence(Ordering::Release);
+        let took = (self.clock)().saturating_sub(ticket.began);
+        if self.slow.is_some_and(|slow| took >= slow) {
+            self.found_slow(ticket.number, ticket.kind);
+            tracing::warn!(
+                job = ticket.kind.name(),
+                index = %ticket.index,
+                took_ms = took.as_millis() as u64,
+                "a slow job of the apply thread has ended"
+            );
+        }
+        took
+    }
+
+    /// Looks once. Says at most once of each job that it is slow.
+    fn look(&self) {
+        let Some(slow) = self.slow else { return };
+        let cell = &self.cell;
+        let number = cell.number.load(Ordering::Acquire);
+        let kind = cell.kind.load(Ordering::Relaxed);
+        let index = Index(cell.index.load(Ordering::Relaxed));
+        let since = Duration::from_nanos(cell.since_nanos.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        if number == 0 || cell.number.load(Ordering::Relaxed) != number {
+            return;
+        }
+        let so_far = (self.clock)().saturating_sub(since);
+        let kind = JobKind::ALL[usize::from(kind)];
+        if so_far >= slow && self.found_slow(number, kind) {
+            tracing::warn!(
+                job = kind.name(),
+                %index,
+                so_far_ms = so_far.as_millis() as u64,
+                "the apply thread has been at one job for long; commands and queries wait"
+            );
+        }
+    }
+
+    /// Whether nobody has found it yet.
+    fn found_slow(&self, number: u64, kind: JobKind) -> bool {
+        let first = self.cell.reported.fetch_max(number, Ordering::Relaxed) < number;
+        if first {
+            self.metrics.on_slow(kind);
+        }
+        first
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The writing end of a [`Work`].
+pub(super) struct Jobs {
+    work: Arc<Work>,
+    /// Jobs begun.
+    begun: u64,
+}
+
+impl Jobs {
+    pub(super) fn new(work: Arc<Work>) -> Jobs {
+        Jobs { work, begun: 0 }
+    }
+
+    pub(super) fn begin(&mut self, kind: JobKind, index: Index) -> JobTicket {
+        self.begun += 1;
+        self.work.begin(self.begun, kind, index)
+    }
+
+    /// How long it took.
+    pub(super) fn end(&self, ticket: JobTicket) -> Duration {
+        self.work.end(ticket)
+    }
+}
+
+/// A thread that looks at a [`Work`] until it is dropped.
+pub(super) struct Watchdog {
+    /// Dropped first: that ends the thread.
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Looks in the time that makes a job slow.
+const LOOKS: u32 = 4;
+const LOOK_MIN: Duration = Duration::from_millis(10);
+
+impl Watchdog {
+    /// None when nothing is slow.
+    pub(super) fn spawn(work: &Arc<Work>) -> std::io::Result<Option<Watchdog>> {
+        let Some(slow) = work.slow else { return Ok(None) };
+        let (end, ended) = channel();
+        let work = Arc::clone(work);
+        let pause = (slow / LOOKS).max(LOOK_MIN);
+        let thread = std::thread::Builder::new()
+            .name("watchdog".into())
+            .spawn(move || watch(&work, pause, &ended))?;
+        Ok(Some(Watchdog { end: Some(end), thread: Some(thread) }))
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // It only reports: a panic of it is on the log and changes nothing.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn watch(work: &Work, pause: Duration, ended: &Receiver<()>) {
+    while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        work.look();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that a test moves.
+    fn hands() -> (Arc<AtomicU64>, MonotonicClock) {
+        let ms = Arc::<AtomicU64>::default();
+        let clock = Arc::clone(&ms);
+        (ms, Arc::new(move || Duration::from_millis(clock.load(Ordering::Relaxed))))
+    }
+
+    fn work(slow_ms: u64) -> (Arc<AtomicU64>, Arc<Work>, Jobs, Arc<NodeMetrics>) {
+        let (ms, clock) = hands();
+        let metrics = Arc::<NodeMetrics>::default();
+        let work = Arc::new(Work::new(clock, slow_ms, Arc::clone(&metrics)));
+        let jobs = Jobs::new(Arc::clone(&work));
+        (ms, work, jobs, metrics)
+    }
+
+    #[test]
+    fn a_slow_job_is_counted_once_however_often_the_watchdog_looks() {
+        let (ms, work, mut jobs, metrics) = work(1_000);
+        let ticket = jobs.begin(JobKind::Query, Index(7));
+        work.look();
+        assert_eq!(metrics.slow_jobs(JobKind::Query), 0);
+        ms.store(1_000, Ordering::Relaxed);
+        work.look();
+        work.look();
+        assert_eq!(metrics.slow_jobs(JobKind::Query), 1, "while it goes on");
+        ms.store(5_000, Ordering::Relaxed);
+        assert_eq!(jobs.end(ticket), Duration::from_secs(5));
+        work.look();
+        assert_eq!(metrics.slow_jobs(JobKind::Query), 1, "and not again at its end");
+    }
+
+    #[test]
+    fn a_slow_job_that_the_watchdog_missed_is_counted_at_its_end() {
+        let (ms, work, mut jobs, metrics) = work(1_000);
+        let quick = jobs.begin(JobKind::Apply, Index(1));
+        jobs.end(quick);
+        let ticket = jobs.begin(JobKind::Apply, Index(2));
+        ms.store(2_000, Ordering::Relaxed);
+        jobs.end(ticket);
+        work.look();
+        assert_eq!(metrics.slow_jobs(JobKind::Apply), 1);
+    }
+
+    #[test]
+    fn without_a_threshold_nothing_is_slow() {
+        let (ms, work, mut jobs, metrics) = work(0);
+        assert!(Watchdog::spawn(&work).expect("no thread is needed").is_none());
+        let ticket = jobs.begin(JobKind::Capture, Index(1));
+        ms.store(u64::MAX / 1_000_000, Ordering::Relaxed);
+        work.look();
+        jobs.end(ticket);
+        assert_eq!(metrics.slow_jobs(JobKind::Capture), 0);
+    }
+
+    #[test]
+    fn the_watchdog_ends_when_it_is_dropped() {
+        let (_, work, _, _) = work(1);
+        drop(Watchdog::spawn(&work).expect("a thread"));
+        assert_eq!(Arc::strong_count(&work), 1, "the thread has let go of it");
+    }
+}
