@@ -51,6 +51,8 @@ pub enum Invariant {
     HealthyServes,
     /// Nothing grows without bound.
     BoundedGrowth,
+    /// Every entry is applied by a program that offers the engine profile in force at its index.
+    EngineHonoured,
     /// After faults stop, every node makes progress within a bound.
     Progress,
     /// A node whose state differs from the majority's at a digest point is quarantined from the
@@ -64,7 +66,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 14] = [
+    pub const ALL: [Invariant; 15] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -75,6 +77,7 @@ impl Invariant {
         Invariant::OneActivation,
         Invariant::HealthyServes,
         Invariant::BoundedGrowth,
+        Invariant::EngineHonoured,
         Invariant::Progress,
         Invariant::DigestsAgree,
         Invariant::QuarantineKeepsQuiet,
@@ -94,6 +97,7 @@ impl Invariant {
             Invariant::OneActivation => "one-activation",
             Invariant::HealthyServes => "healthy-serves",
             Invariant::BoundedGrowth => "bounded-growth",
+            Invariant::EngineHonoured => "engine-honoured",
             Invariant::Progress => "progress",
             Invariant::DigestsAgree => "digests-agree",
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
@@ -129,6 +133,8 @@ pub enum Need {
     FollowerReads,
     /// Modules are replaced.
     Upgrades,
+    /// The engine profile changes, and nodes restart with programs that offer the new one.
+    EngineChanges,
     /// Modules are uploaded in several chunks, with snapshots taken between them.
     ChunkedUploads,
     /// The cluster's limits differ from the defaults, and commands reach them.
@@ -279,6 +285,22 @@ exhibits! {
     trips [StateMachineSafety] needs [Restarts, InstalledSnapshots, TightLimits]
     "A machine restored from a snapshot has the default limits instead of its cluster's, and \
      runs what its peers refuse."
+
+    EngineIgnored "engine-ignored"
+    trips [EngineHonoured] needs [EngineChanges]
+    "A node whose program does not offer the cluster's new engine profile goes on applying with \
+     what it has. (Any chain whose nodes upgrade at their leisure: Ethereum clients that missed a \
+     hard fork went on by the old rules.)"
+
+    EngineNotRestored "engine-not-restored"
+    trips [EngineHonoured, StateMachineSafety] needs [EngineChanges, Restarts]
+    "A machine restored from a snapshot believes that its cluster's engine profile is the one that \
+     its own program offers."
+
+    EngineChangedLate "engine-changed-late"
+    trips [EngineHonoured, StateMachineSafety] needs [EngineChanges]
+    "A node that must stop for a new engine profile first applies the rest of the batch that the \
+     change came in, so that it counts from another index there."
 
     TrapKeptAfterCheckpoint "trap-kept-after-checkpoint"
     trips [StateMachineSafety, Linearizable] needs [Wasm, Traps]

@@ -167,6 +167,11 @@ impl Server {
         }
     }
 
+    /// From the next start on it is this program.
+    pub fn replace_program(&mut self, program: &str) {
+        self.program = program.into();
+    }
+
     /// Starts it and waits until it serves or ends.
     pub fn try_start(&mut self, arguments: &[&str]) -> Started {
         assert!(self.child.is_none(), "started twice");

@@ -187,7 +187,7 @@ fn take(
         Detour::CountPages => fsm.count_pages(),
         Detour::Restart => {
             let bytes = image(&mut *fsm);
-            let fresh = loader.instantiate_for_image(module, &limits(), context);
+            let fresh = loader.instantiate_blank(module, &limits(), context);
             let mut fresh = fresh.expect("no host failure").expect("accepted before");
             fresh.load_image(&mut bytes.as_slice()).expect("its own image");
             return fresh;

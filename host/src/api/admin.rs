@@ -113,6 +113,7 @@ impl AdminService {
             status.applied_index = view.info.applied.0;
             status.sessions = view.info.sessions;
             status.time_ms = view.info.time_ms;
+            status.profile_hash = view.info.engine.hash(&view.info.limits).to_string();
             if let Some(active) = &view.info.active {
                 status.module_hash = active.hash.to_string();
                 status.module_label = active.label.clone();
@@ -451,6 +452,15 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::SetLimitsResponse>, Status> {
         let caller = self.caller(&request);
         let setting = super::limits::set(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(setting).await?))
+    }
+
+    async fn set_engine(
+        &self,
+        request: Request<v1::SetEngineRequest>,
+    ) -> Result<Response<v1::SetEngineResponse>, Status> {
+        let caller = self.caller(&request);
+        let setting = super::limits::set_engine(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(setting).await?))
     }
 

@@ -10,7 +10,8 @@ use tonic::{Code, Status};
 use crate::consensus::ConfChangeError;
 use crate::machine::{CommandRefused, Reply};
 use crate::node::{
-    Committed, LimitsFailure, MembershipFailure, ProposeFailure, QueryFailure, UpgradeFailure,
+    Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure, QueryFailure,
+    UpgradeFailure,
 };
 use crate::types::Outcome;
 
@@ -173,6 +174,17 @@ impl From<LimitsFailure> for Failure {
             LimitsFailure::Propose(failure) => return failure.into(),
             LimitsFailure::Invalid(_) => Code::InvalidArgument,
             LimitsFailure::Refused(_) => Code::FailedPrecondition,
+        };
+        Failure::none(code, failure.to_string())
+    }
+}
+
+impl From<EngineFailure> for Failure {
+    fn from(failure: EngineFailure) -> Failure {
+        let code = match failure {
+            EngineFailure::Propose(failure) => return failure.into(),
+            EngineFailure::Invalid(_) => Code::InvalidArgument,
+            EngineFailure::Unconfirmed { .. } => Code::FailedPrecondition,
         };
         Failure::none(code, failure.to_string())
     }

@@ -1,4 +1,5 @@
-//! `Limits` and `SetLimits`: the budgets of the guest, and changing them.
+//! `Limits`, `SetLimits` and `SetEngine`: the budgets of the guest, what must run it, and changing
+//! both.
 
 use raft_host_proto::v1;
 use tonic::Response;
@@ -21,6 +22,9 @@ pub(super) fn show(
     Ok(v1::LimitsResponse {
         limits: Some(limits_message(&view.info.limits)),
         applied_index: view.info.applied.0,
+        engine: view.info.engine.to_string(),
+        profile_hash: view.info.engine.hash(&view.info.limits).to_string(),
+        engine_offered: context.handle.offered_engine().to_string(),
     })
 }
 
@@ -44,6 +48,31 @@ pub(super) async fn set(
         let mut admin = context.forwarder.admin(&leader.address)?;
         let request = passed_on(request.clone(), Some(caller.remaining()));
         let answer = admin.set_limits(request).await;
+        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+    };
+    context.on_leader(caller, context.election_patience(), here, there).await
+}
+
+/// Changes the engine profile, here or at the leader.
+pub(super) async fn set_engine(
+    context: &Context,
+    caller: &Caller,
+    request: v1::SetEngineRequest,
+) -> Result<v1::SetEngineResponse, Failure> {
+    context.check_group(request.group)?;
+    let request = &request;
+    let here = || async {
+        let set = context.handle.set_engine(&request.profile, request.confirmed).await?;
+        Ok(v1::SetEngineResponse {
+            index: set.index.0,
+            profile: set.engine.to_string(),
+            previous: set.previous.to_string(),
+        })
+    };
+    let there = |leader: Member| async move {
+        let mut admin = context.forwarder.admin(&leader.address)?;
+        let request = passed_on(request.clone(), Some(caller.remaining()));
+        let answer = admin.set_engine(request).await;
         answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
     };
     context.on_leader(caller, context.election_patience(), here, there).await

@@ -93,6 +93,20 @@ pub fn main_as(version: &'static str) -> ExitCode {
     main()
 }
 
+/// [`main_as`] of a program that also offers another engine profile than the linked one, given as
+/// what [`EngineFacts`] it changes.
+///
+/// [`EngineFacts`]: crate::fsm::EngineFacts
+pub fn main_with_engine(
+    version: &'static str,
+    change: impl FnOnce(&mut crate::fsm::EngineFacts),
+) -> ExitCode {
+    let mut facts = crate::server::offered_engine().facts().expect("this program's own");
+    change(&mut facts);
+    crate::server::offer_engine(crate::fsm::EngineProfile::of(&facts));
+    main_as(version)
+}
+
 /// Parses the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -192,6 +192,7 @@ impl NodeRow {
                 "module_activated_at": status.module_activated_at,
                 "sessions": status.sessions,
                 "time_ms": status.time_ms,
+                "profile_hash": status.profile_hash,
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
@@ -323,6 +324,7 @@ fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
         ("leader", leader),
         ("module", module),
         ("sessions", status.sessions.to_string()),
+        ("profile", short_hash(&status.profile_hash)),
         ("digests", compared(status.digest.as_ref())),
     ]
 }
@@ -402,6 +404,7 @@ cluster   c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1
 leader    node 1 at 127.0.0.1:7400, term 3
 module    kv.wasm abababababab, active since index 7
 sessions  0
+profile   -
 digests   2 of 3 agree at index 118
 
 NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODULE           DATA    MEMORY     UP

@@ -77,6 +77,32 @@ impl Limits {
     /// Longest answer that any valid limits allow.
     pub const OUTPUT_CEILING_BYTES: u64 = OUTPUT_CEILING_BYTES;
 
+    /// Each with its name, in the order of the fields.
+    pub(super) fn by_name(&self) -> [(&'static str, u64); 14] {
+        macro_rules! named {
+            ($($field:ident),*) => {{
+                let Limits { $($field),* } = self;
+                [$((stringify!($field), u64::from(*$field))),*]
+            }};
+        }
+        named!(
+            apply_fuel,
+            query_fuel,
+            init_fuel,
+            snapshot_fuel,
+            restore_fuel,
+            memory_max_bytes,
+            stack_max_bytes,
+            input_max_bytes,
+            output_max_bytes,
+            snapshot_max_bytes,
+            events_max,
+            events_max_bytes,
+            log_lines_max,
+            module_max_bytes
+        )
+    }
+
     /// Checks each limit by itself. It decides what an entry does, so what it accepts must never
     /// change while there are logs that hold such entries.
     ///

@@ -7,6 +7,7 @@
 
 mod limits;
 pub mod native;
+mod profile;
 
 use std::any::Any;
 use std::io::{Read, Write};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::limits::{Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
+pub use self::profile::{EngineFacts, EngineProfile, EngineUnsupported, Offering, ProfileError};
 use crate::types::{ClusterId, Event, Index, ModuleHash, StateDigest, TrapKind};
 
 /// What a guest may know about the entry that it is applying. For queries, snapshots and
@@ -180,6 +182,23 @@ pub struct ModuleRefused(pub String);
 
 /// Turns module bytes into running instances. One per node, shared by its groups.
 pub trait FsmLoader: Send + Sync + 'static {
+    /// The engine profile that new clusters get, and that an operator moves a cluster to.
+    fn engine(&self) -> EngineProfile;
+
+    /// Whether what it loads runs exactly as the profile says. Loaders offer one profile; one that
+    /// is to offer several must also be told which one each instance is for.
+    ///
+    /// # Errors
+    ///
+    /// It does not; says what it offers.
+    fn supports(&self, profile: &EngineProfile) -> Result<(), EngineUnsupported> {
+        let offered = self.engine();
+        match *profile == offered {
+            true => Ok(()),
+            false => Err(EngineUnsupported { wanted: profile.clone(), offered }),
+        }
+    }
+
     /// How guests' memory is checkpointed on this host, for status pages.
     fn memory_backend(&self) -> &'static str {
         "none"
@@ -202,10 +221,9 @@ pub trait FsmLoader: Send + Sync + 'static {
         context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure>;
 
-    /// A fresh instance, only to be given an image. No initialiser need run, and none should:
-    /// one that went well when the module became active may trap at another time or index, and
-    /// no node could start from a snapshot any more.
-    fn instantiate_for_image(
+    /// As `instantiate`, for an instance that is given an image before anything else: no code of
+    /// the module runs, because all that its initialisers have done is in the image.
+    fn instantiate_blank(
         &self,
         module: &[u8],
         limits: &Limits,

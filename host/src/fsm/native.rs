@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Call, Context, Fsm, FsmLoader, GuestDigest, GuestResult, HostFailure, Image, ImageError,
-    Limits, ModuleRefused,
+    Call, Context, EngineFacts, EngineProfile, EngineUnsupported, Fsm, FsmLoader, GuestDigest,
+    GuestResult, HostFailure, Image, ImageError, Limits, ModuleRefused,
 };
 use crate::types::{ModuleHash, StateDigest};
 
@@ -80,6 +80,19 @@ impl NativeFsm {
 }
 
 impl FsmLoader for NativeLoader {
+    fn engine(&self) -> EngineProfile {
+        EngineProfile::of(&EngineFacts {
+            engine: "native".to_owned(),
+            engine_version: 1,
+            abi: 0,
+            fuel: 0,
+            rewrite: 0,
+            cpu: "any".to_owned(),
+            cpu_features: Vec::new(),
+            features: Vec::new(),
+        })
+    }
+
     fn check(
         &self,
         module: &[u8],
@@ -104,6 +117,14 @@ fn not_native() -> ModuleRefused {
 }
 
 impl<L: FsmLoader> FsmLoader for WithNative<L> {
+    fn engine(&self) -> EngineProfile {
+        self.0.engine()
+    }
+
+    fn supports(&self, profile: &EngineProfile) -> Result<(), EngineUnsupported> {
+        self.0.supports(profile)
+    }
+
     fn memory_backend(&self) -> &'static str {
         self.0.memory_backend()
     }
@@ -131,15 +152,15 @@ impl<L: FsmLoader> FsmLoader for WithNative<L> {
         }
     }
 
-    fn instantiate_for_image(
+    fn instantiate_blank(
         &self,
         module: &[u8],
         limits: &Limits,
         context: Context,
     ) -> Result<Result<Box<dyn Fsm>, ModuleRefused>, HostFailure> {
         match NativeLoader::initial(module) {
-            Some(_) => NativeLoader.instantiate(module, limits, context),
-            None => self.0.instantiate_for_image(module, limits, context),
+            Some(_) => NativeLoader.instantiate_blank(module, limits, context),
+            None => self.0.instantiate_blank(module, limits, context),
         }
     }
 }

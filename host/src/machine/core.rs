@@ -17,7 +17,10 @@ use super::reply::{
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
-use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits, SharedLoader, Trap};
+use crate::fsm::{
+    Call, Context, EngineProfile, EngineUnsupported, Fsm, GuestResult, HostFailure, Limits,
+    SharedLoader, Trap,
+};
 use crate::museum::{self, Exhibit};
 use crate::types::{
     ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome,
@@ -36,6 +39,8 @@ pub(super) struct State {
     /// The log's clock at `applied`; never goes back.
     pub(super) time_ms: u64,
     pub(super) limits: Limits,
+    /// What must run the guest from the next entry on.
+    pub(super) engine: EngineProfile,
     pub(super) membership: Membership,
     pub(super) sessions: Sessions,
     pub(super) modules: Modules,
@@ -49,6 +54,8 @@ pub struct Machine {
     /// The instance of the active module; present exactly when there is one.
     pub(super) fsm: Option<Box<dyn Fsm>>,
     pub(super) loader: SharedLoader,
+    /// What the loader says to `state.engine`.
+    supported: Result<(), EngineUnsupported>,
     /// `modules.infos()`, kept so that `info` is cheap.
     module_infos: Arc<Vec<ModuleInfo>>,
     /// What was found at the latest digest points. Of this node only: no part of the state.
@@ -69,6 +76,7 @@ impl Machine {
             applied: Index(0),
             time_ms: 0,
             limits,
+            engine: loader.engine(),
             membership: Membership::default(),
             sessions: Sessions::new(SessionLimits::default()),
             modules: Modules::default(),
@@ -85,7 +93,8 @@ impl Machine {
         let active = state.modules.active().map(|activation| activation.hash);
         assert_eq!(running, active, "the instance is not one of the active module");
         let module_infos = Arc::new(state.modules.infos());
-        Machine { state, fsm, loader, module_infos, taken: Taken::default() }
+        let supported = loader.supports(&state.engine);
+        Machine { state, fsm, loader, supported, module_infos, taken: Taken::default() }
     }
 
     /// Gives a machine at index 0 the members of a new cluster, as the snapshot at `index` that
@@ -116,6 +125,7 @@ impl Machine {
     /// If `index` is not the one after [`Machine::applied_index`].
     pub fn apply(&mut self, index: Index, data: &[u8]) -> Result<Applied, HostFailure> {
         self.check_next(index);
+        self.check_engine()?;
         let applied = if data.is_empty() {
             Applied::without_guest(Reply::Nothing)
         } else {
@@ -227,6 +237,7 @@ impl Machine {
             guest_memory_bytes: self.fsm.as_ref().map_or(0, |fsm| fsm.memory_bytes()),
             sessions: self.state.sessions.len(),
             limits: self.state.limits.clone(),
+            engine: self.state.engine.clone(),
             modules: Arc::clone(&self.module_infos),
             history: Arc::clone(&self.state.modules.history),
         }
@@ -236,6 +247,20 @@ impl Machine {
     pub fn active_module(&self) -> Option<(ModuleHash, Index)> {
         let active = self.state.modules.active();
         active.map(|activation| (activation.hash, activation.index))
+    }
+
+    /// The engine profile that the next entry must be applied under.
+    pub fn engine(&self) -> &EngineProfile {
+        &self.state.engine
+    }
+
+    /// Whether this node may apply the next entry.
+    ///
+    /// # Errors
+    ///
+    /// An entry has changed the engine profile to one that the loader does not offer.
+    pub fn engine_supported(&self) -> Result<(), EngineUnsupported> {
+        self.supported.clone()
     }
 
     /// The bytes of a complete module that the machine holds.
@@ -256,6 +281,20 @@ impl Machine {
     fn check_next(&self, index: Index) {
         let expected = self.state.applied.next();
         assert_eq!(index, expected, "entries must be applied in order, without gaps");
+    }
+
+    /// The last line of defence: whoever runs the machine stops before this.
+    fn check_engine(&self) -> Result<(), HostFailure> {
+        match &self.supported {
+            Err(_)
+                if museum::is_on(Exhibit::EngineIgnored)
+                    || museum::is_on(Exhibit::EngineChangedLate) =>
+            {
+                Ok(())
+            }
+            Err(unsupported) => Err(HostFailure(unsupported.to_string())),
+            Ok(()) => Ok(()),
+        }
     }
 
     pub(super) fn context(&self, index: Index) -> Context {
@@ -284,6 +323,7 @@ impl Machine {
             Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
             Body::ActivateModule(request) => self.activate(index, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
+            Body::SetEngine(request) => self.set_engine(index, &request),
             Body::DigestPoint(v1::DigestPoint {}) => {
                 let digest = self.take_digest(index)?.digest;
                 Ok(Applied::without_guest(Reply::DigestTaken { index, digest }))
@@ -430,6 +470,12 @@ impl Machine {
             applied.events = events;
             fresh
         }))
+    }
+
+    /// Replaces the engine profile; returns the one before.
+    pub(super) fn replace_engine(&mut self, engine: EngineProfile) -> EngineProfile {
+        self.supported = self.loader.supports(&engine);
+        std::mem::replace(&mut self.state.engine, engine)
     }
 
     pub(super) fn refresh_module_infos(&mut self) {

@@ -18,11 +18,12 @@ pub enum BodyKind {
     DigestVerdict,
     /// Nothing that this version knows.
     Unknown,
+    SetEngine,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 10] = [
+    pub const ALL: [BodyKind; 11] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -33,6 +34,7 @@ impl BodyKind {
         BodyKind::DigestPoint,
         BodyKind::DigestVerdict,
         BodyKind::Unknown,
+        BodyKind::SetEngine,
     ];
 
     /// The kind of an encoded `raft_host.v1.Entry`; what it says is checked by whoever decodes it.
@@ -52,6 +54,7 @@ impl BodyKind {
                 7 => return BodyKind::SetLimits,
                 8 => return BodyKind::DigestPoint,
                 9 => return BodyKind::DigestVerdict,
+                10 => return BodyKind::SetEngine,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
             if skipped.is_err() {
@@ -74,6 +77,7 @@ impl BodyKind {
             BodyKind::DigestPoint => "digest_point",
             BodyKind::DigestVerdict => "digest_verdict",
             BodyKind::Unknown => "unknown",
+            BodyKind::SetEngine => "set_engine",
         }
     }
 }
@@ -97,6 +101,7 @@ mod tests {
             (Body::SetLimits(v1::SetLimits::default()), BodyKind::SetLimits),
             (Body::DigestPoint(v1::DigestPoint {}), BodyKind::DigestPoint),
             (Body::DigestVerdict(v1::DigestVerdict::default()), BodyKind::DigestVerdict),
+            (Body::SetEngine(v1::SetEngine::default()), BodyKind::SetEngine),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! What a node that restores a snapshot could not do under the new limits must not be accepted
-//! here either: the module must load and start under them, and the state must fit.
+//! here either: the module must load under them, and the state must fit. That needs no run of the
+//! module's initialisers, neither here nor there: the image holds what they have done.
 
 use raft_host_proto::v1;
 
@@ -61,7 +62,7 @@ impl Machine {
     }
 
     /// The active module's instance and state under `limits`; none when no module is active.
-    fn instance_under(
+    pub(super) fn instance_under(
         &mut self,
         index: Index,
         limits: &Limits,
@@ -70,7 +71,7 @@ impl Machine {
         let Some(active) = &mut self.fsm else { return Ok(Ok(None)) };
         let module = self.state.modules.bytes(active.module());
         let module = module.expect("the active module is kept");
-        let mut fresh = match self.loader.instantiate(&module, limits, context)? {
+        let mut fresh = match self.loader.instantiate_blank(&module, limits, context)? {
             Ok(fresh) => fresh,
             Err(refused) => return Ok(Err(format!("the active module is refused: {refused}"))),
         };

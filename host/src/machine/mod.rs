@@ -18,6 +18,7 @@
 mod convert;
 mod core;
 mod digest;
+mod engine;
 mod kind;
 mod limits;
 mod membership;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::verdict::Verdict;
-use crate::fsm::Limits;
+use crate::fsm::{EngineProfile, Limits};
 use crate::types::{Event, Index, ModuleHash, Outcome, StateDigest};
 
 /// An applied entry.
@@ -86,6 +86,15 @@ pub enum Reply {
     },
     /// The limits were not changed, and why; everything goes on as if nothing had been tried.
     LimitsRefused(String),
+    /// The engine profile holds from the next entry on, for nodes that offer it.
+    EngineSet {
+        /// The profile, now.
+        engine: EngineProfile,
+        /// The profile, before.
+        previous: EngineProfile,
+    },
+    /// What was to be the engine profile is none, and why; nothing changed.
+    EngineRefused(String),
     /// The state was digested: the same on every replica whose state is the same.
     DigestTaken {
         /// The point.
@@ -183,6 +192,8 @@ pub struct MachineInfo {
     pub sessions: u64,
     /// Budgets of the guest.
     pub limits: Limits,
+    /// What must run the guest.
+    pub engine: EngineProfile,
     /// Complete modules that the machine holds, ascending by hash.
     pub modules: Arc<Vec<ModuleInfo>>,
     /// Activations, oldest first; only the latest are kept.

@@ -13,7 +13,10 @@ use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
 use super::sessions::{RestoredSession, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
-use crate::fsm::{Context, Fsm, HostFailure, ImageError, Limits, ModuleRefused, SharedLoader};
+use crate::fsm::{
+    Context, EngineProfile, EngineUnsupported, Fsm, HostFailure, ImageError, Limits, ModuleRefused,
+    SharedLoader,
+};
 use crate::museum::{self, Exhibit};
 use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId};
 
@@ -63,6 +66,14 @@ pub enum RestoreError {
         /// The snapshot's.
         found: GroupId,
     },
+    /// This program cannot go on where the snapshot ends.
+    #[error(
+        "{0}. To go on, start a version of raft-host that offers the former on this data \
+         directory. If this is the version that the cluster is to move to, start the one from \
+         before again and change the profile there: raft-host limits set engine={offered}",
+        offered = .0.offered
+    )]
+    Engine(EngineUnsupported),
     /// The active module, which the cluster once accepted, is not accepted here.
     #[error("this node refuses the snapshot's active module {hash}: {reason}")]
     Module {
@@ -102,7 +113,8 @@ impl Machine {
         read_magic(input)?;
         let header: v1::SnapshotHeader = records::read_message(input, HEADER_MAX_BYTES)?;
         check_owner(&header, cluster, group)?;
-        let mut state = state_from_header(&header, cluster, group)?;
+        let mut state = state_from_header(&header, cluster, group, &loader)?;
+        loader.supports(&state.engine).map_err(RestoreError::Engine)?;
         read_sessions(input, &header, &mut state)?;
         read_modules(input, &header, &mut state)?;
         let fsm = match state.modules.active() {
@@ -152,6 +164,7 @@ fn state_from_header(
     header: &v1::SnapshotHeader,
     cluster: ClusterId,
     group: GroupId,
+    loader: &SharedLoader,
 ) -> Result<State, RestoreError> {
     let limits = header.limits.as_ref().ok_or_else(|| invalid("it has no limits"))?;
     let sessions = header.session_limits.as_ref();
@@ -164,6 +177,12 @@ fn state_from_header(
         limits: match museum::is_on(Exhibit::LimitsNotRestored) {
             true => Limits::default(),
             false => convert::limits_from_record(limits),
+        },
+        engine: match header.engine.as_str() {
+            _ if museum::is_on(Exhibit::EngineNotRestored) => loader.engine(),
+            "" => EngineProfile::before_profiles(),
+            text => EngineProfile::parse(text)
+                .map_err(|error| invalid(format!("its engine profile {text:?}: {error}")))?,
         },
         membership: membership(header)?,
         sessions: Sessions::new(convert::session_limits_from_record(sessions)),
@@ -333,7 +352,7 @@ fn read_image(
     let module = module.ok_or_else(|| invalid(format!("active module {hash} is missing")))?;
     let context = Context { cluster: state.cluster, index: state.applied, time_ms: state.time_ms };
     let mut fsm = loader
-        .instantiate_for_image(&module, &state.limits, context)?
+        .instantiate_blank(&module, &state.limits, context)?
         .map_err(|reason| RestoreError::Module { hash, reason })?;
     let mut stream = StreamReader::new(input);
     fsm.load_image(&mut stream).map_err(|error| match error {

@@ -3,7 +3,7 @@
 //! ```text
 //!   magic            8 bytes  "RFHMACHN"
 //!   version          u32      1
-//!   header           record   SnapshotHeader: position, clock, limits, members, history, counts
+//!   header           record   SnapshotHeader: position, clock, limits, engine, members, history, counts
 //!   sessions         records  SnapshotSession, ascending by id
 //!   modules          each     SnapshotModule, then a stream with its bytes; ascending by hash
 //!   uploads          each     SnapshotUpload, then a stream with the bytes so far; likewise
@@ -123,6 +123,7 @@ pub(super) fn header(state: &State) -> v1::SnapshotHeader {
         session_count: state.sessions.len(),
         module_count: state.modules.stored.len() as u64,
         upload_count: state.modules.uploads.len() as u64,
+        engine: state.engine.as_str().to_owned(),
     }
 }
 

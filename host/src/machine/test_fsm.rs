@@ -10,8 +10,8 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use crate::fsm::{
-    Call, Context, Fsm, FsmLoader, GuestDigest, GuestResult, HostFailure, Image, ImageError,
-    Limits, ModuleRefused, SharedLoader, Trap,
+    Call, Context, EngineProfile, Fsm, FsmLoader, GuestDigest, GuestResult, HostFailure, Image,
+    ImageError, Limits, ModuleRefused, SharedLoader, Trap,
 };
 use crate::types::{Event, ModuleHash, StateDigest, TrapKind};
 
@@ -33,6 +33,10 @@ struct TestFsm {
 }
 
 impl FsmLoader for TestLoader {
+    fn engine(&self) -> EngineProfile {
+        EngineProfile::before_profiles()
+    }
+
     fn check(
         &self,
         module: &[u8],

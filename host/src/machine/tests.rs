@@ -1,6 +1,7 @@
 //! What the machine promises, entry by entry.
 
 mod digests;
+mod engine;
 mod limits;
 
 use proptest::prelude::*;

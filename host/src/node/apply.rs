@@ -13,7 +13,7 @@ use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
 use super::metrics::NodeMetrics;
 use super::snapshots::{SaveJob, SnapshotPolicy};
-use super::stop::StopSignal;
+use super::stop::{StopReason, StopSignal};
 use super::trust::Trust;
 use super::work::{JobKind, Jobs};
 use crate::consensus::CommittedEntry;
@@ -60,7 +60,7 @@ pub(super) enum ApplyError {
     Host(#[from] HostFailure),
     #[error("installing the snapshot at {index}: {source}")]
     Restore { index: Index, source: RestoreError },
-    #[error("installing a snapshot: {0}")]
+    #[error("a snapshot: {0}")]
     Storage(#[from] StorageError),
     #[error(
         "the replicas disagree at index {point} and no state has a majority of the {voters} voters \
@@ -91,6 +91,9 @@ pub(super) struct ApplyLoop {
     /// Queries that wait for an index.
     pub(super) waiting: BTreeMap<Index, Vec<QueryJob>>,
     pub(super) stop: StopSignal,
+    /// An entry has set an engine profile that this program does not offer: nothing more is
+    /// applied or answered, and the node stops soon.
+    pub(super) halted: bool,
     pub(super) trust: Trust,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
@@ -134,15 +137,27 @@ impl ApplyLoop {
     }
 
     pub(super) fn fail(&self, error: &ApplyError) {
-        self.stop.fail("the state machine cannot go on", error);
+        match error {
+            // The snapshot stays; the program that offers its profile starts from it.
+            ApplyError::Restore { source: RestoreError::Engine(_), .. } => {
+                self.stop.stop(StopReason::Engine(error.to_string()));
+            }
+            _ => self.stop.fail("the state machine cannot go on", error),
+        }
     }
 
     pub(super) fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {
         match job {
+            // Whoever waits is told, as always when a node stops.
+            Job::Apply(_) | Job::Install(_) | Job::Query(..) | Job::SnapshotWanted
+                if self.halted =>
+            {
+                Ok(())
+            }
             Job::Apply(entries) => {
                 self.apply(entries)?;
                 self.after_progress(false)?;
-                if self.policy.due() && self.trust.refuses_snapshots().is_none() {
+                if self.policy.due() && !self.halted && self.trust.refuses_snapshots().is_none() {
                     self.start_snapshot()?;
                 }
                 Ok(())
@@ -189,29 +204,39 @@ impl ApplyLoop {
             self.count_pages(index, waiter.as_ref());
             let ticket = self.work.begin(job_kind(kind), index);
             let applied = self.apply_one(committed)?;
+            let is_engine = matches!(applied.reply, Reply::EngineSet { .. });
             let apply_duration = self.work.end(ticket);
             self.metrics.on_applied(kind, &applied, apply_duration);
             let announced =
-                matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. });
+                matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. })
+                    || is_engine;
+            if is_engine && !museum::is_on(Exhibit::EngineChangedLate) {
+                self.halt_unless_supported()?;
+            }
             if is_membership || announced {
                 // Whoever hears that it is done must also see it done.
                 self.publish(is_membership);
             }
             if let Some(waiter) = waiter {
-                if let Some(failure) = self.trust.hides_replies() {
-                    waiter.answer(Err(failure));
-                    continue;
-                }
-                waiter.answer(Ok(Committed {
-                    index,
-                    term,
-                    reply: applied.reply,
-                    fuel_used: applied.fuel_used,
-                    trap_message: applied.trap_message,
-                    pages_dirtied: applied.pages_dirtied,
-                    apply_duration,
-                }));
+                waiter.answer(match self.trust.hides_replies() {
+                    Some(failure) => Err(failure),
+                    None => Ok(Committed {
+                        index,
+                        term,
+                        reply: applied.reply,
+                        fuel_used: applied.fuel_used,
+                        trap_message: applied.trap_message,
+                        pages_dirtied: applied.pages_dirtied,
+                        apply_duration,
+                    }),
+                });
             }
+            if self.halted {
+                break;
+            }
+        }
+        if museum::is_on(Exhibit::EngineChangedLate) {
+            self.halt_unless_supported()?;
         }
         self.after_batch()
     }
@@ -355,6 +380,10 @@ impl ApplyLoop {
             let _ = caller.send(Err("this node has no state yet: it waits for its leader".into()));
             return Ok(());
         }
+        if self.halted {
+            let _ = caller.send(Err("this node stops, and has saved a snapshot".into()));
+            return Ok(());
+        }
         if let Some(reason) = self.trust.refuses_snapshots() {
             let _ = caller.send(Err(reason));
             return Ok(());
@@ -368,6 +397,14 @@ impl ApplyLoop {
     }
 
     fn start_snapshot(&mut self) -> Result<(), ApplyError> {
+        let job = self.snapshot_job()?;
+        self.policy.started();
+        // A snapshot thread that has ended has stopped the node.
+        let _ = self.saver.send(job);
+        Ok(())
+    }
+
+    pub(super) fn snapshot_job(&mut self) -> Result<SaveJob, ApplyError> {
         let machine = self.machine.as_mut().expect("checked by the callers");
         let ticket = self.work.begin(JobKind::Capture, machine.applied_index());
         let image = machine.capture()?;
@@ -380,10 +417,7 @@ impl ApplyLoop {
             size_bytes: 0,
             checksum: 0,
         };
-        self.policy.started();
-        // A snapshot thread that has ended has stopped the node.
-        let _ = self.saver.send(SaveJob { meta, image });
-        Ok(())
+        Ok(SaveJob { meta, image })
     }
 
     fn on_saved(&mut self, meta: Option<SnapshotMeta>) {

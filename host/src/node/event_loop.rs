@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
 use super::digests::{Digests, View, Wish};
+use super::halt::Halting;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::metrics::NodeMetrics;
 use super::stop::{StopReason, StopSignal};
@@ -62,6 +63,8 @@ pub(super) enum Event {
     PeerSeen(Member),
     /// A member has applied this node's removal.
     Removed,
+    /// The machine applies nothing more, for this reason: stop soon.
+    Halted(String),
     /// Something stopped the node: look at the signal.
     Stop,
 }
@@ -105,6 +108,10 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
+    /// Set once the machine applies nothing more.
+    pub(super) halting: Option<Halting>,
+    /// How long the node then takes part in consensus.
+    pub(super) linger_ticks: usize,
     pub(super) metrics: Arc<NodeMetrics>,
 }
 
@@ -153,7 +160,10 @@ impl EventLoop {
     }
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
-        self.digests.on_tick();
+        self.linger();
+        if self.halting.is_none() {
+            self.digests.on_tick();
+        }
         self.replica.step(Input::Tick)
     }
 
@@ -174,6 +184,11 @@ impl EventLoop {
 
     pub(super) fn on_event(&mut self, event: Event) -> Result<(), ReplicaError> {
         match event {
+            Event::Submit(submissions) if self.halting.is_some() => {
+                for submission in submissions {
+                    submission.waiter.answer(Err(ProposeFailure::Stopping));
+                }
+            }
             Event::Submit(submissions) if self.is_quarantined => {
                 for submission in submissions {
                     submission.waiter.answer(Err(ProposeFailure::Quarantined));
@@ -185,6 +200,10 @@ impl EventLoop {
                     self.batch.push(Proposal { id, data: submission.data });
                 }
             }
+            Event::ConfChange(_, waiter) if self.halting.is_some() => {
+                waiter.answer(Err(ProposeFailure::Stopping));
+            }
+            Event::Halted(why) => self.on_halted(why),
             Event::ConfChange(_, waiter) if self.is_quarantined => {
                 waiter.answer(Err(ProposeFailure::Quarantined));
             }

@@ -348,11 +348,18 @@ impl NodeHandle {
             Some("this node is quarantined: its state differs from its cluster's (see status)")
         } else if self.shared.machine.borrow().is_none() {
             Some("this node has no state yet: it waits for a snapshot of its leader")
+        } else if !self.engine_is_supported() {
+            Some("this node's program does not offer the cluster's new engine profile; it stops")
         } else if self.shared.leadership.borrow().leader.is_none() {
             Some("no leader is known: an election is under way, or most voters are out of reach")
         } else {
             None
         }
+    }
+
+    fn engine_is_supported(&self) -> bool {
+        let view = self.shared.machine.borrow();
+        view.as_ref().is_none_or(|view| self.shared.loader.supports(&view.info.engine).is_ok())
     }
 
     /// Whether the node refuses new requests because it is shutting down.

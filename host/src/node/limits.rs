@@ -1,10 +1,10 @@
-//! Changing the budgets of the guest through the log.
+//! Changing the budgets of the guest, and what must run it, through the log.
 
 use raft_host_proto::v1;
 
 use super::config::ENTRY_OVERHEAD_BYTES;
 use super::handle::{NodeHandle, ProposeFailure};
-use crate::fsm::Limits;
+use crate::fsm::{EngineProfile, Limits};
 use crate::machine::{Reply, changed_limits};
 use crate::types::Index;
 
@@ -17,6 +17,40 @@ pub struct LimitsSet {
     pub limits: Limits,
     /// All limits, before.
     pub previous: Limits,
+}
+
+/// The engine profile is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSet {
+    /// Index of the change, the same on every node; it counts from the next entry on.
+    pub index: Index,
+    /// The profile, now.
+    pub engine: EngineProfile,
+    /// The profile, before.
+    pub previous: EngineProfile,
+}
+
+/// Why the engine profile was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineFailure {
+    /// What was given is no profile.
+    #[error("this cannot be an engine profile: {0}")]
+    Invalid(String),
+    /// Nobody has said that this is meant.
+    #[error(
+        "the engine profile would change from {current} to {wanted}: every node whose program does \
+         not offer the latter saves a snapshot and stops, and no program but one that offers it \
+         can start on that state again; confirm that this is meant"
+    )]
+    Unconfirmed {
+        /// The profile that is in force.
+        current: EngineProfile,
+        /// The profile that is wanted.
+        wanted: EngineProfile,
+    },
+    /// As for any proposal.
+    #[error(transparent)]
+    Propose(#[from] ProposeFailure),
 }
 
 /// Why the limits were not changed. None of them was.
@@ -63,6 +97,45 @@ impl NodeHandle {
             Reply::LimitsRefused(reason) => Err(LimitsFailure::Refused(reason)),
             other => Err(LimitsFailure::Refused(format!("unexpected answer {other:?}"))),
         }
+    }
+}
+
+impl NodeHandle {
+    /// Changes the engine profile on all nodes at the same index. Nodes whose program does not
+    /// offer it, this one included, stop soon after that: they save a snapshot, and go on for an
+    /// election timeout so that the others come to know what is committed. Leader only.
+    ///
+    /// # Errors
+    /// See [`EngineFailure`].
+    pub async fn set_engine(
+        &self,
+        profile: &str,
+        confirmed: bool,
+    ) -> Result<EngineSet, EngineFailure> {
+        let view = self.shared.machine.borrow().clone();
+        let Some(view) = view else {
+            return Err(ProposeFailure::NotLeader(None).into());
+        };
+        let wanted = EngineProfile::parse(profile)
+            .map_err(|reason| EngineFailure::Invalid(reason.to_string()))?;
+        let current = view.info.engine.clone();
+        if wanted != current && !confirmed {
+            return Err(EngineFailure::Unconfirmed { current, wanted });
+        }
+        let body = v1::entry::Body::SetEngine(v1::SetEngine { profile: profile.to_owned() });
+        let committed = self.propose(body).await?;
+        match committed.reply {
+            Reply::EngineSet { engine, previous } => {
+                Ok(EngineSet { index: committed.index, engine, previous })
+            }
+            Reply::EngineRefused(reason) => Err(EngineFailure::Invalid(reason)),
+            other => Err(EngineFailure::Invalid(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// The engine profile that this node's program offers.
+    pub fn offered_engine(&self) -> EngineProfile {
+        self.shared.loader.engine()
     }
 }
 

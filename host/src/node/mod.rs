@@ -19,6 +19,7 @@ mod config;
 mod digests;
 mod event_loop;
 mod evidence;
+mod halt;
 mod handle;
 mod inbox;
 mod judge;
@@ -43,7 +44,7 @@ pub use handle::{
     QueryFailure, ReplySink, Submit,
 };
 pub use inbox::NodeInbox;
-pub use limits::{LimitsFailure, LimitsSet};
+pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
 pub use metrics::{
     Applies, BUCKETS_SECONDS, Counter, Durations, Ending, NodeMetrics, NotAsked, NotRun, PerEnding,

@@ -285,6 +285,7 @@ pub(super) fn assemble(
         snapshot_callers: Vec::new(),
         waiting: BTreeMap::new(),
         stop: stop.clone(),
+        halted: false,
         trust,
         compile_ahead: environment.compile_ahead,
         witness: None,
@@ -320,6 +321,8 @@ pub(super) fn assemble(
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),
+        halting: None,
+        linger_ticks: config.election_ticks(),
         metrics: Arc::clone(&metrics),
     };
     let handle = NodeHandle {

@@ -9,6 +9,9 @@ pub enum StopReason {
     Requested,
     /// It was removed from its cluster.
     Removed,
+    /// The cluster's engine profile is one that this program does not offer. The state up to the
+    /// change is safe in a snapshot; the text says what to do.
+    Engine(String),
     /// It cannot be sure to be correct any more; the text says why.
     Failed(String),
 }
@@ -32,6 +35,7 @@ impl StopSignal {
             }
             match &reason {
                 StopReason::Failed(why) => tracing::error!(%why, "this node stops"),
+                StopReason::Engine(why) => tracing::warn!(%why, "this node stops"),
                 StopReason::Removed => {
                     tracing::warn!("this node was removed from its cluster and stops");
                 }

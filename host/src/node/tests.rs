@@ -2,7 +2,7 @@
 
 #[cfg(feature = "museum")]
 mod digests;
-
+mod engine;
 mod metrics;
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::apply::Witness;
 use super::{
-    Environment, MonotonicClock, NodeConfig, NodeInbox, NodeOptions, SteppedNode, bootstrap,
-    channel,
+    Environment, MonotonicClock, NodeConfig, NodeInbox, NodeOptions, StartError, SteppedNode,
+    bootstrap, channel,
 };
 use crate::consensus::ConsensusConfig;
 use crate::fsm::native::NativeLoader;
@@ -49,17 +49,29 @@ fn start(
     loader: SharedLoader,
     monotonic_clock: MonotonicClock,
 ) -> (SteppedNode, Arc<NodeInbox>, Arc<Peers>) {
-    let identity =
-        Identity { cluster: ClusterId([7; 16]), node: NodeId(1), address: "one:1".to_owned() };
     let stores = Stores::memory();
-    bootstrap(&stores, &identity, GroupId::MAIN, limits, Arc::clone(&loader)).expect("empty");
+    bootstrap(&stores, &identity(), GroupId::MAIN, limits, Arc::clone(&loader)).expect("empty");
+    start_on(&stores, config, loader, monotonic_clock).expect("starts")
+}
+
+fn identity() -> Identity {
+    Identity { cluster: ClusterId([7; 16]), node: NodeId(1), address: "one:1".to_owned() }
+}
+
+/// The same on stores that hold something already.
+fn start_on(
+    stores: &Stores,
+    config: NodeConfig,
+    loader: SharedLoader,
+    monotonic_clock: MonotonicClock,
+) -> Result<(SteppedNode, Arc<NodeInbox>, Arc<Peers>), StartError> {
     let (inbox, node_channel) = channel(&config);
     let options = NodeOptions {
-        identity,
+        identity: identity(),
         group: GroupId::MAIN,
         config,
         consensus: ConsensusConfig::default(),
-        stores,
+        stores: stores.clone(),
         loader,
         introduced: Vec::new(),
         evidence: None,
@@ -74,9 +86,8 @@ fn start(
     let peers = Arc::new(Peers::default());
     let transport = Arc::clone(&peers) as Arc<dyn Transport>;
     let witness = Box::new(Nobody);
-    let node =
-        SteppedNode::start(options, node_channel, transport, environment, witness).expect("starts");
-    (node, inbox, peers)
+    let node = SteppedNode::start(options, node_channel, transport, environment, witness)?;
+    Ok((node, inbox, peers))
 }
 
 /// A member that was down while a node joined, and is led by that node when it is back, learns

@@ -225,6 +225,10 @@ struct SlippingFsm {
 }
 
 impl FsmLoader for SlippingLoader {
+    fn engine(&self) -> crate::fsm::EngineProfile {
+        NativeLoader.engine()
+    }
+
     fn check(
         &self,
         module: &[u8],

@@ -6,11 +6,12 @@ use super::ServeError;
 use super::home::{EmptyHome, Home};
 use super::intent::Intent;
 use super::plugin::Plugin;
+use super::release;
 use crate::config::Config;
+use crate::fsm::SharedLoader;
 use crate::node;
 use crate::transport::Identity;
 use crate::types::{ClusterId, GroupId, NodeId};
-use crate::wasm::WasmLoader;
 
 /// Forms a cluster where nothing is yet. Until the plugin has passed, nothing is written.
 pub(super) async fn form(
@@ -19,8 +20,8 @@ pub(super) async fn form(
     address: String,
 ) -> Result<(Home, Identity), ServeError> {
     // The cache of compiled modules lives in the data directory, which must not exist yet.
-    let loader = Arc::new(WasmLoader::new(None)?);
-    plugin.check(Arc::clone(&loader) as _, config.limits.clone()).await?;
+    let loader = release::loader(None)?;
+    plugin.check(Arc::clone(&loader), config.limits.clone()).await?;
     let identity = Identity { cluster: ClusterId(rand::random()), node: NodeId(1), address };
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
@@ -37,7 +38,7 @@ pub(super) fn complete(
     home: &Home,
     identity: &Identity,
     config: &Config,
-    loader: Arc<WasmLoader>,
+    loader: SharedLoader,
 ) -> Result<(), ServeError> {
     if home.is_empty()? {
         return first_snapshot(home, identity, config, loader);
@@ -49,7 +50,7 @@ fn first_snapshot(
     home: &Home,
     identity: &Identity,
     config: &Config,
-    loader: Arc<WasmLoader>,
+    loader: SharedLoader,
 ) -> Result<(), ServeError> {
     node::bootstrap(home.stores(), identity, GroupId::MAIN, config.limits.clone(), loader)?;
     home.intent_done()

@@ -19,6 +19,7 @@ mod intent;
 mod join;
 mod plugin;
 mod promote;
+mod release;
 mod running;
 mod services;
 #[cfg(feature = "museum")]
@@ -29,8 +30,9 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+pub(crate) use self::release::{offer_engine, offered_engine, report_version};
 pub use self::running::{Began, RunningServer, start};
-pub(crate) use self::services::{count_dropped_guest_lines, report_version};
+pub(crate) use self::services::count_dropped_guest_lines;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;

@@ -14,7 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
-use super::{Join, ServeError, Startup, bind, form, join, promote, services};
+use super::{Join, ServeError, Startup, bind, form, join, promote, release, services};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason};
@@ -22,7 +22,6 @@ use crate::storage::{DataDir, NodeIdentity};
 use crate::transport::Identity;
 use crate::transport::grpc::GrpcTransport;
 use crate::types::{GroupId, Member};
-use crate::wasm::WasmLoader;
 
 /// Longest wait for the services, which cut open calls by themselves before that.
 const LAST_CALLS: Duration = Duration::from_secs(10);
@@ -149,8 +148,7 @@ async fn come_back(
         let (mut introduced, mut wants_promotion) = (Vec::new(), false);
         match intent {
             Some(Intent::Form) => {
-                let loader = Arc::new(WasmLoader::new(None)?);
-                form::complete(&home, &identity, &config, loader)?;
+                form::complete(&home, &identity, &config, release::loader(None)?)?;
             }
             Some(Intent::Join { introduced: members, promote }) => {
                 (introduced, wants_promotion) = (members, promote);
@@ -198,7 +196,7 @@ async fn run(
 ) -> Result<RunningServer, ServeError> {
     let Prepared { began, home, identity, introduced, promote } = prepared;
     let joining = !introduced.is_empty();
-    let loader = Arc::new(WasmLoader::new(home.compiled_dir())?);
+    let loader = release::loader(home.compiled_dir())?;
     let (inbox, channel) = node::channel(&config.node);
     let transport = GrpcTransport::new(
         identity.clone(),

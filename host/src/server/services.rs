@@ -1,8 +1,8 @@
 //! What a server answers on its port: clients, operators and peers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::home::Home;
+use super::release;
 use crate::api::{self, ApiConfig, NodeInfo};
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
@@ -52,14 +53,6 @@ pub(super) async fn serve_metrics(
     }
 }
 
-/// What `raft-host status` reports, if not this package's version.
-static VERSION: OnceLock<&str> = OnceLock::new();
-
-/// From now on the server reports this version; the first call counts.
-pub(crate) fn report_version(version: &'static str) {
-    VERSION.get_or_init(|| version);
-}
-
 /// Log lines of guests that were too many for the process's log.
 static GUEST_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -72,7 +65,7 @@ pub(crate) fn count_dropped_guest_lines(lines: u64) {
 pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
     let weak = Arc::downgrade(home);
     NodeInfo {
-        version: VERSION.get().copied().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned(),
+        version: release::version().to_owned(),
         storage: home.engine().to_string(),
         data_dir_bytes: Arc::new(move || {
             let home = weak.upgrade();

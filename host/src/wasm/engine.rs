@@ -1,6 +1,5 @@
 //! The engine profile: everything about wasmtime that could change an outcome, in one place.
 
-use std::fmt::Write as _;
 use std::hash::{Hash as _, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,24 +9,42 @@ use wasmparser::WasmFeatures;
 use wasmtime::{Config, Engine, OptLevel};
 
 use super::memory::Creator;
-use super::unchecked;
-use crate::fsm::{HostFailure, STACK_MAX_BYTES, STACK_MIN_BYTES};
+use super::{stack, unchecked};
+use crate::fsm::{EngineFacts, EngineProfile, HostFailure, STACK_MAX_BYTES, STACK_MIN_BYTES};
 
-/// What guests may use. Anything else is refused at load.
-pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
-    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
-    .union(WasmFeatures::SIGN_EXTENSION)
-    .union(WasmFeatures::REFERENCE_TYPES)
-    .union(WasmFeatures::MULTI_VALUE)
-    .union(WasmFeatures::BULK_MEMORY)
-    .union(WasmFeatures::SIMD)
-    .union(WasmFeatures::TAIL_CALL)
-    .union(WasmFeatures::FLOATS)
-    .union(WasmFeatures::EXTENDED_CONST);
+/// What guests may use, as profiles name it. Anything else is refused at load.
+const NAMED_FEATURES: [(&str, WasmFeatures); 10] = [
+    ("mutable-global", WasmFeatures::MUTABLE_GLOBAL),
+    ("saturating-float-to-int", WasmFeatures::SATURATING_FLOAT_TO_INT),
+    ("sign-extension", WasmFeatures::SIGN_EXTENSION),
+    ("reference-types", WasmFeatures::REFERENCE_TYPES),
+    ("multi-value", WasmFeatures::MULTI_VALUE),
+    ("bulk-memory", WasmFeatures::BULK_MEMORY),
+    ("simd", WasmFeatures::SIMD),
+    ("tail-call", WasmFeatures::TAIL_CALL),
+    ("floats", WasmFeatures::FLOATS),
+    ("extended-const", WasmFeatures::EXTENDED_CONST),
+];
 
-/// Version of this profile; raise it with any change here, in `abi` or in `rewrite` that
-/// changes what a guest sees or how much fuel it uses.
-const PROFILE_VERSION: u32 = 1;
+/// All of them together.
+pub(super) const FEATURES: WasmFeatures = {
+    let (mut all, mut at) = (WasmFeatures::empty(), 0);
+    while at < NAMED_FEATURES.len() {
+        all = all.union(NAMED_FEATURES[at].1);
+        at += 1;
+    }
+    all
+};
+
+/// The engine. Of its long-term line any release may run beside any other: they mend faults of
+/// safety, and what they change in spite of that the digests of the replicas show.
+const WASMTIME_MAJOR: u32 = 48;
+/// Raise it with any change in `abi` or `wasi` after which a guest sees something else.
+const ABI_VERSION: u32 = 1;
+/// Raise it with any change after which the same call uses another amount of fuel.
+const FUEL_VERSION: u32 = 1;
+/// Raise it with any change in `rewrite` after which a guest runs otherwise.
+const REWRITE_VERSION: u32 = 1;
 
 /// All that a 32-bit address can reach is reserved, so that memories never move.
 const MEMORY_RESERVATION_BYTES: u64 = 1 << 32;
@@ -40,7 +57,18 @@ pub(super) const HOST_STACK_BYTES: u64 = 256 << 10;
 /// CPU features assumed on x86-64: those of x86-64-v2, which every server of the last fifteen
 /// years has. Fixed rather than detected, so that code and stack frames are the same on every
 /// node. The baseline of aarch64 needs none.
-const X86_64_FEATURES: &[&str] = &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt"];
+/// As profiles name them, and as the compiler does.
+const CPU_FEATURES: &[(&str, &str)] = if cfg!(target_arch = "x86_64") {
+    &[
+        ("sse3", "has_sse3"),
+        ("ssse3", "has_ssse3"),
+        ("sse4.1", "has_sse41"),
+        ("sse4.2", "has_sse42"),
+        ("popcnt", "has_popcnt"),
+    ]
+} else {
+    &[]
+};
 
 const TARGET: Option<&str> = if !cfg!(target_os = "linux") {
     None
@@ -58,12 +86,9 @@ const TARGET: Option<&str> = if !cfg!(target_os = "linux") {
 
 /// An engine for guests with a stack of `stack_max_bytes`.
 ///
-/// Where exactly a runaway recursion overflows is the one thing that is not entirely fixed
-/// here: wasmtime counts from the host's own stack pointer at entry, which two *builds* of
-/// the host may place some hundred bytes apart. Nodes of one build agree.
+/// All of it is the guest's, to the byte (rounded down to 16), whatever the host's own frames take:
+/// see `stack`.
 pub(super) fn build(stack_max_bytes: u64) -> Result<Engine, HostFailure> {
-    let target = TARGET
-        .ok_or_else(|| HostFailure("guests run on Linux on x86-64 or aarch64 only".to_owned()))?;
     let stack_bytes = usize::try_from(stack_max_bytes)
         .ok()
         .filter(|_| (STACK_MIN_BYTES..=STACK_MAX_BYTES).contains(&stack_max_bytes))
@@ -73,10 +98,17 @@ pub(super) fn build(stack_max_bytes: u64) -> Result<Engine, HostFailure> {
                  {STACK_MAX_BYTES}"
             ))
         })?;
+    with_native_stack(stack::native_stack_bytes(stack_bytes)?)
+}
+
+/// An engine that traps so many bytes below the stack pointer that wasmtime looks at on entry.
+pub(super) fn with_native_stack(stack_bytes: usize) -> Result<Engine, HostFailure> {
+    let target = TARGET
+        .ok_or_else(|| HostFailure("guests run on Linux on x86-64 or aarch64 only".to_owned()))?;
     let mut config = Config::new();
     config.target(target).map_err(|error| failure("choosing the target", &error))?;
-    if cfg!(target_arch = "x86_64") {
-        X86_64_FEATURES.iter().for_each(|flag| unchecked::enable_cpu_feature(&mut config, flag));
+    for (_, flag) in CPU_FEATURES {
+        unchecked::enable_cpu_feature(&mut config, flag);
     }
     config
         .wasm_features(WasmFeatures::all().difference(FEATURES), false)
@@ -98,13 +130,25 @@ pub(super) fn build(stack_max_bytes: u64) -> Result<Engine, HostFailure> {
     Engine::new(&config).map_err(|error| failure("starting the engine", &error))
 }
 
+/// The engine profile of this program.
+pub fn profile() -> EngineProfile {
+    let names = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
+    EngineProfile::of(&EngineFacts {
+        engine: "wasmtime".to_owned(),
+        engine_version: WASMTIME_MAJOR,
+        abi: ABI_VERSION,
+        fuel: FUEL_VERSION,
+        rewrite: REWRITE_VERSION,
+        cpu: if cfg!(target_arch = "x86_64") { "x86-64" } else { "aarch64" }.to_owned(),
+        cpu_features: names(&mut CPU_FEATURES.iter().map(|(name, _)| *name)),
+        features: names(&mut NAMED_FEATURES.iter().map(|(name, _)| *name)),
+    })
+}
+
 /// Names everything that compiled code depends on: equal hashes mean interchangeable code.
-pub(super) fn profile_hash(engine: &Engine) -> [u8; 32] {
-    let mut text = String::new();
-    write!(text, "raft-host wasm profile {PROFILE_VERSION};{TARGET:?};{X86_64_FEATURES:?};")
-        .expect("writing to a string cannot fail");
+pub(super) fn code_hash(engine: &Engine) -> [u8; 32] {
     let mut hasher = StableHasher(Sha256::new());
-    hasher.0.update(text.as_bytes());
+    hasher.0.update(format!("{};{TARGET:?};", profile()).as_bytes());
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.0.finalize().into()
 }
@@ -124,5 +168,25 @@ impl Hasher for StableHasher {
     fn finish(&self) -> u64 {
         let digest = self.0.clone().finalize();
         u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_is_this_one_until_somebody_means_to_change_it() {
+        // A cluster with another profile does not start this program: see the decision record.
+        assert_eq!(profile(), EngineProfile::before_profiles());
+    }
+
+    #[test]
+    fn the_profile_names_the_version_of_wasmtime_that_is_linked() {
+        let lock = include_str!("../../../Cargo.lock");
+        let mut lines = lock.lines().skip_while(|line| *line != "name = \"wasmtime\"");
+        let version = lines.nth(1).and_then(|line| line.strip_prefix("version = \""));
+        let major = version.and_then(|version| version.split('.').next());
+        assert_eq!(major, Some(WASMTIME_MAJOR.to_string().as_str()));
     }
 }

@@ -16,6 +16,7 @@ use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region};
+use super::stack;
 use super::tracking::{Then, Tracking};
 use super::words::shown;
 use super::workers::Workers;
@@ -200,7 +201,7 @@ impl Guest {
                 .instance
                 .get_typed_func::<(), ()>(&mut self.store, name)
                 .map_err(|error| HostFailure(format!("the checked export `{name}`: {error:#}")))?;
-            if let Err(error) = function.call(&mut self.store, ()) {
+            if let Err(error) = stack::call_initialiser(&mut self.store, &function) {
                 let trap = classify(error)?;
                 return Ok(Err(ModuleRefused(format!(
                     "its initialiser {}: {}",
@@ -234,11 +235,15 @@ impl Guest {
         let len = u32::try_from(input.len())
             .map_err(|_| HostFailure("an input of 4 GiB or more reached a guest".to_owned()))?;
         let result = match (kind, &self.query, &self.init) {
-            (CallKind::Apply, _, _) => self.apply.call(&mut self.store, len),
-            (CallKind::Restore, _, _) => self.restore.call(&mut self.store, len),
-            (CallKind::Snapshot, _, _) => self.snapshot.call(&mut self.store, ()),
-            (CallKind::Query, Some(query), _) => query.call(&mut self.store, len),
-            (CallKind::Init, _, Some(init)) => init.call(&mut self.store, ()),
+            (CallKind::Apply, _, _) => stack::call_with_length(&mut self.store, &self.apply, len),
+            (CallKind::Restore, _, _) => {
+                stack::call_with_length(&mut self.store, &self.restore, len)
+            }
+            (CallKind::Snapshot, _, _) => stack::call_for_status(&mut self.store, &self.snapshot),
+            (CallKind::Query, Some(query), _) => {
+                stack::call_with_length(&mut self.store, query, len)
+            }
+            (CallKind::Init, _, Some(init)) => stack::call_for_status(&mut self.store, init),
             (CallKind::Query | CallKind::Init | CallKind::Start, _, _) => return Ok(None),
         };
         let fuel_left =

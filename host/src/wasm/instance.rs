@@ -93,7 +93,8 @@ pub(super) struct WasmFsm {
 }
 
 impl WasmFsm {
-    /// A fresh instance whose initialisers have run, if there is a context for them.
+    /// A fresh instance whose initialisers have run in the context; without one, a blank instance
+    /// that must be given a state before anything else.
     pub(super) fn start(
         compiled: Arc<Compiled>,
         limits: &Limits,

@@ -15,7 +15,7 @@ use super::rewrite::rewrite;
 use super::tracking::Tracking;
 use super::workers::Workers;
 use super::{abi, engine, wasi};
-use crate::fsm::{Context, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
+use crate::fsm::{Context, EngineProfile, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
 use crate::types::ModuleHash;
 
 /// Compiled modules kept in memory: the active ones of all groups and their successors.
@@ -44,6 +44,7 @@ impl MemoryBackend {
 
 /// Loads wasm modules. One per node, shared by its groups.
 pub struct WasmLoader {
+    engine: EngineProfile,
     host: Host,
     cache: Option<CompiledCache>,
     /// By stack size, which is the one limit that an engine has to know.
@@ -90,7 +91,7 @@ impl WasmLoader {
         let workers = Arc::new(Workers::of_this_machine());
         let host = Host { tracking, workers, rare_checkpoints: false };
         let (engines, kept) = (Mutex::default(), Mutex::default());
-        let loader = WasmLoader { host, cache, engines, kept };
+        let loader = WasmLoader { engine: engine::profile(), host, cache, engines, kept };
         // A machine that cannot run guests says so now.
         loader.profile(Limits::default().stack_max_bytes)?;
         Ok(loader)
@@ -141,7 +142,7 @@ impl WasmLoader {
         }
     }
 
-    /// [`FsmLoader::instantiate`], as this room sees it; without a context no initialiser runs.
+    /// [`FsmLoader::instantiate`], as this room sees it; without a context, `instantiate_blank`.
     pub(super) fn start(
         &self,
         module: &[u8],
@@ -169,7 +170,7 @@ impl WasmLoader {
         abi::define(&mut linker)
             .and_then(|()| wasi::define(&mut linker))
             .map_err(|error| HostFailure(format!("defining the imports: {error:#}")))?;
-        let hash = engine::profile_hash(&engine);
+        let hash = engine::code_hash(&engine);
         let profile = Arc::new(Profile { engine, hash, linker });
         if engines.len() == ENGINES_MAX {
             // Modules compiled on it keep what they need of it.
@@ -236,6 +237,10 @@ impl WasmLoader {
 }
 
 impl FsmLoader for WasmLoader {
+    fn engine(&self) -> EngineProfile {
+        self.engine.clone()
+    }
+
     fn memory_backend(&self) -> &'static str {
         self.backend().name()
     }
@@ -267,7 +272,7 @@ impl FsmLoader for WasmLoader {
         Ok(fsm.map(|fsm| Box::new(fsm) as Box<dyn Fsm>))
     }
 
-    fn instantiate_for_image(
+    fn instantiate_blank(
         &self,
         module: &[u8],
         limits: &Limits,

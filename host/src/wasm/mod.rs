@@ -32,6 +32,7 @@ mod memory;
 mod pace;
 mod queries;
 mod rewrite;
+mod stack;
 mod tracking;
 mod unchecked;
 mod wasi;
@@ -42,4 +43,5 @@ mod workers;
 mod tests;
 
 pub use check::{CheckError, ModuleReport, check_module};
+pub use engine::profile;
 pub use loader::{MemoryBackend, WasmLoader};

@@ -43,10 +43,12 @@ macro_rules! on_each_backend {
 
 mod checks;
 mod forks;
+mod fuel;
 mod limits;
 mod memory;
 #[cfg(feature = "museum")]
 mod museum;
+mod stack;
 mod storms;
 mod undo;
 

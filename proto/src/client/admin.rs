@@ -181,6 +181,26 @@ impl Client {
         admin_call!(self, Repeat::WithoutEffect, set_limits, SetLimitsRequest { changes })
     }
 
+    /// Changes the engine profile. Nodes whose program does not offer it stop; `confirmed` says
+    /// that this is known.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn set_engine(
+        &self,
+        profile: &str,
+        confirmed: bool,
+    ) -> Result<v1::SetEngineResponse, ClientError> {
+        let profile = profile.to_owned();
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            set_engine,
+            SetEngineRequest { profile, confirmed }
+        )
+    }
+
     /// Takes a snapshot on the node that answers, and compacts its log.
     ///
     /// # Errors

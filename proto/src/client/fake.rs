@@ -316,6 +316,7 @@ impl Admin for Service {
         modules: ModulesRequest -> ModulesResponse,
         limits: LimitsRequest -> LimitsResponse,
         set_limits: SetLimitsRequest -> SetLimitsResponse,
+        set_engine: SetEngineRequest -> SetEngineResponse,
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,
         digest: DigestRequest -> DigestResponse,

@@ -449,6 +449,7 @@ impl World {
         let words = match reason {
             StopReason::Requested => "on request".to_owned(),
             StopReason::Removed => "it was removed".to_owned(),
+            StopReason::Engine(why) => why.clone(),
             StopReason::Failed(why) => self.hosts[slot.0].disk.describe(why),
         };
         self.trace.line(now, Who::Host(slot), format_args!("stops: {words}"));

@@ -81,7 +81,7 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
             );
             ExitCode::SUCCESS
         }
-        StopReason::Failed(why) => {
+        StopReason::Engine(why) | StopReason::Failed(why) => {
             eprintln!("error: this node stopped: {why}");
             ExitCode::FAILURE
         }

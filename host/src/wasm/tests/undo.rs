@@ -226,6 +226,33 @@ fn checkpoints_on_the_way_do_not_show_after_a_trap() {
     assert_eq!(image(&mut *straight), image(&mut *broken));
 }
 
+/// A module may start at one index and refuse to start at another, and time goes on. What an image
+/// holds was accepted once; whoever takes it over must not ask again.
+fn an_image_is_taken_over_wherever_the_initialisers_would_refuse_by_now() {
+    let body = format!(
+        r#"{SCRIBE} (func (export "_initialize")
+          (if (i64.gt_u (call $index) (i64.const 1)) (then (unreachable))))"#
+    );
+    let module = wasm(&body);
+    let loader = loader();
+    let mut fsm = loader.instantiate(&module, &small_limits(), at(1)).unwrap().unwrap();
+    ok(fsm.apply(at(1), b"a1").unwrap());
+    let bytes = image(&mut *fsm);
+    assert!(loader.instantiate(&module, &small_limits(), at(2)).unwrap().is_err());
+    let blank = || loader.instantiate_blank(&module, &small_limits(), at(2)).unwrap().unwrap();
+    let mut restored = blank();
+    restored.load_image(&mut bytes.as_slice()).unwrap();
+    let mut adopted = blank();
+    adopted.adopt(&*fsm.capture().unwrap()).unwrap();
+    for mut other in [restored, adopted] {
+        assert_eq!(image(&mut *other), bytes);
+        let expected = fsm.apply(at(3), b"u").unwrap();
+        assert_eq!(other.apply(at(3), b"u").unwrap(), expected);
+        assert_eq!(contents(&mut *other), "a1");
+        assert_eq!(image(&mut *other), bytes);
+    }
+}
+
 on_each_backend! {
     each_way_to_break_has_its_kind_and_leaves_no_trace
     a_run_with_traps_ends_bit_identical_to_one_without
@@ -238,5 +265,6 @@ on_each_backend! {
     the_start_section_and_initialize_run_at_start_but_not_on_undo_or_load
     an_initialiser_that_traps_is_a_refusal
     globals_of_every_number_type_survive_a_trap_and_an_image
+    an_image_is_taken_over_wherever_the_initialisers_would_refuse_by_now
     checkpoints_on_the_way_do_not_show_after_a_trap
 }

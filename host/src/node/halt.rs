@@ -1,0 +1,77 @@
+//! What a node does at an engine profile that its program does not offer: it leaves its state where
+//! the next program finds it, lingers so that the others can learn what is committed, and stops.
+//!
+//! ```text
+//!   apply loop   … entry 41 · SetEngine at 42 · snapshot at 42 saved ─► halted: nothing more
+//!   event loop   …………………………………………………… Halted ─► an election timeout of consensus ─► stop
+//! ```
+
+use super::apply::{ApplyError, ApplyLoop};
+use super::event_loop::{Event, EventLoop};
+use super::snapshots::{self, SaveJob};
+use super::stop::StopReason;
+use crate::museum::{self, Exhibit};
+
+impl ApplyLoop {
+    /// Before anybody hears of the new profile, the state must be where the program that offers it
+    /// finds it. A crash before that repeats the change.
+    pub(super) fn halt_unless_supported(&mut self) -> Result<(), ApplyError> {
+        let machine = self.machine.as_ref().expect("it has applied something");
+        let Err(unsupported) = machine.engine_supported() else { return Ok(()) };
+        if museum::is_on(Exhibit::EngineIgnored) {
+            return Ok(());
+        }
+        let index = machine.applied_index();
+        let what_to_do = match self.trust.refuses_snapshots() {
+            None => {
+                let SaveJob { meta, image } = self.snapshot_job()?;
+                let meta = snapshots::save(&*self.snapshots, self.policy.keep(), meta, &image)?;
+                tracing::info!(
+                    %index, bytes = meta.size_bytes, "snapshot saved for the new engine profile"
+                );
+                // An event loop that has ended needs no news.
+                let _ = self.events.send(Event::Applied(index, self.trust.since_point));
+                let _ = self.events.send(Event::SnapshotSaved(meta));
+                "start a version of raft-host that offers the former on the same data directory"
+                    .to_owned()
+            }
+            // The next program must not begin with a state that went wrong.
+            Some(reason) => format!(
+                "{reason}; start this version again, which executes its log again up to this \
+                 change, or is sent a state by the others"
+            ),
+        };
+        self.halted = true;
+        self.waiting.clear();
+        let why = format!(
+            "since entry {index} the cluster's engine profile is {}, and this program offers {}: \
+             {what_to_do}",
+            unsupported.wanted, unsupported.offered
+        );
+        let _ = self.events.send(Event::Halted(why));
+        Ok(())
+    }
+}
+
+/// Why to stop, and after how many more ticks.
+pub(super) struct Halting {
+    why: String,
+    ticks_left: usize,
+}
+
+impl EventLoop {
+    pub(super) fn on_halted(&mut self, why: String) {
+        self.halting = Some(Halting { why, ticks_left: self.linger_ticks });
+    }
+
+    /// The others must be able to learn that what stops this node is committed, so that they come to
+    /// the same end without it.
+    pub(super) fn linger(&mut self) {
+        if let Some(halting) = &mut self.halting {
+            match halting.ticks_left.checked_sub(1) {
+                Some(left) => halting.ticks_left = left,
+                None => self.stop.stop(StopReason::Engine(std::mem::take(&mut halting.why))),
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A node at an engine profile that its program does not offer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft_host_proto::v1;
+use raft_host_proto::v1::entry::Body;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::consensus::Role;
+use crate::fsm::native::KV;
+use crate::fsm::{EngineFacts, EngineProfile, Offering};
+use crate::machine::{QueryResult, Reply, RestoreError};
+use crate::node::handle::ProposeResult;
+use crate::node::{ProposeFailure, ReplySink, StopReason};
+use crate::types::{Index, ModuleHash, Outcome};
+
+fn start_again(
+    stores: &Stores,
+    loader: &SharedLoader,
+) -> Result<(SteppedNode, Arc<NodeInbox>, Arc<Peers>), StartError> {
+    start_on(stores, NodeConfig::default(), Arc::clone(loader), Arc::new(|| Duration::ZERO))
+}
+
+/// Every loop of the node does what there is to do.
+fn step(node: &mut SteppedNode, tick: bool) {
+    node.turn(tick);
+    while node.begin_write().is_some() {
+        node.finish_write();
+    }
+    while node.has_job() && node.stop_reason().is_none() {
+        node.apply_next();
+    }
+    node.save_next();
+}
+
+/// Steps until nothing is left to do.
+fn settle(node: &mut SteppedNode) {
+    for _ in 0..20 {
+        step(node, false);
+    }
+}
+
+fn propose(node: &SteppedNode, body: Body) -> oneshot::Receiver<ProposeResult> {
+    let (sender, receiver) = oneshot::channel();
+    node.handle().submit([(body, ReplySink::One(sender))]);
+    receiver
+}
+
+fn set_key(key: &str) -> Body {
+    let data = format!(r#"{{"op":"set","key":"{key}","value":"1"}}"#);
+    Body::Command(v1::Command { data: data.into_bytes().into(), session: None })
+}
+
+fn answered(receiver: &mut oneshot::Receiver<ProposeResult>) -> ProposeResult {
+    receiver.try_recv().expect("answered by now")
+}
+
+fn leading(stores: &Stores, loader: &SharedLoader) -> SteppedNode {
+    let (mut node, ..) = start_again(stores, loader).expect("starts");
+    settle(&mut node);
+    assert_eq!(node.role(), Role::Leader);
+    node
+}
+
+/// A node whose program does not offer the cluster's new engine profile applies the change and
+/// nothing after it, leaves its state where the next program finds it, and gives the others time
+/// to learn what is committed before it stops.
+#[test]
+fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
+    let old: SharedLoader = Arc::new(NativeLoader);
+    let facts = old.engine().facts().expect("version 1");
+    let next = EngineProfile::of(&EngineFacts { fuel: 9, ..facts });
+    let new: SharedLoader =
+        Arc::new(Offering { loader: Arc::clone(&old), profiles: vec![next.clone()] });
+    let stores = Stores::memory();
+    bootstrap(&stores, &identity(), GroupId::MAIN, Limits::default(), Arc::clone(&old))
+        .expect("empty stores");
+    let mut node = leading(&stores, &old);
+    let module_hash = ModuleHash::of(KV).0.to_vec().into();
+    let chunk =
+        v1::ModuleChunk { module_hash, total_bytes: KV.len() as u64, offset: 0, data: KV.into() };
+    let activate =
+        v1::ActivateModule { module_hash: chunk.module_hash.clone(), label: String::new() };
+    propose(&node, Body::ModuleChunk(chunk));
+    propose(&node, Body::ActivateModule(activate));
+    settle(&mut node);
+    assert!(node.handle().is_serving());
+
+    let mut before = propose(&node, set_key("before"));
+    let mut change = propose(&node, Body::SetEngine(v1::SetEngine { profile: next.to_string() }));
+    let mut after = propose(&node, set_key("after"));
+    settle(&mut node);
+    let applied = answered(&mut before).expect("applied").reply;
+    assert!(matches!(applied, Reply::Command(Outcome::Ok(_))), "{applied:?}");
+    let committed = answered(&mut change).expect("applied");
+    let at = committed.index;
+    let previous = old.engine();
+    assert_eq!(committed.reply, Reply::EngineSet { engine: next.clone(), previous });
+    // It is committed, and the next program will apply it; this one does not know the answer.
+    assert!(matches!(answered(&mut after), Err(ProposeFailure::Unknown(_))));
+    assert_eq!(node.machine().expect("has one").applied_index(), at);
+    assert_eq!(stores.snapshots.list(GroupId::MAIN).expect("listed")[0].index, at);
+
+    // It lingers, serves nobody, and takes part in consensus.
+    assert_eq!(node.stop_reason(), None);
+    assert!(!node.handle().is_serving());
+    let mut late = propose(&node, set_key("late"));
+    settle(&mut node);
+    assert!(matches!(answered(&mut late), Err(ProposeFailure::Stopping)));
+    assert_eq!(node.status().commit, Index(at.0 + 1));
+    let ticks = (0..1_000).take_while(|_| {
+        step(&mut node, true);
+        node.stop_reason().is_none()
+    });
+    assert_eq!(ticks.count(), NodeConfig::default().election_ticks());
+    let Some(StopReason::Engine(why)) = node.stop_reason() else {
+        panic!("{:?}", node.stop_reason())
+    };
+    for part in [next.as_str(), old.engine().as_str(), "start a version of raft-host"] {
+        assert!(why.contains(part), "{why}");
+    }
+    drop(node);
+
+    let refused = start_again(&stores, &old).err().expect("must not start");
+    let StartError::Restore { index, source: RestoreError::Engine(_) } = refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(index, at);
+    let mut node = leading(&stores, &new);
+    assert!(node.handle().is_serving());
+    let query = |node: &mut SteppedNode| {
+        let answer = node.machine().expect("has one").query(br#"{"op":"range"}"#).expect("answers");
+        match answer.result {
+            QueryResult::Answer(Outcome::Ok(keys)) => String::from_utf8(keys).expect("UTF-8"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let applied = node.machine().expect("has one").applied_index();
+    assert!(applied > Index(at.0 + 1), "{applied}");
+    let keys = query(&mut node);
+    assert!(keys.contains("before") && keys.contains("after") && !keys.contains("late"), "{keys}");
+}
