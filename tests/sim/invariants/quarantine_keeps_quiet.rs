@@ -30,10 +30,10 @@ impl Invariant for QuarantineKeepsQuiet {
                 return Err(format!("{slot} is quarantined and answered a {what}"));
             }
             // One that was being written when the verdict came is older than that.
-            Fact::SnapshotSaved { slot, index } => {
-                if self.quarantined.get(&slot).is_some_and(|since| *since <= index) {
-                    return Err(format!("{slot} is quarantined and took a snapshot at {index}"));
-                }
+            Fact::SnapshotSaved { slot, index }
+                if self.quarantined.get(&slot).is_some_and(|since| *since <= index) =>
+            {
+                return Err(format!("{slot} is quarantined and took a snapshot at {index}"));
             }
             Fact::SnapshotSent { slot, index } if self.quarantined.contains_key(&slot) => {
                 return Err(format!("{slot} is quarantined and sent its snapshot at {index}"));
