@@ -51,7 +51,7 @@ struct Arguments {
     /// No faults.
     #[arg(long)]
     calm: bool,
-    /// Nodes compare digests, and bits flip in their memory. Default: the seed decides.
+    /// Nodes compare digests, and bits flip in their memory. Default: neither.
     #[arg(long)]
     flips: bool,
     /// Switch on a deliberate bug of the museum.

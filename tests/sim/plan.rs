@@ -191,16 +191,13 @@ impl Plan {
     }
 }
 
-/// Out of a thousand seeds: ones whose nodes compare digests.
-const FLIPS_PER_MILLE: u64 = 200;
 /// Addresses that no guest ever reads or writes: `registers` has nothing there, and of the kv
 /// plugin it is the far end of a stack of a megabyte.
 const UNREAD: (u64, u64) = (2_048, 60_000);
 
 /// Whether nodes compare digests, how often, and which bits flip.
 fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
-    let is_drawn = random.per_mille(FLIPS_PER_MILLE);
-    if !is_drawn && !fixed.flips {
+    if !fixed.flips {
         return Vec::new();
     }
     shape.node.digest = DigestConfig {

@@ -13,6 +13,8 @@ use raft_host_tests::sim::runner::{self, Batch, loader, run_batch, with_stack};
 use raft_host_tests::sim::shrink::{Budget, Cut, command, shrink};
 use raft_host_tests::sim::{Kind, Report, View, golden};
 
+/// Seeds with flipped bits.
+const FLIPPED: u64 = 16;
 /// Seeds of the batch, and the time after which no further one is begun.
 const SEEDS: u64 = 150;
 const AT_LEAST: u64 = 20;
@@ -73,6 +75,23 @@ fn a_slice_of_seeds_violates_nothing() {
         })
         .collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn flipped_bits_are_noticed_and_healed() {
+    let fixed = Fixed { guest: Some("native"), flips: true, ..Fixed::default() };
+    let batch = Batch {
+        first: 0,
+        count: FLIPPED,
+        jobs: 1,
+        fixed: fixed.clone(),
+        exhibit: None,
+        deadline: None,
+        stops_early: false,
+    };
+    let outcome = run_batch(&batch, &loader(), &|_, _| {});
+    print!("{}", outcome.counters);
+    assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
 }
 
 #[test]

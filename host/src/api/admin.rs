@@ -102,6 +102,7 @@ impl AdminService {
             commit_index: replica.commit.0,
             snapshot_index: replica.snapshot.0,
             storage: context.info.storage.clone(),
+            memory_backend: context.handle.memory_backend().to_owned(),
             data_dir_bytes,
             resident_bytes,
             uptime_ms: context.handle.started().elapsed().as_millis() as u64,

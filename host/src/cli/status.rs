@@ -187,6 +187,7 @@ impl NodeRow {
                 "applied_index": status.applied_index,
                 "snapshot_index": status.snapshot_index,
                 "storage": status.storage,
+                "memory_backend": status.memory_backend,
                 "module_hash": status.module_hash,
                 "module_label": status.module_label,
                 "module_activated_at": status.module_activated_at,
@@ -235,10 +236,16 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
 
 /// What people should know of a node's state.
 fn digest_notes(row: &NodeRow) -> Vec<String> {
-    let Some(digest) = row.status.as_ref().ok().and_then(|status| status.digest.as_ref()) else {
-        return Vec::new();
-    };
     let mut notes = Vec::new();
+    let Ok(status) = &row.status else { return notes };
+    if status.memory_backend == "plain copy" {
+        notes.push(format!(
+            "{} checkpoints its guest by comparing all of its memory: its kernel offers no \
+             userfaultfd with asynchronous write protection (Linux 6.7)",
+            row.address
+        ));
+    }
+    let Some(digest) = &status.digest else { return notes };
     if let Some(quarantine) = &digest.quarantine {
         let kept = match quarantine.evidence.as_str() {
             "" => String::new(),
