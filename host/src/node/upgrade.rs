@@ -54,7 +54,7 @@ impl NodeHandle {
     pub async fn upgrade(&self, module: Bytes, label: String) -> Result<Upgraded, UpgradeFailure> {
         let view = self.shared.machine.borrow().clone();
         if let Some(view) = view
-            && active(&view, ModuleHash::of(&module)).is_none()
+            && !is_active(&view, ModuleHash::of(&module))
         {
             self.check(module.clone(), view.info.limits.clone()).await?;
         }
@@ -77,9 +77,8 @@ impl NodeHandle {
         let Some(view) = view else {
             return Err(ProposeFailure::NotLeader(None).into());
         };
-        if let Some(index) = active(&view, hash) {
-            return Ok(Upgraded { index, hash, previous: None, already_active: true });
-        }
+        // Whether it is active already only the machine can say, at the entry's index: a leader that
+        // has just started may not have applied what made another module active.
         if !view.info.modules.iter().any(|held| held.hash == hash) {
             self.replicate(hash, &module, chunk_bytes).await?;
         }
@@ -151,8 +150,7 @@ impl NodeHandle {
     }
 }
 
-/// Since when the module is the active one, if it is.
-fn active(view: &MachineView, hash: ModuleHash) -> Option<Index> {
-    let active = view.info.active.as_ref().filter(|active| active.hash == hash);
-    active.map(|active| active.activated_at)
+/// Whether the module is the active one, as far as this node has applied the log.
+fn is_active(view: &MachineView, hash: ModuleHash) -> bool {
+    view.info.active.as_ref().is_some_and(|active| active.hash == hash)
 }
