@@ -11,6 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("consensus", &["types", "storage"]),
     ("fsm", &["types"]),
     ("wasm", &["types", "fsm"]),
+    ("check", &["types", "fsm", "wasm"]),
     ("machine", &["types", "fsm"]),
     ("transport", &["types", "storage"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),

@@ -6,165 +6,99 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{Ended, Exit, Failure};
-use super::input::read_module;
-use super::output::{Output, facts, human_bytes, print_json, print_text, readable_line};
-use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
-use crate::types::{ClusterId, Index};
-use crate::wasm::{ModuleReport, WasmLoader, check_module};
+use super::input::{read_commands, read_module, read_script};
+use super::output::{Output, facts, human_bytes, human_count, print_json, print_text};
+use crate::check::{self, Options, Report, Script, Weight};
+use crate::fsm::{HostFailure, Limits};
+use crate::wasm::ModuleReport;
 
 /// Checks whether a cluster would take a module, without one.
 ///
-/// Looks at format, features, imports, exports and limits as every node would, compiles it,
-/// then runs it: an empty and a senseless command, a query, and its snapshot through its own
-/// restore. Exit code 0 only if all of that went well.
+/// Looks at format, features, imports, exports and limits as every node would, then runs it:
+/// empty, huge and random input, its snapshot through its own restore and back, damaged
+/// snapshots, everything twice to compare answers, fuel and memory, and the given scripts.
+/// Exit code 0 only if a cluster would take it and all scripts hold.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {
     /// The module: a .wasm file.
     file: PathBuf,
+    /// A conformance script that must hold (guest-sdk/conformance/FORMAT.md); can be repeated.
+    #[arg(long, value_name = "FILE")]
+    script: Vec<PathBuf>,
+    /// Commands to run and report on, one a line, as `apply --lines` takes them.
+    #[arg(long, value_name = "FILE")]
+    commands: Option<PathBuf>,
+    /// Shows examples for each finding.
+    #[arg(long)]
+    verbose: bool,
     /// Text for people or JSON for scripts.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 }
 
-/// One thing that was tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Trial {
-    name: &'static str,
-    /// What happened, in a few words.
-    result: String,
-    /// Whether it speaks against the module.
-    failed: bool,
-}
-
 pub(super) fn run(args: &CheckArgs) -> Ended {
     let name = args.file.display();
     let module = read_module(&args.file)?;
-    let limits = Limits::default();
-    let report = check_module(&module, &limits)
-        .map_err(|error| Failure::new(format!("{name} would be refused: {error}")))?;
+    let mut scripts = Vec::new();
+    for path in &args.script {
+        let script = Script::parse(&path.display().to_string(), &read_script(path)?)
+            .map_err(|error| Failure::new(error.to_string()))?;
+        scripts.push(script);
+    }
+    let commands = args.commands.as_deref().map(read_commands).transpose()?.unwrap_or_default();
+    let options = Options { scripts, commands, limits: Limits::default() };
     let host = |failure: HostFailure| Failure::new(format!("cannot run {name} here: {failure}"));
-    let trials = try_out(&module, &limits)
-        .map_err(host)?
-        .map_err(|reason| Failure::new(format!("{name} would be refused: {reason}")))?;
-    match args.output {
-        Output::Json => print_json(&to_json(&report, &trials))?,
-        Output::Table => print_text(&to_text(&name.to_string(), &report, &trials))?,
+    let report = check::run(&module, &options).map_err(host)?;
+    match (args.output, &report.refused) {
+        (Output::Json, _) => print_json(&to_json(&report))?,
+        (Output::Table, Some(reason)) => {
+            return Err(Failure::new(format!("{name} would be refused: {reason}")));
+        }
+        (Output::Table, None) => {
+            print_text(&to_text(&name.to_string(), &report, args.verbose))?;
+        }
     }
-    if trials.iter().any(|trial| trial.failed) { Ok(Exit::Failed) } else { Ok(Exit::Done) }
+    if report.is_fit() { Ok(Exit::Done) } else { Ok(Exit::Failed) }
 }
 
-/// Runs the module. The inner error: a cluster would refuse it.
-fn try_out(module: &[u8], limits: &Limits) -> Result<Result<Vec<Trial>, String>, HostFailure> {
-    let loader = WasmLoader::new(None)?;
-    if let Err(refused) = loader.check(module, limits)? {
-        return Ok(Err(refused.to_string()));
-    }
-    let context = |index| Context {
-        cluster: ClusterId(*b"raft-host  check"),
-        index: Index(index),
-        time_ms: 1_700_000_000_000 + index,
-    };
-    let fresh = || loader.instantiate(module, limits, context(1));
-    let mut fsm = match fresh()? {
-        Ok(fsm) => fsm,
-        Err(refused) => return Ok(Err(refused.to_string())),
-    };
-    let mut trials = Vec::new();
-    let init = fsm.init(context(1))?;
-    trials.push(must_be_ok("init", &init));
-    if trials.iter().any(|trial| trial.failed) {
-        return Ok(Ok(trials));
-    }
-    trials.push(may_refuse("an empty command", &fsm.apply(context(2), b"")?));
-    trials.push(may_refuse("a senseless command", &fsm.apply(context(3), &noise())?));
-    if fsm.has_query() {
-        trials.push(may_refuse("an empty query", &fsm.query(context(3), b"")?));
-        trials.push(may_refuse("a senseless query", &fsm.query(context(3), &noise())?));
-    }
-    carry_over(&mut *fsm, &fresh, context(4), &mut trials)?;
-    Ok(Ok(trials))
-}
-
-type Fresh<'a> =
-    dyn Fn() -> Result<Result<Box<dyn Fsm>, crate::fsm::ModuleRefused>, HostFailure> + 'a;
-
-/// The module's snapshot must restore into a fresh instance, and what that one says of itself
-/// must restore as well: an upgrade goes this way, and its rollback the way back.
-fn carry_over(
-    fsm: &mut dyn Fsm,
-    fresh: &Fresh<'_>,
-    context: Context,
-    trials: &mut Vec<Trial>,
-) -> Result<(), HostFailure> {
-    let mut source: Option<Box<dyn Fsm>> = None;
-    for (snapshot_name, restore_name) in
-        [("snapshot", "restore"), ("snapshot of the restored", "restore of that")]
-    {
-        let call = match &mut source {
-            None => fsm.snapshot(context)?,
-            Some(restored) => restored.snapshot(context)?,
-        };
-        trials.push(must_be_ok(snapshot_name, &call));
-        let GuestResult::Ok(snapshot) = call.result else { return Ok(()) };
-        let mut target = match fresh()? {
-            Ok(target) => target,
-            Err(refused) => {
-                let result = refused.to_string();
-                trials.push(Trial { name: "a second instance", result, failed: true });
-                return Ok(());
+fn to_text(name: &str, report: &Report, verbose: bool) -> String {
+    let mut text = report.module.as_ref().map(|module| head(name, module)).unwrap_or_default();
+    for section in &report.sections {
+        text += &format!("\n\n{}", section.name);
+        for finding in &section.findings {
+            let mark = match finding.weight {
+                Weight::Good => "  ok       ",
+                Weight::Warning => "  warning  ",
+                Weight::Failure => "  FAILED   ",
+            };
+            text += &format!("\n{mark}{}", finding.text);
+            for detail in finding.details.iter().filter(|_| verbose) {
+                text += &format!("\n             {detail}");
             }
-        };
-        let call = target.restore(context, &snapshot)?;
-        trials.push(must_be_ok(restore_name, &call));
-        if !matches!(call.result, GuestResult::Ok(_)) {
-            return Ok(());
-        }
-        source = Some(target);
-    }
-    Ok(())
-}
-
-/// 64 bytes without meaning, the same each time.
-fn noise() -> Vec<u8> {
-    (0..64_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-fn must_be_ok(name: &'static str, call: &Call) -> Trial {
-    let failed = !matches!(call.result, GuestResult::Ok(_));
-    Trial { name, result: describe(call), failed }
-}
-
-/// Whatever a command does is the application's business; a trap is worth a look, no more.
-fn may_refuse(name: &'static str, call: &Call) -> Trial {
-    Trial { name, result: describe(call), failed: false }
-}
-
-fn describe(call: &Call) -> String {
-    const SHOWN: usize = 100;
-    match &call.result {
-        GuestResult::Ok(output) => {
-            format!("ok, {} (fuel {})", human_bytes(output.len() as u64), call.fuel_used)
-        }
-        GuestResult::Rejected(reason) => format!("rejected: {}", readable_line(reason, SHOWN)),
-        GuestResult::Trapped(trap) => {
-            let first = trap.message.lines().next().unwrap_or_default();
-            format!(
-                "TRAPPED: it {} ({})",
-                trap.kind.describe(),
-                readable_line(first.as_bytes(), SHOWN)
-            )
         }
     }
+    text += &format!("\n\nlimits\n{}", facts(&peaks(report)));
+    let (failures, warnings) = (report.count(Weight::Failure), report.count(Weight::Warning));
+    let verdict = match (failures, warnings) {
+        (0, 0) => "a cluster would take this module".to_owned(),
+        (0, warnings) => format!(
+            "a cluster would take this module; {warnings} warning(s) are worth a look (--verbose shows examples)"
+        ),
+        (failures, _) => {
+            format!("not fit for a cluster: mend what is marked FAILED above ({failures})")
+        }
+    };
+    format!("{text}\n\n{verdict}")
 }
 
-fn to_text(name: &str, report: &ModuleReport, trials: &[Trial]) -> String {
+fn head(name: &str, report: &ModuleReport) -> String {
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let list = |items: &[String]| if items.is_empty() { "-".to_owned() } else { items.join(", ") };
     let maximum = match report.memory_max_bytes {
         Some(max) => format!("at most {}", human_bytes(max)),
         None => "no maximum of its own".to_owned(),
     };
-    let head = facts(&[
+    facts(&[
         ("module", name.to_owned()),
         ("sha256", report.hash.to_string()),
         ("size", human_bytes(report.size_bytes)),
@@ -174,22 +108,28 @@ fn to_text(name: &str, report: &ModuleReport, trials: &[Trial]) -> String {
         ("runs at load", list(&report.initializers)),
         ("answers queries", yes_no(report.has_query)),
         ("memory", format!("{} at start, {maximum}", human_bytes(report.memory_min_bytes))),
-        ("functions", report.function_count.to_string()),
-        ("mutable globals", report.mutable_globals.len().to_string()),
-    ]);
-    let pairs: Vec<(&str, String)> = trials
-        .iter()
-        .map(|trial| {
-            let mark = if trial.failed { "FAILED, " } else { "" };
-            (trial.name, format!("{mark}{}", trial.result))
-        })
-        .collect();
-    let verdict = if trials.iter().any(|trial| trial.failed) {
-        "not fit for a cluster: see FAILED above"
-    } else {
-        "a cluster would take this module"
+    ])
+}
+
+fn peaks(report: &Report) -> Vec<(&'static str, String)> {
+    let (peaks, limits) = (&report.peaks, &report.limits);
+    let of = |part: u64, whole: u64| {
+        let percent = part as f64 * 100.0 / whole.max(1) as f64;
+        format!("{percent:.2} % of the limit")
     };
-    format!("{head}\n\n{}\n\n{verdict}", facts(&pairs))
+    let slowest = peaks.slowest.as_ref().map_or_else(
+        || "-".to_owned(),
+        |slowest| {
+            let (fuel, share) = (human_count(slowest.fuel), of(slowest.fuel, limits.apply_fuel));
+            format!("{fuel} fuel, {share}: {}", slowest.command)
+        },
+    );
+    let bytes = |part, whole| format!("{}, {}", human_bytes(part), of(part, whole));
+    vec![
+        ("  slowest command", slowest),
+        ("  most memory", bytes(peaks.memory_bytes, limits.memory_max_bytes)),
+        ("  largest snapshot", bytes(peaks.snapshot_bytes, limits.snapshot_max_bytes)),
+    ]
 }
 
 fn exports(report: &ModuleReport) -> Vec<&'static str> {
@@ -199,22 +139,56 @@ fn exports(report: &ModuleReport) -> Vec<&'static str> {
     names
 }
 
-fn to_json(report: &ModuleReport, trials: &[Trial]) -> Value {
-    let trial = |trial: &Trial| json!({ "name": trial.name, "result": trial.result, "failed": trial.failed });
+fn to_json(report: &Report) -> Value {
+    let sections: Vec<Value> = report
+        .sections
+        .iter()
+        .map(|section| {
+            let findings: Vec<Value> = section
+                .findings
+                .iter()
+                .map(|finding| {
+                    json!({
+                        "result": finding.weight.name(),
+                        "text": finding.text,
+                        "details": finding.details,
+                    })
+                })
+                .collect();
+            json!({ "name": section.name, "findings": findings })
+        })
+        .collect();
+    let module = report.module.as_ref().map(|module| {
+        json!({
+            "module_hash": module.hash.to_string(),
+            "size_bytes": module.size_bytes,
+            "abi": 1,
+            "exports": exports(module),
+            "imports": module.imports,
+            "initializers": module.initializers,
+            "has_query": module.has_query,
+            "has_init": module.has_init,
+            "memory_min_bytes": module.memory_min_bytes,
+            "memory_max_bytes": module.memory_max_bytes,
+            "function_count": module.function_count,
+            "mutable_globals": module.mutable_globals.len(),
+        })
+    });
+    let peaks = &report.peaks;
     json!({
-        "accepted": !trials.iter().any(|trial| trial.failed),
-        "module_hash": report.hash.to_string(),
-        "size_bytes": report.size_bytes,
-        "abi": 1,
-        "exports": exports(report),
-        "imports": report.imports,
-        "initializers": report.initializers,
-        "has_query": report.has_query,
-        "has_init": report.has_init,
-        "memory_min_bytes": report.memory_min_bytes,
-        "memory_max_bytes": report.memory_max_bytes,
-        "function_count": report.function_count,
-        "mutable_globals": report.mutable_globals.len(),
-        "trials": trials.iter().map(trial).collect::<Vec<_>>(),
+        "accepted": report.is_fit(),
+        "refused": report.refused,
+        "module": module,
+        "warnings": report.count(Weight::Warning),
+        "failures": report.count(Weight::Failure),
+        "sections": sections,
+        "slowest_command": peaks.slowest.as_ref().map(|slowest| json!({
+            "fuel": slowest.fuel,
+            "fuel_limit": report.limits.apply_fuel,
+            "command": slowest.command,
+        })),
+        "memory_bytes": peaks.memory_bytes,
+        "snapshot_bytes": peaks.snapshot_bytes,
+        "query_fuel": peaks.query_fuel,
     })
 }

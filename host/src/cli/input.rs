@@ -55,6 +55,25 @@ pub(super) fn read_module(path: &Path) -> Result<Vec<u8>, Failure> {
         .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
 }
 
+/// Reads a conformance script.
+pub(super) fn read_script(path: &Path) -> Result<Vec<u8>, Failure> {
+    File::open(path)
+        .and_then(|file| read_bounded(file, COMMAND_MAX_BYTES))
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Reads a file of commands, one a line.
+pub(super) fn read_commands(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let failed =
+        |error: io::Error| Failure::new(format!("cannot read {}: {error}", path.display()));
+    let mut lines = LineReader::new(BufReader::new(File::open(path).map_err(failed)?));
+    let mut commands = Vec::new();
+    while let Some(line) = lines.next_line().map_err(failed)? {
+        commands.push(line.bytes);
+    }
+    Ok(commands)
+}
+
 fn read_bounded(from: impl Read, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(max + 1).read_to_end(&mut bytes)?;

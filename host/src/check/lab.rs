@@ -1,0 +1,227 @@
+//! Instances of the module under examination, and a tally of what their calls cost.
+
+use std::cell::RefCell;
+
+use super::listen::{LogLine, listening};
+use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
+use crate::types::{ClusterId, Event, Index, StateDigest};
+use crate::wasm::WasmLoader;
+
+/// The clock of the first entry.
+const START_TIME_MS: u64 = 1_700_000_000_000;
+
+/// Why an examination cannot go on.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The host failed.
+    Host(HostFailure),
+    /// The module cannot be used at all; the reason.
+    Unfit(String),
+}
+
+impl From<HostFailure> for Stop {
+    fn from(failure: HostFailure) -> Stop {
+        Stop::Host(failure)
+    }
+}
+
+/// The most expensive command so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slowest {
+    /// Fuel it used.
+    pub fuel: u64,
+    /// The command, shortened.
+    pub command: String,
+}
+
+/// The most that was seen of everything that has a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peaks {
+    /// The most expensive command.
+    pub slowest: Option<Slowest>,
+    /// The largest memory, in bytes.
+    pub memory_bytes: u64,
+    /// The largest snapshot, in bytes.
+    pub snapshot_bytes: u64,
+    /// The most fuel that a query used.
+    pub query_fuel: u64,
+}
+
+/// Makes instances.
+pub(super) struct Lab<'a> {
+    loader: WasmLoader,
+    module: &'a [u8],
+    pub(super) limits: &'a Limits,
+    peaks: RefCell<Peaks>,
+}
+
+/// A finished call with the lines that it logged.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    pub(super) call: Call,
+    pub(super) log: Vec<LogLine>,
+    /// Index and clock that the call saw.
+    pub(super) context: Context,
+}
+
+impl Done {
+    /// What a client sees: the kind of a trap, but not its message.
+    pub(super) fn outcome(&self) -> (u8, &[u8], &[Event]) {
+        let (kind, bytes) = match &self.call.result {
+            GuestResult::Ok(output) => (0, &output[..]),
+            GuestResult::Rejected(reason) => (1, &reason[..]),
+            GuestResult::Trapped(trap) => (2, trap.kind.name().as_bytes()),
+        };
+        (kind, bytes, &self.call.events)
+    }
+
+    pub(super) fn trapped(&self) -> bool {
+        matches!(self.call.result, GuestResult::Trapped(_))
+    }
+
+    pub(super) fn ok(&self) -> Option<&[u8]> {
+        match &self.call.result {
+            GuestResult::Ok(output) => Some(output),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Lab<'a> {
+    pub(super) fn new(module: &'a [u8], limits: &'a Limits) -> Result<Lab<'a>, HostFailure> {
+        // On one thread a guest's lines arrive where the call is made.
+        let loader = WasmLoader::new(None)?.with_threads(1);
+        Ok(Lab { loader, module, limits, peaks: RefCell::default() })
+    }
+
+    pub(super) fn peaks(&self) -> Peaks {
+        self.peaks.borrow().clone()
+    }
+
+    /// Compiles the module, as a cluster would before it takes it.
+    pub(super) fn compile(&self) -> Result<(), Stop> {
+        let checked = self.loader.check(self.module, self.limits)?;
+        checked.map_err(|refused| Stop::Unfit(refused.to_string()))
+    }
+
+    /// An instance that has not run `init`, as one for a snapshot.
+    pub(super) fn blank(&self, context: Context) -> Result<Box<dyn Fsm>, Stop> {
+        let (fresh, _) = listening(|| self.loader.instantiate(self.module, self.limits, context));
+        fresh?.map_err(|refused| Stop::Unfit(refused.to_string()))
+    }
+
+    /// A new cluster: `init` has run.
+    pub(super) fn founded(&self) -> Result<Subject<'_>, Stop> {
+        let context = Context {
+            cluster: ClusterId(*b"raft-host  check"),
+            index: Index(1),
+            time_ms: START_TIME_MS,
+        };
+        let mut fsm = self.blank(context)?;
+        let (init, _) = listening(|| fsm.init(context));
+        match init?.result {
+            GuestResult::Ok(_) => {}
+            GuestResult::Rejected(reason) => {
+                let reason = super::words::quoted(&reason);
+                return Err(Stop::Unfit(format!("`init` was rejected: {reason}")));
+            }
+            GuestResult::Trapped(trap) => {
+                return Err(Stop::Unfit(format!("`init` trapped: it {}", trap.kind.describe())));
+            }
+        }
+        Ok(Subject { lab: self, fsm, context, pending_ms: 0 })
+    }
+}
+
+/// One instance with its place in the log.
+pub(super) struct Subject<'a> {
+    lab: &'a Lab<'a>,
+    fsm: Box<dyn Fsm>,
+    context: Context,
+    /// Seen from the next command on.
+    pending_ms: u64,
+}
+
+impl Subject<'_> {
+    pub(super) fn context(&self) -> Context {
+        self.context
+    }
+
+    pub(super) fn has_query(&self) -> bool {
+        self.fsm.has_query()
+    }
+
+    pub(super) fn advance(&mut self, by_ms: u64) {
+        self.pending_ms = self.pending_ms.saturating_add(by_ms);
+    }
+
+    pub(super) fn apply(&mut self, command: &[u8]) -> Result<Done, HostFailure> {
+        self.context.index = Index(self.context.index.0 + 1);
+        self.context.time_ms = self.context.time_ms.saturating_add(self.pending_ms);
+        self.pending_ms = 0;
+        let context = self.context;
+        let (call, log) = listening(|| self.fsm.apply(context, command));
+        let call = call?;
+        let mut peaks = self.lab.peaks.borrow_mut();
+        if peaks.slowest.as_ref().is_none_or(|slowest| slowest.fuel < call.fuel_used) {
+            let command = super::words::quoted(command);
+            peaks.slowest = Some(Slowest { fuel: call.fuel_used, command });
+        }
+        peaks.memory_bytes = peaks.memory_bytes.max(self.fsm.memory_bytes());
+        Ok(Done { call, log, context })
+    }
+
+    pub(super) fn query(&mut self, query: &[u8]) -> Result<Done, HostFailure> {
+        let context = self.context;
+        let (call, log) = listening(|| self.fsm.query(context, query));
+        let call = call?;
+        let mut peaks = self.lab.peaks.borrow_mut();
+        peaks.query_fuel = peaks.query_fuel.max(call.fuel_used);
+        Ok(Done { call, log, context })
+    }
+
+    pub(super) fn snapshot(&mut self) -> Result<Done, HostFailure> {
+        self.snapshot_at(self.context)
+    }
+
+    /// As if no entry had come since.
+    pub(super) fn snapshot_at(&mut self, context: Context) -> Result<Done, HostFailure> {
+        let (call, log) = listening(|| self.fsm.snapshot(context));
+        let done = Done { call: call?, log, context };
+        let bytes = done.ok().map_or(0, <[u8]>::len) as u64;
+        let mut peaks = self.lab.peaks.borrow_mut();
+        peaks.snapshot_bytes = peaks.snapshot_bytes.max(bytes);
+        Ok(done)
+    }
+
+    pub(super) fn digest(&mut self) -> Result<StateDigest, HostFailure> {
+        Ok(self.fsm.digest()?.digest)
+    }
+
+    /// A fresh instance that is given a snapshot at this one's place in the log; what its
+    /// `restore` said, and the instance.
+    pub(super) fn copy_from(&self, snapshot: &[u8]) -> Result<(Done, Self), Stop> {
+        let (context, pending_ms) = (self.context, self.pending_ms);
+        let mut fsm = self.lab.blank(context)?;
+        let (call, log) = listening(|| fsm.restore(context, snapshot));
+        let done = Done { call: call?, log, context };
+        let mut peaks = self.lab.peaks.borrow_mut();
+        peaks.memory_bytes = peaks.memory_bytes.max(fsm.memory_bytes());
+        Ok((done, Subject { lab: self.lab, fsm, context, pending_ms }))
+    }
+
+    /// `snapshot`, then `restore` into a fresh instance, which takes over if both went well.
+    /// The call is the one that failed, or `restore` without an output.
+    pub(super) fn renew(&mut self) -> Result<Done, Stop> {
+        let snapshot = self.snapshot()?;
+        let Some(bytes) = snapshot.ok() else { return Ok(snapshot) };
+        let (mut restore, copy) = self.copy_from(bytes)?;
+        let fuel = snapshot.call.fuel_used.saturating_add(restore.call.fuel_used);
+        restore.call.fuel_used = fuel;
+        if let GuestResult::Ok(output) = &mut restore.call.result {
+            output.clear();
+            *self = copy;
+        }
+        Ok(restore)
+    }
+}

@@ -1,0 +1,140 @@
+//! Examines a module before a cluster gets it: load checks, conformance scripts, random input,
+//! snapshots, determinism, limits.
+//!
+//! Knows the seam (`fsm`), the loader (`wasm`) and `types`; nothing of Raft, nodes, files or
+//! terminals. Whoever calls [`run`] reads the files and prints the [`Report`].
+//!
+//! ```text
+//! module ─ load check ─ Lab ─┬─ player: any.script, then the caller's scripts, three runs each
+//!                            ├─ trials: determinism, queries, rejections, random input
+//!                            └─ snapshots: there and back, damaged ones
+//! ```
+
+mod hints;
+mod lab;
+mod listen;
+mod player;
+mod report;
+mod script;
+mod snapshots;
+mod trials;
+mod words;
+
+pub use lab::{Peaks, Slowest};
+pub use report::{Finding, Report, Section, Weight};
+pub use script::{Script, ScriptError};
+
+use lab::{Lab, Stop};
+use player::Played;
+
+use crate::fsm::{HostFailure, Limits};
+use crate::wasm::check_module;
+
+/// What holds for any state machine.
+const ANY_SCRIPT: &str = include_str!("../../../guest-sdk/conformance/any.script");
+
+/// What to examine a module with, besides what is always done.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Scripts that must hold.
+    pub scripts: Vec<Script>,
+    /// Commands to run one after the other and to report on.
+    pub commands: Vec<Vec<u8>>,
+    /// The limits of the cluster to be.
+    pub limits: Limits,
+}
+
+/// Examines a module. Takes some seconds and writes nothing anywhere.
+///
+/// # Errors
+///
+/// This machine cannot run guests. Whatever is wrong with the module is in the report.
+pub fn run(module: &[u8], options: &Options) -> Result<Report, HostFailure> {
+    let limits = &options.limits;
+    let mut report = Report {
+        refused: None,
+        module: None,
+        limits: limits.clone(),
+        sections: Vec::new(),
+        peaks: Peaks::default(),
+    };
+    match check_module(module, limits) {
+        Ok(facts) => report.module = Some(facts),
+        Err(error) => {
+            report.refused = Some(format!("{error}; {}", hints::hint(&error)));
+            return Ok(report);
+        }
+    }
+    let lab = Lab::new(module, limits)?;
+    let examined = examine(&lab, options, &mut report.sections);
+    report.peaks = lab.peaks();
+    match examined {
+        Ok(()) => Ok(report),
+        Err(Stop::Unfit(reason)) => {
+            report.refused = Some(reason);
+            Ok(report)
+        }
+        Err(Stop::Host(failure)) => Err(failure),
+    }
+}
+
+fn examine(lab: &Lab<'_>, options: &Options, sections: &mut Vec<Section>) -> Result<(), Stop> {
+    lab.compile()?;
+    drop(lab.founded()?);
+    sections.extend(trials::run(lab, &options.scripts, &options.commands)?);
+    sections.push(any_script(lab)?);
+    for script in &options.scripts {
+        sections.push(told(script, player::play(lab, script)?));
+    }
+    if !options.commands.is_empty() {
+        sections.push(trials::commands(lab, &options.commands)?);
+    }
+    Ok(())
+}
+
+/// The built-in run: a trap is worth a look, since the host undoes it; the rest must hold.
+fn any_script(lab: &Lab<'_>) -> Result<Section, Stop> {
+    let script = Script::parse("any.script", ANY_SCRIPT.as_bytes())
+        .expect("the script of this repository is well-formed, as a test knows");
+    let played = player::play(lab, &script)?;
+    let mut section = Section::new("empty, huge and senseless input");
+    let traps = played.violations.iter().filter(|violation| violation.only_a_trap).count();
+    if played.violations.is_empty() {
+        section.good(format!("all {} steps of any.script are answered or rejected", played.steps));
+    }
+    if traps > 0 {
+        let details = lines(&played, "any.script", |violation| violation.only_a_trap);
+        let text = format!(
+            "{traps} of {} inputs make it trap; the host undoes that, but rejecting is much cheaper",
+            played.steps
+        );
+        section.add(Weight::Warning, text, details);
+    }
+    for line in lines(&played, "any.script", |violation| !violation.only_a_trap) {
+        section.fail(line);
+    }
+    Ok(section)
+}
+
+fn told(script: &Script, played: Played) -> Section {
+    let mut section = Section::new(&format!("script {}", script.name));
+    for line in lines(&played, &script.name, |_| true) {
+        section.fail(line);
+    }
+    if played.untold > 0 {
+        section.fail(format!("and {} more", played.untold));
+    }
+    if played.violations.is_empty() {
+        let steps = played.steps;
+        section
+            .good(format!("all {steps} steps hold: straight, repeated, and renewed before each"));
+    }
+    section
+}
+
+fn lines(played: &Played, name: &str, wanted: impl Fn(&player::Violation) -> bool) -> Vec<String> {
+    let violations = played.violations.iter().filter(|violation| wanted(violation));
+    violations
+        .map(|violation| format!("{name}:{}: {}", violation.line, violation.message))
+        .collect()
+}

@@ -1,0 +1,273 @@
+//! Plays a script: straight, again in another instance, and renewed before every step.
+
+use super::lab::{Done, Lab, Stop, Subject};
+use super::script::{Action, Expectation, Script, Step};
+use super::words::{ended, quoted};
+use crate::fsm::{Context, GuestResult};
+use crate::types::StateDigest;
+
+/// Violations of one script that are told; the rest is counted.
+const TOLD_MAX: usize = 20;
+
+/// Something that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) line: usize,
+    /// It is about a command or query that trapped, and about nothing else.
+    pub(super) only_a_trap: bool,
+    pub(super) message: String,
+}
+
+/// What came of a script.
+pub(super) struct Played {
+    pub(super) steps: usize,
+    pub(super) violations: Vec<Violation>,
+    /// Those that are not in `violations`.
+    pub(super) untold: usize,
+}
+
+impl Played {
+    fn add(&mut self, line: usize, only_a_trap: bool, message: String) {
+        if self.violations.len() < TOLD_MAX {
+            self.violations.push(Violation { line, only_a_trap, message });
+        } else {
+            self.untold += 1;
+        }
+    }
+}
+
+/// What a step came to in one run; `advance` comes to nothing.
+struct Came {
+    done: Option<Done>,
+    /// In runs whose memory is compared.
+    digest: Option<StateDigest>,
+}
+
+pub(super) fn play(lab: &Lab<'_>, script: &Script) -> Result<Played, Stop> {
+    let mut played = Played { steps: script.steps.len(), violations: Vec::new(), untold: 0 };
+    let straight = straight(lab, script)?;
+    for (step, came) in script.steps.iter().zip(&straight) {
+        if let Some(done) = &came.done {
+            judge(step, done, "", &mut played);
+        }
+    }
+    let again = self::straight(lab, script)?;
+    for (step, (first, second)) in script.steps.iter().zip(straight.iter().zip(&again)) {
+        if let Some(difference) = difference(first, second) {
+            let message = format!("a second instance that did the same {difference}");
+            played.add(step.line, false, message);
+            break;
+        }
+    }
+    renewed(lab, script, &straight, &mut played)?;
+    Ok(played)
+}
+
+fn straight(lab: &Lab<'_>, script: &Script) -> Result<Vec<Came>, Stop> {
+    let mut subject = lab.founded()?;
+    script
+        .steps
+        .iter()
+        .map(|step| Ok(Came { done: act(&mut subject, step)?, digest: Some(subject.digest()?) }))
+        .collect()
+}
+
+fn renewed(
+    lab: &Lab<'_>,
+    script: &Script,
+    straight: &[Came],
+    played: &mut Played,
+) -> Result<(), Stop> {
+    let mut subject = lab.founded()?;
+    for (step, first) in script.steps.iter().zip(straight) {
+        let renewal = subject.renew()?;
+        if renewal.ok().is_none() && !expects_no_renewal(step) {
+            let message = format!("it cannot be renewed before this step: {}", ended(&renewal));
+            played.add(step.line, false, message);
+            // The rest would say the same again.
+            break;
+        }
+        let (Some(done), Some(first)) = (act(&mut subject, step)?, &first.done) else { continue };
+        if done.outcome() != first.outcome() {
+            let message = format!(
+                "after snapshot and restore it answers otherwise: {}; without: {}",
+                ended_with_events(&done),
+                ended_with_events(first)
+            );
+            let only_a_trap = false;
+            played.add(step.line, only_a_trap, message);
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn expects_no_renewal(step: &Step) -> bool {
+    let fails = |expectation: &Expectation| {
+        use Expectation as E;
+        matches!(
+            expectation,
+            E::Rejected(_)
+                | E::RejectedAny
+                | E::RejectedContains(_)
+                | E::Trapped(_)
+                | E::TrappedAny
+                | E::Answered
+        )
+    };
+    step.action == Action::Renew && step.expectations.iter().any(|(_, e)| fails(e))
+}
+
+fn act(subject: &mut Subject<'_>, step: &Step) -> Result<Option<Done>, Stop> {
+    Ok(match &step.action {
+        Action::Apply(command) => Some(subject.apply(command)?),
+        Action::Query(query) => Some(subject.query(query)?),
+        Action::Renew => Some(subject.renew()?),
+        Action::Advance(by_ms) => {
+            subject.advance(*by_ms);
+            None
+        }
+    })
+}
+
+/// In what two runs differ that must not differ in anything.
+fn difference(first: &Came, second: &Came) -> Option<String> {
+    if let (Some(first), Some(second)) = (&first.done, &second.done) {
+        if first.outcome() != second.outcome() {
+            let (first, second) = (ended_with_events(first), ended_with_events(second));
+            return Some(format!("came to another outcome: {second} instead of {first}"));
+        }
+        let (fuel, again) = (first.call.fuel_used, second.call.fuel_used);
+        if fuel != again {
+            return Some(format!("used other fuel: {again} instead of {fuel}"));
+        }
+        if first.log != second.log {
+            return Some("logged other lines".to_owned());
+        }
+    }
+    (first.digest != second.digest).then(|| "has other memory or globals after it".to_owned())
+}
+
+fn ended_with_events(done: &Done) -> String {
+    match done.call.events.len() {
+        0 => ended(done),
+        events => format!("{} and {events} event(s)", ended(done)),
+    }
+}
+
+fn judge(step: &Step, done: &Done, place: &str, played: &mut Played) {
+    let is_call = step.action != Action::Renew;
+    let only_a_trap = done.trapped() && is_call;
+    if !step.expectations.iter().any(|(_, expectation)| expectation.is_about_the_end())
+        && done.ok().is_none()
+    {
+        let message = format!("expected ok{place}, but it {}", was(done));
+        played.add(step.line, only_a_trap, message);
+    }
+    let mut log = done.log.iter();
+    let mut events = Vec::new();
+    for (line, expectation) in &step.expectations {
+        if let Expectation::Event(topic, data) = expectation {
+            events.push((topic.clone(), fill_in(data, done.context)));
+        } else if let Some(message) = violated(expectation, done, &mut log) {
+            played.add(*line, only_a_trap && expectation.is_about_the_end(), message);
+        }
+    }
+    if !events.is_empty() {
+        let same = events.len() == done.call.events.len()
+            && events.iter().zip(&done.call.events).all(|((topic, data), event)| {
+                topic.as_bytes() == event.topic && data.as_bytes() == event.data
+            });
+        if !same {
+            let message =
+                format!("expected these events and no others, but there were: {}", listed(done));
+            played.add(step.expectations[0].0, false, message);
+        }
+    }
+}
+
+fn listed(done: &Done) -> String {
+    let events: Vec<String> = done
+        .call
+        .events
+        .iter()
+        .take(5)
+        .map(|event| format!("{} {}", quoted(&event.topic), quoted(&event.data)))
+        .collect();
+    if events.is_empty() { "none".to_owned() } else { events.join(", ") }
+}
+
+fn was(done: &Done) -> String {
+    match &done.call.result {
+        GuestResult::Ok(_) => format!("ended {}", ended(done)),
+        GuestResult::Rejected(_) => format!("was {}", ended(done)),
+        GuestResult::Trapped(_) => ended(done),
+    }
+}
+
+fn fill_in(text: &str, context: Context) -> String {
+    text.replace("${index}", &context.index.0.to_string())
+        .replace("${time_ms}", &context.time_ms.to_string())
+}
+
+/// What is wrong, if anything. Lines of the log are taken up to the expected one.
+fn violated<'d>(
+    expectation: &Expectation,
+    done: &'d Done,
+    log: &mut impl Iterator<Item = &'d super::listen::LogLine>,
+) -> Option<String> {
+    use Expectation as E;
+    let result = &done.call.result;
+    let full = |text: &str| fill_in(text, done.context);
+    let contains = |bytes: &[u8], text: &str| {
+        let text = full(text);
+        bytes.windows(text.len().max(1)).any(|window| window == text.as_bytes())
+    };
+    let (holds, wanted) = match expectation {
+        E::Ok(text) => (
+            matches!(result, GuestResult::Ok(output) if *output == full(text).as_bytes()),
+            format!("ok {}", quoted(full(text).as_bytes())),
+        ),
+        E::OkHex(bytes) => (
+            matches!(result, GuestResult::Ok(output) if output == bytes),
+            format!("ok {}", quoted(bytes)),
+        ),
+        E::OkAny => (matches!(result, GuestResult::Ok(_)), "ok".to_owned()),
+        E::OkContains(text) => (
+            matches!(result, GuestResult::Ok(output) if contains(output, text)),
+            format!("ok with {}", quoted(full(text).as_bytes())),
+        ),
+        E::OkLength(length) => (
+            matches!(result, GuestResult::Ok(output) if output.len() == *length),
+            format!("ok with {length} bytes"),
+        ),
+        E::Rejected(text) => (
+            matches!(result, GuestResult::Rejected(reason) if *reason == full(text).as_bytes()),
+            format!("rejected {}", quoted(full(text).as_bytes())),
+        ),
+        E::RejectedAny => (matches!(result, GuestResult::Rejected(_)), "rejected".to_owned()),
+        E::RejectedContains(text) => (
+            matches!(result, GuestResult::Rejected(reason) if contains(reason, text)),
+            format!("rejected with {}", quoted(full(text).as_bytes())),
+        ),
+        E::Trapped(kind) => (
+            matches!(result, GuestResult::Trapped(trap) if trap.kind == *kind),
+            format!("trapped {}", kind.name()),
+        ),
+        E::TrappedAny => (done.trapped(), "trapped".to_owned()),
+        E::Answered => (!done.trapped(), "an answer or a rejection".to_owned()),
+        E::EventNone => {
+            let message = || format!("expected no events, but there were: {}", listed(done));
+            return (!done.call.events.is_empty()).then(message);
+        }
+        E::Log(level, text) => {
+            let text = full(text);
+            let found = log.any(|(heard, line)| heard == level && line.contains(&text));
+            let message =
+                || format!("expected a line of level {} with {text:?} in the log", level.name());
+            return (!found).then(message);
+        }
+        E::Event(..) => return None,
+    };
+    (!holds).then(|| format!("expected {wanted}, but it {}", was(done)))
+}
