@@ -12,9 +12,9 @@ class Line {
 
   constructor(input: Uint8Array) {
     const space = input.indexOf(0x20);
+    this.word = space >= 0 ? input.subarray(0, space) : input;
+    this.rest = space >= 0 ? input.subarray(space + 1) : new Uint8Array(0);
     this.hasRest = space >= 0;
-    this.word = this.hasRest ? input.subarray(0, space) : input;
-    this.rest = this.hasRest ? input.subarray(space + 1) : new Uint8Array(0);
   }
 
   get name(): string {
