@@ -21,6 +21,7 @@ export class Node {
   #events = [];
   #logs = [];
   #random = 0n;
+  pendingMs = 0; // For whoever lets time go on at the next command only.
   index = 1n;
   timeMs = 1_700_000_000_000n;
 
@@ -66,10 +67,16 @@ export class Node {
 
   /** What an upgrade does: a fresh instance, or another module, takes over this one's snapshot. */
   renew(path) {
+    return this.undone(this.snapshot(), path);
+  }
+
+  /** A fresh instance with this snapshot, at the same index and time: what takes over after a trap. */
+  undone(snapshot, path) {
     const next = new Node(path ? new WebAssembly.Module(readFileSync(path)) : this.#module);
     next.index = this.index;
     next.timeMs = this.timeMs;
-    const result = next.restore(this.snapshot());
+    next.pendingMs = this.pendingMs;
+    const result = next.restore(snapshot);
     if (result.status !== "ok") throw new Error(`restore ${result.status}: ${result.text}`);
     return next;
   }
