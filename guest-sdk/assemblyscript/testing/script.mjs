@@ -26,9 +26,9 @@ export function play(module, script, { renewing = false } = {}) {
       if (input === undefined && word !== "renew" && word !== "advance") {
         if (word.startsWith("event")) {
           result.checked ||= word === "event-none";
-          (events ??= []).push(...(word === "event" ? [rest] : []));
+          (events ??= []).push(...(word === "event" ? [told(rest, node)] : []));
         } else {
-          expect(word, rest.replaceAll("${index}", node.index).replaceAll("${time_ms}", node.timeMs), result);
+          expect(word, told(rest, node), result);
         }
         if (word === "event") result.status === "ok" && (result.checked = true);
         continue;
@@ -53,6 +53,10 @@ export function play(module, script, { renewing = false } = {}) {
     }
   }
   settle();
+}
+
+function told(text, node) {
+  return text.replaceAll("${index}", node.index).replaceAll("${time_ms}", node.timeMs);
 }
 
 function inputOf(word, rest) {

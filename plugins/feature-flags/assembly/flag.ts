@@ -39,7 +39,13 @@ export class Flag {
   variants: Variant[] = [new Variant("on", 1)];
   rules: Rule[] = [];
   audit: Audit[] = [];
+  size: i64 = 0; // Characters of settings and audit trail, once measured.
   constructor(readonly key: string, readonly salt: string) {}
+
+  measure(): void {
+    this.size = this.json().length;
+    for (let i = 0; i < this.audit.length; i++) this.size += this.audit[i].json().length;
+  }
 
   /** The same settings, to be changed and then put in the place of these. The audit trail is shared. */
   copy(): Flag {
@@ -227,6 +233,7 @@ export class Flag {
     for (let left = count(input, MOST_AUDIT); left > 0 && input.good; left--) {
       flag.audit.push(new Audit(input.u64(), input.u64(), input.u64(), input.text(1024), input.text(4096), input.text(1 << 20)));
     }
+    flag.measure();
     if (bits > 3 || flag.rollout > ALL || total == 0) input.fail("the snapshot has a wrong flag");
     return flag;
   }

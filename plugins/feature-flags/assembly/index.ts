@@ -7,6 +7,8 @@ export { raft_fsm_abi_v1, apply, query, snapshot, restore } from "../../../guest
 const MAGIC = "FLG1";
 const MOST_FLAGS = 10000;
 const MOST_BYTES = 65536;
+const MOST_STATE: i64 = 134217728; // Characters of settings and audit trails: well within a memory of 1 GiB.
+const MOST_PAGE = 1000000; // Characters of a page, which ends early rather than exceed what an answer may have.
 
 /** What a parse found: the request, or why there is none. */
 class Request {
@@ -76,6 +78,7 @@ class Request {
 
 class FeatureFlags extends StateMachine {
   private flags: Flag[] = []; // Sorted by key.
+  private size: i64 = 0; // The sum of the flags' sizes.
 
   apply(ctx: Context, command: Uint8Array): Result {
     const request = new Request(command);
@@ -111,6 +114,7 @@ class FeatureFlags extends StateMachine {
     if (op == "delete") {
       if (!before.archived) return reject("only an archived flag can be deleted");
       this.flags.splice(at, 1);
+      this.size -= before.size;
       ctx.emit("flag-deleted", '{"flag":' + quote(key) + ',"by":' + quote(by) + ',"reason":' + quote(reason) + "}");
       return ok("{}");
     }
@@ -122,12 +126,16 @@ class FeatureFlags extends StateMachine {
     const changed = after.change(before);
     if (op != "create" && changed == "{}") return reject("nothing would change");
     if (after.json().length > 16384) return reject("the flag's settings would exceed 16384 characters");
-
-    // From here on nothing can be refused.
     after.version++;
     const audit = new Audit(after.version, ctx.index, ctx.timeMs, by, reason, changed);
-    if (after.audit.length == MOST_AUDIT) after.audit.shift();
+    after.audit = after.audit.slice(after.audit.length == MOST_AUDIT ? 1 : 0);
     after.audit.push(audit);
+    after.measure();
+    const size = this.size + after.size - before.size;
+    if (size > MOST_STATE && after.size > before.size) return reject("the flags and their audit trails are too large: delete archived ones");
+
+    // From here on nothing can be refused.
+    this.size = size;
     if (at >= 0) this.flags[at] = after;
     else this.insert(~at, after);
     ctx.emit("flag-changed", '{"flag":' + quote(key) + ',"op":"' + op + '",' + audit.json().substring(1));
@@ -161,8 +169,12 @@ class FeatureFlags extends StateMachine {
     if (op == "evaluate") return ok(flag.evaluate(subject, attributes));
 
     const parts: string[] = [];
-    for (let i = flag.audit.length - 1; i >= 0 && parts.length < limit; i--) {
-      if (flag.audit[i].version < <u64>below) parts.push(flag.audit[i].json());
+    let characters = 0;
+    for (let i = flag.audit.length - 1; i >= 0 && parts.length < limit && characters < MOST_PAGE; i--) {
+      if (flag.audit[i].version >= <u64>below) continue;
+      const part = flag.audit[i].json();
+      characters += part.length;
+      parts.push(part);
     }
     return ok("[" + parts.join(",") + "]");
   }
@@ -178,11 +190,14 @@ class FeatureFlags extends StateMachine {
     const count = input.u32();
     if (count > <u32>MOST_FLAGS) return reject("the snapshot has too many flags");
     const flags: Flag[] = [];
+    let size: i64 = 0;
     for (let i: u32 = 0; i < count && input.good; i++) {
       const flag = Flag.read(input);
       if (i > 0 && flags[i - 1].key >= flag.key) input.fail("the snapshot's flags are not in order");
+      size += flag.size;
       flags.push(flag);
     }
+    this.size = size;
     this.flags = flags;
     return ok();
   }
@@ -201,11 +216,14 @@ class FeatureFlags extends StateMachine {
     let at = this.find(after > prefix ? after : prefix);
     if (at < 0) at = ~at;
     const parts: string[] = [];
-    for (; at < this.flags.length && parts.length < limit; at++) {
+    let characters = 0;
+    for (; at < this.flags.length && parts.length < limit && characters < MOST_PAGE; at++) {
       const flag = this.flags[at];
       if (!flag.key.startsWith(prefix)) break;
       if (flag.key == after || (all && flag.archived)) continue;
-      parts.push(all ? flag.evaluate(subject, attributes) : flag.json());
+      const part = all ? flag.evaluate(subject, attributes) : flag.json();
+      characters += part.length;
+      parts.push(part);
     }
     return ok("[" + parts.join(",") + "]");
   }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { load } from "../../../guest-sdk/assemblyscript/testing/host.mjs";
+import { play } from "../../../guest-sdk/assemblyscript/testing/script.mjs";
 
 const module = new URL("../feature_flags.wasm", import.meta.url);
 const apply = (node, request) => node.apply(JSON.stringify(request));
@@ -118,3 +119,9 @@ test("what is wrong is rejected and changes nothing", () => {
   for (const text of wrong) assert.equal(node.apply(text).status, "rejected", text.slice(0, 80));
   assert.deepEqual(node.snapshot(), before);
 });
+
+for (const script of ["../check.script", "../../../guest-sdk/conformance/any.script"]) {
+  test(`it passes ${script}`, () => {
+    for (const renewing of [false, true]) play(module, new URL(script, import.meta.url), { renewing });
+  });
+}
