@@ -1,0 +1,148 @@
+// A small host for tests: loads a built module and plays the part of raft-host, without fuel and limits.
+// `raft-host check` is the real thing; this one is for unit tests with `node --test`.
+import { readFileSync } from "node:fs";
+
+const LEVELS = { 1: "error", 2: "warn", 3: "info", 4: "debug" };
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Loads a module (a path or URL) as a new cluster would: `init` runs at index 1. */
+export function load(path) {
+  const node = new Node(new WebAssembly.Module(readFileSync(path)));
+  node.found();
+  return node;
+}
+
+export class Node {
+  #module;
+  #exports;
+  #input = new Uint8Array(0);
+  #output = [];
+  #events = [];
+  #logs = [];
+  #random = 0n;
+  pendingMs = 0; // For whoever lets time go on at the next command only.
+  index = 1n;
+  timeMs = 1_700_000_000_000n;
+
+  constructor(module) {
+    this.#module = module;
+    for (const { module: from, name } of WebAssembly.Module.imports(module)) {
+      if (from !== "raft_fsm_v1") throw new Error(`raft-host has no import ${from}.${name}`);
+    }
+    this.#exports = new WebAssembly.Instance(module, { raft_fsm_v1: this.#imports() }).exports;
+    for (const name of ["raft_fsm_abi_v1", "memory", "apply", "snapshot", "restore"]) {
+      if (!(name in this.#exports)) {
+        throw new Error(`the module does not export ${name}: does the entry file say export { … } from "./raft_fsm"?`);
+      }
+    }
+  }
+
+  /** Runs `init`, if there is one. */
+  found() {
+    if (this.#exports.init) this.#call("init", new Uint8Array(0), []);
+  }
+
+  /** Runs a command (text or bytes) at the next index. */
+  apply(command) {
+    this.index += 1n;
+    return this.#run("apply", command);
+  }
+
+  query(question) {
+    return this.#run("query", question);
+  }
+
+  /** The snapshot's bytes. */
+  snapshot() {
+    const result = this.#call("snapshot", new Uint8Array(0), []);
+    if (result.status !== "ok") throw new Error(`snapshot ${result.status}: ${result.text}`);
+    return result.bytes;
+  }
+
+  /** Reads a snapshot; meant for a fresh node. */
+  restore(bytes) {
+    return this.#run("restore", bytes);
+  }
+
+  /** What an upgrade does: a fresh instance, or another module, takes over this one's snapshot. */
+  renew(path) {
+    return this.undone(this.snapshot(), path);
+  }
+
+  /** A fresh instance with this snapshot, at the same index and time: what takes over after a trap. */
+  undone(snapshot, path) {
+    const next = new Node(path ? new WebAssembly.Module(readFileSync(path)) : this.#module);
+    next.index = this.index;
+    next.timeMs = this.timeMs;
+    next.pendingMs = this.pendingMs;
+    const result = next.restore(snapshot);
+    if (result.status !== "ok") throw new Error(`restore ${result.status}: ${result.text}`);
+    return next;
+  }
+
+  /** Lets the log's clock go on. */
+  advance(ms) {
+    this.timeMs += BigInt(ms);
+  }
+
+  get memoryBytes() {
+    return this.#exports.memory.buffer.byteLength;
+  }
+
+  #run(name, input) {
+    const bytes = typeof input === "string" ? encoder.encode(input) : input;
+    return this.#call(name, bytes, [bytes.length]);
+  }
+
+  #call(name, input, parameters) {
+    this.#input = input;
+    this.#output = [];
+    this.#events = [];
+    this.#logs = [];
+    this.#random = (this.index << 8n) | BigInt(name.length);
+    let status;
+    try {
+      const code = this.#exports[name](...parameters);
+      status = code === 0 ? "ok" : code > 0 ? "rejected" : "trapped";
+    } catch (error) {
+      if (!(error instanceof WebAssembly.RuntimeError || error instanceof RangeError)) throw error;
+      status = "trapped"; // The instance is unusable from now on; raft-host would undo the call.
+    }
+    const bytes = Buffer.concat(this.#output);
+    const events = status === "ok" ? this.#events : [];
+    return { status, bytes, text: decoder.decode(bytes), events, logs: this.#logs };
+  }
+
+  #bytes(ptr, length) {
+    return new Uint8Array(this.#exports.memory.buffer, ptr >>> 0, length >>> 0);
+  }
+
+  #imports() {
+    return {
+      read: (ptr, cap) => {
+        const piece = this.#input.subarray(0, cap >>> 0);
+        this.#bytes(ptr, piece.length).set(piece);
+        this.#input = this.#input.subarray(piece.length);
+        return piece.length;
+      },
+      write: (ptr, length) => void this.#output.push(this.#bytes(ptr, length).slice()),
+      index: () => this.index,
+      time_ms: () => this.timeMs,
+      random: (ptr, length) => {
+        const bytes = this.#bytes(ptr, length);
+        for (let i = 0; i < bytes.length; i++) {
+          this.#random = BigInt.asUintN(64, this.#random * 6364136223846793005n + 1442695040888963407n);
+          bytes[i] = Number(this.#random >> 56n);
+        }
+      },
+      emit: (topic, topicLength, ptr, length) => {
+        const payload = this.#bytes(ptr, length).slice();
+        this.#events.push({ topic: decoder.decode(this.#bytes(topic, topicLength)), payload, text: decoder.decode(payload) });
+      },
+      log: (level, ptr, length) => {
+        this.#logs.push({ level: LEVELS[Math.min(Math.max(level, 1), 4)], text: decoder.decode(this.#bytes(ptr, length)) });
+      },
+    };
+  }
+}
