@@ -288,8 +288,13 @@ impl Region {
                 self.capacity
             )));
         }
-        let sealed = self.view.as_ref().is_some_and(|view| view.sealed.load(Relaxed));
-        let protection = if sealed { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
+        // A view that has given up noting single pages would not let a write to a protected one
+        // through any more.
+        let noting = self
+            .view
+            .as_ref()
+            .is_some_and(|view| view.sealed.load(Relaxed) && !view.overflowed.load(Relaxed));
+        let protection = if noting { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
         self.protect(old_size, new_size - old_size, protection)?;
         self.accessible.store(new_size, Relaxed);
         Ok(())

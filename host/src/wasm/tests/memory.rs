@@ -206,6 +206,32 @@ fn parallel_queries_answer_as_single_ones_and_change_nothing() {
 }
 
 #[test]
+fn a_query_that_wrote_many_pages_may_still_grow_memory() {
+    // A view notes the pages that a query writes, up to a number; beyond, it opens all of them.
+    // What it grew by afterwards used to stay protected, so that the query trapped.
+    const HUNGRY: &str = r#"
+      (memory (export "memory") 64)
+      (func (export "apply") (param i32) (result i32) (i32.const 0))
+      (func (export "query") (param i32) (result i32) (local $at i32)
+        (loop $more
+          (i32.store (local.get $at) (i32.const 7))
+          (local.set $at (i32.add (local.get $at) (i32.const 4096)))
+          (br_if $more (i32.lt_u (local.get $at) (i32.const 4194304))))
+        (if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then (unreachable)))
+        (i32.store (i32.const 5000000) (i32.const 9))
+        (call $write (i32.const 5000000) (i32.const 4))
+        (i32.const 0))
+      (func (export "snapshot") (result i32) (i32.const 0))
+      (func (export "restore") (param i32) (result i32) (i32.const 0))"#;
+    let mut fsm = start(HUNGRY);
+    let before = digest(&mut *fsm);
+    for _ in 0..3 {
+        assert_eq!(ok(fsm.query(at(1), b"").unwrap()), [9, 0, 0, 0]);
+    }
+    assert_eq!(digest(&mut *fsm), before);
+}
+
+#[test]
 fn one_thread_and_many_write_the_same_image_and_read_it_alike() {
     let limits = Limits { memory_max_bytes: 64 << 20, ..small_limits() };
     let body =
@@ -329,6 +355,7 @@ on_each_backend! {
     a_digest_names_the_ranges_that_changed_since_the_last
     a_state_has_the_same_digest_however_it_came_about
     parallel_queries_answer_as_single_ones_and_change_nothing
+    a_query_that_wrote_many_pages_may_still_grow_memory
 }
 
 #[test]
