@@ -1,0 +1,83 @@
+//! Every committed module is one that a cluster would take, and keeps its conformance scripts.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use raft_host_tests::workspace;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
+const CONFORMANCE: &str = "guest-sdk/conformance";
+
+fn check(module: &PathBuf, scripts: &[PathBuf]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.arg("check").arg(module);
+    for script in scripts {
+        command.arg("--script").arg(script);
+    }
+    command.output().expect("the program starts")
+}
+
+fn passes(module: &str, scripts: &[String]) {
+    let scripts: Vec<PathBuf> = scripts.iter().map(|script| workspace(script)).collect();
+    let output = check(&workspace(module), &scripts);
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{module}:\n{stdout}\n{stderr}");
+}
+
+fn conformance(name: &str) -> String {
+    format!("{CONFORMANCE}/{name}.script")
+}
+
+#[test]
+fn every_sample_passes_check_and_the_script_for_any_state_machine() {
+    for (module, own) in [
+        ("plugins/kv/kv.wasm", None),
+        ("plugins/kv-v2/kv_v2.wasm", None),
+        ("plugins/counter/counter.wasm", Some(conformance("counter"))),
+        ("plugins/lock/lock.wasm", Some("plugins/lock/check.script".to_owned())),
+        (
+            "plugins/feature-flags/feature_flags.wasm",
+            Some("plugins/feature-flags/check.script".to_owned()),
+        ),
+    ] {
+        let scripts: Vec<String> = [Some(conformance("any")), own].into_iter().flatten().collect();
+        passes(module, &scripts);
+    }
+}
+
+#[test]
+fn every_sdk_does_all_that_the_probe_asks_of_it() {
+    for language in ["assemblyscript", "zig"] {
+        let module = format!("guest-sdk/{language}/probe/probe.wasm");
+        passes(&module, &[conformance("any"), conformance("probe")]);
+    }
+}
+
+#[test]
+fn the_complete_guest_of_the_abi_document_passes_check() {
+    let document = std::fs::read_to_string(workspace("guest-sdk/ABI.md")).expect("readable");
+    let after = document.split("```wat\n").nth(1).expect("section 10 has a guest");
+    let text = after.split("```").next().expect("it ends");
+    let dir = tempfile::tempdir().expect("a directory");
+    let module = dir.path().join("complete.wasm");
+    std::fs::write(&module, wat::parse_str(text).expect("it is sound")).expect("written");
+    let script = dir.path().join("complete.script");
+    let steps = "query\nok\napply hello\nok\nquery\nok hello\nrenew\nquery\nok hello\napply\n\
+                 rejected a command must have 1 to 65536 bytes\nquery\nok hello\n";
+    std::fs::write(&script, steps).expect("written");
+    let output = check(&module, &[script, workspace(&conformance("any"))]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+}
+
+#[test]
+fn a_script_that_does_not_hold_is_told_by_file_and_line_and_fails() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let script = dir.path().join("wrong.script");
+    std::fs::write(&script, "apply 5\nok 5\napply 1\nok 7\n").expect("written");
+    let output = check(&workspace("plugins/counter/counter.wasm"), &[script]);
+    assert_eq!(output.status.code(), Some(1));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("wrong.script:4"), "{stdout}");
+}
