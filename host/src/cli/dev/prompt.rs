@@ -88,8 +88,11 @@ pub(super) fn edit(
 pub(super) fn read_pipe(screen: &Screen, input: &mpsc::Sender<Input>) {
     for line in std::io::stdin().lock().lines() {
         match line {
-            Ok(line) if hand_over(line, input) => {}
-            Ok(_) => return,
+            Ok(line) => {
+                if !hand_over(line, input) {
+                    return;
+                }
+            }
             Err(error) => {
                 screen.say(&format!("standard input cannot be read: {error}"));
                 break;

@@ -30,7 +30,7 @@ pub(super) fn watch(dir: PathBuf) -> anyhow::Result<mpsc::Receiver<()>> {
         }
     })
     .context("watching the project")?;
-    let mut files = Files::of(&dir);
+    let files = Files::of(&dir);
     let mut watched = HashSet::new();
     // A folder that cannot be watched is not worth ending for, the project's own is.
     watcher.watch(&dir, RecursiveMode::NonRecursive).context("watching the project")?;
@@ -55,7 +55,7 @@ pub(super) fn watch(dir: PathBuf) -> anyhow::Result<mpsc::Receiver<()>> {
             }
             let begun = Instant::now();
             while begun.elapsed() < QUIET_MAX && events.recv_timeout(QUIET).is_ok() {}
-            files = Files::of(&dir);
+            let files = Files::of(&dir);
             follow(&files);
             let now = files.fingerprint();
             if now != seen {
