@@ -15,6 +15,7 @@ pub mod node;
 pub mod replay;
 pub mod server;
 pub mod storage;
+mod text;
 pub mod transport;
 pub mod types;
 pub mod wasm;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("museum", &[]),
+    ("text", &[]),
     ("storage", &["types"]),
     ("consensus", &["types", "storage"]),
     ("fsm", &["types"]),
@@ -20,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that every room may name.
-const EVERYWHERE: &[&str] = &["museum"];
+const EVERYWHERE: &[&str] = &["museum", "text"];
 
 /// External crate → rooms that may name it.
 const CRATES: &[(&str, &[&str])] = &[

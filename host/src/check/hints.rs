@@ -10,7 +10,7 @@ pub(super) fn hint(error: &CheckError) -> &'static str {
         }
         CheckError::NotWasm => "give the .wasm file that the compiler or `wat2wasm` wrote",
         CheckError::Component => {
-            "turn componentisation off in the build; guest-sdk/README.md shows the build of each language"
+            "build a core module, not a component; guest-sdk/README.md names the SDKs that do"
         }
         CheckError::Truncated(_) => "build or copy the file again",
         CheckError::UnsupportedFeature(_) => {

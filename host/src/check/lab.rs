@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::listen::{LogLine, listening};
+use super::words::quoted;
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
 use crate::types::{ClusterId, Event, Index, StateDigest};
 use crate::wasm::WasmLoader;
@@ -122,7 +123,7 @@ impl<'a> Lab<'a> {
         match init?.result {
             GuestResult::Ok(_) => {}
             GuestResult::Rejected(reason) => {
-                let reason = super::words::quoted(&reason);
+                let reason = quoted(&reason);
                 return Err(Stop::Unfit(format!("`init` was rejected: {reason}")));
             }
             GuestResult::Trapped(trap) => {
@@ -164,7 +165,7 @@ impl Subject<'_> {
         let call = call?;
         let mut peaks = self.lab.peaks.borrow_mut();
         if peaks.slowest.as_ref().is_none_or(|slowest| slowest.fuel < call.fuel_used) {
-            let command = super::words::quoted(command);
+            let command = quoted(command);
             peaks.slowest = Some(Slowest { fuel: call.fuel_used, command });
         }
         peaks.memory_bytes = peaks.memory_bytes.max(self.fsm.memory_bytes());

@@ -1,13 +1,11 @@
 //! Plays a script: straight, again in another instance, and renewed before every step.
 
 use super::lab::{Done, Lab, Stop, Subject};
+use super::listen::LogLine;
 use super::script::{Action, Expectation, Script, Step};
 use super::words::{ended, quoted};
 use crate::fsm::{Context, GuestResult};
 use crate::types::StateDigest;
-
-/// Violations of one script that are told; the rest is counted.
-const TOLD_MAX: usize = 20;
 
 /// Something that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,44 +20,37 @@ pub(super) struct Violation {
 pub(super) struct Played {
     pub(super) steps: usize,
     pub(super) violations: Vec<Violation>,
-    /// Those that are not in `violations`.
-    pub(super) untold: usize,
 }
 
 impl Played {
     fn add(&mut self, line: usize, only_a_trap: bool, message: String) {
-        if self.violations.len() < TOLD_MAX {
-            self.violations.push(Violation { line, only_a_trap, message });
-        } else {
-            self.untold += 1;
-        }
+        self.violations.push(Violation { line, only_a_trap, message });
     }
 }
 
 /// What a step came to in one run; `advance` comes to nothing.
 struct Came {
     done: Option<Done>,
-    /// In runs whose memory is compared.
-    digest: Option<StateDigest>,
+    digest: StateDigest,
 }
 
 pub(super) fn play(lab: &Lab<'_>, script: &Script) -> Result<Played, Stop> {
-    let mut played = Played { steps: script.steps.len(), violations: Vec::new(), untold: 0 };
-    let straight = straight(lab, script)?;
-    for (step, came) in script.steps.iter().zip(&straight) {
+    let mut played = Played { steps: script.steps.len(), violations: Vec::new() };
+    let first_run = straight(lab, script)?;
+    for (step, came) in script.steps.iter().zip(&first_run) {
         if let Some(done) = &came.done {
-            judge(step, done, "", &mut played);
+            judge(step, done, &mut played);
         }
     }
-    let again = self::straight(lab, script)?;
-    for (step, (first, second)) in script.steps.iter().zip(straight.iter().zip(&again)) {
+    let second_run = straight(lab, script)?;
+    for (step, (first, second)) in script.steps.iter().zip(first_run.iter().zip(&second_run)) {
         if let Some(difference) = difference(first, second) {
             let message = format!("a second instance that did the same {difference}");
             played.add(step.line, false, message);
             break;
         }
     }
-    renewed(lab, script, &straight, &mut played)?;
+    renewed(lab, script, &first_run, &mut played)?;
     Ok(played)
 }
 
@@ -68,18 +59,18 @@ fn straight(lab: &Lab<'_>, script: &Script) -> Result<Vec<Came>, Stop> {
     script
         .steps
         .iter()
-        .map(|step| Ok(Came { done: act(&mut subject, step)?, digest: Some(subject.digest()?) }))
+        .map(|step| Ok(Came { done: act(&mut subject, step)?, digest: subject.digest()? }))
         .collect()
 }
 
 fn renewed(
     lab: &Lab<'_>,
     script: &Script,
-    straight: &[Came],
+    first_run: &[Came],
     played: &mut Played,
 ) -> Result<(), Stop> {
     let mut subject = lab.founded()?;
-    for (step, first) in script.steps.iter().zip(straight) {
+    for (step, first) in script.steps.iter().zip(first_run) {
         let renewal = subject.renew()?;
         if renewal.ok().is_none() && !expects_no_renewal(step) {
             let message = format!("it cannot be renewed before this step: {}", ended(&renewal));
@@ -94,8 +85,7 @@ fn renewed(
                 ended_with_events(&done),
                 ended_with_events(first)
             );
-            let only_a_trap = false;
-            played.add(step.line, only_a_trap, message);
+            played.add(step.line, false, message);
             break;
         }
     }
@@ -155,13 +145,13 @@ fn ended_with_events(done: &Done) -> String {
     }
 }
 
-fn judge(step: &Step, done: &Done, place: &str, played: &mut Played) {
+fn judge(step: &Step, done: &Done, played: &mut Played) {
     let is_call = step.action != Action::Renew;
     let only_a_trap = done.trapped() && is_call;
     if !step.expectations.iter().any(|(_, expectation)| expectation.is_about_the_end())
         && done.ok().is_none()
     {
-        let message = format!("expected ok{place}, but it {}", was(done));
+        let message = format!("expected ok, but it {}", was(done));
         played.add(step.line, only_a_trap, message);
     }
     let mut log = done.log.iter();
@@ -214,7 +204,7 @@ fn fill_in(text: &str, context: Context) -> String {
 fn violated<'d>(
     expectation: &Expectation,
     done: &'d Done,
-    log: &mut impl Iterator<Item = &'d super::listen::LogLine>,
+    log: &mut impl Iterator<Item = &'d LogLine>,
 ) -> Option<String> {
     use Expectation as E;
     let result = &done.call.result;

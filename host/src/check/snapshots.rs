@@ -2,7 +2,9 @@
 
 use super::lab::{Done, Stop, Subject};
 use super::report::{Section, Weight};
-use super::words::{count, ended};
+use super::words::{ended, quoted};
+use crate::fsm::GuestResult;
+use crate::text::human_count;
 
 /// Damaged snapshots of each kind that are tried, and of large ones.
 const DAMAGED_MAX: usize = 48;
@@ -21,7 +23,8 @@ pub(super) fn there_and_back(
         section.fail(format!("`snapshot` must give a snapshot, but it ended: {}", ended(&first)));
         return Ok(());
     };
-    let Some((mut copy, second)) = copy(subject, first_bytes, "its own snapshot", section)? else {
+    let Some((mut copy, second)) = copy_of(subject, first_bytes, "its own snapshot", section)?
+    else {
         return Ok(());
     };
     let Some(second_bytes) = second.ok() else {
@@ -32,12 +35,14 @@ pub(super) fn there_and_back(
         section.fail(format!(
             "`restore` and `snapshot` again give other bytes ({} instead of {}): something is lost, \
              or the order of a hash map or an address is in the snapshot",
-            count(second_bytes.len() as u64),
-            count(first_bytes.len() as u64)
+            human_count(second_bytes.len() as u64),
+            human_count(first_bytes.len() as u64)
         ));
         return Ok(());
     }
-    let Some((mut back, _)) = copy_of(&copy, second_bytes, section)? else { return Ok(()) };
+    let Some((mut back, _)) = copy_of(&copy, second_bytes, "a copy's snapshot", section)? else {
+        return Ok(());
+    };
     for command in commands {
         let original = subject.apply(command)?;
         for (name, other) in [("a restored copy", &mut copy), ("a copy of the copy", &mut back)] {
@@ -45,7 +50,7 @@ pub(super) fn there_and_back(
             if done.outcome() != original.outcome() {
                 section.fail(format!(
                     "{name} answers {} otherwise: {}; the original: {}",
-                    super::words::quoted(command),
+                    quoted(command),
                     ended(&done),
                     ended(&original)
                 ));
@@ -60,13 +65,15 @@ pub(super) fn there_and_back(
     }
     section.good(format!(
         "a snapshot of {} bytes restores to the same bytes, and {} further commands give the same answers",
-        count(first_bytes.len() as u64),
+        human_count(first_bytes.len() as u64),
         commands.len()
     ));
     Ok(())
 }
 
-fn copy<'a>(
+/// An instance restored from a snapshot, and the snapshot that it gives; `None` after a failure,
+/// which is told.
+fn copy_of<'a>(
     subject: &Subject<'a>,
     snapshot: &[u8],
     what: &str,
@@ -79,14 +86,6 @@ fn copy<'a>(
     }
     let snapshot = copy.snapshot()?;
     Ok(Some((copy, snapshot)))
-}
-
-fn copy_of<'a>(
-    subject: &Subject<'a>,
-    snapshot: &[u8],
-    section: &mut Section,
-) -> Result<Option<(Subject<'a>, Done)>, Stop> {
-    copy(subject, snapshot, "a copy's snapshot", section)
 }
 
 /// Restores what is no snapshot. Taking it or rejecting it is the module's business; trapping
@@ -115,10 +114,10 @@ pub(super) fn damaged(subject: &mut Subject<'_>, section: &mut Section) -> Resul
     let all = cases.len();
     for (name, bytes) in cases {
         let (done, _) = subject.copy_from(&bytes)?;
-        match () {
-            () if done.trapped() => trapped.push(format!("{name}: {}", ended(&done))),
-            () if done.ok().is_some() => taken.push(format!("{name}: taken")),
-            () => rejected += 1,
+        match done.call.result {
+            GuestResult::Ok(_) => taken.push(format!("{name}: taken")),
+            GuestResult::Rejected(_) => rejected += 1,
+            GuestResult::Trapped(_) => trapped.push(format!("{name}: {}", ended(&done))),
         }
     }
     let text =

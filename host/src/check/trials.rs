@@ -9,7 +9,9 @@ use super::lab::{Done, Lab, Stop, Subject};
 use super::report::{Section, Weight};
 use super::script::Script;
 use super::snapshots;
-use super::words::{count, ended, quoted};
+use super::words::{ended, quoted};
+use crate::fsm::GuestResult;
+use crate::text::human_count;
 
 /// The same numbers each time: a finding can be found again.
 const SEED: u64 = 0x7261_6674_2d68_6f73;
@@ -48,8 +50,8 @@ pub(super) fn run(
     for (at, command) in workload.iter().enumerate() {
         tried.command(&mut subject, &mut twin, command, at >= known)?;
     }
-    let asked: Vec<&[u8]> = scripts.iter().flat_map(Script::queries).collect();
-    let asked: Vec<Vec<u8>> = asked.into_iter().map(<[u8]>::to_vec).collect();
+    let asked: Vec<Vec<u8>> =
+        scripts.iter().flat_map(Script::queries).map(<[u8]>::to_vec).collect();
     if subject.has_query() {
         for _ in 0..RANDOM_QUERIES {
             let query = input(&mut random, &asked);
@@ -110,15 +112,15 @@ struct Ends {
 
 impl Ends {
     fn note(&mut self, input: &[u8], done: &Done) {
-        match () {
-            () if done.trapped() => {
+        match done.call.result {
+            GuestResult::Ok(_) => self.ok += 1,
+            GuestResult::Rejected(_) => self.rejected += 1,
+            GuestResult::Trapped(_) => {
                 self.trapped += 1;
                 if self.traps.len() < EXAMPLES_MAX {
                     self.traps.push(format!("{}: {}", quoted(input), ended(done)));
                 }
             }
-            () if done.ok().is_some() => self.ok += 1,
-            () => self.rejected += 1,
         }
     }
 
@@ -157,7 +159,7 @@ impl Tried {
         self.compare(&format!("command {}", quoted(command)), &done, &again, subject, twin)?;
         let Some(before) = before else { return Ok(()) };
         self.compared_bytes += before.ok().map_or(0, <[u8]>::len);
-        if matches!(done.call.result, crate::fsm::GuestResult::Rejected(_)) {
+        if matches!(done.call.result, GuestResult::Rejected(_)) {
             let after = subject.snapshot_at(before_context)?;
             self.rejections_compared += 1;
             if before.outcome() != after.outcome() {
@@ -260,7 +262,7 @@ pub(super) fn commands(lab: &Lab<'_>, commands: &[Vec<u8>]) -> Result<Section, S
     let slowest = by_fuel.iter().take(EXAMPLES_MAX);
     let details = slowest
         .map(|(fuel, at)| {
-            format!("command {}: {} fuel, {}", at + 1, count(*fuel), quoted(&commands[*at]))
+            format!("command {}: {} fuel, {}", at + 1, human_count(*fuel), quoted(&commands[*at]))
         })
         .collect();
     section.add(Weight::Good, format!("{} commands: {}", commands.len(), ends.text()), details);

@@ -1,4 +1,4 @@
-//! Bytes and numbers in sentences.
+//! Bytes and outcomes in sentences.
 
 use super::lab::Done;
 use crate::fsm::GuestResult;
@@ -43,17 +43,4 @@ pub(super) fn ended(done: &Done) -> String {
             }
         }
     }
-}
-
-/// `60,123`.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -9,6 +9,8 @@ use super::output::human_bytes;
 
 /// Longest command that is read at all. What a cluster takes is its own limit, and less.
 const COMMAND_MAX_BYTES: u64 = 32 << 20;
+/// Longest conformance script that is read at all.
+const SCRIPT_MAX_BYTES: u64 = 32 << 20;
 /// Longest module that is read at all.
 const MODULE_MAX_BYTES: u64 = 1 << 30;
 
@@ -39,9 +41,7 @@ impl Source {
     pub(super) fn read(&self) -> Result<Vec<u8>, Failure> {
         match self {
             Source::Literal(bytes) => Ok(bytes.clone()),
-            Source::File(path) => File::open(path)
-                .and_then(|file| read_bounded(file, COMMAND_MAX_BYTES))
-                .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display()))),
+            Source::File(path) => read_file(path, COMMAND_MAX_BYTES),
             Source::Stdin => read_bounded(io::stdin().lock(), COMMAND_MAX_BYTES)
                 .map_err(|error| Failure::new(format!("cannot read standard input: {error}"))),
         }
@@ -50,28 +50,33 @@ impl Source {
 
 /// Reads a module.
 pub(super) fn read_module(path: &Path) -> Result<Vec<u8>, Failure> {
-    File::open(path)
-        .and_then(|file| read_bounded(file, MODULE_MAX_BYTES))
-        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+    read_file(path, MODULE_MAX_BYTES)
 }
 
 /// Reads a conformance script.
 pub(super) fn read_script(path: &Path) -> Result<Vec<u8>, Failure> {
-    File::open(path)
-        .and_then(|file| read_bounded(file, COMMAND_MAX_BYTES))
-        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+    read_file(path, SCRIPT_MAX_BYTES)
 }
 
 /// Reads a file of commands, one a line.
 pub(super) fn read_commands(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
-    let failed =
-        |error: io::Error| Failure::new(format!("cannot read {}: {error}", path.display()));
+    let failed = |error| cannot_read(path, &error);
     let mut lines = LineReader::new(BufReader::new(File::open(path).map_err(failed)?));
     let mut commands = Vec::new();
     while let Some(line) = lines.next_line().map_err(failed)? {
         commands.push(line.bytes);
     }
     Ok(commands)
+}
+
+fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, Failure> {
+    File::open(path)
+        .and_then(|file| read_bounded(file, max))
+        .map_err(|error| cannot_read(path, &error))
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("cannot read {}: {error}", path.display()))
 }
 
 fn read_bounded(from: impl Read, max: u64) -> io::Result<Vec<u8>> {

@@ -1,0 +1,169 @@
+//! Guests with one defect each, and what the examination says of them.
+
+use super::*;
+
+/// A guest whose state is the number at address 0: `+` adds one and answers it, an empty query
+/// asks for it, anything else is rejected. `{…}` are the places for defects.
+const SOUND: &str = r#"(module
+  (import "raft_fsm_v1" "read" (func $read (param i32 i32) (result i32)))
+  (import "raft_fsm_v1" "write" (func $write (param i32 i32)))
+  (memory (export "memory") 1)
+  (global $restored (mut i32) (i32.const 0))
+  (func (export "raft_fsm_abi_v1"))
+  (func $tell (result i32) (call $write (i32.const 0) (i32.const 4)) (i32.const 0))
+  (func (export "apply") (param $len i32) (result i32)
+    (i32.store8 (i32.const 8) (i32.const 0))
+    (drop (call $read (i32.const 8) (i32.const 1)))
+    (if (i32.or (i32.ne (local.get $len) (i32.const 1))
+                (i32.ne (i32.load8_u (i32.const 8)) (i32.const 43 (; '+' ;))))
+      (then {reject} (return (i32.const 1))))
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+    {accept}
+    (call $tell))
+  (func (export "query") (param $len i32) (result i32)
+    (if (local.get $len) (then {bad_query} (return (i32.const 1))))
+    (call $tell))
+  (func (export "snapshot") (result i32) {snapshot} (call $tell))
+  (func (export "restore") (param $len i32) (result i32)
+    (if (i32.ne (local.get $len) (i32.const 4)) (then {bad_restore} (return (i32.const 1))))
+    (drop (call $read (i32.const 0) (i32.const 4)))
+    (global.set $restored (i32.const 1))
+    {restore}
+    (i32.const 0)))"#;
+
+const PLACES: [&str; 6] = ["reject", "accept", "bad_query", "snapshot", "bad_restore", "restore"];
+
+/// The sound guest with something put into one place.
+fn guest(place: &str, defect: &str) -> Vec<u8> {
+    let mut text = SOUND.to_owned();
+    for name in PLACES {
+        text = text.replace(&format!("{{{name}}}"), if name == place { defect } else { "" });
+    }
+    wat::parse_str(text).unwrap()
+}
+
+fn script(text: &str) -> Script {
+    Script::parse("s.script", text.as_bytes()).unwrap()
+}
+
+/// Commands that the sound guest takes, so that random input has something to go on.
+fn options() -> Options {
+    let answers = "apply +\nok-hex 01000000\napply +\nok-hex 02000000\napply x\nrejected\nquery\n\
+                   ok-hex 02000000\n";
+    Options { scripts: vec![script(answers)], ..Options::default() }
+}
+
+fn told(report: &Report, weight: Weight) -> Vec<&str> {
+    let findings = report.sections.iter().flat_map(|section| &section.findings);
+    findings.filter(|finding| finding.weight == weight).map(|finding| &*finding.text).collect()
+}
+
+/// What is said of a defect: failures, and warnings.
+fn examined(place: &str, defect: &str) -> Report {
+    let report = run(&guest(place, defect), &options()).unwrap();
+    assert_eq!(report.refused, None);
+    report
+}
+
+fn fails_with(place: &str, defect: &str, words: &str) {
+    let report = examined(place, defect);
+    assert!(!report.is_fit());
+    let failures = told(&report, Weight::Failure);
+    assert!(failures.iter().any(|failure| failure.contains(words)), "{failures:?}");
+}
+
+#[test]
+fn a_sound_guest_is_fit_without_a_warning() {
+    let report = examined("", "");
+    assert!(report.is_fit(), "{:?}", report.sections);
+    assert_eq!(report.count(Weight::Warning), 0, "{:?}", report.sections);
+    let slowest = report.peaks.slowest.unwrap();
+    assert!(slowest.fuel > 0);
+    assert_eq!(report.peaks.snapshot_bytes, 4);
+}
+
+#[test]
+fn a_rejection_that_changes_something_breaks_a_promise() {
+    let change = "(i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))";
+    fails_with("reject", change, "was rejected and yet changed the snapshot");
+}
+
+#[test]
+fn a_snapshot_that_does_not_come_back_is_a_failure() {
+    let forgetful = "(i32.store (i32.const 0) (i32.const 0))";
+    fails_with("restore", forgetful, "again give other bytes");
+}
+
+#[test]
+fn a_restore_that_refuses_its_own_snapshot_is_a_failure() {
+    fails_with("restore", "(return (i32.const 1))", "must take its own snapshot");
+    fails_with("restore", "unreachable", "must take its own snapshot");
+    fails_with("snapshot", "(return (i32.const 1))", "must give a snapshot");
+}
+
+#[test]
+fn a_copy_that_answers_otherwise_is_a_failure_of_the_script_as_well() {
+    let otherwise = "(if (global.get $restored) (then (call $write (i32.const 0) (i32.const 1))))";
+    fails_with("accept", otherwise, "a restored copy answers");
+    fails_with("accept", otherwise, "s.script:1: after snapshot and restore it answers otherwise");
+}
+
+#[test]
+fn traps_on_senseless_input_are_worth_a_look_and_no_more() {
+    for place in ["reject", "bad_query", "bad_restore"] {
+        let options = Options::default();
+        let report = run(&guest(place, "unreachable"), &options).unwrap();
+        assert!(report.is_fit(), "{place}: {:?}", report.sections);
+        let warnings = told(&report, Weight::Warning);
+        assert!(warnings.iter().any(|warning| warning.contains("trap")), "{place}: {warnings:?}");
+    }
+    // In a script that was given, a trap that it does not expect is a failure.
+    fails_with("reject", "unreachable", "s.script:6: expected rejected");
+}
+
+#[test]
+fn many_traps_do_not_hide_a_failure_behind_them() {
+    // More traps than are told, and a difference after a renewal at the end.
+    let text = format!("{}apply +\n", "apply x\ntrapped bad_status\n".repeat(30));
+    let options = Options { scripts: vec![script(&text)], ..Options::default() };
+    let otherwise = "(if (global.get $restored) (then (call $write (i32.const 0) (i32.const 1))))";
+    let module = guest("accept", otherwise);
+    let lab = Lab::new(&module, &options.limits).unwrap();
+    let played = player::play(&lab, &options.scripts[0]).unwrap();
+    assert_eq!(played.violations.len(), 31, "{:?}", played.violations);
+    assert!(!played.violations[30].only_a_trap);
+    let section = super::told(&options.scripts[0], played);
+    assert_eq!(section.findings.len(), TOLD_MAX + 1);
+    assert_eq!(section.findings[TOLD_MAX].text, "and 11 more");
+}
+
+#[test]
+fn commands_are_run_and_the_slowest_of_them_listed() {
+    let commands = vec![b"+".to_vec(), b"no".to_vec(), b"+".to_vec()];
+    let report = run(&guest("", ""), &Options { commands, ..Options::default() }).unwrap();
+    let section = report.sections.iter().find(|section| section.name == "commands").unwrap();
+    assert_eq!(section.findings[0].text, "3 commands: 2 ok, 1 rejected, 0 trapped");
+    assert_eq!(section.findings[0].details.len(), 3);
+}
+
+#[test]
+fn a_module_that_is_refused_is_told_why_and_what_to_do() {
+    let cases = [
+        (b"hello".to_vec(), "give the .wasm file"),
+        (wat::parse_str("(component)").unwrap(), "build a core module, not a component"),
+        (wat::parse_str("(module)").unwrap(), "export an empty function `raft_fsm_abi_v1`"),
+        (
+            wat::parse_str(
+                r#"(module (memory (export "memory") 1) (func (export "raft_fsm_abi_v1")))"#,
+            )
+            .unwrap(),
+            "see guest-sdk/ABI.md, section 1",
+        ),
+    ];
+    for (module, hint) in cases {
+        let report = run(&module, &Options::default()).unwrap();
+        assert!(!report.is_fit());
+        let reason = report.refused.expect("refused");
+        assert!(reason.contains(hint), "{reason}");
+    }
+}
