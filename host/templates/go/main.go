@@ -10,7 +10,7 @@ import (
 	"math"
 	"strconv"
 
-	"{{name}}/raftfsm"
+	"example.com/{{name}}/raftfsm"
 )
 
 func init() { raftfsm.Register(New) }

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"{{name}}/raftfsm"
+	"example.com/{{name}}/raftfsm"
 )
 
 func TestNumbersAddUp(t *testing.T) {
