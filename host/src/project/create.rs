@@ -27,7 +27,7 @@ pub enum CreateError {
         path: PathBuf,
     },
     /// The folder around it is missing or cannot be written.
-    #[error("cannot make {}: {}: {error}", path.display(), parent.display())]
+    #[error("cannot make {}: the folder {} cannot be written: {error}", path.display(), parent.display())]
     Parent {
         /// The path as it was given.
         path: PathBuf,
