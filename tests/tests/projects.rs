@@ -25,11 +25,7 @@ fn run_in(dir: &Path, path: Option<&Path>, arguments: &[&str]) -> Output {
     }
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Output {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 fn temporary() -> tempfile::TempDir {
@@ -193,10 +189,16 @@ fn a_manifest_that_is_wrong_is_told_by_line_and_key() {
         ("name = \"x\"\nlanguge = \"c\"\n", &["raft-host.toml:2", "did you mean language?"][..]),
         ("name = \"x\"\n\ncolour = \"red\"\n", &["raft-host.toml:3", "no key colour", "scripts"]),
         ("name = \"x\nlanguage = \"c\"\n", &["raft-host.toml:1"]),
-        ("name = \"x\"\nlanguage = \"pascal\"\n", &["raft-host.toml:2", "pascal", "assemblyscript"]),
+        (
+            "name = \"x\"\nlanguage = \"pascal\"\n",
+            &["raft-host.toml:2", "pascal", "assemblyscript"],
+        ),
         ("name = \"X Y\"\nlanguage = \"c\"\n", &["raft-host.toml:1", "x-y would do"]),
         ("language = \"c\"\n", &["name is missing"]),
-        ("name = \"x\"\nlanguage = \"c\"\nmodule = \"../x.wasm\"\n", &["raft-host.toml:3", "module"]),
+        (
+            "name = \"x\"\nlanguage = \"c\"\nmodule = \"../x.wasm\"\n",
+            &["raft-host.toml:3", "module"],
+        ),
     ] {
         fs::write(dir.path().join("raft-host.toml"), manifest).expect("written");
         refused(&run_in(dir.path(), None, &["build"]), parts);

@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn both_streams_are_captured_in_order_and_the_exit_is_told() {
-        let step = Step::new("sh").args(["-c", "echo one; echo $WORD >&2; exit 3"]).env("WORD", "two");
+        let step =
+            Step::new("sh").args(["-c", "echo one; echo $WORD >&2; exit 3"]).env("WORD", "two");
         let (status, said) = step.run(Path::new("/"), ToolOutput::Capture).expect("sh is there");
         assert_eq!((status.code(), said.as_str()), (Some(3), "one\ntwo\n"));
     }
