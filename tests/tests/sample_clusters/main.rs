@@ -1,0 +1,28 @@
+//! Every sample plugin in a cluster of three processes whose leader is killed while commands are
+//! in flight: what a plugin promises must hold on all nodes afterwards.
+
+mod counter;
+mod feature_flags;
+mod kv;
+mod lock;
+mod trial;
+
+use trial::{Answer, Trial};
+
+/// A number in a JSON answer.
+fn number(answer: &str, field: &str) -> u64 {
+    let value = json(answer)[field].clone();
+    value.as_u64().unwrap_or_else(|| panic!("{field:?} is no number in: {answer}"))
+}
+
+fn json(answer: &str) -> serde_json::Value {
+    serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+/// In the order of the log, which is the order in which the state machine saw the commands. It may
+/// be another one than that of sending: after the leader's death some are sent again.
+fn by_index(answers: &[Answer]) -> Vec<&Answer> {
+    let mut sorted: Vec<&Answer> = answers.iter().collect();
+    sorted.sort_by_key(|answer| answer.index);
+    sorted
+}
