@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod defects;
+
 /// A guest whose state is the number at address 0: `+` adds one and answers it, an empty query
 /// asks for it, anything else is rejected. `{…}` are the places for defects.
 const SOUND: &str = r#"(module
@@ -144,26 +146,4 @@ fn commands_are_run_and_the_slowest_of_them_listed() {
     let section = report.sections.iter().find(|section| section.name == "commands").unwrap();
     assert_eq!(section.findings[0].text, "3 commands: 2 ok, 1 rejected, 0 trapped");
     assert_eq!(section.findings[0].details.len(), 3);
-}
-
-#[test]
-fn a_module_that_is_refused_is_told_why_and_what_to_do() {
-    let cases = [
-        (b"hello".to_vec(), "give the .wasm file"),
-        (wat::parse_str("(component)").unwrap(), "build a core module, not a component"),
-        (wat::parse_str("(module)").unwrap(), "export an empty function `raft_fsm_abi_v1`"),
-        (
-            wat::parse_str(
-                r#"(module (memory (export "memory") 1) (func (export "raft_fsm_abi_v1")))"#,
-            )
-            .unwrap(),
-            "see guest-sdk/ABI.md, section 1",
-        ),
-    ];
-    for (module, hint) in cases {
-        let report = run(&module, &Options::default()).unwrap();
-        assert!(!report.is_fit());
-        let reason = report.refused.expect("refused");
-        assert!(reason.contains(hint), "{reason}");
-    }
 }
