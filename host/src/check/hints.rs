@@ -17,7 +17,8 @@ pub(super) const DETERMINISM: &str = "decide by the command, the state and the h
 /// Queries are undone, so what they change is lost.
 pub(super) const QUERY: &str = "change the state in `apply` only";
 /// `snapshot` fails.
-pub(super) const SNAPSHOT: &str = "it must write the whole state and return 0, whatever was applied";
+pub(super) const SNAPSHOT: &str =
+    "it must write the whole state and return 0, whatever was applied";
 /// `restore` does not know what `snapshot` wrote.
 pub(super) const RESTORE: &str = "it must read exactly what `snapshot` writes; reject only what it \
     never writes";

@@ -1,6 +1,8 @@
 //! feature-flags (AssemblyScript).
 
-use super::{Trial, by_index, json, number};
+use std::collections::BTreeMap;
+
+use super::{Trial, json, number};
 
 const FLAGS: usize = 4;
 const UPDATES: usize = 50;
@@ -16,22 +18,22 @@ fn flags_keep_every_change_and_decide_alike_through_a_killed_leader() {
         let (flag, rollout) = (n % FLAGS, n * 10 + 10);
         format!(r#"{{"op":"update","flag":"flag-{flag}","by":"bob","rollout":{rollout}}}"#)
     };
-    let answers =
-        trial.apply_through_a_killed_leader((0..FLAGS * UPDATES).map(update).collect());
-    let mut versions = [1; FLAGS];
-    let mut rollouts = [0; FLAGS];
-    for answer in by_index(&answers) {
+    let answers = trial.apply_through_a_killed_leader((0..FLAGS * UPDATES).map(update).collect());
+    // By version: the roll-out that it set.
+    let mut history = vec![BTreeMap::new(); FLAGS];
+    for answer in &answers {
         let command = json(&answer.command);
         let flag = command["flag"].as_str().and_then(|flag| flag.strip_prefix("flag-"));
         let flag: usize = flag.and_then(|flag| flag.parse().ok()).expect("one of these flags");
-        versions[flag] += 1;
-        rollouts[flag] = number(&answer.command, "rollout");
-        assert_eq!(number(answer.ok(), "version"), versions[flag], "{answer:?}");
+        let (version, rollout) =
+            (number(answer.ok(), "version"), number(&answer.command, "rollout"));
+        assert_eq!(history[flag].insert(version, rollout), None, "{answer:?} came twice");
     }
-    for (flag, rollout) in rollouts.iter().enumerate() {
+    for (flag, history) in history.iter().enumerate() {
+        assert!(history.keys().copied().eq(2..UPDATES as u64 + 2), "{history:?}");
         let settings = trial.query(&format!(r#"{{"op":"get","flag":"flag-{flag}"}}"#));
-        assert_eq!(number(&settings, "version"), UPDATES as u64 + 1, "{settings}");
-        assert_eq!(number(&settings, "rollout"), *rollout, "{settings}");
+        let last = (number(&settings, "version"), number(&settings, "rollout"));
+        assert_eq!(Some(last), history.last_key_value().map(|(v, r)| (*v, *r)), "{settings}");
     }
 
     // Who is in a roll-out stays in it when it grows.

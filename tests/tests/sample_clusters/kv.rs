@@ -27,7 +27,10 @@ fn the_key_value_store_keeps_its_data_through_a_killed_leader_and_an_upgrade() {
     assert_eq!(entries.len(), KEYS);
     for (n, entry) in entries.iter().enumerate() {
         let value = if n == 7 { "changed".to_owned() } else { format!("value-{n}") };
-        assert_eq!((&entry["key"], &entry["value"]), (&format!("key-{n:03}").into(), &value.into()));
+        assert_eq!(
+            (&entry["key"], &entry["value"]),
+            (&format!("key-{n:03}").into(), &value.into())
+        );
     }
     let kept = json(&trial.everywhere(r#"{"op":"get","key":"session"}"#));
     assert!(kept["value"] == "alice" && kept["expires_at_ms"].is_u64(), "{kept}");

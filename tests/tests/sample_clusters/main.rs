@@ -7,7 +7,7 @@ mod kv;
 mod lock;
 mod trial;
 
-use trial::{Answer, Trial};
+use trial::Trial;
 
 /// A number in a JSON answer.
 fn number(answer: &str, field: &str) -> u64 {
@@ -17,12 +17,4 @@ fn number(answer: &str, field: &str) -> u64 {
 
 fn json(answer: &str) -> serde_json::Value {
     serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
-}
-
-/// In the order of the log, which is the order in which the state machine saw the commands. It may
-/// be another one than that of sending: after the leader's death some are sent again.
-fn by_index(answers: &[Answer]) -> Vec<&Answer> {
-    let mut sorted: Vec<&Answer> = answers.iter().collect();
-    sorted.sort_by_key(|answer| answer.index);
-    sorted
 }

@@ -15,8 +15,8 @@ const NODES: usize = 3;
 #[derive(Debug)]
 pub struct Answer {
     pub command: String,
-    /// Of its entry in the log.
-    pub index: u64,
+    /// Index of the entry that ran it; unknown when it was sent again after it had run.
+    pub index: Option<u64>,
     /// The output, or why it was rejected.
     pub result: Result<String, String>,
 }
@@ -24,12 +24,14 @@ pub struct Answer {
 impl Answer {
     fn of(command: String, response: v1::ApplyResponse) -> Answer {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let result = match response.outcome.and_then(|outcome| outcome.kind) {
+        let outcome = response.outcome.expect("every answer has an outcome");
+        let index = (!outcome.duplicate).then_some(response.index);
+        let result = match outcome.kind {
             Some(Kind::Ok(output)) => Ok(text(&output)),
             Some(Kind::Rejected(reason)) => Err(text(&reason)),
             other => panic!("{command}: {other:?}: {}", response.trap_message),
         };
-        Answer { command, index: response.index, result }
+        Answer { command, index, result }
     }
 
     /// The output; the command must not have been rejected.
@@ -71,7 +73,8 @@ impl Trial {
     }
 
     /// Applies commands with many in flight, and kills the leader (`kill -9`) when a third of them
-    /// is answered. The answers are in the order of the commands: none may be missing.
+    /// is answered. The answers are in the order of the commands, and none is missing. They may have
+    /// been run in another order: after the leader's death some are sent again.
     pub fn apply_through_a_killed_leader(&mut self, commands: Vec<String>) -> Vec<Answer> {
         assert!(self.killed.is_none(), "two of three nodes would be gone");
         let leader = self.cluster.leader();

@@ -15,9 +15,9 @@ const NEEDED: [(&str, &str); 5] = [
 
 /// A module of these fields and what else it needs, but for one name.
 fn module_without(left_out: &str, fields: &str) -> Vec<u8> {
-    let needed = NEEDED.iter().filter(|(name, _)| {
-        *name != left_out && !fields.contains(&format!(r#"(export "{name}""#))
-    });
+    let needed = NEEDED
+        .iter()
+        .filter(|(name, _)| *name != left_out && !fields.contains(&format!(r#"(export "{name}""#)));
     let needed: String = needed.map(|(_, field)| *field).collect();
     wat::parse_str(format!("(module {fields} {needed})")).unwrap()
 }
@@ -155,7 +155,10 @@ fn each_defect_that_is_seen_before_it_runs_is_named_with_what_to_do() {
     }
     let small = Limits { module_max_bytes: 100, ..Limits::default() };
     let reason = refused(&sound, small, "a large module");
-    assert!(reason.contains("the cluster's limit is 100; build an optimised, stripped"), "{reason}");
+    assert!(
+        reason.contains("the cluster's limit is 100; build an optimised, stripped"),
+        "{reason}"
+    );
     let all = CheckError::ModuleTooComplex { reason: String::new() };
     assert!(hints::hint(&all).contains("split generated code"));
 }

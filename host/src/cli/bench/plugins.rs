@@ -83,12 +83,13 @@ impl Subject {
         let module = read_module(path)?;
         let failed = |error: HostFailure| Failure::new(format!("cannot run {file} here: {error}"));
         let limits = Limits::default();
-        let mut fsm =
-            loader.instantiate(&module, &limits, context(0)).map_err(failed)?.map_err(|reason| {
+        let mut fsm = loader.instantiate(&module, &limits, context(0)).map_err(failed)?.map_err(
+            |reason| {
                 Failure::new(format!(
                     "{file} would be refused: {reason}; `raft-host check` says more"
                 ))
-            })?;
+            },
+        )?;
         let init = fsm.init(context(0)).map_err(failed)?;
         must_be_ok(&file, "`init`", &init.result)?;
         let (size_bytes, rounds_ns) = (module.len() as u64, Vec::new());
