@@ -65,7 +65,8 @@ fn answers_are_json_for_scripts_and_codes_mean_something() {
 #[test]
 fn plugins_are_measured_side_by_side() {
     let plugin = |path| raft_host_tests::workspace(path).to_str().expect("UTF-8").to_owned();
-    let cli = Cli::new(PROGRAM, &[]);
+    // Nobody listens there, and nobody is asked.
+    let cli = Cli::new(PROGRAM, &[([127, 0, 0, 1], 1).into()]);
     let measure = |second: &str| {
         let counter = plugin("plugins/counter/counter.wasm");
         let arguments = ["--command", "5", "--seconds", "1", "-o", "json"];

@@ -52,7 +52,7 @@ fn each_defect_that_is_seen_before_it_runs_is_named_with_what_to_do() {
         ("half a header", sound[..6].to_vec(), "truncated", "build or copy the file"),
         (
             "garbage",
-            [&sound[..8], &[0x7f; 40]].concat(),
+            [&sound[..8], &[0x50, 0x01, 0x00]].concat(),
             "the module is malformed",
             "build the module again",
         ),
