@@ -13,12 +13,12 @@ const NODES: usize = 3;
 
 /// A command that was answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub command: String,
+pub(super) struct Answer {
+    pub(super) command: String,
     /// Index of the entry that ran it; unknown when it was sent again after it had run.
-    pub index: Option<u64>,
+    pub(super) index: Option<u64>,
     /// The output, or why it was rejected.
-    pub result: Result<String, String>,
+    pub(super) result: Result<String, String>,
 }
 
 impl Answer {
@@ -35,12 +35,12 @@ impl Answer {
     }
 
     /// The output; the command must not have been rejected.
-    pub fn ok(&self) -> &str {
+    pub(super) fn ok(&self) -> &str {
         self.result.as_ref().unwrap_or_else(|reason| panic!("{}: {reason}", self.command))
     }
 
     /// Why it was rejected.
-    pub fn reason(&self) -> &str {
+    pub(super) fn reason(&self) -> &str {
         match &self.result {
             Err(reason) => reason,
             Ok(output) => panic!("{} was not rejected: {output}", self.command),
@@ -49,8 +49,8 @@ impl Answer {
 }
 
 /// A cluster on trial.
-pub struct Trial {
-    pub cluster: Cluster,
+pub(super) struct Trial {
+    pub(super) cluster: Cluster,
     /// Commands one by one, each exactly once.
     session: Session,
     killed: Option<usize>,
@@ -59,14 +59,14 @@ pub struct Trial {
 
 impl Trial {
     /// Three nodes that run a module of the workspace.
-    pub fn start(module: &str) -> Trial {
+    pub(super) fn start(module: &str) -> Trial {
         let cluster = Cluster::of(PROGRAM, &workspace(module), NODES, &[]);
         let session = open_session(&cluster);
         Trial { cluster, session, killed: None, asked: AtomicUsize::new(0) }
     }
 
     /// Applies one command.
-    pub fn apply(&self, command: impl Into<String>) -> Answer {
+    pub(super) fn apply(&self, command: impl Into<String>) -> Answer {
         let command = command.into();
         let response = block_on(self.session.apply(command.clone())).expect("an outcome");
         Answer::of(command, response)
@@ -75,7 +75,7 @@ impl Trial {
     /// Applies commands with many in flight, and kills the leader (`kill -9`) when a third of them
     /// is answered. The answers are in the order of the commands, and none is missing. They may have
     /// been run in another order: after the leader's death some are sent again.
-    pub fn apply_through_a_killed_leader(&mut self, commands: Vec<String>) -> Vec<Answer> {
+    pub(super) fn apply_through_a_killed_leader(&mut self, commands: Vec<String>) -> Vec<Answer> {
         assert!(self.killed.is_none(), "two of three nodes would be gone");
         let leader = self.cluster.leader();
         let client = self.cluster.client();
@@ -111,7 +111,7 @@ impl Trial {
     }
 
     /// Asks the running nodes in turns; the answer sees everything acknowledged.
-    pub fn query(&self, query: &str) -> String {
+    pub(super) fn query(&self, query: &str) -> String {
         let running: Vec<usize> =
             (0..NODES).filter(|at| self.cluster.servers[*at].is_running()).collect();
         let turn = self.asked.fetch_add(1, Ordering::Relaxed);
@@ -119,13 +119,13 @@ impl Trial {
     }
 
     /// Proposes another module of the workspace.
-    pub fn upgrade(&self, module: &str) {
+    pub(super) fn upgrade(&self, module: &str) {
         let file = workspace(module);
         self.cluster.cli().run(&["upgrade", file.to_str().expect("UTF-8")]).ok();
     }
 
     /// Starts the killed node again; all three must come to the same state, bit by bit.
-    pub fn revive_and_compare(&mut self) {
+    pub(super) fn revive_and_compare(&mut self) {
         let killed = self.killed.take().expect("a node was killed");
         self.cluster.servers[killed].start(&[]);
         self.cluster.wait_for_agreement();
@@ -136,7 +136,7 @@ impl Trial {
     }
 
     /// What each node answers from its own state; they must not differ.
-    pub fn everywhere(&self, query: &str) -> String {
+    pub(super) fn everywhere(&self, query: &str) -> String {
         let answers: Vec<String> = (0..NODES).map(|at| self.cluster.local(at, query)).collect();
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{query}: {answers:?}");
         answers.into_iter().next().expect("there are nodes")

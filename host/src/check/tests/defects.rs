@@ -189,22 +189,6 @@ fn a_module_that_cannot_start_is_told_that_nothing_may_fail_then() {
 }
 
 #[test]
-fn each_failure_of_a_module_that_runs_says_what_to_do() {
-    let change = "(i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))";
-    let otherwise = "(if (global.get $restored) (then (call $write (i32.const 0) (i32.const 1))))";
-    for (place, defect, fix) in [
-        ("reject", change, "check first, change after"),
-        ("snapshot", "(return (i32.const 1))", "it must write the whole state and return 0"),
-        ("snapshot", "unreachable", "it must write the whole state and return 0"),
-        ("restore", "(return (i32.const 1))", "it must read exactly what `snapshot` writes"),
-        ("restore", "(i32.store (i32.const 0) (i32.const 0))", "write every part of the state"),
-        ("accept", otherwise, "put all that `apply` and `query` look at into the snapshot"),
-    ] {
-        fails_with(place, defect, fix);
-    }
-}
-
-#[test]
 fn a_trap_that_a_limit_made_says_how_to_stay_within_it() {
     let limits = Limits { apply_fuel: 100_000, ..Limits::default() };
     for (defect, fix) in [
