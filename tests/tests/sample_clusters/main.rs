@@ -4,6 +4,7 @@
 mod counter;
 mod feature_flags;
 mod kv;
+mod ledger;
 mod lock;
 mod trial;
 
