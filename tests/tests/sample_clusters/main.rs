@@ -4,11 +4,12 @@
 mod counter;
 mod feature_flags;
 mod kv;
+mod languages;
 mod ledger;
 mod lock;
 mod trial;
 
-use trial::Trial;
+use trial::{PROGRAM, Trial};
 
 /// A number in a JSON answer.
 fn number(answer: &str, field: &str) -> u64 {

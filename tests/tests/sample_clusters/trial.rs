@@ -8,7 +8,7 @@ use raft_host_proto::client::{PipelineOptions, Session};
 use raft_host_proto::v1::{self, outcome::Kind};
 use raft_host_tests::{Cluster, block_on, workspace};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
+pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 const NODES: usize = 3;
 
 /// A command that was answered.
