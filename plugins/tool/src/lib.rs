@@ -96,6 +96,10 @@ pub const PLUGINS: &[Plugin] = &[
         },
     },
     Plugin {
+        module: "plugins/rate-limiter/rate_limiter.wasm",
+        source: Source::Project { folder: "plugins/rate-limiter", language: "c", sdk: C_SDK },
+    },
+    Plugin {
         module: "guest-sdk/c/probe/probe.wasm",
         source: Source::Project { folder: "guest-sdk/c/probe", language: "c", sdk: C_SDK },
     },
