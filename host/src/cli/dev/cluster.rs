@@ -1,0 +1,234 @@
+//! Three servers in this process, each with its own port, files and Raft log: what three
+//! machines would run, without the network between them failing.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use raft_host_proto::client::{Client, ClientOptions};
+use tokio::time::Instant;
+
+use super::line::NODES;
+use crate::config::Config;
+use crate::consensus::Role;
+use crate::server::{self, Join, RunningServer, Startup};
+use crate::types::{Index, NodeId};
+
+/// Other shells find the first one without being told.
+const PORTS: [u16; NODES] = [7400, 7402, 7403];
+/// Where the nodes of an earlier session listened: members keep their addresses.
+const ADDRESSES_FILE: &str = "addresses";
+/// How long forming the cluster may take.
+const FORMING: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+/// How long a command may take; a person waits for it.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Every node checks and compiles a new version first.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The nodes, running or not.
+pub(super) struct Cluster {
+    nodes: Vec<Slot>,
+    pub(super) client: Client,
+}
+
+struct Slot {
+    config: Config,
+    server: Option<RunningServer>,
+}
+
+/// What `:status` says of a node.
+pub(super) struct NodeFacts {
+    pub(super) number: usize,
+    pub(super) address: String,
+    pub(super) role: &'static str,
+    pub(super) applied: Option<Index>,
+}
+
+/// Whether an earlier session has left a cluster there.
+pub(super) fn exists(dir: &Path) -> bool {
+    home(dir, 1).join("IDENTITY").exists()
+}
+
+fn home(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("node-{number}"))
+}
+
+impl Cluster {
+    /// Forms the cluster with `plugin`, or goes on with the one that is there.
+    pub(super) async fn start(dir: &Path, plugin: Option<&Path>) -> anyhow::Result<Cluster> {
+        let addresses = addresses(dir)?;
+        let options = ClientOptions {
+            deadline: PATIENCE,
+            attempt_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_millis(500),
+            admin_deadline: UPGRADE_PATIENCE,
+            ..ClientOptions::default()
+        };
+        let client = Client::connect(&addresses, options)?;
+        let mut nodes = Vec::new();
+        for (number, address) in (1..).zip(&addresses) {
+            let config = node_config(home(dir, number), address);
+            let startup = if config.data_dir.join("IDENTITY").exists() {
+                Startup::default()
+            } else if number == 1 {
+                Startup { plugin: plugin.map(Path::to_owned), join: None }
+            } else {
+                let seeds = addresses[..number - 1].to_vec();
+                let node_id = Some(NodeId(number as u64));
+                Startup { plugin: None, join: Some(Join { seeds, learner: false, node_id }) }
+            };
+            let server = server::start(config.clone(), startup)
+                .await
+                .map_err(|error| anyhow::anyhow!("node {number} does not start: {error}"))?;
+            nodes.push(Slot { config, server: Some(server) });
+        }
+        let cluster = Cluster { nodes, client };
+        cluster.until_complete().await?;
+        Ok(cluster)
+    }
+
+    /// Waits until all nodes vote and a leader is known.
+    async fn until_complete(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + FORMING;
+        let complete = |slot: &Slot| {
+            slot.server.as_ref().is_some_and(|server| {
+                let handle = server.handle();
+                let machine = handle.machine();
+                let view = machine.borrow();
+                let voters = view.as_ref().map_or(0, |view| view.conf_state.voters.len());
+                voters == NODES && handle.leadership().borrow().leader.is_some()
+            })
+        };
+        while !self.nodes.iter().all(complete) {
+            if Instant::now() > deadline {
+                bail!("the three nodes did not form a cluster within {FORMING:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn addresses(&self) -> Vec<&str> {
+        self.nodes.iter().map(|slot| slot.config.listen.as_str()).collect()
+    }
+
+    pub(super) fn is_alive(&self, number: usize) -> bool {
+        self.nodes[number - 1].server.is_some()
+    }
+
+    pub(super) fn alive(&self) -> usize {
+        self.nodes.iter().filter(|slot| slot.server.is_some()).count()
+    }
+
+    pub(super) fn has_quorum(&self) -> bool {
+        self.alive() > NODES / 2
+    }
+
+    /// Stops a node without handing over, finishing or flushing anything.
+    pub(super) async fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+        let server = self.nodes[number - 1].server.take();
+        server.with_context(|| format!("node {number} does not run"))?.kill().await;
+        Ok(())
+    }
+
+    /// Starts a node from what is on its disk.
+    pub(super) async fn revive(&mut self, number: usize) -> anyhow::Result<()> {
+        let slot = &mut self.nodes[number - 1];
+        if slot.server.is_some() {
+            bail!("node {number} runs");
+        }
+        let started = server::start(slot.config.clone(), Startup::default()).await;
+        slot.server = Some(started.map_err(|error| anyhow::anyhow!("node {number}: {error}"))?);
+        Ok(())
+    }
+
+    /// A node that stopped by itself is not alive any more: says which, and why.
+    pub(super) async fn reap(&mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        for (number, slot) in (1..).zip(&mut self.nodes) {
+            let gone = slot
+                .server
+                .as_ref()
+                .is_some_and(|server| server.handle().stopped().borrow().is_some());
+            if gone && let Some(server) = slot.server.take() {
+                said.push(format!("node {number} has stopped: {:?}", server.shutdown().await));
+            }
+        }
+        said
+    }
+
+    pub(super) fn facts(&self) -> Vec<NodeFacts> {
+        let slots = (1..).zip(&self.nodes);
+        slots
+            .map(|(number, slot)| {
+                let address = slot.config.listen.clone();
+                let Some(server) = &slot.server else {
+                    return NodeFacts { number, address, role: "killed", applied: None };
+                };
+                let handle = server.handle();
+                let role = match handle.leadership().borrow().role {
+                    Role::Leader => "leader",
+                    Role::Follower => "follower",
+                    _ => "candidate",
+                };
+                let applied = handle.machine().borrow().as_ref().map(|view| view.info.applied);
+                NodeFacts { number, address, role, applied }
+            })
+            .collect()
+    }
+
+    /// The version that runs, in words, as the node that is furthest knows it.
+    pub(super) fn version(&self) -> Option<String> {
+        let servers = self.nodes.iter().filter_map(|slot| slot.server.as_ref());
+        let views = servers.filter_map(|server| server.handle().machine().borrow().clone());
+        let active = views.max_by_key(|view| view.info.applied)?.info.active.clone()?;
+        let (label, hash) = (active.label, active.hash.short());
+        Some(format!("{label} {hash}, since index {}", active.activated_at))
+    }
+
+    /// Stops all nodes in order.
+    pub(super) async fn stop(self) {
+        let servers = self.nodes.into_iter().filter_map(|slot| slot.server);
+        // The reason is that they were asked to.
+        let _ = futures::future::join_all(servers.map(RunningServer::shutdown)).await;
+    }
+}
+
+fn node_config(data_dir: PathBuf, address: &str) -> Config {
+    let mut config = Config { data_dir, listen: address.to_owned(), ..Config::default() };
+    // Faster than the defaults: everybody is on this machine, and a person waits.
+    config.node.heartbeat_ms = 50;
+    config.node.election_ms = 500;
+    config.node.drain_ms = 1_000;
+    config
+}
+
+/// Those of an earlier session, or the usual ports where they are free.
+fn addresses(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let file = dir.join(ADDRESSES_FILE);
+    if file.exists() {
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("reading {}", file.display()))?;
+        let addresses: Vec<String> = text.lines().map(str::to_owned).collect();
+        if addresses.len() != NODES {
+            bail!("{} must name {NODES} addresses, one on a line", file.display());
+        }
+        return Ok(addresses);
+    }
+    // All are held until all are chosen, so that they differ.
+    let mut held = Vec::new();
+    for port in PORTS {
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .or_else(|_| TcpListener::bind("127.0.0.1:0"))
+            .context("looking for a free port")?;
+        held.push(listener);
+    }
+    let chosen: Result<Vec<_>, _> =
+        held.iter().map(|held| held.local_addr().map(|address| address.to_string())).collect();
+    let addresses = chosen.context("looking for a free port")?;
+    std::fs::write(&file, addresses.join("\n") + "\n")
+        .with_context(|| format!("writing {}", file.display()))?;
+    Ok(addresses)
+}
