@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, and the server when there is none.
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
-//! `serve`, `demo` and `bench --in-process` put nodes together, `check` runs a module
+//! `serve`, `demo`, `dev` and `bench --in-process` put nodes together, `check` runs a module
 //! without a cluster and `replay` the log of a stopped node. Text that people read is made by pure functions, so that tests read it too.
 
 mod answer;
@@ -11,6 +11,7 @@ mod bench;
 mod check;
 mod completions;
 mod demo;
+mod dev;
 mod digest;
 mod exit;
 mod input;
@@ -83,6 +84,7 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
+    Dev(dev::DevArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -115,6 +117,7 @@ pub fn main() -> ExitCode {
     };
     let (output, ended) = match command {
         Command::Demo(args) => return finish(demo::run(args)),
+        Command::Dev(args) => return finish(dev::run(args)),
         Command::Completions(args) => (Output::Table, completions::run(&args)),
         Command::Apply(args) => (args.remote.output, apply::run(&args)),
         Command::Query(args) => (args.remote.output, query::run(&args)),

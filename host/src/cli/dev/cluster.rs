@@ -5,25 +5,30 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use raft_host_proto::client::{Client, ClientOptions};
 use tokio::time::Instant;
 
 use super::line::NODES;
 use crate::config::Config;
 use crate::consensus::Role;
-use crate::server::{self, Join, RunningServer, Startup};
+use crate::machine::ActiveModule;
+use crate::server::{self, Join, RunningServer, ServeError, Startup};
 use crate::types::{Index, NodeId};
 
 /// Other shells find the first one without being told.
 const PORTS: [u16; NODES] = [7400, 7402, 7403];
 /// Where the nodes of an earlier session listened: members keep their addresses.
 const ADDRESSES_FILE: &str = "addresses";
+/// What a new cluster begins with.
+const FIRST_MODULE: &str = "first.wasm";
 /// How long forming the cluster may take.
 const FORMING: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
+/// How long a revived node is waited for.
+const CATCHING_UP: Duration = Duration::from_secs(5);
 /// How long a command may take; a person waits for it.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Every node checks and compiles a new version first.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,20 +60,72 @@ fn home(dir: &Path, number: usize) -> PathBuf {
     dir.join(format!("node-{number}"))
 }
 
+/// Why there is no cluster.
+pub(super) enum NoCluster {
+    /// The nodes do not take the module; another one may do.
+    Refused(String),
+    /// No module helps.
+    Broken(anyhow::Error),
+}
+
+impl From<anyhow::Error> for NoCluster {
+    fn from(error: anyhow::Error) -> NoCluster {
+        NoCluster::Broken(error)
+    }
+}
+
 impl Cluster {
-    /// Forms the cluster with `plugin`, or goes on with the one that is there.
-    pub(super) async fn start(dir: &Path, plugin: Option<&Path>) -> anyhow::Result<Cluster> {
+    /// Forms a cluster that runs `module`, in a folder that holds none. If that fails, nothing
+    /// is left of it.
+    pub(super) async fn form(dir: &Path, module: &[u8]) -> Result<Cluster, NoCluster> {
+        let plugin = dir.join(FIRST_MODULE);
+        tokio::fs::write(&plugin, module)
+            .await
+            .with_context(|| format!("writing {}", plugin.display()))?;
+        let formed = Cluster::start(dir, Some(&plugin)).await;
+        if formed.is_err() {
+            for number in 1..=NODES {
+                clear(&home(dir, number))?;
+            }
+        }
+        formed
+    }
+
+    /// Goes on with the cluster that an earlier session left.
+    pub(super) async fn resume(dir: &Path) -> anyhow::Result<Cluster> {
+        Cluster::start(dir, None).await.map_err(|why| match why {
+            NoCluster::Refused(reason) => anyhow!(reason),
+            NoCluster::Broken(error) => error,
+        })
+    }
+
+    async fn start(dir: &Path, plugin: Option<&Path>) -> Result<Cluster, NoCluster> {
         let addresses = addresses(dir)?;
         let options = ClientOptions {
             deadline: PATIENCE,
-            attempt_timeout: Duration::from_secs(1),
+            attempt_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_millis(500),
             admin_deadline: UPGRADE_PATIENCE,
             ..ClientOptions::default()
         };
-        let client = Client::connect(&addresses, options)?;
-        let mut nodes = Vec::new();
-        for (number, address) in (1..).zip(&addresses) {
+        let client = Client::connect(&addresses, options).map_err(anyhow::Error::from)?;
+        let mut cluster = Cluster { nodes: Vec::new(), client };
+        match cluster.start_nodes(dir, plugin, &addresses).await {
+            Ok(()) => Ok(cluster),
+            Err(why) => {
+                cluster.stop().await;
+                Err(why)
+            }
+        }
+    }
+
+    async fn start_nodes(
+        &mut self,
+        dir: &Path,
+        plugin: Option<&Path>,
+        addresses: &[String],
+    ) -> Result<(), NoCluster> {
+        for (number, address) in (1..).zip(addresses) {
             let config = node_config(home(dir, number), address);
             let startup = if config.data_dir.join("IDENTITY").exists() {
                 Startup::default()
@@ -79,14 +136,11 @@ impl Cluster {
                 let node_id = Some(NodeId(number as u64));
                 Startup { plugin: None, join: Some(Join { seeds, learner: false, node_id }) }
             };
-            let server = server::start(config.clone(), startup)
-                .await
-                .map_err(|error| anyhow::anyhow!("node {number} does not start: {error}"))?;
-            nodes.push(Slot { config, server: Some(server) });
+            let started = server::start(config.clone(), startup).await;
+            let server = started.map_err(|error| told(number, &config, error))?;
+            self.nodes.push(Slot { config, server: Some(server) });
         }
-        let cluster = Cluster { nodes, client };
-        cluster.until_complete().await?;
-        Ok(cluster)
+        Ok(self.until_complete().await?)
     }
 
     /// Waits until all nodes vote and a leader is known.
@@ -133,15 +187,27 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a node from what is on its disk.
-    pub(super) async fn revive(&mut self, number: usize) -> anyhow::Result<()> {
+    /// Starts a node from what is on its disk. Returns the index up to which it has caught up,
+    /// if it has within a moment.
+    pub(super) async fn revive(&mut self, number: usize) -> anyhow::Result<Option<Index>> {
         let slot = &mut self.nodes[number - 1];
         if slot.server.is_some() {
             bail!("node {number} runs");
         }
         let started = server::start(slot.config.clone(), Startup::default()).await;
-        slot.server = Some(started.map_err(|error| anyhow::anyhow!("node {number}: {error}"))?);
-        Ok(())
+        let server = started.map_err(|error| match told(number, &slot.config, error) {
+            NoCluster::Refused(reason) => anyhow!(reason),
+            NoCluster::Broken(error) => error,
+        })?;
+        let mut machine = server.handle().machine();
+        slot.server = Some(server);
+        let Some(goal) = self.facts().into_iter().filter_map(|node| node.applied).max() else {
+            return Ok(None);
+        };
+        let caught_up = machine
+            .wait_for(|view| view.as_ref().is_some_and(|view| view.info.applied >= goal));
+        let in_time = tokio::time::timeout(CATCHING_UP, caught_up).await;
+        Ok(matches!(in_time, Ok(Ok(_))).then_some(goal))
     }
 
     /// A node that stopped by itself is not alive any more: says which, and why.
@@ -179,12 +245,17 @@ impl Cluster {
             .collect()
     }
 
-    /// The version that runs, in words, as the node that is furthest knows it.
-    pub(super) fn version(&self) -> Option<String> {
+    /// The version that runs, as the node that is furthest knows it.
+    pub(super) fn active(&self) -> Option<ActiveModule> {
         let servers = self.nodes.iter().filter_map(|slot| slot.server.as_ref());
         let views = servers.filter_map(|server| server.handle().machine().borrow().clone());
-        let active = views.max_by_key(|view| view.info.applied)?.info.active.clone()?;
-        let (label, hash) = (active.label, active.hash.short());
+        views.max_by_key(|view| view.info.applied)?.info.active.clone()
+    }
+
+    /// The same in words.
+    pub(super) fn version(&self) -> Option<String> {
+        let active = self.active()?;
+        let (label, hash) = (&active.label, active.hash.short());
         Some(format!("{label} {hash}, since index {}", active.activated_at))
     }
 
@@ -203,6 +274,30 @@ fn node_config(data_dir: PathBuf, address: &str) -> Config {
     config.node.election_ms = 500;
     config.node.drain_ms = 1_000;
     config
+}
+
+/// What a server says when it does not start, in the words of dev.
+fn told(number: usize, config: &Config, error: ServeError) -> NoCluster {
+    match error {
+        ServeError::PluginRefused { reason, .. } | ServeError::PluginNotActivated { reason, .. } => {
+            NoCluster::Refused(reason)
+        }
+        ServeError::AddressInUse { address, .. } => NoCluster::Broken(anyhow!(
+            "the address {address} is in use, and node {number} in {} has no other: end what \
+             listens there (another raft-host dev?), or take another --data-dir",
+            config.data_dir.display()
+        )),
+        error => NoCluster::Broken(anyhow!("node {number} does not start: {error}")),
+    }
+}
+
+fn clear(dir: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Those of an earlier session, or the usual ports where they are free.

@@ -4,11 +4,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
-/// Folders of build outputs. Those whose name begins with a dot are left out too.
-const OUTPUT_FOLDERS: [&str; 5] = ["target", "node_modules", "zig-out", "zig-cache", "build"];
-/// Files that builds write beside the sources.
-const OUTPUT_FILES: [&str; 2] = ["Cargo.lock", "package-lock.json"];
-const OUTPUT_EXTENSIONS: [&str; 6] = ["wasm", "o", "a", "d", "swp", "tmp"];
+use crate::project::Project;
+
 /// Nobody writes longer sources; of such a file only length and time are looked at.
 const READ_MAX_BYTES: u64 = 4 << 20;
 /// A bound on what is looked at; a project that has more watches the first ones.
@@ -22,9 +19,10 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Looks through a project. What cannot be read is as if it were not there.
-    pub(super) fn of(dir: &Path) -> Files {
-        let mut found = Files { folders: vec![dir.to_owned()], files: Vec::new() };
+    /// Looks through a project, but not into `except`. What cannot be read is as if it were not
+    /// there.
+    pub(super) fn of(project: &Project, except: &Path) -> Files {
+        let mut found = Files { folders: vec![project.dir.clone()], files: Vec::new() };
         let mut next = 0;
         while let Some(folder) = found.folders.get(next).cloned() {
             next += 1;
@@ -32,14 +30,14 @@ impl Files {
                 if found.folders.len() + found.files.len() >= ENTRIES_MAX {
                     return found.sorted();
                 }
+                let path = entry.path();
+                if path == except || !project.is_source(&path) {
+                    continue;
+                }
                 // Links are not followed: they may lead round in circles.
                 match entry.file_type() {
-                    Ok(kind) if kind.is_dir() && is_watched_folder(&entry.path()) => {
-                        found.folders.push(entry.path());
-                    }
-                    Ok(kind) if kind.is_file() && is_watched_file(&entry.path()) => {
-                        found.files.push(entry.path());
-                    }
+                    Ok(kind) if kind.is_dir() => found.folders.push(path),
+                    Ok(kind) if kind.is_file() => found.files.push(path),
                     _ => {}
                 }
             }
@@ -68,24 +66,6 @@ impl Files {
     }
 }
 
-fn name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
-
-fn is_watched_folder(path: &Path) -> bool {
-    let name = name(path);
-    !name.starts_with('.') && !OUTPUT_FOLDERS.contains(&name)
-}
-
-fn is_watched_file(path: &Path) -> bool {
-    let name = name(path);
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    !name.starts_with('.')
-        && !name.ends_with('~')
-        && !OUTPUT_FILES.contains(&name)
-        && !OUTPUT_EXTENSIONS.contains(&extension)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,15 +73,21 @@ mod tests {
     #[test]
     fn only_what_somebody_writes_counts() {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = dir.path().canonicalize().expect("it is there");
         let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
+            let path = root.join(name);
             std::fs::create_dir_all(path.parent().expect("inside")).expect("created");
             std::fs::write(path, text).expect("written");
         };
-        let look = || Files::of(dir.path()).fingerprint();
+        write("raft-host.toml", "name = \"x\"\nlanguage = \"c\"\n");
+        let project = Project::open(&root).expect("a project");
+        let except = root.join("data");
+        let look = || Files::of(&project, &except).fingerprint();
         write("src/main.c", "one");
         let first = look();
-        for output in ["x.wasm", "src/main.o", "target/a.c", ".zig-cache/b", "Cargo.lock", "m.c~"] {
+        let outputs =
+            ["x.wasm", "src/main.o", "target/a.c", ".raft-host/history", "data/log", "m.c~"];
+        for output in outputs {
             write(output, "made");
             assert_eq!(look(), first, "{output}");
         }

@@ -2,7 +2,7 @@
 //! a new version on three nodes, with the state that the old one had.
 //!
 //! ```text
-//!   watch ──► session ──► build (raft-host build, a child process)
+//!   watch ──► session ──► build (the project room: the language's tools, then check)
 //!   prompt ─►   │   ◄──── module
 //!               └───────► cluster: three servers in this process; upgrade, kill, revive
 //!   screen ◄── answers, build errors, lines of the guest
@@ -13,8 +13,8 @@ mod cluster;
 mod files;
 mod guest_log;
 mod line;
-mod project;
 mod prompt;
+mod scratch;
 mod screen;
 mod session;
 mod show;
@@ -33,8 +33,9 @@ use clap::Args;
 /// kill and revive a node. Ctrl-C or Ctrl-D ends.
 ///
 /// A successful build is proposed as an upgrade: the state survives. A broken one leaves the
-/// running version alone. When standard input is not a terminal, its lines are taken one by one
-/// and the end of it ends dev.
+/// running version alone, and so does one that `raft-host check` finds unfit or that the nodes
+/// refuse. When standard input is not a terminal, its lines are taken one by one and the end of
+/// it ends dev.
 #[derive(Args, Clone, Debug)]
 pub(super) struct DevArgs {
     /// The project: a folder with a raft-host.toml.
@@ -43,9 +44,9 @@ pub(super) struct DevArgs {
     /// Keep the nodes' data here and go on with it next time; a temporary folder if absent.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What builds the module instead of `raft-host build`: a command for `sh`, run in the project.
-    #[arg(long, value_name = "COMMAND")]
-    build_command: Option<String>,
+    /// Go on after the end of standard input, until a signal, if it is not a terminal.
+    #[arg(long)]
+    keep_running: bool,
 }
 
 /// How to use it, for `:help`.

@@ -99,6 +99,7 @@ pub(super) fn read_pipe(screen: &Screen, input: &mpsc::Sender<Input>) {
             }
         }
     }
+    // Nobody listens if it was the other side that ended.
     let _ = input.blocking_send(Input::End);
 }
 

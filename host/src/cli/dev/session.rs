@@ -1,7 +1,10 @@
 //! One session: what happens, in the order in which it happens.
 
+mod builds;
+mod lines;
+
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,72 +12,67 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use raft_host_proto::{ClientError, v1};
 use reedline::{ExternalPrinter, Reedline};
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::build::{self, Built, NotBuilt};
+use self::builds::Done;
+use self::lines::Asked;
+use super::build::{Built, Fit};
 use super::cluster::{self, Cluster};
-use super::guest_log;
-use super::line::{self, Line, NODES};
-use super::project::Project;
 use super::prompt::{self, Input, Standing};
 use super::screen::{Screen, WAITING_LINES};
-use super::show::{self, time};
-use super::watch;
-use super::{DevArgs, HELP};
-use crate::cli::answer::Answer;
-use crate::cli::output::{human_bytes, short_hash, table};
-use crate::cli::remote;
+use super::{DevArgs, guest_log, scratch, watch};
+use crate::project::Project;
 
 /// How often it is looked whether a node has stopped by itself.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// What a job in the background has come to.
-enum Done {
-    Built(Result<Built, NotBuilt>),
-    Started(Built, Duration, anyhow::Result<Cluster>),
-    Proposed(Built, Duration, Result<v1::UpgradeResponse, ClientError>),
-}
+/// How long a build that runs is waited for at the end.
+const LAST_BUILD: Duration = Duration::from_secs(5);
 
 struct Session {
-    project: Arc<Project>,
-    build_command: Option<String>,
+    /// The project's folder.
+    dir: PathBuf,
+    /// What the project was called when it was last read.
+    name: String,
     data_dir: PathBuf,
     screen: Arc<Screen>,
     standing: Arc<Standing>,
+    /// There is one as soon as a version was built that is fit.
     cluster: Option<Cluster>,
     /// A build and what follows from it; one at a time.
     jobs: JoinSet<Done>,
-    /// Something changed since the build began that runs now.
-    changed: bool,
+    /// When the first change was seen since the build began that runs now.
+    changed: Option<Instant>,
+    /// The version that was checked last, if it was found fit.
+    fit: Option<Fit>,
+    /// What the nodes get when enough of them run again.
+    held: Option<Built>,
     /// Who waits for the build to be over.
     waiting: Vec<oneshot::Sender<()>>,
+    /// What was asked and is not answered yet.
+    asked: JoinSet<Asked>,
+    /// No build is over yet: tools that are missing now are missing for good.
+    first: bool,
+}
+
+/// Where lines and signals come from.
+struct Sources {
+    input: mpsc::Receiver<Input>,
+    changes: mpsc::Receiver<Instant>,
+    interrupt: Signal,
+    terminate: Signal,
 }
 
 /// Runs until somebody ends it.
 pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    let project = Arc::new(Project::open(&args.dir)?);
-    let own_dir = project.own_dir()?;
-    let temporary = match args.data_dir {
-        Some(_) => None,
-        None => Some(
-            tempfile::Builder::new()
-                .prefix("raft-host-dev-")
-                .tempdir()
-                .context("creating a temporary directory")?,
-        ),
-    };
-    let data_dir = match (&args.data_dir, &temporary) {
-        (Some(dir), _) => dir.clone(),
-        (None, temporary) => temporary.as_ref().map(TempDir::path).context("none")?.to_owned(),
-    };
-    std::fs::create_dir_all(&data_dir)
-        .with_context(|| format!("creating {}", data_dir.display()))?;
-    let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let project = Project::open(&args.dir)?;
+    let own_dir = scratch::folder(&project.dir)?;
+    let (data_dir, _temporary) = data_dir(args.data_dir.as_deref())?;
+    let interrupt = signal(SignalKind::interrupt()).context("catching signals")?;
+    let terminate = signal(SignalKind::terminate()).context("catching signals")?;
     let ending = Arc::<AtomicBool>::default();
     let (screen, editor) = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         let printer = ExternalPrinter::new(WAITING_LINES);
@@ -88,72 +86,65 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let log = data_dir.join("nodes.log");
     guest_log::init(&log, &screen)?;
     screen.say(&format!("the nodes' log is in {}", log.display()));
-    let mut session = Session {
-        project,
-        build_command: args.build_command,
-        data_dir,
-        screen,
-        standing: Arc::default(),
-        cluster: None,
-        jobs: JoinSet::new(),
-        changed: false,
-        waiting: Vec::new(),
-    };
-    let mut changes = watch::watch(session.project.dir.clone())?;
+    let changes = watch::watch(project.clone(), data_dir.clone())?;
+    let mut session = Session::new(&project, data_dir, screen);
     session.resume().await?;
-    let (sender, mut input) = mpsc::channel(1);
-    let mut piped = None;
+    let (sender, input) = mpsc::channel(1);
     let reader = match editor {
         Some(editor) => Some(session.edit(editor, sender)?),
         None => {
-            // A script's first line means the first version.
-            let (first, first_done) = oneshot::channel();
-            session.waiting.push(first);
-            piped = Some((sender, first_done));
+            session.read_lines(sender)?;
             None
         }
     };
-    session.build();
-    if let Some((sender, first_done)) = piped {
-        let screen = Arc::clone(&session.screen);
-        let read = move || {
-            // Dropped without a word: over as well.
-            let _ = first_done.blocking_recv();
-            prompt::read_pipe(&screen, &sender);
-        };
-        std::thread::Builder::new().name("input".into()).spawn(read).context("reading input")?;
-    }
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        tokio::select! {
-            given = input.recv() => match given {
-                Some(Input::Line(text, done)) => {
-                    if !session.take(&text, done).await {
-                        break;
-                    }
-                }
-                Some(Input::End) | None => break,
-            },
-            Some(done) = session.jobs.join_next() => session.done(done?),
-            Some(()) = changes.recv() => session.build(),
-            _ = look.tick() => session.look().await,
-            _ = signals.0.recv() => break,
-            _ = signals.1.recv() => break,
-        }
-    }
-    drop((changes, input));
+    session.build(None);
+    let mut sources = Sources { input, changes, interrupt, terminate };
+    let keep_running = args.keep_running && reader.is_none();
+    let ended = session.serve(&mut sources, keep_running).await;
+    drop(sources);
     ending.store(true, Ordering::Relaxed);
     session.end(reader).await;
-    Ok(ExitCode::SUCCESS)
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Where the nodes' data goes; the second part, if any, deletes it when it is dropped.
+fn data_dir(wanted: Option<&Path>) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
+    let Some(wanted) = wanted else {
+        let temporary = tempfile::Builder::new()
+            .prefix("raft-host-dev-")
+            .tempdir()
+            .context("creating a temporary directory")?;
+        return Ok((temporary.path().to_owned(), Some(temporary)));
+    };
+    let made = std::fs::create_dir_all(wanted).and_then(|()| wanted.canonicalize());
+    Ok((made.with_context(|| format!("creating {}", wanted.display()))?, None))
 }
 
 impl Session {
+    fn new(project: &Project, data_dir: PathBuf, screen: Arc<Screen>) -> Session {
+        Session {
+            dir: project.shown.clone(),
+            name: project.name.to_string(),
+            data_dir,
+            screen,
+            standing: Arc::default(),
+            cluster: None,
+            jobs: JoinSet::new(),
+            changed: None,
+            fit: None,
+            held: None,
+            waiting: Vec::new(),
+            asked: JoinSet::new(),
+            first: true,
+        }
+    }
+
     /// Goes on with what an earlier session left.
     async fn resume(&mut self) -> anyhow::Result<()> {
         if !cluster::exists(&self.data_dir) {
             return Ok(());
         }
-        let cluster = Cluster::start(&self.data_dir, None).await?;
+        let cluster = Cluster::resume(&self.data_dir).await?;
         let version = cluster.version().unwrap_or_else(|| "no version".to_owned());
         self.screen.say(&format!("going on with {version}"));
         self.running(cluster);
@@ -161,7 +152,13 @@ impl Session {
     }
 
     fn running(&mut self, cluster: Cluster) {
-        self.screen.say(&format!("three nodes: {}", cluster.addresses().join(", ")));
+        let addresses = cluster.addresses();
+        self.screen.say(&format!("three nodes: {}", addresses.join(", ")));
+        let first = addresses[0];
+        self.screen.say(&self.screen.dim(&format!(
+            "from another shell: raft-host apply --endpoint {first} COMMAND; raft-host query, \
+             status likewise"
+        )));
         self.cluster = Some(cluster);
         self.count();
     }
@@ -172,242 +169,55 @@ impl Session {
     }
 
     fn edit(&self, editor: Reedline, input: mpsc::Sender<Input>) -> anyhow::Result<JoinHandle<()>> {
-        let (name, screen) = (self.project.name.clone(), Arc::clone(&self.screen));
+        let (name, screen) = (self.name.clone(), Arc::clone(&self.screen));
         let standing = Arc::clone(&self.standing);
         self.screen.say("what you type is a command, ?... a query; :help for more, Ctrl-C ends");
         let edit = move || prompt::edit(editor, &name, &standing, &screen, &input);
         std::thread::Builder::new().name("prompt".into()).spawn(edit).context("starting the prompt")
     }
 
-    /// Builds now, or once more when the build that runs is over.
-    fn build(&mut self) {
-        if !self.jobs.is_empty() {
-            self.changed = true;
-            return;
-        }
-        self.screen.say(&self.screen.dim("building ..."));
-        let (project, command) = (Arc::clone(&self.project), self.build_command.clone());
-        self.jobs
-            .spawn(async move { Done::Built(build::build(&project, command.as_deref()).await) });
-    }
-
-    /// A job is over; perhaps another follows.
-    fn done(&mut self, done: Done) {
-        match done {
-            Done::Built(Ok(built)) => return self.introduce(built),
-            Done::Built(Err(NotBuilt(why))) => {
-                self.screen.say(&self.screen.red(&format!("the build failed:\n{why}")));
-                self.say_what_goes_on();
-            }
-            Done::Started(built, took, Ok(cluster)) => {
-                self.running(cluster);
-                let times = format!("built in {}, three nodes in {}", time(built.took), time(took));
-                let hash = built.hash.short();
-                let text = format!("{} {hash} runs: {times}", self.project.name);
-                self.screen.say(&self.screen.green(&text));
-            }
-            Done::Started(_, _, Err(error)) => {
-                self.screen.say(&self.screen.red(&format!("the nodes do not run: {error:#}")));
-                self.say_what_goes_on();
-            }
-            Done::Proposed(built, took, Ok(answer)) => self.say_upgraded(&built, took, &answer),
-            Done::Proposed(built, _, Err(error)) => {
-                let text = format!(
-                    "built in {}, but the nodes did not take it: {error}",
-                    time(built.took)
-                );
-                self.screen.say(&self.screen.red(&text));
-                self.say_what_goes_on();
-            }
-        }
-        if std::mem::take(&mut self.changed) {
-            return self.build();
-        }
-        for waiting in self.waiting.drain(..) {
-            // Whoever waited may be gone.
-            let _ = waiting.send(());
-        }
-    }
-
-    /// Gives the nodes a version.
-    fn introduce(&mut self, built: Built) {
-        let begun = Instant::now();
-        let Some(cluster) = &self.cluster else {
-            let (dir, module) = (self.data_dir.clone(), self.project.module.clone());
-            self.jobs.spawn(async move {
-                let started = Cluster::start(&dir, Some(&module)).await;
-                Done::Started(built, begun.elapsed(), started)
-            });
-            return;
+    /// A script's first line means the first version: it waits for that.
+    fn read_lines(&mut self, input: mpsc::Sender<Input>) -> anyhow::Result<()> {
+        let (first, first_done) = oneshot::channel();
+        self.waiting.push(first);
+        let screen = Arc::clone(&self.screen);
+        let read = move || {
+            // Dropped without a word: over as well.
+            let _ = first_done.blocking_recv();
+            prompt::read_pipe(&screen, &input);
         };
-        let (client, name) = (cluster.client.clone(), self.project.name.clone());
-        self.jobs.spawn(async move {
-            let answer = client.upgrade(built.module.clone(), &name).await;
-            Done::Proposed(built, begun.elapsed(), answer)
-        });
+        // Nobody can interrupt a thread that reads a pipe, so nobody joins this one.
+        std::thread::Builder::new().name("input".into()).spawn(read).context("reading input")?;
+        Ok(())
     }
 
-    fn say_upgraded(&self, built: &Built, took: Duration, answer: &v1::UpgradeResponse) {
-        let hash = short_hash(&answer.module_hash);
-        if answer.already_active {
-            self.screen.say(&self.screen.dim(&format!(
-                "built in {}: unchanged, {hash} runs since index {}",
-                time(built.took),
-                answer.index
-            )));
-            return;
-        }
-        self.screen.say(&self.screen.green(&format!(
-            "{} {hash} runs from index {} on, with the state of {}: built in {}, taken in {}",
-            self.project.name,
-            answer.index,
-            short_hash(&answer.previous_hash),
-            time(built.took),
-            time(took)
-        )));
-    }
-
-    fn say_what_goes_on(&self) {
-        let text = match self.cluster.as_ref().and_then(Cluster::version) {
-            Some(version) => format!("{version}, goes on"),
-            None => "no version runs yet: save a change, or type :upgrade, to try again".to_owned(),
-        };
-        self.screen.say(&text);
-    }
-
-    /// Does what a line says; `false`: end.
-    async fn take(&mut self, text: &str, done: oneshot::Sender<()>) -> bool {
-        match line::parse(text) {
-            Err(wrong) => self.screen.say(&self.screen.red(&wrong)),
-            Ok(Line::Quit) => return false,
-            Ok(Line::Nothing) => {}
-            Ok(Line::Help) => self.screen.say(HELP),
-            Ok(Line::Upgrade) => {
-                self.build();
-                // The prompt comes back when it is over.
-                self.waiting.push(done);
-            }
-            Ok(Line::Apply(command)) => self.apply(command).await,
-            Ok(Line::Query(query)) => self.query(query).await,
-            Ok(Line::Status) => self.status(),
-            Ok(Line::Snapshot) => self.snapshot().await,
-            Ok(Line::Kill(number)) => self.kill(number).await,
-            Ok(Line::Revive(number)) => self.revive(number).await,
-            Ok(Line::Toggle(number)) => {
-                match self.cluster.as_ref().is_some_and(|cluster| cluster.is_alive(number)) {
-                    true => self.kill(number).await,
-                    false => self.revive(number).await,
+    /// An error is one that no edit mends.
+    async fn serve(&mut self, sources: &mut Sources, keep_running: bool) -> anyhow::Result<()> {
+        let mut look = tokio::time::interval(LOOK);
+        let mut listening = true;
+        loop {
+            tokio::select! {
+                given = sources.input.recv(), if listening => match given {
+                    Some(Input::Line(text, done)) => {
+                        if !self.take(&text, done).await {
+                            return Ok(());
+                        }
+                    }
+                    Some(Input::End) | None if keep_running => listening = false,
+                    Some(Input::End) | None => return Ok(()),
+                },
+                Some(done) = self.jobs.join_next() => {
+                    self.done(done.context("a build broke")?)?;
                 }
+                Some(asked) = self.asked.join_next() => {
+                    self.answered(asked.context("a question broke")?);
+                }
+                Some(seen) = sources.changes.recv() => self.build(Some(seen)),
+                _ = look.tick() => self.look().await,
+                _ = sources.interrupt.recv() => return Ok(()),
+                _ = sources.terminate.recv() => return Ok(()),
             }
         }
-        true
-    }
-
-    /// The cluster, or a sentence that there is none.
-    fn cluster(&self) -> Option<&Cluster> {
-        if self.cluster.is_none() {
-            self.screen.say("no version runs yet: it is being built, or the build has failed");
-        }
-        self.cluster.as_ref()
-    }
-
-    async fn apply(&self, command: String) {
-        let Some(cluster) = self.cluster() else { return };
-        let begun = Instant::now();
-        let answered = match cluster.client.apply(command).await {
-            Ok(response) => Answer::of_apply(response),
-            Err(error) => Err(remote::failure(&error)),
-        };
-        match answered.map_err(|failure| failure.about("the command")) {
-            Ok(answer) => self.screen.say(&show::answer(&answer, begun.elapsed(), &self.screen)),
-            Err(failure) => self.complain(cluster, &failure.text()),
-        }
-    }
-
-    async fn query(&self, query: String) {
-        let Some(cluster) = self.cluster() else { return };
-        let begun = Instant::now();
-        let answered = match cluster.client.query(query, v1::Consistency::Linearizable).await {
-            Ok(response) => Answer::of_query(response),
-            Err(error) => Err(remote::failed_question(&error)),
-        };
-        match answered {
-            Ok(answer) => self.screen.say(&show::answer(&answer, begun.elapsed(), &self.screen)),
-            Err(failure) => self.complain(cluster, &failure.text()),
-        }
-    }
-
-    async fn snapshot(&self) {
-        let Some(cluster) = self.cluster() else { return };
-        match cluster.client.take_snapshot().await {
-            Ok(taken) => self.screen.say(&format!(
-                "snapshot at index {}: {}",
-                taken.index,
-                human_bytes(taken.size_bytes)
-            )),
-            Err(error) => self.complain(cluster, &remote::failed_question(&error).text()),
-        }
-    }
-
-    fn complain(&self, cluster: &Cluster, text: &str) {
-        self.screen.say(&self.screen.red(text));
-        if !cluster.has_quorum() {
-            self.screen.say(&quorum_is_missing(cluster.alive()));
-        }
-    }
-
-    fn status(&self) {
-        let Some(cluster) = self.cluster() else { return };
-        let rows: Vec<Vec<String>> = cluster
-            .facts()
-            .into_iter()
-            .map(|node| {
-                let applied = node.applied.map_or("-".to_owned(), |index| index.to_string());
-                vec![node.number.to_string(), node.address, node.role.to_owned(), applied]
-            })
-            .collect();
-        self.screen.say(&table(&["node", "address", "role", "applied"], &rows));
-        if let Some(version) = cluster.version() {
-            self.screen.say(&version);
-        }
-        if !cluster.has_quorum() {
-            self.screen.say(&quorum_is_missing(cluster.alive()));
-        }
-    }
-
-    async fn kill(&mut self, number: usize) {
-        if self.cluster().is_none() {
-            return;
-        }
-        let Some(cluster) = &mut self.cluster else { return };
-        let killed = cluster.kill(number).await;
-        let (alive, has_quorum) = (cluster.alive(), cluster.has_quorum());
-        match killed {
-            Err(error) => self.screen.say(&format!("{error:#}")),
-            Ok(()) if has_quorum => {
-                self.screen.say(&format!("node {number} is killed; {alive} of {NODES} go on"))
-            }
-            Ok(()) => {
-                self.screen.say(&format!("node {number} is killed; {}", quorum_is_missing(alive)))
-            }
-        }
-        self.count();
-    }
-
-    async fn revive(&mut self, number: usize) {
-        if self.cluster().is_none() {
-            return;
-        }
-        let Some(cluster) = &mut self.cluster else { return };
-        let begun = Instant::now();
-        match cluster.revive(number).await {
-            Err(error) => self.screen.say(&format!("{error:#}")),
-            Ok(()) => {
-                let took = time(begun.elapsed());
-                self.screen.say(&format!("node {number} is back from its disk, in {took}"));
-            }
-        }
-        self.count();
     }
 
     /// A node may stop by itself.
@@ -421,7 +231,7 @@ impl Session {
 
     async fn end(mut self, reader: Option<JoinHandle<()>>) {
         self.waiting.clear();
-        self.jobs.shutdown().await;
+        self.asked.shutdown().await;
         if let Some(reader) = reader {
             // A panic of it was told already.
             let _ = tokio::task::spawn_blocking(move || reader.join()).await;
@@ -429,13 +239,9 @@ impl Session {
         if let Some(cluster) = self.cluster {
             cluster.stop().await;
         }
+        if tokio::time::timeout(LAST_BUILD, self.jobs.shutdown()).await.is_err() {
+            self.screen.say("a build still runs and is left alone");
+        }
         self.screen.say("stopped");
     }
-}
-
-fn quorum_is_missing(alive: usize) -> String {
-    format!(
-        "{alive} of {NODES} nodes run, and nothing is decided by fewer than {}: :revive one",
-        NODES / 2 + 1
-    )
 }

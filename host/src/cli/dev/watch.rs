@@ -10,6 +10,7 @@ use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use super::files::Files;
+use crate::project::Project;
 
 /// An editor writes a file in several steps: nothing must happen for so long.
 const QUIET: Duration = Duration::from_millis(60);
@@ -18,8 +19,9 @@ const QUIET_MAX: Duration = Duration::from_millis(500);
 /// How soon the thread notices that nobody listens any more.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Watches from now on: the first message comes with the first change after this returns.
-pub(super) fn watch(dir: PathBuf) -> anyhow::Result<mpsc::Receiver<()>> {
+/// Watches from now on: the first message comes with the first change after this returns, and
+/// says when it was seen. `except` is not watched.
+pub(super) fn watch(project: Project, except: PathBuf) -> anyhow::Result<mpsc::Receiver<Instant>> {
     let (changed, receiver) = mpsc::channel(1);
     // What happened does not matter, only that something did: one place is enough.
     let (happened, events) = sync_channel(1);
@@ -30,22 +32,25 @@ pub(super) fn watch(dir: PathBuf) -> anyhow::Result<mpsc::Receiver<()>> {
         }
     })
     .context("watching the project")?;
-    let files = Files::of(&dir);
-    let mut watched = HashSet::new();
     // A folder that cannot be watched is not worth ending for, the project's own is.
-    watcher.watch(&dir, RecursiveMode::NonRecursive).context("watching the project")?;
+    watcher.watch(&project.dir, RecursiveMode::NonRecursive).context("watching the project")?;
+    let mut unseen = HashSet::new();
     let mut follow = move |files: &Files| {
         for folder in &files.folders {
-            if watched.insert(folder.clone())
-                && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
+            // Once more if it is watched already: another folder may have its name now.
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
+                && unseen.insert(folder.clone())
             {
                 tracing::warn!(folder = %folder.display(), %error, "changes there are not seen");
             }
         }
-        watched.retain(|folder| files.folders.contains(folder));
     };
-    follow(&files);
-    let mut seen = files.fingerprint();
+    // Looked at after it is watched: what comes between is seen twice, and not never.
+    let mut look = move || {
+        follow(&Files::of(&project, &except));
+        Files::of(&project, &except).fingerprint()
+    };
+    let mut seen = look();
     let run = move || {
         while !changed.is_closed() {
             match events.recv_timeout(POLL) {
@@ -55,13 +60,11 @@ pub(super) fn watch(dir: PathBuf) -> anyhow::Result<mpsc::Receiver<()>> {
             }
             let begun = Instant::now();
             while begun.elapsed() < QUIET_MAX && events.recv_timeout(QUIET).is_ok() {}
-            let files = Files::of(&dir);
-            follow(&files);
-            let now = files.fingerprint();
+            let now = look();
             if now != seen {
                 seen = now;
                 // Full: a build is due already.
-                let _ = changed.try_send(());
+                let _ = changed.try_send(begun);
             }
         }
     };
