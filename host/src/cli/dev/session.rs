@@ -103,8 +103,11 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let ended = session.serve(&mut sources, keep_running).await;
     drop(sources);
     ending.store(true, Ordering::Relaxed);
+    let screen = Arc::clone(&session.screen);
     session.end(reader).await;
-    ended.map(|()| ExitCode::SUCCESS)
+    ended?;
+    screen.say("stopped");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Where the nodes' data goes; the second part, if any, deletes it when it is dropped.
@@ -242,6 +245,5 @@ impl Session {
         if tokio::time::timeout(LAST_BUILD, self.jobs.shutdown()).await.is_err() {
             self.screen.say("a build still runs and is left alone");
         }
-        self.screen.say("stopped");
     }
 }
