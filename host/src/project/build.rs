@@ -40,12 +40,14 @@ pub enum BuildFailure {
     #[error(transparent)]
     Toolchain(#[from] ToolchainMissing),
     /// A tool ran and was not content: mostly an error in the source.
-    #[error("the build failed: `{command}` ended with {status}")]
+    #[error("the build failed: `{command}` ended with {status}{}", remark(hint))]
     Tool {
         /// The command, as somebody would type it.
         command: String,
         /// How it ended.
         status: ExitStatus,
+        /// What to know about the command; may be empty.
+        hint: &'static str,
         /// What it said, if that was captured.
         said: String,
     },
@@ -153,7 +155,7 @@ impl Project {
         if status.success() {
             return Ok(said);
         }
-        Err(BuildFailure::Tool { command: step.to_string(), status, said })
+        Err(BuildFailure::Tool { command: step.to_string(), status, hint: step.hint, said })
     }
 
     /// The artifact's bytes, or what is wrong with it.
@@ -191,6 +193,10 @@ impl Project {
         file.persist(&self.module).map_err(|error| failed(error.error))?;
         Ok(())
     }
+}
+
+fn remark(hint: &str) -> String {
+    if hint.is_empty() { String::new() } else { format!("; {hint}") }
 }
 
 /// Where the name of the artifact comes from.

@@ -28,7 +28,7 @@ pub(super) struct Manifest {
     pub(super) language: Language,
     /// Relative to the project's folder and inside of it.
     pub(super) module: PathBuf,
-    /// The same.
+    /// Relative to the project's folder; may be elsewhere.
     pub(super) scripts: Vec<PathBuf>,
 }
 
@@ -117,8 +117,7 @@ fn parse(text: &str) -> Result<Manifest, Mistake> {
         Some(module) => inside("module", &module)?,
         None => name.module_file().into(),
     };
-    let scripts = scripts.iter().map(|script| inside("scripts", script));
-    let scripts = scripts.collect::<Result<_, _>>()?;
+    let scripts = scripts.iter().map(|script| PathBuf::from(script.get_ref())).collect();
     Ok(Manifest { name, language: parsed("language", &language)?, module, scripts })
 }
 
@@ -254,10 +253,11 @@ mod tests {
                 &["module:", "../y.wasm", "inside"],
             ),
             (
-                "name = \"x\"\nlanguage = \"c\"\nscripts = [\n\"/etc/passwd\"]\n",
+                "name = \"x\"\nlanguage = \"c\"\nscripts = [\n\"a\", 5]\n",
                 Some(4),
-                &["scripts:", "inside"],
+                &["scripts:", "string", "number"],
             ),
+            ("name = \"x\"\nscripts = \"a\"\n", Some(2), &["scripts:", "list"]),
             ("name = \"x\"\nlanguage = \"c\"\nmodule = \"\"\n", Some(3), &["no file"]),
         ] {
             let (at, message) = mistake(text);

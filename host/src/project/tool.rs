@@ -26,11 +26,13 @@ pub(super) struct Step {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: Vec<(String, OsString)>,
+    /// What to know when it fails; may be empty.
+    pub(super) hint: &'static str,
 }
 
 impl Step {
     pub(super) fn new(program: impl Into<PathBuf>) -> Step {
-        Step { program: program.into(), arguments: Vec::new(), environment: Vec::new() }
+        Step { program: program.into(), arguments: Vec::new(), environment: Vec::new(), hint: "" }
     }
 
     pub(super) fn arg(mut self, argument: impl AsRef<OsStr>) -> Step {
@@ -45,6 +47,10 @@ impl Step {
     pub(super) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Step {
         self.environment.push((name.to_owned(), value.as_ref().to_owned()));
         self
+    }
+
+    pub(super) fn hint(self, hint: &'static str) -> Step {
+        Step { hint, ..self }
     }
 
     /// The process to be, in a folder, with nothing to read.
