@@ -20,8 +20,6 @@ use crate::types::{Index, NodeId};
 const PORTS: [u16; NODES] = [7400, 7402, 7403];
 /// Where the nodes of an earlier session listened: members keep their addresses.
 const ADDRESSES_FILE: &str = "addresses";
-/// What a new cluster begins with.
-const FIRST_MODULE: &str = "first.wasm";
 /// How long forming the cluster may take.
 const FORMING: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -75,10 +73,11 @@ impl From<anyhow::Error> for NoCluster {
 }
 
 impl Cluster {
-    /// Forms a cluster that runs `module`, in a folder that holds none. If that fails, nothing
+    /// Forms a cluster that runs a module, in a folder that holds none. If that fails, nothing
     /// is left of it.
-    pub(super) async fn form(dir: &Path, module: &[u8]) -> Result<Cluster, NoCluster> {
-        let plugin = dir.join(FIRST_MODULE);
+    pub(super) async fn form(dir: &Path, name: &str, module: &[u8]) -> Result<Cluster, NoCluster> {
+        // The nodes call it by the name of its file.
+        let plugin = dir.join(format!("{name}.wasm"));
         tokio::fs::write(&plugin, module)
             .await
             .with_context(|| format!("writing {}", plugin.display()))?;

@@ -83,7 +83,7 @@ impl Session {
             let dir = self.data_dir.clone();
             self.jobs.spawn(async move {
                 let begun = Instant::now();
-                let started = Cluster::form(&dir, &built.module).await;
+                let started = Cluster::form(&dir, &built.name, &built.module).await;
                 Done::Started(built, begun.elapsed(), started)
             });
             return true;
