@@ -1,7 +1,6 @@
 //! Three servers in this process, each with its own port, files and Raft log: what three
 //! machines would run, without the network between them failing.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,16 +9,13 @@ use raft_host_proto::client::{Client, ClientOptions};
 use tokio::time::Instant;
 
 use super::line::NODES;
+use super::ports::Ports;
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::machine::ActiveModule;
 use crate::server::{self, Join, RunningServer, ServeError, Startup};
 use crate::types::{Index, NodeId};
 
-/// Other shells find the first one without being told.
-const PORTS: [u16; NODES] = [7400, 7402, 7403];
-/// Where the nodes of an earlier session listened: members keep their addresses.
-const ADDRESSES_FILE: &str = "addresses";
 /// How long forming the cluster may take.
 const FORMING: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -34,6 +30,8 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Cluster {
     nodes: Vec<Slot>,
     pub(super) client: Client,
+    /// Taken until the nodes have ended.
+    _ports: Ports,
 }
 
 struct Slot {
@@ -99,7 +97,8 @@ impl Cluster {
     }
 
     async fn start(dir: &Path, plugin: Option<&Path>) -> Result<Cluster, NoCluster> {
-        let addresses = addresses(dir)?;
+        let ports = Ports::take(dir)?;
+        let addresses = ports.addresses.clone();
         let options = ClientOptions {
             deadline: PATIENCE,
             attempt_timeout: Duration::from_secs(2),
@@ -108,7 +107,7 @@ impl Cluster {
             ..ClientOptions::default()
         };
         let client = Client::connect(&addresses, options).map_err(anyhow::Error::from)?;
-        let mut cluster = Cluster { nodes: Vec::new(), client };
+        let mut cluster = Cluster { nodes: Vec::new(), client, _ports: ports };
         match cluster.start_nodes(dir, plugin, &addresses).await {
             Ok(()) => Ok(cluster),
             Err(why) => {
@@ -297,32 +296,4 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Those of an earlier session, or the usual ports where they are free.
-fn addresses(dir: &Path) -> anyhow::Result<Vec<String>> {
-    let file = dir.join(ADDRESSES_FILE);
-    if file.exists() {
-        let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("reading {}", file.display()))?;
-        let addresses: Vec<String> = text.lines().map(str::to_owned).collect();
-        if addresses.len() != NODES {
-            bail!("{} must name {NODES} addresses, one on a line", file.display());
-        }
-        return Ok(addresses);
-    }
-    // All are held until all are chosen, so that they differ.
-    let mut held = Vec::new();
-    for port in PORTS {
-        let listener = TcpListener::bind(("127.0.0.1", port))
-            .or_else(|_| TcpListener::bind("127.0.0.1:0"))
-            .context("looking for a free port")?;
-        held.push(listener);
-    }
-    let chosen: Result<Vec<_>, _> =
-        held.iter().map(|held| held.local_addr().map(|address| address.to_string())).collect();
-    let addresses = chosen.context("looking for a free port")?;
-    std::fs::write(&file, addresses.join("\n") + "\n")
-        .with_context(|| format!("writing {}", file.display()))?;
-    Ok(addresses)
 }

@@ -13,6 +13,7 @@ mod cluster;
 mod files;
 mod guest_log;
 mod line;
+mod ports;
 mod prompt;
 mod scratch;
 mod screen;
