@@ -29,21 +29,34 @@ const LANGUAGES: &[(&str, &str, &[Copied])] = &[
     (
         "AssemblyScript",
         "assemblyscript",
-        &[Copied::File { from: "guest-sdk/assemblyscript/raft_fsm.ts", to: "assembly/raft_fsm.ts" }],
+        &[Copied::File {
+            from: "guest-sdk/assemblyscript/raft_fsm.ts",
+            to: "assembly/raft_fsm.ts",
+        }],
     ),
 ];
 
 /// Files of an SDK and where a project has them.
 enum Copied {
-    File { from: &'static str, to: &'static str },
+    File {
+        from: &'static str,
+        to: &'static str,
+    },
     /// A folder and all below it.
-    Tree { from: &'static str, to: &'static str },
+    Tree {
+        from: &'static str,
+        to: &'static str,
+    },
     /// The sources of one package, without its tests and its go.mod.
-    GoPackage { from: &'static str, to: &'static str },
+    GoPackage {
+        from: &'static str,
+        to: &'static str,
+    },
 }
 
 /// What building a template in its folder leaves there.
-const LEFTOVERS: &[&str] = &["node_modules", "target", "zig-out", "Cargo.lock", "package-lock.json"];
+const LEFTOVERS: &[&str] =
+    &["node_modules", "target", "zig-out", "Cargo.lock", "package-lock.json"];
 
 fn main() -> io::Result<()> {
     let host = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -85,13 +98,15 @@ fn embed(code: &mut String, place: &str, path: &Path, is_template: bool) {
     .expect("memory");
 }
 
-/// Names that Git or Cargo would take for their own have another one in the repository.
+/// Where a template's file goes. Names that Git or Cargo would heed here are others here:
+/// `gitignore` is `.gitignore`, and `Cargo.toml.in` is `Cargo.toml`.
 fn in_project(place: &str) -> String {
-    match place.rsplit_once('/') {
-        Some((folder, "gitignore")) => format!("{folder}/.gitignore"),
-        None if place == "gitignore" => ".gitignore".to_owned(),
-        _ => place.to_owned(),
-    }
+    let (folder, name) = place.rsplit_once('/').unwrap_or(("", place));
+    let name = match name {
+        "gitignore" => ".gitignore",
+        other => other.strip_suffix(".in").unwrap_or(other),
+    };
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
 impl Copied {
@@ -101,7 +116,10 @@ impl Copied {
             Copied::Tree { from, to } => {
                 println!("cargo::rerun-if-changed={}", repository.join(from).display());
                 let files = tree(&repository.join(from))?;
-                Ok(files.into_iter().map(|(inside, path)| (format!("{to}/{inside}"), path)).collect())
+                Ok(files
+                    .into_iter()
+                    .map(|(inside, path)| (format!("{to}/{inside}"), path))
+                    .collect())
             }
             Copied::GoPackage { from, to } => {
                 println!("cargo::rerun-if-changed={}", repository.join(from).display());
@@ -127,9 +145,8 @@ fn collect(folder: &Path, inside: &str, files: &mut Vec<(String, PathBuf)>) -> i
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().into_string().expect("names in the repository are UTF-8");
-        let leftover = LEFTOVERS.contains(&name.as_str())
-            || name.starts_with('.')
-            || name.ends_with(".wasm");
+        let leftover =
+            LEFTOVERS.contains(&name.as_str()) || name.starts_with('.') || name.ends_with(".wasm");
         if leftover {
             continue;
         }

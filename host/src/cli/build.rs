@@ -1,6 +1,5 @@
 //! `raft-host build`: the language's own tool, then `check`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -40,11 +39,6 @@ pub(super) struct BuildArgs {
 pub(super) fn run(args: &BuildArgs) -> Ended {
     let unusable = |error: ProjectError| Failure::usage(error.to_string());
     let project = Project::open(&args.dir).map_err(unusable)?;
-    if args.output == Output::Table {
-        let (name, title) = (&project.name, project.language.title());
-        // Nobody is left to tell when stderr is gone; the build goes on.
-        let _ = writeln!(std::io::stderr(), "building {name} ({title})");
-    }
     let compiled = project.compile(ToolOutput::Inherit).map_err(failure)?;
     let report = project.check(&compiled.module).map_err(failure)?;
     let module = project.shown_path(&project.module);
@@ -78,7 +72,7 @@ fn head(project: &Project, compiled: &Compiled) -> String {
     let module = typed(&project.shown_path(&project.module));
     let size = human_bytes(compiled.module.len() as u64);
     let elapsed = human_duration(compiled.elapsed);
-    format!("built {module}, {size}, in {elapsed}: {}", compiled.command)
+    format!("built {module}: {size}, in {elapsed}")
 }
 
 /// Tools that are not there are wrong usage: nothing was tried.

@@ -14,6 +14,9 @@ pub enum CreateError {
     /// The last part of the path is no name for a project.
     #[error(transparent)]
     Name(#[from] BadName),
+    /// The repository had no template when this program was built; a test keeps that from happening.
+    #[error("this raft-host was built without a template for {}", .0.title())]
+    NoTemplate(Language),
     /// A folder with something in it is there already.
     #[error("{} is there already and not empty; nothing was changed. Choose another name, or remove it first", path.display())]
     NotEmpty {
@@ -27,7 +30,7 @@ pub enum CreateError {
         path: PathBuf,
     },
     /// The folder around it is missing or cannot be written.
-    #[error("cannot make {}: {}: {error}", path.display(), parent.display())]
+    #[error("cannot make {}: the folder {} cannot be written: {error}", path.display(), parent.display())]
     Parent {
         /// The path as it was given.
         path: PathBuf,
@@ -56,6 +59,10 @@ pub enum CreateError {
 /// A bad name, something that is there already, or a folder that cannot be written.
 pub fn create(path: &Path, language: Language) -> Result<Project, CreateError> {
     let name = name_of(path)?;
+    let files = files_for(language, &name);
+    if files.is_empty() {
+        return Err(CreateError::NoTemplate(language));
+    }
     let replaces_empty = must_be_free(path)?;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -70,7 +77,7 @@ pub fn create(path: &Path, language: Language) -> Result<Project, CreateError> {
         .permissions(fs::Permissions::from_mode(0o755))
         .tempdir_in(parent)
         .map_err(failed)?;
-    for (place, content) in files_for(language, &name) {
+    for (place, content) in files {
         let write = |error| CreateError::Write { path: path.join(&place), error };
         write_file(&draft.path().join(&place), &content).map_err(write)?;
     }

@@ -92,10 +92,8 @@ impl fmt::Display for UnknownLanguage {
         write!(formatter, "no language is called {:?}", self.given)?;
         if let Some(near) = self.near {
             write!(formatter, "; did you mean {near}?")?;
-        } else {
-            formatter.write_str(";")?;
         }
-        write!(formatter, " There are: {}", names.join(", "))
+        write!(formatter, " (the languages are {})", names.join(", "))
     }
 }
 
@@ -138,7 +136,7 @@ mod tests {
         ] {
             let error = given.parse::<Language>().expect_err("not the name");
             assert_eq!(error.near, near, "{given}");
-            assert!(error.to_string().ends_with("rust, c, cpp, zig, go, assemblyscript"));
+            assert!(error.to_string().ends_with("rust, c, cpp, zig, go, assemblyscript)"));
         }
     }
 }

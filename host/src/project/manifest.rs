@@ -141,8 +141,10 @@ fn text_of(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Text, Mistake> {
 
 fn texts_of(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<Text>, Mistake> {
     let DeValue::Array(values) = value.get_ref() else {
-        let message =
-            format!("{key}: it must be a list of strings, as in [\"check.script\"], not {}", named(value.get_ref()));
+        let message = format!(
+            "{key}: it must be a list of strings, as in [\"check.script\"], not {}",
+            named(value.get_ref())
+        );
         return Err(Mistake::at(value.span().start, message));
     };
     if let Some(beyond) = values.get(SCRIPTS_MAX) {
@@ -229,7 +231,8 @@ mod tests {
         assert_eq!(manifest.language, Language::C);
         assert_eq!(manifest.module, Path::new("my_app.wasm"));
         assert!(manifest.scripts.is_empty());
-        let text = "name = \"x\"\nlanguage = \"go\"\nmodule = \"./out/y.wasm\"\nscripts = [\"a\"]\n";
+        let text =
+            "name = \"x\"\nlanguage = \"go\"\nmodule = \"./out/y.wasm\"\nscripts = [\"a\"]\n";
         let manifest = parse(text).ok().expect("good");
         assert_eq!(manifest.module, Path::new("out/y.wasm"));
         assert_eq!(manifest.scripts, [Path::new("a")]);

@@ -19,8 +19,8 @@ mod sources;
 mod templates;
 #[cfg(test)]
 mod tests;
-mod toolchains;
 mod tool;
+mod toolchains;
 
 pub use build::{BuildFailure, Compiled};
 pub use create::{CreateError, create};

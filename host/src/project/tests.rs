@@ -35,10 +35,12 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 fn every_file_of_every_template_is_embedded_and_every_language_has_one() {
     for language in Language::ALL {
         let folder = repository().join("host/templates").join(language.name());
-        let new: BTreeMap<String, String> = files_for(language, &name("my-app")).into_iter().collect();
+        let new: BTreeMap<String, String> =
+            files_for(language, &name("my-app")).into_iter().collect();
         for (place, content) in files(&folder) {
-            let place = place.replace("gitignore", ".gitignore").replace("{{ident}}", "my_app");
-            let place = place.replace("{{name}}", "my-app");
+            let place = place.replace("gitignore", ".gitignore");
+            let place = place.strip_suffix(".in").unwrap_or(&place);
+            let place = place.replace("{{name}}", "my-app").replace("{{ident}}", "my_app");
             let content = content.replace("{{name}}", "my-app").replace("{{ident}}", "my_app");
             assert_eq!(new.get(&place), Some(&content), "{language}: {place}");
         }
@@ -127,7 +129,9 @@ fn a_watcher_reacts_to_sources_only() {
     let dir = tempfile::tempdir().expect("a folder");
     let project = create(&dir.path().join("x"), Language::Zig).expect("made");
     let is_source = |path: &str| project.is_source(&project.dir.join(path));
-    for source in ["src/main.zig", "raft-host.toml", "check.script", "sdk/raft_fsm.zig", "deep/er/x"] {
+    for source in
+        ["src/main.zig", "raft-host.toml", "check.script", "sdk/raft_fsm.zig", "deep/er/x"]
+    {
         assert!(is_source(source), "{source}");
         assert!(project.is_source(Path::new(source)), "{source}");
     }

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -13,7 +13,7 @@ const KEPT_BYTES: u64 = 1 << 20;
 /// Where a tool's output goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolOutput {
-    /// To this process's stderr, as it comes; stdout stays free for results.
+    /// To this process's stderr, each command before what it says; stdout stays free for results.
     Inherit,
     /// Into the result: both streams, in the order they were written, the last MiB of them.
     Capture,
@@ -69,6 +69,8 @@ impl Step {
         let mut command = self.command(dir);
         match output {
             ToolOutput::Inherit => {
+                // Nobody is left to tell when stderr is gone; the build goes on.
+                let _ = writeln!(io::stderr(), "$ {self}");
                 command.stdout(io::stderr()).stderr(Stdio::inherit());
                 Ok((command.status()?, String::new()))
             }
@@ -120,7 +122,8 @@ mod tests {
 
     #[test]
     fn both_streams_are_captured_in_order_and_the_exit_is_told() {
-        let step = Step::new("sh").args(["-c", "echo one; echo $WORD >&2; exit 3"]).env("WORD", "two");
+        let step =
+            Step::new("sh").args(["-c", "echo one; echo $WORD >&2; exit 3"]).env("WORD", "two");
         let (status, said) = step.run(Path::new("/"), ToolOutput::Capture).expect("sh is there");
         assert_eq!((status.code(), said.as_str()), (Some(3), "one\ntwo\n"));
     }

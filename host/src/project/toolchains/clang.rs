@@ -58,11 +58,7 @@ pub(super) fn plan(
 }
 
 /// The words that start the compiler, or what is wrong with all that could be it.
-fn compiler(
-    project: &Project,
-    finder: &Finder,
-    dialect: &Dialect,
-) -> Result<Vec<String>, String> {
+fn compiler(project: &Project, finder: &Finder, dialect: &Dialect) -> Result<Vec<String>, String> {
     let title = dialect.language.title();
     if let Some(words) = finder.named(dialect.variable) {
         let shown = words.join(" ");

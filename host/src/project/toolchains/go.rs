@@ -30,7 +30,7 @@ pub(super) fn plan(project: &Project, finder: &Finder) -> Result<Plan, Toolchain
         .args(first)
         .args(["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"])
         .arg("-o")
-        .arg(&project.module)
+        .arg(project.module.strip_prefix(&project.dir).unwrap_or(&project.module))
         .arg(".")
         .env("GOOS", "wasip1")
         .env("GOARCH", "wasm");

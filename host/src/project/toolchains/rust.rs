@@ -21,6 +21,8 @@ const REMEDIES: &[Remedy] = &[
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_SOURCE: &str = "/usr/lib/rustlib/src/rust/library/std";
+/// The crates that the standard library needs.
+const DEBIAN_VENDOR: &str = "/usr/lib/rustlib/src/rust/library/vendor";
 const DEBIAN_LINKERS: [&str; 8] = [
     "/usr/bin/wasm-ld-22",
     "/usr/bin/wasm-ld-21",
@@ -93,5 +95,17 @@ fn debian(project: &Project, finder: &Finder) -> Option<Step> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
     // Without std's default features: a guest has no use for the code that prints backtraces.
-    Some(build(step).args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features="]))
+    let step = build(step).args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features="]);
+    if !Path::new(DEBIAN_VENDOR).is_dir() || !needs_no_registry(project, finder) {
+        return Some(step);
+    }
+    let vendor = format!("source.vendor.directory=\"{DEBIAN_VENDOR}\"");
+    Some(step.args(["--config", "source.crates-io.replace-with=\"vendor\"", "--config", &vendor]))
+}
+
+/// Whether all that the project uses is in its folder; then nothing else has to be fetched either.
+fn needs_no_registry(project: &Project, finder: &Finder) -> bool {
+    let arguments = ["metadata", "--format-version", "1", "--offline"];
+    let metadata = finder.ask(&project.dir, &[DEBIAN_CARGO], &arguments);
+    metadata.is_some_and(|metadata| !metadata.contains("\"registry+"))
 }

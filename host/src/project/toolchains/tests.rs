@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::project::create;
+use crate::project::MANIFEST;
 
 /// A folder of programs, and a project.
 struct Stage {
@@ -15,7 +15,11 @@ struct Stage {
 impl Stage {
     fn new(language: Language) -> Stage {
         let dir = tempfile::tempdir().expect("a folder");
-        let project = create(&dir.path().join("my-app"), language).expect("made");
+        let folder = dir.path().join("my-app");
+        fs::create_dir(&folder).expect("made");
+        let manifest = format!("name = \"my-app\"\nlanguage = \"{language}\"\n");
+        fs::write(folder.join(MANIFEST), manifest).expect("written");
+        let project = Project::open(&folder).expect("a project");
         fs::create_dir(dir.path().join("bin")).expect("made");
         Stage { dir, project }
     }

@@ -44,7 +44,7 @@ pub(super) fn find(dir: &Path, finder: &Finder) -> Option<Vec<String>> {
         Some(named) => vec![named.to_vec()],
         None => ["zig", "python3 -m ziglang", "python-zig"].map(words).to_vec(),
     };
-    candidates.into_iter().find(|words| {
-        finder.has(&words[0]) && finder.ask(dir, words, &["version"]).is_some()
-    })
+    candidates
+        .into_iter()
+        .find(|words| finder.has(&words[0]) && finder.ask(dir, words, &["version"]).is_some())
 }
