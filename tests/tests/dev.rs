@@ -40,7 +40,11 @@ impl Project {
         for (name, old, new) in [
             ("plain", sum, sum),
             // Its commands count twice.
-            ("doubling", sum, "(i64.add (global.get $count) (i64.shl (local.get $number) (i64.const 1)))"),
+            (
+                "doubling",
+                sum,
+                "(i64.add (global.get $count) (i64.shl (local.get $number) (i64.const 1)))",
+            ),
             // Its snapshot is not its state: check sees that.
             ("forgetful", stored, "(i64.store (i32.const 64) (i64.const 7))"),
             // It takes its own snapshots only: nobody sees that but the nodes.

@@ -202,8 +202,8 @@ impl Cluster {
         let Some(goal) = self.facts().into_iter().filter_map(|node| node.applied).max() else {
             return Ok(None);
         };
-        let caught_up = machine
-            .wait_for(|view| view.as_ref().is_some_and(|view| view.info.applied >= goal));
+        let caught_up =
+            machine.wait_for(|view| view.as_ref().is_some_and(|view| view.info.applied >= goal));
         let in_time = tokio::time::timeout(CATCHING_UP, caught_up).await;
         Ok(matches!(in_time, Ok(Ok(_))).then_some(goal))
     }
@@ -277,9 +277,8 @@ fn node_config(data_dir: PathBuf, address: &str) -> Config {
 /// What a server says when it does not start, in the words of dev.
 fn told(number: usize, config: &Config, error: ServeError) -> NoCluster {
     match error {
-        ServeError::PluginRefused { reason, .. } | ServeError::PluginNotActivated { reason, .. } => {
-            NoCluster::Refused(reason)
-        }
+        ServeError::PluginRefused { reason, .. }
+        | ServeError::PluginNotActivated { reason, .. } => NoCluster::Refused(reason),
         ServeError::AddressInUse { address, .. } => NoCluster::Broken(anyhow!(
             "the address {address} is in use, and node {number} in {} has no other: end what \
              listens there (another raft-host dev?), or take another --data-dir",
