@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What the project's source says: how to make `counter.wasm`.
 const PLAIN: &str = "cp modules/plain.wasm counter.wasm";
 const DOUBLING: &str = "cp modules/doubling.wasm counter.wasm";
-const FORGETFUL: &str = "cp modules/forgetful.wasm counter.wasm";
+const INCOMPLETE: &str = "cp modules/incomplete.wasm counter.wasm";
 const STRANGE: &str = "cp modules/strange.wasm counter.wasm";
 const BROKEN: &str = "echo 'machine.c:3: error: no such thing' >&2; exit 1";
 
@@ -36,7 +36,6 @@ impl Project {
         project.source(source);
         let text = fs::read_to_string(workspace("plugins/counter/counter.wat")).expect("read");
         let sum = "(i64.add (global.get $count) (local.get $number))";
-        let stored = "(i64.store (i32.const 64) (global.get $count))";
         for (name, old, new) in [
             ("plain", sum, sum),
             // Its commands count twice.
@@ -45,8 +44,8 @@ impl Project {
                 sum,
                 "(i64.add (global.get $count) (i64.shl (local.get $number) (i64.const 1)))",
             ),
-            // Its snapshot is not its state: check sees that.
-            ("forgetful", stored, "(i64.store (i32.const 64) (i64.const 7))"),
+            // It lacks what it must have.
+            ("incomplete", "(export \"restore\")", "(export \"restored\")"),
             // It takes its own snapshots only: nobody sees that but the nodes.
             ("strange", "\"CNT1\"", "\"ODD1\""),
         ] {
@@ -224,19 +223,28 @@ fn a_broken_edit_leaves_the_running_version_alone() {
     dev.until(&["machine.c:3: error: no such thing"]);
     dev.until(&["counter", "goes on"]);
     dev.ask("1", "6");
-    // It builds, and check finds that it loses its state.
-    project.source(FORGETFUL);
-    dev.until(&["check finds it unfit"]);
+    // It builds, and no cluster would take it.
+    project.source(INCOMPLETE);
+    dev.until(&["it builds, but no cluster would take it", "restore"]);
     dev.until(&["counter", "goes on"]);
     dev.ask("1", "7");
-    // It builds, check finds nothing, and the nodes find that it does not take the state over.
+    // It builds, and does not do what the project's script says.
+    let doubles = "apply 5\nok 10\n";
+    project.write("app/check.script", doubles);
     project.source(STRANGE);
-    dev.until(&["the nodes refuse it"]);
+    dev.until(&["check finds it unfit"]);
+    dev.until(&["check.script:"]);
     dev.until(&["counter", "goes on"]);
     dev.ask("1", "8");
+    // It does what the script says, and the nodes find that it does not take the state over.
+    project.write("app/check.script", "apply 5\nok 5\n");
+    dev.until(&["the nodes refuse it"]);
+    dev.until(&["counter", "goes on"]);
+    dev.ask("1", "9");
+    project.write("app/check.script", doubles);
     project.source(DOUBLING);
     dev.until(&["runs from index"]);
-    dev.ask("1", "10");
+    dev.ask("1", "11");
     dev.finish();
 }
 
