@@ -109,6 +109,9 @@ fn unfit(report: &Report) -> String {
     if more > 0 {
         lines.push(format!("and {more} more: `raft-host build` tells them all"));
     }
+    if lines.iter().any(|line| line.starts_with("script ")) {
+        lines.push("If the new behaviour is meant, say so in the script.".to_owned());
+    }
     format!("it builds, but check finds it unfit:\n{}", lines.join("\n"))
 }
 

@@ -67,14 +67,13 @@ impl<S: Subscriber> Layer<S> for GuestLines {
         let mut line = Line::default();
         event.record(&mut line);
         let thread = std::thread::current();
-        if thread.name() == Some(APPLY_THREAD) {
-            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            if !heard.is_new(thread.id(), line.index) {
-                return;
-            }
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.name() == Some(APPLY_THREAD) && !heard.is_new(thread.id(), line.index) {
+            return;
         }
         let (level, text) = (*event.metadata().level(), &line.text);
         let shown = format!("  {} {text}", level.as_str().to_lowercase());
+        // Still locked: the next line, of another node perhaps, comes after this one.
         self.screen.say(&match level {
             Level::ERROR | Level::WARN => self.screen.red(&shown),
             _ => self.screen.dim(&shown),
