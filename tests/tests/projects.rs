@@ -63,7 +63,8 @@ fn works_from_nothing(language: &str) {
     }
     let report: serde_json::Value = serde_json::from_str(&built.ok()).expect("JSON");
     assert_eq!(report["check"]["accepted"], true, "{report}");
-    assert_eq!(report["module"], "my-app/my_app.wasm", "{report}");
+    let shown = report["module"].as_str().expect("a path");
+    assert!(shown.ends_with("my-app/my_app.wasm"), "{shown}");
 
     let module = dir.path().join("my-app/my_app.wasm");
     let text = fs::read(&module).expect("there");
@@ -261,7 +262,7 @@ fn a_tool_that_writes_no_module_is_told() {
     fs::write(project.join("x.wasm"), "text").expect("written");
     says(&build().failed(), &["x/x.wasm is not a WebAssembly module"]);
     fs::write(project.join("x.wasm"), b"\0asm\x01\0\0\0").expect("written");
-    says(&build().failed(), &["a cluster would refuse x/x.wasm", "apply"]);
+    says(&build().failed(), &["a cluster would refuse x/x.wasm", "raft_fsm_abi_v1"]);
 }
 
 #[test]

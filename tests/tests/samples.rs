@@ -35,6 +35,7 @@ fn every_sample_passes_check_and_the_script_for_any_state_machine() {
         ("plugins/kv/kv.wasm", None),
         ("plugins/kv-v2/kv_v2.wasm", None),
         ("plugins/counter/counter.wasm", Some(conformance("counter"))),
+        ("plugins/ledger/ledger.wasm", Some("plugins/ledger/check.script".to_owned())),
         ("plugins/lock/lock.wasm", Some("plugins/lock/check.script".to_owned())),
         (
             "plugins/feature-flags/feature_flags.wasm",

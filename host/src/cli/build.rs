@@ -23,7 +23,10 @@ use crate::project::{BuildFailure, Compiled, Project, ProjectError, ToolOutput};
 /// CC, CXX, ZIG, GO, CARGO and NPM name other tools than those on PATH. What the tool says goes to
 /// stderr. Exit code 0 only if a cluster would take the module and all scripts hold.
 #[derive(Args, Clone, Debug)]
-#[command(verbatim_doc_comment)]
+#[command(
+    verbatim_doc_comment,
+    about = "Builds a project with its language's own tool, and checks the module"
+)]
 pub(super) struct BuildArgs {
     /// The project's folder.
     #[arg(default_value = ".")]
