@@ -12,6 +12,7 @@ pub mod fsm;
 pub mod machine;
 pub mod museum;
 pub mod node;
+pub mod project;
 pub mod replay;
 pub mod server;
 pub mod storage;

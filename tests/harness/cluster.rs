@@ -24,9 +24,13 @@ pub struct Cluster {
 impl Cluster {
     /// `size` voters that run the kv plugin. `arguments` go to every server.
     pub fn new(program: &str, size: usize, arguments: &[&str]) -> Cluster {
+        Cluster::of(program, &kv(), size, arguments)
+    }
+
+    /// The same with another plugin.
+    pub fn of(program: &str, plugin: &Path, size: usize, arguments: &[&str]) -> Cluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut cluster = Cluster { program: program.into(), dir, servers: Vec::new() };
-        let plugin = kv();
         let mut first = vec!["--plugin", plugin.to_str().expect("UTF-8")];
         first.extend(arguments);
         cluster.add(&first);

@@ -199,3 +199,45 @@ fn an_unreachable_cluster_is_a_clear_error() {
     let said = if said.code == Some(2) { nobody.run(&["status", "--timeout", "2s"]) } else { said };
     says(&said.failed(), &["127.0.0.1"]);
 }
+
+#[test]
+fn check_says_in_one_line_what_is_wrong_with_a_module_and_what_to_do() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let cli = Cli::new(PROGRAM, &[]);
+    let check = |name: &str, bytes: &[u8]| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, bytes).expect("written");
+        cli.run(&["check", file.to_str().expect("UTF-8")])
+    };
+    let wat = |text: &str| wat::parse_str(text).expect("WAT");
+    let import = r#"(module (import "env" "now" (func (result i64))))"#;
+    for (name, module, parts) in [
+        ("text.wasm", b"(module)".to_vec(), ["not a WebAssembly binary", "wat2wasm"]),
+        ("empty.wasm", Vec::new(), ["not a WebAssembly binary", "give the .wasm file"]),
+        ("bare.wasm", wat("(module)"), ["which guest ABI", "export an empty function"]),
+        ("import.wasm", wat(import), ["`env.now`", "import only what guest-sdk/ABI.md names"]),
+    ] {
+        let said = check(name, &module).failed();
+        says(&said, &[&format!("{name} would be refused: "), parts[0], parts[1]]);
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    }
+    says(&cli.run(&["check", "/no/such/plugin.wasm"]).failed(), &["/no/such/plugin.wasm"]);
+    says(&cli.run(&["check", dir.path().to_str().expect("UTF-8")]).failed(), &["irectory"]);
+
+    // A module that a cluster would run, and which forgets: told in the report.
+    let forgetful = wat(r#"(module
+        (import "raft_fsm_v1" "write" (func $write (param i32 i32)))
+        (memory (export "memory") 1)
+        (func (export "raft_fsm_abi_v1"))
+        (func (export "apply") (param i32) (result i32)
+            (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+            (i32.const 0))
+        (func (export "snapshot") (result i32)
+            (call $write (i32.const 0) (i32.const 4))
+            (i32.const 0))
+        (func (export "restore") (param i32) (result i32) (i32.const 0)))"#);
+    let output = check("forgetful.wasm", &forgetful);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let parts = ["FAILED", "something is lost", "write every part of the state", "not fit"];
+    says(&output.stdout, &parts);
+}

@@ -61,3 +61,29 @@ fn answers_are_json_for_scripts_and_codes_mean_something() {
         assert!(Cli::new(PROGRAM, &[]).run(&["completions", shell]).ok().contains("raft-host"));
     }
 }
+
+#[test]
+fn plugins_are_measured_side_by_side() {
+    let plugin = |path| raft_host_tests::workspace(path).to_str().expect("UTF-8").to_owned();
+    // Nobody listens there, and nobody is asked.
+    let cli = Cli::new(PROGRAM, &[([127, 0, 0, 1], 1).into()]);
+    let measure = |second: &str| {
+        let counter = plugin("plugins/counter/counter.wasm");
+        let arguments = ["--command", "5", "--seconds", "1", "-o", "json"];
+        cli.run(&[&["bench", "--plugins", &counter, second][..], &arguments].concat())
+    };
+    let said = measure(&plugin("plugins/counter/counter.wasm")).ok();
+    let value: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let rows = value["plugins"].as_array().expect("a list");
+    assert_eq!(rows.len(), 2, "{said}");
+    for row in rows {
+        for field in ["size_bytes", "fuel_per_apply", "ns_per_apply", "ns_ratio", "rounds"] {
+            assert!(row[field].as_f64().is_some_and(|number| number > 0.0), "{field}: {row}");
+        }
+        assert_eq!(row["fuel_ratio"], 1.0, "the same module needs the same fuel: {row}");
+    }
+    let said = measure(&plugin("plugins/lock/lock.wasm")).failed();
+    assert!(said.contains("lock.wasm: the command was rejected: a command is acquire"), "{said}");
+    let said = measure(&plugin("Cargo.toml")).failed();
+    assert!(said.contains("Cargo.toml would be refused") && said.contains("check"), "{said}");
+}

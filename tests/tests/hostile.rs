@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use raft_host::check;
 use raft_host::fsm::Limits;
 use raft_host::node::UpgradeFailure;
 use raft_host::types::{Outcome, TrapKind};
@@ -39,6 +40,28 @@ fn every_hostile_guest_ends_as_its_header_says_and_the_node_goes_on() {
         }
     }
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+/// Before there is a node: `check` refuses in one line what a node refuses, and says what to do.
+#[test]
+fn what_no_node_takes_is_refused_by_check_with_what_to_do_about_it() {
+    let before_it_runs =
+        ["upgrade => refused ", "upgrade => failed \"its ini", "upgrade => failed \"it cannot"];
+    let mut seen = 0;
+    for (name, text) in fixtures() {
+        let Some(expected) = before_it_runs.iter().find_map(|step| text.split(step).nth(1)) else {
+            continue;
+        };
+        seen += 1;
+        let module = assemble(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let options = check::Options { limits: limits(), ..check::Options::default() };
+        let report = check::run(&module, &options).expect("this machine runs guests");
+        let reason = report.refused.unwrap_or_else(|| panic!("{name} is not refused"));
+        let words = expected.split('"').find(|words| !words.is_empty()).expect("quoted words");
+        assert!(reason.contains(words), "{name}: {words:?} is not in: {reason}");
+        assert!(reason.contains("; ") && !reason.contains('\n'), "{name}: {reason}");
+    }
+    assert!(seen > 30, "only {seen} fixtures were found");
 }
 
 /// A node that runs the healthy guest.

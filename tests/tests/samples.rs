@@ -35,6 +35,7 @@ fn every_sample_passes_check_and_the_script_for_any_state_machine() {
         ("plugins/kv/kv.wasm", None),
         ("plugins/kv-v2/kv_v2.wasm", None),
         ("plugins/counter/counter.wasm", Some(conformance("counter"))),
+        ("plugins/ledger/ledger.wasm", Some("plugins/ledger/check.script".to_owned())),
         ("plugins/lock/lock.wasm", Some("plugins/lock/check.script".to_owned())),
         (
             "plugins/feature-flags/feature_flags.wasm",
@@ -48,7 +49,7 @@ fn every_sample_passes_check_and_the_script_for_any_state_machine() {
 
 #[test]
 fn every_sdk_does_all_that_the_probe_asks_of_it() {
-    for language in ["assemblyscript", "c", "zig"] {
+    for language in ["assemblyscript", "c", "go", "zig"] {
         let module = format!("guest-sdk/{language}/probe/probe.wasm");
         passes(&module, &[conformance("any"), conformance("probe")]);
     }

@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("fsm", &["types"]),
     ("wasm", &["types", "fsm"]),
     ("check", &["types", "fsm", "wasm"]),
+    ("project", &["fsm", "check"]),
     ("machine", &["types", "fsm"]),
     ("transport", &["types", "storage"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),

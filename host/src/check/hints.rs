@@ -1,6 +1,42 @@
-//! What to do about a module that is refused.
+//! What to do about a module that is refused, or that does not keep what it promises.
 
+use crate::types::TrapKind;
 use crate::wasm::CheckError;
+
+/// It is sound, and the compiler cannot take it.
+pub(super) const COMPILE: &str = "build it again with another optimisation level";
+/// It stops before `init`, when there is neither a command nor a state.
+pub(super) const START: &str = "what runs when a module is loaded (start section, `_initialize`, \
+    `_start`) gets no input and must return: build a library or reactor instead of a program, and \
+    move work that can fail to `init` or `apply`";
+/// `init` founds a cluster.
+pub(super) const INIT: &str = "it makes the empty state, gets no input and must return 0";
+/// Something but the log decides.
+pub(super) const DETERMINISM: &str = "decide by the command, the state and the host's `time_ms`, \
+    `random` and `index` only, and never by addresses or the order of a hash map";
+/// Queries are undone, so what they change is lost.
+pub(super) const QUERY: &str = "change the state in `apply` only";
+/// `snapshot` fails.
+pub(super) const SNAPSHOT: &str =
+    "it must write the whole state and return 0, whatever was applied";
+/// `restore` does not know what `snapshot` wrote.
+pub(super) const RESTORE: &str = "it must read exactly what `snapshot` writes; reject only what it \
+    never writes";
+/// There is state outside the snapshot.
+pub(super) const COPY: &str = "put all that `apply` and `query` look at into the snapshot";
+
+/// What to do about a trap that did not say anything itself, where more than its name is known.
+pub(super) fn trap(kind: TrapKind) -> Option<&'static str> {
+    Some(match kind {
+        TrapKind::OutOfFuel => "do less in one call, or raise the cluster's limit of fuel",
+        TrapKind::StackOverflow => "recurse less deep, or raise `stack_max_bytes`",
+        TrapKind::OutputLimit => "answer in pages, or raise the cluster's limits",
+        TrapKind::Exit => "return instead",
+        TrapKind::BadStatus => "return 0, or a positive number to reject",
+        TrapKind::BadHostCall => "see guest-sdk/ABI.md, section 3",
+        _ => return None,
+    })
+}
 
 /// A sentence for each kind of defect.
 pub(super) fn hint(error: &CheckError) -> &'static str {

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
+use super::hints;
 use super::listen::{LogLine, listening};
-use super::words::quoted;
+use super::words::{ended, quoted};
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
 use crate::types::{ClusterId, Event, Index, StateDigest};
 use crate::wasm::WasmLoader;
@@ -102,13 +103,13 @@ impl<'a> Lab<'a> {
     /// Compiles the module, as a cluster would before it takes it.
     pub(super) fn compile(&self) -> Result<(), Stop> {
         let checked = self.loader.check(self.module, self.limits)?;
-        checked.map_err(|refused| Stop::Unfit(refused.to_string()))
+        checked.map_err(|refused| Stop::Unfit(format!("{refused}; {}", hints::COMPILE)))
     }
 
     /// An instance that has not run `init`, as one for a snapshot.
     pub(super) fn blank(&self, context: Context) -> Result<Box<dyn Fsm>, Stop> {
         let (fresh, _) = listening(|| self.loader.instantiate(self.module, self.limits, context));
-        fresh?.map_err(|refused| Stop::Unfit(refused.to_string()))
+        fresh?.map_err(|refused| Stop::Unfit(format!("{refused}; {}", hints::START)))
     }
 
     /// A new cluster: `init` has run.
@@ -119,16 +120,11 @@ impl<'a> Lab<'a> {
             time_ms: START_TIME_MS,
         };
         let mut fsm = self.blank(context)?;
-        let (init, _) = listening(|| fsm.init(context));
-        match init?.result {
-            GuestResult::Ok(_) => {}
-            GuestResult::Rejected(reason) => {
-                let reason = quoted(&reason);
-                return Err(Stop::Unfit(format!("`init` was rejected: {reason}")));
-            }
-            GuestResult::Trapped(trap) => {
-                return Err(Stop::Unfit(format!("`init` trapped: it {}", trap.kind.describe())));
-            }
+        let (call, log) = listening(|| fsm.init(context));
+        let init = Done { call: call?, log, context };
+        if init.ok().is_none() {
+            let reason = format!("`init` ended: {}; {}", ended(&init), hints::INIT);
+            return Err(Stop::Unfit(reason));
         }
         Ok(Subject { lab: self, fsm, context, pending_ms: 0 })
     }

@@ -1,5 +1,6 @@
 //! Snapshots: there and back, and damaged ones.
 
+use super::hints;
 use super::lab::{Done, Stop, Subject};
 use super::report::{Section, Weight};
 use super::words::{ended, quoted};
@@ -20,7 +21,11 @@ pub(super) fn there_and_back(
 ) -> Result<(), Stop> {
     let first = subject.snapshot()?;
     let Some(first_bytes) = first.ok() else {
-        section.fail(format!("`snapshot` must give a snapshot, but it ended: {}", ended(&first)));
+        let ended = ended(&first);
+        section.fail(format!(
+            "`snapshot` must give a snapshot, but it ended: {ended}; {}",
+            hints::SNAPSHOT
+        ));
         return Ok(());
     };
     let Some((mut copy, second)) = copy_of(subject, first_bytes, "its own snapshot", section)?
@@ -28,13 +33,15 @@ pub(super) fn there_and_back(
         return Ok(());
     };
     let Some(second_bytes) = second.ok() else {
-        section.fail(format!("after `restore`, `snapshot` ended: {}", ended(&second)));
+        let ended = ended(&second);
+        section.fail(format!("after `restore`, `snapshot` ended: {ended}; {}", hints::SNAPSHOT));
         return Ok(());
     };
     if first_bytes != second_bytes {
         section.fail(format!(
             "`restore` and `snapshot` again give other bytes ({} instead of {}): something is lost, \
-             or the order of a hash map or an address is in the snapshot",
+             or the order of a hash map or an address is in the snapshot; write every part of the \
+             state, sorted",
             human_count(second_bytes.len() as u64),
             human_count(first_bytes.len() as u64)
         ));
@@ -49,10 +56,11 @@ pub(super) fn there_and_back(
             let done = other.apply(command)?;
             if done.outcome() != original.outcome() {
                 section.fail(format!(
-                    "{name} answers {} otherwise: {}; the original: {}",
+                    "{name} answers {} otherwise: {}; the original: {}; {}",
                     quoted(command),
                     ended(&done),
-                    ended(&original)
+                    ended(&original),
+                    hints::COPY
                 ));
                 return Ok(());
             }
@@ -60,7 +68,10 @@ pub(super) fn there_and_back(
     }
     let (original, copy) = (subject.snapshot()?, copy.snapshot()?);
     if original.outcome() != copy.outcome() {
-        section.fail("after the same commands a restored copy has another snapshot");
+        section.fail(format!(
+            "after the same commands a restored copy has another snapshot; {}",
+            hints::COPY
+        ));
         return Ok(());
     }
     section.good(format!(
@@ -81,7 +92,9 @@ fn copy_of<'a>(
 ) -> Result<Option<(Subject<'a>, Done)>, Stop> {
     let (restored, mut copy) = subject.copy_from(snapshot)?;
     if restored.ok().is_none() {
-        section.fail(format!("`restore` must take {what}, but it ended: {}", ended(&restored)));
+        let ended = ended(&restored);
+        section
+            .fail(format!("`restore` must take {what}, but it ended: {ended}; {}", hints::RESTORE));
         return Ok(None);
     }
     let snapshot = copy.snapshot()?;

@@ -5,6 +5,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::hints;
 use super::lab::{Done, Lab, Stop, Subject};
 use super::report::{Section, Weight};
 use super::script::Script;
@@ -205,7 +206,8 @@ impl Tried {
         let mut determinism = Section::new("determinism");
         match self.differed {
             Some(what) => determinism.fail(format!(
-                "two instances that did the same differ in answer, fuel or memory after {what}"
+                "two instances that did the same differ in answer, fuel or memory after {what}; {}",
+                hints::DETERMINISM
             )),
             None => determinism.good(format!(
                 "two instances agree on answers, fuel and memory after each of {commands} commands"
@@ -214,7 +216,9 @@ impl Tried {
         let mut queries = Section::new("queries");
         match (has_query, self.impure) {
             (false, _) => queries.good("it answers none"),
-            (true, Some(query)) => queries.fail(format!("the query {query} changed the state")),
+            (true, Some(query)) => {
+                queries.fail(format!("the query {query} changed the state; {}", hints::QUERY));
+            }
             (true, None) => {
                 queries.good(format!("{RANDOM_QUERIES} random ones: {}", self.queries.text()));
             }

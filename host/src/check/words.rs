@@ -1,5 +1,6 @@
 //! Bytes and outcomes in sentences.
 
+use super::hints;
 use super::lab::Done;
 use crate::fsm::GuestResult;
 
@@ -39,7 +40,11 @@ pub(super) fn ended(done: &Done) -> String {
             let said = done.log.iter().rev().find(|(level, _)| level.name() == "error");
             match said {
                 Some((_, line)) => format!("trapped {}; it logged: {line}", trap.kind.name()),
-                None => format!("trapped {}: it {}", trap.kind.name(), trap.kind.describe()),
+                None => {
+                    let (name, did) = (trap.kind.name(), trap.kind.describe());
+                    let hint = hints::trap(trap.kind).map(|hint| format!(" ({hint})"));
+                    format!("trapped {name}: it {did}{}", hint.unwrap_or_default())
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::exit::{Ended, Exit, Failure};
 use super::input::{read_commands, read_module, read_script};
 use super::output::{Output, facts, human_bytes, human_count, print_json, print_text};
-use crate::check::{self, Options, Report, Script, Weight};
+use crate::check::{self, Finding, Options, Report, Script, Weight};
 use crate::fsm::{HostFailure, Limits};
 use crate::wasm::ModuleReport;
 
@@ -61,25 +61,55 @@ pub(super) fn run(args: &CheckArgs) -> Ended {
     if report.is_fit() { Ok(Exit::Done) } else { Ok(Exit::Failed) }
 }
 
-fn to_text(name: &str, report: &Report, verbose: bool) -> String {
+/// Everything that was found.
+pub(super) fn to_text(name: &str, report: &Report, verbose: bool) -> String {
     let mut text = report.module.as_ref().map(|module| head(name, module)).unwrap_or_default();
     for section in &report.sections {
         text += &format!("\n\n{}", section.name);
         for finding in &section.findings {
-            let mark = match finding.weight {
-                Weight::Good => "  ok       ",
-                Weight::Warning => "  warning  ",
-                Weight::Failure => "  FAILED   ",
-            };
-            text += &format!("\n{mark}{}", finding.text);
+            text += &format!("\n{}", line(finding));
             for detail in finding.details.iter().filter(|_| verbose) {
                 text += &format!("\n             {detail}");
             }
         }
     }
     text += &format!("\n\nlimits\n{}", facts(&peaks(report)));
+    format!("{text}\n\n{}", verdict(report))
+}
+
+/// What is not as it should be, the scripts, and the verdict.
+pub(super) fn to_short_text(report: &Report) -> String {
+    let mut lines = Vec::new();
+    let mut good = 0;
+    for section in &report.sections {
+        let is_script = section.name.starts_with("script ");
+        for finding in &section.findings {
+            match finding.weight {
+                Weight::Good if is_script => {
+                    lines.push(format!("  ok       {}: {}", section.name, finding.text));
+                }
+                Weight::Good => good += 1,
+                Weight::Warning | Weight::Failure => lines.push(line(finding)),
+            }
+        }
+    }
+    lines.insert(0, format!("  ok       {good} checks (--verbose shows them)"));
+    lines.push(verdict(report));
+    lines.join("\n")
+}
+
+fn line(finding: &Finding) -> String {
+    let mark = match finding.weight {
+        Weight::Good => "  ok       ",
+        Weight::Warning => "  warning  ",
+        Weight::Failure => "  FAILED   ",
+    };
+    format!("{mark}{}", finding.text)
+}
+
+fn verdict(report: &Report) -> String {
     let (failures, warnings) = (report.count(Weight::Failure), report.count(Weight::Warning));
-    let verdict = match (failures, warnings) {
+    match (failures, warnings) {
         (0, 0) => "a cluster would take this module".to_owned(),
         (0, warnings) => format!(
             "a cluster would take this module; {warnings} warning(s) are worth a look (--verbose shows examples)"
@@ -87,8 +117,7 @@ fn to_text(name: &str, report: &Report, verbose: bool) -> String {
         (failures, _) => {
             format!("not fit for a cluster: mend what is marked FAILED above ({failures})")
         }
-    };
-    format!("{text}\n\n{verdict}")
+    }
 }
 
 fn head(name: &str, report: &ModuleReport) -> String {
@@ -139,7 +168,8 @@ fn exports(report: &ModuleReport) -> Vec<&'static str> {
     names
 }
 
-fn to_json(report: &Report) -> Value {
+/// The same for scripts.
+pub(super) fn to_json(report: &Report) -> Value {
     let sections: Vec<Value> = report
         .sections
         .iter()

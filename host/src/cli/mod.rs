@@ -1,13 +1,15 @@
 //! The command line: one file per subcommand, and the server when there is none.
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
-//! `serve`, `demo` and `bench --in-process` put nodes together, `check` runs a module
-//! without a cluster and `replay` the log of a stopped node. Text that people read is made by pure functions, so that tests read it too.
+//! `serve`, `demo` and `bench --in-process` put nodes together, `check` and `build` run a module
+//! without a cluster, `new` writes a project, and `replay` runs the log of a stopped node. Text that
+//! people read is made by pure functions, so that tests read it too.
 
 mod answer;
 mod apply;
 mod apply_lines;
 mod bench;
+mod build;
 mod check;
 mod completions;
 mod demo;
@@ -18,6 +20,7 @@ mod limits;
 mod lines_summary;
 mod members;
 mod modules;
+mod new;
 mod output;
 mod query;
 mod remote;
@@ -77,6 +80,10 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Digest(digest::DigestArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    New(new::NewArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Build(build::BuildArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Check(check::CheckArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Replay(replay::ReplayArgs),
@@ -125,6 +132,8 @@ pub fn main() -> ExitCode {
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
+        Command::New(args) => (args.output, new::run(&args)),
+        Command::Build(args) => (args.output, build::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),
         Command::Replay(args) => (args.output(), replay::run(&args)),
         Command::Bench(args) => (args.output(), bench::run(&args)),

@@ -48,6 +48,7 @@ fn each_command_of_the_readme_parses() {
         "check kv.wasm -o json",
         "bench --json --clients 256",
         "bench --in-process --fsm null",
+        "bench --plugins a.wasm b.wasm --command 5",
         "completions bash",
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
@@ -73,6 +74,9 @@ fn wrong_usage_is_refused_with_code_2() {
         "completions klingon",
         "bench --fsm native",
         "bench --clients 0",
+        "bench --plugins a.wasm",
+        "bench --plugins --command 5",
+        "bench --plugins a.wasm --command 5 --clients 3",
         "teleport",
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();

@@ -1,18 +1,20 @@
-//! Keeps the built sample plugins in step with their sources.
+//! Keeps the committed modules in step with their sources.
 //!
-//! The modules are committed, because most people who try the host have no wasm toolchain.
-//! `plugins/build` rebuilds them and writes a manifest with the hash of each module and the
-//! hash of everything it was built from. A test compares the manifest with the files, so a
-//! change of source without a rebuild fails, on any machine.
+//! The modules of the samples and of the SDKs' probes are committed, because most people who try
+//! the host have no wasm toolchain, and nobody has all of them. `plugins/build` rebuilds them and
+//! writes a manifest with the hash of each module and the hash of everything it was built from. A
+//! test compares the manifest with the files, so a change of source without a rebuild fails, on
+//! any machine.
 
 pub mod manifest;
+mod project;
 mod sources;
 
 use std::path::{Path, PathBuf};
 
-/// A sample plugin.
+/// A module and what it is made of.
 pub struct Plugin {
-    /// Its module, below the root of the repository.
+    /// The module, below the root of the repository.
     pub module: &'static str,
     /// What the module is built from.
     pub source: Source,
@@ -32,10 +34,34 @@ pub enum Source {
         /// Below the root of the repository.
         file: &'static str,
     },
+    /// A folder that `raft-host build` builds.
+    Project {
+        /// Below the root of the repository.
+        folder: &'static str,
+        /// As `raft-host build` and `plugins/build` name it.
+        language: &'static str,
+        /// What it takes from the SDK: files and folders, below the root of the repository.
+        sdk: &'static [&'static str],
+    },
 }
 
-/// Every sample plugin.
-pub const PLUGINS: [Plugin; 3] = [
+impl Source {
+    /// As `plugins/build` names it.
+    pub fn language(&self) -> &'static str {
+        match self {
+            Source::Rust { .. } => "rust",
+            Source::Wat { .. } => "wat",
+            Source::Project { language, .. } => language,
+        }
+    }
+}
+
+const ASSEMBLYSCRIPT_SDK: &[&str] = &["guest-sdk/assemblyscript/raft_fsm.ts"];
+const C_SDK: &[&str] = &["guest-sdk/c/raft_fsm.h"];
+const ZIG_SDK: &[&str] = &["guest-sdk/zig/raft_fsm.zig"];
+
+/// Every committed module.
+pub const PLUGINS: &[Plugin] = &[
     Plugin {
         module: "plugins/kv/kv.wasm",
         source: Source::Rust { package: "raft-host-plugin-kv", artifact: "kv.wasm" },
@@ -45,8 +71,40 @@ pub const PLUGINS: [Plugin; 3] = [
         source: Source::Rust { package: "raft-host-plugin-kv-v2", artifact: "kv_v2.wasm" },
     },
     Plugin {
+        module: "guest-sdk/rust/probe/probe.wasm",
+        source: Source::Rust { package: "raft-fsm-probe", artifact: "probe.wasm" },
+    },
+    Plugin {
         module: "plugins/counter/counter.wasm",
         source: Source::Wat { file: "plugins/counter/counter.wat" },
+    },
+    Plugin {
+        module: "plugins/feature-flags/feature_flags.wasm",
+        source: Source::Project {
+            folder: "plugins/feature-flags",
+            language: "assemblyscript",
+            sdk: ASSEMBLYSCRIPT_SDK,
+        },
+    },
+    Plugin {
+        module: "guest-sdk/assemblyscript/probe/probe.wasm",
+        source: Source::Project {
+            folder: "guest-sdk/assemblyscript/probe",
+            language: "assemblyscript",
+            sdk: ASSEMBLYSCRIPT_SDK,
+        },
+    },
+    Plugin {
+        module: "guest-sdk/c/probe/probe.wasm",
+        source: Source::Project { folder: "guest-sdk/c/probe", language: "c", sdk: C_SDK },
+    },
+    Plugin {
+        module: "plugins/lock/lock.wasm",
+        source: Source::Project { folder: "plugins/lock", language: "zig", sdk: ZIG_SDK },
+    },
+    Plugin {
+        module: "guest-sdk/zig/probe/probe.wasm",
+        source: Source::Project { folder: "guest-sdk/zig/probe", language: "zig", sdk: ZIG_SDK },
     },
 ];
 

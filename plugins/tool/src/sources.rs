@@ -26,7 +26,7 @@ pub(crate) fn of_package(root: &Path, package: &str) -> Result<String> {
         let value = lookup(&workspace.manifest, table)?;
         writeln!(all, "{table} = {}", canonical(value))?;
     }
-    writeln!(all, "{}", file(root, "plugins/build")?)?;
+    writeln!(all, "{}", file(root, "plugins/build-rust")?)?;
     Ok(sha256(all.as_bytes()))
 }
 
@@ -134,7 +134,8 @@ fn list(root: &Path, folder: &str, paths: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn file(root: &Path, path: &str) -> Result<String> {
+/// The path of a file and the hash of its contents.
+pub(crate) fn file(root: &Path, path: &str) -> Result<String> {
     let bytes = std::fs::read(root.join(path)).with_context(|| format!("reading {path}"))?;
     Ok(format!("{path} {}\n", sha256(&bytes)))
 }

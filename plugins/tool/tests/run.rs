@@ -137,8 +137,12 @@ fn restored(guest: &mut Guest, module: &[u8]) -> Guest {
 
 #[test]
 fn modules_import_and_export_what_the_abi_has_and_nothing_of_wasi() {
-    let mut modules: Vec<_> =
-        PLUGINS.iter().map(|plugin| std::fs::read(root().join(plugin.module)).unwrap()).collect();
+    let mut modules: Vec<_> = PLUGINS
+        .iter()
+        // Go's runtime asks the system, which a cluster answers: see section 9 of the document.
+        .filter(|plugin| plugin.source.language() != "go")
+        .map(|plugin| std::fs::read(root().join(plugin.module)).unwrap())
+        .collect();
     modules.push(example());
     for module in modules {
         let mut types: Vec<FuncType> = Vec::new();

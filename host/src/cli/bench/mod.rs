@@ -9,6 +9,7 @@ mod load;
 mod measure;
 mod memory;
 mod over_grpc;
+mod plugins;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     memory: MemoryArgs,
     #[command(flatten)]
+    plugins: PluginsArgs,
+    #[command(flatten)]
     remote: RemoteArgs,
 }
 
@@ -96,6 +99,18 @@ struct MemoryArgs {
     /// An existing directory on the disk to measure; that of temporary files if none is given.
     #[arg(long, value_name = "DIR", requires = "memory")]
     on_disk: Option<PathBuf>,
+}
+
+/// Options of several modules in this process, without a cluster.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Plugins against each other")]
+struct PluginsArgs {
+    /// Measure what applying --command costs these modules: time and fuel, beside the first of
+    /// them. In turns, so that what else the machine does meets all alike.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "command",
+          conflicts_with_all = ["in_process", "spread", "memory", "mode", "op", "stale",
+                                "clients", "connections", "warmup"])]
+    plugins: Vec<PathBuf>,
 }
 
 /// Options of a cluster in this process.
@@ -255,6 +270,9 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
     if args.memory.memory {
         return show_memory(args, &memory::measure(&args.memory)?);
     }
+    if !args.plugins.plugins.is_empty() {
+        return show_plugins(args, &plugins::measure(args)?);
+    }
     if !args.in_process.in_process {
         return show(args, &remote::block_on(over_grpc::run(args))?);
     }
@@ -328,6 +346,14 @@ fn show_comparison(args: &BenchArgs, comparison: &in_process::Comparison) -> End
 }
 
 fn show_memory(args: &BenchArgs, report: &memory::Report) -> Ended {
+    match args.output() {
+        Output::Json => print_json(&report.to_json())?,
+        Output::Table => print_text(&report.to_text())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show_plugins(args: &BenchArgs, report: &plugins::Report) -> Ended {
     match args.output() {
         Output::Json => print_json(&report.to_json())?,
         Output::Table => print_text(&report.to_text())?,

@@ -1,0 +1,3 @@
+module raftfsm
+
+go 1.24

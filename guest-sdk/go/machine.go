@@ -1,0 +1,51 @@
+// Package raftfsm is the SDK for state machines that raft-host replicates.
+//
+// A program registers a constructor and has an empty main:
+//
+//	func init() { raftfsm.Register(New) }
+//	func main() {}
+//
+// The calls and what they promise are those of guest-sdk/ABI.md in raft-host. The package needs the standard library only.
+// Natively it is for tests: see [NewNode].
+package raftfsm
+
+// Machine is a state machine. Its calls never overlap.
+//
+// An error is a rejection: its text is the reason that the client reads, and the machine promises that it changed
+// nothing. Check first, change after. A panic is a trap: the host undoes the whole call, which is safe, but slow.
+type Machine interface {
+	// Apply runs one command of the log and answers. The command belongs to the machine, the answer to the SDK.
+	Apply(ctx *Context, command []byte) ([]byte, error)
+
+	// Query answers a question. What it changes is undone.
+	Query(ctx *Context, question []byte) ([]byte, error)
+
+	// Snapshot writes the whole state: a magic and a version first, then what depends on the contents only. A map
+	// has another order in each range over it: sort its keys before writing them.
+	Snapshot(ctx *Context, out *Writer) error
+
+	// Restore reads what this or an older release of the machine wrote, into a machine that was just made. A
+	// snapshot that is too short or that was not read to its end is rejected by the SDK.
+	Restore(ctx *Context, in *Reader) error
+}
+
+// Founder is a machine with something to do once in the life of a cluster, before the first command. An error keeps
+// the cluster from being founded. A machine that gets a snapshot is not founded.
+type Founder interface {
+	Found(ctx *Context) error
+}
+
+// Rejection is an error that is a text and can be a constant. Any other error rejects as well.
+type Rejection string
+
+func (r Rejection) Error() string { return string(r) }
+
+var construct func() Machine
+
+// Register names the constructor of the program's machine. Call it once, in an init function of package main.
+func Register(newMachine func() Machine) {
+	if construct != nil {
+		panic("raftfsm.Register was called twice")
+	}
+	construct = newMachine
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"testing"
+
+	"raftfsm"
+)
+
+func TestTheStateSurvivesARenewal(t *testing.T) {
+	node := raftfsm.NewNode(t, New)
+	node.ExpectApply("fill 100000", "100000")
+	node.Renew()
+	node.ExpectQuery("length", "100000")
+	node.ExpectReject("dance now", "unknown: dance")
+	node.ExpectReject("emit-reject topic text", "no")
+	node.ExpectApply("emit topic text", "")
+	if len(node.Events) != 1 || node.Events[0] != (raftfsm.Event{Topic: "topic", Payload: "text"}) {
+		t.Fatalf("events: %v", node.Events)
+	}
+	if err := node.Restore([]byte("PRB1\xff\xff\xff\xff")); err == nil {
+		t.Fatal("a length without its bytes is taken")
+	}
+}

@@ -1,0 +1,162 @@
+//! The probe of `guest-sdk/conformance/PROBE.md`.
+
+use std::fmt::Write as _;
+
+use raft_fsm_sdk::{Answer, Context, Level, Reader, Rejection, StateMachine, Writer};
+
+const MAGIC: &[u8; 4] = b"PRB1";
+const NUMBER_MAX: usize = 16_777_216;
+const RANDOM_MAX: usize = 1_024;
+
+/// A byte string.
+#[derive(Default)]
+pub struct Probe {
+    state: Vec<u8>,
+}
+
+impl StateMachine for Probe {
+    fn apply(&mut self, context: &Context, command: &[u8]) -> Result<Answer, Rejection> {
+        let (word, text) = split(command);
+        match word {
+            b"emit" | b"emit-reject" => {
+                let (topic, data) = split(text.ok_or("emit needs a topic")?);
+                context.emit(topic, data.ok_or("emit needs a text")?);
+                if word == b"emit-reject" { Err("no".into()) } else { Ok("".into()) }
+            }
+            b"log" => {
+                let (level, line) = split(text.ok_or("log needs a level")?);
+                let line = line.ok_or("log needs a text")?;
+                context.log(level_of(level)?, String::from_utf8_lossy(line));
+                Ok("".into())
+            }
+            b"set" => {
+                self.state = text.unwrap_or_default().to_vec();
+                Ok(self.state.len().to_string().into())
+            }
+            b"fill" => {
+                self.state = (0..number(text)?).map(|i| (i % 251) as u8).collect();
+                Ok(self.state.len().to_string().into())
+            }
+            _ => common(context, word, text),
+        }
+    }
+
+    fn query(&self, context: &Context, query: &[u8]) -> Result<Answer, Rejection> {
+        let (word, text) = split(query);
+        match word {
+            b"get" => Ok(self.state.clone().into()),
+            b"length" => Ok(self.state.len().to_string().into()),
+            b"checksum" => Ok(fnv1a(&self.state).to_string().into()),
+            _ => common(context, word, text),
+        }
+    }
+
+    fn snapshot(&self, _: &Context, out: &mut Writer) {
+        out.bytes(MAGIC);
+        out.sized(&self.state);
+    }
+
+    fn restore(_: &Context, input: &mut Reader) -> Result<Probe, Rejection> {
+        let mut magic = [0; 4];
+        input.fill(&mut magic)?;
+        if &magic != MAGIC {
+            return Err("not a snapshot of the probe".into());
+        }
+        let state = input.sized()?;
+        input.end()?;
+        Ok(Probe { state })
+    }
+}
+
+raft_fsm_sdk::export!(Probe);
+
+/// What commands and queries have in common.
+fn common(context: &Context, word: &[u8], text: Option<&[u8]>) -> Result<Answer, Rejection> {
+    match word {
+        b"echo" => Ok(text.unwrap_or_default().to_vec().into()),
+        b"reject" => Err(text.unwrap_or_default().to_vec().into()),
+        b"trap" => panic!("the probe was asked to trap"),
+        b"index" => Ok(context.index().to_string().into()),
+        b"time" => Ok(context.time_ms().to_string().into()),
+        b"random" => {
+            let count = number(text)?;
+            if count > RANDOM_MAX {
+                return Err("at most 1024 random bytes".into());
+            }
+            let mut bytes = vec![0; count];
+            context.random(&mut bytes);
+            let mut digits = String::with_capacity(2 * count);
+            for byte in bytes {
+                write!(digits, "{byte:02x}").map_err(Rejection::display)?;
+            }
+            Ok(digits.into())
+        }
+        _ => Err([b"unknown: ", word].concat().into()),
+    }
+}
+
+fn split(input: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match input.iter().position(|byte| *byte == b' ') {
+        Some(space) => (&input[..space], Some(&input[space + 1..])),
+        None => (input, None),
+    }
+}
+
+fn number(text: Option<&[u8]>) -> Result<usize, Rejection> {
+    let digits = text.filter(|digits| !digits.is_empty()).ok_or("a number is missing")?;
+    digits.iter().try_fold(0, |number, digit| {
+        if !digit.is_ascii_digit() {
+            return Err("not a decimal number".into());
+        }
+        match 10 * number + usize::from(digit - b'0') {
+            number if number <= NUMBER_MAX => Ok(number),
+            _ => Err(Rejection::display(format_args!("a number is at most {NUMBER_MAX}"))),
+        }
+    })
+}
+
+fn level_of(name: &[u8]) -> Result<Level, Rejection> {
+    match name {
+        b"error" => Ok(Level::Error),
+        b"warn" => Ok(Level::Warn),
+        b"info" => Ok(Level::Info),
+        b"debug" => Ok(Level::Debug),
+        _ => Err([b"there is no level ", name].concat().into()),
+    }
+}
+
+/// FNV-1a of 32 bits.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raft_fsm_sdk::testing::Runner;
+
+    #[test]
+    fn the_state_survives_a_renewal() {
+        let mut node = Runner::<Probe>::new();
+        assert_eq!(node.apply_text("fill 100000").as_deref(), Ok("100000"));
+        let mut renewed = Runner::<Probe>::restored(&node.snapshot()).unwrap();
+        assert_eq!(renewed.query_text("length").as_deref(), Ok("100000"));
+        assert_eq!(node.query_text("checksum"), renewed.query_text("checksum"));
+        assert!(renewed.restore(b"PRB1\xff\xff\xff\xff").is_err());
+    }
+
+    #[test]
+    fn words_and_numbers_that_are_wrong_are_rejected() {
+        let mut node = Runner::<Probe>::new();
+        for (command, reason) in [
+            ("", "unknown: "),
+            ("dance now", "unknown: dance"),
+            ("fill", "a number is missing"),
+            ("fill x", "not a decimal number"),
+            ("fill 16777217", "a number is at most 16777216"),
+            ("log loud x", "there is no level loud"),
+        ] {
+            assert_eq!(node.apply_text(command), Err(reason.to_owned()), "{command}");
+        }
+    }
+}

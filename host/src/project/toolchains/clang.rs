@@ -1,0 +1,114 @@
+//! C and C++: a clang that has the target and its linker, or Zig, which is one; and make.
+
+use super::finder::Finder;
+use super::{Plan, Remedy, ToolchainMissing, zig};
+use crate::project::tool::Step;
+use crate::project::{Language, Project};
+
+/// What is different for C and C++.
+pub(super) struct Dialect {
+    language: Language,
+    /// The variable that names the compiler, for people and for make.
+    variable: &'static str,
+    clang: &'static str,
+    /// What Zig calls its compiler.
+    zig: &'static str,
+    remedies: &'static [Remedy],
+}
+
+pub(super) const C: Dialect = Dialect {
+    language: Language::C,
+    variable: "CC",
+    clang: "clang",
+    zig: "cc",
+    remedies: REMEDIES,
+};
+
+pub(super) const CPP: Dialect = Dialect {
+    language: Language::Cpp,
+    variable: "CXX",
+    clang: "clang++",
+    zig: "c++",
+    remedies: REMEDIES,
+};
+
+const REMEDIES: &[Remedy] = &[
+    Remedy::new("apt-get install make clang-19 lld-19", "Debian"),
+    Remedy::new("pip install ziglang", "in an active virtual environment; make is needed too"),
+];
+
+/// Versions that distributions have beside each other, the newest first.
+const VERSIONS: [u32; 9] = [22, 21, 20, 19, 18, 17, 16, 15, 14];
+
+pub(super) fn plan(
+    project: &Project,
+    finder: &Finder,
+    dialect: &Dialect,
+) -> Result<Plan, ToolchainMissing> {
+    let missing = |problem| ToolchainMissing {
+        language: dialect.language,
+        problem,
+        remedies: dialect.remedies,
+    };
+    let make = ["make", "gmake"].into_iter().find(|make| finder.has(make));
+    let make = make.ok_or_else(|| missing("make is missing".to_owned()))?;
+    let compiler = compiler(project, finder, dialect).map_err(missing)?;
+    let step = Step::new(make).arg(format!("{}={}", dialect.variable, compiler.join(" ")));
+    Ok(Plan { steps: vec![step], artifact: project.module.clone() })
+}
+
+/// The words that start the compiler, or what is wrong with all that could be it.
+fn compiler(project: &Project, finder: &Finder, dialect: &Dialect) -> Result<Vec<String>, String> {
+    let title = dialect.language.title();
+    if let Some(words) = finder.named(dialect.variable) {
+        let shown = words.join(" ");
+        let variable = dialect.variable;
+        if !finder.has(&words[0]) {
+            return Err(format!("{variable} names {shown}, which is not there"));
+        }
+        return match problem_of(project, finder, words) {
+            None => Ok(words.to_vec()),
+            Some(problem) => Err(format!("{variable} names {shown}, which {problem}")),
+        };
+    }
+    let mut seen = Vec::new();
+    let numbered = VERSIONS.iter().map(|version| format!("{}-{version}", dialect.clang));
+    for name in std::iter::once(dialect.clang.to_owned()).chain(numbered) {
+        if !finder.has(&name) {
+            continue;
+        }
+        let words = vec![name.clone()];
+        match problem_of(project, finder, &words) {
+            None => return Ok(words),
+            Some(problem) => seen.push(format!("{name} {problem}")),
+        }
+    }
+    if let Some(mut zig) = zig::find(&project.dir, finder) {
+        zig.push(dialect.zig.to_owned());
+        return Ok(zig);
+    }
+    Err(match seen.is_empty() {
+        true => format!("there is no {title} compiler for WebAssembly: neither clang nor zig"),
+        false => {
+            format!("there is no {title} compiler for WebAssembly: {}", seen.join(", "))
+        }
+    })
+}
+
+/// Why a compiler cannot build a module.
+fn problem_of(project: &Project, finder: &Finder, words: &[String]) -> Option<String> {
+    if words.iter().any(|word| word.contains("zig")) {
+        return None;
+    }
+    let ask = |arguments: &[&str]| finder.ask(&project.dir, words, arguments);
+    let targets = ask(&["--print-targets"]).unwrap_or_default();
+    if !targets.contains("wasm32") {
+        return Some("cannot compile to wasm32".to_owned());
+    }
+    // Clang prints the path of what it finds and the bare name of what it does not.
+    let linker = ask(&["--target=wasm32-unknown-unknown", "--print-prog-name=wasm-ld"]);
+    match linker {
+        Some(linker) if linker != "wasm-ld" && finder.has(&linker) => None,
+        _ => Some("has no wasm-ld".to_owned()),
+    }
+}

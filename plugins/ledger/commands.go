@@ -1,0 +1,139 @@
+package main
+
+import (
+	"strconv"
+
+	"raftfsm"
+)
+
+// The commands: words into moves, events and answers. What is allowed is the ledger's to say.
+
+const (
+	errOpenUsage     = raftfsm.Rejection("usage: open ACCOUNT UNIT [external]")
+	errCloseUsage    = raftfsm.Rejection("usage: close ACCOUNT")
+	errTransferUsage = raftfsm.Rejection("usage: transfer ID FROM TO AMOUNT, and up to seven more FROM TO AMOUNT")
+	errReverseUsage  = raftfsm.Rejection("usage: reverse ID TRANSFER")
+	errAmount        = raftfsm.Rejection("an amount is a whole number from 1 to 9007199254740991, in the unit's smallest part")
+)
+
+func (m *machine) open(ctx *raftfsm.Context, words []string) ([]byte, error) {
+	if len(words) < 2 || len(words) > 3 || len(words) == 3 && words[2] != "external" {
+		return nil, errOpenUsage
+	}
+	number, opened, err := m.ledger.open(words[0], words[1], len(words) == 3)
+	if err != nil {
+		return nil, err
+	}
+	if opened {
+		ctx.Emit("opened", []byte(words[0]+" "+words[1]))
+	}
+	return m.ledger.appendAccount(nil, number), nil
+}
+
+func (m *machine) close(ctx *raftfsm.Context, words []string) ([]byte, error) {
+	if len(words) != 1 {
+		return nil, errCloseUsage
+	}
+	number, closed, err := m.ledger.close(words[0])
+	if err != nil {
+		return nil, err
+	}
+	if closed {
+		ctx.Emit("closed", []byte(words[0]))
+	}
+	return m.ledger.appendAccount(nil, number), nil
+}
+
+func (m *machine) transfer(ctx *raftfsm.Context, words []string) ([]byte, error) {
+	if len(words) < 4 || (len(words)-1)%3 != 0 || (len(words)-1)/3 > maxMoves {
+		return nil, errTransferUsage
+	}
+	id := words[0]
+	if err := checkName("an id", id); err != nil {
+		return nil, err
+	}
+	// An id that is known is looked at first: its accounts may be closed by now.
+	known, repeated := m.ledger.findTransfer(id)
+	moves := make([]move, 0, maxMoves)
+	for words := words[1:]; len(words) > 0; words = words[3:] {
+		next, err := m.ledger.readMove(words[0], words[1], words[2])
+		if err != nil {
+			return nil, err
+		}
+		moves = append(moves, next)
+	}
+	if repeated {
+		return m.repeat(known, m.ledger.sameMoves(known, moves))
+	}
+	number, err := m.ledger.post(id, moves, stamp{ctx.Index(), ctx.TimeMs()}, none)
+	if err != nil {
+		return nil, err
+	}
+	ctx.Emit("transferred", m.ledger.appendWords(nil, number))
+	return m.ledger.appendReceipt(nil, number), nil
+}
+
+func (m *machine) reverse(ctx *raftfsm.Context, words []string) ([]byte, error) {
+	if len(words) != 2 {
+		return nil, errReverseUsage
+	}
+	id := words[0]
+	if err := checkName("an id", id); err != nil {
+		return nil, err
+	}
+	original, found := m.ledger.findTransfer(words[1])
+	if !found {
+		return nil, raftfsm.Rejection("there is no transfer of this id to reverse")
+	}
+	if known, repeated := m.ledger.findTransfer(id); repeated {
+		return m.repeat(known, m.ledger.transfers.at(known).reverses == original)
+	}
+	number, err := m.ledger.reverse(id, original, stamp{ctx.Index(), ctx.TimeMs()})
+	if err != nil {
+		return nil, err
+	}
+	ctx.Emit("reversed", []byte(id+" "+words[1]))
+	return m.ledger.appendReceipt(nil, number), nil
+}
+
+// repeat answers a transfer that was done before as it was answered then, byte for byte.
+func (m *machine) repeat(known uint32, same bool) ([]byte, error) {
+	if !same {
+		return nil, raftfsm.Rejection("the id " + m.ledger.idOf(known) + " was used for another transfer")
+	}
+	return m.ledger.appendReceipt(nil, known), nil
+}
+
+// readMove makes a move of three words.
+func (l *ledger) readMove(from, to, amount string) (move, error) {
+	value, err := strconv.ParseUint(amount, 10, 64)
+	if err != nil || value == 0 || value > maxAmount {
+		return move{}, errAmount
+	}
+	source, err := l.mustFind(from)
+	if err != nil {
+		return move{}, err
+	}
+	target, err := l.mustFind(to)
+	if err != nil {
+		return move{}, err
+	}
+	return move{source, target, int64(value)}, nil
+}
+
+// checkName says whether a text can be a name. Such names need no escapes in JSON.
+func checkName(what, name string) error {
+	good := len(name) >= 1 && len(name) <= maxNameBytes
+	for _, c := range []byte(name) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '_', c == ':', c == '/', c == '@', c == '-':
+		default:
+			good = false
+		}
+	}
+	if !good {
+		return raftfsm.Rejection(what + " has 1 to 64 of the characters A-Z a-z 0-9 . _ : / @ -")
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+//! The counter of every template: one language takes over from the other in a running cluster.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use raft_host_tests::Output;
+
+use super::{PROGRAM, Trial};
+
+const LANGUAGES: [&str; 6] = ["rust", "c", "cpp", "zig", "go", "assemblyscript"];
+const TEXT_COUNTER: &str = "plugins/counter/counter.wasm";
+
+/// A new project of the language, built; `None`, and a word about it, if its tools are not here.
+/// With `RAFT_HOST_ALL_TOOLCHAINS=1` in the environment all must be here.
+fn built(language: &str, dir: &Path) -> Option<PathBuf> {
+    let name = format!("counter-{language}");
+    let new = run_in(dir, &["new", &name, "--lang", language]);
+    assert_eq!(new.code, Some(0), "{language}: {new:?}");
+    let build = run_in(dir, &["build", &name]);
+    let lacks_tools = build.code == Some(2) && build.stderr.contains("Install what is missing");
+    // The compiler of AssemblyScript comes from npm's registry.
+    let lacks_network =
+        build.code == Some(1) && build.stderr.contains("the build failed: `npm install");
+    if lacks_tools || lacks_network {
+        let all = std::env::var("RAFT_HOST_ALL_TOOLCHAINS").is_ok_and(|value| value == "1");
+        assert!(!all, "{language}: {build:?}");
+        eprintln!("skipped {language}, whose tools are not here: {}", build.stderr);
+        return None;
+    }
+    assert_eq!(build.code, Some(0), "{language}: {build:?}");
+    Some(dir.join(&name).join(format!("counter_{language}.wasm")))
+}
+
+fn run_in(dir: &Path, arguments: &[&str]) -> Output {
+    let output = Command::new(PROGRAM).args(arguments).current_dir(dir).output();
+    let output = output.expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn the_counter_goes_on_from_language_to_language() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut trial = Trial::start(TEXT_COUNTER);
+    let answers = trial.apply_through_a_killed_leader(vec!["5".to_owned(); 60]);
+    assert_eq!(answers.iter().filter(|answer| answer.ok() == "300").count(), 1);
+    let mut count = 300;
+    let modules = LANGUAGES.iter().filter_map(|language| built(language, dir.path()));
+    for module in modules.chain([TEXT_COUNTER.into()]) {
+        let module = module.to_str().expect("UTF-8");
+        trial.upgrade(module);
+        assert_eq!(trial.query(""), count.to_string(), "{module}");
+        count += 7;
+        assert_eq!(trial.apply("7").ok(), count.to_string(), "{module}");
+        let rejected = trial.apply("seven");
+        assert!(rejected.reason().contains("a command is a decimal number"), "{rejected:?}");
+        count -= 2;
+        assert_eq!(trial.apply("-2").ok(), count.to_string(), "{module}");
+    }
+    // It must go through all of this by itself.
+    trial.revive_and_compare();
+    assert_eq!(trial.everywhere(""), count.to_string());
+}
