@@ -58,6 +58,7 @@ impl Source {
 
 const ASSEMBLYSCRIPT_SDK: &[&str] = &["guest-sdk/assemblyscript/raft_fsm.ts"];
 const C_SDK: &[&str] = &["guest-sdk/c/raft_fsm.h"];
+const GO_SDK: &[&str] = &["guest-sdk/go"];
 const ZIG_SDK: &[&str] = &["guest-sdk/zig/raft_fsm.zig"];
 
 /// Every committed module.
@@ -97,6 +98,14 @@ pub const PLUGINS: &[Plugin] = &[
     Plugin {
         module: "guest-sdk/c/probe/probe.wasm",
         source: Source::Project { folder: "guest-sdk/c/probe", language: "c", sdk: C_SDK },
+    },
+    Plugin {
+        module: "plugins/ledger/ledger.wasm",
+        source: Source::Project { folder: "plugins/ledger", language: "go", sdk: GO_SDK },
+    },
+    Plugin {
+        module: "guest-sdk/go/probe/probe.wasm",
+        source: Source::Project { folder: "guest-sdk/go/probe", language: "go", sdk: GO_SDK },
     },
     Plugin {
         module: "plugins/lock/lock.wasm",

@@ -36,9 +36,8 @@ pub fn updated(root: &Path, recorded: &str, rebuilt: impl Fn(&Plugin) -> bool) -
 }
 
 fn line(root: &Path, plugin: &Plugin) -> Result<String> {
-    let read = |path: &str| {
-        std::fs::read(root.join(path)).with_context(|| format!("reading {path}"))
-    };
+    let read =
+        |path: &str| std::fs::read(root.join(path)).with_context(|| format!("reading {path}"));
     let sources = match plugin.source {
         Source::Rust { package, .. } => sources::of_package(root, package)?,
         Source::Wat { file } => sha256(&read(file)?),

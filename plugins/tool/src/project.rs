@@ -17,6 +17,9 @@ const OTHERS: &[&str] = &["Makefile"];
 /// Folders that a build fills, and files that a package manager writes.
 const LEFTOVERS: &[&str] = &["node_modules", "package-lock.json", "target", "zig-out"];
 
+/// Marks a project: one inside of an SDK's folder is not the SDK.
+const PROJECT: &str = "raft-host.toml";
+
 /// The hash of a project's sources.
 pub(crate) fn of_folders(root: &Path, folder: &str, sdk: &[&str]) -> Result<String> {
     let mut paths = Vec::new();
@@ -47,7 +50,11 @@ fn collect(root: &Path, place: &str, paths: &mut Vec<String>) -> Result<()> {
         }
         let ending = name.rsplit_once('.').map(|(_, ending)| ending);
         if entry.file_type()?.is_dir() {
-            collect(root, &path, paths)?;
+            if !entry.path().join(PROJECT).exists() {
+                collect(root, &path, paths)?;
+            }
+        } else if name.ends_with("_test.go") {
+            continue;
         } else if OTHERS.contains(&name) || ending.is_some_and(|end| ENDINGS.contains(&end)) {
             paths.push(path);
         }
@@ -80,6 +87,9 @@ mod tests {
             "sample/sample.wasm",
             "sample/README.md",
             "sample/machine_test",
+            "sample/main_test.go",
+            "sample/probe/raft-host.toml",
+            "sample/probe/main.zig",
             "sdk/other.h",
         ] {
             write(leftover, "anything");
