@@ -41,7 +41,7 @@ fn every_sample_passes_check_and_the_script_for_any_state_machine() {
 
 #[test]
 fn every_sdk_does_all_that_the_probe_asks_of_it() {
-    for language in ["assemblyscript", "c", "go", "rust", "zig"] {
+    for language in ["assemblyscript", "c", "cpp", "go", "rust", "zig"] {
         let module = format!("guest-sdk/{language}/probe/probe.wasm");
         passes(&module, &[conformance("any"), conformance("probe")]);
     }
