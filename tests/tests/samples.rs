@@ -40,6 +40,7 @@ fn every_sample_passes_check_and_the_script_for_any_state_machine() {
             "plugins/feature-flags/feature_flags.wasm",
             Some("plugins/feature-flags/check.script".to_owned()),
         ),
+        ("plugins/job-queue/job_queue.wasm", Some("plugins/job-queue/check.script".to_owned())),
     ] {
         let scripts: Vec<String> = [Some(conformance("any")), own].into_iter().flatten().collect();
         passes(module, &scripts);
