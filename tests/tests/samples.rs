@@ -33,7 +33,7 @@ fn conformance(name: &str) -> String {
 fn every_sample_passes_check_and_the_script_for_any_state_machine() {
     let any = conformance("any");
     passes("plugins/counter/counter.wasm", &[any.clone(), conformance("counter")]);
-    for folder in ["feature-flags", "kv", "kv-v2", "ledger", "lock", "rate-limiter"] {
+    for folder in ["feature-flags", "job-queue", "kv", "kv-v2", "ledger", "lock", "rate-limiter"] {
         let module = format!("plugins/{folder}/{}.wasm", folder.replace('-', "_"));
         passes(&module, &[any.clone(), format!("plugins/{folder}/check.script")]);
     }

@@ -105,6 +105,10 @@ pub const PLUGINS: &[Plugin] = &[
         source: Source::Project { folder: "guest-sdk/c/probe", language: "c", sdk: C_SDK },
     },
     Plugin {
+        module: "plugins/job-queue/job_queue.wasm",
+        source: Source::Project { folder: "plugins/job-queue", language: "cpp", sdk: CPP_SDK },
+    },
+    Plugin {
         module: "guest-sdk/cpp/probe/probe.wasm",
         source: Source::Project { folder: "guest-sdk/cpp/probe", language: "cpp", sdk: CPP_SDK },
     },
