@@ -3,10 +3,12 @@
 
 mod counter;
 mod feature_flags;
+mod job_queue;
 mod kv;
 mod languages;
 mod ledger;
 mod lock;
+mod rate_limiter;
 mod trial;
 
 use trial::{PROGRAM, Trial};
