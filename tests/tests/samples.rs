@@ -48,6 +48,13 @@ fn every_sdk_does_all_that_the_probe_asks_of_it() {
 }
 
 #[test]
+fn a_module_without_the_standard_library_passes_check() {
+    let folder = "guest-sdk/rust/no-std";
+    let scripts = [conformance("any"), format!("{folder}/check.script")];
+    passes(&format!("{folder}/no_std.wasm"), &scripts);
+}
+
+#[test]
 fn the_complete_guest_of_the_abi_document_passes_check() {
     let document = std::fs::read_to_string(workspace("guest-sdk/ABI.md")).expect("readable");
     let after = document.split("```wat\n").nth(1).expect("section 10 has a guest");

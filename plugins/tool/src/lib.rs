@@ -77,6 +77,10 @@ pub const PLUGINS: &[Plugin] = &[
         source: Source::Rust { package: "raft-fsm-probe", artifact: "probe.wasm" },
     },
     Plugin {
+        module: "guest-sdk/rust/no-std/no_std.wasm",
+        source: Source::Rust { package: "raft-fsm-no-std", artifact: "no_std.wasm" },
+    },
+    Plugin {
         module: "plugins/counter/counter.wasm",
         source: Source::Wat { file: "plugins/counter/counter.wat" },
     },
