@@ -56,7 +56,8 @@ fn told(project: &Project) -> String {
     format!(
         "{dir} is a project in {}: a counter, to be made into what you need. Its README.md says \
          what is where.\n\n    raft-host build {dir}\n    raft-host --plugin {module}\n    \
-         raft-host apply 5          # in another shell",
+         raft-host apply 5          # in another shell\n\nOr all of it at every save, on three \
+         nodes that keep the state: raft-host dev {dir}",
         project.language.title()
     )
 }
