@@ -194,11 +194,11 @@ func (l *ledger) appendReceipt(out []byte, number uint32) []byte {
 // appendWords tells a transfer in the words of its command.
 func (l *ledger) appendWords(out []byte, number uint32) []byte {
 	t := l.transfers.at(number)
-	out = append(out, l.idOf(number)...)
+	out = append(out, l.byID.key(number)...)
 	for i := range t.moves {
 		e := l.entries.at(t.first + i)
-		out = append(append(out, ' '), l.nameOf(e.from)...)
-		out = append(append(out, ' '), l.nameOf(e.to)...)
+		out = append(append(out, ' '), l.byName.key(e.from)...)
+		out = append(append(out, ' '), l.byName.key(e.to)...)
 		out = strconv.AppendInt(append(out, ' '), e.amount, 10)
 	}
 	return out

@@ -33,7 +33,7 @@ fn conformance(name: &str) -> String {
 fn every_sample_passes_check_and_the_script_for_any_state_machine() {
     let any = conformance("any");
     passes("plugins/counter/counter.wasm", &[any.clone(), conformance("counter")]);
-    for folder in ["feature-flags", "kv", "kv-v2", "ledger", "lock"] {
+    for folder in ["feature-flags", "job-queue", "kv", "kv-v2", "ledger", "lock", "rate-limiter"] {
         let module = format!("plugins/{folder}/{}.wasm", folder.replace('-', "_"));
         passes(&module, &[any.clone(), format!("plugins/{folder}/check.script")]);
     }
@@ -45,6 +45,13 @@ fn every_sdk_does_all_that_the_probe_asks_of_it() {
         let module = format!("guest-sdk/{language}/probe/probe.wasm");
         passes(&module, &[conformance("any"), conformance("probe")]);
     }
+}
+
+#[test]
+fn a_module_without_the_standard_library_passes_check() {
+    let folder = "guest-sdk/rust/no-std";
+    let scripts = [conformance("any"), format!("{folder}/check.script")];
+    passes(&format!("{folder}/no_std.wasm"), &scripts);
 }
 
 #[test]

@@ -39,6 +39,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("prometheus_client", &["api"]),
     ("clap", &["cli", "config"]),
+    ("reedline", &["cli"]),
+    ("notify", &["cli"]),
     ("raft_host_proto", &["machine", "transport", "node", "api", "cli", "server"]),
 ];
 

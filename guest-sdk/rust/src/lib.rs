@@ -72,6 +72,8 @@ mod export;
 pub mod guest;
 #[cfg(feature = "json")]
 pub mod json;
+#[cfg(not(target_arch = "wasm32"))]
+mod property;
 mod stream;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

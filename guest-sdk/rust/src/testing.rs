@@ -11,6 +11,8 @@ use raft_fsm_abi::STATUS_OK;
 use crate::calls::Instance;
 use crate::{Answer, Level, Rejection, StateMachine};
 
+pub use crate::property::{Random, RestoreProperty};
+
 /// Time of the first entry: 2001-09-09 01:46:40 UTC, one trillion milliseconds.
 pub const START_TIME_MS: u64 = 1_000_000_000_000;
 
@@ -62,6 +64,18 @@ impl<M: StateMachine> Runner<M> {
     pub fn restored(snapshot: &[u8]) -> Result<Runner<M>, Rejection> {
         let mut runner = Runner::empty();
         runner.host.begin_entry();
+        runner.restore(snapshot)?;
+        Ok(runner)
+    }
+
+    /// A node that starts from a snapshot where this one stands: at its index and time.
+    pub(crate) fn restored_here(&self, snapshot: &[u8]) -> Result<Runner<M>, Rejection> {
+        let mut runner = Runner::empty();
+        {
+            let mut state = runner.host.0.borrow_mut();
+            state.index = self.index();
+            state.time_ms = self.time_ms();
+        }
         runner.restore(snapshot)?;
         Ok(runner)
     }
@@ -183,6 +197,13 @@ fn text(result: Result<Answer, Rejection>) -> Result<String, String> {
     }
 }
 
+/// A step of SplitMix64 (Steele, Lea, Flood 2014), without its last shift.
+pub(crate) fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
+}
+
 /// Stands in for the host, with the semantics that the ABI gives its imports.
 #[doc(hidden)]
 pub struct Host(RefCell<State>);
@@ -257,12 +278,7 @@ impl Host {
     pub(crate) fn random(&self, out: &mut [u8]) {
         let mut state = self.0.borrow_mut();
         for byte in out {
-            // SplitMix64 (Steele, Lea, Flood 2014), one step for each byte.
-            state.random = state.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = state.random;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            *byte = (mixed >> 56) as u8;
+            *byte = (split_mix(&mut state.random) >> 56) as u8;
         }
     }
 

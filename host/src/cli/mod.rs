@@ -1,9 +1,9 @@
 //! The command line: one file per subcommand, and the server when there is none.
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
-//! `serve`, `demo` and `bench --in-process` put nodes together, `check` and `build` run a module
-//! without a cluster, `new` writes a project, and `replay` runs the log of a stopped node. Text that
-//! people read is made by pure functions, so that tests read it too.
+//! `serve`, `demo`, `dev` and `bench --in-process` put nodes together, `check` and `build` run a
+//! module without a cluster, `new` writes a project, and `replay` runs the log of a stopped node.
+//! Text that people read is made by pure functions, so that tests read it too.
 
 mod answer;
 mod apply;
@@ -13,6 +13,7 @@ mod build;
 mod check;
 mod completions;
 mod demo;
+mod dev;
 mod digest;
 mod exit;
 mod input;
@@ -90,6 +91,7 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
+    Dev(dev::DevArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -122,6 +124,7 @@ pub fn main() -> ExitCode {
     };
     let (output, ended) = match command {
         Command::Demo(args) => return finish(demo::run(args)),
+        Command::Dev(args) => return finish(dev::run(args)),
         Command::Completions(args) => (Output::Table, completions::run(&args)),
         Command::Apply(args) => (args.remote.output, apply::run(&args)),
         Command::Query(args) => (args.remote.output, query::run(&args)),

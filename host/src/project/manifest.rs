@@ -28,8 +28,8 @@ pub(super) struct Manifest {
     pub(super) language: Language,
     /// Relative to the project's folder and inside of it.
     pub(super) module: PathBuf,
-    /// Relative to the project's folder; may be elsewhere.
-    pub(super) scripts: Vec<PathBuf>,
+    /// Relative to the project's folder; may be elsewhere. `None`: the manifest is silent.
+    pub(super) scripts: Option<Vec<PathBuf>>,
 }
 
 /// What is wrong with a manifest, and where.
@@ -71,8 +71,8 @@ pub(super) fn read(path: &Path, shown: &Path) -> Result<Manifest, ManifestError>
         message: mistake.message,
     })?;
     let folder = path.parent().expect("the path of a file");
-    if manifest.scripts.is_empty() && folder.join(DEFAULT_SCRIPT).is_file() {
-        manifest.scripts.push(DEFAULT_SCRIPT.into());
+    if manifest.scripts.is_none() && folder.join(DEFAULT_SCRIPT).is_file() {
+        manifest.scripts = Some(vec![DEFAULT_SCRIPT.into()]);
     }
     Ok(manifest)
 }
@@ -96,13 +96,13 @@ fn parse(text: &str) -> Result<Manifest, Mistake> {
     let table = DeTable::parse(text).map_err(|error| told(&error))?;
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
-    let (mut name, mut language, mut module, mut scripts) = (None, None, None, Vec::new());
+    let (mut name, mut language, mut module, mut scripts) = (None, None, None, None);
     for (key, value) in entries {
         match key.get_ref().as_ref() {
             "name" => name = Some(text_of("name", value)?),
             "language" => language = Some(text_of("language", value)?),
             "module" => module = Some(text_of("module", value)?),
-            "scripts" => scripts = texts_of("scripts", value)?,
+            "scripts" => scripts = Some(texts_of("scripts", value)?),
             unknown => return Err(Mistake::at(key.span().start, no_such_key(unknown))),
         }
     }
@@ -117,7 +117,9 @@ fn parse(text: &str) -> Result<Manifest, Mistake> {
         Some(module) => inside("module", &module)?,
         None => name.module_file().into(),
     };
-    let scripts = scripts.iter().map(|script| PathBuf::from(script.get_ref())).collect();
+    let scripts = scripts.map(|scripts: Vec<Text>| {
+        scripts.into_iter().map(|script| PathBuf::from(script.into_inner())).collect()
+    });
     Ok(Manifest { name, language: parsed("language", &language)?, module, scripts })
 }
 
@@ -230,12 +232,14 @@ mod tests {
         assert_eq!(manifest.name.as_str(), "my-app");
         assert_eq!(manifest.language, Language::C);
         assert_eq!(manifest.module, Path::new("my_app.wasm"));
-        assert!(manifest.scripts.is_empty());
+        assert_eq!(manifest.scripts, None);
         let text =
             "name = \"x\"\nlanguage = \"go\"\nmodule = \"./out/y.wasm\"\nscripts = [\"a\"]\n";
         let manifest = parse(text).ok().expect("good");
         assert_eq!(manifest.module, Path::new("out/y.wasm"));
-        assert_eq!(manifest.scripts, [Path::new("a")]);
+        assert_eq!(manifest.scripts, Some(vec![PathBuf::from("a")]));
+        let silent = parse("name = \"x\"\nlanguage = \"go\"\nscripts = []\n").ok().expect("good");
+        assert_eq!(silent.scripts, Some(Vec::new()), "an empty list is a choice");
     }
 
     #[test]

@@ -93,10 +93,11 @@ impl Project {
             return Err(ProjectError::NoProject { dir: dir.to_owned() });
         }
         let manifest = manifest::read(&path, &dir.join(MANIFEST))?;
+        let scripts = manifest.scripts.unwrap_or_default();
         Ok(Project {
             shown: dir.to_owned(),
             module: absolute.join(&manifest.module),
-            scripts: manifest.scripts.iter().map(|script| absolute.join(script)).collect(),
+            scripts: scripts.iter().map(|script| absolute.join(script)).collect(),
             name: manifest.name,
             language: manifest.language,
             dir: absolute,

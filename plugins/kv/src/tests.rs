@@ -1,6 +1,6 @@
 //! The store as its users see it.
 
-use raft_fsm_sdk::testing::Runner;
+use raft_fsm_sdk::testing::{Random, RestoreProperty, Runner};
 
 use crate::Kv;
 
@@ -148,6 +148,29 @@ fn a_snapshot_holds_everything_and_does_not_depend_on_the_order_of_commands() {
     let mut copy = Runner::<Kv>::restored(&snapshot).unwrap();
     assert!(copy.snapshot() == snapshot);
     assert_eq!(copy.query_text(r#"{"op":"count"}"#).as_deref(), Ok(r#"{"count":1000}"#));
+}
+
+/// Any command, on few keys, so that they meet.
+fn any_command(random: &mut Random) -> String {
+    let key = *random.pick(&["a", "b", "c", "", "é", "a\\u0000b"]);
+    let value = "v".repeat(random.below(3) as usize);
+    let expected = *random.pick(&["null", r#""""#, r#""v""#, r#""vv""#]);
+    match random.below(8) {
+        0 => format!(r#"{{"op":"delete","key":"{key}"}}"#),
+        1 | 2 => format!(r#"{{"op":"cas","key":"{key}","expected":{expected},"value":"{value}"}}"#),
+        3 => format!(r#"{{"op":"set","key":"{key}"}}"#),
+        _ => format!(r#"{{"op":"set","key":"{key}","value":"{value}"}}"#),
+    }
+}
+
+#[test]
+fn a_restored_store_behaves_as_the_one_that_was_never_restored() {
+    let property = RestoreProperty::<Kv>::new()
+        .query(r#"{"op":"range"}"#)
+        .query(r#"{"op":"count"}"#)
+        .query(r#"{"op":"get","key":"a"}"#);
+    property.holds_for_random(20, any_command);
+    property.holds_for_random(5, |random| random.bytes(40));
 }
 
 #[test]

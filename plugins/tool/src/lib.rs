@@ -58,6 +58,7 @@ impl Source {
 
 const ASSEMBLYSCRIPT_SDK: &[&str] = &["guest-sdk/assemblyscript/raft_fsm.ts"];
 const C_SDK: &[&str] = &["guest-sdk/c/raft_fsm.h"];
+const CPP_SDK: &[&str] = &["guest-sdk/c/raft_fsm.h", "guest-sdk/cpp/raft_fsm.hpp"];
 const GO_SDK: &[&str] = &["guest-sdk/go"];
 const ZIG_SDK: &[&str] = &["guest-sdk/zig/raft_fsm.zig"];
 
@@ -74,6 +75,10 @@ pub const PLUGINS: &[Plugin] = &[
     Plugin {
         module: "guest-sdk/rust/probe/probe.wasm",
         source: Source::Rust { package: "raft-fsm-probe", artifact: "probe.wasm" },
+    },
+    Plugin {
+        module: "guest-sdk/rust/no-std/no_std.wasm",
+        source: Source::Rust { package: "raft-fsm-no-std", artifact: "no_std.wasm" },
     },
     Plugin {
         module: "plugins/counter/counter.wasm",
@@ -96,8 +101,20 @@ pub const PLUGINS: &[Plugin] = &[
         },
     },
     Plugin {
+        module: "plugins/rate-limiter/rate_limiter.wasm",
+        source: Source::Project { folder: "plugins/rate-limiter", language: "c", sdk: C_SDK },
+    },
+    Plugin {
         module: "guest-sdk/c/probe/probe.wasm",
         source: Source::Project { folder: "guest-sdk/c/probe", language: "c", sdk: C_SDK },
+    },
+    Plugin {
+        module: "plugins/job-queue/job_queue.wasm",
+        source: Source::Project { folder: "plugins/job-queue", language: "cpp", sdk: CPP_SDK },
+    },
+    Plugin {
+        module: "guest-sdk/cpp/probe/probe.wasm",
+        source: Source::Project { folder: "guest-sdk/cpp/probe", language: "cpp", sdk: CPP_SDK },
     },
     Plugin {
         module: "plugins/ledger/ledger.wasm",

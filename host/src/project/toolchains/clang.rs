@@ -13,6 +13,10 @@ pub(super) struct Dialect {
     clang: &'static str,
     /// What Zig calls its compiler.
     zig: &'static str,
+    /// The target that the template's Makefile names.
+    target: &'static str,
+    /// What of the language's library must be there for the target. Zig brings its own.
+    libraries: &'static [&'static str],
     remedies: &'static [Remedy],
 }
 
@@ -21,7 +25,12 @@ pub(super) const C: Dialect = Dialect {
     variable: "CC",
     clang: "clang",
     zig: "cc",
-    remedies: REMEDIES,
+    target: "wasm32-unknown-unknown",
+    libraries: &[],
+    remedies: &[
+        Remedy::new("apt-get install make clang-19 lld-19", "Debian"),
+        Remedy::new("pip install ziglang", "in an active virtual environment; make is needed too"),
+    ],
 };
 
 pub(super) const CPP: Dialect = Dialect {
@@ -29,13 +38,17 @@ pub(super) const CPP: Dialect = Dialect {
     variable: "CXX",
     clang: "clang++",
     zig: "c++",
-    remedies: REMEDIES,
+    target: "wasm32-wasi",
+    libraries: &["libc++.a", "libc++abi.a", "libc.a"],
+    remedies: &[
+        Remedy::new("pip install ziglang", "in an active virtual environment; make is needed too"),
+        Remedy::new(
+            "apt-get install make clang-19 lld-19 wasi-libc libc++-19-dev-wasm32 \
+             libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32",
+            "Debian",
+        ),
+    ],
 };
-
-const REMEDIES: &[Remedy] = &[
-    Remedy::new("apt-get install make clang-19 lld-19", "Debian"),
-    Remedy::new("pip install ziglang", "in an active virtual environment; make is needed too"),
-];
 
 /// Versions that distributions have beside each other, the newest first.
 const VERSIONS: [u32; 9] = [22, 21, 20, 19, 18, 17, 16, 15, 14];
@@ -66,7 +79,7 @@ fn compiler(project: &Project, finder: &Finder, dialect: &Dialect) -> Result<Vec
         if !finder.has(&words[0]) {
             return Err(format!("{variable} names {shown}, which is not there"));
         }
-        return match problem_of(project, finder, words) {
+        return match problem_of(project, finder, dialect, words) {
             None => Ok(words.to_vec()),
             Some(problem) => Err(format!("{variable} names {shown}, which {problem}")),
         };
@@ -78,7 +91,7 @@ fn compiler(project: &Project, finder: &Finder, dialect: &Dialect) -> Result<Vec
             continue;
         }
         let words = vec![name.clone()];
-        match problem_of(project, finder, &words) {
+        match problem_of(project, finder, dialect, &words) {
             None => return Ok(words),
             Some(problem) => seen.push(format!("{name} {problem}")),
         }
@@ -96,7 +109,12 @@ fn compiler(project: &Project, finder: &Finder, dialect: &Dialect) -> Result<Vec
 }
 
 /// Why a compiler cannot build a module.
-fn problem_of(project: &Project, finder: &Finder, words: &[String]) -> Option<String> {
+fn problem_of(
+    project: &Project,
+    finder: &Finder,
+    dialect: &Dialect,
+    words: &[String],
+) -> Option<String> {
     if words.iter().any(|word| word.contains("zig")) {
         return None;
     }
@@ -106,9 +124,14 @@ fn problem_of(project: &Project, finder: &Finder, words: &[String]) -> Option<St
         return Some("cannot compile to wasm32".to_owned());
     }
     // Clang prints the path of what it finds and the bare name of what it does not.
-    let linker = ask(&["--target=wasm32-unknown-unknown", "--print-prog-name=wasm-ld"]);
-    match linker {
-        Some(linker) if linker != "wasm-ld" && finder.has(&linker) => None,
-        _ => Some("has no wasm-ld".to_owned()),
+    let target = format!("--target={}", dialect.target);
+    let finds = |question: &str, file: &str| {
+        let question = format!("--print-{question}-name={file}");
+        ask(&[&target, &question]).is_some_and(|found| found.contains('/'))
+    };
+    if !finds("prog", "wasm-ld") {
+        return Some("has no wasm-ld".to_owned());
     }
+    let missing = dialect.libraries.iter().find(|library| !finds("file", library))?;
+    Some(format!("has no {missing} for {}", dialect.target))
 }

@@ -52,6 +52,9 @@ impl Remedy {
     }
 }
 
+/// Remarks stand below each other, except after a longer remedy than this.
+const WIDTH_MAX: usize = 60;
+
 impl fmt::Display for ToolchainMissing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}. ", self.problem)?;
@@ -59,7 +62,8 @@ impl fmt::Display for ToolchainMissing {
             [_] => write!(formatter, "Install what is missing with:")?,
             _ => write!(formatter, "Install what is missing with one of:")?,
         }
-        let width = self.remedies.iter().map(|remedy| remedy.what.len()).max().unwrap_or(0);
+        let lengths = self.remedies.iter().map(|remedy| remedy.what.len());
+        let width = lengths.filter(|length| *length < WIDTH_MAX).max().unwrap_or(0);
         for Remedy { what, remark } in self.remedies {
             match remark.is_empty() {
                 true => write!(formatter, "\n    {what}")?,

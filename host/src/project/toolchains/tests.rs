@@ -43,7 +43,7 @@ impl Stage {
             false => "wasm-ld".to_owned(),
         };
         let lines = format!(
-            "case \"$*\" in *print-targets*) echo '{targets}';; *print-prog*) echo {linker};; esac"
+            "case \"$*\" in *print-targets*) echo '{targets}';; *print-prog*) echo {linker};; *print-file*) echo bare;; esac"
         );
         let stage = self.program(name, &lines);
         if has_linker { stage.program("wasm-ld", "exit 0") } else { stage }
@@ -102,6 +102,17 @@ fn zig_is_a_compiler_for_c_and_cpp_when_there_is_no_clang() {
     assert_eq!(stage.commands(), ["make 'CXX=python3 -m ziglang c++'"]);
     let stage = Stage::new(Language::Cpp).program("make", "").program("python3", "exit 1");
     stage.refused(&["neither clang nor zig"]);
+}
+
+#[test]
+fn cpp_needs_its_library_for_the_target_or_zig() {
+    let stage = Stage::new(Language::Cpp).program("make", "").clang("clang++", "wasm32", true);
+    stage.refused(&["clang++ has no libc++.a for wasm32-wasi", "libc++-19-dev-wasm32"]);
+    let stage = stage.program("zig", "echo 0.15.2");
+    assert_eq!(stage.commands(), ["make 'CXX=zig c++'"]);
+    let complete = "case \"$*\" in *print-targets*) echo wasm32;; *) echo /some/where;; esac";
+    let stage = stage.program("clang++", complete);
+    assert_eq!(stage.commands(), ["make CXX=clang++"]);
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn parse(command: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raft_fsm_sdk::testing::Runner;
+    use raft_fsm_sdk::testing::{RestoreProperty, Runner};
 
     #[test]
     fn numbers_add_up() {
@@ -85,5 +85,11 @@ mod tests {
         assert!(upgraded.restore(b"CNT1short").is_err());
         assert!(upgraded.restore(b"CNT2\0\0\0\0\0\0\0\0").is_err());
         assert_eq!(upgraded.query_text("").as_deref(), Ok("999999999999999999"));
+    }
+
+    #[test]
+    fn a_restored_counter_behaves_as_the_original() {
+        let property = RestoreProperty::<Counter>::new().query("");
+        property.holds_for_random(50, |random| random.below(1_000).to_string());
     }
 }

@@ -1,0 +1,128 @@
+// Tests of the SDK, through the probe and directly.
+#include "../raft_fsm.hpp"
+
+#include <cstdio>
+
+using fsm::test::Cluster;
+using fsm::test::ok;
+using fsm::test::rejected;
+using fsm::test::trapped;
+
+namespace {
+
+void require(bool holds, const char *what) {
+    if (holds) return;
+    std::fprintf(stderr, "does not hold: %s\n", what);
+    std::abort();
+}
+#define REQUIRE(condition) require(condition, #condition)
+
+void words_end_at_one_space() {
+    std::string_view rest = "set  a b";
+    REQUIRE(fsm::word(rest) == "set" && rest == " a b");
+    REQUIRE(fsm::word(rest).empty() && fsm::word(rest) == "a" && fsm::word(rest) == "b");
+    REQUIRE(rest.empty() && fsm::word(rest).empty());
+    rest = {};
+    REQUIRE(fsm::word(rest).empty());
+}
+
+void numbers_are_parsed_to_the_last_digit() {
+    REQUIRE(fsm::parse_u64("18446744073709551615", UINT64_MAX) == UINT64_MAX);
+    REQUIRE(fsm::parse_u64("00000000000000000005", 5) == std::uint64_t{5});
+    for (std::string_view wrong : {"18446744073709551616", "000000000000000000001", "", "+1", "-1", "1 "})
+        REQUIRE(!fsm::parse_u64(wrong, UINT64_MAX));
+    REQUIRE(!fsm::parse_u64("6", 5));
+    REQUIRE(!fsm::parse_u64(std::string_view("1\0", 2), 5));
+    REQUIRE(!fsm::parse_u64({}, 5));
+}
+
+void a_call_knows_its_index_and_time() {
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.apply("index"), ok("2"));
+    cluster.advance(1500);
+    RAFT_FSM_EXPECT(cluster.apply("time"), ok("1700000001500"));
+    RAFT_FSM_EXPECT(cluster.query("index"), ok("3"));
+}
+
+void random_bytes_are_the_same_for_the_same_call() {
+    std::string first;
+    {
+        Cluster cluster;
+        first = cluster.apply("random 32").output;
+        REQUIRE(first.size() == 64);
+        REQUIRE(cluster.query("random 32").output != first);
+        REQUIRE(cluster.apply("random 32").output != first);
+    }
+    Cluster again;
+    RAFT_FSM_EXPECT(again.apply("random 32"), ok(first));
+}
+
+void events_count_only_if_accepted() {
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.apply("emit greeting hello there"), ok());
+    RAFT_FSM_EXPECT(cluster.events(), "greeting hello there\n");
+    RAFT_FSM_EXPECT(cluster.apply("emit-reject greeting never"), rejected("no"));
+    RAFT_FSM_EXPECT(cluster.events(), "");
+    RAFT_FSM_EXPECT(cluster.apply("log warn careful now"), ok());
+    RAFT_FSM_EXPECT(cluster.logs(), "warn careful now\n");
+}
+
+void a_panic_is_logged_and_undone() {
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.apply("set before"), ok("6"));
+    RAFT_FSM_EXPECT(cluster.apply("trap"), trapped());
+    RAFT_FSM_EXPECT(cluster.logs(), "error trapped as asked\n");
+    RAFT_FSM_EXPECT(cluster.query("trap"), trapped());
+    RAFT_FSM_EXPECT(cluster.query("get"), ok("before"));
+}
+
+void answers_and_snapshots_of_any_size_are_whole() {
+    Cluster cluster;
+    for (std::size_t size : {0, 1, 4087, 4088, 4089, 4096, 4097, 12345, 1000000}) {
+        std::string expected(size, '\0');
+        for (std::size_t i = 0; i < size; i++) expected[i] = static_cast<char>(i % 251);
+        RAFT_FSM_EXPECT(cluster.apply("fill " + std::to_string(size)), ok(std::to_string(size)));
+        cluster.renew();
+        RAFT_FSM_EXPECT(cluster.query("get"), ok(expected));
+    }
+}
+
+void foreign_snapshots_are_rejected() {
+    const std::pair<std::string, const char *> cases[] = {
+        {"", "the snapshot is too short"},
+        {"PRB", "the snapshot is too short"},
+        {std::string("PRB2\0\0\0\0", 8), "not a snapshot that this machine can read"},
+        {std::string("PRB1\x02\0\0\0x", 9), "the snapshot is too short"},
+        {"PRB1\xff\xff\xff\xffx", "the snapshot is too short"},
+        {std::string("PRB1\x01\0\0\0xy", 10), "bytes follow the snapshot"},
+    };
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.apply("set kept"), ok("4"));
+    for (const auto &[bytes, reason] : cases) {
+        RAFT_FSM_EXPECT(cluster.restore(bytes), rejected(reason));
+        RAFT_FSM_EXPECT(cluster.query("get"), ok("kept"));
+    }
+    RAFT_FSM_EXPECT(cluster.restore(std::string("PRB1\x02\0\0\0hi", 10)), ok());
+    RAFT_FSM_EXPECT(cluster.query("get"), ok("hi"));
+}
+
+void what_is_unknown_is_told() {
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.apply(""), rejected("unknown: "));
+    RAFT_FSM_EXPECT(cluster.query("set x"), rejected("unknown: set"));
+}
+
+} // namespace
+
+int main() {
+    words_end_at_one_space();
+    numbers_are_parsed_to_the_last_digit();
+    a_call_knows_its_index_and_time();
+    random_bytes_are_the_same_for_the_same_call();
+    events_count_only_if_accepted();
+    a_panic_is_logged_and_undone();
+    answers_and_snapshots_of_any_size_are_whole();
+    foreign_snapshots_are_rejected();
+    what_is_unknown_is_told();
+    std::puts("all tests passed");
+}

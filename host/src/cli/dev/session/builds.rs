@@ -1,0 +1,167 @@
+//! From a change to a version that runs: build, check, propose, and say what came of it.
+
+use std::time::{Duration, Instant};
+
+use raft_host_proto::{ClientError, v1};
+
+use super::Session;
+use crate::cli::dev::build::{self, Built, NotBuilt};
+use crate::cli::dev::cluster::{Cluster, NoCluster};
+use crate::cli::dev::line::NODES;
+use crate::cli::dev::show::time;
+use crate::cli::output::short_hash;
+
+/// What a job in the background has come to.
+pub(super) enum Done {
+    Built(Result<Built, NotBuilt>),
+    Started(Built, Duration, Result<Cluster, NoCluster>),
+    Proposed(Built, Result<v1::UpgradeResponse, ClientError>),
+}
+
+impl Session {
+    /// Builds now, or once more when the build that runs is over.
+    pub(super) fn build(&mut self, seen: Option<Instant>) {
+        if !self.jobs.is_empty() {
+            self.changed = self.changed.or(seen).or_else(|| Some(Instant::now()));
+            return;
+        }
+        self.screen.say(&self.screen.dim("building ..."));
+        let (dir, known) = (self.dir.clone(), self.fit);
+        self.jobs.spawn_blocking(move || Done::Built(build::build(&dir, known, seen)));
+    }
+
+    /// A job is over; perhaps another follows. An error ends the session.
+    pub(super) fn done(&mut self, done: Done) -> anyhow::Result<()> {
+        match done {
+            Done::Built(Ok(built)) => {
+                self.fit = Some(built.fit);
+                self.name.clone_from(&built.name);
+                if self.introduce(built) {
+                    return Ok(());
+                }
+            }
+            Done::Built(Err(NotBuilt::Toolchain(why))) if self.first => anyhow::bail!(why),
+            Done::Built(Err(NotBuilt::Toolchain(why) | NotBuilt::Failed(why))) => {
+                self.complain_of_version(&why);
+            }
+            Done::Started(built, took, Ok(cluster)) => {
+                self.running(cluster);
+                let text = format!(
+                    "{} {} runs: built in {}, {}, three nodes in {}",
+                    built.name,
+                    built.fit.hash.short(),
+                    time(built.took),
+                    checked(&built),
+                    time(took)
+                );
+                self.screen.say(&self.screen.green(&text));
+            }
+            Done::Started(_, _, Err(NoCluster::Refused(reason))) => {
+                self.complain_of_version(&format!("the nodes refuse it: {reason}"));
+            }
+            Done::Started(_, _, Err(NoCluster::Broken(error))) => return Err(error),
+            Done::Proposed(built, Ok(answer)) => self.say_upgraded(&built, &answer),
+            Done::Proposed(_, Err(error)) => {
+                self.complain_of_version(&format!("it builds, but the nodes refuse it: {error}"));
+            }
+        }
+        self.first = false;
+        if let Some(seen) = self.changed.take() {
+            self.build(Some(seen));
+            return Ok(());
+        }
+        for waiting in self.waiting.drain(..) {
+            // Whoever waited may be gone.
+            let _ = waiting.send(());
+        }
+        Ok(())
+    }
+
+    /// Gives the nodes a version; `false`: nothing is to be waited for.
+    fn introduce(&mut self, built: Built) -> bool {
+        let Some(cluster) = &self.cluster else {
+            let dir = self.data_dir.clone();
+            self.jobs.spawn(async move {
+                let begun = Instant::now();
+                let started = Cluster::form(&dir, &built.name, &built.module).await;
+                Done::Started(built, begun.elapsed(), started)
+            });
+            return true;
+        };
+        self.held = None;
+        let active = cluster.active().filter(|active| active.hash == built.fit.hash);
+        if let Some(active) = active {
+            self.screen.say(&self.screen.dim(&format!(
+                "unchanged: {} {} runs since index {}; built in {}, {}",
+                built.name,
+                active.hash.short(),
+                active.activated_at,
+                time(built.took),
+                checked(&built)
+            )));
+            return false;
+        }
+        if !cluster.has_quorum() {
+            self.screen.say(&format!(
+                "built in {}, {}; it waits until {} nodes run: :revive one",
+                time(built.took),
+                checked(&built),
+                NODES / 2 + 1
+            ));
+            self.held = Some(built);
+            return false;
+        }
+        let (client, name) = (cluster.client.clone(), built.name.clone());
+        self.jobs.spawn(async move {
+            let answer = client.upgrade(built.module.clone(), &name).await;
+            Done::Proposed(built, answer)
+        });
+        true
+    }
+
+    /// Enough nodes run again, perhaps: what waited for that is proposed.
+    pub(super) fn propose_held(&mut self) {
+        if self.cluster.as_ref().is_some_and(Cluster::has_quorum)
+            && self.jobs.is_empty()
+            && let Some(held) = self.held.take()
+        {
+            self.introduce(held);
+        }
+    }
+
+    fn say_upgraded(&self, built: &Built, answer: &v1::UpgradeResponse) {
+        let saved = match built.saved {
+            Some(seen) => format!(", {} after the change", time(seen.elapsed())),
+            None => String::new(),
+        };
+        let state = match short_hash(&answer.previous_hash).as_str() {
+            "-" => "the first".to_owned(),
+            previous => format!("with the state of {previous}"),
+        };
+        self.screen.say(&self.screen.green(&format!(
+            "{} {} runs from index {} on, {state}: built in {}, {}, active {} after the build{saved}",
+            built.name,
+            short_hash(&answer.module_hash),
+            answer.index,
+            time(built.took),
+            checked(built),
+            time(built.compiled.elapsed()),
+        )));
+    }
+
+    fn complain_of_version(&self, why: &str) {
+        self.screen.say(&self.screen.red(why));
+        let text = match self.cluster.as_ref().and_then(Cluster::version) {
+            Some(version) => format!("{version}, goes on"),
+            None => "no version runs yet: save a change, or type :upgrade, to try again".to_owned(),
+        };
+        self.screen.say(&text);
+    }
+}
+
+fn checked(built: &Built) -> String {
+    match built.checked {
+        Some(took) => format!("checked in {}", time(took)),
+        None => "checked before".to_owned(),
+    }
+}
