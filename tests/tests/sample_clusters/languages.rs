@@ -1,4 +1,6 @@
 //! The counter of every template: one language takes over from the other in a running cluster.
+//! With all tools here it takes minutes of a processor, most of them for Rust's standard library
+//! (where rustup's target is missing) and for compiling Go's module on each node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
