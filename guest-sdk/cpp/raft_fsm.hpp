@@ -54,6 +54,7 @@
 #include "../c/raft_fsm.h"
 #endif
 
+#include <cstdarg>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -269,7 +270,7 @@ template <typename Machine> struct Adapter {
     }
 
     static fsm_status query(fsm_slice question) {
-        return guarded([question] {
+        return guarded([&] {
             if constexpr (has_query<const Machine>::value)
                 return std::as_const(machine()).query(view(question)).raw();
             else
@@ -401,7 +402,19 @@ extern "C" [[noreturn]] void __cxa_pure_virtual() { fsm::panic("a pure virtual f
 // The library's own writes with printf, which would make every module import WASI's files.
 _LIBCPP_BEGIN_NAMESPACE_STD
 [[noreturn]] void __libcpp_verbose_abort(const char *format, ...) _LIBCPP_VERBOSE_ABORT_NOEXCEPT {
-    ::fsm::panic(format);
+    va_list arguments;
+    va_start(arguments, format);
+    char text[512]; // What does not fit is left out.
+    size_t size = 0;
+    for (; *format != 0 && size < sizeof text; format++) {
+        bool is_text = format[0] == '%' && format[1] == 's';
+        if (!is_text && *format == '%') break; // Its formats have nothing but texts up to here.
+        string_view piece = is_text ? string_view(va_arg(arguments, const char *)) : string_view(format, 1);
+        size += piece.copy(text + size, sizeof text - size);
+        format += is_text;
+    }
+    va_end(arguments);
+    ::fsm::panic(string_view(text, size));
 }
 _LIBCPP_END_NAMESPACE_STD
 #endif
