@@ -75,6 +75,11 @@ impl Blocks {
         self.count * BLOCK_BYTES
     }
 
+    /// Whether a copy holds on to the blocks, so that one that changes takes memory of its own.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// How many blocks there are.
     pub(super) fn count(&self) -> usize {
         self.count

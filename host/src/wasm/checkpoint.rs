@@ -70,7 +70,7 @@ impl Checkpoint {
         let differed = self.state.memory.follow(memory, &self.pending, &mut changed);
         let written = if live.is_watched() { self.pending.count() } else { differed };
         self.pending.clear();
-        self.digester.note(&changed, &self.state.memory, &self.workers);
+        self.digester.note(&changed, &self.state.memory);
         self.state.globals = live.globals()?;
         Ok(written)
     }

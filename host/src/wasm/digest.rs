@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -26,8 +27,8 @@ const DOMAIN: &[u8] = b"raft-host guest state 1\0";
 const RANGES_MAX: usize = 1000;
 /// Fewer blocks than this are hashed on one thread.
 const BLOCKS_WORTH_SHARING: usize = 1024;
-/// More blocks than this do not wait for the next digest: some milliseconds.
-const STALE_BLOCKS_MAX: u64 = 16_384;
+/// More blocks than this do not wait for the next digest: a few milliseconds on one thread.
+const STALE_BLOCKS_MAX: u64 = 4_096;
 
 /// What of a state has been hashed, and what has changed since.
 #[derive(Default)]
@@ -51,26 +52,27 @@ impl Digester {
     pub(super) fn of_new(state: &GuestState, workers: &Workers) -> Digester {
         let mut digester = Digester { all_changed: true, ..Digester::default() };
         digester.stale.insert_range(0..state.memory.count());
-        digester.catch_up(&state.memory, workers);
+        digester.catch_up(&state.memory, workers.pool());
         digester
     }
 
     /// Notes blocks of `memory` that have changed. Where digests are asked for, hashing does not
-    /// pile up until the next.
-    pub(super) fn note(&mut self, blocks: &Bits, memory: &Blocks, workers: &Workers) {
+    /// pile up until the next. It is done here and now: other threads may be packing an image, and
+    /// the applies would wait for them.
+    pub(super) fn note(&mut self, blocks: &Bits, memory: &Blocks) {
         if museum::is_on(Exhibit::DigestOfLastCheckpoint) {
             self.stale.clear();
         }
         self.stale.insert_all(blocks);
         self.changed.insert_all(blocks);
         if self.asked && self.stale.count() > STALE_BLOCKS_MAX {
-            self.catch_up(memory, workers);
+            self.catch_up(memory, None);
         }
     }
 
     /// Digests `state`, of which every change since the last time was noted.
     pub(super) fn digest(&mut self, state: &GuestState, workers: &Workers) -> GuestDigest {
-        self.catch_up(&state.memory, workers);
+        self.catch_up(&state.memory, workers.pool());
         let changed = match self.all_changed {
             true => std::iter::once(0..state.memory.len_bytes() as u64).collect(),
             false => byte_ranges(&self.changed),
@@ -82,11 +84,11 @@ impl Digester {
         GuestDigest { digest, changed }
     }
 
-    fn catch_up(&mut self, memory: &Blocks, workers: &Workers) {
+    fn catch_up(&mut self, memory: &Blocks, pool: Option<&ThreadPool>) {
         self.contributions.resize(memory.count(), 0);
         let stale: Vec<usize> = self.stale.iter().collect();
         let hash = |number: &usize| (*number, contribution(memory, *number));
-        let fresh: Vec<(usize, u128)> = match workers.pool() {
+        let fresh: Vec<(usize, u128)> = match pool {
             Some(pool) if stale.len() >= BLOCKS_WORTH_SHARING => {
                 pool.install(|| stale.par_iter().map(hash).collect())
             }

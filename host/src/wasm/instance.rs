@@ -174,6 +174,7 @@ impl WasmFsm {
             fuel: self.applied_fuel,
             buffered_bytes: buffered as u64,
             memory_bytes: self.live.memory_bytes() as u64,
+            is_shared: self.checkpoint.state().memory.is_shared(),
         }
     }
 

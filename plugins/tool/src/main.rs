@@ -45,7 +45,9 @@ fn finish(built: &Path, languages: &[&str]) -> Result<()> {
             Source::Wat { file } => wat::parse_file(root.join(file))?,
             Source::Project { .. } => read(&path)?,
         };
-        std::fs::write(&path, &module).with_context(|| format!("writing {}", path.display()))?;
+        // Anew, because some linkers make modules executable, which they are not to a system.
+        let written = std::fs::remove_file(&path).and_then(|()| std::fs::write(&path, &module));
+        written.with_context(|| format!("writing {}", path.display()))?;
         println!("{:>8} bytes  {}", module.len(), plugin.module);
     }
     let path = root.join(manifest::PATH);
