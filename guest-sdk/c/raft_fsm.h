@@ -614,6 +614,7 @@ static bool fsm_grow(uint32_t size) {
     }
     if (fsm_heap_end - fsm_heap_at >= size) return true;
     size_t pages = (size - (fsm_heap_end - fsm_heap_at) + 65535) >> 16;
+    if (pages > 65535 - (fsm_heap_end >> 16)) return false; /* The end of 4 GiB is no address of 32 bits. */
     size_t before = __builtin_wasm_memory_grow(0, pages);
     if (before == SIZE_MAX) return false;
     FSM_CHECK(before << 16 == fsm_heap_end); /* Nobody else grows the memory. */

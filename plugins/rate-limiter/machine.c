@@ -10,6 +10,7 @@
 static struct {
     policy policies[POLICIES_MAX]; /* By name. */
     uint32_t policies_count;
+    uint64_t definitions; /* Ids of policies are at most this. */
     table table;
     uint64_t allowed, denied;
 } state;
@@ -183,7 +184,9 @@ static fsm_status take(fsm_slice rest) {
     state.allowed++;
     fsm_put("{\"allowed\":true");
     put_level(target.policy, taken_from->parts);
-    sweep(is_full ? SWEPT_TO_MAKE_ROOM : SWEPT_PER_COMMAND);
+    /* The new bucket may be among those looked at: one more, or the idle one could be missed. */
+    sweep(is_full ? SWEPT_TO_MAKE_ROOM + 1 : SWEPT_PER_COMMAND);
+    FSM_CHECK(state.table.count <= BUCKETS_MAX);
     return FSM_OK;
 }
 
@@ -220,7 +223,6 @@ static fsm_status define(fsm_slice rest) {
                           "PERIOD_MS from 1 to 86400000");
     policy *found = policy_named(name);
     if (found == NULL && state.policies_count == POLICIES_MAX) return fsm_reject("there are 256 policies already");
-    wanted.id = fsm_index();
     wanted.name_size = (uint32_t)name.size;
     memcpy(wanted.name, name.data, name.size);
     if (found == NULL) {
@@ -230,8 +232,10 @@ static fsm_status define(fsm_slice rest) {
         state.policies_count++;
     } else if (found->tokens == wanted.tokens && found->period_ms == wanted.period_ms &&
                found->burst == wanted.burst) {
-        wanted.id = found->id; /* The same again: its buckets stay. */
+        put_policy(found); /* The same again: its buckets stay. */
+        return FSM_OK;
     }
+    wanted.id = ++state.definitions;
     *found = wanted;
     put_policy(found);
     return FSM_OK;
@@ -308,6 +312,7 @@ static void snapshot(void) {
     fsm_put_u64(table->seed);
     fsm_put_u64(state.allowed);
     fsm_put_u64(state.denied);
+    fsm_put_u64(state.definitions);
     fsm_put_u32(state.policies_count);
     for (uint32_t i = 0; i < state.policies_count; i++) {
         const policy *policy = &state.policies[i];
@@ -339,7 +344,8 @@ static void restore_policy(fsm_reader *in) {
     policy.burst = fsm_get_u64(in);
     fsm_slice name = policy_name(&policy);
     if (!is_name(name) || !is_sound(&policy)) fsm_fail(in, "a policy is out of bounds");
-    if (policy.id == 0 || policy_with(policy.id) != NULL) fsm_fail(in, "two policies are from one entry");
+    if (policy.id == 0 || policy.id > state.definitions) fsm_fail(in, "a policy's id is out of bounds");
+    if (policy_with(policy.id) != NULL) fsm_fail(in, "two policies have one id");
     if (state.policies_count > 0 && fsm_compare(policy_name(&state.policies[state.policies_count - 1]), name) >= 0)
         fsm_fail(in, "policies are not in order");
     if (fsm_good(in)) state.policies[state.policies_count++] = policy;
@@ -351,6 +357,7 @@ static void restore_bucket(fsm_reader *in) {
     fsm_slice key = {bytes, fsm_get_count(in, KEY_MAX, 1)};
     fsm_get_bytes(in, bytes, key.size);
     const policy *policy = policy_with(id);
+    if (id == 0 || id > state.definitions) fsm_fail(in, "a bucket's policy was never defined");
     if (!is_key(key) || (policy != NULL && parts > policy_capacity(policy))) fsm_fail(in, "a bucket is out of bounds");
     if (!fsm_good(in)) return;
     if (table_find(&state.table, id, key) != NULL) {
@@ -371,6 +378,7 @@ static fsm_status restore(fsm_reader *in) {
     state.table.seed = fsm_get_u64(in);
     state.allowed = fsm_get_u64(in);
     state.denied = fsm_get_u64(in);
+    state.definitions = fsm_get_u64(in);
     uint32_t policies = fsm_get_count(in, POLICIES_MAX, 37);
     for (uint32_t i = 0; i < policies && fsm_good(in); i++) restore_policy(in);
     uint32_t cursor = fsm_get_u32(in);

@@ -152,6 +152,27 @@ static void damaged_snapshots_are_refused(void) {
     fsm_expect_query("stats", "{\"policies\":1,\"buckets\":2,\"allowed\":2,\"denied\":0}");
 }
 
+/* Ids were once indexes of entries, which begin anew in another cluster: two policies could get the same. */
+static void a_backup_in_a_young_cluster_keeps_its_policies_apart(void) {
+    static char backup[512];
+    fsm_test_begin();
+    for (int i = 0; i < 3; i++) fsm_expect_rejected("", "a command is take, give, reset, policy, drop or sweep");
+    fsm_test_apply(fsm_text("policy old 1 1000 10"));
+    fsm_test_apply(fsm_text("take old k 10"));
+    fsm_slice whole = fsm_test_snapshot(), copy = {backup, whole.size};
+    FSM_CHECK(whole.size < sizeof backup);
+    memcpy(backup, whole.data, whole.size);
+    fsm_test_begin();
+    FSM_CHECK(fsm_test_restore(copy).kind == FSM_TEST_OK);
+    for (unsigned i = 0; i < 8; i++) fsm_test_apply(fsm_text(format("policy new%u 1 1000 10", i)));
+    for (unsigned i = 0; i < 8; i++) {
+        fsm_outcome outcome = fsm_test_query(fsm_text(format("peek new%u k", i)));
+        fsm_test_expect(__FILE__, __LINE__, outcome, FSM_TEST_OK,
+                        "{\"allowed\":true,\"remaining\":10,\"full_in_ms\":0}");
+    }
+    fsm_test_renew();
+}
+
 int main(void) {
     tokens_run_out_and_come_back();
     nothing_is_rounded();
@@ -160,6 +181,7 @@ int main(void) {
     policies_are_in_order_and_bounded();
     keys_that_are_full_again_are_forgotten();
     damaged_snapshots_are_refused();
+    a_backup_in_a_young_cluster_keeps_its_policies_apart();
     puts("all tests passed");
     return fsm_test_end();
 }

@@ -13,7 +13,7 @@
 #define PERIOD_MS_MAX UINT64_C(86400000)
 
 typedef struct {
-    uint64_t id; /* Index of the entry that defined it; above 0. Tells its buckets from those of earlier policies. */
+    uint64_t id; /* Which definition it is, counted from 1. Tells its buckets from those of earlier policies. */
     uint64_t tokens, period_ms, burst;
     uint32_t name_size;
     char name[POLICY_NAME_MAX];

@@ -129,6 +129,30 @@ static void foreign_snapshots_are_rejected(void) {
     fsm_expect_query("get", "hi");
 }
 
+/* The probe's format has one snapshot for each state, so what is taken must be written again as it was. */
+static void damaged_snapshots_are_refused_or_sound(void) {
+    static char damaged[5000];
+    uint64_t random = 1;
+    fsm_test_begin();
+    fsm_expect_apply("fill 4900", "4900");
+    fsm_slice whole = fsm_test_snapshot();
+    EXPECT(whole.size == 4908);
+    memcpy(damaged, whole.data, whole.size);
+    for (size_t cut = 0; cut < 4908; cut++) EXPECT(fsm_test_restore(slice(damaged, cut)).kind == FSM_TEST_REJECTED);
+    for (int i = 0; i < 20000; i++) {
+        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        size_t at = (random >> 33) % 2 == 0 ? (random >> 34) % 12 : (random >> 34) % sizeof damaged;
+        size_t size = (random >> 50) % 2 == 0 ? 4908 : (random >> 51) % (sizeof damaged + 1);
+        char before = damaged[at];
+        damaged[at] = (char)(random >> 56);
+        fsm_outcome outcome = fsm_test_restore(slice(damaged, size));
+        EXPECT(outcome.kind != FSM_TEST_TRAPPED);
+        fsm_slice now = fsm_test_snapshot();
+        if (outcome.kind == FSM_TEST_OK) EXPECT(now.size == size && memcmp(now.data, damaged, size) == 0);
+        damaged[at] = before;
+    }
+}
+
 static void what_is_unknown_is_told(void) {
     fsm_test_begin();
     fsm_expect_rejected("", "unknown: ");
@@ -146,6 +170,7 @@ int main(void) {
     a_panic_is_logged_and_undone();
     answers_and_snapshots_of_any_size_are_whole();
     foreign_snapshots_are_rejected();
+    damaged_snapshots_are_refused_or_sound();
     what_is_unknown_is_told();
     puts("all tests passed");
     return fsm_test_end();
