@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use raft_host_tests::{Cli, Output, Server, workspace};
+use raft_host_tests::{Cli, Output, Server, share_compiled_crates, workspace};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 
@@ -49,6 +49,10 @@ fn works_from_nothing(language: &str) {
     let dir = temporary();
     let made = run_in(dir.path(), None, &["new", "my-app", "--lang", language]).ok();
     says(&made, &["raft-host build my-app", "raft-host --plugin my-app/my_app.wasm"]);
+    if language == "rust" {
+        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        share_compiled_crates(&dir.path().join("my-app"), temporary);
+    }
 
     let built = run_in(dir.path(), None, &["build", "my-app", "-o", "json"]);
     let said = format!("{}{}", built.stdout, built.stderr);

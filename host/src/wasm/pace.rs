@@ -160,7 +160,7 @@ mod tests {
     fn an_image_makes_checkpoints_shorter() {
         let mut pace = Pace::new(true);
         pace.learn(10_000_000, 1_000);
-        let alone = since(12_000_000);
+        let alone = since(16_000_000);
         assert!(!pace.is_due(alone));
         assert!(pace.is_due(Since { is_shared: true, ..alone }));
         // But not when there is next to nothing to do.

@@ -1,11 +1,11 @@
 //! The counter of every template: one language takes over from the other in a running cluster.
 //! With all tools here it takes minutes of a processor, most of them for Rust's standard library
-//! (where rustup's target is missing) and for compiling Go's module on each node.
+//! (where rustup's target is missing, and no other test has built it) and for compiling Go's module on each node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use raft_host_tests::Output;
+use raft_host_tests::{Output, share_compiled_crates};
 
 use super::{PROGRAM, Trial};
 
@@ -18,6 +18,9 @@ fn built(language: &str, dir: &Path) -> Option<PathBuf> {
     let name = format!("counter-{language}");
     let new = run_in(dir, &["new", &name, "--lang", language]);
     assert_eq!(new.code, Some(0), "{language}: {new:?}");
+    if language == "rust" {
+        share_compiled_crates(&dir.join(&name), Path::new(env!("CARGO_TARGET_TMPDIR")));
+    }
     let build = run_in(dir, &["build", &name]);
     let lacks_tools = build.code == Some(2) && build.stderr.contains("Install what is missing");
     // The compiler of AssemblyScript comes from npm's registry.
