@@ -11,22 +11,22 @@ use super::new::typed;
 use super::output::{Output, human_bytes, human_duration, print_json, print_text};
 use crate::project::{BuildFailure, Compiled, Project, ProjectError, ToolOutput};
 
+const HELP: &str = "\
+Builds a project with its language's own tool, and checks the module.
+
+The folder has a raft-host.toml (`raft-host new` writes one):
+
+    name = \"my-app\"              # required
+    language = \"go\"              # required: rust, c, cpp, zig, go, assemblyscript
+    module = \"my_app.wasm\"       # where the module goes; this is the default
+    scripts = [\"check.script\"]   # played after each build; the default if it is there
+
+CC, CXX, ZIG, GO, CARGO and NPM name other tools than those on PATH. What the tool says goes to
+stderr. Exit code 0 only if a cluster would take the module and all scripts hold.";
+
 /// Builds a project with its language's own tool, and checks the module.
-///
-/// The folder has a raft-host.toml (`raft-host new` writes one):
-///
-///     name = "my-app"              # required
-///     language = "go"              # required: rust, c, cpp, zig, go, assemblyscript
-///     module = "my_app.wasm"       # where the module goes; this is the default
-///     scripts = ["check.script"]   # played after each build; the default if it is there
-///
-/// CC, CXX, ZIG, GO, CARGO and NPM name other tools than those on PATH. What the tool says goes to
-/// stderr. Exit code 0 only if a cluster would take the module and all scripts hold.
 #[derive(Args, Clone, Debug)]
-#[command(
-    verbatim_doc_comment,
-    about = "Builds a project with its language's own tool, and checks the module"
-)]
+#[command(long_about = HELP)]
 pub(super) struct BuildArgs {
     /// The project's folder.
     #[arg(default_value = ".")]
