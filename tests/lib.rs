@@ -15,7 +15,10 @@ pub mod hostile;
 pub mod properties;
 pub mod sim;
 
-pub use harness::{Cli, Cluster, Load, Output, Server, Started, block_on, free_port, value};
+pub use harness::{
+    Cli, Cluster, Load, Output, Server, Started, block_on, free_port, lacks_tools,
+    share_compiled_crates, value,
+};
 
 use std::path::{Path, PathBuf};
 
@@ -32,13 +35,4 @@ pub fn kv() -> PathBuf {
 /// Its second version.
 pub fn kv_v2() -> PathBuf {
     workspace("plugins/kv-v2/kv_v2.wasm")
-}
-
-/// Has a new Rust project keep what cargo compiles in a folder below `temporary` (cargo's
-/// `CARGO_TARGET_TMPDIR`) that all tests share: where rustup's target is missing, that includes
-/// the standard library, which takes minutes.
-pub fn share_compiled_crates(project: &Path, temporary: &Path) {
-    let shared = temporary.join("rust-guests");
-    std::fs::create_dir_all(&shared).expect("cargo made the folder above");
-    std::os::unix::fs::symlink(shared, project.join("target")).expect("a new project has none");
 }

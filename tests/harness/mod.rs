@@ -2,6 +2,8 @@
 
 mod cluster;
 mod process;
+mod toolchains;
 
 pub use cluster::{Cluster, Load, block_on, value};
 pub use process::{Cli, Output, Server, Started, free_port};
+pub use toolchains::{lacks_tools, share_compiled_crates};

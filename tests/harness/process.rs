@@ -59,6 +59,17 @@ impl Output {
     }
 }
 
+impl From<std::process::Output> for Output {
+    fn from(output: std::process::Output) -> Output {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Output {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
 /// The command line.
 pub struct Cli {
     program: PathBuf,
@@ -99,12 +110,8 @@ fn run(program: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Ou
         bytes
     });
     let status = wait(&mut child, "the command to end");
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Output {
-        code: status.code(),
-        stdout: text(out.join().expect("reader")),
-        stderr: text(err.join().expect("reader")),
-    }
+    let (stdout, stderr) = (out.join().expect("reader"), err.join().expect("reader"));
+    std::process::Output { status, stdout, stderr }.into()
 }
 
 fn wait(child: &mut Child, what: &str) -> ExitStatus {

@@ -37,6 +37,8 @@ fn every_sample_passes_check_and_the_script_for_any_state_machine() {
         let module = format!("plugins/{folder}/{}.wasm", folder.replace('-', "_"));
         passes(&module, &[any.clone(), format!("plugins/{folder}/check.script")]);
     }
+    // The second version does all that the first one does.
+    passes("plugins/kv-v2/kv_v2.wasm", &["plugins/kv/check.script".to_owned()]);
 }
 
 #[test]

@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::storage::{DataDir, Engine, NodeIdentity, Stores};
 use crate::types::{ClusterId, GroupId, Index, NodeId};
 
-const IDENTITY_FILE: &str = "IDENTITY";
 const LOCK_FILE: &str = "LOCK";
 
 /// A node's stores, and the lock on them. Outlives the node.
@@ -67,7 +66,7 @@ impl EmptyHome {
 impl Home {
     /// Locks the data directory if it is some node's. Changes nothing. Blocks.
     pub(super) fn owned(config: &Config) -> Result<Option<(DataDir, NodeIdentity)>, ServeError> {
-        if !config.data_dir.join(IDENTITY_FILE).exists() {
+        if !DataDir::is_some_nodes(&config.data_dir) {
             return Ok(None);
         }
         let dir = DataDir::lock(&config.data_dir)?;

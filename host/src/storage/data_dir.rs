@@ -119,6 +119,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// Whether a directory is some node's, as far as its names tell; nothing is locked or read.
+    pub fn is_some_nodes(path: &Path) -> bool {
+        path.join(IDENTITY_FILE).exists()
+    }
+
     /// Locks a directory, creating it if it is missing, and reads whose it is.
     ///
     /// # Errors

@@ -56,6 +56,21 @@ impl Source {
     }
 }
 
+impl Plugin {
+    const fn rust(module: &'static str, package: &'static str, artifact: &'static str) -> Plugin {
+        Plugin { module, source: Source::Rust { package, artifact } }
+    }
+
+    const fn project(
+        folder: &'static str,
+        module: &'static str,
+        language: &'static str,
+        sdk: &'static [&'static str],
+    ) -> Plugin {
+        Plugin { module, source: Source::Project { folder, language, sdk } }
+    }
+}
+
 const ASSEMBLYSCRIPT_SDK: &[&str] = &["guest-sdk/assemblyscript/raft_fsm.ts"];
 const C_SDK: &[&str] = &["guest-sdk/c/raft_fsm.h"];
 const CPP_SDK: &[&str] = &["guest-sdk/c/raft_fsm.h", "guest-sdk/cpp/raft_fsm.hpp"];
@@ -63,75 +78,26 @@ const GO_SDK: &[&str] = &["guest-sdk/go"];
 const ZIG_SDK: &[&str] = &["guest-sdk/zig/raft_fsm.zig"];
 
 /// Every committed module.
+#[rustfmt::skip] // One line each.
 pub const PLUGINS: &[Plugin] = &[
-    Plugin {
-        module: "plugins/kv/kv.wasm",
-        source: Source::Rust { package: "raft-host-plugin-kv", artifact: "kv.wasm" },
-    },
-    Plugin {
-        module: "plugins/kv-v2/kv_v2.wasm",
-        source: Source::Rust { package: "raft-host-plugin-kv-v2", artifact: "kv_v2.wasm" },
-    },
-    Plugin {
-        module: "guest-sdk/rust/probe/probe.wasm",
-        source: Source::Rust { package: "raft-fsm-probe", artifact: "probe.wasm" },
-    },
-    Plugin {
-        module: "guest-sdk/rust/no-std/no_std.wasm",
-        source: Source::Rust { package: "raft-fsm-no-std", artifact: "no_std.wasm" },
-    },
+    Plugin::rust("plugins/kv/kv.wasm", "raft-host-plugin-kv", "kv.wasm"),
+    Plugin::rust("plugins/kv-v2/kv_v2.wasm", "raft-host-plugin-kv-v2", "kv_v2.wasm"),
+    Plugin::rust("guest-sdk/rust/probe/probe.wasm", "raft-fsm-probe", "probe.wasm"),
+    Plugin::rust("guest-sdk/rust/no-std/no_std.wasm", "raft-fsm-no-std", "no_std.wasm"),
     Plugin {
         module: "plugins/counter/counter.wasm",
         source: Source::Wat { file: "plugins/counter/counter.wat" },
     },
-    Plugin {
-        module: "plugins/feature-flags/feature_flags.wasm",
-        source: Source::Project {
-            folder: "plugins/feature-flags",
-            language: "assemblyscript",
-            sdk: ASSEMBLYSCRIPT_SDK,
-        },
-    },
-    Plugin {
-        module: "guest-sdk/assemblyscript/probe/probe.wasm",
-        source: Source::Project {
-            folder: "guest-sdk/assemblyscript/probe",
-            language: "assemblyscript",
-            sdk: ASSEMBLYSCRIPT_SDK,
-        },
-    },
-    Plugin {
-        module: "plugins/rate-limiter/rate_limiter.wasm",
-        source: Source::Project { folder: "plugins/rate-limiter", language: "c", sdk: C_SDK },
-    },
-    Plugin {
-        module: "guest-sdk/c/probe/probe.wasm",
-        source: Source::Project { folder: "guest-sdk/c/probe", language: "c", sdk: C_SDK },
-    },
-    Plugin {
-        module: "plugins/job-queue/job_queue.wasm",
-        source: Source::Project { folder: "plugins/job-queue", language: "cpp", sdk: CPP_SDK },
-    },
-    Plugin {
-        module: "guest-sdk/cpp/probe/probe.wasm",
-        source: Source::Project { folder: "guest-sdk/cpp/probe", language: "cpp", sdk: CPP_SDK },
-    },
-    Plugin {
-        module: "plugins/ledger/ledger.wasm",
-        source: Source::Project { folder: "plugins/ledger", language: "go", sdk: GO_SDK },
-    },
-    Plugin {
-        module: "guest-sdk/go/probe/probe.wasm",
-        source: Source::Project { folder: "guest-sdk/go/probe", language: "go", sdk: GO_SDK },
-    },
-    Plugin {
-        module: "plugins/lock/lock.wasm",
-        source: Source::Project { folder: "plugins/lock", language: "zig", sdk: ZIG_SDK },
-    },
-    Plugin {
-        module: "guest-sdk/zig/probe/probe.wasm",
-        source: Source::Project { folder: "guest-sdk/zig/probe", language: "zig", sdk: ZIG_SDK },
-    },
+    Plugin::project("plugins/feature-flags", "plugins/feature-flags/feature_flags.wasm", "assemblyscript", ASSEMBLYSCRIPT_SDK),
+    Plugin::project("guest-sdk/assemblyscript/probe", "guest-sdk/assemblyscript/probe/probe.wasm", "assemblyscript", ASSEMBLYSCRIPT_SDK),
+    Plugin::project("plugins/rate-limiter", "plugins/rate-limiter/rate_limiter.wasm", "c", C_SDK),
+    Plugin::project("guest-sdk/c/probe", "guest-sdk/c/probe/probe.wasm", "c", C_SDK),
+    Plugin::project("plugins/job-queue", "plugins/job-queue/job_queue.wasm", "cpp", CPP_SDK),
+    Plugin::project("guest-sdk/cpp/probe", "guest-sdk/cpp/probe/probe.wasm", "cpp", CPP_SDK),
+    Plugin::project("plugins/ledger", "plugins/ledger/ledger.wasm", "go", GO_SDK),
+    Plugin::project("guest-sdk/go/probe", "guest-sdk/go/probe/probe.wasm", "go", GO_SDK),
+    Plugin::project("plugins/lock", "plugins/lock/lock.wasm", "zig", ZIG_SDK),
+    Plugin::project("guest-sdk/zig/probe", "guest-sdk/zig/probe/probe.wasm", "zig", ZIG_SDK),
 ];
 
 /// The root of the repository.

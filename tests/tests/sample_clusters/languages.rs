@@ -1,19 +1,19 @@
 //! The counter of every template: one language takes over from the other in a running cluster.
 //! With all tools here it takes minutes of a processor, most of them for Rust's standard library
-//! (where rustup's target is missing, and no other test has built it) and for compiling Go's module on each node.
+//! (where rustup's target is missing, and no other test has built it) and for compiling Go's
+//! module on each node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use raft_host_tests::{Output, share_compiled_crates};
+use raft_host_tests::{Output, lacks_tools, share_compiled_crates};
 
 use super::{PROGRAM, Trial};
 
 const LANGUAGES: [&str; 6] = ["rust", "c", "cpp", "zig", "go", "assemblyscript"];
 const TEXT_COUNTER: &str = "plugins/counter/counter.wasm";
 
-/// A new project of the language, built; `None`, and a word about it, if its tools are not here.
-/// With `RAFT_HOST_ALL_TOOLCHAINS=1` in the environment all must be here.
+/// A new project of the language, built; `None` if its tools are not here.
 fn built(language: &str, dir: &Path) -> Option<PathBuf> {
     let name = format!("counter-{language}");
     let new = run_in(dir, &["new", &name, "--lang", language]);
@@ -22,14 +22,7 @@ fn built(language: &str, dir: &Path) -> Option<PathBuf> {
         share_compiled_crates(&dir.join(&name), Path::new(env!("CARGO_TARGET_TMPDIR")));
     }
     let build = run_in(dir, &["build", &name]);
-    let lacks_tools = build.code == Some(2) && build.stderr.contains("Install what is missing");
-    // The compiler of AssemblyScript comes from npm's registry.
-    let lacks_network =
-        build.code == Some(1) && build.stderr.contains("the build failed: `npm install");
-    if lacks_tools || lacks_network {
-        let all = std::env::var("RAFT_HOST_ALL_TOOLCHAINS").is_ok_and(|value| value == "1");
-        assert!(!all, "{language}: {build:?}");
-        eprintln!("skipped {language}, whose tools are not here: {}", build.stderr);
+    if lacks_tools(language, &build) {
         return None;
     }
     assert_eq!(build.code, Some(0), "{language}: {build:?}");
@@ -38,9 +31,7 @@ fn built(language: &str, dir: &Path) -> Option<PathBuf> {
 
 fn run_in(dir: &Path, arguments: &[&str]) -> Output {
     let output = Command::new(PROGRAM).args(arguments).current_dir(dir).output();
-    let output = output.expect("the program starts");
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    output.expect("the program starts").into()
 }
 
 #[test]

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::MemoryArgs;
 use super::load::{Generator, KV_COMMAND, Template};
+use super::{MemoryArgs, context};
 use crate::cli::exit::Failure;
 use crate::cli::output::table;
-use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, Limits};
+use crate::fsm::{Call, Fsm, FsmLoader as _, GuestResult, Limits};
 use crate::storage::{SnapshotFiles, SnapshotStore as _};
-use crate::types::{ClusterId, ConfState, GroupId, Index, SnapshotMeta, Term};
+use crate::types::{ConfState, GroupId, Index, SnapshotMeta, Term};
 use crate::wasm::{MemoryBackend, WasmLoader};
 
 const KV_MODULE: &[u8] = include_bytes!("../../../../plugins/kv/kv.wasm");
@@ -210,10 +210,6 @@ impl Subject {
             other => Err(Failure::new(format!("the big command did not trap: {other:?}"))),
         }
     }
-}
-
-fn context(index: u64) -> Context {
-    Context { cluster: ClusterId([7; 16]), index: Index(index), time_ms: 1_000 + index }
 }
 
 fn command_of(bytes: usize) -> Bytes {

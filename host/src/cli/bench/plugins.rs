@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::BenchArgs;
 use super::load::Generator;
+use super::{BenchArgs, context};
 use crate::cli::exit::Failure;
 use crate::cli::input::read_module;
 use crate::cli::output::{human_bytes, human_count, readable_line, table};
-use crate::fsm::{Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
-use crate::types::{ClusterId, Index};
+use crate::fsm::{Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
 use crate::wasm::WasmLoader;
 
 /// Commands that every module is given in a round.
@@ -128,10 +127,6 @@ fn must_be_ok(file: &str, what: &str, result: &GuestResult) -> Result<(), Failur
     Err(Failure::new(format!(
         "{file}: {what} {ended}; give a --command that each of the plugins takes again and again"
     )))
-}
-
-fn context(index: u64) -> Context {
-    Context { cluster: ClusterId([7; 16]), index: Index(index), time_ms: 1_000 + index }
 }
 
 /// The middle one; of two the greater. There is one at least.

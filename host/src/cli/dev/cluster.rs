@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::consensus::Role;
 use crate::machine::ActiveModule;
 use crate::server::{self, Join, RunningServer, ServeError, Startup};
+use crate::storage::DataDir;
 use crate::types::{Index, NodeId};
 
 /// How long forming the cluster may take.
@@ -49,7 +50,7 @@ pub(super) struct NodeFacts {
 
 /// Whether an earlier session has left a cluster there.
 pub(super) fn exists(dir: &Path) -> bool {
-    home(dir, 1).join("IDENTITY").exists()
+    DataDir::is_some_nodes(&home(dir, 1))
 }
 
 fn home(dir: &Path, number: usize) -> PathBuf {
@@ -125,7 +126,7 @@ impl Cluster {
     ) -> Result<(), NoCluster> {
         for (number, address) in (1..).zip(addresses) {
             let config = node_config(home(dir, number), address);
-            let startup = if config.data_dir.join("IDENTITY").exists() {
+            let startup = if DataDir::is_some_nodes(&config.data_dir) {
                 Startup::default()
             } else if number == 1 {
                 Startup { plugin: plugin.map(Path::to_owned), join: None }
