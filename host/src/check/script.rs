@@ -265,7 +265,9 @@ fn fill(word: &str, text: &str) -> Result<Vec<u8>, String> {
             "`{word}` writes at most {FILL_MAX_BYTES} bytes; write a smaller COUNT"
         ));
     }
-    Ok(pattern.into_iter().cycle().take(count).collect())
+    let mut filled = pattern.repeat(count.div_ceil(pattern.len()));
+    filled.truncate(count);
+    Ok(filled)
 }
 
 fn hex(text: &str) -> Result<Vec<u8>, String> {

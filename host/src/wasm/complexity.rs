@@ -7,14 +7,18 @@
 //! - a function weighs `instructions + (locals + values handed on) × (blocks + branches)`, and
 //!   its weight and that of all functions together are bounded;
 //! - loops and blocks nest only so deep, loops the less the more locals there are;
-//! - blocks that hand many values on are few.
+//! - blocks that hand many values on are few;
+//! - so are first values of globals and tables that need code.
 //!
 //! The bounds are far from what compilers emit: loops nest some dozens deep, blocks as deep as a
 //! `switch` has cases, and values travel in locals. All this is found in one pass that costs next
 //! to nothing, before the validator, whose own work is bounded by it too.
 
+mod startup;
+
 use wasmparser::{BinaryReaderError, BlockType, FunctionBody, Operator, Parser, Payload};
 
+use self::startup::Startup;
 use super::check::CheckError;
 
 /// Heaviest function.
@@ -54,6 +58,7 @@ fn total(bytes: &[u8]) -> Result<Result<Weight, CheckError>, BinaryReaderError> 
     let mut imported = 0u32;
     let mut defined = 0usize;
     let mut total = Weight::default();
+    let mut startup = Startup::default();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
             Payload::TypeSection(reader) => {
@@ -75,6 +80,21 @@ fn total(bytes: &[u8]) -> Result<Result<Weight, CheckError>, BinaryReaderError> 
                 }
                 functions = reader.into_iter().collect::<Result<_, _>>()?;
             }
+            Payload::TableSection(reader) => {
+                for table in reader {
+                    startup.table(&table?)?;
+                }
+            }
+            Payload::GlobalSection(reader) => {
+                for global in reader {
+                    startup.global(&global?)?;
+                }
+            }
+            Payload::ElementSection(reader) => {
+                for element in reader {
+                    startup.element(&element?)?;
+                }
+            }
             Payload::CodeSectionEntry(body) => {
                 // What has no type is not valid; the validator will say so.
                 let arity = |ty: u32| types.get(ty as usize).copied().unwrap_or_default();
@@ -94,7 +114,10 @@ fn total(bytes: &[u8]) -> Result<Result<Weight, CheckError>, BinaryReaderError> 
             _ => {}
         }
     }
-    Ok(Ok(total))
+    match startup.check() {
+        Ok(()) => Ok(Ok(total)),
+        Err(reason) => Ok(Err(CheckError::ModuleTooComplex { reason })),
+    }
 }
 
 /// What a function, or all of them, ask of the compiler.

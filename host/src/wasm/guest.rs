@@ -16,6 +16,7 @@ use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region};
+use super::rewrite::Data;
 use super::stack;
 use super::tracking::{Then, Tracking};
 use super::words::shown;
@@ -33,6 +34,8 @@ pub(super) struct Compiled {
     pub(super) globals: Vec<String>,
     /// Export name of its start function.
     pub(super) start: Option<String>,
+    /// What its memory begins with.
+    pub(super) data: Data,
 }
 
 /// How a call ended, before the seam's view of it.
@@ -129,12 +132,14 @@ impl Guest {
         let engine = compiled.pre.module().engine();
         let mut store = Store::new(engine, CallState::new(Arc::clone(limits)));
         store.limiter(|state| state);
-        // Filling in the segments takes fuel; their size is bounded by the module's.
+        // Filling tables takes fuel; their size is bounded.
         store.set_fuel(u64::MAX).map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
+        // The others show what the memory of a first one has become.
+        let is_first = matches!(plan, Plan::Live { .. });
         let (instance, region) = memory::with_plan(plan, || compiled.pre.instantiate(&mut store));
         let instance = match instance {
             Ok(instance) => instance,
-            // No code of the guest runs here: what traps is a segment out of bounds.
+            // No code of the guest runs here: what traps is an element out of bounds.
             Err(error) => {
                 return classify(error)
                     .map(|trap| Err(ModuleRefused(format!("it cannot start: {}", trap.message))));
@@ -149,6 +154,9 @@ impl Guest {
         let memory = instance
             .get_memory(&mut store, abi::EXPORT_MEMORY)
             .ok_or_else(|| missing(abi::EXPORT_MEMORY))?;
+        if is_first && let Err(reason) = compiled.data.write_to(memory.data_mut(&mut store)) {
+            return Ok(Err(ModuleRefused(format!("it cannot start: {reason}"))));
+        }
         store.data_mut().memory = Some(memory);
         let mut required =
             |name| instance.get_typed_func::<u32, i32>(&mut store, name).map_err(|_| missing(name));

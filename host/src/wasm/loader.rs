@@ -11,7 +11,7 @@ use super::cache::CompiledCache;
 use super::check::{CheckError, check_limits, check_module};
 use super::guest::Compiled;
 use super::instance::{Host, WasmFsm};
-use super::rewrite::rewrite;
+use super::rewrite::{Rewritten, rewrite};
 use super::tracking::Tracking;
 use super::workers::Workers;
 use super::{abi, engine, wasi};
@@ -229,8 +229,8 @@ impl WasmLoader {
             .linker
             .instantiate_pre(&module)
             .map_err(|error| HostFailure(format!("linking a checked module: {error:#}")))?;
-        let compiled =
-            Arc::new(Compiled { report, pre, globals: rewritten.globals, start: rewritten.start });
+        let Rewritten { globals, start, data, .. } = rewritten;
+        let compiled = Arc::new(Compiled { report, pre, globals, start, data });
         self.keep(key, &compiled);
         Ok(compiled)
     }
