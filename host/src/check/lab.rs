@@ -7,7 +7,7 @@ use super::listen::{LogLine, listening};
 use super::words::{ended, quoted};
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
 use crate::types::{ClusterId, Event, Index, StateDigest};
-use crate::wasm::WasmLoader;
+use crate::wasm::{CompiledModules, WasmLoader};
 
 /// The clock of the first entry.
 const START_TIME_MS: u64 = 1_700_000_000_000;
@@ -90,9 +90,13 @@ impl Done {
 }
 
 impl<'a> Lab<'a> {
-    pub(super) fn new(module: &'a [u8], limits: &'a Limits) -> Result<Lab<'a>, HostFailure> {
+    pub(super) fn new(
+        module: &'a [u8],
+        limits: &'a Limits,
+        modules: CompiledModules,
+    ) -> Result<Lab<'a>, HostFailure> {
         // On one thread a guest's lines arrive where the call is made.
-        let loader = WasmLoader::new(None)?.with_threads(1);
+        let loader = WasmLoader::sharing(None, modules)?.with_threads(1);
         Ok(Lab { loader, module, limits, peaks: RefCell::default() })
     }
 

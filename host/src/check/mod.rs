@@ -30,7 +30,7 @@ use lab::{Lab, Stop};
 use player::Played;
 
 use crate::fsm::{HostFailure, Limits};
-use crate::wasm::check_module;
+use crate::wasm::{CompiledModules, check_module};
 
 /// What holds for any state machine.
 const ANY_SCRIPT: &str = include_str!("../../../guest-sdk/conformance/any.script");
@@ -47,6 +47,8 @@ pub struct Options {
     pub commands: Vec<Vec<u8>>,
     /// The limits of the cluster to be.
     pub limits: Limits,
+    /// Where the compiled module stays, for whoever runs it next.
+    pub modules: CompiledModules,
 }
 
 /// Examines a module. Takes some seconds and writes nothing anywhere.
@@ -70,7 +72,7 @@ pub fn run(module: &[u8], options: &Options) -> Result<Report, HostFailure> {
             return Ok(report);
         }
     }
-    let lab = Lab::new(module, limits)?;
+    let lab = Lab::new(module, limits, options.modules.clone())?;
     let examined = examine(&lab, options, &mut report.sections);
     report.peaks = lab.peaks();
     match examined {

@@ -137,7 +137,7 @@ fn many_traps_do_not_hide_a_failure_behind_them() {
     let options = Options { scripts: vec![script(&text)], ..Options::default() };
     let otherwise = "(if (global.get $restored) (then (call $write (i32.const 0) (i32.const 1))))";
     let module = guest("accept", otherwise);
-    let lab = Lab::new(&module, &options.limits).unwrap();
+    let lab = Lab::new(&module, &options.limits, CompiledModules::default()).unwrap();
     let played = player::play(&lab, &options.scripts[0]).unwrap();
     assert_eq!(played.violations.len(), 31, "{:?}", played.violations);
     assert!(!played.violations[30].only_a_trap);

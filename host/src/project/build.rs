@@ -11,7 +11,8 @@ use super::tool::{Step, ToolOutput};
 use super::toolchains::{self, ToolchainMissing};
 use super::{Language, Project};
 use crate::check::{self, Options, Report, Script, ScriptError};
-use crate::fsm::{HostFailure, Limits};
+use crate::fsm::HostFailure;
+use crate::wasm::CompiledModules;
 
 /// Largest module that is read back.
 const MODULE_MAX_BYTES: u64 = 1 << 30;
@@ -128,13 +129,14 @@ impl Project {
         Ok(Compiled { module, elapsed, said, command })
     }
 
-    /// Examines a module with the project's scripts. Takes some seconds.
+    /// Examines a module with the project's scripts, and leaves it compiled in `modules`. Takes some
+    /// seconds.
     ///
     /// # Errors
     ///
     /// A script that cannot be read or understood, or a machine that cannot run guests. Whatever
     /// is wrong with the module is in the report.
-    pub fn check(&self, module: &[u8]) -> Result<Report, BuildFailure> {
+    pub fn check(&self, module: &[u8], modules: &CompiledModules) -> Result<Report, BuildFailure> {
         let mut scripts = Vec::new();
         for path in &self.scripts {
             let shown = self.shown_path(path);
@@ -145,7 +147,7 @@ impl Project {
             })?;
             scripts.push(Script::parse(&shown.display().to_string(), &bytes)?);
         }
-        let options = Options { scripts, commands: Vec::new(), limits: Limits::default() };
+        let options = Options { scripts, modules: modules.clone(), ..Options::default() };
         check::run(module, &options).map_err(BuildFailure::Host)
     }
 

@@ -12,15 +12,17 @@ use crate::fsm::SharedLoader;
 use crate::node;
 use crate::transport::Identity;
 use crate::types::{ClusterId, GroupId, NodeId};
+use crate::wasm::CompiledModules;
 
 /// Forms a cluster where nothing is yet. Until the plugin has passed, nothing is written.
 pub(super) async fn form(
     config: &Config,
     plugin: &Plugin,
     address: String,
+    modules: &CompiledModules,
 ) -> Result<(Home, Identity), ServeError> {
     // The cache of compiled modules lives in the data directory, which must not exist yet.
-    let loader = release::loader(None)?;
+    let loader = release::loader(None, modules)?;
     plugin.check(Arc::clone(&loader), config.limits.clone()).await?;
     let identity = Identity { cluster: ClusterId(rand::random()), node: NodeId(1), address };
     let config = config.clone();

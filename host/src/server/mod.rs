@@ -37,6 +37,7 @@ use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;
 use crate::types::{ClusterId, NodeId};
+use crate::wasm::CompiledModules;
 
 /// How a node is to begin. A restart needs nothing.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,8 @@ pub struct Startup {
     pub plugin: Option<PathBuf>,
     /// Join a cluster.
     pub join: Option<Join>,
+    /// Shared with others in this process that compile the same modules.
+    pub modules: CompiledModules,
 }
 
 /// Whom to join, and as what.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::fsm::{EngineProfile, HostFailure, Offering, SharedLoader};
-use crate::wasm::{self, WasmLoader};
+use crate::wasm::{self, CompiledModules, WasmLoader};
 
 /// What `raft-host status` reports, if not this package's version.
 static VERSION: OnceLock<&str> = OnceLock::new();
@@ -31,8 +31,11 @@ pub(crate) fn offered_engine() -> EngineProfile {
 }
 
 /// Loads modules for a server; keeps compiled code in `cache_dir`, if given.
-pub(super) fn loader(cache_dir: Option<PathBuf>) -> Result<SharedLoader, HostFailure> {
-    let loader: SharedLoader = Arc::new(WasmLoader::new(cache_dir)?);
+pub(super) fn loader(
+    cache_dir: Option<PathBuf>,
+    modules: &CompiledModules,
+) -> Result<SharedLoader, HostFailure> {
+    let loader: SharedLoader = Arc::new(WasmLoader::sharing(cache_dir, modules.clone())?);
     let offered = offered_engine();
     Ok(match loader.supports(&offered) {
         Ok(()) => loader,

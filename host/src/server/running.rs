@@ -22,6 +22,7 @@ use crate::storage::{DataDir, NodeIdentity};
 use crate::transport::Identity;
 use crate::transport::grpc::GrpcTransport;
 use crate::types::{GroupId, Member};
+use crate::wasm::CompiledModules;
 
 /// Longest wait for the services, which cut open calls by themselves before that.
 const LAST_CALLS: Duration = Duration::from_secs(10);
@@ -81,10 +82,13 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
         None => None,
     };
     let address = config.advertised(bound);
+    let modules = startup.modules;
     let prepared = match (Home::owned(&config)?, &plugin, &startup.join) {
-        (Some(owned), _, join) => come_back(&config, owned, join.as_ref(), address).await?,
+        (Some(owned), _, join) => {
+            come_back(&config, owned, join.as_ref(), address, &modules).await?
+        }
         (None, Some(plugin), _) => {
-            let (home, identity) = form::form(&config, plugin, address).await?;
+            let (home, identity) = form::form(&config, plugin, address, &modules).await?;
             Prepared {
                 began: Began::Formed,
                 home,
@@ -98,7 +102,7 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
             return Err(ServeError::NothingToStart { place: place(&config) });
         }
     };
-    let server = run(config, prepared, (listener, bound), metrics).await?;
+    let server = run(config, prepared, &modules, (listener, bound), metrics).await?;
     let prepared = match (server.check_address(), plugin) {
         (Ok(()), Some(plugin)) => server.introduce(plugin).await,
         (checked, _) => checked,
@@ -126,6 +130,7 @@ async fn come_back(
     (dir, owner): (DataDir, NodeIdentity),
     join: Option<&Join>,
     address: String,
+    modules: &CompiledModules,
 ) -> Result<Prepared, ServeError> {
     if let Some(join) = join {
         let seeds: Vec<_> = join.seeds.iter().filter(|seed| **seed != address).cloned().collect();
@@ -142,13 +147,13 @@ async fn come_back(
         }
     }
     let identity = Identity { cluster: owner.cluster, node: owner.node, address };
-    let config = config.clone();
+    let (config, modules) = (config.clone(), modules.clone());
     tokio::task::spawn_blocking(move || {
         let (home, intent) = Home::open(&config, dir, owner)?;
         let (mut introduced, mut wants_promotion) = (Vec::new(), false);
         match intent {
             Some(Intent::Form) => {
-                form::complete(&home, &identity, &config, release::loader(None)?)?;
+                form::complete(&home, &identity, &config, release::loader(None, &modules)?)?;
             }
             Some(Intent::Join { introduced: members, promote }) => {
                 (introduced, wants_promotion) = (members, promote);
@@ -191,12 +196,13 @@ async fn enter(config: &Config, join: &Join, address: String) -> Result<Prepared
 async fn run(
     config: Config,
     prepared: Prepared,
+    modules: &CompiledModules,
     (listener, bound): (TcpListener, SocketAddr),
     metrics: Option<(TcpListener, SocketAddr)>,
 ) -> Result<RunningServer, ServeError> {
     let Prepared { began, home, identity, introduced, promote } = prepared;
     let joining = !introduced.is_empty();
-    let loader = release::loader(home.compiled_dir())?;
+    let loader = release::loader(home.compiled_dir(), modules)?;
     let (inbox, channel) = node::channel(&config.node);
     let transport = GrpcTransport::new(
         identity.clone(),

@@ -78,6 +78,13 @@ impl CompiledCache {
         }
     }
 
+    /// Keeps it if it is not here: it came from elsewhere.
+    pub(super) fn complete(&self, profile: &[u8; 32], module: ModuleHash, compiled: &Module) {
+        if !self.path(profile, module).exists() {
+            self.store(profile, module, compiled);
+        }
+    }
+
     fn try_store(
         &self,
         path: &Path,

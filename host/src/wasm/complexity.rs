@@ -14,11 +14,11 @@
 //! `switch` has cases, and values travel in locals. All this is found in one pass that costs next
 //! to nothing, before the validator, whose own work is bounded by it too.
 
-mod startup;
+mod first_values;
 
 use wasmparser::{BinaryReaderError, BlockType, FunctionBody, Operator, Parser, Payload};
 
-use self::startup::Startup;
+use self::first_values::FirstValues;
 use super::check::CheckError;
 
 /// Heaviest function.
@@ -58,7 +58,7 @@ fn total(bytes: &[u8]) -> Result<Result<Weight, CheckError>, BinaryReaderError> 
     let mut imported = 0u32;
     let mut defined = 0usize;
     let mut total = Weight::default();
-    let mut startup = Startup::default();
+    let mut first_values = FirstValues::default();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
             Payload::TypeSection(reader) => {
@@ -82,17 +82,17 @@ fn total(bytes: &[u8]) -> Result<Result<Weight, CheckError>, BinaryReaderError> 
             }
             Payload::TableSection(reader) => {
                 for table in reader {
-                    startup.table(&table?)?;
+                    first_values.table(&table?)?;
                 }
             }
             Payload::GlobalSection(reader) => {
                 for global in reader {
-                    startup.global(&global?)?;
+                    first_values.global(&global?)?;
                 }
             }
             Payload::ElementSection(reader) => {
                 for element in reader {
-                    startup.element(&element?)?;
+                    first_values.element(&element?)?;
                 }
             }
             Payload::CodeSectionEntry(body) => {
@@ -114,7 +114,7 @@ fn total(bytes: &[u8]) -> Result<Result<Weight, CheckError>, BinaryReaderError> 
             _ => {}
         }
     }
-    match startup.check() {
+    match first_values.check() {
         Ok(()) => Ok(Ok(total)),
         Err(reason) => Ok(Err(CheckError::ModuleTooComplex { reason })),
     }

@@ -2,6 +2,7 @@
 //! instantiate.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,10 +48,20 @@ pub struct WasmLoader {
     engine: EngineProfile,
     host: Host,
     cache: Option<CompiledCache>,
+    modules: CompiledModules,
+}
+
+/// CompiledModules compiled in this process, and what they run on. Loaders that have the same compile no
+/// module twice, unless two begin at the same moment.
+#[derive(Clone, Default)]
+pub struct CompiledModules(Arc<Kept>);
+
+#[derive(Default)]
+struct Kept {
     /// By stack size, which is the one limit that an engine has to know.
     engines: Mutex<BTreeMap<u64, Arc<Profile>>>,
     /// The most recently used last.
-    kept: Mutex<VecDeque<(Key, Arc<Compiled>)>>,
+    compiled: Mutex<VecDeque<(Key, Arc<Compiled>)>>,
 }
 
 type Key = (ModuleHash, u64);
@@ -69,6 +80,18 @@ impl WasmLoader {
     ///
     /// The directory cannot be created, or this machine cannot run guests.
     pub fn new(cache_dir: Option<PathBuf>) -> Result<WasmLoader, HostFailure> {
+        WasmLoader::sharing(cache_dir, CompiledModules::default())
+    }
+
+    /// The same with modules that others have compiled, and for them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`WasmLoader::new`].
+    pub fn sharing(
+        cache_dir: Option<PathBuf>,
+        modules: CompiledModules,
+    ) -> Result<WasmLoader, HostFailure> {
         let cache = match cache_dir {
             None => None,
             Some(directory) => {
@@ -90,11 +113,9 @@ impl WasmLoader {
         };
         let workers = Arc::new(Workers::of_this_machine());
         let host = Host { tracking, workers, rare_checkpoints: false };
-        let (engines, kept) = (Mutex::default(), Mutex::default());
-        let loader = WasmLoader { engine: engine::profile(), host, cache, engines, kept };
         // A machine that cannot run guests says so now.
-        loader.profile(Limits::default().stack_max_bytes)?;
-        Ok(loader)
+        modules.profile(Limits::default().stack_max_bytes)?;
+        Ok(WasmLoader { engine: engine::profile(), host, cache, modules })
     }
 
     /// The same with a given way of finding out what was written, instead of the best one.
@@ -160,53 +181,18 @@ impl WasmLoader {
         WasmFsm::start(compiled, limits, self.host.clone(), context)
     }
 
-    fn profile(&self, stack_max_bytes: u64) -> Result<Arc<Profile>, HostFailure> {
-        let mut engines = lock(&self.engines);
-        if let Some(profile) = engines.get(&stack_max_bytes) {
-            return Ok(Arc::clone(profile));
-        }
-        let engine = engine::build(stack_max_bytes)?;
-        let mut linker = Linker::new(&engine);
-        abi::define(&mut linker)
-            .and_then(|()| wasi::define(&mut linker))
-            .map_err(|error| HostFailure(format!("defining the imports: {error:#}")))?;
-        let hash = engine::code_hash(&engine);
-        let profile = Arc::new(Profile { engine, hash, linker });
-        if engines.len() == ENGINES_MAX {
-            // Modules compiled on it keep what they need of it.
-            engines.pop_first();
-        }
-        engines.insert(stack_max_bytes, Arc::clone(&profile));
-        Ok(profile)
-    }
-
-    fn kept(&self, key: &Key) -> Option<Arc<Compiled>> {
-        let mut kept = lock(&self.kept);
-        let position = kept.iter().position(|(other, _)| other == key)?;
-        let entry = kept.remove(position)?;
-        let compiled = Arc::clone(&entry.1);
-        kept.push_back(entry);
-        Some(compiled)
-    }
-
-    fn keep(&self, key: Key, compiled: &Arc<Compiled>) {
-        let mut kept = lock(&self.kept);
-        kept.retain(|(other, _)| *other != key);
-        if kept.len() == KEPT_MODULES_MAX {
-            kept.pop_front();
-        }
-        kept.push_back((key, Arc::clone(compiled)));
-    }
-
     /// Checks and compiles, without holding a lock meanwhile.
     fn compiled(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<Compiled>, LoadError> {
         let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
-        if let Some(compiled) = self.kept(&key) {
+        let profile = self.modules.profile(limits.stack_max_bytes)?;
+        if let Some(compiled) = self.modules.kept(&key) {
             check_limits(&compiled.report, limits)?;
+            if let Some(cache) = &self.cache {
+                cache.complete(&profile.hash, compiled.report.hash, compiled.pre.module());
+            }
             return Ok(compiled);
         }
         let report = check_module(bytes, limits)?;
-        let profile = self.profile(limits.stack_max_bytes)?;
         let rewritten = rewrite(bytes, &report).map_err(|error| {
             HostFailure(format!("rewriting a module that passed every check: {error}"))
         })?;
@@ -231,8 +217,54 @@ impl WasmLoader {
             .map_err(|error| HostFailure(format!("linking a checked module: {error:#}")))?;
         let Rewritten { globals, start, data, .. } = rewritten;
         let compiled = Arc::new(Compiled { report, pre, globals, start, data });
-        self.keep(key, &compiled);
+        self.modules.keep(key, &compiled);
         Ok(compiled)
+    }
+}
+
+impl CompiledModules {
+    fn profile(&self, stack_max_bytes: u64) -> Result<Arc<Profile>, HostFailure> {
+        let mut engines = lock(&self.0.engines);
+        if let Some(profile) = engines.get(&stack_max_bytes) {
+            return Ok(Arc::clone(profile));
+        }
+        let engine = engine::build(stack_max_bytes)?;
+        let mut linker = Linker::new(&engine);
+        abi::define(&mut linker)
+            .and_then(|()| wasi::define(&mut linker))
+            .map_err(|error| HostFailure(format!("defining the imports: {error:#}")))?;
+        let hash = engine::code_hash(&engine);
+        let profile = Arc::new(Profile { engine, hash, linker });
+        if engines.len() == ENGINES_MAX {
+            // CompiledModules compiled on it keep what they need of it.
+            engines.pop_first();
+        }
+        engines.insert(stack_max_bytes, Arc::clone(&profile));
+        Ok(profile)
+    }
+
+    fn kept(&self, key: &Key) -> Option<Arc<Compiled>> {
+        let mut kept = lock(&self.0.compiled);
+        let position = kept.iter().position(|(other, _)| other == key)?;
+        let entry = kept.remove(position)?;
+        let compiled = Arc::clone(&entry.1);
+        kept.push_back(entry);
+        Some(compiled)
+    }
+
+    fn keep(&self, key: Key, compiled: &Arc<Compiled>) {
+        let mut kept = lock(&self.0.compiled);
+        kept.retain(|(other, _)| *other != key);
+        if kept.len() == KEPT_MODULES_MAX {
+            kept.pop_front();
+        }
+        kept.push_back((key, Arc::clone(compiled)));
+    }
+}
+
+impl fmt::Debug for CompiledModules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CompiledModules({} compiled)", lock(&self.0.compiled).len())
     }
 }
 

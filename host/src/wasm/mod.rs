@@ -44,4 +44,4 @@ mod tests;
 
 pub use check::{CheckError, ModuleReport, check_module};
 pub use engine::profile;
-pub use loader::{MemoryBackend, WasmLoader};
+pub use loader::{CompiledModules, MemoryBackend, WasmLoader};

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::check::{Report, Weight};
 use crate::project::{BuildFailure, Project, ToolOutput};
 use crate::types::ModuleHash;
+use crate::wasm::CompiledModules;
 
 /// Lines of a tool's output that are shown of a failed build; the last ones.
 const SHOWN_LINES: usize = 60;
@@ -62,10 +63,11 @@ impl From<BuildFailure> for NotBuilt {
     }
 }
 
-/// Builds and checks. `known` need not be checked again. Blocks, for as long as the tools take.
+/// Builds and checks; what was compiled for that stays in `modules`. `known` need not be checked again. Blocks, for as long as the tools take.
 pub(super) fn build(
     dir: &Path,
     known: Option<Fit>,
+    modules: &CompiledModules,
     saved: Option<Instant>,
 ) -> Result<Built, NotBuilt> {
     // Read again each time: the manifest is among the files that are edited.
@@ -77,7 +79,7 @@ pub(super) fn build(
     let checked = match known {
         Some(known) if known == fit => None,
         _ => {
-            check(&project, &module)?;
+            check(&project, &module, modules)?;
             Some(compiled.elapsed())
         }
     };
@@ -85,10 +87,10 @@ pub(super) fn build(
     Ok(Built { name, module, fit, took: output.elapsed, compiled, checked, saved })
 }
 
-fn check(project: &Project, module: &[u8]) -> Result<(), NotBuilt> {
+fn check(project: &Project, module: &[u8], modules: &CompiledModules) -> Result<(), NotBuilt> {
     // What the guest logs meanwhile is not what it logs on the nodes.
     let silent = tracing::subscriber::NoSubscriber::default();
-    let report = tracing::subscriber::with_default(silent, || project.check(module))?;
+    let report = tracing::subscriber::with_default(silent, || project.check(module, modules))?;
     match report.is_fit() {
         true => Ok(()),
         false => Err(NotBuilt::Failed(unfit(&report))),

@@ -16,6 +16,7 @@ use crate::machine::ActiveModule;
 use crate::server::{self, Join, RunningServer, ServeError, Startup};
 use crate::storage::DataDir;
 use crate::types::{Index, NodeId};
+use crate::wasm::CompiledModules;
 
 /// How long forming the cluster may take.
 const FORMING: Duration = Duration::from_secs(30);
@@ -31,6 +32,7 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Cluster {
     nodes: Vec<Slot>,
     pub(super) client: Client,
+    modules: CompiledModules,
     /// Taken until the nodes have ended.
     _ports: Ports,
 }
@@ -74,13 +76,18 @@ impl From<anyhow::Error> for NoCluster {
 impl Cluster {
     /// Forms a cluster that runs a module, in a folder that holds none. If that fails, nothing
     /// is left of it.
-    pub(super) async fn form(dir: &Path, name: &str, module: &[u8]) -> Result<Cluster, NoCluster> {
+    pub(super) async fn form(
+        dir: &Path,
+        name: &str,
+        module: &[u8],
+        modules: &CompiledModules,
+    ) -> Result<Cluster, NoCluster> {
         // The nodes call it by the name of its file.
         let plugin = dir.join(format!("{name}.wasm"));
         tokio::fs::write(&plugin, module)
             .await
             .with_context(|| format!("writing {}", plugin.display()))?;
-        let formed = Cluster::start(dir, Some(&plugin)).await;
+        let formed = Cluster::start(dir, Some(&plugin), modules).await;
         if formed.is_err() {
             for number in 1..=NODES {
                 clear(&home(dir, number))?;
@@ -90,14 +97,18 @@ impl Cluster {
     }
 
     /// Goes on with the cluster that an earlier session left.
-    pub(super) async fn resume(dir: &Path) -> anyhow::Result<Cluster> {
-        Cluster::start(dir, None).await.map_err(|why| match why {
+    pub(super) async fn resume(dir: &Path, modules: &CompiledModules) -> anyhow::Result<Cluster> {
+        Cluster::start(dir, None, modules).await.map_err(|why| match why {
             NoCluster::Refused(reason) => anyhow!(reason),
             NoCluster::Broken(error) => error,
         })
     }
 
-    async fn start(dir: &Path, plugin: Option<&Path>) -> Result<Cluster, NoCluster> {
+    async fn start(
+        dir: &Path,
+        plugin: Option<&Path>,
+        modules: &CompiledModules,
+    ) -> Result<Cluster, NoCluster> {
         let ports = Ports::take(dir)?;
         let addresses = ports.addresses.clone();
         let options = ClientOptions {
@@ -108,7 +119,8 @@ impl Cluster {
             ..ClientOptions::default()
         };
         let client = Client::connect(&addresses, options).map_err(anyhow::Error::from)?;
-        let mut cluster = Cluster { nodes: Vec::new(), client, _ports: ports };
+        let mut cluster =
+            Cluster { nodes: Vec::new(), client, modules: modules.clone(), _ports: ports };
         match cluster.start_nodes(dir, plugin, &addresses).await {
             Ok(()) => Ok(cluster),
             Err(why) => {
@@ -126,14 +138,16 @@ impl Cluster {
     ) -> Result<(), NoCluster> {
         for (number, address) in (1..).zip(addresses) {
             let config = node_config(home(dir, number), address);
+            let modules = self.modules.clone();
             let startup = if DataDir::is_some_nodes(&config.data_dir) {
-                Startup::default()
+                Startup { modules, ..Startup::default() }
             } else if number == 1 {
-                Startup { plugin: plugin.map(Path::to_owned), join: None }
+                Startup { plugin: plugin.map(Path::to_owned), join: None, modules }
             } else {
                 let seeds = addresses[..number - 1].to_vec();
                 let node_id = Some(NodeId(number as u64));
-                Startup { plugin: None, join: Some(Join { seeds, learner: false, node_id }) }
+                let join = Some(Join { seeds, learner: false, node_id });
+                Startup { plugin: None, join, modules }
             };
             let started = server::start(config.clone(), startup).await;
             let server = started.map_err(|error| told(number, &config, error))?;
@@ -193,7 +207,8 @@ impl Cluster {
         if slot.server.is_some() {
             bail!("node {number} runs");
         }
-        let started = server::start(slot.config.clone(), Startup::default()).await;
+        let startup = Startup { modules: self.modules.clone(), ..Startup::default() };
+        let started = server::start(slot.config.clone(), startup).await;
         let server = started.map_err(|error| match told(number, &slot.config, error) {
             NoCluster::Refused(reason) => anyhow!(reason),
             NoCluster::Broken(error) => error,

@@ -26,6 +26,7 @@ use super::prompt::{self, Input, Standing};
 use super::screen::{Screen, WAITING_LINES};
 use super::{DevArgs, guest_log, scratch, watch};
 use crate::project::Project;
+use crate::wasm::CompiledModules;
 
 /// How often it is looked whether a node has stopped by itself.
 const LOOK: Duration = Duration::from_millis(500);
@@ -40,6 +41,8 @@ struct Session {
     data_dir: PathBuf,
     screen: Arc<Screen>,
     standing: Arc<Standing>,
+    /// What was compiled to be checked runs on the nodes.
+    modules: CompiledModules,
     /// There is one as soon as a version was built that is fit.
     cluster: Option<Cluster>,
     /// A build and what follows from it; one at a time.
@@ -131,6 +134,7 @@ impl Session {
             data_dir,
             screen,
             standing: Arc::default(),
+            modules: CompiledModules::default(),
             cluster: None,
             jobs: JoinSet::new(),
             changed: None,
@@ -147,7 +151,7 @@ impl Session {
         if !cluster::exists(&self.data_dir) {
             return Ok(());
         }
-        let cluster = Cluster::resume(&self.data_dir).await?;
+        let cluster = Cluster::resume(&self.data_dir, &self.modules).await?;
         let version = cluster.version().unwrap_or_else(|| "no version".to_owned());
         self.screen.say(&format!("going on with {version}"));
         self.running(cluster);

@@ -158,7 +158,7 @@ impl ServeArgs {
             learner: self.learner,
             node_id: self.node_id,
         });
-        Startup { plugin: self.plugin.clone(), join }
+        Startup { plugin: self.plugin.clone(), join, ..Startup::default() }
     }
 }
 

@@ -26,8 +26,8 @@ impl Session {
             return;
         }
         self.screen.say(&self.screen.dim("building ..."));
-        let (dir, known) = (self.dir.clone(), self.fit);
-        self.jobs.spawn_blocking(move || Done::Built(build::build(&dir, known, seen)));
+        let (dir, known, modules) = (self.dir.clone(), self.fit, self.modules.clone());
+        self.jobs.spawn_blocking(move || Done::Built(build::build(&dir, known, &modules, seen)));
     }
 
     /// A job is over; perhaps another follows. An error ends the session.
@@ -80,10 +80,10 @@ impl Session {
     /// Gives the nodes a version; `false`: nothing is to be waited for.
     fn introduce(&mut self, built: Built) -> bool {
         let Some(cluster) = &self.cluster else {
-            let dir = self.data_dir.clone();
+            let (dir, modules) = (self.data_dir.clone(), self.modules.clone());
             self.jobs.spawn(async move {
                 let begun = Instant::now();
-                let started = Cluster::form(&dir, &built.name, &built.module).await;
+                let started = Cluster::form(&dir, &built.name, &built.module, &modules).await;
                 Done::Started(built, begun.elapsed(), started)
             });
             return true;

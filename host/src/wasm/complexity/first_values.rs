@@ -14,7 +14,7 @@ const STEPS_MAX: u64 = 1 << 14;
 
 /// What was seen of it so far.
 #[derive(Default)]
-pub(super) struct Startup {
+pub(super) struct FirstValues {
     /// Of each table, how many elements it has at first, if these are empty functions.
     tables: Vec<Option<u64>>,
     /// Some segment needs code: then all active ones after it do.
@@ -22,7 +22,7 @@ pub(super) struct Startup {
     steps: u64,
 }
 
-impl Startup {
+impl FirstValues {
     pub(super) fn table(&mut self, table: &Table<'_>) -> Result<(), BinaryReaderError> {
         let empty = match &table.init {
             TableInit::RefNull => true,
