@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use wasm_encoder::{
-    BlockType, CodeSection, ConstExpr, CustomSection, DataSection, ExportKind, ExportSection,
-    Function, FunctionSection, GlobalSection, GlobalType, Instruction, MemorySection, MemoryType,
-    Module, TypeSection, ValType,
+    BlockType, CodeSection, ConstExpr, CustomSection, DataSection, ElementSection, Elements,
+    ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, Instruction,
+    MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 
 /// Types that every module here has, by index.
@@ -21,6 +21,7 @@ struct Parts {
     functions: Vec<Function>,
     globals: u32,
     data: Vec<Vec<u8>>,
+    elements: usize,
     results: usize,
     padding: usize,
 }
@@ -59,6 +60,8 @@ impl Parts {
         for (index, name) in names.iter().enumerate() {
             exports.export(name, ExportKind::Func, index as u32);
         }
+        let mut elements = ElementSection::new();
+        elements.passive(Elements::Functions(vec![0; self.elements].into()));
         let mut code = CodeSection::new();
         code.function(&body(&[]));
         for _ in 1..names.len() {
@@ -74,7 +77,7 @@ impl Parts {
 
         let mut module = Module::new();
         module.section(&types).section(&functions).section(&memories).section(&globals);
-        module.section(&exports).section(&code).section(&data);
+        module.section(&exports).section(&elements).section(&code).section(&data);
         if self.padding > 0 {
             let data = Cow::Owned(vec![7; self.padding]);
             module.section(&CustomSection { name: "padding".into(), data });
@@ -102,6 +105,16 @@ fn function(locals: u32, fill: impl FnOnce(&mut Function)) -> Function {
 pub fn data(megabytes: u8) -> Vec<u8> {
     let data = (0..megabytes).map(|number| vec![number; 1 << 20]).collect();
     Parts { data, ..Parts::default() }.module()
+}
+
+/// A module with many segments of one byte of data, as the linker of Go makes them.
+pub fn data_segments(count: usize) -> Vec<u8> {
+    Parts { data: vec![vec![1]; count], ..Parts::default() }.module()
+}
+
+/// A module with a segment of so many functions that no table takes.
+pub fn elements(count: usize) -> Vec<u8> {
+    Parts { elements: count, ..Parts::default() }.module()
 }
 
 /// A module with a custom section of so many bytes.

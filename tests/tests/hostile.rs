@@ -75,7 +75,7 @@ fn node() -> (LoneNode, Vec<u8>) {
 #[test]
 fn modules_that_would_keep_a_compiler_busy_for_minutes_are_refused_at_once() {
     let (node, _) = node();
-    let bombs: [(Vec<u8>, &str); 10] = [
+    let bombs: [(Vec<u8>, &str); 11] = [
         (large::functions(100_000), "has 100004 functions"),
         (large::locals(6_000, 50_000), "in all functions together"),
         (large::locals(1, 50_001), "malformed"),
@@ -86,6 +86,7 @@ fn modules_that_would_keep_a_compiler_busy_for_minutes_are_refused_at_once() {
         (large::exits(50_000, 1_000), "instructions + locals × branches"),
         (large::branch_tables(300, 60_000), "instructions + locals × branches"),
         (large::globals(5_000), "5000 mutable globals"),
+        (large::elements(100_000), "first values in 100001 steps"),
     ];
     for (module, words) in bombs {
         let refused = node.upgrade(&module).expect_err(words);
@@ -106,6 +107,8 @@ fn large_but_sound_modules_run() {
         large::straight(100_000),
         large::nested(1_000),
         large::globals(4_096),
+        large::data_segments(100_000),
+        large::elements(16_383),
         large::branch_tables(3, 10_000),
     ] {
         node.upgrade(&module).expect("large, but no more than that");

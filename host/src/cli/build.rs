@@ -43,7 +43,7 @@ pub(super) struct BuildArgs {
 pub(super) fn run(args: &BuildArgs) -> Ended {
     let unusable = |error: ProjectError| Failure::usage(error.to_string());
     let project = Project::open(&args.dir).map_err(unusable)?;
-    let compiled = project.compile(ToolOutput::Inherit).map_err(failure)?;
+    let compiled = project.compile(&ToolOutput::Inherit).map_err(failure)?;
     let report = project.check(&compiled.module, &CompiledModules::default()).map_err(failure)?;
     let module = project.shown_path(&project.module);
     match (args.output, &report.refused) {

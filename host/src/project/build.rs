@@ -107,7 +107,7 @@ impl Project {
     /// # Errors
     ///
     /// See [`BuildFailure`].
-    pub fn compile(&self, output: ToolOutput) -> Result<Compiled, BuildFailure> {
+    pub fn compile(&self, output: &ToolOutput) -> Result<Compiled, BuildFailure> {
         let plan = toolchains::plan(self)?;
         let begun = Instant::now();
         let mut said = String::new();
@@ -151,7 +151,7 @@ impl Project {
         check::run(module, &options).map_err(BuildFailure::Host)
     }
 
-    fn run(&self, step: &Step, output: ToolOutput) -> Result<String, BuildFailure> {
+    fn run(&self, step: &Step, output: &ToolOutput) -> Result<String, BuildFailure> {
         let start = |error| BuildFailure::Start { command: step.to_string(), error };
         let (status, said) = step.run(&self.dir, output).map_err(start)?;
         if status.success() {

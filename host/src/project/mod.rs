@@ -27,7 +27,7 @@ pub use create::{CreateError, create};
 pub use language::{Language, UnknownLanguage};
 pub use manifest::{MANIFEST, ManifestError};
 pub use name::{BadName, ProjectName};
-pub use tool::ToolOutput;
+pub use tool::{Interrupt, ToolOutput};
 pub use toolchains::ToolchainMissing;
 
 use std::io;

@@ -4,19 +4,75 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// The most of a captured output that is kept: its end.
 const KEPT_BYTES: u64 = 1 << 20;
 
+/// How often it is looked whether a tool has ended.
+const POLL: Duration = Duration::from_millis(5);
+/// How long an interrupted tool may take to tidy up.
+const TIDYING: Duration = Duration::from_secs(2);
+
 /// Where a tool's output goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum ToolOutput {
     /// To this process's stderr, each command before what it says; stdout stays free for results.
     Inherit,
     /// Into the result: both streams, in the order they were written, the last MiB of them.
-    Capture,
+    /// The tool ends when it is interrupted, with all that it has started.
+    Capture(Interrupt),
+}
+
+/// Ends the tools that run with it, and those that would.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// From now on.
+    pub fn interrupt(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a process that leads its own group.
+    fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        while !self.is_wanted() {
+            match child.try_wait()? {
+                Some(status) => return Ok(status),
+                None => std::thread::sleep(POLL),
+            }
+        }
+        signal_group(child, libc::SIGTERM);
+        let asked = Instant::now();
+        while asked.elapsed() < TIDYING {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(POLL);
+        }
+        signal_group(child, libc::SIGKILL);
+        child.wait()
+    }
+}
+
+/// To a child that has not been waited for to its end, and to all that it has started.
+fn signal_group(child: &Child, signal: libc::c_int) {
+    let group = libc::pid_t::try_from(child.id()).expect("an id that the system gave");
+    #[expect(
+        unsafe_code,
+        reason = "a system call on numbers; the child keeps its id until waited for"
+    )]
+    // SAFETY: touches no memory of this process.
+    let _ = unsafe { libc::kill(-group, signal) };
 }
 
 /// One program to run in the folder of a project.
@@ -65,7 +121,7 @@ impl Step {
     }
 
     /// Runs it to its end. What it wrote is empty unless captured.
-    pub(super) fn run(&self, dir: &Path, output: ToolOutput) -> io::Result<(ExitStatus, String)> {
+    pub(super) fn run(&self, dir: &Path, output: &ToolOutput) -> io::Result<(ExitStatus, String)> {
         let mut command = self.command(dir);
         match output {
             ToolOutput::Inherit => {
@@ -74,11 +130,11 @@ impl Step {
                 command.stdout(io::stderr()).stderr(Stdio::inherit());
                 Ok((command.status()?, String::new()))
             }
-            ToolOutput::Capture => {
+            ToolOutput::Capture(interrupt) => {
                 // One file for both streams keeps their order, and no pipe can fill up.
                 let file = tempfile::tempfile()?;
                 command.stdout(file.try_clone()?).stderr(file.try_clone()?);
-                let status = command.status()?;
+                let status = interrupt.wait(&mut command.process_group(0).spawn()?)?;
                 Ok((status, end_of(file)?))
             }
         }
@@ -120,11 +176,41 @@ fn quoted(text: &OsStr) -> String {
 mod tests {
     use super::*;
 
+    fn captured() -> ToolOutput {
+        ToolOutput::Capture(Interrupt::default())
+    }
+
+    #[test]
+    fn an_interrupted_tool_ends_with_all_that_it_has_started() {
+        let interrupt = Interrupt::default();
+        let output = ToolOutput::Capture(interrupt.clone());
+        let folder = tempfile::tempdir().expect("created");
+        let begun = folder.path().join("begun");
+        let dir = folder.path().to_owned();
+        let step = Step::new("sh").args(["-c", "sleep 1000 & echo $!; touch begun; wait"]);
+        let running = std::thread::spawn(move || step.run(&dir, &output));
+        while !begun.exists() {
+            std::thread::sleep(POLL);
+        }
+        interrupt.interrupt();
+        let (status, said) = running.join().expect("no panic").expect("it ran");
+        assert!(!status.success(), "{status}");
+        // Nobody may have buried it yet.
+        let stat = Path::new("/proc").join(said.trim()).join("stat");
+        let ended = || match std::fs::read_to_string(&stat) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        while !ended() {
+            std::thread::sleep(POLL);
+        }
+    }
+
     #[test]
     fn both_streams_are_captured_in_order_and_the_exit_is_told() {
         let step =
             Step::new("sh").args(["-c", "echo one; echo $WORD >&2; exit 3"]).env("WORD", "two");
-        let (status, said) = step.run(Path::new("/"), ToolOutput::Capture).expect("sh is there");
+        let (status, said) = step.run(Path::new("/"), &captured()).expect("sh is there");
         assert_eq!((status.code(), said.as_str()), (Some(3), "one\ntwo\n"));
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::check::{Report, Weight};
-use crate::project::{BuildFailure, Project, ToolOutput};
+use crate::project::{BuildFailure, Interrupt, Project, ToolOutput};
 use crate::types::ModuleHash;
 use crate::wasm::CompiledModules;
 
@@ -68,11 +68,12 @@ pub(super) fn build(
     dir: &Path,
     known: Option<Fit>,
     modules: &CompiledModules,
+    interrupt: Interrupt,
     saved: Option<Instant>,
 ) -> Result<Built, NotBuilt> {
     // Read again each time: the manifest is among the files that are edited.
     let project = Project::open(dir).map_err(|error| NotBuilt::Failed(error.to_string()))?;
-    let output = project.compile(ToolOutput::Capture)?;
+    let output = project.compile(&ToolOutput::Capture(interrupt))?;
     let compiled = Instant::now();
     let module = Bytes::from(output.module);
     let fit = Fit { hash: ModuleHash::of(&module), scripts: scripts(&project) };

@@ -25,12 +25,12 @@ use super::cluster::{self, Cluster};
 use super::prompt::{self, Input, Standing};
 use super::screen::{Screen, WAITING_LINES};
 use super::{DevArgs, guest_log, scratch, watch};
-use crate::project::Project;
+use crate::project::{Interrupt, Project};
 use crate::wasm::CompiledModules;
 
 /// How often it is looked whether a node has stopped by itself.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a build that runs is waited for at the end.
+/// How long the check of a build is waited for at the end; its tools are ended.
 const LAST_BUILD: Duration = Duration::from_secs(5);
 
 struct Session {
@@ -47,6 +47,8 @@ struct Session {
     cluster: Option<Cluster>,
     /// A build and what follows from it; one at a time.
     jobs: JoinSet<Done>,
+    /// Ends the tools of a build.
+    interrupt: Interrupt,
     /// When the first change was seen since the build began that runs now.
     changed: Option<Instant>,
     /// The version that was checked last, if it was found fit.
@@ -137,6 +139,7 @@ impl Session {
             modules: CompiledModules::default(),
             cluster: None,
             jobs: JoinSet::new(),
+            interrupt: Interrupt::default(),
             changed: None,
             fit: None,
             held: None,
@@ -238,6 +241,7 @@ impl Session {
 
     async fn end(mut self, reader: Option<JoinHandle<()>>) {
         self.waiting.clear();
+        self.interrupt.interrupt();
         self.asked.shutdown().await;
         if let Some(reader) = reader {
             // A panic of it was told already.
@@ -247,7 +251,7 @@ impl Session {
             cluster.stop().await;
         }
         if tokio::time::timeout(LAST_BUILD, self.jobs.shutdown()).await.is_err() {
-            self.screen.say("a build still runs and is left alone");
+            self.screen.say("a check still runs and is left alone");
         }
     }
 }

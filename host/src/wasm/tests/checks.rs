@@ -192,6 +192,47 @@ fn passive_segments_that_are_never_dropped_are_fine_also_after_undo() {
 }
 
 #[test]
+fn active_segments_are_there_from_the_start_and_keep_their_order() {
+    // The later ones win; an offset may be calculated; the indices of passive ones stay.
+    let body = format!(
+        r#"{SCRIBE}
+        (data (i32.const 1024) "abcdef")
+        (data $passive "xy")
+        (data (offset (i32.add (i32.const 1000) (i32.mul (i32.const 13) (i32.const 2)))) "CD")
+        (data (i32.const 131072) "")
+        (func $s
+          (memory.init $passive (i32.const 1024) (i32.const 0) (i32.const 2))
+          (call $append (i32.const 6)))
+        (start $s)"#
+    );
+    let mut fsm = start(&body);
+    assert_eq!(contents(&mut *fsm), "xyCDef");
+    trap(fsm.apply(at(1), b"u").unwrap());
+    assert_eq!(contents(&mut *fsm), "xyCDef");
+}
+
+#[test]
+fn a_segment_out_of_bounds_is_refused_and_offsets_are_constant() {
+    let refused = |more: &str| {
+        let module = wasm(&format!("{SCRIBE} {more}"));
+        let loader = WasmLoader::new(None).unwrap();
+        match loader.instantiate(&module, &Limits::default(), at(1)).unwrap() {
+            Ok(_) => panic!("{more} is taken"),
+            Err(refused) => refused.to_string(),
+        }
+    };
+    for (offset, range) in [(131_069, "131069 to 131073"), (-1, "4294967295 to 4294967299")] {
+        let said = refused(&format!(r#"(data (i32.const {offset}) "four")"#));
+        let expected =
+            format!("a data segment fills bytes {range} of the memory, which has 131072");
+        assert!(said.contains(&expected), "{said}");
+    }
+    // The rewriting relies on it.
+    let said = refused(r#"(global $g i32 (i32.const 0)) (data (global.get $g) "x")"#);
+    assert!(said.contains("constant expression required"), "{said}");
+}
+
+#[test]
 fn exports_that_look_like_the_hosts_own_do_not_collide() {
     let body = format!(
         r#"{SCRIBE} (global (export "raft_host:global_0") i32 (i32.const 5))

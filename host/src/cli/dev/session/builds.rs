@@ -27,7 +27,10 @@ impl Session {
         }
         self.screen.say(&self.screen.dim("building ..."));
         let (dir, known, modules) = (self.dir.clone(), self.fit, self.modules.clone());
-        self.jobs.spawn_blocking(move || Done::Built(build::build(&dir, known, &modules, seen)));
+        let interrupt = self.interrupt.clone();
+        self.jobs.spawn_blocking(move || {
+            Done::Built(build::build(&dir, known, &modules, interrupt, seen))
+        });
     }
 
     /// A job is over; perhaps another follows. An error ends the session.
