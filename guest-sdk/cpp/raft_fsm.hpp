@@ -396,12 +396,10 @@ void operator delete[](void *memory, std::size_t) noexcept { fsm_free(memory); }
 extern "C" [[noreturn]] void __cxa_pure_virtual() { fsm::panic("a pure virtual function was called"); }
 
 #if defined(_LIBCPP_VERSION)
-#if !defined(_LIBCPP_VERBOSE_ABORT_NOEXCEPT)
-#define _LIBCPP_VERBOSE_ABORT_NOEXCEPT
-#endif
-// The library's own writes with printf, which would make every module import WASI's files.
+// The library's own writes with printf, which would make every module import WASI's files. Whether it is declared with
+// noexcept depends on the library's version (from 20 on), so the definition asks the declaration.
 _LIBCPP_BEGIN_NAMESPACE_STD
-[[noreturn]] void __libcpp_verbose_abort(const char *format, ...) _LIBCPP_VERBOSE_ABORT_NOEXCEPT {
+[[noreturn]] void __libcpp_verbose_abort(const char *format, ...) noexcept(noexcept(__libcpp_verbose_abort(""))) {
     va_list arguments;
     va_start(arguments, format);
     char text[512]; // What does not fit is left out.

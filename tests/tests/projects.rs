@@ -210,8 +210,8 @@ fn a_missing_tool_is_named_with_what_to_install() {
     let empty = dir.path().join("bin");
     fs::create_dir(&empty).expect("made");
     for (language, parts) in [
-        ("c", &["make is missing", "apt-get install make clang-19 lld-19"][..]),
-        ("cpp", &["make is missing", "pip install ziglang", "libc++-19-dev-wasm32"]),
+        ("c", &["make is missing", "apt-get install make clang lld"][..]),
+        ("cpp", &["make is missing", "pip install ziglang", "libc++-dev-wasm32"]),
         ("zig", &["Zig is missing", "pip install ziglang"]),
         ("assemblyscript", &["Node is missing", "https://nodejs.org"]),
     ] {

@@ -1,7 +1,7 @@
 //! C and C++: a clang that has the target and its linker, or Zig, which is one; and make.
 
 use super::finder::Finder;
-use super::{Plan, Remedy, ToolchainMissing, zig};
+use super::{IN_VENV, Plan, Remedy, ToolchainMissing, zig};
 use crate::project::tool::Step;
 use crate::project::{Language, Project};
 
@@ -28,8 +28,9 @@ pub(super) const C: Dialect = Dialect {
     target: "wasm32-unknown-unknown",
     libraries: &[],
     remedies: &[
-        Remedy::new("apt-get install make clang-19 lld-19", "Debian"),
-        Remedy::new("pip install ziglang", "in an active virtual environment; make is needed too"),
+        Remedy::new("apt-get install make clang lld", "Debian 13 or newer"),
+        Remedy::new("apt-get install make clang-19 lld-19", "Debian 12 or 13"),
+        Remedy::new(PIP_AND_MAKE, IN_VENV),
     ],
 };
 
@@ -41,14 +42,16 @@ pub(super) const CPP: Dialect = Dialect {
     target: "wasm32-wasi",
     libraries: &["libc++.a", "libc++abi.a", "libc.a"],
     remedies: &[
-        Remedy::new("pip install ziglang", "in an active virtual environment; make is needed too"),
+        // Zig compiles its C++ library for the first module and again for the first test.
         Remedy::new(
-            "apt-get install make clang-19 lld-19 wasi-libc libc++-19-dev-wasm32 \
-             libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32",
-            "Debian",
+            "apt-get install make clang lld libc++-dev-wasm32 libclang-rt-dev-wasm32",
+            "Debian 13 or newer",
         ),
+        Remedy::new(PIP_AND_MAKE, IN_VENV),
     ],
 };
+
+const PIP_AND_MAKE: &str = "make, and pip install ziglang==0.15.2";
 
 /// Versions that distributions have beside each other, the newest first.
 const VERSIONS: [u32; 9] = [22, 21, 20, 19, 18, 17, 16, 15, 14];

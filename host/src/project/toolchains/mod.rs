@@ -52,6 +52,11 @@ impl Remedy {
     }
 }
 
+/// Debian's pip refuses to install outside of a virtual environment, and its Python has none
+/// without a package of its own.
+const IN_VENV: &str = "in an active virtual environment: python3 -m venv venv && . venv/bin/activate; Debian: \
+     apt-get install python3-venv first";
+
 /// Remarks stand below each other, except after a longer remedy than this.
 const WIDTH_MAX: usize = 60;
 

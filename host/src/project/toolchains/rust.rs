@@ -14,7 +14,9 @@ const OLDEST: (u32, u32) = (1, 85);
 
 const REMEDIES: &[Remedy] = &[
     Remedy::new("rustup target add wasm32-unknown-unknown", "rustup is at https://rustup.rs"),
-    Remedy::new("apt-get install rustc-web cargo-web rust-web-src lld-19", "Debian"),
+    // Debian 13 is the first whose compiler is new enough for the SDK, and there the target is a package.
+    Remedy::new("apt-get install cargo rustc libstd-rust-dev-wasm32 lld", "Debian 13 or newer"),
+    Remedy::new("apt-get install rustc-web cargo-web rust-web-src lld-19", "Debian 12"),
 ];
 
 /// Where Debian's packages put things.

@@ -74,9 +74,9 @@ impl Stage {
 #[test]
 fn with_nothing_on_the_path_every_language_says_what_to_install() {
     for (language, parts) in [
-        (Language::C, &["make is missing", "apt-get install make clang-19 lld-19"][..]),
-        (Language::Cpp, &["make is missing", "apt-get install", "pip install ziglang"]),
-        (Language::Zig, &["Zig is missing", "pip install ziglang==0.15.2", "ziglang.org"]),
+        (Language::C, &["make is missing", "apt-get install make clang lld"][..]),
+        (Language::Cpp, &["make is missing", "apt-get install", "pip install ziglang==0.15.2"]),
+        (Language::Zig, &["Zig is missing", "pip install ziglang==0.15.2", "python3-venv"]),
         (Language::AssemblyScript, &["Node is missing", "nodejs.org", "apt-get install nodejs"]),
     ] {
         Stage::new(language).refused(parts);
@@ -107,7 +107,7 @@ fn zig_is_a_compiler_for_c_and_cpp_when_there_is_no_clang() {
 #[test]
 fn cpp_needs_its_library_for_the_target_or_zig() {
     let stage = Stage::new(Language::Cpp).program("make", "").clang("clang++", "wasm32", true);
-    stage.refused(&["clang++ has no libc++.a for wasm32-wasi", "libc++-19-dev-wasm32"]);
+    stage.refused(&["clang++ has no libc++.a for wasm32-wasi", "libc++-dev-wasm32"]);
     let stage = stage.program("zig", "echo 0.15.2");
     assert_eq!(stage.commands(), ["make 'CXX=zig c++'"]);
     let complete = "case \"$*\" in *print-targets*) echo wasm32;; *) echo /some/where;; esac";

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::finder::Finder;
-use super::{Plan, Remedy, ToolchainMissing, version_in};
+use super::{IN_VENV, Plan, Remedy, ToolchainMissing, version_in};
 use crate::project::tool::Step;
 use crate::project::{Language, Project};
 
@@ -11,8 +11,9 @@ use crate::project::{Language, Project};
 const OLDEST: (u32, u32) = (0, 14);
 
 const REMEDIES: &[Remedy] = &[
-    Remedy::new("pip install ziglang==0.15.2", "in an active virtual environment"),
-    Remedy::new("https://ziglang.org/download", "0.14 to 0.16, unpacked on your PATH"),
+    // Not 0.17, which works and takes minutes for the first build.
+    Remedy::new("pip install ziglang==0.15.2", IN_VENV),
+    Remedy::new("https://ziglang.org/download", "0.14 to 0.17, unpacked on your PATH"),
 ];
 
 pub(super) fn plan(project: &Project, finder: &Finder) -> Result<Plan, ToolchainMissing> {
