@@ -84,11 +84,19 @@ pub(super) struct Step {
     pub(super) environment: Vec<(String, OsString)>,
     /// What to know when it fails; may be empty.
     pub(super) hint: &'static str,
+    /// What to know while it runs, if it runs for long; may be empty.
+    pub(super) patience: &'static str,
 }
 
 impl Step {
     pub(super) fn new(program: impl Into<PathBuf>) -> Step {
-        Step { program: program.into(), arguments: Vec::new(), environment: Vec::new(), hint: "" }
+        Step {
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            hint: "",
+            patience: "",
+        }
     }
 
     pub(super) fn arg(mut self, argument: impl AsRef<OsStr>) -> Step {
@@ -109,6 +117,10 @@ impl Step {
         Step { hint, ..self }
     }
 
+    pub(super) fn patience(self, patience: &'static str) -> Step {
+        Step { patience, ..self }
+    }
+
     /// The process to be, in a folder, with nothing to read.
     pub(super) fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.program);
@@ -127,6 +139,9 @@ impl Step {
             ToolOutput::Inherit => {
                 // Nobody is left to tell when stderr is gone; the build goes on.
                 let _ = writeln!(io::stderr(), "$ {self}");
+                if !self.patience.is_empty() {
+                    let _ = writeln!(io::stderr(), "({})", self.patience);
+                }
                 command.stdout(io::stderr()).stderr(Stdio::inherit());
                 Ok((command.status()?, String::new()))
             }

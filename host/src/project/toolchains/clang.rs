@@ -70,6 +70,13 @@ pub(super) fn plan(
     let make = make.ok_or_else(|| missing("make is missing".to_owned()))?;
     let compiler = compiler(project, finder, dialect).map_err(missing)?;
     let step = Step::new(make).arg(format!("{}={}", dialect.variable, compiler.join(" ")));
+    let is_zig = compiler.iter().any(|word| word.contains("zig"));
+    let step = match dialect.language {
+        Language::Cpp if is_zig && !project.module.exists() => {
+            step.patience("the first build compiles Zig's C++ library too: two to five minutes")
+        }
+        _ => step,
+    };
     Ok(Plan { steps: vec![step], artifact: project.module.clone() })
 }
 

@@ -97,6 +97,12 @@ fn debian(project: &Project, finder: &Finder) -> Option<Step> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
     // Without std's default features: a guest has no use for the code that prints backtraces.
+    let step = match project.module.exists() {
+        true => step,
+        false => {
+            step.patience("the first build compiles the standard library too: a minute or two")
+        }
+    };
     let step = build(step).args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features="]);
     if !Path::new(DEBIAN_VENDOR).is_dir() || !needs_no_registry(project, finder) {
         return Some(step);
