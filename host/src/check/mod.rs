@@ -20,6 +20,7 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 mod trials;
+mod twins;
 mod words;
 
 pub use lab::{Peaks, Slowest};

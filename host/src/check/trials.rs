@@ -10,6 +10,7 @@ use super::lab::{Done, Lab, Stop, Subject};
 use super::report::{Section, Weight};
 use super::script::Script;
 use super::snapshots;
+use super::twins::{Came, difference};
 use super::words::{ended, quoted};
 use crate::fsm::GuestResult;
 use crate::text::human_count;
@@ -131,12 +132,13 @@ impl Ends {
 }
 
 #[derive(Default)]
-struct Tried {
+pub(super) struct Tried {
     random: Ends,
     queries: Ends,
-    /// The first command or query after which two instances differed.
+    /// The first command or query after which two instances differed, and in what.
     differed: Option<String>,
-    impure: Option<String>,
+    /// A query that changed an instance, although it ran on a fork.
+    pub(super) impure: Option<String>,
     broken_promise: Option<String>,
     rejections_compared: usize,
     compared_bytes: usize,
@@ -157,10 +159,14 @@ impl Tried {
         if is_random {
             self.random.note(command, &done);
         }
-        self.compare(&format!("command {}", quoted(command)), &done, &again, subject, twin)?;
-        let Some(before) = before else { return Ok(()) };
-        self.compared_bytes += before.ok().map_or(0, <[u8]>::len);
-        if matches!(done.call.result, GuestResult::Rejected(_)) {
+        let was_rejected = matches!(done.call.result, GuestResult::Rejected(_));
+        if let Some(before) = &before {
+            self.compared_bytes += before.ok().map_or(0, <[u8]>::len);
+        }
+        self.compare(&format!("command {}", quoted(command)), (subject, done), (twin, again))?;
+        if let Some(before) = before
+            && was_rejected
+        {
             let after = subject.snapshot_at(before_context)?;
             self.rejections_compared += 1;
             if before.outcome() != after.outcome() {
@@ -182,35 +188,39 @@ impl Tried {
         if before != subject.digest()? && self.impure.is_none() {
             self.impure = Some(quoted(query));
         }
-        self.compare(&format!("query {}", quoted(query)), &done, &again, subject, twin)
+        self.compare(&format!("query {}", quoted(query)), (subject, done), (twin, again))
     }
 
     fn compare(
         &mut self,
         what: &str,
-        done: &Done,
-        again: &Done,
-        subject: &mut Subject<'_>,
-        twin: &mut Subject<'_>,
+        (subject, done): (&mut Subject<'_>, Done),
+        (twin, again): (&mut Subject<'_>, Done),
     ) -> Result<(), Stop> {
-        let same = done.outcome() == again.outcome()
-            && done.call.fuel_used == again.call.fuel_used
-            && subject.digest()? == twin.digest()?;
-        if !same && self.differed.is_none() {
-            self.differed = Some(what.to_owned());
-        }
+        let first = Came { done: Some(done), digest: subject.digest()? };
+        let second = Came { done: Some(again), digest: twin.digest()? };
+        self.note_difference(what, &first, &second);
         Ok(())
     }
 
-    fn told(self, has_query: bool, commands: usize) -> Vec<Section> {
+    pub(super) fn note_difference(&mut self, what: &str, first: &Came, second: &Came) {
+        if self.differed.is_none()
+            && let Some(difference) = difference(first, second)
+        {
+            self.differed = Some(format!("{what}: the second {difference}"));
+        }
+    }
+
+    pub(super) fn told(self, has_query: bool, commands: usize) -> Vec<Section> {
         let mut determinism = Section::new("determinism");
         match self.differed {
             Some(what) => determinism.fail(format!(
-                "two instances that did the same differ in answer, fuel or memory after {what}; {}",
+                "two instances that did the same differ after {what}; {}",
                 hints::DETERMINISM
             )),
             None => determinism.good(format!(
-                "two instances agree on answers, fuel and memory after each of {commands} commands"
+                "two instances agree on answers, log lines, fuel and memory after each of \
+                 {commands} commands"
             )),
         }
         let mut queries = Section::new("queries");
