@@ -7,7 +7,7 @@ use super::listen::{LogLine, listening};
 use super::words::{ended, quoted};
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
 use crate::types::{ClusterId, Event, Index, StateDigest};
-use crate::wasm::{CompiledModules, WasmLoader};
+use crate::wasm::{CompiledModules, WasmFsm, WasmLoader};
 
 /// The clock of the first entry.
 const START_TIME_MS: u64 = 1_700_000_000_000;
@@ -111,8 +111,9 @@ impl<'a> Lab<'a> {
     }
 
     /// An instance that has not run `init`, as one for a snapshot.
-    pub(super) fn blank(&self, context: Context) -> Result<Box<dyn Fsm>, Stop> {
-        let (fresh, _) = listening(|| self.loader.instantiate(self.module, self.limits, context));
+    pub(super) fn blank(&self, context: Context) -> Result<WasmFsm, Stop> {
+        let start = || self.loader.start(self.module, self.limits, Some(context));
+        let (fresh, _) = listening(start);
         fresh?.map_err(|refused| Stop::Unfit(format!("{refused}; {}", hints::START)))
     }
 
@@ -137,7 +138,7 @@ impl<'a> Lab<'a> {
 /// One instance with its place in the log.
 pub(super) struct Subject<'a> {
     lab: &'a Lab<'a>,
-    fsm: Box<dyn Fsm>,
+    fsm: WasmFsm,
     context: Context,
     /// Seen from the next command on.
     pending_ms: u64,
@@ -179,6 +180,13 @@ impl Subject<'_> {
         let mut peaks = self.lab.peaks.borrow_mut();
         peaks.query_fuel = peaks.query_fuel.max(call.fuel_used);
         Ok(Done { call, log, context })
+    }
+
+    /// As `query`, but what it writes stays.
+    pub(super) fn query_and_keep(&mut self, query: &[u8]) -> Result<Done, HostFailure> {
+        let context = self.context;
+        let (call, log) = listening(|| self.fsm.query_and_keep(context, query));
+        Ok(Done { call: call?, log, context })
     }
 
     pub(super) fn snapshot(&mut self) -> Result<Done, HostFailure> {

@@ -7,6 +7,7 @@
 //! ```text
 //! module ─ load check ─ Lab ─┬─ player: any.script, then the caller's scripts, three runs each
 //!                            ├─ trials: determinism, queries, rejections, random input
+//!                            ├─ purity: queries where nothing is undone
 //!                            └─ snapshots: there and back, damaged ones
 //! ```
 
@@ -14,6 +15,7 @@ mod hints;
 mod lab;
 mod listen;
 mod player;
+mod purity;
 mod report;
 mod script;
 mod snapshots;

@@ -3,6 +3,7 @@
 use super::*;
 
 mod defects;
+mod purity;
 mod twins;
 
 /// A guest whose state is the number at address 0: `+` adds one and answers it, an empty query

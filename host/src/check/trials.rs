@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::hints;
 use super::lab::{Done, Lab, Stop, Subject};
+use super::purity;
 use super::report::{Section, Weight};
 use super::script::Script;
 use super::snapshots;
@@ -19,6 +20,8 @@ use crate::text::human_count;
 const SEED: u64 = 0x7261_6674_2d68_6f73;
 const RANDOM_COMMANDS: usize = 300;
 const RANDOM_QUERIES: usize = 60;
+/// Queries of scripts that are put where nothing is undone.
+const KEPT_QUERIES_MAX: usize = 100;
 /// Commands that an original and its copies run after a restore.
 const FURTHER_COMMANDS: usize = 40;
 /// Longest input that is mutated.
@@ -54,13 +57,25 @@ pub(super) fn run(
     }
     let asked: Vec<Vec<u8>> =
         scripts.iter().flat_map(Script::queries).map(<[u8]>::to_vec).collect();
+    let mut purity = Section::new("queries");
     if subject.has_query() {
-        for _ in 0..RANDOM_QUERIES {
-            let query = input(&mut random, &asked);
-            tried.query(&mut subject, &mut twin, &query)?;
+        let queries: Vec<Vec<u8>> =
+            (0..RANDOM_QUERIES).map(|_| input(&mut random, &asked)).collect();
+        for query in &queries {
+            tried.query(&mut subject, &mut twin, query)?;
         }
+        let mut kept = vec![Vec::new()];
+        for query in asked.iter().take(KEPT_QUERIES_MAX).chain(&queries) {
+            if !kept.contains(query) {
+                kept.push(query.clone());
+            }
+        }
+        purity::run(&mut twin, &kept, &mut purity)?;
     }
+    // What the queries wrote stayed.
+    drop(twin);
     sections.extend(tried.told(subject.has_query(), workload.len()));
+    sections[1].findings.extend(purity.findings);
 
     let mut section = Section::new("snapshot and restore");
     let further: Vec<Vec<u8>> =
