@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::hints;
-use super::listen::{LogLine, listening};
+use super::listen::{LogLine, listening, without_listening};
 use super::words::{ended, quoted};
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
 use crate::types::{ClusterId, Event, Index, StateDigest};
@@ -64,6 +64,12 @@ pub(super) struct Done {
     pub(super) log: Vec<LogLine>,
     /// Index and clock that the call saw.
     pub(super) context: Context,
+}
+
+/// What came of repeated commands.
+pub(super) struct Repeated {
+    pub(super) fuel: u64,
+    pub(super) trapped: bool,
 }
 
 impl Done {
@@ -187,6 +193,41 @@ impl Subject<'_> {
         let context = self.context;
         let (call, log) = listening(|| self.fsm.query_and_keep(context, query));
         Ok(Done { call: call?, log, context })
+    }
+
+    /// Applies one command after the other, and the first again after the last, until one traps.
+    /// Counts for no peak.
+    pub(super) fn repeat(
+        &mut self,
+        commands: &[&[u8]],
+        calls: usize,
+    ) -> Result<Repeated, HostFailure> {
+        without_listening(|| {
+            let mut repeated = Repeated { fuel: 0, trapped: false };
+            for command in commands.iter().cycle().take(calls) {
+                self.context.index = Index(self.context.index.0 + 1);
+                let call = self.fsm.apply(self.context, command)?;
+                repeated.fuel = repeated.fuel.saturating_add(call.fuel_used);
+                if let GuestResult::Trapped(_) = call.result {
+                    repeated.trapped = true;
+                    break;
+                }
+            }
+            Ok(repeated)
+        })
+    }
+
+    /// Length of a snapshot, which counts for no peak either; none is as long as an empty one.
+    pub(super) fn snapshot_bytes(&mut self) -> Result<usize, HostFailure> {
+        let call = without_listening(|| self.fsm.snapshot(self.context))?;
+        Ok(match call.result {
+            GuestResult::Ok(snapshot) => snapshot.len(),
+            GuestResult::Rejected(_) | GuestResult::Trapped(_) => 0,
+        })
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.fsm.memory_bytes()
     }
 
     pub(super) fn snapshot(&mut self) -> Result<Done, HostFailure> {

@@ -8,11 +8,13 @@
 //! module ─ load check ─ Lab ─┬─ player: any.script, then the caller's scripts, three runs each
 //!                            ├─ trials: determinism, queries, rejections, random input
 //!                            ├─ purity: queries where nothing is undone
+//!                            ├─ leaks: memory that grows for ever
 //!                            └─ snapshots: there and back, damaged ones
 //! ```
 
 mod hints;
 mod lab;
+mod leaks;
 mod listen;
 mod player;
 mod purity;

@@ -3,6 +3,7 @@
 use super::*;
 
 mod defects;
+mod leaks;
 mod purity;
 mod twins;
 

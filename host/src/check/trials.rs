@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::hints;
 use super::lab::{Done, Lab, Stop, Subject};
+use super::leaks::{self, Neutral};
 use super::purity;
 use super::report::{Section, Weight};
 use super::script::Script;
@@ -74,8 +75,10 @@ pub(super) fn run(
     }
     // What the queries wrote stayed.
     drop(twin);
+    let memory = leaks::run(lab, &tried.neutral)?;
     sections.extend(tried.told(subject.has_query(), workload.len()));
     sections[1].findings.extend(purity.findings);
+    sections.push(memory);
 
     let mut section = Section::new("snapshot and restore");
     let further: Vec<Vec<u8>> =
@@ -157,6 +160,7 @@ pub(super) struct Tried {
     broken_promise: Option<String>,
     rejections_compared: usize,
     compared_bytes: usize,
+    neutral: Neutral,
 }
 
 impl Tried {
@@ -176,7 +180,9 @@ impl Tried {
         }
         let was_rejected = matches!(done.call.result, GuestResult::Rejected(_));
         if let Some(before) = &before {
-            self.compared_bytes += before.ok().map_or(0, <[u8]>::len);
+            let snapshot_bytes = before.ok().map_or(0, <[u8]>::len);
+            self.compared_bytes += snapshot_bytes;
+            self.neutral.note(command, &done, snapshot_bytes);
         }
         self.compare(&format!("command {}", quoted(command)), (subject, done), (twin, again))?;
         if let Some(before) = before
