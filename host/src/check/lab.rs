@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 
 use super::hints;
-use super::listen::{LogLine, listening};
+use super::listen::{LogLine, listening, without_listening};
 use super::words::{ended, quoted};
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
 use crate::types::{ClusterId, Event, Index, StateDigest};
-use crate::wasm::{CompiledModules, WasmLoader};
+use crate::wasm::{CompiledModules, WasmFsm, WasmLoader};
 
 /// The clock of the first entry.
 const START_TIME_MS: u64 = 1_700_000_000_000;
@@ -66,6 +66,12 @@ pub(super) struct Done {
     pub(super) context: Context,
 }
 
+/// What came of repeated commands.
+pub(super) struct Repeated {
+    pub(super) fuel: u64,
+    pub(super) trapped: bool,
+}
+
 impl Done {
     /// What a client sees: the kind of a trap, but not its message.
     pub(super) fn outcome(&self) -> (u8, &[u8], &[Event]) {
@@ -111,8 +117,9 @@ impl<'a> Lab<'a> {
     }
 
     /// An instance that has not run `init`, as one for a snapshot.
-    pub(super) fn blank(&self, context: Context) -> Result<Box<dyn Fsm>, Stop> {
-        let (fresh, _) = listening(|| self.loader.instantiate(self.module, self.limits, context));
+    pub(super) fn blank(&self, context: Context) -> Result<WasmFsm, Stop> {
+        let start = || self.loader.start(self.module, self.limits, Some(context));
+        let (fresh, _) = listening(start);
         fresh?.map_err(|refused| Stop::Unfit(format!("{refused}; {}", hints::START)))
     }
 
@@ -137,7 +144,7 @@ impl<'a> Lab<'a> {
 /// One instance with its place in the log.
 pub(super) struct Subject<'a> {
     lab: &'a Lab<'a>,
-    fsm: Box<dyn Fsm>,
+    fsm: WasmFsm,
     context: Context,
     /// Seen from the next command on.
     pending_ms: u64,
@@ -179,6 +186,48 @@ impl Subject<'_> {
         let mut peaks = self.lab.peaks.borrow_mut();
         peaks.query_fuel = peaks.query_fuel.max(call.fuel_used);
         Ok(Done { call, log, context })
+    }
+
+    /// As `query`, but what it writes stays.
+    pub(super) fn query_and_keep(&mut self, query: &[u8]) -> Result<Done, HostFailure> {
+        let context = self.context;
+        let (call, log) = listening(|| self.fsm.query_and_keep(context, query));
+        Ok(Done { call: call?, log, context })
+    }
+
+    /// Applies one command after the other, and the first again after the last, until one traps.
+    /// Counts for no peak.
+    pub(super) fn repeat(
+        &mut self,
+        commands: &[&[u8]],
+        calls: usize,
+    ) -> Result<Repeated, HostFailure> {
+        without_listening(|| {
+            let mut repeated = Repeated { fuel: 0, trapped: false };
+            for command in commands.iter().cycle().take(calls) {
+                self.context.index = Index(self.context.index.0 + 1);
+                let call = self.fsm.apply(self.context, command)?;
+                repeated.fuel = repeated.fuel.saturating_add(call.fuel_used);
+                if let GuestResult::Trapped(_) = call.result {
+                    repeated.trapped = true;
+                    break;
+                }
+            }
+            Ok(repeated)
+        })
+    }
+
+    /// Length of a snapshot, which counts for no peak either; none is as long as an empty one.
+    pub(super) fn snapshot_bytes(&mut self) -> Result<usize, HostFailure> {
+        let call = without_listening(|| self.fsm.snapshot(self.context))?;
+        Ok(match call.result {
+            GuestResult::Ok(snapshot) => snapshot.len(),
+            GuestResult::Rejected(_) | GuestResult::Trapped(_) => 0,
+        })
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.fsm.memory_bytes()
     }
 
     pub(super) fn snapshot(&mut self) -> Result<Done, HostFailure> {

@@ -22,6 +22,11 @@ pub(super) fn listening<T>(run: impl FnOnce() -> T) -> (T, Vec<LogLine>) {
     (result, heard)
 }
 
+/// Runs something and lets nobody hear the guests' lines meanwhile.
+pub(super) fn without_listening<T>(run: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), run)
+}
+
 struct Ear {
     lines: Arc<Mutex<Vec<LogLine>>>,
 }

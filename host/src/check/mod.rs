@@ -7,19 +7,24 @@
 //! ```text
 //! module ─ load check ─ Lab ─┬─ player: any.script, then the caller's scripts, three runs each
 //!                            ├─ trials: determinism, queries, rejections, random input
+//!                            ├─ purity: queries where nothing is undone
+//!                            ├─ leaks: memory that grows for ever
 //!                            └─ snapshots: there and back, damaged ones
 //! ```
 
 mod hints;
 mod lab;
+mod leaks;
 mod listen;
 mod player;
+mod purity;
 mod report;
 mod script;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 mod trials;
+mod twins;
 mod words;
 
 pub use lab::{Peaks, Slowest};

@@ -3,9 +3,9 @@
 use super::lab::{Done, Lab, Stop, Subject};
 use super::listen::LogLine;
 use super::script::{Action, Expectation, Script, Step};
+use super::twins::{Came, difference, ended_with_events, listed};
 use super::words::{ended, quoted};
 use crate::fsm::{Context, GuestResult};
-use crate::types::StateDigest;
 
 /// Something that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +28,6 @@ impl Played {
     }
 }
 
-/// What a step came to in one run; `advance` comes to nothing.
-struct Came {
-    done: Option<Done>,
-    digest: StateDigest,
-}
-
 pub(super) fn play(lab: &Lab<'_>, script: &Script) -> Result<Played, Stop> {
     let mut played = Played { steps: script.steps.len(), violations: Vec::new() };
     let first_run = straight(lab, script)?;
@@ -42,16 +36,20 @@ pub(super) fn play(lab: &Lab<'_>, script: &Script) -> Result<Played, Stop> {
             judge(step, done, &mut played);
         }
     }
-    let second_run = straight(lab, script)?;
-    for (step, (first, second)) in script.steps.iter().zip(first_run.iter().zip(&second_run)) {
+    compare(script, &first_run, &straight(lab, script)?, &mut played);
+    renewed(lab, script, &first_run, &mut played)?;
+    Ok(played)
+}
+
+/// Tells of the first step that another instance took otherwise.
+pub(super) fn compare(script: &Script, first_run: &[Came], second_run: &[Came], to: &mut Played) {
+    for (step, (first, second)) in script.steps.iter().zip(first_run.iter().zip(second_run)) {
         if let Some(difference) = difference(first, second) {
             let message = format!("a second instance that did the same {difference}");
-            played.add(step.line, false, message);
+            to.add(step.line, false, message);
             break;
         }
     }
-    renewed(lab, script, &first_run, &mut played)?;
-    Ok(played)
 }
 
 fn straight(lab: &Lab<'_>, script: &Script) -> Result<Vec<Came>, Stop> {
@@ -120,31 +118,6 @@ fn act(subject: &mut Subject<'_>, step: &Step) -> Result<Option<Done>, Stop> {
     })
 }
 
-/// In what two runs differ that must not differ in anything.
-fn difference(first: &Came, second: &Came) -> Option<String> {
-    if let (Some(first), Some(second)) = (&first.done, &second.done) {
-        if first.outcome() != second.outcome() {
-            let (first, second) = (ended_with_events(first), ended_with_events(second));
-            return Some(format!("came to another outcome: {second} instead of {first}"));
-        }
-        let (fuel, again) = (first.call.fuel_used, second.call.fuel_used);
-        if fuel != again {
-            return Some(format!("used other fuel: {again} instead of {fuel}"));
-        }
-        if first.log != second.log {
-            return Some("logged other lines".to_owned());
-        }
-    }
-    (first.digest != second.digest).then(|| "has other memory or globals after it".to_owned())
-}
-
-fn ended_with_events(done: &Done) -> String {
-    match done.call.events.len() {
-        0 => ended(done),
-        events => format!("{} and {events} event(s)", ended(done)),
-    }
-}
-
 fn judge(step: &Step, done: &Done, played: &mut Played) {
     let is_call = step.action != Action::Renew;
     let only_a_trap = done.trapped() && is_call;
@@ -174,17 +147,6 @@ fn judge(step: &Step, done: &Done, played: &mut Played) {
             played.add(step.expectations[0].0, false, message);
         }
     }
-}
-
-fn listed(done: &Done) -> String {
-    let events: Vec<String> = done
-        .call
-        .events
-        .iter()
-        .take(5)
-        .map(|event| format!("{} {}", quoted(&event.topic), quoted(&event.data)))
-        .collect();
-    if events.is_empty() { "none".to_owned() } else { events.join(", ") }
 }
 
 fn was(done: &Done) -> String {

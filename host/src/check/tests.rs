@@ -3,6 +3,9 @@
 use super::*;
 
 mod defects;
+mod leaks;
+mod purity;
+mod twins;
 
 /// A guest whose state is the number at address 0: `+` adds one and answers it, an empty query
 /// asks for it, anything else is rejected. `{…}` are the places for defects.
@@ -11,7 +14,9 @@ const SOUND: &str = r#"(module
   (import "raft_fsm_v1" "write" (func $write (param i32 i32)))
   (memory (export "memory") 1)
   (global $restored (mut i32) (i32.const 0))
+  (global $asked (mut i32) (i32.const 0))
   (func (export "raft_fsm_abi_v1"))
+  {function}
   (func $tell (result i32) (call $write (i32.const 0) (i32.const 4)) (i32.const 0))
   (func (export "apply") (param $len i32) (result i32)
     (i32.store8 (i32.const 8) (i32.const 0))
@@ -24,6 +29,7 @@ const SOUND: &str = r#"(module
     (call $tell))
   (func (export "query") (param $len i32) (result i32)
     (if (local.get $len) (then {bad_query} (return (i32.const 1))))
+    {query}
     (call $tell))
   (func (export "snapshot") (result i32) {snapshot} (call $tell))
   (func (export "restore") (param $len i32) (result i32)
@@ -33,13 +39,20 @@ const SOUND: &str = r#"(module
     {restore}
     (i32.const 0)))"#;
 
-const PLACES: [&str; 6] = ["reject", "accept", "bad_query", "snapshot", "bad_restore", "restore"];
+const PLACES: [&str; 8] =
+    ["function", "reject", "accept", "query", "bad_query", "snapshot", "bad_restore", "restore"];
 
 /// The sound guest with something put into one place.
 fn guest(place: &str, defect: &str) -> Vec<u8> {
+    guest_with(&[(place, defect)])
+}
+
+/// The same with something in several places.
+fn guest_with(defects: &[(&str, &str)]) -> Vec<u8> {
     let mut text = SOUND.to_owned();
     for name in PLACES {
-        text = text.replace(&format!("{{{name}}}"), if name == place { defect } else { "" });
+        let defect = defects.iter().find(|(place, _)| *place == name).map_or("", |(_, put)| put);
+        text = text.replace(&format!("{{{name}}}"), defect);
     }
     wat::parse_str(text).unwrap()
 }
@@ -62,16 +75,23 @@ fn told(report: &Report, weight: Weight) -> Vec<&str> {
 
 /// What is said of a defect: failures, and warnings.
 fn examined(place: &str, defect: &str) -> Report {
-    let report = run(&guest(place, defect), &options()).unwrap();
+    examined_with(&[(place, defect)])
+}
+
+fn examined_with(defects: &[(&str, &str)]) -> Report {
+    let report = run(&guest_with(defects), &options()).unwrap();
     assert_eq!(report.refused, None);
     report
 }
 
 /// One failure says what is wrong, and what to do.
 fn fails_with(place: &str, defect: &str, words: &[&str]) {
-    let report = examined(place, defect);
+    fails(&examined(place, defect), words);
+}
+
+fn fails(report: &Report, words: &[&str]) {
     assert!(!report.is_fit());
-    let failures = told(&report, Weight::Failure);
+    let failures = told(report, Weight::Failure);
     let says = |failure: &&str| words.iter().all(|words| failure.contains(words));
     assert!(failures.iter().any(says), "{words:?}: {failures:?}");
 }
@@ -106,6 +126,34 @@ fn a_restore_that_refuses_its_own_snapshot_is_a_failure() {
     fails_with("restore", "unreachable", &restore);
     let snapshot = ["must give a snapshot", "must write the whole state and return 0"];
     fails_with("snapshot", "(return (i32.const 1))", &snapshot);
+}
+
+#[test]
+fn a_snapshot_that_only_an_original_gives_is_a_failure() {
+    let once = "(if (global.get $restored) (then (return (i32.const 1))))";
+    let words = ["after `restore`, `snapshot` ended", "must write the whole state and return 0"];
+    fails_with("snapshot", once, &words);
+}
+
+#[test]
+fn a_copy_that_goes_on_otherwise_without_a_word_is_a_failure() {
+    // What only a copy writes shows in its next snapshot, and in no answer.
+    let report = examined_with(&[
+        ("snapshot", "(call $write (i32.const 20) (i32.const 4))"),
+        ("accept", "(if (global.get $restored) (then (i32.store (i32.const 20) (i32.const 1))))"),
+        (
+            "bad_restore",
+            "(if (i32.eq (local.get $len) (i32.const 8)) (then
+               (drop (call $read (i32.const 20) (i32.const 4)))
+               (drop (call $read (i32.const 0) (i32.const 4)))
+               (global.set $restored (i32.const 1))
+               (return (i32.const 0))))",
+        ),
+    ]);
+    fails(
+        &report,
+        &["after the same commands a restored copy has another snapshot", "put all that"],
+    );
 }
 
 #[test]

@@ -7,9 +7,12 @@ use rand_chacha::ChaCha8Rng;
 
 use super::hints;
 use super::lab::{Done, Lab, Stop, Subject};
+use super::leaks::{self, Neutral};
+use super::purity;
 use super::report::{Section, Weight};
 use super::script::Script;
 use super::snapshots;
+use super::twins::{Came, difference};
 use super::words::{ended, quoted};
 use crate::fsm::GuestResult;
 use crate::text::human_count;
@@ -18,6 +21,8 @@ use crate::text::human_count;
 const SEED: u64 = 0x7261_6674_2d68_6f73;
 const RANDOM_COMMANDS: usize = 300;
 const RANDOM_QUERIES: usize = 60;
+/// Queries of scripts that are put where nothing is undone.
+const KEPT_QUERIES_MAX: usize = 100;
 /// Commands that an original and its copies run after a restore.
 const FURTHER_COMMANDS: usize = 40;
 /// Longest input that is mutated.
@@ -53,13 +58,27 @@ pub(super) fn run(
     }
     let asked: Vec<Vec<u8>> =
         scripts.iter().flat_map(Script::queries).map(<[u8]>::to_vec).collect();
+    let mut purity = Section::new("queries");
     if subject.has_query() {
-        for _ in 0..RANDOM_QUERIES {
-            let query = input(&mut random, &asked);
-            tried.query(&mut subject, &mut twin, &query)?;
+        let queries: Vec<Vec<u8>> =
+            (0..RANDOM_QUERIES).map(|_| input(&mut random, &asked)).collect();
+        for query in &queries {
+            tried.query(&mut subject, &mut twin, query)?;
         }
+        let mut kept = vec![Vec::new()];
+        for query in asked.iter().take(KEPT_QUERIES_MAX).chain(&queries) {
+            if !kept.contains(query) {
+                kept.push(query.clone());
+            }
+        }
+        purity::run(&mut twin, &kept, &mut purity)?;
     }
+    // What the queries wrote stayed.
+    drop(twin);
+    let memory = leaks::run(lab, &tried.neutral)?;
     sections.extend(tried.told(subject.has_query(), workload.len()));
+    sections[1].findings.extend(purity.findings);
+    sections.push(memory);
 
     let mut section = Section::new("snapshot and restore");
     let further: Vec<Vec<u8>> =
@@ -131,15 +150,17 @@ impl Ends {
 }
 
 #[derive(Default)]
-struct Tried {
+pub(super) struct Tried {
     random: Ends,
     queries: Ends,
-    /// The first command or query after which two instances differed.
+    /// The first command or query after which two instances differed, and in what.
     differed: Option<String>,
-    impure: Option<String>,
+    /// A query that changed an instance, although it ran on a fork.
+    pub(super) impure: Option<String>,
     broken_promise: Option<String>,
     rejections_compared: usize,
     compared_bytes: usize,
+    neutral: Neutral,
 }
 
 impl Tried {
@@ -157,10 +178,16 @@ impl Tried {
         if is_random {
             self.random.note(command, &done);
         }
-        self.compare(&format!("command {}", quoted(command)), &done, &again, subject, twin)?;
-        let Some(before) = before else { return Ok(()) };
-        self.compared_bytes += before.ok().map_or(0, <[u8]>::len);
-        if matches!(done.call.result, GuestResult::Rejected(_)) {
+        let was_rejected = matches!(done.call.result, GuestResult::Rejected(_));
+        if let Some(before) = &before {
+            let snapshot_bytes = before.ok().map_or(0, <[u8]>::len);
+            self.compared_bytes += snapshot_bytes;
+            self.neutral.note(command, &done, snapshot_bytes);
+        }
+        self.compare(&format!("command {}", quoted(command)), (subject, done), (twin, again))?;
+        if let Some(before) = before
+            && was_rejected
+        {
             let after = subject.snapshot_at(before_context)?;
             self.rejections_compared += 1;
             if before.outcome() != after.outcome() {
@@ -182,35 +209,39 @@ impl Tried {
         if before != subject.digest()? && self.impure.is_none() {
             self.impure = Some(quoted(query));
         }
-        self.compare(&format!("query {}", quoted(query)), &done, &again, subject, twin)
+        self.compare(&format!("query {}", quoted(query)), (subject, done), (twin, again))
     }
 
     fn compare(
         &mut self,
         what: &str,
-        done: &Done,
-        again: &Done,
-        subject: &mut Subject<'_>,
-        twin: &mut Subject<'_>,
+        (subject, done): (&mut Subject<'_>, Done),
+        (twin, again): (&mut Subject<'_>, Done),
     ) -> Result<(), Stop> {
-        let same = done.outcome() == again.outcome()
-            && done.call.fuel_used == again.call.fuel_used
-            && subject.digest()? == twin.digest()?;
-        if !same && self.differed.is_none() {
-            self.differed = Some(what.to_owned());
-        }
+        let first = Came { done: Some(done), digest: subject.digest()? };
+        let second = Came { done: Some(again), digest: twin.digest()? };
+        self.note_difference(what, &first, &second);
         Ok(())
     }
 
-    fn told(self, has_query: bool, commands: usize) -> Vec<Section> {
+    pub(super) fn note_difference(&mut self, what: &str, first: &Came, second: &Came) {
+        if self.differed.is_none()
+            && let Some(difference) = difference(first, second)
+        {
+            self.differed = Some(format!("{what}: the second {difference}"));
+        }
+    }
+
+    pub(super) fn told(self, has_query: bool, commands: usize) -> Vec<Section> {
         let mut determinism = Section::new("determinism");
         match self.differed {
             Some(what) => determinism.fail(format!(
-                "two instances that did the same differ in answer, fuel or memory after {what}; {}",
+                "two instances that did the same differ after {what}; {}",
                 hints::DETERMINISM
             )),
             None => determinism.good(format!(
-                "two instances agree on answers, fuel and memory after each of {commands} commands"
+                "two instances agree on answers, log lines, fuel and memory after each of \
+                 {commands} commands"
             )),
         }
         let mut queries = Section::new("queries");

@@ -16,7 +16,9 @@ use crate::wasm::ModuleReport;
 ///
 /// Looks at format, features, imports, exports and limits as every node would, then runs it:
 /// empty, huge and random input, its snapshot through its own restore and back, damaged
-/// snapshots, everything twice to compare answers, fuel and memory, and the given scripts.
+/// snapshots, everything twice to compare answers, log lines, fuel and memory, queries where
+/// nothing is undone, some thousands of commands that leave nothing behind to see whether memory
+/// grows for ever, and the given scripts.
 /// Exit code 0 only if a cluster would take it and all scripts hold.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {

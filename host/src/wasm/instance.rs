@@ -69,7 +69,7 @@ struct Applied {
 }
 
 /// [`Fsm`] by a sandboxed guest.
-pub(super) struct WasmFsm {
+pub(crate) struct WasmFsm {
     compiled: Arc<Compiled>,
     limits: Arc<Limits>,
     host: Host,
@@ -132,6 +132,33 @@ impl WasmFsm {
             count_pages: false,
             broken: false,
         }))
+    }
+
+    /// Answers a question where what it writes stays, unless it traps: on the live instance, as
+    /// no node ever does. Whoever examines a module sees in this way what a query would change.
+    pub(crate) fn query_and_keep(
+        &mut self,
+        context: Context,
+        query: &[u8],
+    ) -> Result<Call, HostFailure> {
+        if let Some(call) = too_long("query", query, self.limits.input_max_bytes) {
+            return Ok(call);
+        }
+        self.enter()?;
+        let call = match self.live.call(CallKind::Query, context, query, false)? {
+            None => without_query(),
+            Some(ended) => {
+                let call = finish(&mut self.live, CallKind::Query, ended);
+                match call.result {
+                    // Going back repeats commands and no queries, so it must not go behind this.
+                    GuestResult::Ok(_) | GuestResult::Rejected(_) => self.take_checkpoint()?,
+                    GuestResult::Trapped(_) => self.undo()?,
+                }
+                call
+            }
+        };
+        self.broken = false;
+        Ok(call)
     }
 
     /// Flips a bit such that nobody can tell of a write, as failing memory does.

@@ -163,8 +163,9 @@ impl WasmLoader {
         }
     }
 
-    /// [`FsmLoader::instantiate`], as this room sees it; without a context, `instantiate_blank`.
-    pub(super) fn start(
+    /// [`FsmLoader::instantiate`], for those who know what it makes; without a context,
+    /// `instantiate_blank`.
+    pub(crate) fn start(
         &self,
         module: &[u8],
         limits: &Limits,

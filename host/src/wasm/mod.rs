@@ -44,4 +44,5 @@ mod tests;
 
 pub use check::{CheckError, ModuleReport, check_module};
 pub use engine::profile;
+pub(crate) use instance::WasmFsm;
 pub use loader::{CompiledModules, MemoryBackend, WasmLoader};

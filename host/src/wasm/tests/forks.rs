@@ -108,7 +108,24 @@ fn a_module_without_query_says_so() {
     assert!(String::from_utf8(reason).unwrap().contains("does not export `query`"));
 }
 
+fn a_query_whose_writes_are_kept_is_there_after_an_undo_and_gone_after_its_own_trap() {
+    let mut fsm = start_wasm(SCRIBE, &small_limits());
+    fsm.apply(at(1), b"a1").unwrap();
+    let asked = fsm.query(at(1), b"a-asked").unwrap();
+    assert_eq!(fsm.query_and_keep(at(1), b"a-asked").unwrap(), asked);
+    assert_eq!(contents(&mut fsm), "a1a-asked");
+    // A rejected one keeps its writes too; one that traps does not.
+    let call = fsm.query_and_keep(at(1), b"r-no").unwrap();
+    assert_eq!(call.result, GuestResult::Rejected(b"r-no".to_vec()));
+    assert_eq!(trap(fsm.query_and_keep(at(1), b"u").unwrap()), TrapKind::Unreachable);
+    assert_eq!(contents(&mut fsm), "a1a-askedr-no");
+    fsm.apply(at(2), b"a2").unwrap();
+    trap(fsm.apply(at(3), b"u").unwrap());
+    assert_eq!(contents(&mut fsm), "a1a-askedr-noa2");
+}
+
 on_each_backend! {
+    a_query_whose_writes_are_kept_is_there_after_an_undo_and_gone_after_its_own_trap
     a_query_sees_every_command_and_its_own_writes_vanish
     queries_follow_growth_and_may_grow_themselves
     a_query_after_undo_image_or_restore_sees_the_new_state
