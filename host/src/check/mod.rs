@@ -31,11 +31,13 @@ pub use lab::{Peaks, Slowest};
 pub use report::{Finding, Report, Section, Weight};
 pub use script::{Script, ScriptError};
 
+pub use crate::wasm::CompiledModules;
+
 use lab::{Lab, Stop};
 use player::Played;
 
 use crate::fsm::{HostFailure, Limits};
-use crate::wasm::{CompiledModules, check_module};
+use crate::wasm::check_module;
 
 /// What holds for any state machine.
 const ANY_SCRIPT: &str = include_str!("../../../guest-sdk/conformance/any.script");

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use super::tool::{Step, ToolOutput};
 use super::toolchains::{self, ToolchainMissing};
 use super::{Language, Project};
-use crate::check::{self, Options, Report, Script, ScriptError};
+use crate::check::{self, CompiledModules, Options, Report, Script, ScriptError};
 use crate::fsm::HostFailure;
-use crate::wasm::CompiledModules;
 
 /// Largest module that is read back.
 const MODULE_MAX_BYTES: u64 = 1 << 30;
