@@ -330,3 +330,29 @@ enum LoadError {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_loader_has_compiled_another_runs_and_caches() {
+        let directory = tempfile::tempdir().expect("created");
+        let module = include_bytes!("../../../plugins/counter/counter.wasm");
+        let limits = Limits::default();
+        let modules = CompiledModules::default();
+        let key = (ModuleHash::of(module), limits.stack_max_bytes);
+
+        let first = WasmLoader::sharing(None, modules.clone()).expect("guests run here");
+        first.check(module, &limits).expect("compiled").expect("taken");
+        let compiled = modules.kept(&key).expect("kept");
+
+        let cache = directory.path().join("compiled");
+        let second = WasmLoader::sharing(Some(cache.clone()), modules.clone());
+        let second = second.expect("guests run here");
+        second.start(module, &limits, None).expect("started").expect("taken");
+        let again = modules.kept(&key).expect("kept");
+        assert!(Arc::ptr_eq(&compiled, &again), "it was compiled twice");
+        assert_eq!(std::fs::read_dir(&cache).expect("it is there").count(), 1);
+    }
+}
