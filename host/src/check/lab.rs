@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use super::hints;
 use super::listen::{LogLine, listening, without_listening};
 use super::words::{ended, quoted};
-use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, HostFailure, Limits};
+use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits};
 use crate::types::{ClusterId, Event, Index, StateDigest};
-use crate::wasm::{CompiledModules, WasmFsm, WasmLoader};
+use crate::wasm::{CompiledModules, ModuleReport, Refused, WasmFsm, WasmLoader};
 
 /// The clock of the first entry.
 const START_TIME_MS: u64 = 1_700_000_000_000;
@@ -49,10 +49,23 @@ pub struct Peaks {
     pub query_fuel: u64,
 }
 
+impl Peaks {
+    /// What was seen elsewhere too.
+    pub(super) fn include(&mut self, other: Peaks) {
+        let fuel = |slowest: &Option<Slowest>| slowest.as_ref().map(|slowest| slowest.fuel);
+        if fuel(&other.slowest) > fuel(&self.slowest) {
+            self.slowest = other.slowest;
+        }
+        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
+        self.snapshot_bytes = self.snapshot_bytes.max(other.snapshot_bytes);
+        self.query_fuel = self.query_fuel.max(other.query_fuel);
+    }
+}
+
 /// Makes instances.
 pub(super) struct Lab<'a> {
     loader: WasmLoader,
-    module: &'a [u8],
+    pub(super) module: &'a [u8],
     pub(super) limits: &'a Limits,
     peaks: RefCell<Peaks>,
 }
@@ -111,9 +124,8 @@ impl<'a> Lab<'a> {
     }
 
     /// Compiles the module, as a cluster would before it takes it.
-    pub(super) fn compile(&self) -> Result<(), Stop> {
-        let checked = self.loader.check(self.module, self.limits)?;
-        checked.map_err(|refused| Stop::Unfit(format!("{refused}; {}", hints::COMPILE)))
+    pub(super) fn compile(&self) -> Result<Result<ModuleReport, Refused>, HostFailure> {
+        self.loader.describe(self.module, self.limits)
     }
 
     /// An instance that has not run `init`, as one for a snapshot.

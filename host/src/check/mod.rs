@@ -37,7 +37,7 @@ use lab::{Lab, Stop};
 use player::Played;
 
 use crate::fsm::{HostFailure, Limits};
-use crate::wasm::check_module;
+use crate::wasm::{Refused, check_module};
 
 /// What holds for any state machine.
 const ANY_SCRIPT: &str = include_str!("../../../guest-sdk/conformance/any.script");
@@ -72,17 +72,21 @@ pub fn run(module: &[u8], options: &Options) -> Result<Report, HostFailure> {
         sections: Vec::new(),
         peaks: Peaks::default(),
     };
-    match check_module(module, limits) {
+    let lab = Lab::new(module, limits, options.modules.clone())?;
+    match lab.compile()? {
         Ok(facts) => report.module = Some(facts),
-        Err(error) => {
+        Err(Refused::Check(error)) => {
             report.refused = Some(format!("{error}; {}", hints::hint(&error)));
             return Ok(report);
         }
+        Err(Refused::Compile(reason)) => {
+            report.module = check_module(module, limits).ok();
+            let reason = format!("the module does not compile: {reason}; {}", hints::COMPILE);
+            report.refused = Some(reason);
+            return Ok(report);
+        }
     }
-    let lab = Lab::new(module, limits, options.modules.clone())?;
-    let examined = examine(&lab, options, &mut report.sections);
-    report.peaks = lab.peaks();
-    match examined {
+    match examine(&lab, options, &mut report) {
         Ok(()) => Ok(report),
         Err(Stop::Unfit(reason)) => {
             report.refused = Some(reason);
@@ -92,18 +96,36 @@ pub fn run(module: &[u8], options: &Options) -> Result<Report, HostFailure> {
     }
 }
 
-fn examine(lab: &Lab<'_>, options: &Options, sections: &mut Vec<Section>) -> Result<(), Stop> {
-    lab.compile()?;
+/// Tries on one thread and plays on another: each takes about half of the time.
+fn examine(lab: &Lab<'_>, options: &Options, report: &mut Report) -> Result<(), Stop> {
     drop(lab.founded()?);
-    sections.extend(trials::run(lab, &options.scripts, &options.commands)?);
-    sections.push(any_script(lab)?);
+    let dispatch = tracing::dispatcher::get_default(tracing::Dispatch::clone);
+    let play = || -> Result<(Vec<Section>, Peaks), Stop> {
+        let second = Lab::new(lab.module, lab.limits, options.modules.clone())?;
+        Ok((played(&second, options)?, second.peaks()))
+    };
+    let (tried, played) = std::thread::scope(|scope| {
+        let playing = scope.spawn(|| tracing::dispatcher::with_default(&dispatch, play));
+        let tried = trials::run(lab, &options.scripts, &options.commands);
+        (tried, playing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    report.peaks = lab.peaks();
+    report.sections.extend(tried?);
+    let (sections, peaks) = played?;
+    report.peaks.include(peaks);
+    report.sections.extend(sections);
+    Ok(())
+}
+
+fn played(lab: &Lab<'_>, options: &Options) -> Result<Vec<Section>, Stop> {
+    let mut sections = vec![any_script(lab)?];
     for script in &options.scripts {
         sections.push(told(script, player::play(lab, script)?));
     }
     if !options.commands.is_empty() {
         sections.push(trials::commands(lab, &options.commands)?);
     }
-    Ok(())
+    Ok(sections)
 }
 
 /// The built-in run: a trap is worth a look, since the host undoes it; the rest must hold.

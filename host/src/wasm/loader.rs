@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::{Engine, Linker, Module};
 
 use super::cache::CompiledCache;
-use super::check::{CheckError, check_limits, check_module};
+use super::check::{CheckError, ModuleReport, check_limits, check_module};
 use super::guest::Compiled;
 use super::instance::{Host, WasmFsm};
 use super::rewrite::{Rewritten, rewrite};
@@ -65,6 +65,15 @@ struct Kept {
 }
 
 type Key = (ModuleHash, u64);
+
+/// Why a module is not taken.
+#[derive(Clone, Debug)]
+pub(crate) enum Refused {
+    /// One of the checks.
+    Check(CheckError),
+    /// The compiler, and what it says.
+    Compile(String),
+}
 
 /// An engine and what all modules on it share.
 struct Profile {
@@ -160,6 +169,20 @@ impl WasmLoader {
         match self.host.tracking {
             Some(_) => MemoryBackend::Userfaultfd,
             None => MemoryBackend::PlainCopy,
+        }
+    }
+
+    /// [`FsmLoader::check`], which also tells what it saw, or what exactly is wrong.
+    pub(crate) fn describe(
+        &self,
+        module: &[u8],
+        limits: &Limits,
+    ) -> Result<Result<ModuleReport, Refused>, HostFailure> {
+        match self.compiled(module, limits) {
+            Ok(compiled) => Ok(Ok(compiled.report.clone())),
+            Err(LoadError::Refused(error)) => Ok(Err(Refused::Check(error))),
+            Err(LoadError::Compile(reason)) => Ok(Err(Refused::Compile(reason))),
+            Err(LoadError::Host(failure)) => Err(failure),
         }
     }
 
@@ -283,16 +306,15 @@ impl FsmLoader for WasmLoader {
         module: &[u8],
         limits: &Limits,
     ) -> Result<Result<(), ModuleRefused>, HostFailure> {
-        match self.compiled(module, limits) {
-            Ok(_) => Ok(Ok(())),
-            Err(LoadError::Refused(error)) => Ok(Err(error.into())),
+        let described = self.describe(module, limits)?;
+        Ok(described.map(|_| ()).map_err(|refused| match refused {
+            Refused::Check(error) => error.into(),
             // Nothing depends on this module yet: one that the compiler cannot take must not
             // stop a node that is merely asked about it.
-            Err(LoadError::Compile(reason)) => {
-                Ok(Err(ModuleRefused(format!("the module does not compile: {reason}"))))
+            Refused::Compile(reason) => {
+                ModuleRefused(format!("the module does not compile: {reason}"))
             }
-            Err(LoadError::Host(failure)) => Err(failure),
-        }
+        }))
     }
 
     fn instantiate(

@@ -45,4 +45,5 @@ mod tests;
 pub use check::{CheckError, ModuleReport, check_module};
 pub use engine::profile;
 pub(crate) use instance::WasmFsm;
+pub(crate) use loader::Refused;
 pub use loader::{CompiledModules, MemoryBackend, WasmLoader};
