@@ -62,11 +62,13 @@ pub enum Invariant {
     QuarantineKeepsQuiet,
     /// After faults stop, every quarantine ends within a bound, with a state that agrees.
     QuarantineHeals,
+    /// What a node sends it says in its own name.
+    SpeaksForItself,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 15] = [
+    pub const ALL: [Invariant; 16] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -82,6 +84,7 @@ impl Invariant {
         Invariant::DigestsAgree,
         Invariant::QuarantineKeepsQuiet,
         Invariant::QuarantineHeals,
+        Invariant::SpeaksForItself,
     ];
 
     /// In kebab-case.
@@ -102,6 +105,7 @@ impl Invariant {
             Invariant::DigestsAgree => "digests-agree",
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
             Invariant::QuarantineHeals => "quarantine-heals",
+            Invariant::SpeaksForItself => "speaks-for-itself",
         }
     }
 }
@@ -385,6 +389,12 @@ exhibits! {
     "A request for a fresh state is not withdrawn when another leader is elected that cannot \
      fulfil it. raft-rs 0.7 confirms no entries meanwhile, so the new leader may never commit \
      what it would have to."
+
+    AskedForOthers "asked-for-others"
+    trips [SpeaksForItself] needs [Partitions]
+    "A follower that is asked for a read index hands the question on to the leader in the name of \
+     who asked, as raft-rs does by itself. The leader's stream for this follower breaks, or, when \
+     who asked has been removed, the follower is told that it was removed itself, and stops."
 }
 
 /// There is no exhibit of that name.

@@ -71,6 +71,7 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::FirstVoteIsTruth, 3, "digests_agree"),
     flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),
     flipped(Exhibit::QuarantineLiftedUnhealed, 24, "digests_agree"),
+    caught(Exhibit::AskedForOthers, 2_084_006, "speaks_for_itself"),
     Catch {
         exhibit: Exhibit::LimitsNotRestored,
         seed: 26,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft_host::consensus::Role;
 use raft_host::machine::Reply;
 use raft_host::types::{
-    ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, StateDigest, Term,
+    ConfState, Index, LogEntry, LogPosition, MessageKind, ModuleHash, NodeId, StateDigest, Term,
 };
 
 use crate::history::Operation;
@@ -49,6 +49,17 @@ pub enum Fact<'a> {
         module: Option<ModuleHash>,
         /// Where that was activated, as the machine says.
         activated: Option<Index>,
+    },
+    /// A node sends a message.
+    Posted {
+        /// Where.
+        slot: Slot,
+        /// Its id.
+        node: NodeId,
+        /// Whose message it says that it is.
+        from: NodeId,
+        /// What it is.
+        kind: MessageKind,
     },
     /// A node was killed, or its host lost power.
     Crashed {

@@ -19,6 +19,7 @@ mod progress;
 mod quarantine_heals;
 mod quarantine_keeps_quiet;
 mod sessions_once;
+mod speaks_for_itself;
 mod state_machine_safety;
 #[cfg(test)]
 mod testing;
@@ -38,6 +39,7 @@ pub use progress::Progress;
 pub use quarantine_heals::QuarantineHeals;
 pub use quarantine_keeps_quiet::QuarantineKeepsQuiet;
 pub use sessions_once::SessionsOnce;
+pub use speaks_for_itself::SpeaksForItself;
 pub use state_machine_safety::StateMachineSafety;
 
 use std::rc::Rc;
@@ -73,6 +75,7 @@ pub struct Violation {
 pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
     let replay = Replay::shared(guest);
     vec![
+        Box::new(SpeaksForItself),
         Box::new(LeaderPerTerm::default()),
         Box::new(LogMatching::default()),
         Box::new(LeaderCompleteness::default()),

@@ -57,6 +57,9 @@ impl World {
 
     fn post_one(&mut self, from: Slot, to: Slot, message: PeerMessage) {
         let now = self.now();
+        let node = self.hosts[from.0].node;
+        let kind = message.kind;
+        self.fact(&Fact::Posted { slot: from, node, from: message.from, kind });
         if message.kind == MessageKind::RequestVoteResponse && !message.reject {
             let (term, candidate) = (message.term, message.to);
             self.fact(&Fact::Voted { slot: from, term, candidate });
