@@ -67,6 +67,7 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::SupersededAsDone, 1198, "sessions_once"),
     caught(Exhibit::ReadBeforeApplied, 40, "linearizable"),
     caught(Exhibit::UnsettledAsDone, 3_002_543, "progress"),
+    caught(Exhibit::CommitUnbounded, 0, "nobody_accused"),
     flipped(Exhibit::DigestAtReport, 0, "digests_agree"),
     flipped(Exhibit::FirstVoteIsTruth, 3, "digests_agree"),
     flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),
