@@ -62,8 +62,8 @@ pub enum Invariant {
     QuarantineKeepsQuiet,
     /// After faults stop, every quarantine ends within a bound, with a state that agrees.
     QuarantineHeals,
-    /// What a node sends it says in its own name.
-    SpeaksForItself,
+    /// No node sends what makes no sense to its receiver.
+    NobodyAccused,
 }
 
 impl Invariant {
@@ -84,7 +84,7 @@ impl Invariant {
         Invariant::DigestsAgree,
         Invariant::QuarantineKeepsQuiet,
         Invariant::QuarantineHeals,
-        Invariant::SpeaksForItself,
+        Invariant::NobodyAccused,
     ];
 
     /// In kebab-case.
@@ -105,7 +105,7 @@ impl Invariant {
             Invariant::DigestsAgree => "digests-agree",
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
             Invariant::QuarantineHeals => "quarantine-heals",
-            Invariant::SpeaksForItself => "speaks-for-itself",
+            Invariant::NobodyAccused => "nobody-accused",
         }
     }
 }
@@ -336,6 +336,16 @@ exhibits! {
     "A checkpoint that is taken while a snapshot is being written changes the blocks that the \
      snapshot still has to write."
 
+    FuelOfHost "fuel-of-host"
+    trips [StateMachineSafety] needs []
+    "The fuel of a command depends on the host a little, as when an engine counts it otherwise. The \
+     states are equal, and for as long as no budget runs out so are the answers."
+
+    PastNotRestored "past-not-restored"
+    trips [StateMachineSafety] needs [Restarts, InstalledSnapshots]
+    "Snapshots leave out the running hash over what came out before them, so nodes that were \
+     restored have other digests than those that were not."
+
     SupersededAsDone "superseded-as-done"
     trips [NothingLost, Linearizable] needs [Partitions]
     "A client that waits for an index is answered when any entry is applied there, even another \
@@ -390,11 +400,16 @@ exhibits! {
      fulfil it. raft-rs 0.7 confirms no entries meanwhile, so the new leader may never commit \
      what it would have to."
 
+    CommitUnbounded "commit-unbounded"
+    trips [NobodyAccused] needs [LostMessages]
+    "A leader's heartbeats tell its commit index to all followers, instead of the part of it that \
+     each is known to have. (Why etcd's bcastHeartbeat takes the minimum with the match index.)"
+
     AskedForOthers "asked-for-others"
-    trips [SpeaksForItself] needs [Partitions]
+    trips [NobodyAccused] needs [Partitions]
     "A follower that is asked for a read index hands the question on to the leader in the name of \
-     who asked, as raft-rs does by itself. The leader's stream for this follower breaks, or, when \
-     who asked has been removed, the follower is told that it was removed itself, and stops."
+     who asked, as raft-rs does by itself. The leader breaks the follower's stream for it; or, \
+     when who asked has been removed, the follower is told that it was, and stops."
 }
 
 /// There is no exhibit of that name.

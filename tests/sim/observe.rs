@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft_host::consensus::Role;
 use raft_host::machine::Reply;
 use raft_host::types::{
-    ConfState, Index, LogEntry, LogPosition, MessageKind, ModuleHash, NodeId, StateDigest, Term,
+    ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, StateDigest, Term,
 };
 
 use crate::history::Operation;
@@ -50,17 +50,6 @@ pub enum Fact<'a> {
         /// Where that was activated, as the machine says.
         activated: Option<Index>,
     },
-    /// A node sends a message.
-    Posted {
-        /// Where.
-        slot: Slot,
-        /// Its id.
-        node: NodeId,
-        /// Whose message it says that it is.
-        from: NodeId,
-        /// What it is.
-        kind: MessageKind,
-    },
     /// A node was killed, or its host lost power.
     Crashed {
         /// Where.
@@ -73,6 +62,17 @@ pub enum Fact<'a> {
         /// Its words.
         reason: &'a str,
         /// The simulator did something to its disk, or removed it, that explains it.
+        is_excused: bool,
+    },
+    /// A node says that messages of another make no sense.
+    Accused {
+        /// Who says so.
+        slot: Slot,
+        /// Of whom.
+        peer: NodeId,
+        /// Its words.
+        why: &'a str,
+        /// The simulator did something to a disk of the two that explains it.
         is_excused: bool,
     },
     /// A node's role or term is another one than before.

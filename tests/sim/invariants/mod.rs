@@ -13,13 +13,13 @@ mod leader_per_term;
 mod linearizable;
 mod log_matching;
 mod module_at_one_index;
+mod nobody_accused;
 mod notes;
 mod nothing_lost;
 mod progress;
 mod quarantine_heals;
 mod quarantine_keeps_quiet;
 mod sessions_once;
-mod speaks_for_itself;
 mod state_machine_safety;
 #[cfg(test)]
 mod testing;
@@ -34,12 +34,12 @@ pub use leader_per_term::LeaderPerTerm;
 pub use linearizable::Linearizable;
 pub use log_matching::LogMatching;
 pub use module_at_one_index::ModuleAtOneIndex;
+pub use nobody_accused::NobodyAccused;
 pub use nothing_lost::NothingLost;
 pub use progress::Progress;
 pub use quarantine_heals::QuarantineHeals;
 pub use quarantine_keeps_quiet::QuarantineKeepsQuiet;
 pub use sessions_once::SessionsOnce;
-pub use speaks_for_itself::SpeaksForItself;
 pub use state_machine_safety::StateMachineSafety;
 
 use std::rc::Rc;
@@ -75,7 +75,6 @@ pub struct Violation {
 pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
     let replay = Replay::shared(guest);
     vec![
-        Box::new(SpeaksForItself),
         Box::new(LeaderPerTerm::default()),
         Box::new(LogMatching::default()),
         Box::new(LeaderCompleteness::default()),
@@ -90,6 +89,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(HealthyServes),
         Box::new(BoundedGrowth::default()),
         Box::new(ExcusedStops),
+        Box::new(NobodyAccused),
         Box::new(QuarantineHeals::default()),
         Box::new(Progress),
     ]
