@@ -632,7 +632,7 @@ fn a_read_that_reaches_a_follower_goes_no_further() {
         index: Index(0),
         term: Term(0),
         kind: EntryKind::Normal,
-        data: Bytes::from_static(b"a read"),
+        data: [asks.0, 1, 1].map(u64::to_le_bytes).concat().into(),
         context: Bytes::new(),
     };
     let question = PeerMessage {
