@@ -188,6 +188,7 @@ impl NodeRow {
                 "snapshot_index": status.snapshot_index,
                 "storage": status.storage,
                 "memory_backend": status.memory_backend,
+                "not_serving": status.not_serving,
                 "module_hash": status.module_hash,
                 "module_label": status.module_label,
                 "module_activated_at": status.module_activated_at,
@@ -238,6 +239,9 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
 fn digest_notes(row: &NodeRow) -> Vec<String> {
     let mut notes = Vec::new();
     let Ok(status) = &row.status else { return notes };
+    if !status.not_serving.is_empty() {
+        notes.push(format!("{} does not serve: {}", row.address, status.not_serving));
+    }
     if status.memory_backend == "plain copy" {
         notes.push(format!(
             "{} checkpoints its guest by comparing all of its memory: its kernel offers no \
