@@ -9,7 +9,7 @@ use raft_host::fsm::{Limits, SharedLoader};
 use raft_host::machine::{QueryResult, Reply};
 use raft_host::node::{
     Committed, Consistency, LimitsFailure, Node, NodeConfig, NodeHandle, NodeOptions, StopReason,
-    UpgradeFailure, Upgraded, bootstrap, channel,
+    Upgrade, UpgradeFailure, Upgraded, bootstrap, channel,
 };
 use raft_host::storage::Stores;
 use raft_host::transport::{Identity, Transport};
@@ -106,8 +106,12 @@ impl LoneNode {
     /// # Errors
     /// As the node says.
     pub fn upgrade(&self, module: &[u8]) -> Result<Upgraded, UpgradeFailure> {
-        let module = Bytes::copy_from_slice(module);
-        let result = self.runtime.block_on(self.handle().upgrade(module, String::new()));
+        let upgrade = Upgrade {
+            module: Bytes::copy_from_slice(module),
+            label: String::new(),
+            replaces: self.handle().incumbent(),
+        };
+        let result = self.runtime.block_on(self.handle().upgrade(upgrade));
         self.check_health();
         assert!(!matches!(result, Err(UpgradeFailure::Host(_))), "{result:?}");
         result

@@ -236,8 +236,22 @@ impl AdminService {
         on_leader!(&*self.context, caller, join, &request, here)
     }
 
-    fn held_modules(&self, request: v1::ModulesRequest) -> Result<v1::ModulesResponse, Failure> {
-        self.context.check_group(request.group)?;
+    async fn modules_of_leader(
+        &self,
+        caller: &Caller,
+        request: v1::ModulesRequest,
+    ) -> Result<v1::ModulesResponse, Failure> {
+        let context = &self.context;
+        let here = || async { self.held_modules() };
+        let there = |leader: Member| async move {
+            let mut admin = context.forwarder.admin(&leader.address)?;
+            let answer = admin.modules(passed_on(request, Some(caller.remaining()))).await;
+            answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+        };
+        context.on_leader(caller, context.election_patience(), here, there).await
+    }
+
+    fn held_modules(&self) -> Result<v1::ModulesResponse, Failure> {
         let view = self.view().ok_or(MembershipFailure::NoState)?;
         let modules = view.info.modules.iter().map(|module| v1::ModuleInfo {
             hash: module.hash.to_string(),
@@ -437,7 +451,14 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ModulesRequest>,
     ) -> Result<Response<v1::ModulesResponse>, Status> {
-        Ok(Response::new(self.held_modules(request.into_inner())?))
+        let caller = self.caller(&request);
+        let request = request.into_inner();
+        self.context.check_group(request.group)?;
+        let answer = match request.of_leader {
+            true => caller.within(self.modules_of_leader(&caller, request)).await?,
+            false => self.held_modules()?,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn limits(

@@ -23,6 +23,7 @@ use crate::consensus::{ConsensusConfig, Role};
 use crate::fsm::Limits;
 use crate::fsm::native::{KV, NULL, NativeLoader};
 use crate::node::{Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
+use crate::machine::Incumbent;
 use crate::storage::{MemoryLog, MemorySnapshots, Stores};
 use crate::transport::memory::{Delivery, MemoryNetwork};
 use crate::transport::{Identity, PROTOCOL_VERSION};
@@ -200,6 +201,7 @@ async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeRe
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         total_bytes: module.len() as u64,
         label: "test".into(),
+        replaces: node.handle().incumbent().map(Incumbent::to_wire),
     };
     let part = |part| v1::UpgradeRequest { part: Some(part) };
     let parts = vec![

@@ -13,8 +13,8 @@ use super::context::Context;
 use super::failure::Failure;
 use super::forward::passed_on;
 use crate::fsm::Limits;
-use crate::machine::CHUNK_MAX_BYTES;
-use crate::node::{ProposeFailure, UpgradeFailure};
+use crate::machine::{CHUNK_MAX_BYTES, Incumbent};
+use crate::node::{ProposeFailure, Upgrade, UpgradeFailure};
 use crate::types::{Member, ModuleHash};
 
 /// How long a busy leader may keep an upgrade waiting.
@@ -26,6 +26,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 struct Upload {
     header: v1::UpgradeHeader,
+    replaces: Option<Incumbent>,
     module: Bytes,
 }
 
@@ -67,6 +68,8 @@ async fn receive(
     };
     let announced = ModuleHash::try_from(&header.module_hash[..])
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
+    let replaces = header.replaces.as_ref().map(Incumbent::from_wire).transpose();
+    let replaces = replaces.map_err(|error| bad(format!("what is to be replaced: {error}")))?;
     if header.total_bytes > max {
         return Err(bad(format!(
             "the module has {} bytes and the cluster allows {max}",
@@ -98,7 +101,7 @@ async fn receive(
     if found != announced {
         return Err(bad(format!("the module's SHA-256 is {found}, the header says {announced}")));
     }
-    Ok(Upload { header, module: module.freeze() })
+    Ok(Upload { header, replaces, module: module.freeze() })
 }
 
 fn broken(status: Status) -> Failure {
@@ -117,8 +120,12 @@ fn parts(upload: &Upload) -> Vec<v1::UpgradeRequest> {
 async fn activate(context: &Context, upload: &Upload) -> Result<v1::UpgradeResponse, Failure> {
     let give_up = Instant::now() + BUSY_PATIENCE;
     loop {
-        let label = upload.header.label.clone();
-        match context.handle.upgrade(upload.module.clone(), label).await {
+        let upgrade = Upgrade {
+            module: upload.module.clone(),
+            label: upload.header.label.clone(),
+            replaces: upload.replaces,
+        };
+        match context.handle.upgrade(upgrade).await {
             Ok(upgraded) => {
                 return Ok(v1::UpgradeResponse {
                     index: upgraded.index.0,

@@ -12,7 +12,8 @@ use super::digest::Taken;
 use super::membership::Membership;
 use super::modules::{Chunk, Modules, bounded_label};
 use super::reply::{
-    ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply, QueryResult, Reply,
+    ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo, QueryReply,
+    QueryResult, Reply, module_hash,
 };
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
@@ -245,8 +246,7 @@ impl Machine {
 
     /// The module that runs commands, and the index since when; if there is one.
     pub fn active_module(&self) -> Option<(ModuleHash, Index)> {
-        let active = self.state.modules.active();
-        active.map(|activation| (activation.hash, activation.index))
+        self.state.modules.incumbent().map(|active| (active.hash, active.activated_at))
     }
 
     /// The engine profile that the next entry must be applied under.
@@ -413,12 +413,19 @@ impl Machine {
             Ok(hash) => hash,
             Err(reason) => return failed(reason),
         };
-        let active = self.state.modules.active();
-        let previous = active.map(|activation| activation.hash);
+        let replaces = match request.replaces.as_ref().map(Incumbent::from_wire).transpose() {
+            Ok(replaces) => replaces,
+            Err(reason) => return failed(reason),
+        };
+        let active = self.state.modules.incumbent();
         if let Some(active) = active.filter(|active| active.hash == hash) {
-            let reply = Reply::AlreadyActive { index: active.index, hash };
+            let reply = Reply::AlreadyActive { index: active.activated_at, hash };
             return Ok(Applied::without_guest(reply));
         }
+        if active != replaces && !museum::is_on(Exhibit::IncumbentUnchecked) {
+            return Ok(Applied::without_guest(Reply::ActivationSuperseded { active }));
+        }
+        let previous = active.map(|active| active.hash);
         let Some(module) = self.state.modules.bytes(hash) else {
             return failed(format!(
                 "module {hash} is not here, or not completely: upload it (again) first"
@@ -494,11 +501,6 @@ pub(super) fn unknown_kind(index: Index) -> HostFailure {
 
 fn refused(reason: CommandRefused) -> Applied {
     Applied::without_guest(Reply::Refused(reason))
-}
-
-fn module_hash(bytes: &[u8]) -> Result<ModuleHash, String> {
-    ModuleHash::try_from(bytes)
-        .map_err(|_| format!("a module's hash has 32 bytes, this one has {}", bytes.len()))
 }
 
 fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {

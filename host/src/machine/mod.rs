@@ -41,7 +41,7 @@ pub use self::digest::TakenDigest;
 pub use self::kind::BodyKind;
 pub use self::modules::CHUNK_MAX_BYTES;
 pub use self::reply::{
-    ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,
+    ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo, QueryReply,
     QueryResult, Reply,
 };
 pub use self::restore::RestoreError;

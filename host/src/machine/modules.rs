@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::reply::{ActivationInfo, ModuleInfo};
+use super::reply::{ActivationInfo, Incumbent, ModuleInfo};
 use crate::types::{Index, ModuleHash};
 
 /// Most bytes of one chunk.
@@ -72,6 +72,11 @@ pub(super) struct Chunk<'a> {
 impl Modules {
     pub(super) fn active(&self) -> Option<&ActivationInfo> {
         self.history.last()
+    }
+
+    pub(super) fn incumbent(&self) -> Option<Incumbent> {
+        let active = self.active()?;
+        Some(Incumbent { hash: active.hash, activated_at: active.index })
     }
 
     pub(super) fn bytes(&self, hash: ModuleHash) -> Option<Bytes> {

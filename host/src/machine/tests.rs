@@ -57,10 +57,16 @@ fn chunk(module: &[u8], from: usize, to: usize) -> Body {
     })
 }
 
-fn activate(module: &[u8]) -> Body {
+/// In the place of what is active.
+fn activate(machine: &Machine, module: &[u8]) -> Body {
+    activate_in_place_of(machine.state.modules.incumbent(), module)
+}
+
+fn activate_in_place_of(replaces: Option<Incumbent>, module: &[u8]) -> Body {
     Body::ActivateModule(v1::ActivateModule {
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         label: String::from_utf8_lossy(module).into_owned(),
+        replaces: replaces.map(Incumbent::to_wire),
     })
 }
 
@@ -75,7 +81,8 @@ fn load(machine: &mut Machine, module: &str) -> Reply {
     let total = module.len() as u64;
     let stored = apply(machine, 0, chunk(module, 0, module.len())).reply;
     assert_eq!(stored, Reply::ChunkStored { received: total, total });
-    apply(machine, 0, activate(module)).reply
+    let activation = activate(machine, module);
+    apply(machine, 0, activation).reply
 }
 
 fn running(module: &str) -> Machine {
@@ -250,10 +257,51 @@ fn an_upgrade_carries_the_state_over_without_running_init_again() {
     assert_eq!(info.modules.iter().filter(|module| module.active).count(), 1);
     assert_eq!(machine.module_bytes(old).unwrap(), "test");
 
-    let again = apply(&mut machine, 0, activate(b"test v=2")).reply;
+    let again = {
+        let body = activate(&machine, b"test v=2");
+        apply(&mut machine, 0, body).reply
+    };
     assert_eq!(again, Reply::AlreadyActive { index: Index(6), hash: new });
-    let back = apply(&mut machine, 0, activate(b"test")).reply;
+    let back = {
+        let body = activate(&machine, b"test");
+        apply(&mut machine, 0, body).reply
+    };
     assert_eq!(back, Reply::Activated { index: Index(8), hash: old, previous: Some(new) });
+}
+
+#[test]
+fn an_activation_that_comes_late_undoes_nothing_and_of_two_at_once_one_is_told_so() {
+    let mut machine = running("test");
+    let one = machine.state.modules.incumbent();
+    load(&mut machine, "test v=2");
+    let two = machine.state.modules.incumbent();
+    let index = machine.applied_index();
+    // Two operators saw the same module; the other one was faster.
+    for module in [b"test v=3", b"test v=4"] {
+        apply(&mut machine, 0, chunk(module, 0, module.len()));
+    }
+    let late = apply(&mut machine, 0, activate_in_place_of(one, b"test v=3")).reply;
+    assert_eq!(late, Reply::ActivationSuperseded { active: two });
+    // As a retry that finds its work done.
+    let again = apply(&mut machine, 0, activate_in_place_of(one, b"test v=2")).reply;
+    assert_eq!(again, Reply::AlreadyActive { index, hash: ModuleHash::of(b"test v=2") });
+    // Somebody goes back to the first module: what was to replace it before is late even so.
+    let back = apply(&mut machine, 0, activate_in_place_of(two, b"test")).reply;
+    assert!(matches!(back, Reply::Activated { .. }), "{back:?}");
+    let active = machine.state.modules.incumbent();
+    assert_eq!(active.map(|it| it.hash), one.map(|it| it.hash));
+    for replaces in [one, two, None] {
+        let late = apply(&mut machine, 0, activate_in_place_of(replaces, b"test v=2")).reply;
+        assert_eq!(late, Reply::ActivationSuperseded { active });
+    }
+    assert_eq!(machine.state.modules.incumbent(), active);
+    let nonsense = v1::ActivateModule {
+        module_hash: ModuleHash::of(b"test v=2").0.to_vec().into(),
+        replaces: Some(v1::Incumbent { module_hash: vec![1].into(), activated_at: 1 }),
+        ..Default::default()
+    };
+    let nonsense = reason(apply(&mut machine, 0, Body::ActivateModule(nonsense)).reply);
+    assert!(nonsense.contains("32 bytes"), "{nonsense}");
 }
 
 #[test]
@@ -271,9 +319,12 @@ fn a_failed_activation_keeps_the_old_module_and_says_why() {
         assert_eq!(guest_state(&mut machine), before);
         assert_eq!(machine.info().history.len(), 1);
     }
-    let missing = reason(apply(&mut machine, 0, activate(b"test nowhere")).reply);
+    let missing = reason({
+        let body = activate(&machine, b"test nowhere");
+        apply(&mut machine, 0, body).reply
+    });
     assert!(missing.contains("upload it"), "{missing}");
-    let nameless = v1::ActivateModule { module_hash: vec![1, 2].into(), label: String::new() };
+    let nameless = v1::ActivateModule { module_hash: vec![1, 2].into(), ..Default::default() };
     let nameless = reason(apply(&mut machine, 0, Body::ActivateModule(nameless)).reply);
     assert!(nameless.contains("32 bytes"), "{nameless}");
 }

@@ -56,5 +56,5 @@ pub use start::{
 pub use stepped::SteppedNode;
 pub use stop::StopReason;
 pub use trust::{DigestCounters, DigestStatus, Quarantine};
-pub use upgrade::{UpgradeFailure, Upgraded};
+pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
 pub use work::{JobKind, MonotonicClock};

@@ -10,8 +10,19 @@ use super::handle::{
     Committed, MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_unknown,
 };
 use crate::fsm::ModuleRefused;
-use crate::machine::{CHUNK_MAX_BYTES, Reply};
+use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
 use crate::types::{Index, ModuleHash};
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The module that is to be active.
+    pub module: Bytes,
+    /// Its name, for people.
+    pub label: String,
+    /// What it is to replace, as the operator saw it; `None`: there is no module yet.
+    pub replaces: Option<Incumbent>,
+}
 
 /// A module is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +46,19 @@ pub enum UpgradeFailure {
     /// The machine refused it when it came to the activation.
     #[error("the module was not activated: {0}")]
     NotActivated(String),
+    /// Something else is active than what was to be replaced.
+    #[error(
+        "the module was not activated, because it was to replace {}, but the cluster runs {} by \
+         now: somebody else was faster, or this was a retry that came late. Nothing has changed; \
+         look at `raft-host modules`, and ask again if the module is still wanted",
+        name(.replaces), name(.active)
+    )]
+    Superseded {
+        /// What was to be replaced.
+        replaces: Option<Incumbent>,
+        /// What is active.
+        active: Option<Incumbent>,
+    },
     /// As for any proposal.
     #[error(transparent)]
     Propose(#[from] ProposeFailure),
@@ -51,14 +75,21 @@ impl NodeHandle {
     ///
     /// # Errors
     /// See [`UpgradeFailure`].
-    pub async fn upgrade(&self, module: Bytes, label: String) -> Result<Upgraded, UpgradeFailure> {
+    pub async fn upgrade(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
         let view = self.shared.machine.borrow().clone();
         if let Some(view) = view
-            && !is_active(&view, ModuleHash::of(&module))
+            && !is_active(&view, ModuleHash::of(&upgrade.module))
         {
-            self.check(module.clone(), view.info.limits.clone()).await?;
+            self.check(upgrade.module.clone(), view.info.limits.clone()).await?;
         }
-        self.upgrade_checked(module, label, CHUNK_MAX_BYTES).await
+        self.upgrade_checked(upgrade, CHUNK_MAX_BYTES).await
+    }
+
+    /// The active module, as far as this node has applied the log.
+    pub fn incumbent(&self) -> Option<Incumbent> {
+        let view = self.shared.machine.borrow();
+        let active = view.as_ref()?.info.active.as_ref()?;
+        Some(Incumbent { hash: active.hash, activated_at: active.activated_at })
     }
 
     /// As [`NodeHandle::upgrade`], for a module that has been checked, in parts of
@@ -68,10 +99,10 @@ impl NodeHandle {
     /// See [`UpgradeFailure`].
     pub async fn upgrade_checked(
         &self,
-        module: Bytes,
-        label: String,
+        upgrade: Upgrade,
         chunk_bytes: usize,
     ) -> Result<Upgraded, UpgradeFailure> {
+        let Upgrade { module, label, replaces } = upgrade;
         let hash = ModuleHash::of(&module);
         let view = self.shared.machine.borrow().clone();
         let Some(view) = view else {
@@ -82,7 +113,11 @@ impl NodeHandle {
         if !view.info.modules.iter().any(|held| held.hash == hash) {
             self.replicate(hash, &module, chunk_bytes).await?;
         }
-        let activate = v1::ActivateModule { module_hash: hash.0.to_vec().into(), label };
+        let activate = v1::ActivateModule {
+            module_hash: hash.0.to_vec().into(),
+            label,
+            replaces: replaces.map(Incumbent::to_wire),
+        };
         let committed = self.propose(v1::entry::Body::ActivateModule(activate)).await?;
         match committed.reply {
             Reply::Activated { index, hash, previous } => {
@@ -90,6 +125,9 @@ impl NodeHandle {
             }
             Reply::AlreadyActive { index, hash } => {
                 Ok(Upgraded { index, hash, previous: None, already_active: true })
+            }
+            Reply::ActivationSuperseded { active } => {
+                Err(UpgradeFailure::Superseded { replaces, active })
             }
             Reply::ActivationFailed(reason) | Reply::ChunkRefused(reason) => {
                 Err(UpgradeFailure::NotActivated(reason))
@@ -148,6 +186,10 @@ impl NodeHandle {
         }
         Ok(())
     }
+}
+
+fn name(incumbent: &Option<Incumbent>) -> String {
+    incumbent.map_or_else(|| "no module".to_owned(), |it| it.to_string())
 }
 
 /// Whether the module is the active one, as far as this node has applied the log.

@@ -117,13 +117,53 @@ impl Client {
         )
     }
 
-    /// Uploads a module and makes it active. `label` is for people, usually the file's name.
+    /// Uploads a module and makes it active in the place of what is active now. `label` is for
+    /// people, usually the file's name.
+    ///
+    /// Each call decides anew what is to be replaced. Whoever may repeat a call decides once, with
+    /// [`Client::incumbent`], and calls [`Client::upgrade_from`].
     ///
     /// # Errors
     ///
-    /// When the module is refused, or the cluster cannot do it.
+    /// When the module is refused, somebody else activates one meanwhile, or the cluster cannot do
+    /// it.
     pub async fn upgrade(
         &self,
+        module: impl Into<Bytes>,
+        label: &str,
+    ) -> Result<v1::UpgradeResponse, ClientError> {
+        let incumbent = self.incumbent().await?;
+        self.upgrade_from(incumbent, module, label).await
+    }
+
+    /// The module that is active now, as the leader has applied it.
+    ///
+    /// # Errors
+    ///
+    /// When no leader answered in time.
+    pub async fn incumbent(&self) -> Result<Option<v1::Incumbent>, ClientError> {
+        let request = v1::ModulesRequest { group: self.options.group, of_leader: true };
+        let modules = self
+            .call(Repeat::Always, self.options.deadline, |channel| async move {
+                admin(channel).modules(request).await
+            })
+            .await?;
+        let Some(active) = modules.history.last() else { return Ok(None) };
+        Ok(Some(v1::Incumbent {
+            module_hash: hash_from_hex(&active.module_hash)?,
+            activated_at: active.index,
+        }))
+    }
+
+    /// Uploads a module and makes it active if `replaces` is what is active then; `None`: if no
+    /// module is. May be repeated: it never undoes what came after it.
+    ///
+    /// # Errors
+    ///
+    /// When the module is refused, something else is active, or the cluster cannot do it.
+    pub async fn upgrade_from(
+        &self,
+        replaces: Option<v1::Incumbent>,
         module: impl Into<Bytes>,
         label: &str,
     ) -> Result<v1::UpgradeResponse, ClientError> {
@@ -133,6 +173,7 @@ impl Client {
             module_hash: sha2::Sha256::digest(&module).to_vec().into(),
             total_bytes: module.len() as u64,
             label: label.to_owned(),
+            replaces,
         };
         self.call(Repeat::WithoutEffect, self.options.admin_deadline, |channel| {
             let parts = upgrade_parts(header.clone(), module.clone());
@@ -147,7 +188,7 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn modules(&self) -> Result<v1::ModulesResponse, ClientError> {
-        let request = v1::ModulesRequest { group: self.options.group };
+        let request = v1::ModulesRequest { group: self.options.group, of_leader: false };
         self.call(Repeat::Always, self.options.deadline, |channel| async move {
             admin(channel).modules(request).await
         })
@@ -219,6 +260,20 @@ impl Client {
         // Once more does no harm: it changes nothing.
         admin_call!(self, Repeat::Always, digest, DigestRequest {})
     }
+}
+
+/// The 32 bytes that so many pairs of hexadecimal digits stand for.
+fn hash_from_hex(text: &str) -> Result<Bytes, ClientError> {
+    let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(pair).collect();
+    bytes
+        .filter(|bytes| bytes.len() == 32)
+        .map(Bytes::from)
+        .ok_or_else(|| ClientError::Refused {
+            code: tonic::Code::Internal,
+            message: format!("the cluster answered {text:?}, which is no hash of a module"),
+            effect: super::Effect::None,
+        })
 }
 
 fn upgrade_parts(

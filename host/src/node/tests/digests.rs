@@ -171,6 +171,7 @@ impl Cluster {
         self.propose(&Body::ActivateModule(v1::ActivateModule {
             module_hash,
             label: "kv".to_owned(),
+            replaces: None,
         }));
     }
 
