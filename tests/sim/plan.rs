@@ -181,6 +181,8 @@ impl Plan {
         // Drawn last and from a stream of their own, so that seeds without them stay what they
         // are, and actions keep their numbers.
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        shape.node.snapshot.costly_fuel =
+            *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
             .into_iter()
             .enumerate()
@@ -221,6 +223,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         threshold: random.magnitude(4, 400),
         growth_percent: *random.pick(&[0, 10, 100]),
         keep: random.between(1, 3) as usize,
+        ..SnapshotConfig::default()
     };
     let node = NodeConfig {
         heartbeat_ms,

@@ -14,9 +14,9 @@ use super::context::Context;
 use super::failure::Failure;
 use super::forward::passed_on;
 use crate::consensus::{ConfChangeError, PeerProgress, ProgressState, Role};
-use crate::node::{MachineView, MembershipFailure, ProposeFailure};
+use crate::node::{Activity, MachineView, MembershipFailure, ProposeFailure};
 use crate::transport::PROTOCOL_VERSION;
-use crate::types::{ClusterId, ConfState, Member, NodeId};
+use crate::types::{ClusterId, ConfState, Member, ModuleHash, NodeId};
 
 /// See `admin.proto`.
 #[derive(Clone)]
@@ -30,6 +30,9 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// How long the view may lag behind a change that was applied.
 const VIEW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the apply thread has been at for less is nobody's business.
+const WORTH_TELLING: Duration = Duration::from_millis(500);
 
 /// Runs a request here or passes it to the leader's method of the same name.
 macro_rules! on_leader {
@@ -110,7 +113,14 @@ impl AdminService {
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
             ..Default::default()
         };
+        status.activity = context
+            .handle
+            .activity()
+            .filter(|activity| activity.lasting >= WORTH_TELLING)
+            .map(activity_to_wire);
         if let Some(view) = self.view() {
+            status.module_prepared = ModuleHash::try_from(&request.module_hash[..])
+                .is_ok_and(|hash| context.handle.is_prepared(hash, &view.info.limits));
             status.applied_index = view.info.applied.0;
             status.sessions = view.info.sessions;
             status.time_ms = view.info.time_ms;
@@ -280,6 +290,15 @@ impl AdminService {
             term: meta.term.0,
             size_bytes: meta.size_bytes,
         })
+    }
+}
+
+fn activity_to_wire(activity: Activity) -> v1::Activity {
+    v1::Activity {
+        job: activity.kind.name().to_owned(),
+        index: activity.index.0,
+        name: activity.name,
+        for_ms: u64::try_from(activity.lasting.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use raft_host_proto::client::{Client, ClientError, Effect};
-use raft_host_proto::v1;
+use raft_host_proto::client::UpgradeOptions;
+use raft_host_proto::{Client, ClientError, Effect, v1};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -36,6 +36,13 @@ pub(super) struct UpgradeArgs {
     /// twice gives HASH@INDEX, so that the second run undoes nothing that came in between.
     #[arg(long, value_name = "HASH[@INDEX]")]
     replaces: Option<Expected>,
+    /// Gives the state up: the new module's `init` runs instead of `snapshot` and `restore`, as in a
+    /// new cluster. The last way out when the active module's `snapshot` can never succeed.
+    #[arg(long, requires = "yes")]
+    discard_state: bool,
+    /// The state may be given up.
+    #[arg(long, requires = "discard_state")]
+    yes: bool,
     #[command(flatten)]
     pub(super) remote: RemoteArgs,
 }
@@ -113,9 +120,7 @@ pub(super) fn run(args: &UpgradeArgs) -> Ended {
     let size = module.len() as u64;
     let answer = remote::block_on(async {
         let client = args.remote.client_with(TIMEOUT).await?;
-        replace(&client, args.replaces.as_ref(), module, &label)
-            .await
-            .map_err(|error| remote::failure(&error))
+        replace(&client, args, module, &label).await.map_err(|error| remote::failure(&error))
     })
     .map_err(|failure| failure.about("the upgrade"))?;
     match args.remote.output {
@@ -127,19 +132,20 @@ pub(super) fn run(args: &UpgradeArgs) -> Ended {
 
 async fn replace(
     client: &Client,
-    expected: Option<&Expected>,
+    args: &UpgradeArgs,
     module: Bytes,
     label: &str,
 ) -> Result<v1::UpgradeResponse, ClientError> {
-    let incumbent = client.incumbent().await?;
+    let replaces = client.incumbent().await?;
     let is_active = |active: &v1::Incumbent| hex(active) == ModuleHash::of(&module).to_string();
     // One that is active already needs nothing: then this is the second run of a script.
-    if let Some(expected) = expected
-        && !incumbent.as_ref().is_some_and(is_active)
+    if let Some(expected) = &args.replaces
+        && !replaces.as_ref().is_some_and(is_active)
     {
-        expected.check(incumbent.as_ref())?;
+        expected.check(replaces.as_ref())?;
     }
-    client.upgrade_from(incumbent, module, label).await
+    let options = UpgradeOptions { replaces, discard_state: args.discard_state };
+    client.upgrade_from(options, module, label).await
 }
 
 fn to_text(answer: &v1::UpgradeResponse, label: &str, size: u64) -> String {

@@ -67,6 +67,7 @@ fn activate_in_place_of(replaces: Option<Incumbent>, module: &[u8]) -> Body {
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         label: String::from_utf8_lossy(module).into_owned(),
         replaces: replaces.map(Incumbent::to_wire),
+        discard_state: false,
     })
 }
 
@@ -337,6 +338,38 @@ fn a_trapping_snapshot_of_the_old_module_fails_the_activation() {
 }
 
 #[test]
+fn a_module_whose_snapshot_traps_can_be_replaced_if_its_state_is_given_up() {
+    let mut machine = running("test snapshot=trap");
+    apply(&mut machine, 0, command(b"a"));
+    let failure = reason(load(&mut machine, "test v=2"));
+    assert!(failure.contains("--discard-state"), "{failure}");
+    let Body::ActivateModule(activate) = activate(&machine, b"test v=2") else { panic!() };
+    let activate = v1::ActivateModule { discard_state: true, ..activate };
+    let reply = apply(&mut machine, 0, Body::ActivateModule(activate)).reply;
+    assert!(matches!(reply, Reply::Activated { previous: Some(_), .. }), "{reply:?}");
+    let index = machine.applied_index();
+    let begun = format!("{index}:init@{index};");
+    assert_eq!(
+        answer(&mut machine, b"?"),
+        QueryResult::Answer(Outcome::Ok(begun.into_bytes())),
+        "as in a new cluster"
+    );
+}
+
+#[test]
+fn an_activation_that_is_too_expensive_names_the_limit_and_its_value() {
+    let mut machine = running("test snapshot=trap");
+    let failure = reason(load(&mut machine, "test"));
+    let fuel = Limits::default().snapshot_fuel;
+    assert!(failure.contains(&format!("snapshot_fuel is {fuel}")), "{failure}");
+    let mut machine = running("test");
+    let failure = reason(load(&mut machine, "test restore=trap"));
+    let fuel = Limits::default().restore_fuel;
+    assert!(failure.contains(&format!("restore_fuel is {fuel}")), "{failure}");
+    assert!(failure.contains("limits set restore_fuel="), "{failure}");
+}
+
+#[test]
 fn a_module_whose_init_refuses_is_not_activated_and_another_one_may_follow() {
     let mut machine = new_machine();
     let failure = reason(load(&mut machine, "test init=reject"));
@@ -384,9 +417,8 @@ fn a_restored_machine_is_bit_identical_and_goes_on_the_same() {
     assert_eq!(restored.members(), machine.members());
     assert_eq!(restored.conf_state(), machine.conf_state());
     assert_eq!(restored.next_node_id(), NodeId(10));
-    for body in
-        [in_session(b"x", 10, 1, 0), chunk(b"test v=4", 5, 8), activate(b"test v=4"), command(b"y")]
-    {
+    let activation = activate(&machine, b"test v=4");
+    for body in [in_session(b"x", 10, 1, 0), chunk(b"test v=4", 5, 8), activation, command(b"y")] {
         assert_eq!(apply(&mut machine, 40, body.clone()), apply(&mut restored, 40, body));
     }
     assert_eq!(snapshot(&mut restored), snapshot(&mut machine));
@@ -480,7 +512,7 @@ fn any_body() -> impl Strategy<Value = Body> {
                 (false, _) => chunk(module, half, module.len()),
             }
         }),
-        2 => module().prop_map(|module| activate(module.as_bytes())),
+        2 => module().prop_map(|module| activate_in_place_of(None, module.as_bytes())),
         2 => prop::sample::subsequence(LIMITS.to_vec(), 1..3)
             .prop_map(|limits| set_limits(&limits)),
     ]
@@ -496,6 +528,13 @@ proptest! {
         let (mut straight, mut restarted) = (new_machine(), new_machine());
         for (index, (body, step_ms, restart)) in entries.into_iter().enumerate() {
             let time_ms = index as u64 * 100 + step_ms;
+            let mut body = body;
+            // But for a few, which come late.
+            if let Body::ActivateModule(activate) = &mut body
+                && index % 4 != 0
+            {
+                activate.replaces = straight.state.modules.incumbent().map(Incumbent::to_wire);
+            }
             let expected = apply(&mut straight, time_ms, body.clone());
             prop_assert_eq!(apply(&mut restarted, time_ms, body), expected);
             if restart {

@@ -16,6 +16,7 @@ use super::metrics::NodeMetrics;
 use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
+use super::work::{Activity, Work};
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
 use crate::machine::{MachineInfo, QueryReply, Reply, Verdict};
@@ -237,6 +238,7 @@ pub(super) struct Shared {
     /// The only place where the wall clock enters the log; the machine makes it monotonic.
     pub(super) wall_clock_ms: WallClock,
     pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) work: Arc<Work>,
 }
 
 /// A cheap, clonable handle to a running node's group.
@@ -267,6 +269,11 @@ impl NodeHandle {
     /// What the node has counted since it started.
     pub fn metrics(&self) -> &NodeMetrics {
         &self.shared.metrics
+    }
+
+    /// What the apply thread is at, if it is at anything.
+    pub fn activity(&self) -> Option<Activity> {
+        self.shared.work.activity()
     }
 
     /// Bytes of requests that wait to be proposed, committed or applied; bounded by

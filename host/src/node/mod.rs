@@ -14,6 +14,7 @@
 //! as busy (requests) or dropped (peer messages, which Raft sends again).
 
 mod apply;
+mod beside;
 mod budget;
 mod config;
 mod digests;
@@ -57,4 +58,4 @@ pub use stepped::SteppedNode;
 pub use stop::StopReason;
 pub use trust::{DigestCounters, DigestStatus, Quarantine};
 pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
-pub use work::{JobKind, MonotonicClock};
+pub use work::{Activity, JobKind, MonotonicClock};

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::handle::{
     Committed, MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_unknown,
 };
-use crate::fsm::ModuleRefused;
+use crate::fsm::{Limits, ModuleRefused};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
 use crate::types::{Index, ModuleHash};
 
@@ -22,6 +22,8 @@ pub struct Upgrade {
     pub label: String,
     /// What it is to replace, as the operator saw it; `None`: there is no module yet.
     pub replaces: Option<Incumbent>,
+    /// The state is given up and the module's `init` runs, as in a new cluster.
+    pub discard_state: bool,
 }
 
 /// A module is active.
@@ -76,13 +78,28 @@ impl NodeHandle {
     /// # Errors
     /// See [`UpgradeFailure`].
     pub async fn upgrade(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
+        self.bring_in(&upgrade.module).await?;
+        self.activate(upgrade).await
+    }
+
+    /// Checks a module and replicates it in parts. All nodes compile it then, each on a thread
+    /// beside its commands. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn bring_in(&self, module: &Bytes) -> Result<(), UpgradeFailure> {
         let view = self.shared.machine.borrow().clone();
         if let Some(view) = view
-            && !is_active(&view, ModuleHash::of(&upgrade.module))
+            && !is_active(&view, ModuleHash::of(module))
         {
-            self.check(upgrade.module.clone(), view.info.limits.clone()).await?;
+            self.check(module.clone(), view.info.limits.clone()).await?;
         }
-        self.upgrade_checked(upgrade, CHUNK_MAX_BYTES).await
+        self.replicate_missing(module, CHUNK_MAX_BYTES).await
+    }
+
+    /// Whether this node has checked and compiled a module, so that its activation is quick.
+    pub fn is_prepared(&self, module: ModuleHash, limits: &Limits) -> bool {
+        self.shared.loader.is_prepared(module, limits)
     }
 
     /// The active module, as far as this node has applied the log.
@@ -102,21 +119,40 @@ impl NodeHandle {
         upgrade: Upgrade,
         chunk_bytes: usize,
     ) -> Result<Upgraded, UpgradeFailure> {
-        let Upgrade { module, label, replaces } = upgrade;
-        let hash = ModuleHash::of(&module);
+        self.replicate_missing(&upgrade.module, chunk_bytes).await?;
+        self.activate(upgrade).await
+    }
+
+    async fn replicate_missing(
+        &self,
+        module: &Bytes,
+        chunk_bytes: usize,
+    ) -> Result<(), UpgradeFailure> {
+        let hash = ModuleHash::of(module);
         let view = self.shared.machine.borrow().clone();
         let Some(view) = view else {
             return Err(ProposeFailure::NotLeader(None).into());
         };
         // Whether it is active already only the machine can say, at the entry's index: a leader that
         // has just started may not have applied what made another module active.
-        if !view.info.modules.iter().any(|held| held.hash == hash) {
-            self.replicate(hash, &module, chunk_bytes).await?;
+        match view.info.modules.iter().any(|held| held.hash == hash) {
+            true => Ok(()),
+            false => self.replicate(hash, module, chunk_bytes).await,
         }
+    }
+
+    /// Makes a module active that the group holds. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn activate(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
+        let Upgrade { module, label, replaces, discard_state } = upgrade;
+        let hash = ModuleHash::of(&module);
         let activate = v1::ActivateModule {
             module_hash: hash.0.to_vec().into(),
             label,
             replaces: replaces.map(Incumbent::to_wire),
+            discard_state,
         };
         let committed = self.propose(v1::entry::Body::ActivateModule(activate)).await?;
         match committed.reply {
@@ -137,7 +173,7 @@ impl NodeHandle {
     }
 
     /// Compiling takes long; off the runtime's threads.
-    async fn check(&self, module: Bytes, limits: crate::fsm::Limits) -> Result<(), UpgradeFailure> {
+    async fn check(&self, module: Bytes, limits: Limits) -> Result<(), UpgradeFailure> {
         let loader = Arc::clone(&self.shared.loader);
         let checked = tokio::task::spawn_blocking(move || loader.check(&module, &limits)).await;
         match checked {

@@ -56,8 +56,12 @@ impl Plugin {
 
     /// Makes it the module of a cluster that has none yet.
     pub(super) async fn activate(&self, handle: &NodeHandle) -> Result<(), ServeError> {
-        let upgrade =
-            Upgrade { module: self.bytes.clone(), label: self.label.clone(), replaces: None };
+        let upgrade = Upgrade {
+            module: self.bytes.clone(),
+            label: self.label.clone(),
+            replaces: None,
+            discard_state: false,
+        };
         match handle.upgrade(upgrade).await {
             Ok(upgraded) => {
                 tracing::info!(

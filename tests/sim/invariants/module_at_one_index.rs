@@ -3,8 +3,8 @@
 
 use prost::Message as _;
 use raft_host::machine::{Incumbent, Reply};
-use raft_host_proto::v1::{self, entry::Body};
 use raft_host::types::{Index, ModuleHash};
+use raft_host_proto::v1::{self, entry::Body};
 
 use super::Invariant;
 use crate::sim::observe::{AppliedEntry, Fact, Micros, Slot};

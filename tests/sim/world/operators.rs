@@ -80,7 +80,8 @@ impl World {
         let now = self.now();
         self.trace.line(now, Who::World, format_args!("operator: {goal:?}"));
         let give_up = patience_us.map(|patience| Micros(now.0 + patience));
-        self.tasks.insert(number, Task { goal, attempt: 0, give_up, is_waiting: false, replaces: None });
+        self.tasks
+            .insert(number, Task { goal, attempt: 0, give_up, is_waiting: false, replaces: None });
         self.queue.after(number % 7 * 1000, Event::TaskWake(number));
     }
 
@@ -156,6 +157,7 @@ impl World {
                     module: self.guest.module(version),
                     label: "simulated".to_owned(),
                     replaces: *task.replaces.get_or_insert_with(looks),
+                    discard_state: false,
                 };
                 Some((leader, Ask::Upgrade { upgrade, chunk_bytes: self.plan.shape.chunk_bytes }))
             }

@@ -1,6 +1,7 @@
 //! Digest points and verdicts: equal exactly when the state is.
 
 use super::*;
+use crate::machine::modules::Upload;
 use crate::types::StateDigest;
 
 fn point() -> Body {
@@ -102,7 +103,14 @@ fn every_part_of_the_state_counts() {
     differs("an upload gone", &|machine| machine.state.modules.uploads.clear());
     differs("an upload's bytes", &|machine| {
         for upload in machine.state.modules.uploads.values_mut() {
-            std::sync::Arc::make_mut(&mut upload.received)[0] ^= 1;
+            let mut received = upload.received().to_vec();
+            received[0] ^= 1;
+            *upload = Upload::resume(upload.total, upload.last_chunk, received);
+        }
+    });
+    differs("an upload's time", &|machine| {
+        for upload in machine.state.modules.uploads.values_mut() {
+            upload.last_chunk.time_ms += 1;
         }
     });
     differs("a module's label", &|machine| {
