@@ -332,6 +332,16 @@ exhibits! {
     "A checkpoint that is taken while a snapshot is being written changes the blocks that the \
      snapshot still has to write."
 
+    FuelOfHost "fuel-of-host"
+    trips [StateMachineSafety] needs []
+    "The fuel of a command depends on the host a little, as when an engine counts it otherwise. The \
+     states are equal, and for as long as no budget runs out so are the answers."
+
+    PastNotRestored "past-not-restored"
+    trips [StateMachineSafety] needs [Restarts, InstalledSnapshots]
+    "Snapshots leave out the running hash over what came out before them, so nodes that were \
+     restored have other digests than those that were not."
+
     SupersededAsDone "superseded-as-done"
     trips [NothingLost, Linearizable] needs [Partitions]
     "A client that waits for an index is answered when any entry is applied there, even another \

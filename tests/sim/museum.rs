@@ -67,6 +67,8 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::SupersededAsDone, 1198, "sessions_once"),
     caught(Exhibit::ReadBeforeApplied, 40, "linearizable"),
     caught(Exhibit::UnsettledAsDone, 3_002_543, "progress"),
+    caught(Exhibit::FuelOfHost, 0, "state_machine_safety"),
+    caught(Exhibit::PastNotRestored, 0, "state_machine_safety"),
     flipped(Exhibit::DigestAtReport, 0, "digests_agree"),
     flipped(Exhibit::FirstVoteIsTruth, 3, "digests_agree"),
     flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),

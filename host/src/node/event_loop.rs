@@ -42,6 +42,8 @@ pub(super) enum Event {
     Status(oneshot::Sender<ReplicaStatus>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     Persisted(u64),
+    /// A caller wants to compare digests at a point of its own, or shared with others.
+    CompareDigests(Waiter),
     /// Up to this index; and how many entries there were since the last digest point.
     Applied(Index, u64),
     /// A digest point was applied.
@@ -92,6 +94,8 @@ pub(super) struct EventLoop {
     /// As of the last membership change that was applied.
     pub(super) conf_state: Arc<ConfState>,
     pub(super) digests: Digests,
+    /// Callers that wait for the next digest point.
+    pub(super) comparers: Vec<Waiter>,
     /// The machine's state is not trusted.
     pub(super) is_quarantined: bool,
     pub(super) proposals: VecDeque<(ProposalId, Waiter)>,
@@ -232,6 +236,7 @@ impl EventLoop {
             }
             Event::TakeSnapshot(reply) => self.send_job(Job::TakeSnapshot(reply)),
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
+            Event::CompareDigests(waiter) => self.comparers.push(waiter),
             Event::Applied(index, since_point) => {
                 self.digests.on_applied(since_point);
                 self.replica.step(Input::Applied(index))?;
@@ -274,6 +279,14 @@ impl EventLoop {
 
     /// Does what is due about digest points.
     fn pursue_digests(&mut self) {
+        self.comparers.retain(|waiter| !waiter.is_gone());
+        if !self.comparers.is_empty()
+            && let Some(failure) = self.refuses_points()
+        {
+            for waiter in std::mem::take(&mut self.comparers) {
+                self.refuse(waiter, failure.clone());
+            }
+        }
         loop {
             let view = View {
                 me: self.me,
@@ -281,6 +294,7 @@ impl EventLoop {
                 leader: self.replica.leader(),
                 conf_state: &self.conf_state,
                 is_quarantined: self.is_quarantined,
+                is_asked: !self.comparers.is_empty(),
             };
             let Some(wish) = self.digests.next(&view) else { return };
             match wish {
@@ -288,7 +302,10 @@ impl EventLoop {
                     let report = PeerMessage::digest_report(self.group, self.me, to, point, digest);
                     self.transport.send(vec![report]);
                 }
-                Wish::Point => self.propose_quietly(Body::DigestPoint(v1::DigestPoint {})),
+                Wish::Point => {
+                    let waiter = Waiter::all(std::mem::take(&mut self.comparers));
+                    self.propose_quietly(Body::DigestPoint(v1::DigestPoint {}), waiter);
+                }
                 Wish::Verdict(point, votes) => {
                     let votes = votes
                         .iter()
@@ -298,16 +315,29 @@ impl EventLoop {
                         })
                         .collect();
                     let verdict = v1::DigestVerdict { index: point.0, votes };
-                    self.propose_quietly(Body::DigestVerdict(verdict));
+                    self.propose_quietly(Body::DigestVerdict(verdict), Waiter::nobody());
                 }
             }
         }
     }
 
-    /// Nobody waits for it. It says nothing of the time, so the log's clock stays where it is.
-    fn propose_quietly(&mut self, body: Body) {
+    /// Why no caller gets a digest point of this node, if none does.
+    fn refuses_points(&self) -> Option<ProposeFailure> {
+        if self.halting.is_some() {
+            Some(ProposeFailure::Stopping)
+        } else if self.is_quarantined {
+            Some(ProposeFailure::Quarantined)
+        } else if self.replica.role() != Role::Leader {
+            Some(ProposeFailure::NotLeader(self.leader_member()))
+        } else {
+            None
+        }
+    }
+
+    /// It says nothing of the time, so the log's clock stays where it is.
+    fn propose_quietly(&mut self, body: Body, waiter: Waiter) {
         let data = v1::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
-        let id = self.new_proposal(Waiter::nobody());
+        let id = self.new_proposal(waiter);
         self.batch.push(Proposal { id, data });
     }
 
