@@ -221,7 +221,7 @@ impl EventLoop {
                 for message in messages {
                     match message.as_digest_report() {
                         Some((point, digest)) if message.group == self.group => {
-                            self.digests.on_report(message.from, point, digest);
+                            self.on_digest_report(message.from, point, digest);
                         }
                         _ => self.replica.step(Input::Message(message))?,
                     }
@@ -268,6 +268,14 @@ impl EventLoop {
             Event::Stop => {}
         }
         Ok(())
+    }
+
+    /// A member reports what it has applied, so this node has at least heard of it; if not yet,
+    /// the report comes again.
+    fn on_digest_report(&mut self, from: NodeId, point: Index, digest: StateDigest) {
+        if self.conf_state.contains(from) && point <= self.replica.status().commit {
+            self.digests.on_report(from, point, digest);
+        }
     }
 
     fn new_proposal(&mut self, waiter: Waiter) -> ProposalId {
@@ -372,6 +380,11 @@ impl EventLoop {
     }
 
     fn execute(&mut self, effects: Effects) {
+        for (from, why) in effects.nonsense {
+            tracing::warn!(peer = %from, %why, "a peer sent a message that makes no sense");
+            self.metrics.nonsense.add(1);
+            self.transport.disconnect(from, &why.to_string());
+        }
         if !effects.messages.is_empty() {
             self.transport.send(effects.messages);
         }
