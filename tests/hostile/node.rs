@@ -121,10 +121,11 @@ impl LoneNode {
         module: &[u8],
         discard_state: bool,
     ) -> Result<Upgraded, UpgradeFailure> {
+        let incumbent = self.runtime.block_on(self.handle().incumbent_now());
         let upgrade = Upgrade {
             module: Bytes::copy_from_slice(module),
             label: String::new(),
-            replaces: self.handle().incumbent(),
+            replaces: incumbent.expect("a node alone answers"),
             discard_state,
         };
         let result = self.runtime.block_on(self.handle().upgrade(upgrade));

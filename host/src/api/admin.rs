@@ -246,19 +246,17 @@ impl AdminService {
         on_leader!(&*self.context, caller, join, &request, here)
     }
 
-    async fn modules_of_leader(
-        &self,
-        caller: &Caller,
-        request: v1::ModulesRequest,
-    ) -> Result<v1::ModulesResponse, Failure> {
-        let context = &self.context;
-        let here = || async { self.held_modules() };
-        let there = |leader: Member| async move {
-            let mut admin = context.forwarder.admin(&leader.address)?;
-            let answer = admin.modules(passed_on(request, Some(caller.remaining()))).await;
-            answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+    /// The modules after all that is committed by now.
+    async fn modules_now(&self) -> Result<v1::ModulesResponse, Failure> {
+        let barrier = self.context.handle.barrier();
+        match tokio::time::timeout(self.context.election_patience(), barrier).await {
+            Ok(passed) => passed?,
+            Err(_) => {
+                let words = "no leader confirmed that it leads: look at `raft-host status`";
+                return Err(Failure::none(Code::Unavailable, words));
+            }
         };
-        context.on_leader(caller, context.election_patience(), here, there).await
+        self.held_modules()
     }
 
     fn held_modules(&self) -> Result<v1::ModulesResponse, Failure> {
@@ -473,8 +471,8 @@ impl Admin for AdminService {
         let caller = self.caller(&request);
         let request = request.into_inner();
         self.context.check_group(request.group)?;
-        let answer = match request.of_leader {
-            true => caller.within(self.modules_of_leader(&caller, request)).await?,
+        let answer = match request.linearizable {
+            true => caller.within(self.modules_now()).await?,
             false => self.held_modules()?,
         };
         Ok(Response::new(answer))

@@ -410,7 +410,10 @@ impl ApplyLoop {
         }
         match self.trust.refuses_queries() {
             Some(_) => self.refuse(queries),
-            None => self.asked.extend(queries),
+            None => {
+                let applied = self.applied();
+                self.asked.extend(queries.into_iter().filter_map(|query| query.pass(applied)));
+            }
         }
     }
 

@@ -92,7 +92,9 @@ impl Beside<'_> {
             }
             match self.jobs.recv_timeout(LOOK_EVERY) {
                 Ok(Job::Query(index, queries)) if index <= bystander.applied() => {
-                    self.asked.extend(queries);
+                    let applied = bystander.applied();
+                    let others = queries.into_iter().filter_map(|query| query.pass(applied));
+                    self.asked.extend(others);
                 }
                 Ok(job) => self.deferred.push_back(job),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -7,7 +7,7 @@ use raft_host_proto::v1;
 use tokio::sync::oneshot;
 
 use super::handle::{
-    Committed, MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_unknown,
+    Committed, MachineView, NodeHandle, ProposeFailure, QueryFailure, ReplySink, stopped_unknown,
 };
 use crate::fsm::{Limits, ModuleRefused};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
@@ -100,6 +100,15 @@ impl NodeHandle {
     /// Whether this node has checked and compiled a module, so that its activation is quick.
     pub fn is_prepared(&self, module: ModuleHash, limits: &Limits) -> bool {
         self.shared.loader.is_prepared(module, limits)
+    }
+
+    /// The active module after all that is committed by now.
+    ///
+    /// # Errors
+    /// See [`NodeHandle::barrier`].
+    pub async fn incumbent_now(&self) -> Result<Option<Incumbent>, QueryFailure> {
+        self.barrier().await?;
+        Ok(self.incumbent())
     }
 
     /// The active module, as far as this node has applied the log.

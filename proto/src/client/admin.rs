@@ -147,13 +147,13 @@ impl Client {
         self.upgrade_from(options, module, label).await
     }
 
-    /// The module that is active now, as the leader has applied it.
+    /// The module that is active after all that is committed by now.
     ///
     /// # Errors
     ///
     /// When no leader answered in time.
     pub async fn incumbent(&self) -> Result<Option<v1::Incumbent>, ClientError> {
-        let request = v1::ModulesRequest { group: self.options.group, of_leader: true };
+        let request = v1::ModulesRequest { group: self.options.group, linearizable: true };
         let modules = self
             .call(Repeat::Always, self.options.deadline, |channel| async move {
                 admin(channel).modules(request).await
@@ -201,7 +201,7 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn modules(&self) -> Result<v1::ModulesResponse, ClientError> {
-        let request = v1::ModulesRequest { group: self.options.group, of_leader: false };
+        let request = v1::ModulesRequest { group: self.options.group, linearizable: false };
         self.call(Repeat::Always, self.options.deadline, |channel| async move {
             admin(channel).modules(request).await
         })

@@ -341,7 +341,7 @@ impl Admin for Service {
         &self,
         request: Request<v1::ModulesRequest>,
     ) -> Result<Response<v1::ModulesResponse>, Status> {
-        assert!(request.into_inner().of_leader, "another node may not know yet");
+        assert!(request.into_inner().linearizable, "another node may not know yet");
         let active =
             v1::Activation { index: 4, module_hash: "0a".repeat(32), ..Default::default() };
         let history = vec![v1::Activation::default(), active];

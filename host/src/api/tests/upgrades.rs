@@ -18,7 +18,7 @@ async fn of_two_upgrades_that_saw_the_same_one_is_done_and_the_other_is_told_why
     // The same again is a retry that finds its work done.
     assert!(upgrade_from(cluster.follower(), saw, KV).await.unwrap().already_active);
 
-    let request = v1::ModulesRequest { of_leader: true, ..Default::default() };
+    let request = v1::ModulesRequest { linearizable: true, ..Default::default() };
     let modules = cluster.follower().admin().modules(request).await.unwrap().into_inner();
     assert_eq!(modules.history.len(), 1);
     assert_eq!(modules.history[0].module_hash, ModuleHash::of(KV).to_string());
