@@ -119,6 +119,20 @@ impl Waiter {
         self.count_pages
     }
 
+    #[cfg(test)]
+    pub(super) fn of(sink: ReplySink) -> Waiter {
+        Waiter { sink: Some(sink), count_pages: false, _charge: None }
+    }
+
+    /// Whether there was a caller who does not want the answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match &self.sink {
+            Some(ReplySink::One(sender)) => sender.is_closed(),
+            Some(ReplySink::Tagged(_, sender)) => sender.is_closed(),
+            None => false,
+        }
+    }
+
     pub(super) fn answer(mut self, result: ProposeResult) {
         self.send(result);
     }
