@@ -145,8 +145,7 @@ impl Network {
         let queue = self.queues.entry(link).or_default();
         queue.arrive(now);
         let Bounds { message_bytes, queue_bytes, queue_messages } = self.bounds;
-        let has_room =
-            queue.bytes + bytes <= queue_bytes && queue.messages.len() < queue_messages;
+        let has_room = queue.bytes + bytes <= queue_bytes && queue.messages.len() < queue_messages;
         bytes <= message_bytes && (queue.messages.is_empty() || has_room)
     }
 

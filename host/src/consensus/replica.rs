@@ -2,8 +2,8 @@
 
 mod compaction;
 mod fetching;
-mod ready;
 mod reads;
+mod ready;
 mod reseed;
 mod sending;
 

@@ -79,7 +79,8 @@ impl ReplicaStore {
         }
         let last = LogPosition { index: last_index, term: log.term(group, last_index)? };
         let hard_state = log.hard_state(group)?;
-        let applied = snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index).max(start.index);
+        let applied =
+            snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index).max(start.index);
         let conf_changes = find_conf_changes(&*log, group, applied.next()..last_index.next())?;
         let conf_state =
             snapshot.as_ref().map(|snapshot| snapshot.conf_state.clone()).unwrap_or_default();
@@ -287,7 +288,12 @@ impl ReplicaStore {
 
     /// The beginning of a range within the log, as far as it is in memory and at most
     /// `max_bytes` (but one entry). Empty when not even its first entry is.
-    fn in_memory(&self, range: Range<Index>, max_bytes: u64, fetched: &[LogEntry]) -> Vec<LogEntry> {
+    fn in_memory(
+        &self,
+        range: Range<Index>,
+        max_bytes: u64,
+        fetched: &[LogEntry],
+    ) -> Vec<LogEntry> {
         let Range { start: low, end: high } = range;
         let count = (high.0 - low.0) as usize;
         let tail_start = self.tail_start();

@@ -442,12 +442,16 @@ impl EventLoop {
     /// it never happens: a node that has it may lead after that leader, and commit it.
     fn answer_replaced(&mut self, first: Index) {
         for (_, waiter) in self.waiters.take_from(first) {
-            self.refuse(waiter, match museum::is_on(Exhibit::TruncatedAsSuperseded) {
-                true => ProposeFailure::Superseded,
-                false => ProposeFailure::Unknown(
-                    "another leader's entries took the place of the command's on this node".into(),
-                ),
-            });
+            self.refuse(
+                waiter,
+                match museum::is_on(Exhibit::TruncatedAsSuperseded) {
+                    true => ProposeFailure::Superseded,
+                    false => ProposeFailure::Unknown(
+                        "another leader's entries took the place of the command's on this node"
+                            .into(),
+                    ),
+                },
+            );
         }
     }
 

@@ -16,13 +16,13 @@ use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
-use super::{log_reader, log_writer};
 use super::metrics::NodeMetrics;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use super::trust::Trust;
 use super::waiters::Waiters;
 use super::work::{Jobs, MonotonicClock, Watchdog, Work};
+use super::{log_reader, log_writer};
 use crate::consensus::{
     ConsensusConfig, Input, LogRead, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
     Write, bootstrap_write, reconcile,
@@ -380,13 +380,8 @@ impl Node {
         let parts = assemble_on_large_stack(options, channel, transport)?;
         let Parts { handle, event_loop, apply_loop, metrics, work, .. } = parts;
         let Parts { writes, reads, saves, jobs, events, stop, stores, .. } = parts;
-        let log_reader = log_reader::spawn(
-            Arc::clone(&stores.log),
-            group,
-            reads,
-            events.clone(),
-            stop.clone(),
-        )?;
+        let log_reader =
+            log_reader::spawn(Arc::clone(&stores.log), group, reads, events.clone(), stop.clone())?;
         let log_writer = log_writer::spawn(
             stores.log,
             group,

@@ -59,7 +59,11 @@ fn a_follower_far_behind_catches_up_by_log_in_messages_that_a_transport_takes() 
     }
     assert_eq!(cluster.nodes[&follower].installed, 0, "by log, not by snapshot");
     // Messages that are as long as allowed are asserted wherever one is sent.
-    assert!(cluster.longest_append > 300, "{} bytes: entries travel together", cluster.longest_append);
+    assert!(
+        cluster.longest_append > 300,
+        "{} bytes: entries travel together",
+        cluster.longest_append
+    );
     assert!(most <= 1_600 + 400, "{most} bytes are on their way at once");
     let read = cluster.nodes[&leader].read_bytes - read_before;
     assert!(read <= lag + lag / 4, "{read} bytes are read to send {lag}");
@@ -167,7 +171,10 @@ fn the_log_behind_a_snapshot_in_flight_is_kept_until_its_receiver_has_caught_up(
     cluster.run_until("a snapshot is on its way", |cluster| {
         let peers = cluster.replica(leader).status().peers;
         peers.iter().any(|peer| peer.node == follower && peer.state == ProgressState::Snapshot)
-            || cluster.nodes[&follower].tasks.iter().any(|task| matches!(task, ApplyTask::Install(_)))
+            || cluster.nodes[&follower]
+                .tasks
+                .iter()
+                .any(|task| matches!(task, ApplyTask::Install(_)))
     });
     for _ in 0..40 {
         cluster.propose_to(leader, 10);
@@ -232,7 +239,8 @@ fn the_entries_of_the_last_moments_are_kept_however_many_they_are() {
     cluster.propose_to(leader, 1);
     cluster.run(3);
     cluster.take_snapshot(leader);
-    assert!(kept(&cluster) <= 10, "{} entries are kept", kept(&cluster));
+    // What is older is compacted, to within an election timeout.
+    assert!(kept(&cluster) <= 60, "{} entries are kept", kept(&cluster));
 }
 
 /// The voters but one are removed while that one's disk is stuck. It is the only voter, and wins an
@@ -313,8 +321,7 @@ fn an_entry_that_was_replaced_in_its_leaders_log_may_be_committed_all_the_same()
     cluster.crash(second_leader);
     cluster.crash(first);
     cluster.stuck_disks.clear();
-    let rest: Vec<NodeId> =
-        others.iter().copied().filter(|id| *id != second_leader).collect();
+    let rest: Vec<NodeId> = others.iter().copied().filter(|id| *id != second_leader).collect();
     for id in &rest[1..] {
         // Nothing of the second's term reached these.
         cluster.crash(*id);

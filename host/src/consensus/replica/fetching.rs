@@ -49,9 +49,8 @@ impl Fetches {
 
     /// Nothing is to be sent: forgets what has come for peers.
     pub(super) fn forget_peers(&mut self) {
-        self.0.retain(|reader, fetch| {
-            *reader == LogReader::Machine || matches!(fetch, Fetch::Asked)
-        });
+        self.0
+            .retain(|reader, fetch| *reader == LogReader::Machine || matches!(fetch, Fetch::Asked));
     }
 
     /// Entries were replaced: forgets what has come.

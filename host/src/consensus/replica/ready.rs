@@ -165,7 +165,12 @@ impl Replica {
         }));
     }
 
-    pub(super) fn push_write(&mut self, write: GroupWrite, ready: Option<u64>, messages: Vec<PeerMessage>) {
+    pub(super) fn push_write(
+        &mut self,
+        write: GroupWrite,
+        ready: Option<u64>,
+        messages: Vec<PeerMessage>,
+    ) {
         let number = self.next_write;
         self.next_write += 1;
         let earlier = self.pending_writes.back().map_or(0, |pending| pending.ready);

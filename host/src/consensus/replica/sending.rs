@@ -71,7 +71,8 @@ impl Replica {
             self.fetches.forget_peers();
             return;
         }
-        let mut peers: Vec<NodeId> = self.raw.raft.prs().iter().map(|(id, _)| NodeId(*id)).collect();
+        let mut peers: Vec<NodeId> =
+            self.raw.raft.prs().iter().map(|(id, _)| NodeId(*id)).collect();
         peers.retain(|peer| *peer != self.config.node);
         peers.sort_unstable();
         self.flows.retain(|peer, _| peers.binary_search(peer).is_ok());
@@ -268,11 +269,7 @@ mod tests {
             data: Bytes::from(vec![0; *bytes]),
             context: Bytes::new(),
         });
-        PeerMessage {
-            index: Index(after),
-            entries: entries.collect(),
-            ..message()
-        }
+        PeerMessage { index: Index(after), entries: entries.collect(), ..message() }
     }
 
     #[test]
@@ -281,10 +278,8 @@ mod tests {
         let (second, more) = split(more.expect("more than fits"), 100);
         let (third, more) = split(more.expect("more than fits"), 100);
         assert_eq!(more, None);
-        let parts: Vec<(u64, usize)> = [first, second, third]
-            .iter()
-            .map(|part| (part.index.0, part.entries.len()))
-            .collect();
+        let parts: Vec<(u64, usize)> =
+            [first, second, third].iter().map(|part| (part.index.0, part.entries.len())).collect();
         assert_eq!(parts, [(4, 2), (6, 1), (7, 1)]);
     }
 

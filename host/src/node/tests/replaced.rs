@@ -18,12 +18,8 @@ fn stores_of_three(loader: &SharedLoader) -> Stores {
         (1..=3).map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") }).collect();
     let voters = members.iter().map(|member| member.id).collect();
     let conf_state = ConfState { voters, ..Default::default() };
-    let mut machine = Machine::new(
-        identity().cluster,
-        GroupId::MAIN,
-        Limits::default(),
-        Arc::clone(loader),
-    );
+    let mut machine =
+        Machine::new(identity().cluster, GroupId::MAIN, Limits::default(), Arc::clone(loader));
     machine.bootstrap_members(Index(1), members, conf_state.clone());
     let meta = SnapshotMeta {
         group: GroupId::MAIN,
@@ -36,10 +32,7 @@ fn stores_of_three(loader: &SharedLoader) -> Stores {
     let image = machine.capture().expect("captured");
     let meta = crate::node::snapshots::save(&*stores.snapshots, 1, meta, &image).expect("saved");
     let write = crate::consensus::bootstrap_write(meta.position());
-    stores
-        .log
-        .write(&WriteBatch { groups: vec![(GroupId::MAIN, write)] })
-        .expect("in memory");
+    stores.log.write(&WriteBatch { groups: vec![(GroupId::MAIN, write)] }).expect("in memory");
     stores
 }
 
