@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::membership::ConfChangeError;
+use super::replica::Nonsense;
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
     ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage,
@@ -183,4 +184,6 @@ pub struct Effects {
     pub snapshot_wanted: bool,
     /// Role, term or leader changed.
     pub leadership_changed: bool,
+    /// Who sent what no correct peer sends to this replica. It was dropped.
+    pub nonsense: Vec<(NodeId, Nonsense)>,
 }

@@ -1,5 +1,7 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
+mod admit;
+mod campaign;
 mod compaction;
 mod fetching;
 mod reads;
@@ -14,6 +16,8 @@ use raft::{RawNode, StateRole, eraftpb};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use self::admit::Admission;
+pub use self::admit::Nonsense;
 use self::compaction::LogSize;
 use self::fetching::Fetches;
 use self::reseed::Reseed;
@@ -153,7 +157,7 @@ impl Replica {
             applied: Index(applied),
             reads: BTreeMap::new(),
             tick: 0,
-            log_size: LogSize::default(),
+            log_size: LogSize::new(Index(raw.raft.raft_log.last_index())),
             heard: BTreeMap::new(),
             flows: BTreeMap::new(),
             fetches: Fetches::default(),
@@ -375,31 +379,6 @@ impl Replica {
         Ok(())
     }
 
-    /// The log begins after a snapshot that is not durable and applied yet. Who campaigned now
-    /// would look for membership changes among entries that are gone, which raft-rs does not
-    /// survive; with a stuck disk or a large snapshot that may take longer than an election.
-    fn is_installing(&self) -> bool {
-        self.raw.raft.raft_log.applied < self.raw.store().start().index.0
-    }
-
-    /// Whether an election must not be begun now. Who leads has none to begin.
-    fn may_not_campaign(&self) -> bool {
-        self.is_installing() || self.is_only_voter_behind_its_disk()
-    }
-
-    /// Who is the only voter leads as soon as it campaigns, and raft-rs takes its log for durable
-    /// then: others are asked for their votes after the write of what came before. A follower is
-    /// left as the only voter when the others were removed, perhaps with entries that its disk has
-    /// yet to write.
-    fn is_only_voter_behind_its_disk(&self) -> bool {
-        let raft = &self.raw.raft;
-        let conf_state = membership::current(&self.raw);
-        raft.state != StateRole::Leader
-            && conf_state.voters.iter().chain(&conf_state.voters_outgoing).eq([&self.config.node])
-            && raft.raft_log.persisted < raft.raft_log.last_index()
-            && !museum::is_on(Exhibit::UnpersistedLeads)
-    }
-
     /// raft-rs leaves a joint configuration by itself only when the leader that entered it
     /// still leads; a later leader has to be told.
     fn leave_joint(&mut self) -> Result<(), ReplicaError> {
@@ -424,9 +403,13 @@ impl Replica {
             tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
             return Ok(());
         }
-        if matches!(message.kind, MessageKind::Propose | MessageKind::DigestReport) {
-            tracing::warn!(from = %message.from, kind = ?message.kind, "not a message of raft");
-            return Ok(());
+        match self.admit(&message) {
+            Ok(Admission::Step) => {}
+            Ok(Admission::Drop) => return Ok(()),
+            Err(why) => {
+                self.effects.nonsense.push((message.from, why));
+                return Ok(());
+            }
         }
         if museum::is_on(Exhibit::UncheckedPreviousTerm)
             && message.kind == MessageKind::AppendEntries

@@ -50,7 +50,7 @@ impl Waiters {
         self.ticks += 1;
         if self.ticks >= self.interval {
             self.ticks = 0;
-            self.queue.retain(|(_, waiter)| !waiter.is_abandoned());
+            self.queue.retain(|(_, waiter)| !waiter.is_gone());
         }
     }
 }

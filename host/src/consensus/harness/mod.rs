@@ -221,6 +221,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("known node");
         let Some(replica) = &mut node.replica else { return };
         let effects = replica.effects().expect("effects");
+        assert_eq!(effects.nonsense, [], "{id} takes a correct peer for a broken one");
         node.writes.extend(effects.writes);
         node.reads.extend(effects.log_reads);
         node.tasks.extend(effects.apply);

@@ -33,6 +33,8 @@ struct Sample {
 pub(super) struct LogSize {
     samples: std::collections::VecDeque<Sample>,
     total: u64,
+    /// Nobody has counted what lies up to here: it was there when the replica started.
+    uncounted: Index,
     /// The last entry, and when it was appended.
     newest: (Index, u64),
     /// Something would have been compacted if no peer needed it.
@@ -40,8 +42,15 @@ pub(super) struct LogSize {
 }
 
 impl LogSize {
-    pub(super) fn clear(&mut self) {
+    /// Of a log that ends at `last`.
+    pub(super) fn new(last: Index) -> LogSize {
+        LogSize { uncounted: last, newest: (last, 0), ..LogSize::default() }
+    }
+
+    /// The log is empty and goes on after `last`.
+    pub(super) fn reset(&mut self, last: Index) {
         self.samples.clear();
+        self.uncounted = last;
     }
 
     fn append(&mut self, entries: &[LogEntry], tick: u64, distance: u64, interval: u64) {
@@ -77,16 +86,17 @@ impl LogSize {
     /// The last entry behind which there are at least so many bytes.
     fn before_bytes(&self, bytes: u64) -> Index {
         let Some(most) = self.total.checked_sub(bytes) else { return Index(0) };
+        // Rounded down: a little more is kept.
         let first_kept = self.last_where(|sample| sample.bytes_before <= most);
         Index(first_kept.0.saturating_sub(1))
     }
 
-    /// The last entry that was appended by then.
+    /// The last entry that was appended by then, or before the replica started.
     fn before_tick(&self, tick: Option<u64>) -> Index {
         match (tick, self.newest) {
-            (None, _) => Index(0),
+            (None, _) => self.uncounted,
             (Some(tick), (index, appended)) if appended <= tick => index,
-            (Some(tick), _) => self.last_where(|sample| sample.tick <= tick),
+            (Some(tick), _) => self.last_where(|sample| sample.tick <= tick).max(self.uncounted),
         }
     }
 }
@@ -152,7 +162,7 @@ impl Replica {
             })
             .min()?;
         let floor = self.log_size.before_bytes(self.config.limits.held_bytes);
-        Some(Index(needed).max(floor))
+        Some(Index(needed).max(floor).max(self.log_size.uncounted))
     }
 
     /// Whether a peer said something within the last two election timeouts.

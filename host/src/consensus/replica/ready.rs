@@ -85,7 +85,7 @@ impl Replica {
             let meta = convert::from_raft_snapshot(self.config.group, ready.snapshot());
             write.reset_to = Some(meta.position());
             self.raw.mut_store().reset_to(meta.clone());
-            self.log_size.clear();
+            self.log_size.reset(meta.index);
             self.compact_to = None;
             self.emitted = meta.index;
             self.on_replaced(meta.index.next());
@@ -154,7 +154,11 @@ impl Replica {
     /// crash: [`Replica::settled`] is made of them. raft-rs only keeps the number.
     pub(super) fn send(&mut self, messages: Vec<PeerMessage>) {
         let durable = self.durable_commit;
+        let committed = Index(self.raw.raft.raft_log.committed);
         self.effects.messages.extend(messages.into_iter().map(|mut message| {
+            if message.kind == MessageKind::Heartbeat && museum::is_on(Exhibit::CommitUnbounded) {
+                message.commit = committed;
+            }
             if matches!(
                 message.kind,
                 MessageKind::AppendEntriesResponse | MessageKind::HeartbeatResponse
