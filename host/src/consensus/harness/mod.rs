@@ -253,6 +253,7 @@ impl Cluster {
             let fits = message.entries.len() <= 1 || length <= self.limits.max_append_bytes;
             assert!(fits, "a message of {length} bytes");
             self.longest_append = self.longest_append.max(length);
+            assert_eq!(message.from, id, "{:?} in the name of another node", message.kind);
             self.trace.push(format!(
                 "{} {}->{} {:?} {} {}",
                 self.now, message.from, message.to, message.kind, message.term, message.index

@@ -146,6 +146,9 @@ impl Replica {
 
     /// Messages of raft-rs, as they leave: appends to one peer that follow each other are sent as
     /// one, up to `consensus.max_append_bytes`.
+    ///
+    /// Only what this node says itself leaves: raft-rs hands reads that reach a follower on in the
+    /// name of who asked, which peers refuse. Who asked asks the leader itself once it knows it.
     pub(super) fn outgoing(&mut self, messages: Vec<eraftpb::Message>) -> Vec<PeerMessage> {
         let max_bytes = match museum::is_on(Exhibit::UnboundedAppends) {
             true => u64::MAX,
@@ -153,6 +156,9 @@ impl Replica {
         };
         let mut out: Vec<PeerMessage> = Vec::with_capacity(messages.len());
         for message in messages {
+            if message.from != self.config.node.0 && !museum::is_on(Exhibit::AskedForOthers) {
+                continue;
+            }
             let Some(message) = convert::from_raft_message(self.config.group, message) else {
                 continue;
             };
