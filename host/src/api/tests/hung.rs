@@ -62,8 +62,11 @@ async fn what_a_hung_leader_has_goes_to_the_next_one_if_it_may_be_repeated() {
     let network = MemoryNetwork::new(Delivery::Immediate, 1);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gate = Gate::before(listener.local_addr().unwrap()).await;
-    let first = TestNode::start_as(&network, listener, &gate.address, NodeId(1), None).await;
-    let cluster = Cluster::around(network, first, 3).await.with_kv().await;
+    let loader: SharedLoader = Arc::new(NativeLoader);
+    let (me, alone) = (NodeId(1), None);
+    let first =
+        TestNode::start_as(&network, listener, &gate.address, me, alone, loader.clone()).await;
+    let cluster = Cluster::around(network, loader, first, 3).await.with_kv().await;
     let follower = cluster.follower();
     let opened = follower.client().open_session(v1::OpenSessionRequest::default()).await.unwrap();
     let session_id = opened.into_inner().session_id;
