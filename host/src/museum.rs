@@ -420,6 +420,11 @@ exhibits! {
     "The next digest point ends a quarantine, as if asking anew were enough, although the state is \
      still the wrong one."
 
+    IncumbentUnchecked "incumbent-unchecked"
+    trips [OneActivation] needs [Upgrades]
+    "An activation does not say what it is to replace, so one that comes late undoes what was \
+     decided after it, and of two at once both are told that they are done."
+
     QuarantinedLeads "quarantined-leads"
     trips [QuarantineHeals, Progress] needs [BitFlips]
     "A quarantined leader keeps leading, so nobody can give it a fresh state."
