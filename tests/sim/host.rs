@@ -179,6 +179,8 @@ pub(super) struct Host {
     pub paused_until: Micros,
     /// No fsync ends before.
     pub stalled_until: Micros,
+    /// Its machine is at a long job until then.
+    pub machine_stalled_until: Micros,
     /// Time of an fsync until a moment.
     pub slow_disk: (Micros, u64),
     /// It dies at a certain moment.
@@ -211,6 +213,7 @@ impl Host {
             introduced: Vec::new(),
             paused_until: Micros(0),
             stalled_until: Micros(0),
+            machine_stalled_until: Micros(0),
             slow_disk: (Micros(0), 0),
             doom: None,
             down_us: 1_000_000,
@@ -256,6 +259,11 @@ impl Host {
     /// Lets no fsync end until then, and until earlier stalls are over.
     pub(super) fn stall(&mut self, until: Micros) {
         self.stalled_until = self.stalled_until.max(until);
+    }
+
+    /// Lets no job of the machine end until then, and until earlier long ones are over.
+    pub(super) fn stall_machine(&mut self, until: Micros) {
+        self.machine_stalled_until = self.machine_stalled_until.max(until);
     }
 
     /// Makes fsyncs slow until then. Of two reasons at a time the stronger and the longer count.

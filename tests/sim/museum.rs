@@ -90,11 +90,26 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
     (Exhibit::QuarantineAnswers, "a few seeds did not show it; clients may never ask"),
     (Exhibit::QuarantinedLeads, "a few seeds did not show it"),
     (Exhibit::ReseedAskedOnce, "a few seeds did not show it"),
-    (Exhibit::CompactionRunsAway, "a few seeds did not show it; consensus/harness/flow.rs does"),
-    (Exhibit::TruncatedAsSuperseded, "a few seeds did not show it; consensus/harness/flow.rs does"),
-    (Exhibit::UnpersistedLeads, "a few seeds did not show it; consensus/harness/flow.rs does"),
-    (Exhibit::UnboundedAppends, "looked for"),
-    (Exhibit::UnboundedApplyQueue, "looked for"),
+    (
+        Exhibit::CompactionRunsAway,
+        "tens of seeds did not show it; exhibits_of_flow_are_caught does, in consensus/harness",
+    ),
+    (
+        Exhibit::UnboundedAppends,
+        "tens of seeds did not show it; exhibits_of_flow_are_caught does, in consensus/harness",
+    ),
+    (
+        Exhibit::UnboundedApplyQueue,
+        "tens of seeds did not show it; exhibits_of_flow_are_caught does, in consensus/harness",
+    ),
+    (
+        Exhibit::UnpersistedLeads,
+        "tens of seeds did not show it; exhibits_of_flow_are_caught does, in consensus/harness",
+    ),
+    (
+        Exhibit::TruncatedAsSuperseded,
+        "it takes five voters and two lost leaders; host/src/node/tests/replaced.rs catches it",
+    ),
     (Exhibit::EngineIgnored, "no plan changes the engine profile yet"),
     (Exhibit::EngineNotRestored, "no plan changes the engine profile yet"),
     (Exhibit::EngineChangedLate, "no plan changes the engine profile yet"),

@@ -120,6 +120,8 @@ pub enum Action {
     Snapshot { node: Pick },
     Upgrade { version: u64 },
     SetLimits { choice: u64 },
+    // Machines
+    StallMachine { node: Pick, for_us: u64 },
     // Memory
     FlipBit { node: Pick, at: u64 },
 }
@@ -195,6 +197,7 @@ impl Plan {
         // are, and actions keep their numbers.
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        actions.extend(draw_slow_machines(&mut Random::stream(seed, "machines", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -207,14 +210,29 @@ impl Plan {
     }
 }
 
-/// Longest entry of any plan, with some room: a part of a module.
-pub const LARGEST_ENTRY_BYTES: u64 = 16 << 10;
+/// Longest time that one job of a machine takes: less than a query may take at a healthy node.
+const SLOW_APPLY_US: u64 = SECOND;
+
+/// Jobs of machines that take long, as a large snapshot's installation or a costly command does.
+fn draw_slow_machines(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    let count = if fixed.calm { 0 } else { *random.pick(&[0, 0, 1, 4]) };
+    let mut slow = || {
+        let for_us = random.magnitude(SLOW_APPLY_US / 64, SLOW_APPLY_US);
+        let action = Action::StallMachine { node: Pick(random.number()), for_us };
+        (random.below(shape.faults_us), action)
+    };
+    (0..count).map(|_| slow()).collect()
+}
+
+/// Longest entry besides parts of modules, and what such a part has around it.
+const SMALL_ENTRY_BYTES: u64 = 2 << 10;
 
 /// Limits in bytes, of links and of what leaders keep: from as tight as they can be to those of the
 /// product.
 fn draw_bounds(random: &mut Random, shape: &mut Shape) {
+    let entry_bytes = shape.largest_entry_bytes();
     let consensus = &mut shape.consensus;
-    let message_bytes = consensus.max_append_bytes.max(LARGEST_ENTRY_BYTES) * 2;
+    let message_bytes = consensus.max_append_bytes.max(entry_bytes) * 2;
     shape.link.message_bytes = random.magnitude(message_bytes, 64 << 20);
     // What is checked of the product's configuration: a window fits the queue.
     let window_bytes = random.magnitude(consensus.max_append_bytes, 16 << 20);
@@ -402,6 +420,11 @@ fn draw_action(random: &mut Random, weights: &[u64], shape: &Shape) -> Action {
 }
 
 impl Shape {
+    /// Longest entry, with some room.
+    pub fn largest_entry_bytes(&self) -> u64 {
+        self.chunk_bytes as u64 + SMALL_ENTRY_BYTES
+    }
+
     /// Whether nodes compare digests, and bits flip.
     pub fn compares_digests(&self) -> bool {
         self.node.digest != DigestConfig::OFF
@@ -439,6 +462,7 @@ impl Action {
             Action::Snapshot { .. } => "snapshot on demand",
             Action::Upgrade { .. } => "upgrade",
             Action::SetLimits { .. } => "limits changed",
+            Action::StallMachine { .. } => "slow apply",
             Action::FlipBit { .. } => "bit flip",
         }
     }

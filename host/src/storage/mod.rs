@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   log writer --WriteBatch--> LogStore::write (one fsync) --> disk
-//!   event loop --entries/term--> LogStore (reads)
+//!   log reader --entries--> LogStore; event loop --term--> LogStore (in memory)
 //!   apply thread --SnapshotSink / open--> SnapshotStore
 //! ```
 
@@ -163,7 +163,8 @@ pub trait LogStore: StableStore {
     /// assumed about the batch, and the store refuses all later writes.
     fn write(&self, batch: &WriteBatch) -> Result<(), StorageError>;
 
-    /// Releases the space of compacted prefixes. May run long; call it off the write path.
+    /// Releases the space of compacted prefixes. May run long; call it off the write path. Reads do
+    /// not wait for it.
     ///
     /// # Errors
     /// As [`LogStore::write`].

@@ -148,6 +148,11 @@ impl World {
                 let until = self.in_time(for_us);
                 self.hosts[slot.0].stall(until);
             }
+            Action::StallMachine { node, for_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                let until = self.in_time(for_us);
+                self.hosts[slot.0].stall_machine(until);
+            }
             Action::SlowDisk { node, fsync_us, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
                 self.hosts[slot.0].slow_down_disk(now, Micros(now.0 + for_us), fsync_us);

@@ -276,6 +276,11 @@ impl World {
     }
 
     pub(super) fn apply(&mut self, slot: Slot) {
+        let stalled_until = self.hosts[slot.0].machine_stalled_until;
+        if stalled_until > self.now() {
+            let life = self.hosts[slot.0].life;
+            return self.queue.at(stalled_until, Event::Apply(slot, life));
+        }
         let running = self.up(slot);
         running.scheduled.apply = false;
         running.node.apply_next();
