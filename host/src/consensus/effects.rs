@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::membership::ConfChangeError;
 use super::replica::Nonsense;
 use crate::storage::{GroupWrite, SnapshotMeta};
-use crate::types::{ConfChange, ConfState, Index, LogEntry, LogPosition, NodeId, PeerMessage};
+use crate::types::{
+    ConfChange, ConfState, Index, LogEntry, LogPosition, NodeId, PeerMessage, SnapshotFate,
+};
 
 /// Names a proposal between the caller and the replica; never leaves the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,8 +49,10 @@ pub enum Input {
     Applied(Index),
     /// A snapshot of the machine is in the snapshot store.
     SnapshotSaved(SnapshotMeta),
-    /// A snapshot that was sent to a peer arrived, or did not.
-    SnapshotSent(NodeId, bool),
+    /// What became of a snapshot to a peer.
+    SnapshotSent(NodeId, SnapshotFate),
+    /// The snapshot at this index cannot be read any more; the newest that can, if any.
+    SnapshotGone(Index, Option<SnapshotMeta>),
     /// Messages to a peer could not be sent.
     Unreachable(NodeId),
     /// Hand leadership over; `None`: to the most up-to-date active voter.

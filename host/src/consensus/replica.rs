@@ -19,6 +19,7 @@ use super::effects::{
     ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
 };
 use super::membership::{self, ConfChangeError};
+use super::offers::Offers;
 use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
@@ -26,7 +27,7 @@ use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
     ConfChange, ConfChangeOp, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind,
-    NodeId, PeerMessage, Term,
+    NodeId, PeerMessage, SnapshotFate, Term,
 };
 
 /// Why a replica cannot go on. The node must stop and say so.
@@ -114,7 +115,13 @@ impl Replica {
     ) -> Result<Replica, ReplicaError> {
         let applied = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0);
         let limits = &config.limits;
-        let store = ReplicaStore::open(log, config.group, snapshot, limits.entry_cache_bytes)?;
+        let store = ReplicaStore::open(
+            log,
+            config.group,
+            snapshot,
+            limits.entry_cache_bytes,
+            Offers::new(config.heartbeat_ticks, config.election_ticks),
+        )?;
         let raft_config = raft::Config {
             id: config.node.0,
             election_tick: config.election_ticks,
@@ -189,14 +196,9 @@ impl Replica {
             Input::Persisted(number) => self.on_persisted(number),
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
-            Input::SnapshotSent(_, false) if museum::is_on(Exhibit::LostSnapshotUnreported) => {}
-            Input::SnapshotSent(to, delivered) => {
-                let status = if delivered {
-                    raft::SnapshotStatus::Finish
-                } else {
-                    raft::SnapshotStatus::Failure
-                };
-                self.raw.report_snapshot(to.0, status);
+            Input::SnapshotSent(to, fate) => self.on_snapshot_sent(to, fate),
+            Input::SnapshotGone(index, newest) => {
+                self.raw.mut_store().snapshot_gone(index, newest);
             }
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
@@ -340,6 +342,7 @@ impl Replica {
         let soft_state = self.soft_state();
         if soft_state != self.last_soft_state {
             self.last_soft_state = soft_state;
+            self.raw.mut_store().offers().clear();
             self.effects.leadership_changed = true;
             self.ask_all_reads();
         }
@@ -360,6 +363,7 @@ impl Replica {
 
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
+        self.raw.mut_store().offers().tick();
         if !self.may_not_campaign() {
             self.pass_time();
         }
@@ -591,6 +595,16 @@ impl Replica {
         if applied > log.applied {
             self.raw.advance_apply_to(applied);
         }
+    }
+
+    fn on_snapshot_sent(&mut self, to: NodeId, fate: SnapshotFate) {
+        self.raw.mut_store().offers().ended(to, fate);
+        let status = match fate {
+            SnapshotFate::Delivered => raft::SnapshotStatus::Finish,
+            _ if museum::is_on(Exhibit::LostSnapshotUnreported) => return,
+            _ => raft::SnapshotStatus::Failure,
+        };
+        self.raw.report_snapshot(to.0, status);
     }
 
     fn on_snapshot_saved(&mut self, meta: SnapshotMeta) -> Result<(), ReplicaError> {

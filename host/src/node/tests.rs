@@ -4,6 +4,7 @@
 mod digests;
 mod engine;
 mod metrics;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
