@@ -16,16 +16,17 @@ use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
-use super::log_writer;
 use super::metrics::NodeMetrics;
 use super::recovery::{Recovered, recover};
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use super::trust::Trust;
+use super::waiters::Waiters;
 use super::work::{Jobs, MonotonicClock, Watchdog, Work};
+use super::{log_reader, log_writer};
 use crate::consensus::{
-    ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
-    bootstrap_write,
+    ConsensusConfig, Input, LogRead, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
+    Write, bootstrap_write,
 };
 use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
@@ -207,6 +208,8 @@ pub(super) struct Parts {
     pub(super) work: Arc<Work>,
     /// For the log writer.
     pub(super) writes: Receiver<Write>,
+    /// For the log reader.
+    pub(super) reads: Receiver<LogRead>,
     /// For the thread that saves snapshots; it answers with `jobs`.
     pub(super) saves: Receiver<SaveJob>,
     pub(super) jobs: Sender<Job>,
@@ -232,11 +235,13 @@ pub(super) fn assemble(
     {
         return Err(StartError::Removed(me));
     }
+    let tick_us = config.tick().as_micros().max(1) as u64;
     let replica_config = ReplicaConfig {
         node: me,
         group,
         heartbeat_ticks: config.heartbeat_ticks(),
         election_ticks: config.election_ticks(),
+        trailing_ticks: consensus.trailing_ms.saturating_mul(1_000) / tick_us,
         seed: environment.seed,
         incarnation: environment.incarnation,
         limits: consensus,
@@ -264,6 +269,7 @@ pub(super) fn assemble(
     let (view_sender, view) = watch::channel(None);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
+    let (reader, reads) = mpsc::channel();
     let (apply, jobs) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
@@ -301,6 +307,7 @@ pub(super) fn assemble(
         events: receiver,
         transport,
         writer,
+        reader,
         apply: apply.clone(),
         leadership: leadership_sender,
         stop: stop.clone(),
@@ -317,7 +324,7 @@ pub(super) fn assemble(
         is_quarantined: false,
         proposals: VecDeque::new(),
         next_proposal: 1,
-        waiters: VecDeque::new(),
+        waiters: Waiters::new(config.election_ticks()),
         settling: VecDeque::new(),
         queued_queries: Vec::new(),
         stale_queries: Vec::new(),
@@ -353,6 +360,7 @@ pub(super) fn assemble(
         metrics,
         work,
         writes,
+        reads,
         saves,
         jobs: apply,
         events,
@@ -374,7 +382,9 @@ impl Node {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble_on_large_stack(options, channel, transport)?;
         let Parts { handle, event_loop, apply_loop, metrics, work, .. } = parts;
-        let Parts { writes, saves, jobs, events, stop, stores, .. } = parts;
+        let Parts { writes, reads, saves, jobs, events, stop, stores, .. } = parts;
+        let log_reader =
+            log_reader::spawn(Arc::clone(&stores.log), group, reads, events.clone(), stop.clone())?;
         let log_writer = log_writer::spawn(
             stores.log,
             group,
@@ -399,7 +409,7 @@ impl Node {
                 let _guard = StopOnPanic(guard, "event loop");
                 event_loop.run();
             })?;
-        let threads = vec![event_thread, apply_thread, log_writer, snapshot_writer];
+        let threads = vec![event_thread, apply_thread, log_writer, log_reader, snapshot_writer];
         Ok(Node { handle, threads, _watchdog: watchdog })
     }
 

@@ -4,6 +4,7 @@
 mod digests;
 mod engine;
 mod metrics;
+mod replaced;
 mod snapshots;
 
 use std::collections::BTreeMap;
