@@ -195,6 +195,8 @@ impl Plan {
         // are, and actions keep their numbers.
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        shape.node.snapshot.costly_fuel =
+            *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
             .into_iter()
             .enumerate()
@@ -254,6 +256,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         threshold: random.magnitude(4, 400),
         growth_percent: *random.pick(&[0, 10, 100]),
         keep: random.between(1, 3) as usize,
+        ..SnapshotConfig::default()
     };
     let node = NodeConfig {
         heartbeat_ms,
