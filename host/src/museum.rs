@@ -243,6 +243,11 @@ exhibits! {
      for ever and sends that follower nothing more. (The documentation of etcd's raft warns of \
      this limbo at ReportSnapshot.)"
 
+    DamagedSnapshotOffered "damaged-snapshot-offered"
+    trips [Progress] needs [InstalledSnapshots]
+    "A leader whose newest snapshot cannot be read tries to send it again and again, so whoever \
+     needs it never catches up. (Found by a seed that rots a sector of it.)"
+
     LogNotSynced "log-not-synced"
     trips [NothingLost, LeaderCompleteness, OneLeaderPerTerm] needs [PowerLoss]
     "The log is written without fsync and called durable. (Jepsen: NATS 2.12.1: by default it \

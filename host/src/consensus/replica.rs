@@ -9,6 +9,7 @@ mod reads;
 mod ready;
 mod reseed;
 mod sending;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use self::reseed::Reseed;
 use self::sending::Flow;
 use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady};
 use super::membership::{self, ConfChangeError};
+use super::offers::Offers;
 use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
@@ -129,7 +131,13 @@ impl Replica {
     ) -> Result<Replica, ReplicaError> {
         let applied = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0);
         let limits = &config.limits;
-        let store = ReplicaStore::open(log, config.group, snapshot, limits.entry_cache_bytes)?;
+        let store = ReplicaStore::open(
+            log,
+            config.group,
+            snapshot,
+            limits.entry_cache_bytes,
+            Offers::new(config.heartbeat_ticks, config.election_ticks),
+        )?;
         let raft_config = raft::Config {
             id: config.node.0,
             election_tick: config.election_ticks,
@@ -211,14 +219,9 @@ impl Replica {
             Input::Persisted(number) => self.on_persisted(number),
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
-            Input::SnapshotSent(_, false) if museum::is_on(Exhibit::LostSnapshotUnreported) => {}
-            Input::SnapshotSent(to, delivered) => {
-                let status = if delivered {
-                    raft::SnapshotStatus::Finish
-                } else {
-                    raft::SnapshotStatus::Failure
-                };
-                self.raw.report_snapshot(to.0, status);
+            Input::SnapshotSent(to, fate) => self.on_snapshot_sent(to, fate),
+            Input::SnapshotGone(index, newest) => {
+                self.raw.mut_store().snapshot_gone(index, newest);
             }
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
@@ -354,6 +357,7 @@ impl Replica {
         let soft_state = self.soft_state();
         if soft_state != self.last_soft_state {
             self.last_soft_state = soft_state;
+            self.raw.mut_store().offers().clear();
             self.effects.leadership_changed = true;
             self.ask_all_reads();
         }
@@ -374,6 +378,7 @@ impl Replica {
 
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
+        self.raw.mut_store().offers().tick();
         if !self.may_not_campaign() {
             self.pass_time();
         }

@@ -30,7 +30,7 @@ use crate::storage::{SnapshotMeta, StorageError};
 use crate::transport::Transport;
 use crate::types::{
     ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, Member, NodeId, PeerMessage,
-    StateDigest, Term,
+    SnapshotFate, StateDigest, Term,
 };
 
 /// What wakes the loop.
@@ -64,7 +64,11 @@ pub(super) enum Event {
     /// The machine's members changed, as of an applied entry or a snapshot.
     Members(Arc<BTreeMap<NodeId, Member>>, Arc<ConfState>),
     SnapshotSaved(SnapshotMeta),
-    SnapshotSent(NodeId, bool),
+    SnapshotSent(NodeId, SnapshotFate),
+    /// The stored snapshot at this index is gone; the newest one now.
+    SnapshotGone(Index, Option<SnapshotMeta>),
+    /// The stored snapshot at this index cannot be sent to anybody.
+    SnapshotUnreadable(Index),
     Unreachable(NodeId),
     PeerSeen(Member),
     /// This member says that this node is no member as of this index.
@@ -270,8 +274,10 @@ impl EventLoop {
             Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
             Event::Members(members, conf_state) => self.on_members(members, conf_state)?,
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
-            Event::SnapshotSent(to, delivered) => {
-                self.replica.step(Input::SnapshotSent(to, delivered))?;
+            Event::SnapshotSent(to, fate) => self.replica.step(Input::SnapshotSent(to, fate))?,
+            Event::SnapshotUnreadable(index) => self.send_job(Job::SnapshotUnreadable(index)),
+            Event::SnapshotGone(index, newest) => {
+                self.replica.step(Input::SnapshotGone(index, newest))?;
             }
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => self.on_peer_seen(peer),

@@ -31,6 +31,7 @@ mod log_writer;
 mod membership;
 mod metrics;
 mod removal;
+mod recovery;
 mod snapshots;
 mod start;
 mod stepped;

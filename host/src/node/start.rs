@@ -18,6 +18,7 @@ use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
 use super::removal::Removal;
+use super::recovery::{Recovered, recover};
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use super::trust::Trust;
@@ -26,13 +27,13 @@ use super::work::{Jobs, MonotonicClock, Watchdog, Work};
 use super::{log_reader, log_writer};
 use crate::consensus::{
     ConsensusConfig, Input, LogRead, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
-    Write, bootstrap_write, reconcile,
+    Write, bootstrap_write,
 };
 use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
 use crate::storage::{SnapshotMeta, StorageError, Stores, WriteBatch};
 use crate::transport::{Identity, Transport};
-use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
+use crate::types::{ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
 pub(super) const APPLY_STACK_BYTES: usize = 16 << 20;
@@ -54,6 +55,14 @@ pub enum StartError {
         index: Index,
         /// The cause.
         source: RestoreError,
+    },
+    /// A snapshot is damaged, and the log does not reach back to the one before.
+    #[error("{damage}. No older state will do: {without}")]
+    NoOlderState {
+        /// What is wrong with the newest one.
+        damage: Box<StartError>,
+        /// Why the others and the log are not enough.
+        without: RecoveryError,
     },
     /// Consensus did not start.
     #[error(transparent)]
@@ -223,15 +232,8 @@ pub(super) fn assemble(
     let NodeOptions { identity, group, config, consensus, stores, loader, introduced, evidence } =
         options;
     let me = identity.node;
-    let snapshot = stores.snapshots.list(group)?.into_iter().next();
-    if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {
-        stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
-    }
+    let Recovered { snapshot, machine } = recover(&stores, identity.cluster, group, &loader)?;
     let replayed_to = stores.log.last_index(group)?;
-    let machine = match &snapshot {
-        Some(meta) => Some(restore(&stores, meta, identity.cluster, &loader)?),
-        None => None,
-    };
     if let Some(machine) = &machine
         && !machine.conf_state().contains(me)
     {
@@ -478,17 +480,4 @@ fn assemble_on_large_stack(
         .spawn(move || assemble(options, channel, transport, Environment::real()))?
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn restore(
-    stores: &Stores,
-    meta: &SnapshotMeta,
-    cluster: ClusterId,
-    loader: &SharedLoader,
-) -> Result<Machine, StartError> {
-    let (_, mut content) = stores.snapshots.open(meta.group, meta.index)?;
-    let machine = Machine::restore(&mut content, cluster, meta.group, Arc::clone(loader))
-        .map_err(|source| StartError::Restore { index: meta.index, source })?;
-    assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
-    Ok(machine)
 }

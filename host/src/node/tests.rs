@@ -5,6 +5,7 @@ mod digests;
 mod engine;
 mod metrics;
 mod replaced;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -73,7 +73,11 @@ impl World {
             Ok(Err(error)) => {
                 let why = self.hosts[slot.0].disk.describe(&error);
                 self.trace.line(now, Who::Host(slot), format_args!("does not start: {why}"));
-                let is_corrupt = matches!(error, StartError::Storage(StorageError::Corrupt { .. }));
+                let is_corrupt = matches!(
+                    error,
+                    StartError::Storage(StorageError::Corrupt { .. })
+                        | StartError::NoOlderState { .. }
+                );
                 self.counters.refused_starts += 1;
                 if !self.hosts[slot.0].is_excused() {
                     self.violate("excused_stops", format!("{slot} does not start: {why}"));

@@ -278,7 +278,8 @@ impl Cluster {
     fn report_snapshot(&mut self, from: NodeId, to: NodeId, delivered: bool) {
         let node = self.nodes.get_mut(&from).expect("known node");
         if let Some(replica) = &mut node.replica {
-            replica.step(Input::SnapshotSent(to, delivered)).expect("steps");
+            let fate = if delivered { SnapshotFate::Delivered } else { SnapshotFate::Failed };
+            replica.step(Input::SnapshotSent(to, fate)).expect("steps");
         }
     }
 
