@@ -59,6 +59,8 @@ pub(super) struct Running {
     pub scheduled: Scheduled,
     /// The batch being written.
     pub writing: Option<GroupWrite>,
+    /// When it was begun.
+    pub writing_since: Micros,
     /// How it was seen to compare with its cluster.
     pub digests: Arc<DigestStatus>,
     /// Peers that have introduced themselves since this node started.
@@ -172,6 +174,8 @@ pub(super) struct Host {
     pub paused_until: Micros,
     /// No fsync ends before.
     pub stalled_until: Micros,
+    /// Since when, if it lasts.
+    pub stalled_since: Micros,
     /// Time of an fsync until a moment.
     pub slow_disk: (Micros, u64),
     /// It dies at a certain moment.
@@ -204,6 +208,7 @@ impl Host {
             introduced: Vec::new(),
             paused_until: Micros(0),
             stalled_until: Micros(0),
+            stalled_since: Micros(0),
             slow_disk: (Micros(0), 0),
             doom: None,
             down_us: 1_000_000,
@@ -244,6 +249,21 @@ impl Host {
     /// Whether its process is stopped for a while.
     pub(super) fn is_paused(&self, now: Micros) -> bool {
         self.paused_until > now
+    }
+
+    /// No fsync ends before `until`, nor before what was said earlier.
+    pub(super) fn stall(&mut self, now: Micros, until: Micros) {
+        if self.stalled_until <= now {
+            self.stalled_since = now;
+        }
+        self.stalled_until = self.stalled_until.max(until);
+    }
+
+    /// Since when a write of its log has waited for a disk that does not answer.
+    pub(super) fn stuck_since(&self, now: Micros) -> Option<Micros> {
+        let State::Up(running) = &self.state else { return None };
+        let is_stuck = self.stalled_until > now && running.writing.is_some();
+        is_stuck.then(|| self.stalled_since.max(running.writing_since))
     }
 
     /// Time that an fsync begun now takes at most, given the usual time.

@@ -1,7 +1,9 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
+mod outdated;
 mod reads;
 mod reseed;
+mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use raft::{RawNode, StateRole, eraftpb};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use self::outdated::Suspicion;
 use self::reseed::Reseed;
 use super::effects::{
     ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
@@ -42,12 +45,30 @@ pub enum ReplicaError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The disk is older than what it has promised.
+    #[error(
+        "this directory is older than what its cluster knows of it: node {leader}, which leads, has \
+         this node's word for entries up to {commit}, but its log ends at {last}. Was an old copy \
+         put in its place, or did the disk lose what it had synced? Its votes and promises cannot \
+         be trusted: remove this node (`raft-host members remove`) and let it join again with an \
+         empty data directory"
+    )]
+    Outdated {
+        /// Who leads.
+        leader: NodeId,
+        /// What it knows to be durable here.
+        commit: Index,
+        /// Where the log ends.
+        last: Index,
+    },
 }
 
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
     /// Of the write; handed back as [`Input::Persisted`].
     number: u64,
+    /// Tick at which it was handed out.
+    since: u64,
     /// The newest raft-rs `Ready` that is durable once the write is.
     ready: u64,
     /// The term and the commit index that the write makes durable.
@@ -83,6 +104,10 @@ pub struct Replica {
     /// Reads without an answer, and the tick at which they were asked last.
     reads: BTreeMap<ReadId, u64>,
     tick: u64,
+    /// Tick at which a write was last heard to have ended.
+    last_persisted: u64,
+    /// Heartbeats that know more of this log than there is.
+    suspicion: Option<Suspicion>,
     /// How many log bytes precede an index, sampled; for compaction by size.
     log_bytes: VecDeque<(Index, u64)>,
     log_bytes_total: u64,
@@ -143,6 +168,8 @@ impl Replica {
             applied: Index(applied),
             reads: BTreeMap::new(),
             tick: 0,
+            last_persisted: 0,
+            suspicion: None,
             log_bytes: VecDeque::new(),
             log_bytes_total: 0,
             last_soft_state: (0, StateRole::Follower, 0),
@@ -359,6 +386,7 @@ impl Replica {
         if !self.is_installing() {
             self.pass_time();
         }
+        self.leave_leading();
         self.pursue_reseed();
         self.leave_joint()?;
         if museum::is_on(Exhibit::ReadAskedOnce) {
@@ -408,8 +436,11 @@ impl Replica {
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
-        if message.kind == MessageKind::TimeoutNow && (self.is_installing() || self.is_held_back())
-        {
+        let may_campaign = !self.is_installing() && !self.is_held_back() && !self.is_stuck();
+        if message.kind == MessageKind::TimeoutNow && !may_campaign {
+            return Ok(());
+        }
+        if self.is_beyond_log(&message)? {
             return Ok(());
         }
         self.freeze_log(&mut message);
@@ -555,6 +586,7 @@ impl Replica {
     }
 
     fn on_persisted(&mut self, number: u64) {
+        self.last_persisted = self.tick;
         let mut ready = None;
         while self.pending_writes.front().is_some_and(|write| write.number <= number) {
             let write = self.pending_writes.pop_front().expect("just seen");
@@ -687,6 +719,7 @@ impl Replica {
             // It may promise what earlier writes have yet to make durable.
             pending.ready = number;
             pending.messages.extend(later);
+            Replica::bound_waiting(&mut pending.messages);
         } else {
             self.raw.on_persist_ready(number);
             self.send(later);
@@ -722,6 +755,7 @@ impl Replica {
         self.written_commit = hard_state.map_or(self.written_commit, |(_, commit)| commit);
         self.pending_writes.push_back(PendingWrite {
             number,
+            since: self.tick,
             ready: ready.unwrap_or(earlier),
             hard_state,
             last,

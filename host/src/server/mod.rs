@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};
-pub use self::running::{Began, RunningServer, start};
+pub use self::running::{Began, RunningServer, SHUTDOWN_GRACE, start};
 pub(crate) use self::services::count_dropped_guest_lines;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;

@@ -65,6 +65,9 @@ pub trait Inbox: Send + Sync + 'static {
     /// The member `by` says that this node was removed from the cluster.
     fn removed(&self, by: NodeId);
 
+    /// A task of the transport panicked. Without it the node would go on as if nothing was wrong.
+    fn broken(&self, what: &'static str);
+
     /// A peer introduced itself with this address (it may not be in the table yet).
     fn peer_seen(&self, peer: Member);
 }

@@ -1,8 +1,10 @@
 //! Steps replicas in virtual time: a network that loses and delays, disks that are slow,
 //! crashes that lose what was not persisted. One seed decides everything.
 
+mod outdated;
 mod reseed;
 mod scenarios;
+mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -62,6 +64,8 @@ struct Cluster {
     network: Vec<InFlight>,
     /// Pairs that cannot talk, in this direction.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Their disks do not answer.
+    stuck: BTreeSet<NodeId>,
     faults: Faults,
     rng: ChaCha8Rng,
     now: u64,
@@ -91,6 +95,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             network: Vec::new(),
             cut: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             faults: CALM,
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: 0,
@@ -255,6 +260,9 @@ impl Cluster {
     }
 
     fn persist_one(&mut self, id: NodeId) {
+        if self.stuck.contains(&id) {
+            return;
+        }
         let node = self.nodes.get_mut(&id).expect("known node");
         let Some(Write { number, write }) = node.writes.pop_front() else { return };
         node.log.write(&WriteBatch { groups: vec![(GROUP, write)] }).expect("memory");
@@ -410,6 +418,7 @@ impl Cluster {
     fn settle(&mut self) {
         self.faults = CALM;
         self.cut.clear();
+        self.stuck.clear();
         let all: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in all {
             if self.nodes[&id].replica.is_none() {
