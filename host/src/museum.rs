@@ -64,11 +64,13 @@ pub enum Invariant {
     QuarantineHeals,
     /// A leader whose disk does not answer leads no longer than that is borne, and another serves.
     HungDiskYields,
+    /// No node sends what makes no sense to its receiver.
+    NobodyAccused,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 16] = [
+    pub const ALL: [Invariant; 17] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -85,6 +87,7 @@ impl Invariant {
         Invariant::QuarantineKeepsQuiet,
         Invariant::QuarantineHeals,
         Invariant::HungDiskYields,
+        Invariant::NobodyAccused,
     ];
 
     /// In kebab-case.
@@ -106,6 +109,7 @@ impl Invariant {
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
             Invariant::QuarantineHeals => "quarantine-heals",
             Invariant::HungDiskYields => "hung-disk-yields",
+            Invariant::NobodyAccused => "nobody-accused",
         }
     }
 }
@@ -338,6 +342,16 @@ exhibits! {
     "A checkpoint that is taken while a snapshot is being written changes the blocks that the \
      snapshot still has to write."
 
+    FuelOfHost "fuel-of-host"
+    trips [StateMachineSafety] needs []
+    "The fuel of a command depends on the host a little, as when an engine counts it otherwise. The \
+     states are equal, and for as long as no budget runs out so are the answers."
+
+    PastNotRestored "past-not-restored"
+    trips [StateMachineSafety] needs [Restarts, InstalledSnapshots]
+    "Snapshots leave out the running hash over what came out before them, so nodes that were \
+     restored have other digests than those that were not."
+
     SupersededAsDone "superseded-as-done"
     trips [NothingLost, Linearizable] needs [Partitions]
     "A client that waits for an index is answered when any entry is applied there, even another \
@@ -396,6 +410,11 @@ exhibits! {
     "A request for a fresh state is not withdrawn when another leader is elected that cannot \
      fulfil it. raft-rs 0.7 confirms no entries meanwhile, so the new leader may never commit \
      what it would have to."
+
+    CommitUnbounded "commit-unbounded"
+    trips [NobodyAccused] needs [LostMessages]
+    "A leader's heartbeats tell its commit index to all followers, instead of the part of it that \
+     each is known to have. (Why etcd's bcastHeartbeat takes the minimum with the match index.)"
 }
 
 /// There is no exhibit of that name.

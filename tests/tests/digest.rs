@@ -96,6 +96,23 @@ fn a_leader_whose_memory_fails_hands_over_and_heals_within_one_interval() {
     }
 }
 
+/// The verdict takes longer than a client waits for an ordinary answer: it must not ask again, which
+/// would begin anew.
+#[test]
+fn one_request_makes_one_point_however_long_the_missing_member_is_waited_for() {
+    let slow = ["--heartbeat-ms", "300", "--election-ms", "3000"];
+    let mut cluster = three(&[&slow[..], QUIET].concat());
+    let leader = cluster.leader();
+    let down = (leader + 1) % 3;
+    cluster.servers[down].kill();
+    let points = digest(&cluster, leader).points;
+    let (code, answer) = compare(&cluster);
+    assert_eq!((code, &answer["all_agree"]), (Some(1), &false.into()), "{answer}");
+    let nodes = answer["nodes"].as_array().expect("a list");
+    assert_eq!(nodes.iter().filter(|node| node["agrees"] == true).count(), 2, "{answer}");
+    assert_eq!(digest(&cluster, leader).points, points + 1);
+}
+
 /// What was found before a restart, and what is executed again after it, are compared as well.
 #[test]
 fn comparing_goes_on_after_a_node_was_killed() {

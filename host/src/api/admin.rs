@@ -470,7 +470,8 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DigestRequest>,
     ) -> Result<Response<v1::DigestResponse>, Status> {
-        let caller = self.caller(&request);
+        let patience = super::digest::patience(&self.context);
+        let caller = Caller::of(&request, patience);
         let comparing = super::digest::compare(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(comparing).await?))
     }

@@ -1,6 +1,7 @@
 //! `Digest`, and what `Status` says of the digests of a node's state.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use raft_host_proto::v1;
 use tonic::Response;
@@ -12,6 +13,12 @@ use super::forward::passed_on;
 use crate::machine::Verdict;
 use crate::node::DigestStatus;
 use crate::types::{Member, NodeId, StateDigest};
+
+/// How long a comparison may take when the caller does not say: a leader waits two election timeouts
+/// for members that do not answer, and eight when those that do have no majority.
+pub(super) fn patience(context: &Context) -> Duration {
+    context.request_timeout().max(3 * context.election_patience())
+}
 
 /// Has all nodes compare their states, here or at the leader.
 pub(super) async fn compare(

@@ -1,5 +1,8 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
+mod admit;
+mod campaign;
+mod error;
 mod outdated;
 mod reads;
 mod reseed;
@@ -9,9 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use raft::{RawNode, StateRole, eraftpb};
-use rand::{Rng as _, SeedableRng as _};
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
+use self::admit::Admission;
+pub use self::admit::Nonsense;
+pub use self::error::ReplicaError;
 use self::outdated::Suspicion;
 use self::reseed::Reseed;
 use super::effects::{
@@ -22,46 +28,11 @@ use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
-use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
+use crate::storage::{GroupWrite, LogStore, SnapshotMeta};
 use crate::types::{
     ConfChange, ConfChangeOp, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind,
     NodeId, PeerMessage, Term,
 };
-
-/// Why a replica cannot go on. The node must stop and say so.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicaError {
-    /// The log store failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// raft-rs refused something that must not be refused.
-    #[error("raft: {0}")]
-    Raft(#[from] raft::Error),
-    /// A committed entry cannot be read.
-    #[error("committed entry {index}: {reason}")]
-    BadEntry {
-        /// Its index.
-        index: Index,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The disk is older than what it has promised.
-    #[error(
-        "this directory is older than what its cluster knows of it: node {leader}, which leads, has \
-         this node's word for entries up to {commit}, but its log ends at {last}. Was an old copy \
-         put in its place, or did the disk lose what it had synced? Its votes and promises cannot \
-         be trusted: remove this node (`raft-host members remove`) and let it join again with an \
-         empty data directory"
-    )]
-    Outdated {
-        /// Who leads.
-        leader: NodeId,
-        /// What it knows to be durable here.
-        commit: Index,
-        /// Where the log ends.
-        last: Index,
-    },
-}
 
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
@@ -368,22 +339,9 @@ impl Replica {
         }
     }
 
-    /// raft-rs draws its election timeout from the thread's generator on every reset. Resets
-    /// show as a change of term, role or leader: draw again from ours, so that the same seed
-    /// gives the same elections.
-    fn redraw_election_timeout(&mut self) {
-        let now = self.soft_state();
-        if now != self.timeout_drawn_for {
-            self.timeout_drawn_for = now;
-            let base = self.config.election_ticks;
-            let timeout = self.rng.random_range(base..2 * base);
-            self.raw.raft.set_randomized_election_timeout(timeout);
-        }
-    }
-
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
-        if !self.is_installing() {
+        if !self.may_not_campaign() {
             self.pass_time();
         }
         self.leave_leading();
@@ -394,13 +352,6 @@ impl Replica {
         }
         self.ask_stale_reads();
         Ok(())
-    }
-
-    /// The log begins after a snapshot that is not durable and applied yet. Who campaigned now
-    /// would look for membership changes among entries that are gone, which raft-rs does not
-    /// survive; with a stuck disk or a large snapshot that may take longer than an election.
-    fn is_installing(&self) -> bool {
-        self.raw.raft.raft_log.applied < self.raw.store().start().index.0
     }
 
     /// raft-rs leaves a joint configuration by itself only when the leader that entered it
@@ -427,20 +378,24 @@ impl Replica {
             tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
             return Ok(());
         }
-        if matches!(message.kind, MessageKind::Propose | MessageKind::DigestReport) {
-            tracing::warn!(from = %message.from, kind = ?message.kind, "not a message of raft");
-            return Ok(());
+        match self.admit(&message) {
+            Ok(Admission::Step) => self.trust_disk(&message),
+            Ok(Admission::Drop) => return Ok(()),
+            Err(Nonsense::CommitBeyondLog { commit, last }) => {
+                return self.suspect_disk(&message, commit, last);
+            }
+            Err(why) => {
+                self.effects.nonsense.push((message.from, why));
+                return Ok(());
+            }
         }
         if museum::is_on(Exhibit::UncheckedPreviousTerm)
             && message.kind == MessageKind::AppendEntries
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
-        let may_campaign = !self.is_installing() && !self.is_held_back() && !self.is_stuck();
-        if message.kind == MessageKind::TimeoutNow && !may_campaign {
-            return Ok(());
-        }
-        if self.is_beyond_log(&message)? {
+        let is_too_early = self.may_not_campaign() || self.is_held_back() || self.is_stuck();
+        if message.kind == MessageKind::TimeoutNow && is_too_early {
             return Ok(());
         }
         self.freeze_log(&mut message);
@@ -731,7 +686,11 @@ impl Replica {
     /// crash: [`Replica::settled`] is made of them. raft-rs only keeps the number.
     fn send(&mut self, messages: Vec<PeerMessage>) {
         let durable = self.durable_commit;
+        let committed = Index(self.raw.raft.raft_log.committed);
         self.effects.messages.extend(messages.into_iter().map(|mut message| {
+            if message.kind == MessageKind::Heartbeat && museum::is_on(Exhibit::CommitUnbounded) {
+                message.commit = committed;
+            }
             if matches!(
                 message.kind,
                 MessageKind::AppendEntriesResponse | MessageKind::HeartbeatResponse

@@ -11,6 +11,7 @@ use raft_host_proto::v1::entry::Body;
 use super::digest::Taken;
 use super::membership::Membership;
 use super::modules::{Chunk, Modules, bounded_label};
+use super::past::Past;
 use super::reply::{
     ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply, QueryResult, Reply,
 };
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub(super) applied: Index,
     /// The log's clock at `applied`; never goes back.
     pub(super) time_ms: u64,
+    /// Of all that came out until `applied`.
+    pub(super) past: Past,
     pub(super) limits: Limits,
     /// What must run the guest from the next entry on.
     pub(super) engine: EngineProfile,
@@ -75,6 +78,7 @@ impl Machine {
             group,
             applied: Index(0),
             time_ms: 0,
+            past: Past::default(),
             limits,
             engine: loader.engine(),
             membership: Membership::default(),
@@ -137,6 +141,7 @@ impl Machine {
             }
         };
         self.state.applied = index;
+        self.state.past.advance(index, &applied);
         Ok(applied)
     }
 
@@ -149,6 +154,7 @@ impl Machine {
         self.check_next(index);
         self.state.membership.apply(change, conf_state);
         self.state.applied = index;
+        self.state.past.advance(index, &Applied::without_guest(Reply::Nothing));
     }
 
     /// Answers a question about the state at [`Machine::applied_index`]. Changes nothing.
@@ -375,9 +381,13 @@ impl Machine {
         {
             self.state.sessions.complete(session.session_id, session.sequence, &outcome);
         }
+        let fuel_used = match museum::is_on(Exhibit::FuelOfHost) {
+            true => call.fuel_used + museum::host_time_ms() % 2,
+            false => call.fuel_used,
+        };
         Ok(Applied {
             reply: Reply::Command(outcome),
-            fuel_used: call.fuel_used,
+            fuel_used,
             events: call.events,
             trap_message,
             pages_dirtied: call.pages_dirtied,

@@ -23,6 +23,7 @@ mod kind;
 mod limits;
 mod membership;
 mod modules;
+mod past;
 mod records;
 mod reply;
 mod restore;

@@ -9,6 +9,7 @@ use super::convert;
 use super::core::{Machine, State};
 use super::membership::Membership;
 use super::modules::{HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
+use super::past::Past;
 use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
 use super::sessions::{RestoredSession, Sessions};
@@ -18,7 +19,7 @@ use crate::fsm::{
     SharedLoader,
 };
 use crate::museum::{self, Exhibit};
-use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId};
+use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId, StateDigest};
 
 /// Longest header: bounds memory, far above any real one.
 const HEADER_MAX_BYTES: usize = 64 << 20;
@@ -174,6 +175,12 @@ fn state_from_header(
         group,
         applied: Index(header.applied_index),
         time_ms: header.time_ms,
+        past: match museum::is_on(Exhibit::PastNotRestored) {
+            true => Past::default(),
+            false => StateDigest::try_from(&header.past[..])
+                .map_err(|error| invalid(format!("its running hash: {error}")))?
+                .into(),
+        },
         limits: match museum::is_on(Exhibit::LimitsNotRestored) {
             true => Limits::default(),
             false => convert::limits_from_record(limits),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   magic            8 bytes  "RFHMACHN"
-//!   version          u32      1
+//!   version          u32      2
 //!   header           record   SnapshotHeader: position, clock, limits, engine, members, history, counts
 //!   sessions         records  SnapshotSession, ascending by id
 //!   modules          each     SnapshotModule, then a stream with its bytes; ascending by hash
@@ -26,7 +26,7 @@ use crate::fsm::Image;
 use crate::types::{ConfState, Index, ModuleHash};
 
 pub(super) const MAGIC: [u8; 8] = *b"RFHMACHN";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const END: &[u8] = b"end";
 
 /// Everything that a machine held at one index, detached from it.
@@ -124,6 +124,7 @@ pub(super) fn header(state: &State) -> v1::SnapshotHeader {
         module_count: state.modules.stored.len() as u64,
         upload_count: state.modules.uploads.len() as u64,
         engine: state.engine.as_str().to_owned(),
+        past: state.past.digest().0.to_vec().into(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! the memory (likewise).
 
 use std::any::Any;
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -17,6 +18,12 @@ use crate::types::{Event, ModuleHash, StateDigest, TrapKind};
 
 /// Longest stamp that a command gets: two numbers and three marks.
 const STAMP_MAX_BYTES: usize = 43;
+
+thread_local! {
+    /// What comes out of the commands `whim-answer`, `whim-fuel` and `whim-event`, which leave the
+    /// state alone: as if a host had a say in it.
+    pub(super) static WHIM: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Makes [`TestFsm`]s.
 pub(super) struct TestLoader;
@@ -101,7 +108,18 @@ impl Fsm for TestFsm {
 
     fn apply(&mut self, context: Context, command: &[u8]) -> Result<Call, HostFailure> {
         let mut events = Vec::new();
+        let whim = WHIM.get();
+        let mut fuel_used = self.taken.len() as u64 + 1;
         let result = match command {
+            b"whim-answer" => GuestResult::Ok(whim.to_le_bytes().to_vec()),
+            b"whim-fuel" => {
+                fuel_used += whim;
+                GuestResult::Ok(Vec::new())
+            }
+            b"whim-event" => {
+                events.push(Event { topic: Vec::new(), data: whim.to_le_bytes().to_vec() });
+                GuestResult::Ok(Vec::new())
+            }
             b"trap" => GuestResult::Trapped(Trap {
                 kind: TrapKind::Unreachable,
                 message: "backtrace".to_owned(),
@@ -124,10 +142,11 @@ impl Fsm for TestFsm {
                 self.taken.extend_from_slice(command);
                 let stamp = format!("@{},{};", context.index, context.time_ms);
                 self.taken.extend_from_slice(stamp.as_bytes());
+                fuel_used = self.taken.len() as u64 + 1;
                 GuestResult::Ok(self.taken.clone())
             }
         };
-        Ok(Call { result, fuel_used: self.taken.len() as u64 + 1, events, pages_dirtied: None })
+        Ok(Call { result, fuel_used, events, pages_dirtied: None })
     }
 
     fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure> {

@@ -378,9 +378,9 @@ fn a_snapshot_of_another_cluster_group_or_version_is_refused_by_name() {
     assert!(refusal(other, GroupId::MAIN).contains(&format!("belongs to cluster {other}")));
     assert!(refusal(CLUSTER, GroupId(2)).contains("expected one of group 2"));
     let mut future = bytes.clone();
-    future[8] = 2;
+    future[8] = 3;
     let refusal = restore(&future).err().expect("refused");
-    assert!(matches!(refusal, RestoreError::Version { found: 2, supported: 1 }));
+    assert!(matches!(refusal, RestoreError::Version { found: 3, supported: 2 }));
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(super) struct View<'a> {
     pub(super) conf_state: &'a ConfState,
     /// This node's state is not trusted: it reports, and proposes nothing.
     pub(super) is_quarantined: bool,
+    /// Somebody waits for a point.
+    pub(super) is_asked: bool,
 }
 
 /// What is to be done.
@@ -185,7 +187,7 @@ impl Digests {
         if self.proposed.is_some() || view.is_quarantined {
             return None;
         }
-        let wish = self.verdict(view).or_else(|| self.point())?;
+        let wish = self.verdict(view).or_else(|| self.point(view.is_asked))?;
         self.proposed = Some(0);
         Some(wish)
     }
@@ -225,8 +227,9 @@ impl Digests {
         is_due.then_some(Wish::Verdict(*point, votes))
     }
 
-    fn point(&self) -> Option<Wish> {
-        // A new point makes what was reported about the one before worthless.
+    fn point(&self, is_asked: bool) -> Option<Wish> {
+        // A new point makes what was reported about the one before worthless. Whoever asks waits
+        // until that one is judged; all who wait share the next.
         if self.collecting.as_ref().is_some_and(|c| c.ticks < self.pace.give_up) {
             return None;
         }
@@ -234,7 +237,7 @@ impl Digests {
         let by_entries = every_entries > 0 && self.since_point >= every_entries;
         let by_time =
             every_ticks > 0 && self.since_point > 0 && self.ticks_since_point >= every_ticks;
-        (by_entries || by_time).then_some(Wish::Point)
+        (is_asked || by_entries || by_time).then_some(Wish::Point)
     }
 }
 
@@ -259,7 +262,14 @@ mod tests {
 
     fn view(conf_state: &ConfState, leader: u64) -> View<'_> {
         let (me, leader) = (NodeId(1), NodeId(leader));
-        View { me, leads: leader == me, leader: Some(leader), conf_state, is_quarantined: false }
+        View {
+            me,
+            leads: leader == me,
+            leader: Some(leader),
+            conf_state,
+            is_quarantined: false,
+            is_asked: false,
+        }
     }
 
     fn ticks(digests: &mut Digests, count: usize) {
@@ -349,6 +359,27 @@ mod tests {
         assert_eq!(digests.next(&view), None, "a minority of one has answered");
         ticks(&mut digests, 1);
         assert_eq!(digests.next(&view), Some(Wish::Point));
+    }
+
+    #[test]
+    fn who_asks_for_a_point_waits_for_the_verdict_about_the_one_before() {
+        let conf_state = three();
+        let quiet = view(&conf_state, 1);
+        let asked = View { is_asked: true, ..view(&conf_state, 1) };
+        let mut digests = digests();
+        assert_eq!(digests.next(&asked), Some(Wish::Point), "at once, though nothing is due");
+        assert_eq!(digests.next(&asked), None, "one at a time");
+        digests.on_taken(POINT, RIGHT);
+        assert_eq!(digests.next(&asked), None, "votes about the first one would be lost");
+        digests.on_report(NodeId(3), POINT, RIGHT);
+        ticks(&mut digests, 199);
+        assert_eq!(digests.next(&asked), None);
+        ticks(&mut digests, 1);
+        assert_eq!(digests.next(&asked), verdict(&[(1, RIGHT), (3, RIGHT)]));
+        digests.on_judged(POINT);
+        assert_eq!(digests.next(&asked), Some(Wish::Point));
+        digests.on_taken(Index(11), RIGHT);
+        assert_eq!(digests.next(&quiet), None, "nobody asks any more");
     }
 
     #[test]

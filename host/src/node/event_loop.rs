@@ -42,6 +42,8 @@ pub(super) enum Event {
     Status(oneshot::Sender<ReplicaStatus>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     Persisted(u64),
+    /// A caller wants to compare digests at a point of its own, or shared with others.
+    CompareDigests(Waiter),
     /// Up to this index; and how many entries there were since the last digest point.
     Applied(Index, u64),
     /// A digest point was applied.
@@ -94,6 +96,8 @@ pub(super) struct EventLoop {
     /// As of the last membership change that was applied.
     pub(super) conf_state: Arc<ConfState>,
     pub(super) digests: Digests,
+    /// Callers that wait for the next digest point.
+    pub(super) comparers: Vec<Waiter>,
     /// The machine's state is not trusted.
     pub(super) is_quarantined: bool,
     pub(super) proposals: VecDeque<(ProposalId, Waiter)>,
@@ -248,7 +252,7 @@ impl EventLoop {
                 for message in messages {
                     match message.as_digest_report() {
                         Some((point, digest)) if message.group == self.group => {
-                            self.digests.on_report(message.from, point, digest);
+                            self.on_digest_report(message.from, point, digest);
                         }
                         _ => self.replica.step(Input::Message(message))?,
                     }
@@ -263,6 +267,7 @@ impl EventLoop {
             }
             Event::TakeSnapshot(reply) => self.send_job(Job::TakeSnapshot(reply)),
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
+            Event::CompareDigests(waiter) => self.comparers.push(waiter),
             Event::Applied(index, since_point) => {
                 self.digests.on_applied(since_point);
                 self.replica.step(Input::Applied(index))?;
@@ -299,6 +304,14 @@ impl EventLoop {
         Ok(())
     }
 
+    /// A member reports what it has applied, so this node has at least heard of it; if not yet,
+    /// the report comes again.
+    fn on_digest_report(&mut self, from: NodeId, point: Index, digest: StateDigest) {
+        if self.conf_state.contains(from) && point <= self.replica.status().commit {
+            self.digests.on_report(from, point, digest);
+        }
+    }
+
     fn new_proposal(&mut self, waiter: Waiter) -> ProposalId {
         let id = ProposalId(self.next_proposal);
         self.next_proposal += 1;
@@ -308,6 +321,14 @@ impl EventLoop {
 
     /// Does what is due about digest points.
     fn pursue_digests(&mut self) {
+        self.comparers.retain(|waiter| !waiter.is_gone());
+        if !self.comparers.is_empty()
+            && let Some(failure) = self.refuses_points()
+        {
+            for waiter in std::mem::take(&mut self.comparers) {
+                self.refuse(waiter, failure.clone());
+            }
+        }
         loop {
             let view = View {
                 me: self.me,
@@ -315,6 +336,7 @@ impl EventLoop {
                 leader: self.replica.leader(),
                 conf_state: &self.conf_state,
                 is_quarantined: self.is_quarantined,
+                is_asked: !self.comparers.is_empty(),
             };
             let Some(wish) = self.digests.next(&view) else { return };
             match wish {
@@ -322,7 +344,10 @@ impl EventLoop {
                     let report = PeerMessage::digest_report(self.group, self.me, to, point, digest);
                     self.transport.send(vec![report]);
                 }
-                Wish::Point => self.propose_quietly(Body::DigestPoint(v1::DigestPoint {})),
+                Wish::Point => {
+                    let waiter = Waiter::all(std::mem::take(&mut self.comparers));
+                    self.propose_quietly(Body::DigestPoint(v1::DigestPoint {}), waiter);
+                }
                 Wish::Verdict(point, votes) => {
                     let votes = votes
                         .iter()
@@ -332,16 +357,29 @@ impl EventLoop {
                         })
                         .collect();
                     let verdict = v1::DigestVerdict { index: point.0, votes };
-                    self.propose_quietly(Body::DigestVerdict(verdict));
+                    self.propose_quietly(Body::DigestVerdict(verdict), Waiter::nobody());
                 }
             }
         }
     }
 
-    /// Nobody waits for it. It says nothing of the time, so the log's clock stays where it is.
-    fn propose_quietly(&mut self, body: Body) {
+    /// Why no caller gets a digest point of this node, if none does.
+    fn refuses_points(&self) -> Option<ProposeFailure> {
+        if self.halting.is_some() {
+            Some(ProposeFailure::Stopping)
+        } else if self.is_quarantined {
+            Some(ProposeFailure::Quarantined)
+        } else if self.replica.role() != Role::Leader {
+            Some(ProposeFailure::NotLeader(self.leader_member()))
+        } else {
+            None
+        }
+    }
+
+    /// It says nothing of the time, so the log's clock stays where it is.
+    fn propose_quietly(&mut self, body: Body, waiter: Waiter) {
         let data = v1::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
-        let id = self.new_proposal(Waiter::nobody());
+        let id = self.new_proposal(waiter);
         self.batch.push(Proposal { id, data });
     }
 
@@ -376,6 +414,11 @@ impl EventLoop {
     }
 
     fn execute(&mut self, effects: Effects) {
+        for (from, why) in effects.nonsense {
+            tracing::warn!(peer = %from, %why, "a peer sent a message that makes no sense");
+            self.metrics.nonsense.add(1);
+            self.transport.disconnect(from, &why.to_string());
+        }
         if !effects.messages.is_empty() {
             self.transport.send(effects.messages);
         }

@@ -104,6 +104,8 @@ pub enum ReplySink {
 #[derive(Debug)]
 pub(super) struct Waiter {
     sink: Option<ReplySink>,
+    /// Those who share the answer.
+    others: Vec<Waiter>,
     count_pages: bool,
     _charge: Option<Charge>,
 }
@@ -111,7 +113,21 @@ pub(super) struct Waiter {
 impl Waiter {
     /// For what the node proposes by itself.
     pub(super) fn nobody() -> Waiter {
-        Waiter { sink: None, count_pages: false, _charge: None }
+        Waiter::all(Vec::new())
+    }
+
+    /// For one proposal that several wait for.
+    pub(super) fn all(others: Vec<Waiter>) -> Waiter {
+        Waiter { sink: None, others, count_pages: false, _charge: None }
+    }
+
+    /// Whether the caller went away.
+    pub(super) fn is_gone(&self) -> bool {
+        match &self.sink {
+            Some(ReplySink::One(sender)) => sender.is_closed(),
+            Some(ReplySink::Tagged(_, sender)) => sender.is_closed(),
+            None => self.others.iter().all(Waiter::is_gone),
+        }
     }
 
     /// Whether the pages that its entry writes shall be counted.
@@ -120,6 +136,9 @@ impl Waiter {
     }
 
     pub(super) fn answer(mut self, result: ProposeResult) {
+        for other in std::mem::take(&mut self.others) {
+            other.answer(result.clone());
+        }
         self.send(result);
     }
 
@@ -312,13 +331,19 @@ impl NodeHandle {
     }
 
     /// Has every node digest its state at one index, and waits for the verdict about it, or about
-    /// a later point. Leader only.
+    /// a later point. Leader only. Callers that come while one point is being judged share the
+    /// next.
     ///
     /// # Errors
     /// See [`ProposeFailure`]; a verdict needs more than half of the voters, and may never come.
     pub async fn compare_digests(&self) -> Result<Verdict, ProposeFailure> {
         let mut digests = self.digests();
-        let point = self.propose(v1::entry::Body::DigestPoint(v1::DigestPoint {})).await?.index;
+        self.may_propose(self.shared.leadership.borrow().role == Role::Leader)?;
+        let (sender, receiver) = oneshot::channel();
+        let waiter = NodeHandle::waiter(ReplySink::One(sender), self.charge_request()?);
+        // When the loop is gone the waiter is dropped, which answers it.
+        let _ = self.shared.events.send(Event::CompareDigests(waiter));
+        let point = receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?.index;
         let judged = |status: &Arc<DigestStatus>| {
             status.verdict.as_ref().is_some_and(|verdict| verdict.point >= point)
         };
@@ -423,7 +448,8 @@ impl NodeHandle {
             self.shared.metrics.proposals.add(1);
             match self.admit(body, leads) {
                 Ok((data, charge)) => {
-                    let waiter = Waiter { sink: Some(sink), count_pages, _charge: Some(charge) };
+                    let mut waiter = NodeHandle::waiter(sink, charge);
+                    waiter.count_pages = count_pages;
                     submissions.push(Submission { data, waiter });
                 }
                 Err(failure) => {
@@ -442,7 +468,8 @@ impl NodeHandle {
         }
     }
 
-    fn admit(&self, body: v1::entry::Body, leads: bool) -> Result<(Bytes, Charge), ProposeFailure> {
+    /// Says no before anything is queued, where that is clear.
+    fn may_propose(&self, leads: bool) -> Result<(), ProposeFailure> {
         if self.draining() {
             return Err(ProposeFailure::Stopping);
         }
@@ -453,6 +480,11 @@ impl NodeHandle {
         if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
             return Err(ProposeFailure::Quarantined);
         }
+        Ok(())
+    }
+
+    fn admit(&self, body: v1::entry::Body, leads: bool) -> Result<(Bytes, Charge), ProposeFailure> {
+        self.may_propose(leads)?;
         let entry = v1::Entry { time_ms: (self.shared.wall_clock_ms)(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
         let max = self.shared.config.max_entry_bytes;
@@ -518,7 +550,7 @@ impl NodeHandle {
     }
 
     pub(super) fn waiter(sink: ReplySink, charge: Charge) -> Waiter {
-        Waiter { sink: Some(sink), count_pages: false, _charge: Some(charge) }
+        Waiter { sink: Some(sink), others: Vec::new(), count_pages: false, _charge: Some(charge) }
     }
 }
 

@@ -312,6 +312,7 @@ pub(super) fn assemble(
         members: Arc::default(),
         conf_state: Arc::default(),
         digests: Digests::new(&config),
+        comparers: Vec::new(),
         is_quarantined: false,
         proposals: VecDeque::new(),
         next_proposal: 1,

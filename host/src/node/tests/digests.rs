@@ -230,6 +230,71 @@ fn nodes_that_agree_are_left_in_peace() {
     }
 }
 
+/// A comparison that somebody asked for and that has not been answered.
+type Comparison = std::pin::Pin<
+    Box<dyn Future<Output = Result<crate::machine::Verdict, super::super::ProposeFailure>>>,
+>;
+
+impl Cluster {
+    fn compare(&mut self, at: usize) -> Comparison {
+        let handle = self.node(at).handle().clone();
+        let mut comparison: Comparison = Box::pin(async move { handle.compare_digests().await });
+        assert!(comparison.as_mut().now_or_never().is_none(), "it takes a while");
+        comparison
+    }
+
+    fn verdict(&mut self, comparison: &mut Comparison) -> crate::machine::Verdict {
+        for _ in 0..20_000 {
+            if let Some(verdict) = comparison.as_mut().now_or_never() {
+                return verdict.expect("the leader stays");
+            }
+            self.step();
+        }
+        panic!("no verdict");
+    }
+}
+
+/// With a member down a verdict takes two election timeouts; impatient callers used to propose a
+/// point each, and none was ever judged.
+#[test]
+fn callers_who_ask_again_and_again_do_not_discard_the_votes_about_the_point_before() {
+    let mut cluster = Cluster::new(3);
+    cluster.write(1);
+    let leader = cluster.leader();
+    cluster.stop((leader + 1) % 3);
+    let points = cluster.status(leader).counters.points;
+    let mut first = cluster.compare(leader);
+    let mut impatient = Vec::new();
+    for _ in 0..10 {
+        impatient.push(cluster.compare(leader));
+        (0..15).for_each(|_| cluster.step());
+    }
+    let verdict = cluster.verdict(&mut first);
+    assert_eq!((verdict.votes.len(), verdict.truth.is_some()), (2, true), "{verdict:?}");
+    let verdicts: Vec<_> =
+        impatient.iter_mut().map(|comparison| cluster.verdict(comparison)).collect();
+    let distinct: std::collections::BTreeSet<_> = verdicts.iter().map(|v| v.point).collect();
+    assert!(distinct.len() <= 2, "those who come while a point is judged share the next");
+    assert!(verdicts.iter().all(|verdict| verdict.truth.is_some()));
+    assert!(cluster.status(leader).counters.points - points <= 3);
+}
+
+#[test]
+fn who_does_not_lead_or_has_left_is_not_waited_for_when_digests_are_compared() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let follower = cluster.node((leader + 1) % 3).handle().clone();
+    let refused = follower.compare_digests().now_or_never().expect("at once");
+    assert!(
+        matches!(refused, Err(super::super::ProposeFailure::NotLeader(Some(_)))),
+        "{refused:?}"
+    );
+    let points = cluster.status(leader).counters.points;
+    drop(cluster.compare(leader));
+    (0..100).for_each(|_| cluster.step());
+    assert_eq!(cluster.status(leader).counters.points, points, "nobody waits any more");
+}
+
 fn a_flipped_node_is_caught_and_heals(flip_leader: bool) {
     let mut cluster = Cluster::new(3);
     cluster.write(6);

@@ -28,6 +28,8 @@ impl Transport for Broken {
     }
 
     fn send(&self, _: Vec<PeerMessage>) {}
+
+    fn disconnect(&self, _: NodeId, _: &str) {}
 }
 
 struct Nobody;
@@ -36,6 +38,8 @@ impl Transport for Nobody {
     fn set_peers(&self, _: BTreeMap<NodeId, Member>) {}
 
     fn send(&self, _: Vec<PeerMessage>) {}
+
+    fn disconnect(&self, _: NodeId, _: &str) {}
 }
 
 /// A log whose writes do not return while the gate is closed.

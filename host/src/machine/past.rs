@@ -1,0 +1,197 @@
+//! A running hash over all that ever came out of the machine, by which replicas find out that they
+//! differed even when their states do not.
+//!
+//! ```text
+//!   past(0)     = 0
+//!   past(index) = SHA-256(tag · past(index before) · index · fuel · outcome · events)
+//! ```
+//!
+//! A state tells nothing of an answer that nobody kept, of fuel, or of events. So this is part of
+//! the state: of snapshots, and with them of the digest. Texts for people (why a module or a limit
+//! was refused) are left out: their wording may change from one version to the next.
+
+use sha2::{Digest as _, Sha256};
+
+use super::reply::{Applied, CommandRefused, Reply};
+use crate::types::{Index, Outcome, StateDigest};
+
+/// Begins what is hashed.
+const TAG: &[u8] = b"raft-host past 1";
+
+/// The hash after some entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Past(StateDigest);
+
+impl Default for Past {
+    /// Before the first entry.
+    fn default() -> Past {
+        Past(StateDigest([0; 32]))
+    }
+}
+
+impl From<StateDigest> for Past {
+    fn from(digest: StateDigest) -> Past {
+        Past(digest)
+    }
+}
+
+impl Past {
+    /// For snapshots.
+    pub(super) fn digest(self) -> StateDigest {
+        self.0
+    }
+
+    /// Takes in what the entry at `index` did.
+    pub(super) fn advance(&mut self, index: Index, applied: &Applied) {
+        let mut hasher = Sha256::new_with_prefix(TAG);
+        hasher.update(self.0.0);
+        number(&mut hasher, index.0);
+        number(&mut hasher, applied.fuel_used);
+        reply(&mut hasher, &applied.reply);
+        number(&mut hasher, applied.events.len() as u64);
+        for event in &applied.events {
+            bytes(&mut hasher, &event.topic);
+            bytes(&mut hasher, &event.data);
+        }
+        self.0 = StateDigest(hasher.finalize().into());
+    }
+}
+
+/// Each kind has a number of its own, which never changes.
+fn reply(hasher: &mut Sha256, reply: &Reply) {
+    match reply {
+        Reply::Nothing => hasher.update([0]),
+        Reply::Command(result) => {
+            hasher.update([1]);
+            outcome(hasher, result);
+        }
+        Reply::NoModule => hasher.update([2]),
+        Reply::Refused(reason) => {
+            hasher.update([3]);
+            refusal(hasher, reason);
+        }
+        Reply::SessionOpened { id, ttl_ms } => {
+            hasher.update([4]);
+            number(hasher, *id);
+            number(hasher, *ttl_ms);
+        }
+        Reply::SessionClosed => hasher.update([5]),
+        Reply::ChunkStored { received, total } => {
+            hasher.update([6]);
+            number(hasher, *received);
+            number(hasher, *total);
+        }
+        Reply::ChunkRefused(_) => hasher.update([7]),
+        Reply::Activated { hash, .. } => {
+            hasher.update([8]);
+            hasher.update(hash.0);
+        }
+        Reply::AlreadyActive { hash, .. } => {
+            hasher.update([9]);
+            hasher.update(hash.0);
+        }
+        Reply::ActivationFailed(_) => hasher.update([10]),
+        // What they are now is part of the state.
+        Reply::LimitsSet { .. } => hasher.update([11]),
+        Reply::LimitsRefused(_) => hasher.update([12]),
+        Reply::EngineSet { .. } => hasher.update([13]),
+        Reply::EngineRefused(_) => hasher.update([14]),
+        // What was found is no part of the state: see `digest.rs`.
+        Reply::DigestTaken { .. } => hasher.update([15]),
+        Reply::DigestJudged(_) => hasher.update([16]),
+    }
+}
+
+fn outcome(hasher: &mut Sha256, result: &Outcome) {
+    match result {
+        Outcome::Ok(answer) => {
+            hasher.update([1]);
+            bytes(hasher, answer);
+        }
+        Outcome::Rejected(reason) => {
+            hasher.update([2]);
+            bytes(hasher, reason);
+        }
+        Outcome::Trapped(kind) => hasher.update([3, *kind as u8]),
+        Outcome::Duplicate(original) => {
+            hasher.update([4]);
+            outcome(hasher, original);
+        }
+    }
+}
+
+fn refusal(hasher: &mut Sha256, reason: &CommandRefused) {
+    match reason {
+        CommandRefused::SessionExpired => hasher.update([1]),
+        CommandRefused::SequenceTooOld => hasher.update([2]),
+        CommandRefused::TooLarge { bytes, max } => {
+            hasher.update([3]);
+            number(hasher, *bytes);
+            number(hasher, *max);
+        }
+        CommandRefused::Malformed(_) => hasher.update([4]),
+    }
+}
+
+fn number(hasher: &mut Sha256, number: u64) {
+    hasher.update(number.to_le_bytes());
+}
+
+fn bytes(hasher: &mut Sha256, bytes: &[u8]) {
+    number(hasher, bytes.len() as u64);
+    hasher.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Event, TrapKind};
+
+    fn answered(answer: &str) -> Applied {
+        let reply = Reply::Command(Outcome::Ok(answer.into()));
+        Applied { fuel_used: 7, ..Applied::without_guest(reply) }
+    }
+
+    fn after(entries: &[Applied]) -> Past {
+        let mut past = Past::default();
+        for (at, applied) in entries.iter().enumerate() {
+            past.advance(Index(at as u64 + 1), applied);
+        }
+        past
+    }
+
+    #[test]
+    fn each_part_of_what_came_out_makes_a_difference_for_ever() {
+        let event = |topic: &str, data: &str| Event { topic: topic.into(), data: data.into() };
+        let with = |events: &[Event]| Applied { events: events.to_vec(), ..answered("a") };
+        let others = [
+            answered("b"),
+            Applied { fuel_used: 8, ..answered("a") },
+            Applied { reply: Reply::Command(Outcome::Rejected("a".into())), ..answered("a") },
+            Applied { reply: Reply::Command(Outcome::Trapped(TrapKind::Exit)), ..answered("a") },
+            Applied { reply: Reply::Nothing, ..answered("a") },
+            with(&[event("t", "d")]),
+            with(&[event("td", "")]),
+            with(&[event("t", ""), event("d", "")]),
+        ];
+        let mut seen = vec![after(&[answered("a"), answered("z")])];
+        for other in others {
+            let past = after(&[other.clone(), answered("z")]);
+            assert!(!seen.contains(&past), "{other:?}");
+            seen.push(past);
+        }
+        assert_ne!(after(&[answered("z"), answered("a")]), seen[0], "the order counts");
+    }
+
+    #[test]
+    fn what_only_one_node_knows_makes_none() {
+        let told = Applied {
+            trap_message: Some("at 0x7f".into()),
+            pages_dirtied: Some(3),
+            ..answered("a")
+        };
+        assert_eq!(after(&[told]), after(&[answered("a")]));
+        let refused = |words: &str| Applied::without_guest(Reply::LimitsRefused(words.into()));
+        assert_eq!(after(&[refused("one wording")]), after(&[refused("another")]));
+    }
+}
