@@ -68,12 +68,14 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::ReadBeforeApplied, 40, "linearizable"),
     caught(Exhibit::UnsettledAsDone, 3_002_543, "progress"),
     caught(Exhibit::CommitUnbounded, 0, "nobody_accused"),
+    caught(Exhibit::AskedForOthers, 2_084_006, "nobody_accused"),
     caught(Exhibit::FuelOfHost, 0, "state_machine_safety"),
     caught(Exhibit::PastNotRestored, 0, "state_machine_safety"),
     flipped(Exhibit::DigestAtReport, 0, "digests_agree"),
     flipped(Exhibit::FirstVoteIsTruth, 3, "digests_agree"),
     flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),
     flipped(Exhibit::QuarantineLiftedUnhealed, 24, "digests_agree"),
+    caught(Exhibit::AskedForOthers, 2_084_006, "speaks_for_itself"),
     Catch {
         exhibit: Exhibit::LimitsNotRestored,
         seed: 26,
@@ -88,6 +90,10 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
     (Exhibit::QuarantineAnswers, "a few seeds did not show it; clients may never ask"),
     (Exhibit::QuarantinedLeads, "a few seeds did not show it"),
     (Exhibit::ReseedAskedOnce, "a few seeds did not show it"),
+    (
+        Exhibit::StuckDiskUnwatched,
+        "host/src/consensus/harness/stuck.rs does; a seed is still looked for",
+    ),
     (Exhibit::EngineIgnored, "no plan changes the engine profile yet"),
     (Exhibit::EngineNotRestored, "no plan changes the engine profile yet"),
     (Exhibit::EngineChangedLate, "no plan changes the engine profile yet"),
@@ -101,7 +107,7 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
 ];
 
 /// Invariants that no recorded run trips yet; their own unit tests do.
-pub const NOT_TRIPPED: &[&str] = &["quarantine_heals", "guest_answers"];
+pub const NOT_TRIPPED: &[&str] = &["quarantine_heals", "guest_answers", "hung_disk_yields"];
 
 impl Catch {
     /// Runs the seed, with the bug or without.
