@@ -96,3 +96,32 @@ fn an_old_copy_of_a_voters_directory_ends_the_process_with_the_reason() {
     assert!(log.contains("this directory is older than what its cluster knows of it"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
 }
+
+/// A voter whose log was emptied while it was down had forgotten its vote and what it had
+/// acknowledged; with another voter down, an acknowledged write was gone on all nodes in the end.
+#[test]
+fn a_voter_whose_log_was_emptied_refuses_to_start_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let leader = cluster.leader();
+    let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    let (victim, absent) = (others[0], others[1]);
+    cluster.servers[absent].kill();
+    cluster.cli_of(leader).run(&["apply", &set("acknowledged")]).ok();
+    cluster.servers[leader].kill();
+    cluster.servers[victim].kill();
+    let log_dir = cluster.servers[victim].data_dir.join("log");
+    fs::remove_dir_all(&log_dir).expect("removed");
+    fs::create_dir(&log_dir).expect("made");
+    cluster.servers[absent].start(&[]);
+    match cluster.servers[victim].try_start(&[]) {
+        Started::Ended(code, log) => {
+            assert_eq!(code, DATA_UNUSABLE, "{log}");
+            assert!(log.contains("its directory log was emptied or replaced"), "{log}");
+            assert!(log.contains("members remove"), "{log}");
+        }
+        Started::Serving => panic!("it starts without what it has acknowledged"),
+    }
+    cluster.servers[leader].start(&[]);
+    let elected = cluster.leader();
+    assert!(cluster.query(elected, r#"{"op":"get","key":"acknowledged"}"#).contains('1'));
+}

@@ -219,6 +219,20 @@ pub enum ServeError {
     Task(#[from] tokio::task::JoinError),
 }
 
+impl ServeError {
+    /// Whether the data directory must not be used any more: to start again does not help.
+    pub fn is_data_unusable(&self) -> bool {
+        use crate::consensus::RecoveryError;
+        use crate::node::StartError;
+        matches!(
+            self,
+            ServeError::Storage(StorageError::LostPart(_))
+                | ServeError::Node(StartError::Storage(StorageError::LostPart(_)))
+                | ServeError::Node(StartError::Recovery(RecoveryError::LostEntries { .. }))
+        )
+    }
+}
+
 /// Takes the address before anything else is touched.
 async fn bind(address: &str, flag: &'static str) -> Result<(TcpListener, SocketAddr), ServeError> {
     let listener = TcpListener::bind(address).await.map_err(|source| {

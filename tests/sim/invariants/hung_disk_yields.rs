@@ -4,7 +4,7 @@
 use raft_host::consensus::Role;
 
 use super::Invariant;
-use crate::sim::observe::{Fact, Micros};
+use crate::sim::observe::{Fact, Micros, NodeSurvey};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -17,10 +17,11 @@ impl Invariant for HungDiskYields {
 
     fn observe(&mut self, _now: Micros, fact: &Fact<'_>) -> Result<(), String> {
         let Fact::Survey(survey) = fact else { return Ok(()) };
-        let Some(hung) = survey.nodes.iter().find(|node| node.must_yield) else { return Ok(()) };
-        if hung.role == Some(Role::Leader) {
+        let leads = |node: &&NodeSurvey| node.must_not_lead && node.role == Some(Role::Leader);
+        if let Some(hung) = survey.nodes.iter().find(leads) {
             return Err(format!("the disk of {} hangs, and it leads all the same", hung.slot));
         }
+        let Some(hung) = survey.nodes.iter().find(|node| node.must_yield) else { return Ok(()) };
         if hung.is_healthy {
             return Err(format!("the disk of {} hangs, and it reports itself healthy", hung.slot));
         }
@@ -41,7 +42,7 @@ impl Invariant for HungDiskYields {
 mod tests {
     use super::super::testing::{judge, node_survey, refused, survey};
     use super::*;
-    use crate::sim::observe::{NodeSurvey, Phase, Survey};
+    use crate::sim::observe::{Phase, Survey};
 
     fn nodes(hung: NodeSurvey, leads: bool) -> [Survey; 1] {
         let other = NodeSurvey { role: leads.then_some(Role::Leader), ..node_survey(1) };
@@ -56,7 +57,8 @@ mod tests {
     fn somebody_else_leads_and_serves() {
         let all = |surveys: &[Survey; 1]| judge(&mut HungDiskYields, &[Fact::Survey(&surveys[0])]);
         assert_eq!(all(&nodes(hung(), true)), Ok(()));
-        let leads_on = nodes(NodeSurvey { role: Some(Role::Leader), ..hung() }, false);
+        let leads = NodeSurvey { role: Some(Role::Leader), must_not_lead: true, ..hung() };
+        let leads_on = nodes(leads, false);
         refused(&mut HungDiskYields, &[Fact::Survey(&leads_on[0])], "leads all the same");
         let healthy = nodes(NodeSurvey { is_healthy: true, ..hung() }, true);
         refused(&mut HungDiskYields, &[Fact::Survey(&healthy[0])], "reports itself healthy");

@@ -26,6 +26,18 @@ impl World {
         self.disturbed_until = self.disturbed_until.max(Micros(self.now().0 + for_us));
     }
 
+    /// Whether its disk has not answered for so long that this node, which has had all the time to
+    /// notice, must not lead: whatever else is wrong. It may if it knows of no other voter.
+    pub(super) fn must_not_lead(&self, slot: Slot) -> bool {
+        let now = self.now();
+        let host = &self.hosts[slot.0];
+        let (Some(since), Some(node)) = (host.stuck_since(now), host.node()) else { return false };
+        let conf_state = node.status().conf_state;
+        let others = conf_state.voters.len() > 1 || !conf_state.voters_outgoing.is_empty();
+        // Its clock may run slow.
+        others && now.0 > since.max(host.paused_until).0 + 2 * self.bounds().election.0
+    }
+
     /// Whether nothing but its disk has been wrong for so long that this node must have left
     /// leading to others, and one of them must serve.
     pub(super) fn must_yield(&self, slot: Slot) -> bool {

@@ -15,7 +15,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use self::args::ServeArgs;
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::Output;
 use crate::config::{Config, LogFormat};
 use crate::node::StopReason;
 use crate::server::{self, Began, RunningServer};
@@ -53,7 +54,14 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let server = tokio::select! {
-        started = server::start(config.clone(), startup) => started?,
+        started = server::start(config.clone(), startup) => match started {
+            Err(error) if error.is_data_unusable() => {
+                Failure { exit: Exit::DataUnusable, ..Failure::new(error.to_string()) }
+                    .report(Output::Table);
+                return Ok(Exit::DataUnusable.into());
+            }
+            started => started?,
+        },
         name = signals.next() => {
             eprintln!("{name} while starting: stopped");
             return Ok(ExitCode::SUCCESS);
