@@ -135,6 +135,11 @@ impl Waiter {
         self.count_pages
     }
 
+    #[cfg(test)]
+    pub(super) fn of(sink: ReplySink) -> Waiter {
+        Waiter { sink: Some(sink), others: Vec::new(), count_pages: false, _charge: None }
+    }
+
     pub(super) fn answer(mut self, result: ProposeResult) {
         for other in std::mem::take(&mut self.others) {
             other.answer(result.clone());

@@ -7,6 +7,7 @@
 //!  NodeHandle ─┐                        ┌─► log writer: merge, one write, one fsync ─► Persisted
 //!  Inbox ──────┼─► event loop (Replica) ┼─► apply thread (Machine) ─► replies, Applied
 //!  clock ──────┘                        │        └─► snapshot thread ─► SnapshotSaved
+//!                                       ├─► log reader: what memory no longer has ─► LogRead
 //!                                       └─► Transport
 //! ```
 //!
@@ -24,6 +25,7 @@ mod handle;
 mod inbox;
 mod judge;
 mod limits;
+mod log_reader;
 mod log_writer;
 mod membership;
 mod metrics;
@@ -35,6 +37,7 @@ mod stop;
 mod tests;
 mod trust;
 mod upgrade;
+mod waiters;
 mod work;
 
 pub use apply::Witness;

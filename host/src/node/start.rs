@@ -16,15 +16,16 @@ use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
-use super::log_writer;
 use super::metrics::NodeMetrics;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{EndJobs, StopOnPanic, StopReason, StopSignal, Stragglers, join_within};
 use super::trust::Trust;
+use super::waiters::Waiters;
 use super::work::{Jobs, MonotonicClock, Watchdog, Work};
+use super::{log_reader, log_writer};
 use crate::consensus::{
-    ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
-    bootstrap_write, reconcile,
+    ConsensusConfig, Input, LogRead, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
+    Write, bootstrap_write, reconcile,
 };
 use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
@@ -198,6 +199,8 @@ pub(super) struct Parts {
     pub(super) work: Arc<Work>,
     /// For the log writer.
     pub(super) writes: Receiver<Write>,
+    /// For the log reader.
+    pub(super) reads: Receiver<LogRead>,
     /// For the thread that saves snapshots; it answers with `jobs`.
     pub(super) saves: Receiver<SaveJob>,
     pub(super) jobs: Sender<Job>,
@@ -230,11 +233,13 @@ pub(super) fn assemble(
     {
         return Err(StartError::Removed(me));
     }
+    let tick_us = config.tick().as_micros().max(1) as u64;
     let replica_config = ReplicaConfig {
         node: me,
         group,
         heartbeat_ticks: config.heartbeat_ticks(),
         election_ticks: config.election_ticks(),
+        trailing_ticks: consensus.trailing_ms.saturating_mul(1_000) / tick_us,
         seed: environment.seed,
         incarnation: environment.incarnation,
         limits: consensus,
@@ -263,6 +268,7 @@ pub(super) fn assemble(
     let (stuck_sender, stuck) = watch::channel(None);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
+    let (reader, reads) = mpsc::channel();
     let (apply, jobs) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
@@ -300,6 +306,7 @@ pub(super) fn assemble(
         events: receiver,
         transport,
         writer,
+        reader,
         apply: apply.clone(),
         leadership: leadership_sender,
         stop: stop.clone(),
@@ -316,7 +323,7 @@ pub(super) fn assemble(
         is_quarantined: false,
         proposals: VecDeque::new(),
         next_proposal: 1,
-        waiters: VecDeque::new(),
+        waiters: Waiters::new(config.election_ticks()),
         settling: VecDeque::new(),
         queued_queries: Vec::new(),
         stale_queries: Vec::new(),
@@ -354,6 +361,7 @@ pub(super) fn assemble(
         metrics,
         work,
         writes,
+        reads,
         saves,
         jobs: apply,
         events,
@@ -375,7 +383,9 @@ impl Node {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble_on_large_stack(options, channel, transport)?;
         let Parts { handle, event_loop, apply_loop, metrics, work, .. } = parts;
-        let Parts { writes, saves, jobs, events, stop, stores, .. } = parts;
+        let Parts { writes, reads, saves, jobs, events, stop, stores, .. } = parts;
+        let log_reader =
+            log_reader::spawn(Arc::clone(&stores.log), group, reads, events.clone(), stop.clone())?;
         let log_writer = log_writer::spawn(
             stores.log,
             group,
@@ -402,7 +412,7 @@ impl Node {
                 let _end_jobs = end_jobs;
                 event_loop.run();
             })?;
-        let threads = vec![event_thread, apply_thread, log_writer, snapshot_writer];
+        let threads = vec![event_thread, apply_thread, log_writer, log_reader, snapshot_writer];
         Ok(Node { handle, threads, _watchdog: watchdog })
     }
 

@@ -5,6 +5,7 @@ mod digests;
 mod ends;
 mod engine;
 mod metrics;
+mod replaced;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

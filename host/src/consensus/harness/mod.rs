@@ -1,6 +1,7 @@
 //! Steps replicas in virtual time: a network that loses and delays, disks that are slow,
 //! crashes that lose what was not persisted. One seed decides everything.
 
+mod flow;
 mod outdated;
 mod reseed;
 mod scenarios;
@@ -32,12 +33,15 @@ struct SimNode {
     replica: Option<Replica>,
     starts: u64,
     writes: VecDeque<Write>,
+    reads: VecDeque<LogRead>,
     tasks: VecDeque<ApplyTask>,
     state: State,
     conf_state: ConfState,
     applied: Index,
     /// Snapshots of a leader that replaced the state.
     installed: u64,
+    /// Of entries, from the log.
+    read_bytes: u64,
 }
 
 struct InFlight {
@@ -64,9 +68,16 @@ struct Cluster {
     network: Vec<InFlight>,
     /// Pairs that cannot talk, in this direction.
     cut: BTreeSet<(NodeId, NodeId)>,
-    /// Their disks do not answer.
-    stuck: BTreeSet<NodeId>,
     faults: Faults,
+    /// Nodes that persist nothing, and nodes that apply nothing.
+    stuck_disks: BTreeSet<NodeId>,
+    stuck_machines: BTreeSet<NodeId>,
+    /// The test has somebody say what no correct peer says, or forget what it said.
+    are_lies_told: bool,
+    trailing_ticks: u64,
+    /// From where on entries were replaced in a log last.
+    truncated: BTreeMap<NodeId, Index>,
+    longest_append: u64,
     rng: ChaCha8Rng,
     now: u64,
     limits: ConsensusConfig,
@@ -95,8 +106,13 @@ impl Cluster {
             nodes: BTreeMap::new(),
             network: Vec::new(),
             cut: BTreeSet::new(),
-            stuck: BTreeSet::new(),
             faults: CALM,
+            stuck_disks: BTreeSet::new(),
+            stuck_machines: BTreeSet::new(),
+            are_lies_told: false,
+            trailing_ticks: 0,
+            truncated: BTreeMap::new(),
+            longest_append: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: 0,
             limits: ConsensusConfig { promotion_lag: 20, ..Default::default() },
@@ -125,11 +141,13 @@ impl Cluster {
             replica: None,
             starts: 0,
             writes: VecDeque::new(),
+            reads: VecDeque::new(),
             tasks: VecDeque::new(),
             state: Vec::new(),
             conf_state: ConfState::default(),
             applied: Index(0),
             installed: 0,
+            read_bytes: 0,
         };
         if let Some(conf_state) = conf_state {
             let meta = meta(Index(1), Term(1), conf_state);
@@ -161,6 +179,7 @@ impl Cluster {
             group: GROUP,
             heartbeat_ticks: 2,
             election_ticks: 10,
+            trailing_ticks: self.trailing_ticks,
             seed,
             incarnation: node.starts,
             limits,
@@ -174,6 +193,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("known node");
         node.replica = None;
         node.writes.clear();
+        node.reads.clear();
         node.tasks.clear();
         self.reads.retain(|(reader, _), _| *reader != id);
     }
@@ -206,8 +226,10 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("known node");
         let Some(replica) = &mut node.replica else { return };
         let effects = replica.effects().expect("effects");
-        assert_eq!(effects.nonsense, [], "{id} takes a correct peer for a broken one");
+        let is_fine = self.are_lies_told || effects.nonsense.is_empty();
+        assert!(is_fine, "{id} takes a correct peer for a broken one");
         node.writes.extend(effects.writes);
+        node.reads.extend(effects.log_reads);
         node.tasks.extend(effects.apply);
         let snapshots: BTreeMap<Index, State> =
             node.snapshots.iter().map(|(meta, state)| (meta.index, state.clone())).collect();
@@ -231,7 +253,12 @@ impl Cluster {
             assert!(index >= needed, "a read at {index} misses {needed}, acknowledged before");
             self.reads_answered += 1;
         }
+        self.truncated.extend(effects.truncated_from.map(|from| (id, from)));
         for message in effects.messages {
+            let length = bytes(&message);
+            let fits = message.entries.len() <= 1 || length <= self.limits.max_append_bytes;
+            assert!(fits, "a message of {length} bytes");
+            self.longest_append = self.longest_append.max(length);
             assert_eq!(message.from, id, "{:?} in the name of another node", message.kind);
             self.trace.push(format!(
                 "{} {}->{} {:?} {} {}",
@@ -262,7 +289,7 @@ impl Cluster {
     }
 
     fn persist_one(&mut self, id: NodeId) {
-        if self.stuck.contains(&id) {
+        if self.stuck_disks.contains(&id) {
             return;
         }
         let node = self.nodes.get_mut(&id).expect("known node");
@@ -271,7 +298,19 @@ impl Cluster {
         self.input(id, Input::Persisted(number));
     }
 
+    fn read_one(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("known node");
+        let Some(read) = node.reads.pop_front() else { return };
+        let found = read.run(&*node.log, GROUP);
+        let entries = found.as_deref().unwrap_or_default();
+        node.read_bytes += entries.iter().map(LogEntry::cost_bytes).sum::<u64>();
+        self.input(id, Input::LogRead(read, found));
+    }
+
     fn apply_one(&mut self, id: NodeId) {
+        if self.stuck_machines.contains(&id) {
+            return;
+        }
         let node = self.nodes.get_mut(&id).expect("known node");
         match node.tasks.pop_front() {
             None => return,
@@ -331,6 +370,7 @@ impl Cluster {
                     self.persist_one(id);
                 }
                 if self.rng.random_range(0..100) < self.faults.progress {
+                    self.read_one(id);
                     self.apply_one(id);
                 }
             }
@@ -420,7 +460,8 @@ impl Cluster {
     fn settle(&mut self) {
         self.faults = CALM;
         self.cut.clear();
-        self.stuck.clear();
+        self.stuck_disks.clear();
+        self.stuck_machines.clear();
         let all: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in all {
             if self.nodes[&id].replica.is_none() {
@@ -457,6 +498,11 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Of a message's entries.
+fn bytes(message: &PeerMessage) -> u64 {
+    message.entries.iter().map(LogEntry::cost_bytes).sum()
 }
 
 fn meta(index: Index, term: Term, conf_state: ConfState) -> SnapshotMeta {

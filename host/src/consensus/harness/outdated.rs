@@ -51,6 +51,7 @@ fn heartbeat(from: NodeId, to: NodeId, term: Term, commit: Index) -> Input {
 #[test]
 fn an_old_copy_of_a_disk_is_refused_in_words_and_not_by_a_panic() {
     let mut cluster = Cluster::new(1, &[1, 2, 3]);
+    cluster.are_lies_told = true;
     let leader = cluster.elect();
     cluster.propose_to(leader, 5);
     cluster.run(20);
@@ -74,6 +75,7 @@ fn an_old_copy_of_a_disk_is_refused_in_words_and_not_by_a_panic() {
 #[test]
 fn a_forged_heartbeat_beyond_the_log_is_lost_on_a_follower_that_hears_its_leader() {
     let mut cluster = Cluster::new(2, &[1, 2, 3]);
+    cluster.are_lies_told = true;
     let leader = cluster.elect();
     cluster.propose_to(leader, 5);
     cluster.run(20);

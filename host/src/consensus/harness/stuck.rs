@@ -7,7 +7,7 @@ const ELECTION: u64 = 10;
 
 /// From now on nothing reaches the leader's disk, and something is on its way to it.
 fn hang(cluster: &mut Cluster, leader: NodeId) {
-    cluster.stuck.insert(leader);
+    cluster.stuck_disks.insert(leader);
     cluster.propose_to(leader, 3);
     assert!(!cluster.nodes[&leader].writes.is_empty());
 }
@@ -59,7 +59,7 @@ fn a_stuck_follower_takes_no_entries_into_memory() {
     let leader = cluster.elect();
     cluster.run(20);
     let stuck = cluster.alive().into_iter().find(|id| *id != leader).expect("a follower");
-    cluster.stuck.insert(stuck);
+    cluster.stuck_disks.insert(stuck);
     cluster.propose_to(leader, 1);
     cluster.run(2 * ELECTION);
     assert!(cluster.replica(stuck).is_stuck());
@@ -81,7 +81,7 @@ fn a_stuck_voter_that_is_alone_goes_on_leading() {
     cluster.run(10 * ELECTION);
     assert_eq!(cluster.leader(), Some(me));
     assert!(cluster.replica(me).is_stuck());
-    cluster.stuck.clear();
+    cluster.stuck_disks.clear();
     cluster.run(2);
     assert!(!cluster.replica(me).is_stuck());
 }

@@ -5,6 +5,7 @@ use rand::Rng as _;
 
 use super::Replica;
 use crate::consensus::membership;
+use crate::museum::{self, Exhibit};
 
 impl Replica {
     /// raft-rs draws its election timeout from the thread's generator on every reset. Resets
@@ -42,5 +43,6 @@ impl Replica {
         raft.state != StateRole::Leader
             && conf_state.voters.iter().chain(&conf_state.voters_outgoing).eq([&self.config.node])
             && raft.raft_log.persisted < raft.raft_log.last_index()
+            && !museum::is_on(Exhibit::UnpersistedLeads)
     }
 }

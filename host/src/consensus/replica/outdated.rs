@@ -11,7 +11,7 @@
 //! network may lose any, until as many came from one leader as cannot be an accident, over more
 //! time than it takes that leader to send one that fits.
 
-use super::{Replica, ReplicaError};
+use super::{Nonsense, Replica, ReplicaError};
 use crate::types::{Index, MessageKind, NodeId, PeerMessage, Term};
 
 /// Heartbeats that it takes.
@@ -50,10 +50,7 @@ impl Replica {
         let fresh = || Suspicion { leader, term, since: now, count: 0 };
         let suspicion = self.suspicion.take().filter(is_same).unwrap_or_else(fresh);
         let suspicion = Suspicion { count: suspicion.count + 1, ..suspicion };
-        tracing::warn!(
-            from = %leader, %commit, %last,
-            "a heartbeat says that more entries were durable on this node than its log has"
-        );
+        self.effects.nonsense.push((leader, Nonsense::CommitBeyondLog { commit, last }));
         let lasted = now - suspicion.since;
         if suspicion.count >= EVIDENCE && lasted > 2 * self.config.heartbeat_ticks as u64 {
             return Err(ReplicaError::Outdated { leader, commit, last });

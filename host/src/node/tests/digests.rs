@@ -111,6 +111,9 @@ impl Cluster {
             while node.begin_write().is_some() {
                 node.finish_write();
             }
+            while node.has_log_read() {
+                node.read_log();
+            }
             while node.has_job() && node.stop_reason().is_none() {
                 node.apply_next();
             }

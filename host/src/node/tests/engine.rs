@@ -29,6 +29,9 @@ fn step(node: &mut SteppedNode, tick: bool) {
     while node.begin_write().is_some() {
         node.finish_write();
     }
+    while node.has_log_read() {
+        node.read_log();
+    }
     while node.has_job() && node.stop_reason().is_none() {
         node.apply_next();
     }

@@ -33,6 +33,7 @@ impl Driven {
             self.node.turn(false);
             self.node.begin_write();
             self.node.finish_write();
+            self.node.read_log();
             while self.node.has_job() {
                 self.node.apply_next();
             }
