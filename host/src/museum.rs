@@ -281,6 +281,12 @@ exhibits! {
     trips [ExactlyOnce, Linearizable] needs [Retries]
     "A session does not remember its commands' outcomes, so every retry runs again."
 
+    ResponsesForgotten "responses-forgotten"
+    trips [ExactlyOnce, NothingLost] needs [Retries]
+    "A session that keeps as many answers as it may forgets the lowest one, as if its client had \
+     acknowledged it: a command below that never ran is refused for ever as too old. (Ours, until a \
+     file of commands with long answers lost some of them over two transfers of leadership.)"
+
     HostTimeInApply "host-time-in-apply"
     trips [StateMachineSafety] needs [ClockSkew]
     "Applying an entry reads the node's own clock instead of the time in the entry."
@@ -430,6 +436,11 @@ exhibits! {
     trips [DigestsAgree] needs [BitFlips]
     "The next digest point ends a quarantine, as if asking anew were enough, although the state is \
      still the wrong one."
+
+    IncumbentUnchecked "incumbent-unchecked"
+    trips [OneActivation] needs [Upgrades]
+    "An activation does not say what it is to replace, so one that comes late undoes what was \
+     decided after it, and of two at once both are told that they are done."
 
     QuarantinedLeads "quarantined-leads"
     trips [QuarantineHeals, Progress] needs [BitFlips]

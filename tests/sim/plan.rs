@@ -197,6 +197,8 @@ impl Plan {
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
         actions.extend(draw_hangs(&mut Random::stream(seed, "hangs", 0), fixed, &shape));
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        shape.node.snapshot.costly_fuel =
+            *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
             .into_iter()
             .enumerate()
@@ -270,6 +272,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         threshold: random.magnitude(4, 400),
         growth_percent: *random.pick(&[0, 10, 100]),
         keep: random.between(1, 3) as usize,
+        ..SnapshotConfig::default()
     };
     let node = NodeConfig {
         heartbeat_ms,

@@ -15,6 +15,7 @@
 //! as busy (requests) or dropped (peer messages, which Raft sends again).
 
 mod apply;
+mod beside;
 mod budget;
 mod config;
 mod digests;
@@ -59,5 +60,5 @@ pub use start::{
 pub use stepped::SteppedNode;
 pub use stop::{StopReason, Stragglers};
 pub use trust::{DigestCounters, DigestStatus, Quarantine};
-pub use upgrade::{UpgradeFailure, Upgraded};
-pub use work::{JobKind, MonotonicClock};
+pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
+pub use work::{Activity, JobKind, MonotonicClock};

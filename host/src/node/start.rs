@@ -34,7 +34,7 @@ use crate::transport::{Identity, Transport};
 use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
-const APPLY_STACK_BYTES: usize = 16 << 20;
+pub(super) const APPLY_STACK_BYTES: usize = 16 << 20;
 const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
 
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
@@ -169,6 +169,8 @@ pub struct Environment {
     pub incarnation: u64,
     /// Compile modules that have become complete on a thread of their own.
     pub compile_ahead: bool,
+    /// Answer queries on a thread of their own while an activation runs.
+    pub beside: bool,
 }
 
 /// Milliseconds since the Unix epoch.
@@ -185,6 +187,7 @@ impl Environment {
             seed: rand::random(),
             incarnation: rand::random(),
             compile_ahead: true,
+            beside: true,
         }
     }
 }
@@ -291,10 +294,14 @@ pub(super) fn assemble(
         saver,
         snapshot_callers: Vec::new(),
         waiting: BTreeMap::new(),
+        asked: VecDeque::new(),
+        jobs_since_answers: 0,
+        deferred: VecDeque::new(),
         stop: stop.clone(),
         halted: false,
         trust,
         compile_ahead: environment.compile_ahead,
+        beside: environment.beside,
         witness: None,
         metrics: Arc::clone(&metrics),
         work: Jobs::new(Arc::clone(&work)),
@@ -352,6 +359,7 @@ pub(super) fn assemble(
             started: Instant::now(),
             wall_clock_ms: environment.wall_clock_ms,
             metrics: Arc::clone(&metrics),
+            work: Arc::clone(&work),
         }),
     };
     Ok(Parts {

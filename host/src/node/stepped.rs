@@ -208,19 +208,30 @@ impl SteppedNode {
 
     /// Whether there is something to apply or to answer.
     pub fn has_job(&mut self) -> bool {
+        self.has_queued_job() || self.apply_loop.has_asked()
+    }
+
+    fn has_queued_job(&mut self) -> bool {
         if self.next_job.is_none() {
             self.next_job = self.apply_loop.jobs.try_recv().ok();
         }
         self.next_job.is_some()
     }
 
-    /// Does the apply loop's next job.
+    /// Does the apply loop's next job, or answers some queries if there is none.
     pub fn apply_next(&mut self) {
         if !self.has_job() || self.stop.is_given() {
             return;
         }
-        let job = self.next_job.take().expect("just seen");
-        if let Err(error) = self.apply_loop.on_job(job) {
+        let job = match self.apply_loop.answers_are_due() {
+            true => None,
+            false => self.next_job.take(),
+        };
+        let done = match job {
+            Some(job) => self.apply_loop.on_job(job),
+            None => self.apply_loop.answer_some(),
+        };
+        if let Err(error) = done {
             self.apply_loop.fail(&error);
         }
     }

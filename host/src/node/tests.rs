@@ -86,6 +86,7 @@ fn start_on(
         seed: 1,
         incarnation: 1,
         compile_ahead: false,
+        beside: false,
     };
     let peers = Arc::new(Peers::default());
     let transport = Arc::clone(&peers) as Arc<dyn Transport>;

@@ -125,6 +125,7 @@ impl World {
             seed: seed ^ (slot.0 as u64) << 32 ^ host.life,
             incarnation: host.life,
             compile_ahead: false,
+            beside: false,
         };
         let (inbox, node_channel) = channel(&shape.node);
         let transport = SimTransport::default();

@@ -1,8 +1,8 @@
 //! `raft-host` without a subcommand: start a server, wait for a signal, drain.
 //!
 //! Exit codes: 0 when asked to stop, and when the node was removed from its cluster; 1 when
-//! it did not start or could not go on; 7 when its data directory must not be used any more; 130
-//! when a second signal cut the drain short.
+//! it did not start or could not go on; 2 when its settings cannot be; 7 when its data directory
+//! must not be used any more; 130 when a second signal cut the drain short.
 
 mod args;
 mod last_resort;
@@ -17,9 +17,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) use self::args::ServeArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Output;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, ConfigError, LogFormat};
 use crate::node::StopReason;
-use crate::server::{self, Began, RunningServer};
+use crate::server::{self, Began, RunningServer, ServeError};
 
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_IMPATIENT: i32 = 130;
@@ -37,7 +37,7 @@ fn exit_code(reason: &StopReason) -> i32 {
 /// # Errors
 /// Why it does not start.
 pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config().map_err(whole)?;
+    let config = args.config()?;
     let guest_lines = logging::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -45,7 +45,9 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .build()
         .context("starting the runtime")?;
     runtime.spawn(guest_lines.report());
-    let code = runtime.block_on(serve(config, args.startup()));
+    super::environment::warn_of_unknown();
+    let startup = args.startup(&config);
+    let code = runtime.block_on(serve(config, startup));
     // A thread that is stuck in a system call must not keep a stopped server alive.
     runtime.shutdown_background();
     code
@@ -115,9 +117,15 @@ fn tell(reason: &StopReason) {
     let _ = writeln!(std::io::stderr(), "{words}");
 }
 
-/// These errors say their causes themselves; told as a chain, each would be said twice.
-fn whole(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::Error::msg(error.to_string())
+/// Whether a server did not start because of what it was told, before it tried anything.
+pub(super) fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    let of_start = error.downcast_ref::<ServeError>().is_some_and(|error| {
+        matches!(
+            error,
+            ServeError::Config(_) | ServeError::PluginAndJoin | ServeError::NothingToStart { .. }
+        )
+    });
+    of_start || error.is::<ConfigError>() || error.is::<logging::BadFilter>()
 }
 
 /// Says what runs where, and what to type next.
@@ -155,10 +163,11 @@ fn announce(server: &RunningServer) {
     );
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGHUP: the end of a terminal is no reason to drop what is in flight.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -167,6 +176,7 @@ impl Signals {
         Ok(Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
         })
     }
 
@@ -174,6 +184,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
         }
     }
 }

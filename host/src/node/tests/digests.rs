@@ -85,6 +85,7 @@ impl Cluster {
             seed: self.starts,
             incarnation: self.starts,
             compile_ahead: false,
+            beside: false,
         };
         let node =
             SteppedNode::start(options, node_channel, transport, environment, Box::new(Nobody));
@@ -174,6 +175,7 @@ impl Cluster {
         self.propose(&Body::ActivateModule(v1::ActivateModule {
             module_hash,
             label: "kv".to_owned(),
+            ..Default::default()
         }));
     }
 

@@ -164,7 +164,7 @@ fn a_write_that_does_not_return_does_not_keep_a_node_from_ending() {
     let (reason, stragglers) = node.stop_within(Duration::from_millis(50));
     assert_eq!(reason, StopReason::Requested);
     let stragglers = stragglers.expect("the log writer is stuck");
-    assert_eq!(stragglers.names(), "log-writer");
+    assert!(stragglers.names().contains("log-writer"), "{}", stragglers.names());
     gated.open();
     stragglers.wait();
 }
