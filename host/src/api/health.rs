@@ -15,6 +15,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
     let mut stopped = handle.stopped();
     let mut digests = handle.digests();
     let mut stuck = handle.stuck_write();
+    let mut expelled = handle.expelled();
     let mut reported = None;
     loop {
         leadership.mark_unchanged();
@@ -23,6 +24,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
         stopped.mark_unchanged();
         digests.mark_unchanged();
         stuck.mark_unchanged();
+        expelled.mark_unchanged();
         let serving = handle.is_serving();
         if reported != Some(serving) {
             reported = Some(serving);
@@ -37,6 +39,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
             Ok(()) = stopped.changed() => {}
             Ok(()) = digests.changed() => {}
             Ok(()) = stuck.changed() => {}
+            Ok(()) = expelled.changed() => {}
             // The node is gone.
             else => return set(&reporter, false).await,
         }

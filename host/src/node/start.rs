@@ -17,6 +17,7 @@ use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
+use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{EndJobs, StopOnPanic, StopReason, StopSignal, Stragglers, join_within};
 use super::trust::Trust;
@@ -269,6 +270,7 @@ pub(super) fn assemble(
         watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
     let (view_sender, view) = watch::channel(None);
     let (stuck_sender, stuck) = watch::channel(None);
+    let (expelled_sender, expelled) = watch::channel(false);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
@@ -337,6 +339,8 @@ pub(super) fn assemble(
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),
+        removal: Removal::default(),
+        expelled: expelled_sender,
         halting: None,
         linger_ticks: config.election_ticks(),
         stuck: stuck_sender,
@@ -354,6 +358,7 @@ pub(super) fn assemble(
             machine: view,
             digests,
             stuck,
+            expelled,
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),
