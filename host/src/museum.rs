@@ -62,11 +62,14 @@ pub enum Invariant {
     QuarantineKeepsQuiet,
     /// After faults stop, every quarantine ends within a bound, with a state that agrees.
     QuarantineHeals,
+    /// The log's clock never shows more than what the clocks of a majority of the voters showed,
+    /// and the time since.
+    ClockWithinMajority,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 15] = [
+    pub const ALL: [Invariant; 16] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -82,6 +85,7 @@ impl Invariant {
         Invariant::DigestsAgree,
         Invariant::QuarantineKeepsQuiet,
         Invariant::QuarantineHeals,
+        Invariant::ClockWithinMajority,
     ];
 
     /// In kebab-case.
@@ -102,6 +106,7 @@ impl Invariant {
             Invariant::DigestsAgree => "digests-agree",
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
             Invariant::QuarantineHeals => "quarantine-heals",
+            Invariant::ClockWithinMajority => "clock-within-majority",
         }
     }
 }
@@ -337,6 +342,11 @@ exhibits! {
     "The fuel of a command depends on the host a little, as when an engine counts it otherwise. The \
      states are equal, and for as long as no budget runs out so are the answers."
 
+    LeadersClockTrusted "leaders-clock-trusted"
+    trips [ClockWithinMajority] needs [ClockSkew]
+    "The leader's clock goes into the log as it is. One leader whose clock says next decade ends all \
+     sessions, and the log's time stands still for ten years. (Until this was found, ours did.)"
+
     PastNotRestored "past-not-restored"
     trips [StateMachineSafety] needs [Restarts, InstalledSnapshots]
     "Snapshots leave out the running hash over what came out before them, so nodes that were \
@@ -385,6 +395,10 @@ exhibits! {
     trips [DigestsAgree] needs [BitFlips]
     "The next digest point ends a quarantine, as if asking anew were enough, although the state is \
      still the wrong one."
+
+    DoubtAnswers "doubt-answers"
+    trips [QuarantineKeepsQuiet, Linearizable] needs [BitFlips]
+    "Two voters whose states differ go on answering while the third, which would decide, is down."
 
     QuarantinedLeads "quarantined-leads"
     trips [QuarantineHeals, Progress] needs [BitFlips]

@@ -195,6 +195,12 @@ pub enum Fact<'a> {
         /// What it found.
         digest: StateDigest,
     },
+    /// What the clocks of the voters allow the log's clock to be now.
+    Clocks {
+        /// More than half of the voters' clocks show this or more, in milliseconds since the Unix
+        /// epoch.
+        latest_ms: u64,
+    },
     /// Whether a node trusts its state, after a step in which that, or a verdict, was news.
     Trust {
         /// Where.

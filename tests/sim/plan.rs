@@ -180,7 +180,9 @@ impl Plan {
         actions.sort_by_key(|(at, _)| *at);
         // Drawn last and from a stream of their own, so that seeds without them stay what they
         // are, and actions keep their numbers.
-        actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        let flips = draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape);
+        actions.extend(flips);
+        actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         let mut actions: Vec<Planned> = actions
             .into_iter()
             .enumerate()
@@ -211,6 +213,18 @@ fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| flip()).collect()
+}
+
+/// Clocks that suddenly say another year, in some runs.
+fn draw_leaps(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    const DAY_MS: u64 = 86_400_000;
+    let count = if fixed.calm { 0 } else { *random.pick(&[0, 0, 0, 1, 1, 3]) };
+    let mut leap = || {
+        let by_ms = random.magnitude(DAY_MS, 20 * 365 * DAY_MS) as i64;
+        let by_ms = if random.per_mille(800) { by_ms } else { -by_ms };
+        (random.below(shape.faults_us), Action::ClockJump { node: Pick(random.number()), by_ms })
+    };
+    (0..count).map(|_| leap()).collect()
 }
 
 fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {

@@ -108,6 +108,7 @@ impl AdminService {
             uptime_ms: context.handle.started().elapsed().as_millis() as u64,
             peers: replica.peers.iter().map(progress_to_wire).collect(),
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
+            clock: Some(super::clock::status(&context.handle)),
             ..Default::default()
         };
         if let Some(view) = self.view() {
@@ -462,6 +463,15 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::SetEngineResponse>, Status> {
         let caller = self.caller(&request);
         let setting = super::limits::set_engine(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(setting).await?))
+    }
+
+    async fn set_clock(
+        &self,
+        request: Request<v1::SetClockRequest>,
+    ) -> Result<Response<v1::SetClockResponse>, Status> {
+        let caller = self.caller(&request);
+        let setting = super::clock::set(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(setting).await?))
     }
 

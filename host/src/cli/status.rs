@@ -197,6 +197,7 @@ impl NodeRow {
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
+                "clock": status.clock.as_ref().map(super::clock::to_json),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
                     "node_id": peer.node_id,
@@ -226,6 +227,7 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
             "evidence": quarantine.evidence,
         })),
         "alarm": digest.alarm,
+        "doubt": digest.doubt,
         "points": digest.points,
         "verdicts": digest.verdicts,
         "quarantines": digest.quarantines,
@@ -245,6 +247,9 @@ fn digest_notes(row: &NodeRow) -> Vec<String> {
             row.address
         ));
     }
+    if let Some(clock) = status.clock.as_ref().filter(|clock| !clock.alarm.is_empty()) {
+        notes.push(format!("{} raises an ALARM about clocks: {}", row.address, clock.alarm));
+    }
     let Some(digest) = &status.digest else { return notes };
     if let Some(quarantine) = &digest.quarantine {
         let kept = match quarantine.evidence.as_str() {
@@ -255,6 +260,9 @@ fn digest_notes(row: &NodeRow) -> Vec<String> {
             "{} is QUARANTINED since index {} and answers nothing: {}{kept}",
             row.address, quarantine.since_index, quarantine.reason
         ));
+    }
+    if !digest.doubt.is_empty() {
+        notes.push(format!("{} is IN DOUBT: {}", row.address, digest.doubt));
     }
     if !digest.alarm.is_empty() {
         notes.push(format!("{} raises an ALARM: {}", row.address, digest.alarm));

@@ -399,7 +399,7 @@ impl Replica {
             tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
             return Ok(());
         }
-        if matches!(message.kind, MessageKind::Propose | MessageKind::DigestReport) {
+        if message.kind == MessageKind::Propose || !message.kind.is_of_raft() {
             tracing::warn!(from = %message.from, kind = ?message.kind, "not a message of raft");
             return Ok(());
         }

@@ -99,6 +99,8 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
         // What was found is no part of the state: see `digest.rs`.
         Reply::DigestTaken { .. } => hasher.update([15]),
         Reply::DigestJudged(_) => hasher.update([16]),
+        Reply::ClockSet { .. } => hasher.update([17]),
+        Reply::ClockRefused(_) => hasher.update([18]),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use super::clock::LogClock;
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
@@ -95,6 +96,7 @@ pub(super) struct ApplyLoop {
     /// applied or answered, and the node stops soon.
     pub(super) halted: bool,
     pub(super) trust: Trust,
+    pub(super) log_clock: Arc<LogClock>,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
     /// Sees what is applied.
@@ -356,6 +358,7 @@ impl ApplyLoop {
 
     fn publish(&mut self, membership_changed: bool) {
         let Some(machine) = &self.machine else { return };
+        self.log_clock.follow(machine.time_ms());
         if membership_changed {
             self.members = Arc::new(machine.members().clone());
             self.conf_state = Arc::new(machine.conf_state().clone());

@@ -15,6 +15,7 @@
 
 mod apply;
 mod budget;
+mod clock;
 mod config;
 mod digests;
 mod event_loop;
@@ -38,6 +39,7 @@ mod upgrade;
 mod work;
 
 pub use apply::Witness;
+pub use clock::{ClockFailure, ClockSet, ClockStatus};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
@@ -55,6 +57,6 @@ pub use start::{
 };
 pub use stepped::SteppedNode;
 pub use stop::StopReason;
-pub use trust::{DigestCounters, DigestStatus, Quarantine};
+pub use trust::{DigestCounters, DigestStatus, Doubt, Quarantine};
 pub use upgrade::{UpgradeFailure, Upgraded};
 pub use work::{JobKind, MonotonicClock};

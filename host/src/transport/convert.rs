@@ -67,6 +67,9 @@ pub enum ConvertError {
     /// A DigestReport names a point and holds a digest, and nothing else.
     #[error("a digest report without a point, with entries, or with a digest of {0} bytes")]
     BadDigestReport(usize),
+    /// A ClockQuestion holds nothing or an offset, a ClockAnswer a time, and neither holds entries.
+    #[error("a message about clocks with entries, or with {0} bytes of time")]
+    BadClockMessage(usize),
     /// A configuration names each node at most once per role.
     #[error("node {node} is listed twice as {role}")]
     DuplicateMember {
@@ -181,6 +184,7 @@ impl TryFrom<v1::RaftMessage> for PeerMessage {
         match kind {
             MessageKind::AppendEntries => check_appended(&message)?,
             MessageKind::DigestReport => check_digest_report(&message)?,
+            MessageKind::ClockQuestion | MessageKind::ClockAnswer => check_clock(&message)?,
             _ => {}
         }
         Ok(message)
@@ -232,6 +236,14 @@ fn check_digest_report(message: &PeerMessage) -> Result<(), ConvertError> {
         return Ok(());
     }
     Err(ConvertError::BadDigestReport(message.context.len()))
+}
+
+fn check_clock(message: &PeerMessage) -> Result<(), ConvertError> {
+    let is_whole = message.as_clock_question().is_some() || message.as_clock_answer().is_some();
+    if is_whole && message.entries.is_empty() {
+        return Ok(());
+    }
+    Err(ConvertError::BadClockMessage(message.context.len()))
 }
 
 fn snapshot_from_wire(
@@ -372,6 +384,10 @@ mod tests {
                 message.context = Bytes::copy_from_slice(&[7; 32]);
                 return message;
             }
+            if matches!(message.kind, MessageKind::ClockQuestion | MessageKind::ClockAnswer) {
+                message.context = Bytes::copy_from_slice(&[7; 8]);
+                return message;
+            }
             if message.kind == MessageKind::InstallSnapshot {
                 message.snapshot = Some(SnapshotMeta { group: message.group, ..snapshot });
             }
@@ -480,7 +496,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_zero_ids_are_refused() {
         let base = || append(8, &[(9, 3)]);
-        for kind in [0, 16, 256 + 1, u32::MAX] {
+        for kind in [0, 18, 256 + 1, u32::MAX] {
             assert_eq!(
                 refused(v1::RaftMessage { kind, ..base() }),
                 ConvertError::UnknownMessageKind(kind)
@@ -516,6 +532,36 @@ mod tests {
         }
         let other = PeerMessage { kind: MessageKind::Heartbeat, ..report };
         assert_eq!(other.as_digest_report(), None);
+    }
+
+    #[test]
+    fn messages_about_clocks_are_whole_or_refused() {
+        let (one, two) = (NodeId(1), NodeId(2));
+        let read = |message: &PeerMessage| {
+            PeerMessage::try_from(v1::RaftMessage::from(message.clone())).expect("whole")
+        };
+        for offset in [None, Some(-7), Some(i64::MAX)] {
+            let question = PeerMessage::clock_question(GroupId(1), one, two, 9, offset);
+            assert_eq!(read(&question).as_clock_question(), Some((9, offset)));
+            assert_eq!(read(&question).as_clock_answer(), None);
+        }
+        let answer = PeerMessage::clock_answer(GroupId(1), two, one, 9, 1_700_000_000_000);
+        assert_eq!(read(&answer).as_clock_answer(), Some((9, 1_700_000_000_000)));
+        assert_eq!(read(&answer).as_clock_question(), None);
+        let good = v1::RaftMessage::from(answer);
+        let question = MessageKind::ClockQuestion as u32;
+        for bad in [
+            v1::RaftMessage { context: Bytes::new(), ..good.clone() },
+            v1::RaftMessage { context: Bytes::from_static(&[3; 7]), ..good.clone() },
+            v1::RaftMessage {
+                kind: question,
+                context: Bytes::from_static(&[3; 9]),
+                ..good.clone()
+            },
+            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good },
+        ] {
+            assert!(matches!(refused(bad), ConvertError::BadClockMessage(_)));
+        }
     }
 
     #[test]
