@@ -65,11 +65,13 @@ pub enum Invariant {
     /// The log's clock never shows more than what the clocks of a majority of the voters showed,
     /// and the time since.
     ClockWithinMajority,
+    /// No node sends what makes no sense to its receiver.
+    NobodyAccused,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 16] = [
+    pub const ALL: [Invariant; 17] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -86,6 +88,7 @@ impl Invariant {
         Invariant::QuarantineKeepsQuiet,
         Invariant::QuarantineHeals,
         Invariant::ClockWithinMajority,
+        Invariant::NobodyAccused,
     ];
 
     /// In kebab-case.
@@ -107,6 +110,7 @@ impl Invariant {
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
             Invariant::QuarantineHeals => "quarantine-heals",
             Invariant::ClockWithinMajority => "clock-within-majority",
+            Invariant::NobodyAccused => "nobody-accused",
         }
     }
 }
@@ -409,6 +413,11 @@ exhibits! {
     "A request for a fresh state is not withdrawn when another leader is elected that cannot \
      fulfil it. raft-rs 0.7 confirms no entries meanwhile, so the new leader may never commit \
      what it would have to."
+
+    CommitUnbounded "commit-unbounded"
+    trips [NobodyAccused] needs [LostMessages]
+    "A leader's heartbeats tell its commit index to all followers, instead of the part of it that \
+     each is known to have. (Why etcd's bcastHeartbeat takes the minimum with the match index.)"
 }
 
 /// There is no exhibit of that name.

@@ -24,6 +24,8 @@ impl Transport for Nobody {
     fn set_peers(&self, _peers: BTreeMap<NodeId, Member>) {}
 
     fn send(&self, _messages: Vec<PeerMessage>) {}
+
+    fn disconnect(&self, _peer: NodeId, _why: &str) {}
 }
 
 /// See the module. Every call panics, with the reason, once the node has stopped by itself.

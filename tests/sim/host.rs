@@ -22,6 +22,8 @@ pub(super) struct Outbox {
     pub messages: Vec<PeerMessage>,
     /// Whom it may send to.
     pub peers: BTreeMap<NodeId, Member>,
+    /// Whose messages made no sense to it, and why.
+    pub accused: Vec<(NodeId, String)>,
 }
 
 /// A transport that keeps what it is given until the world takes it.
@@ -42,6 +44,10 @@ impl Transport for SimTransport {
 
     fn send(&self, messages: Vec<PeerMessage>) {
         self.outbox().messages.extend(messages);
+    }
+
+    fn disconnect(&self, peer: NodeId, why: &str) {
+        self.outbox().accused.push((peer, why.to_owned()));
     }
 }
 

@@ -67,6 +67,7 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::SupersededAsDone, 1198, "sessions_once"),
     caught(Exhibit::ReadBeforeApplied, 40, "linearizable"),
     caught(Exhibit::UnsettledAsDone, 3_002_543, "progress"),
+    caught(Exhibit::CommitUnbounded, 0, "nobody_accused"),
     caught(Exhibit::FuelOfHost, 0, "state_machine_safety"),
     caught(Exhibit::PastNotRestored, 0, "state_machine_safety"),
     caught(Exhibit::LeadersClockTrusted, 0, "clock_within_majority"),

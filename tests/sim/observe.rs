@@ -64,6 +64,17 @@ pub enum Fact<'a> {
         /// The simulator did something to its disk, or removed it, that explains it.
         is_excused: bool,
     },
+    /// A node says that messages of another make no sense.
+    Accused {
+        /// Who says so.
+        slot: Slot,
+        /// Of whom.
+        peer: NodeId,
+        /// Its words.
+        why: &'a str,
+        /// The simulator did something to a disk of the two that explains it.
+        is_excused: bool,
+    },
     /// A node's role or term is another one than before.
     Role {
         /// Where.
@@ -207,6 +218,13 @@ pub enum Fact<'a> {
         slot: Slot,
         /// Index of the verdict by which it does not, and of the digest point.
         quarantine: Option<(Index, Index)>,
+    },
+    /// Whether a node knows of replicas that disagree without a majority, and waits for one.
+    Doubt {
+        /// Where.
+        slot: Slot,
+        /// Index of the verdict by which it does.
+        since: Option<Index>,
     },
     /// A node answered a query or a proposal from its state.
     Answered {

@@ -180,6 +180,7 @@ impl Plan {
         actions.sort_by_key(|(at, _)| *at);
         // Drawn last and from a stream of their own, so that seeds without them stay what they
         // are, and actions keep their numbers.
+        draw_digests(&mut Random::stream(seed, "digests", 0), &mut shape);
         let flips = draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape);
         actions.extend(flips);
         actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
@@ -196,6 +197,16 @@ impl Plan {
 /// Addresses that no guest ever reads or writes: `registers` has nothing there, and of the kv
 /// plugin it is the far end of a stack of a megabyte.
 const UNREAD: (u64, u64) = (2_048, 60_000);
+
+/// Some runs compare digests although no bit flips, so that digests meet every other fault.
+fn draw_digests(random: &mut Random, shape: &mut Shape) {
+    if random.per_mille(250) {
+        shape.node.digest = DigestConfig {
+            every_entries: random.magnitude(2, 256),
+            every_ms: *random.pick(&[0, 500, 2_000, 10_000]),
+        };
+    }
+}
 
 /// Whether nodes compare digests, how often, and which bits flip.
 fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {

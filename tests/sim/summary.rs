@@ -40,6 +40,7 @@ pub struct Counters {
     pub verdicts: u64,
     pub quarantines: u64,
     pub healed: u64,
+    pub doubts: u64,
     pub overwhelmed: u64,
     pub trace_lines: u64,
 }
@@ -112,6 +113,7 @@ impl Counters {
             &mut self.verdicts,
             &mut self.quarantines,
             &mut self.healed,
+            &mut self.doubts,
             &mut self.overwhelmed,
             &mut self.trace_lines,
         ]
@@ -159,8 +161,9 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "verdicts applied {}, quarantines {}, of these healed {}; runs with too many flips {}",
-            self.verdicts, self.quarantines, self.healed, self.overwhelmed
+            "verdicts applied {}, quarantines {}, of these healed {}; in doubt {}; runs with too many \
+             flips {}",
+            self.verdicts, self.quarantines, self.healed, self.doubts, self.overwhelmed
         )?;
         writeln!(
             f,

@@ -32,6 +32,11 @@ fn the_voters_agree_on_the_time_and_an_operator_may_put_it_forward_but_not_back(
         clock(&cluster, follower)["offset_ms"].as_i64().filter(|offset| offset.abs() < 1_000)
     });
 
+    let modules = cluster.cli().run(&["modules", "-o", "json"]).ok();
+    let modules: Value = serde_json::from_str(&modules).expect("JSON");
+    let first = time_ms(&modules["history"][0], "time_ms");
+    assert!(first > 1_700_000_000_000, "a new cluster does not begin in 1970: {modules}");
+
     let before = time_ms(&agreed, "log_time_ms");
     let wished = cluster.cli_of(follower).run(&["clock", "set", "+2h"]);
     assert_eq!(wished.code, Some(1), "{wished:?}");

@@ -1,9 +1,10 @@
 //! Random guests, from fixed seeds: whatever they do, the host is not surprised, and two
-//! instances agree. `host/fuzz` runs the same with a fuzzer that steers.
+//! instances agree. Random peers: whatever they send, a replica lives on. `host/fuzz` runs the
+//! same with a fuzzer that steers.
 
 use arbitrary::Unstructured;
 use raft_host_tests::generate::verdict::{Verdict, judge};
-use raft_host_tests::generate::{calls, modules};
+use raft_host_tests::generate::{calls, messages, modules};
 use raft_host_tests::hostile;
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -52,4 +53,28 @@ fn random_modules_surprise_nobody() {
 fn random_calls_of_imports_surprise_nobody() {
     let ran = judge_all(calls::module);
     assert_eq!(ran, number("RAFT_HOST_FUZZ_CASES", CASES));
+}
+
+#[test]
+fn random_messages_of_peers_end_no_replica() {
+    let first = number("RAFT_HOST_FUZZ_FIRST", 0);
+    // A life takes milliseconds.
+    let cases = number("RAFT_HOST_FUZZ_CASES", CASES) * 10;
+    let mut tally = messages::Tally::new();
+    for seed in first..first + cases {
+        let bytes = bytes(seed);
+        let lived = std::panic::catch_unwind(|| messages::judge(&mut Unstructured::new(&bytes)));
+        let Ok(Ok(seen)) = lived else { panic!("seed {seed}; see above") };
+        for (kind, (admitted, refused)) in seen {
+            let sum = tally.entry(kind).or_default();
+            *sum = (sum.0 + admitted, sum.1 + refused);
+        }
+    }
+    // What never gets in tests nothing behind the door, and what always does nothing at it.
+    // Proposals (14) and transfers (8) never travel.
+    for kind in 1..=15 {
+        let (admitted, refused) = tally.get(&kind).copied().unwrap_or_default();
+        assert_eq!(admitted > 0, !matches!(kind, 8 | 14), "kind {kind}: {admitted} got in");
+        assert!(refused > 0, "kind {kind}: nothing was refused");
+    }
 }

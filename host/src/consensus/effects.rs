@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::membership::ConfChangeError;
+use super::replica::Nonsense;
 use crate::storage::{GroupWrite, SnapshotMeta};
 use crate::types::{ConfChange, ConfState, Index, LogEntry, LogPosition, NodeId, PeerMessage};
 
@@ -139,4 +140,6 @@ pub struct Effects {
     pub snapshot_wanted: bool,
     /// Role, term or leader changed.
     pub leadership_changed: bool,
+    /// Who sent what no correct peer sends to this replica. It was dropped.
+    pub nonsense: Vec<(NodeId, Nonsense)>,
 }

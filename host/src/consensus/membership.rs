@@ -115,6 +115,16 @@ fn decode(data: &[u8], context: &[u8]) -> Result<(eraftpb::ConfChangeV2, ConfCha
     Ok((raft, change))
 }
 
+/// Whether an entry can be read when it is committed: then it is too late to refuse it.
+pub(super) fn check(entry: &LogEntry) -> Result<(), String> {
+    let (raft, change) = decode(&entry.data, &entry.context)?;
+    let named = |id: u64| change.steps.iter().any(|(_, member)| member.id.0 == id);
+    if raft.changes.len() != change.steps.len() || !raft.changes.iter().all(|c| named(c.node_id)) {
+        return Err("it changes other nodes than it says".to_owned());
+    }
+    Ok(())
+}
+
 /// Has raft-rs take a committed change. `None`: it refuses it, as it does on every replica in the
 /// same configuration.
 pub(super) fn apply<T: raft::Storage>(

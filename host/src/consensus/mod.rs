@@ -37,5 +37,5 @@ pub use effects::{
 pub use membership::ConfChangeError;
 pub use offline::Configuration;
 pub use recovery::{RecoveryError, bootstrap_write, reconcile};
-pub use replica::{Replica, ReplicaError};
+pub use replica::{Nonsense, Replica, ReplicaError};
 pub use status::{PeerProgress, ProgressState, ReplicaStatus, Role};

@@ -1,5 +1,7 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
+mod admit;
+mod campaign;
 mod reads;
 mod reseed;
 
@@ -10,6 +12,8 @@ use raft::{RawNode, StateRole, eraftpb};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use self::admit::Admission;
+pub use self::admit::Nonsense;
 use self::reseed::Reseed;
 use super::effects::{
     ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
@@ -356,7 +360,7 @@ impl Replica {
 
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
-        if !self.is_installing() {
+        if !self.may_not_campaign() {
             self.pass_time();
         }
         self.pursue_reseed();
@@ -366,13 +370,6 @@ impl Replica {
         }
         self.ask_stale_reads();
         Ok(())
-    }
-
-    /// The log begins after a snapshot that is not durable and applied yet. Who campaigned now
-    /// would look for membership changes among entries that are gone, which raft-rs does not
-    /// survive; with a stuck disk or a large snapshot that may take longer than an election.
-    fn is_installing(&self) -> bool {
-        self.raw.raft.raft_log.applied < self.raw.store().start().index.0
     }
 
     /// raft-rs leaves a joint configuration by itself only when the leader that entered it
@@ -399,17 +396,21 @@ impl Replica {
             tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
             return Ok(());
         }
-        if message.kind == MessageKind::Propose || !message.kind.is_of_raft() {
-            tracing::warn!(from = %message.from, kind = ?message.kind, "not a message of raft");
-            return Ok(());
+        match self.admit(&message) {
+            Ok(Admission::Step) => {}
+            Ok(Admission::Drop) => return Ok(()),
+            Err(why) => {
+                self.effects.nonsense.push((message.from, why));
+                return Ok(());
+            }
         }
         if museum::is_on(Exhibit::UncheckedPreviousTerm)
             && message.kind == MessageKind::AppendEntries
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
-        if message.kind == MessageKind::TimeoutNow && (self.is_installing() || self.is_held_back())
-        {
+        let is_too_early = self.may_not_campaign() || self.is_held_back();
+        if message.kind == MessageKind::TimeoutNow && is_too_early {
             return Ok(());
         }
         self.freeze_log(&mut message);
@@ -698,7 +699,11 @@ impl Replica {
     /// crash: [`Replica::settled`] is made of them. raft-rs only keeps the number.
     fn send(&mut self, messages: Vec<PeerMessage>) {
         let durable = self.durable_commit;
+        let committed = Index(self.raw.raft.raft_log.committed);
         self.effects.messages.extend(messages.into_iter().map(|mut message| {
+            if message.kind == MessageKind::Heartbeat && museum::is_on(Exhibit::CommitUnbounded) {
+                message.commit = committed;
+            }
             if matches!(
                 message.kind,
                 MessageKind::AppendEntriesResponse | MessageKind::HeartbeatResponse

@@ -299,13 +299,23 @@ impl EventLoop {
 
     /// A message of a peer that is none of Raft's.
     fn on_own_message(&mut self, message: &PeerMessage) {
-        if let Some((point, digest)) = message.as_digest_report() {
-            self.digests.on_report(message.from, point, digest);
+        if message.to != self.me {
+            tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
+        } else if let Some((point, digest)) = message.as_digest_report() {
+            self.on_digest_report(message.from, point, digest);
         } else if let Some((asked, offset)) = message.as_clock_question() {
             let answer = self.clocks.on_question(message.from, asked, offset, standing!(self));
             self.transport.send(vec![answer]);
         } else if let Some((asked, wall_ms)) = message.as_clock_answer() {
             self.clocks.on_answer(message.from, asked, wall_ms, standing!(self));
+        }
+    }
+
+    /// A member reports what it has applied, so this node has at least heard of it; if not yet,
+    /// the report comes again.
+    fn on_digest_report(&mut self, from: NodeId, point: Index, digest: StateDigest) {
+        if self.conf_state.contains(from) && point <= self.replica.status().commit {
+            self.digests.on_report(from, point, digest);
         }
     }
 
@@ -413,6 +423,11 @@ impl EventLoop {
     }
 
     fn execute(&mut self, effects: Effects) {
+        for (from, why) in effects.nonsense {
+            tracing::warn!(peer = %from, %why, "a peer sent a message that makes no sense");
+            self.metrics.nonsense.add(1);
+            self.transport.disconnect(from, &why.to_string());
+        }
         if !effects.messages.is_empty() {
             self.transport.send(effects.messages);
         }
@@ -564,6 +579,7 @@ impl EventLoop {
             self.stop.stop(StopReason::Removed);
         }
         self.conf_state = conf_state;
+        self.clocks.on_members(standing!(self));
         self.update_peers();
         self.publish_leadership();
     }

@@ -66,6 +66,10 @@ impl Inbox for NodeInbox {
         let _ = self.events.send(Event::Unreachable(to));
     }
 
+    fn has_group(&self, group: GroupId) -> bool {
+        group == GroupId::MAIN
+    }
+
     fn was_removed(&self, peer: NodeId) -> bool {
         self.roster.was_removed(peer)
     }

@@ -235,6 +235,8 @@ pub struct NodeMetrics {
     pub snapshot_write_duration: Durations,
     /// Other leaders than the one before, as seen here.
     pub leader_changes: Counter,
+    /// Messages of peers that no correct peer sends.
+    pub nonsense: Counter,
     /// Requests to append an entry.
     pub proposals: Counter,
     /// Those that failed.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::apply::{ApplyLoop, Job};
 use super::budget::Budget;
-use super::clock::{Clocks, LogClock};
+use super::clock::{Clocks, LogClock, Standing};
 use super::config::NodeConfig;
 use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
@@ -274,7 +274,15 @@ pub(super) fn assemble(
     let digests = trust.status.subscribe();
     let log_clock = Arc::new(LogClock::new(Arc::clone(&environment.steady_clock)));
     let reads = (environment.wall_clock_ms, environment.steady_clock);
-    let clocks = Clocks::new(me, group, &config, reads, Arc::clone(&log_clock));
+    let mut clocks = Clocks::new(me, group, &config, reads, Arc::clone(&log_clock));
+    if let Some(machine) = &machine {
+        log_clock.follow(machine.time_ms());
+        if alone {
+            // Before anything is stamped: a new cluster would begin in 1970.
+            let conf_state = machine.conf_state();
+            clocks.on_leadership(Standing { leads: true, leader: Some(me), conf_state });
+        }
+    }
     let clock_status = clocks.watch();
     let apply_loop = ApplyLoop {
         cluster: identity.cluster,

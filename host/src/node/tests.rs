@@ -32,6 +32,8 @@ impl Transport for Peers {
     }
 
     fn send(&self, _messages: Vec<PeerMessage>) {}
+
+    fn disconnect(&self, _peer: NodeId, _why: &str) {}
 }
 
 struct Nobody;

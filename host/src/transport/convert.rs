@@ -1,84 +1,19 @@
 //! [`PeerMessage`] to the wire and back, field by field.
 //!
-//! The way back treats its input as hostile: anything that no correct peer would send is an
-//! error, because the consensus core behind it may panic on messages that break its rules.
+//! The way back treats its input as hostile: anything that no correct peer would send
+//! ([`super::rules`]) is an error, because the consensus core behind it panics on messages that
+//! break its rules.
 
 use std::collections::BTreeSet;
 
 use raft_host_proto::v1;
 
+use super::rules;
+pub use super::rules::ConvertError;
 use crate::storage::SnapshotMeta;
 use crate::types::{
     ConfState, EntryKind, GroupId, Index, LogEntry, MessageKind, NodeId, PeerMessage, Term,
 };
-
-/// Why a message from the wire is not one that a correct peer sends.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ConvertError {
-    /// The kind is of no message that this version knows.
-    #[error("message kind {0} is unknown; is the peer of a newer version?")]
-    UnknownMessageKind(u32),
-    /// The kind is of no entry that this version knows.
-    #[error("entry {index} has the unknown kind {kind}; is the peer of a newer version?")]
-    UnknownEntryKind {
-        /// The entry.
-        index: Index,
-        /// Its kind.
-        kind: u32,
-    },
-    /// Node 0 does not exist.
-    #[error("`{0}` is node 0, which does not exist")]
-    ZeroNode(&'static str),
-    /// Group 0 does not exist.
-    #[error("the group is 0, which does not exist")]
-    ZeroGroup,
-    /// The entries of an AppendEntries must follow each other from `index + 1` on.
-    #[error("entry {found} stands where entry {expected} should: the entries are not contiguous")]
-    NotContiguous {
-        /// The index that belongs there.
-        expected: Index,
-        /// The index found there.
-        found: Index,
-    },
-    /// The log would end beyond the highest index there is.
-    #[error("the entries after {0} do not fit below the highest index")]
-    IndexOverflow(Index),
-    /// Terms in a log never decrease and never exceed the leader's.
-    #[error("entry {index} has term {found}, which is not within {least}..={most}")]
-    TermOutOfOrder {
-        /// The entry.
-        index: Index,
-        /// Term of the entry before it.
-        least: Term,
-        /// Term of the message.
-        most: Term,
-        /// Its term.
-        found: Term,
-    },
-    /// An InstallSnapshot must say which snapshot.
-    #[error("an InstallSnapshot message without a snapshot")]
-    MissingSnapshot,
-    /// Only an InstallSnapshot may come with a snapshot.
-    #[error("a {0:?} message with a snapshot")]
-    UnexpectedSnapshot(MessageKind),
-    /// A snapshot covers at least one entry, has a term and a configuration with voters.
-    #[error("the snapshot has no {0}")]
-    EmptySnapshot(&'static str),
-    /// A DigestReport names a point and holds a digest, and nothing else.
-    #[error("a digest report without a point, with entries, or with a digest of {0} bytes")]
-    BadDigestReport(usize),
-    /// A ClockQuestion holds nothing or an offset, a ClockAnswer a time, and neither holds entries.
-    #[error("a message about clocks with entries, or with {0} bytes of time")]
-    BadClockMessage(usize),
-    /// A configuration names each node at most once per role.
-    #[error("node {node} is listed twice as {role}")]
-    DuplicateMember {
-        /// The node.
-        node: NodeId,
-        /// The list that holds it twice.
-        role: &'static str,
-    },
-}
 
 /// To the wire. Payloads are shared, not copied.
 impl From<PeerMessage> for v1::RaftMessage {
@@ -181,12 +116,7 @@ impl TryFrom<v1::RaftMessage> for PeerMessage {
             context: wire.context,
             priority: wire.priority,
         };
-        match kind {
-            MessageKind::AppendEntries => check_appended(&message)?,
-            MessageKind::DigestReport => check_digest_report(&message)?,
-            MessageKind::ClockQuestion | MessageKind::ClockAnswer => check_clock(&message)?,
-            _ => {}
-        }
+        rules::check(&message)?;
         Ok(message)
     }
 }
@@ -202,48 +132,6 @@ impl TryFrom<v1::RaftEntry> for LogEntry {
             .ok_or(ConvertError::UnknownEntryKind { index, kind: wire.kind })?;
         Ok(LogEntry { index, term: Term(wire.term), kind, data: wire.data, context: wire.context })
     }
-}
-
-/// Entries that a leader appends follow `index` without a gap, and their terms never
-/// decrease (Raft dissertation §3.5, log matching).
-fn check_appended(message: &PeerMessage) -> Result<(), ConvertError> {
-    let count = message.entries.len() as u64;
-    if message.index.0.checked_add(count).is_none_or(|last| last == u64::MAX) {
-        return Err(ConvertError::IndexOverflow(message.index));
-    }
-    let (mut previous, mut least) = (message.index, message.log_term);
-    for entry in &message.entries {
-        let expected = previous.next();
-        if entry.index != expected {
-            return Err(ConvertError::NotContiguous { expected, found: entry.index });
-        }
-        if entry.term < least || entry.term > message.term {
-            return Err(ConvertError::TermOutOfOrder {
-                index: entry.index,
-                least,
-                most: message.term,
-                found: entry.term,
-            });
-        }
-        (previous, least) = (entry.index, entry.term);
-    }
-    Ok(())
-}
-
-fn check_digest_report(message: &PeerMessage) -> Result<(), ConvertError> {
-    let whole = message.as_digest_report().is_some_and(|(point, _)| point != Index(0));
-    if whole && message.entries.is_empty() {
-        return Ok(());
-    }
-    Err(ConvertError::BadDigestReport(message.context.len()))
-}
-
-fn check_clock(message: &PeerMessage) -> Result<(), ConvertError> {
-    let is_whole = message.as_clock_question().is_some() || message.as_clock_answer().is_some();
-    if is_whole && message.entries.is_empty() {
-        return Ok(());
-    }
-    Err(ConvertError::BadClockMessage(message.context.len()))
 }
 
 fn snapshot_from_wire(
@@ -264,9 +152,7 @@ fn snapshot_from_wire(
         learners_next: nodes_from_wire("next learner", state.learners_next)?,
         auto_leave: state.auto_leave,
     };
-    if conf_state.voters.is_empty() {
-        return Err(ConvertError::EmptySnapshot("voters"));
-    }
+    rules::check_conf_state(&conf_state)?;
     Ok(SnapshotMeta {
         group,
         index: Index(wire.index),
@@ -278,6 +164,9 @@ fn snapshot_from_wire(
 }
 
 fn nodes_from_wire(role: &'static str, wire: Vec<u64>) -> Result<BTreeSet<NodeId>, ConvertError> {
+    if wire.len() > rules::MAX_MEMBERS {
+        return Err(ConvertError::TooManyMembers { role, count: wire.len() });
+    }
     let mut nodes = BTreeSet::new();
     for number in wire {
         let node = node_from_wire(role, number)?;
@@ -309,24 +198,33 @@ mod tests {
         (1..=u64::MAX).prop_map(NodeId)
     }
 
-    fn nodes(least: usize) -> impl Strategy<Value = BTreeSet<NodeId>> {
-        proptest::collection::btree_set(node(), least..5)
-    }
-
+    /// Roles exclude each other but for voters of both halves of a joint configuration.
     fn conf_state() -> impl Strategy<Value = ConfState> {
-        (nodes(1), nodes(0), nodes(0), nodes(0), any::<bool>()).prop_map(
-            |(voters, learners, voters_outgoing, learners_next, auto_leave)| ConfState {
-                voters,
-                learners,
-                voters_outgoing,
-                learners_next,
-                auto_leave,
-            },
-        )
+        let members = proptest::collection::btree_map(node(), 0..5_u8, 0..12);
+        (node(), members, any::<bool>()).prop_map(|(first, roles, auto_leave)| {
+            let mut state = ConfState { voters: [first].into(), ..ConfState::default() };
+            for (node, role) in roles.into_iter().filter(|(node, _)| *node != first) {
+                if matches!(role, 0 | 1) {
+                    state.voters.insert(node);
+                }
+                if matches!(role, 1..=3) {
+                    state.voters_outgoing.insert(node);
+                }
+                if role == 3 {
+                    state.learners_next.insert(node);
+                }
+                if role == 4 {
+                    state.learners.insert(node);
+                }
+            }
+            state.auto_leave = auto_leave && !state.voters_outgoing.is_empty();
+            state
+        })
     }
 
     fn snapshot() -> impl Strategy<Value = SnapshotMeta> {
-        (1..=u64::MAX, 1..=u64::MAX, conf_state(), any::<u64>(), any::<u32>()).prop_map(
+        let high = 1..=Index::HIGHEST.0;
+        (high.clone(), high, conf_state(), any::<u64>(), any::<u32>()).prop_map(
             |(index, term, conf_state, size_bytes, checksum)| SnapshotMeta {
                 group: GroupId::MAIN,
                 index: Index(index),
@@ -340,69 +238,135 @@ mod tests {
 
     prop_compose! {
         fn header()(
-            kind in proptest::sample::select(&MessageKind::ALL[..]),
-            numbers in any::<[u64; 6]>(),
+            kind in proptest::sample::select(&TRAVELLING[..]),
+            numbers in proptest::array::uniform6(1..=Index::HIGHEST.0 / 2),
             (from, to, group) in (node(), node(), 1..=u64::MAX),
             reject in any::<bool>(),
-            context in payload(),
-            priority in any::<i64>(),
         ) -> PeerMessage {
+            let [term, log_term, index, commit, commit_term, hint] = numbers;
             PeerMessage {
                 group: GroupId(group),
                 kind,
                 from,
                 to,
-                term: Term(numbers[0]),
-                log_term: Term(numbers[1]),
-                index: Index(numbers[2]),
+                term: Term(term + 1),
+                log_term: Term(log_term.min(term)),
+                index: Index(index),
                 entries: Vec::new(),
-                commit: Index(numbers[3]),
-                commit_term: Term(numbers[4]),
+                commit: Index(commit.min(index)),
+                commit_term: Term(commit_term.min(log_term).min(term)),
                 snapshot: None,
-                request_snapshot: Index(numbers[5]),
+                request_snapshot: Index(0),
                 reject,
-                reject_hint: Index(numbers[5].rotate_left(7)),
-                context,
-                priority,
+                reject_hint: Index(hint.min(index)),
+                context: Bytes::new(),
+                priority: 0,
             }
         }
     }
 
+    /// Kinds that peers send.
+    const TRAVELLING: [MessageKind; 15] = {
+        use MessageKind as M;
+        [
+            M::AppendEntries,
+            M::AppendEntriesResponse,
+            M::RequestVote,
+            M::RequestVoteResponse,
+            M::InstallSnapshot,
+            M::Heartbeat,
+            M::HeartbeatResponse,
+            M::TimeoutNow,
+            M::ReadIndex,
+            M::ReadIndexResponse,
+            M::RequestPreVote,
+            M::RequestPreVoteResponse,
+            M::DigestReport,
+            M::ClockQuestion,
+            M::ClockAnswer,
+        ]
+    };
+
+    /// What a message of this kind leaves out.
+    fn bare(message: PeerMessage) -> PeerMessage {
+        let empty = PeerMessage::digest_report(
+            message.group,
+            message.from,
+            message.to,
+            Index(0),
+            StateDigest([0; 32]),
+        );
+        let empty = PeerMessage { kind: message.kind, context: Bytes::new(), ..empty };
+        let with_term = PeerMessage { term: message.term, ..empty.clone() };
+        let PeerMessage { log_term, index, commit, commit_term, reject, reject_hint, .. } = message;
+        match message.kind {
+            MessageKind::AppendEntries => PeerMessage { log_term, index, commit, ..with_term },
+            MessageKind::AppendEntriesResponse if reject => {
+                PeerMessage { log_term, index, commit, reject, reject_hint, ..with_term }
+            }
+            MessageKind::AppendEntriesResponse => PeerMessage { index, commit, ..with_term },
+            MessageKind::RequestVote | MessageKind::RequestPreVote => {
+                PeerMessage { log_term, index, commit, commit_term, ..with_term }
+            }
+            MessageKind::RequestVoteResponse | MessageKind::RequestPreVoteResponse => {
+                PeerMessage { commit, commit_term, reject, ..with_term }
+            }
+            MessageKind::Heartbeat | MessageKind::HeartbeatResponse => {
+                PeerMessage { commit, ..with_term }
+            }
+            MessageKind::ReadIndexResponse => PeerMessage { index, ..with_term },
+            MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
+                PeerMessage { index, ..empty }
+            }
+            MessageKind::ReadIndex => empty,
+            _ => with_term,
+        }
+    }
+
     prop_compose! {
-        /// Messages that obey the rules, of every kind.
+        /// Messages that obey the rules, of every kind that travels.
         fn message()(
-            mut message in header(),
+            message in header(),
             payloads in proptest::collection::vec((payload(), payload(), any::<bool>()), 0..6),
             snapshot in snapshot(),
         ) -> PeerMessage {
-            if message.kind == MessageKind::AppendEntries {
-                message.index.0 = message.index.0.min(u64::MAX - 10);
-                message.log_term = message.log_term.min(message.term);
+            let mut message = bare(message);
+            match message.kind {
+                MessageKind::DigestReport => message.context = Bytes::copy_from_slice(&[7; 32]),
+                MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
+                    message.context = Bytes::copy_from_slice(&[7; 8]);
+                }
+                MessageKind::Heartbeat => message.context = Bytes::copy_from_slice(&[7; 24]),
+                MessageKind::InstallSnapshot => {
+                    let term = Term(snapshot.term.0.min(message.term.0));
+                    let group = message.group;
+                    message.snapshot = Some(SnapshotMeta { group, term, ..snapshot });
+                }
+                MessageKind::ReadIndex | MessageKind::ReadIndexResponse => {
+                    message.entries = vec![LogEntry {
+                        index: Index(0),
+                        term: Term(0),
+                        kind: EntryKind::Normal,
+                        data: Bytes::copy_from_slice(&[7; 24]),
+                        context: Bytes::new(),
+                    }];
+                }
+                MessageKind::AppendEntries => {
+                    let first = message.index.0;
+                    message.entries = payloads
+                        .into_iter()
+                        .zip(1..)
+                        .map(|((data, context, change), n)| LogEntry {
+                            index: Index(first + n),
+                            term: message.term,
+                            kind: if change { EntryKind::ConfChange } else { EntryKind::Normal },
+                            data,
+                            context,
+                        })
+                        .collect();
+                }
+                _ => {}
             }
-            if message.kind == MessageKind::DigestReport {
-                message.index.0 = message.index.0.max(1);
-                message.context = Bytes::copy_from_slice(&[7; 32]);
-                return message;
-            }
-            if matches!(message.kind, MessageKind::ClockQuestion | MessageKind::ClockAnswer) {
-                message.context = Bytes::copy_from_slice(&[7; 8]);
-                return message;
-            }
-            if message.kind == MessageKind::InstallSnapshot {
-                message.snapshot = Some(SnapshotMeta { group: message.group, ..snapshot });
-            }
-            let first = message.index.0;
-            message.entries = payloads
-                .into_iter()
-                .zip(1..)
-                .map(|((data, context, change), n)| LogEntry {
-                    index: Index(first.wrapping_add(n)),
-                    term: message.term,
-                    kind: if change { EntryKind::ConfChange } else { EntryKind::Normal },
-                    data,
-                    context,
-                })
-                .collect();
             message
         }
     }
@@ -480,8 +444,12 @@ mod tests {
             ConvertError::NotContiguous { expected: Index(9), found: Index(8) }
         );
         assert_eq!(
-            refused(append(u64::MAX - 1, &[(u64::MAX, 3), (0, 3)])),
-            ConvertError::IndexOverflow(Index(u64::MAX - 1))
+            refused(append(Index::HIGHEST.0 - 1, &[(Index::HIGHEST.0, 3), (0, 3)])),
+            ConvertError::IndexOverflow(Index(Index::HIGHEST.0 - 1))
+        );
+        assert_eq!(
+            refused(append(u64::MAX, &[])),
+            ConvertError::TooHigh { field: "the index", value: u64::MAX }
         );
     }
 
@@ -526,9 +494,14 @@ mod tests {
         for bad in [
             v1::RaftMessage { index: 0, ..good.clone() },
             v1::RaftMessage { context: short, ..good.clone() },
-            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good },
         ] {
             assert!(matches!(refused(bad), ConvertError::BadDigestReport(_)));
+        }
+        for bad in [
+            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good.clone() },
+            v1::RaftMessage { term: 3, ..good },
+        ] {
+            assert!(matches!(refused(bad), ConvertError::BreaksRule { .. }));
         }
         let other = PeerMessage { kind: MessageKind::Heartbeat, ..report };
         assert_eq!(other.as_digest_report(), None);
@@ -558,9 +531,14 @@ mod tests {
                 context: Bytes::from_static(&[3; 9]),
                 ..good.clone()
             },
-            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good },
         ] {
             assert!(matches!(refused(bad), ConvertError::BadClockMessage(_)));
+        }
+        for bad in [
+            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good.clone() },
+            v1::RaftMessage { term: 3, ..good },
+        ] {
+            assert!(matches!(refused(bad), ConvertError::BreaksRule { .. }));
         }
     }
 
@@ -569,6 +547,7 @@ mod tests {
         let install = |snapshot| v1::RaftMessage {
             kind: MessageKind::InstallSnapshot as u32,
             snapshot,
+            log_term: 0,
             ..append(0, &[])
         };
         let voters = |voters: &[u64]| {
@@ -599,5 +578,123 @@ mod tests {
             refused(install(Some(twice))),
             ConvertError::DuplicateMember { node: NodeId(4), role: "voter" }
         );
+    }
+
+    #[test]
+    fn what_raft_rs_panics_on_is_refused_kind_by_kind() {
+        let base = |kind: MessageKind| v1::RaftMessage {
+            group: 1,
+            kind: kind as u32,
+            from: 1,
+            to: 2,
+            term: 5,
+            ..Default::default()
+        };
+        let read = |data: &'static [u8], context: &'static [u8]| v1::RaftEntry {
+            data: Bytes::from_static(data),
+            context: Bytes::from_static(context),
+            ..Default::default()
+        };
+        use MessageKind as M;
+        let cases = [
+            (
+                "its term cannot be counted up",
+                v1::RaftMessage { term: u64::MAX, ..base(M::Heartbeat) },
+            ),
+            ("no term", v1::RaftMessage { term: 0, ..base(M::Heartbeat) }),
+            ("a read without its context", v1::RaftMessage { term: 0, ..base(M::ReadIndex) }),
+            (
+                "a read with a term",
+                v1::RaftMessage { entries: vec![read(&[1; 24], &[])], ..base(M::ReadIndex) },
+            ),
+            (
+                "a read with a second context",
+                v1::RaftMessage {
+                    term: 0,
+                    entries: vec![read(&[1; 24], &[1])],
+                    ..base(M::ReadIndex)
+                },
+            ),
+            ("a transfer with a term", base(M::TransferLeader)),
+            ("a transfer", v1::RaftMessage { term: 0, ..base(M::TransferLeader) }),
+            ("a proposal", v1::RaftMessage { term: 0, ..base(M::Propose) }),
+            (
+                "an answer without a context",
+                v1::RaftMessage { index: 3, ..base(M::ReadIndexResponse) },
+            ),
+            (
+                "a hint that overflows",
+                v1::RaftMessage {
+                    reject: true,
+                    reject_hint: u64::MAX,
+                    ..base(M::AppendEntriesResponse)
+                },
+            ),
+            (
+                "a hint beyond the question",
+                v1::RaftMessage {
+                    reject: true,
+                    index: 3,
+                    reject_hint: 4,
+                    ..base(M::AppendEntriesResponse)
+                },
+            ),
+            (
+                "a candidate of the term of its log",
+                v1::RaftMessage { index: 3, log_term: 5, ..base(M::RequestVote) },
+            ),
+            (
+                "a vote that commits beyond its log",
+                v1::RaftMessage {
+                    index: 3,
+                    log_term: 4,
+                    commit: 4,
+                    commit_term: 4,
+                    ..base(M::RequestVote)
+                },
+            ),
+            ("a priority", v1::RaftMessage { priority: -1, ..base(M::RequestVote) }),
+            (
+                "a heartbeat with entries",
+                v1::RaftMessage { entries: vec![read(&[1], &[])], ..base(M::Heartbeat) },
+            ),
+        ];
+        for (what, wire) in cases {
+            let error = PeerMessage::try_from(wire).expect_err(what);
+            let expected =
+                matches!(error, ConvertError::BreaksRule { .. } | ConvertError::TooHigh { .. });
+            assert!(expected, "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_raft_rs_cannot_restore_is_refused() {
+        let nodes = |list: &[u64]| list.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let state = |voters: &[u64], learners: &[u64], outgoing: &[u64], next: &[u64]| ConfState {
+            voters: nodes(voters),
+            learners: nodes(learners),
+            voters_outgoing: nodes(outgoing),
+            learners_next: nodes(next),
+            auto_leave: false,
+        };
+        for good in [
+            state(&[1], &[], &[], &[]),
+            state(&[1, 2], &[3], &[], &[]),
+            state(&[1, 2], &[3], &[1, 4], &[4]),
+            ConfState { auto_leave: true, ..state(&[1, 2], &[], &[1], &[]) },
+        ] {
+            assert_eq!(rules::check_conf_state(&good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            state(&[], &[1], &[], &[]),
+            state(&[1], &[1], &[], &[]),
+            state(&[1], &[2], &[2], &[]),
+            state(&[1], &[], &[], &[2]),
+            state(&[1, 2], &[], &[2], &[2]),
+            state(&[1], &[2], &[2], &[2]),
+            ConfState { auto_leave: true, ..state(&[1], &[], &[], &[]) },
+        ] {
+            assert!(rules::check_conf_state(&bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -182,6 +182,13 @@ impl Transport for MemoryTransport {
         };
         steps.into_iter().for_each(Step::run);
     }
+
+    /// What is on its way from that peer is lost, and it introduces itself anew.
+    fn disconnect(&self, peer: NodeId, _why: &str) {
+        let mut hub = self.network.hub();
+        hub.in_flight.retain(|message| message.from != peer || message.to != self.node);
+        hub.introduced.remove(&(peer, self.node));
+    }
 }
 
 impl Hub {

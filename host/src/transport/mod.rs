@@ -12,6 +12,7 @@
 pub mod convert;
 pub mod grpc;
 pub mod memory;
+mod rules;
 #[cfg(test)]
 mod test_support;
 
@@ -44,6 +45,10 @@ pub trait Transport: Send + Sync + 'static {
     /// the snapshot's content, which the transport reads from the snapshot store; how that
     /// ended is reported to [`Inbox::snapshot_sent`].
     fn send(&self, messages: Vec<PeerMessage>);
+
+    /// A peer sent what no correct peer sends, in these words: ends the streams on which it
+    /// sends to this node. It may connect again.
+    fn disconnect(&self, peer: NodeId, why: &str);
 }
 
 /// Where a transport delivers.
@@ -57,6 +62,9 @@ pub trait Inbox: Send + Sync + 'static {
 
     /// Messages to `to` could not be sent.
     fn unreachable(&self, to: NodeId);
+
+    /// Whether this node has a replica of the group.
+    fn has_group(&self, group: GroupId) -> bool;
 
     /// Whether `peer` was a member and is none any more. It is told so instead of being
     /// listened to: it may have been down when it was removed.

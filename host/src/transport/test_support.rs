@@ -182,6 +182,10 @@ impl Inbox for TestInbox {
         self.note(|told| told.unreachable.push(to));
     }
 
+    fn has_group(&self, group: GroupId) -> bool {
+        group == GroupId::MAIN
+    }
+
     fn was_removed(&self, peer: NodeId) -> bool {
         self.told.lock().expect("no test panics here").expelled.contains(&peer)
     }
@@ -211,7 +215,7 @@ pub(super) fn meta(index: u64) -> SnapshotMeta {
 pub(super) fn message(from: u64, to: u64, index: u64) -> PeerMessage {
     PeerMessage {
         group: GroupId::MAIN,
-        kind: MessageKind::Heartbeat,
+        kind: MessageKind::AppendEntriesResponse,
         from: NodeId(from),
         to: NodeId(to),
         term: Term(2),
@@ -240,6 +244,7 @@ pub(super) fn append(from: u64, to: u64, index: u64, size: usize) -> PeerMessage
     };
     PeerMessage {
         kind: MessageKind::AppendEntries,
+        log_term: Term(1),
         entries: vec![entry],
         ..message(from, to, index)
     }

@@ -52,11 +52,21 @@ impl GroupId {
 }
 
 impl Index {
+    /// No log gets there: what claims to be beyond it is not from a correct peer. Far enough from
+    /// the end of the numbers that sums of indexes do not overflow.
+    pub const HIGHEST: Index = Index(1 << 62);
+
     /// The index after this one.
     #[must_use]
     pub fn next(self) -> Index {
         Index(self.0 + 1)
     }
+}
+
+impl Term {
+    /// No cluster gets there: what claims to be beyond it is not from a correct peer. Far enough
+    /// from the end of the numbers that terms can still be counted up.
+    pub const HIGHEST: Term = Term(1 << 62);
 }
 
 /// Names a cluster for its whole life; drawn at random when the cluster is formed.

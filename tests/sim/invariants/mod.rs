@@ -14,6 +14,7 @@ mod leader_per_term;
 mod linearizable;
 mod log_matching;
 mod module_at_one_index;
+mod nobody_accused;
 mod notes;
 mod nothing_lost;
 mod progress;
@@ -35,6 +36,7 @@ pub use leader_per_term::LeaderPerTerm;
 pub use linearizable::Linearizable;
 pub use log_matching::LogMatching;
 pub use module_at_one_index::ModuleAtOneIndex;
+pub use nobody_accused::NobodyAccused;
 pub use nothing_lost::NothingLost;
 pub use progress::Progress;
 pub use quarantine_heals::QuarantineHeals;
@@ -90,6 +92,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(HealthyServes),
         Box::new(BoundedGrowth::default()),
         Box::new(ExcusedStops),
+        Box::new(NobodyAccused),
         Box::new(QuarantineHeals::default()),
         Box::new(Progress),
     ]

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use raft_host::storage::SnapshotStore;
 use raft_host::transport::Inbox as _;
 use raft_host::types::{GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotMeta};
+use raft_host_proto::v1;
 
 use super::{Event, Message, World, member};
 use crate::sim::network::Fate;
@@ -37,6 +38,7 @@ const MESSAGE_BYTES: u64 = 100;
 impl World {
     /// Puts on its way what a node wants to send.
     pub(super) fn post(&mut self, from: Slot) {
+        self.accusations(from);
         let Some(running) = self.hosts[from.0].running() else { return };
         let (messages, known) = {
             let mut outbox = running.transport.outbox();
@@ -55,8 +57,33 @@ impl World {
         }
     }
 
+    fn accusations(&mut self, slot: Slot) {
+        let Some(running) = self.hosts[slot.0].running() else { return };
+        let accused = std::mem::take(&mut running.transport.outbox().accused);
+        for (peer, why) in accused {
+            let of = self.by_node.get(&peer).map(|of| &self.hosts[of.0]);
+            let is_excused =
+                self.hosts[slot.0].is_excused() || of.is_none_or(|host| host.is_excused());
+            self.fact(&Fact::Accused { slot, peer, why: &why, is_excused });
+        }
+    }
+
+    /// What the real transport does to a message on its way, where it checks it.
+    fn over_the_wire(&mut self, from: Slot, to: Slot, message: &PeerMessage) {
+        let arrived = PeerMessage::try_from(v1::RaftMessage::from(message.clone()));
+        let why = match arrived {
+            Ok(arrived) if arrived == *message => return,
+            Ok(_) => "the wire alters it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let peer = message.from;
+        let is_excused = self.hosts[from.0].is_excused();
+        self.fact(&Fact::Accused { slot: to, peer, why: &why, is_excused });
+    }
+
     fn post_one(&mut self, from: Slot, to: Slot, message: PeerMessage) {
         let now = self.now();
+        self.over_the_wire(from, to, &message);
         if message.kind == MessageKind::RequestVoteResponse && !message.reject {
             let (term, candidate) = (message.term, message.to);
             self.fact(&Fact::Voted { slot: from, term, candidate });

@@ -304,6 +304,11 @@ impl Scrape {
             "Times that a leader became known here that was not the one before.",
             [(vec![], self.handle.metrics().leader_changes.get())],
         )?;
+        page.counter(
+            "raft_host_peer_nonsense",
+            "Messages that no correct peer sends to this node; the log names who did.",
+            [(vec![], self.handle.metrics().nonsense.get())],
+        )?;
         if let Some(view) = &self.view {
             page.gauge(
                 "raft_host_applied_index",

@@ -201,6 +201,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("known node");
         let Some(replica) = &mut node.replica else { return };
         let effects = replica.effects().expect("effects");
+        assert_eq!(effects.nonsense, [], "{id} takes a correct peer for a broken one");
         node.writes.extend(effects.writes);
         node.tasks.extend(effects.apply);
         let snapshots: BTreeMap<Index, State> =

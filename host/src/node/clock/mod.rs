@@ -139,6 +139,12 @@ impl Clocks {
         self.consider(standing);
     }
 
+    /// Other members, or other voters: they are asked with the next tick.
+    pub(super) fn on_members(&mut self, standing: Standing<'_>) {
+        self.due = self.tick;
+        self.consider(standing);
+    }
+
     /// Time passes. Returns the questions that are due.
     pub(super) fn on_tick(&mut self, standing: Standing<'_>) -> Vec<PeerMessage> {
         self.tick += 1;

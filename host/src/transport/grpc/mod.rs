@@ -11,6 +11,7 @@
 
 mod config;
 mod hello;
+mod incoming;
 mod peer;
 mod queue;
 mod service;
@@ -34,6 +35,7 @@ pub use hello::HelloError;
 pub use service::PeerService;
 
 use self::config::millis;
+use self::incoming::Incoming;
 use self::peer::{PeerHandle, PeerTask};
 use self::snapshot_send::SnapshotTask;
 use super::{Identity, SharedInbox, Transport};
@@ -45,6 +47,7 @@ use crate::types::{Member, MessageKind, NodeId, PeerMessage};
 pub struct GrpcTransport {
     shared: Arc<Shared>,
     peers: Arc<PeerTable>,
+    incoming: Arc<Incoming>,
     runtime: Handle,
     tasks: TaskTracker,
     /// Begins the shutdown: queues empty themselves, receiving streams and snapshots end.
@@ -79,6 +82,7 @@ impl GrpcTransport {
         Arc::new(GrpcTransport {
             shared: Arc::new(Shared { identity, snapshots, inbox, config }),
             peers: Arc::default(),
+            incoming: Arc::default(),
             runtime,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -98,6 +102,7 @@ impl GrpcTransport {
             shutdown: self.closing.clone(),
             stall_timeout: millis(shared.config.snapshot_stall_timeout_ms),
             receiving: Arc::default(),
+            incoming: Arc::clone(&self.incoming),
             dial_back: Some(Arc::clone(&self.peers)),
         }
         .into_server()
@@ -199,6 +204,10 @@ impl Transport for GrpcTransport {
                 None => self.report_unknown(to),
             }
         }
+    }
+
+    fn disconnect(&self, peer: NodeId, why: &str) {
+        self.incoming.end(peer, why);
     }
 }
 

@@ -80,7 +80,9 @@ pub(super) enum End {
 impl End {
     pub(super) fn of(status: &Status) -> End {
         match status.code() {
-            Code::FailedPrecondition => End::Refused(status.message().to_owned()),
+            Code::FailedPrecondition | Code::InvalidArgument => {
+                End::Refused(status.message().to_owned())
+            }
             Code::PermissionDenied => End::Removed(status.message().to_owned()),
             Code::Unimplemented => {
                 End::Refused("what listens there does not serve raft-host's peers".to_owned())

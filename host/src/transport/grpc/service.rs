@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::PeerTable;
 use super::config::MAX_MESSAGE_BYTES;
 use super::hello::{HelloError, check_hello};
+use super::incoming::Incoming;
 use super::snapshot_receive::Reception;
 use crate::storage::SnapshotStore;
 use crate::transport::{Identity, SharedInbox};
@@ -31,6 +32,8 @@ pub struct PeerService {
     pub(super) stall_timeout: Duration,
     /// Groups that are receiving a snapshot: at most one at a time each.
     pub(super) receiving: Arc<Mutex<BTreeSet<GroupId>>>,
+    /// The streams of peers.
+    pub(super) incoming: Arc<Incoming>,
     pub(super) dial_back: Option<Arc<PeerTable>>,
 }
 
@@ -52,6 +55,7 @@ impl PeerService {
             shutdown,
             stall_timeout,
             receiving: Arc::default(),
+            incoming: Arc::default(),
             dial_back: None,
         }
         .into_server()
@@ -86,6 +90,10 @@ impl PeerService {
                 "a message from node {from} to node {to} came on the stream \
                  from node {peer} to node {us}"
             );
+            return Err(refuse(peer, &words));
+        }
+        if !self.inbox.has_group(message.group) {
+            let words = format!("this node has no group {}", message.group);
             return Err(refuse(peer, &words));
         }
         Ok(message)
@@ -134,11 +142,14 @@ impl Peer for PeerService {
         if let Some(table) = &self.dial_back {
             table.dial_back(peer);
         }
+        let mut registration = self.incoming.register(peer);
         self.accept(peer, first.messages)?;
         loop {
             let envelope = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return closed(),
+                // Whoever ended it has named it.
+                why = registration.ended() => return Err(Status::invalid_argument(why)),
                 envelope = stream.message() => envelope?,
             };
             let Some(envelope) = envelope else { return closed() };

@@ -1,0 +1,32 @@
+//! When a replica must not begin an election.
+
+use raft::StateRole;
+
+use super::Replica;
+use crate::consensus::membership;
+
+impl Replica {
+    /// The log begins after a snapshot that is not durable and applied yet. Who campaigned now
+    /// would look for membership changes among entries that are gone, which raft-rs does not
+    /// survive; with a stuck disk or a large snapshot that may take longer than an election.
+    pub(super) fn is_installing(&self) -> bool {
+        self.raw.raft.raft_log.applied < self.raw.store().start().index.0
+    }
+
+    /// Whether an election must not be begun now. Who leads has none to begin.
+    pub(super) fn may_not_campaign(&self) -> bool {
+        self.is_installing() || self.is_only_voter_behind_its_disk()
+    }
+
+    /// Who is the only voter leads as soon as it campaigns, and raft-rs takes its log for durable
+    /// then: others are asked for their votes after the write of what came before. A follower is
+    /// left as the only voter when the others were removed, perhaps with entries that its disk has
+    /// yet to write.
+    fn is_only_voter_behind_its_disk(&self) -> bool {
+        let raft = &self.raw.raft;
+        let conf_state = membership::current(&self.raw);
+        raft.state != StateRole::Leader
+            && conf_state.voters.iter().chain(&conf_state.voters_outgoing).eq([&self.config.node])
+            && raft.raft_log.persisted < raft.raft_log.last_index()
+    }
+}
