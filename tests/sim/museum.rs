@@ -68,6 +68,7 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::ReadBeforeApplied, 40, "linearizable"),
     caught(Exhibit::UnsettledAsDone, 3_002_543, "progress"),
     caught(Exhibit::CommitUnbounded, 0, "nobody_accused"),
+    caught(Exhibit::AskedForOthers, 2_084_006, "nobody_accused"),
     caught(Exhibit::FuelOfHost, 0, "state_machine_safety"),
     caught(Exhibit::PastNotRestored, 0, "state_machine_safety"),
     caught(Exhibit::LeadersClockTrusted, 0, "clock_within_majority"),
@@ -75,6 +76,7 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::FirstVoteIsTruth, 3, "digests_agree"),
     flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),
     flipped(Exhibit::QuarantineLiftedUnhealed, 24, "digests_agree"),
+    caught(Exhibit::AskedForOthers, 2_084_006, "speaks_for_itself"),
     Catch {
         exhibit: Exhibit::LimitsNotRestored,
         seed: 26,
