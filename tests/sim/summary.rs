@@ -87,7 +87,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 26] {
+    fn numbers(&mut self) -> [&mut u64; 27] {
         [
             &mut self.runs,
             &mut self.simulated_us,
