@@ -396,6 +396,7 @@ fn reply_text(reply: &Reply) -> String {
         Reply::Activated { hash, .. } => format!("active: {}", hash.short()),
         Reply::AlreadyActive { .. } => "active already".to_owned(),
         Reply::ActivationFailed(_) => "not activated".to_owned(),
+        Reply::ActivationSuperseded { .. } => "superseded".to_owned(),
         Reply::LimitsSet { .. } | Reply::EngineSet { .. } | Reply::ClockSet { .. } => {
             "set".to_owned()
         }

@@ -19,6 +19,7 @@ impl State {
         };
         self.time_ms = self.time_ms.max(now_ms);
         self.sessions.expire(self.time_ms);
+        self.modules.expire_uploads(self.time_ms);
     }
 
     /// Puts the clock forward, or refuses.
