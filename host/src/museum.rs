@@ -280,6 +280,12 @@ exhibits! {
     trips [ExactlyOnce, Linearizable] needs [Retries]
     "A session does not remember its commands' outcomes, so every retry runs again."
 
+    ResponsesForgotten "responses-forgotten"
+    trips [ExactlyOnce, NothingLost] needs [Retries]
+    "A session that keeps as many answers as it may forgets the lowest one, as if its client had \
+     acknowledged it: a command below that never ran is refused for ever as too old. (Ours, until a \
+     file of commands with long answers lost some of them over two transfers of leadership.)"
+
     HostTimeInApply "host-time-in-apply"
     trips [StateMachineSafety] needs [ClockSkew]
     "Applying an entry reads the node's own clock instead of the time in the entry."

@@ -21,7 +21,8 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Shows what each node of the cluster knows and how far it is.
 ///
 /// With one endpoint, all members of its cluster are asked; with several, exactly these
-/// (--cluster: all members as well). Fails only when no node answers at all.
+/// (--cluster: all members as well). Ends with 6 when no node answers at all, or none of them knows
+/// a leader.
 #[derive(Args, Clone, Debug)]
 pub(super) struct StatusArgs {
     /// Ask all members of the cluster, also when several endpoints are given.
@@ -51,7 +52,13 @@ pub(super) fn run(args: &StatusArgs) -> Ended {
         Output::Json => print_json(&to_json(&rows))?,
         Output::Table => print_text(&to_text(&rows))?,
     }
-    Ok(Exit::Done)
+    Ok(ending(&rows))
+}
+
+/// A cluster without a leader takes no commands, which scripts want to know.
+fn ending(rows: &[NodeRow]) -> Exit {
+    let knows_leader = |row: &NodeRow| row.status.as_ref().is_ok_and(|it| it.leader_id != 0);
+    if rows.iter().any(knows_leader) { Exit::Done } else { Exit::Unavailable }
 }
 
 async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
@@ -59,8 +66,9 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
     let timeout = NODE_TIMEOUT.min(remote.timeout());
     let whole = !args.only && (args.cluster || remote.endpoints.len() == 1);
     let members = if whole {
-        let client = remote.client().await?;
-        client.members().await.map_err(|error| remote::failed_question(&error))?.members
+        // A node without a state knows no members, which is nothing to wait for: it is asked alone.
+        let client = remote.client_with_deadline(timeout).await?;
+        client.members().await.map(|answer| answer.members).unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -506,6 +514,16 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
         let json = to_json(&rows);
         assert_eq!(json["nodes"][0]["digest"]["quarantine"]["since_index"], 119);
         assert_eq!(json["nodes"][1]["digest"]["verdict"]["nodes"][2]["agrees"], false);
+    }
+
+    #[test]
+    fn without_a_leader_it_does_not_succeed() {
+        let mut rows = [answer(1, v1::Role::Follower), dead(2)];
+        assert_eq!(ending(&rows), Exit::Done);
+        if let Ok(status) = &mut rows[0].status {
+            status.leader_id = 0;
+        }
+        assert_eq!(ending(&rows), Exit::Unavailable);
     }
 
     #[test]

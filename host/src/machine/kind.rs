@@ -20,11 +20,12 @@ pub enum BodyKind {
     Unknown,
     SetEngine,
     SetClock,
+    KeepSession,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 12] = [
+    pub const ALL: [BodyKind; 13] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -37,6 +38,7 @@ impl BodyKind {
         BodyKind::Unknown,
         BodyKind::SetEngine,
         BodyKind::SetClock,
+        BodyKind::KeepSession,
     ];
 
     /// The kind of an encoded `raft_host.v1.Entry`; what it says is checked by whoever decodes it.
@@ -58,6 +60,7 @@ impl BodyKind {
                 9 => return BodyKind::DigestVerdict,
                 10 => return BodyKind::SetEngine,
                 11 => return BodyKind::SetClock,
+                20 => return BodyKind::KeepSession,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
             if skipped.is_err() {
@@ -82,6 +85,7 @@ impl BodyKind {
             BodyKind::Unknown => "unknown",
             BodyKind::SetEngine => "set_engine",
             BodyKind::SetClock => "set_clock",
+            BodyKind::KeepSession => "keep_session",
         }
     }
 }
@@ -107,6 +111,7 @@ mod tests {
             (Body::DigestVerdict(v1::DigestVerdict::default()), BodyKind::DigestVerdict),
             (Body::SetEngine(v1::SetEngine::default()), BodyKind::SetEngine),
             (Body::SetClock(v1::SetClock { time_ms: 7 }), BodyKind::SetClock),
+            (Body::KeepSession(v1::KeepSession::default()), BodyKind::KeepSession),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {
