@@ -197,9 +197,11 @@ impl Plan {
         // Drawn last and from a stream of their own, so that seeds without them stay what they
         // are, and actions keep their numbers.
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
+        draw_digests(&mut Random::stream(seed, "digests", 0), &mut shape);
         actions.extend(draw_hangs(&mut Random::stream(seed, "hangs", 0), fixed, &shape));
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
         actions.extend(draw_slow_machines(&mut Random::stream(seed, "machines", 0), fixed, &shape));
+        actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -264,6 +266,16 @@ fn draw_hangs(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Ac
     (0..count).map(|_| hang()).collect()
 }
 
+/// Some runs compare digests although no bit flips, so that digests meet every other fault.
+fn draw_digests(random: &mut Random, shape: &mut Shape) {
+    if random.per_mille(250) {
+        shape.node.digest = DigestConfig {
+            every_entries: random.magnitude(2, 256),
+            every_ms: *random.pick(&[0, 500, 2_000, 10_000]),
+        };
+    }
+}
+
 /// Whether nodes compare digests, how often, and which bits flip.
 fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
     if !fixed.flips {
@@ -280,6 +292,18 @@ fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| flip()).collect()
+}
+
+/// Clocks that suddenly say another year, in some runs.
+fn draw_leaps(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    const DAY_MS: u64 = 86_400_000;
+    let count = if fixed.calm { 0 } else { *random.pick(&[0, 0, 0, 1, 1, 3]) };
+    let mut leap = || {
+        let by_ms = random.magnitude(DAY_MS, 20 * 365 * DAY_MS) as i64;
+        let by_ms = if random.per_mille(800) { by_ms } else { -by_ms };
+        (random.below(shape.faults_us), Action::ClockJump { node: Pick(random.number()), by_ms })
+    };
+    (0..count).map(|_| leap()).collect()
 }
 
 fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {

@@ -211,7 +211,7 @@ mod tests {
         for (at, kind) in MessageKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at + 1);
             let raft = KINDS.get(at).map(|(kind, _)| *kind);
-            assert_eq!(raft, (kind != MessageKind::DigestReport).then_some(kind));
+            assert_eq!(raft, kind.is_of_raft().then_some(kind));
         }
     }
 }

@@ -11,6 +11,7 @@ use raft_host_proto::v1::{self, entry::Body};
 use tokio::sync::{oneshot, watch};
 
 use super::beside::{self, Beside};
+use super::clock::LogClock;
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
@@ -112,6 +113,7 @@ pub(super) struct ApplyLoop {
     /// applied or answered, and the node stops soon.
     pub(super) halted: bool,
     pub(super) trust: Trust,
+    pub(super) log_clock: Arc<LogClock>,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
     /// Answer queries on a thread of their own while an activation runs.
@@ -469,6 +471,7 @@ impl ApplyLoop {
 
     fn publish(&mut self, membership_changed: bool) {
         let Some(machine) = &self.machine else { return };
+        self.log_clock.follow(machine.time_ms());
         if membership_changed {
             self.members = Arc::new(machine.members().clone());
             self.conf_state = Arc::new(machine.conf_state().clone());

@@ -17,6 +17,7 @@
 mod apply;
 mod beside;
 mod budget;
+mod clock;
 mod config;
 mod digests;
 mod event_loop;
@@ -30,8 +31,8 @@ mod log_reader;
 mod log_writer;
 mod membership;
 mod metrics;
-mod removal;
 mod recovery;
+mod removal;
 mod snapshots;
 mod start;
 mod stepped;
@@ -44,6 +45,7 @@ mod waiters;
 mod work;
 
 pub use apply::Witness;
+pub use clock::{ClockFailure, ClockSet, ClockStatus};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
     Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
@@ -61,6 +63,6 @@ pub use start::{
 };
 pub use stepped::SteppedNode;
 pub use stop::{StopReason, Stragglers};
-pub use trust::{DigestCounters, DigestStatus, Quarantine};
+pub use trust::{DigestCounters, DigestStatus, Doubt, Quarantine};
 pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
 pub use work::{Activity, JobKind, MonotonicClock};

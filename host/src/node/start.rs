@@ -11,14 +11,15 @@ use tokio::sync::watch;
 
 use super::apply::{ApplyLoop, Job};
 use super::budget::Budget;
+use super::clock::{Clocks, LogClock, Standing};
 use super::config::NodeConfig;
 use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
-use super::removal::Removal;
 use super::recovery::{Recovered, recover};
+use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{EndJobs, StopOnPanic, StopReason, StopSignal, Stragglers, join_within};
 use super::trust::Trust;
@@ -169,10 +170,12 @@ pub fn bootstrap(
 
 /// What a node takes from the world around it.
 pub struct Environment {
-    /// What is stamped on entries.
+    /// What this node tells its cluster when that agrees on the time.
     pub wall_clock_ms: WallClock,
     /// What durations are measured with, for people; it decides nothing.
     pub monotonic_clock: MonotonicClock,
+    /// What the log's clock goes on by while clocks do not agree, and between two agreements.
+    pub steady_clock: MonotonicClock,
     /// Seeds the election timeouts.
     pub seed: u64,
     /// Differs between any two starts of a node.
@@ -191,9 +194,11 @@ impl Environment {
     fn real() -> Environment {
         let started = Instant::now();
         let since_epoch = || SystemTime::now().duration_since(UNIX_EPOCH);
+        let monotonic_clock: MonotonicClock = Arc::new(move || started.elapsed());
         Environment {
             wall_clock_ms: Arc::new(move || since_epoch().map_or(0, |t| t.as_millis() as u64)),
-            monotonic_clock: Arc::new(move || started.elapsed()),
+            steady_clock: Arc::clone(&monotonic_clock),
+            monotonic_clock,
             seed: rand::random(),
             incarnation: rand::random(),
             compile_ahead: true,
@@ -281,6 +286,18 @@ pub(super) fn assemble(
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
     let trust = Trust::new(me, replayed_to, evidence);
     let digests = trust.status.subscribe();
+    let log_clock = Arc::new(LogClock::new(Arc::clone(&environment.steady_clock)));
+    let hands = (environment.wall_clock_ms, environment.steady_clock);
+    let mut clocks = Clocks::new(me, group, &config, hands, Arc::clone(&log_clock));
+    if let Some(machine) = &machine {
+        log_clock.follow(machine.time_ms());
+        if alone {
+            // Before anything is stamped: a new cluster would begin in 1970.
+            let conf_state = machine.conf_state();
+            clocks.on_leadership(Standing { leads: true, leader: Some(me), conf_state });
+        }
+    }
+    let clock_status = clocks.watch();
     let apply_loop = ApplyLoop {
         cluster: identity.cluster,
         group,
@@ -304,6 +321,7 @@ pub(super) fn assemble(
         stop: stop.clone(),
         halted: false,
         trust,
+        log_clock: Arc::clone(&log_clock),
         compile_ahead: environment.compile_ahead,
         beside: environment.beside,
         witness: None,
@@ -329,6 +347,7 @@ pub(super) fn assemble(
             .collect(),
         members: Arc::default(),
         conf_state: Arc::default(),
+        clocks,
         digests: Digests::new(&config),
         comparers: Vec::new(),
         is_quarantined: false,
@@ -343,6 +362,7 @@ pub(super) fn assemble(
         batch: Vec::new(),
         removal: Removal::default(),
         expelled: expelled_sender,
+        doubting: None,
         halting: None,
         linger_ticks: config.election_ticks(),
         stuck: stuck_sender,
@@ -364,7 +384,8 @@ pub(super) fn assemble(
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),
-            wall_clock_ms: environment.wall_clock_ms,
+            log_clock,
+            clocks: clock_status,
             metrics: Arc::clone(&metrics),
             work: Arc::clone(&work),
         }),

@@ -83,6 +83,7 @@ fn start_on(
     };
     let environment = Environment {
         wall_clock_ms: Arc::new(|| 0),
+        steady_clock: Arc::new(|| Duration::ZERO),
         monotonic_clock,
         seed: 1,
         incarnation: 1,

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// Version of the peer protocol. Nodes that speak another one refuse each other. 2: digest
-/// reports.
-pub const PROTOCOL_VERSION: u32 = 2;
+/// reports. 3: clocks.
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Who a node says it is when it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
