@@ -13,7 +13,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::forward::passed_on;
 use crate::fsm::Limits;
-use crate::machine::CHUNK_MAX_BYTES;
+use crate::machine::{CHUNK_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::node::{ProposeFailure, UpgradeFailure};
 use crate::types::{Member, ModuleHash};
 
@@ -65,6 +65,12 @@ async fn receive(
             return Err(bad("the first message of an upgrade must be its header".to_owned()));
         }
     };
+    if header.label.len() > LABEL_MAX_BYTES || header.label.contains(char::is_control) {
+        return Err(bad(format!(
+            "a module's label may have {LABEL_MAX_BYTES} bytes and no control characters; give \
+             it another one (--label)"
+        )));
+    }
     let announced = ModuleHash::try_from(&header.module_hash[..])
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
     if header.total_bytes > max {

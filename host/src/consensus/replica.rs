@@ -2,6 +2,7 @@
 
 mod admit;
 mod campaign;
+mod changes;
 mod reads;
 mod reseed;
 
@@ -14,19 +15,20 @@ use rand_chacha::ChaCha8Rng;
 
 use self::admit::Admission;
 pub use self::admit::Nonsense;
+use self::changes::Heard;
 use self::reseed::Reseed;
 use super::effects::{
     ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
 };
-use super::membership::{self, ConfChangeError};
+use super::membership;
 use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
-    ConfChange, ConfChangeOp, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind,
-    NodeId, PeerMessage, Term,
+    ConfChange, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind, NodeId,
+    PeerMessage, Term,
 };
 
 /// Why a replica cannot go on. The node must stop and say so.
@@ -95,6 +97,10 @@ pub struct Replica {
     reseed: Option<Reseed>,
     /// Leadership is not handed to these.
     distrusted: BTreeSet<NodeId>,
+    /// Who said something in the current term, and at which tick last.
+    heard: Heard,
+    /// Index of the newest membership change that counts here, or that a snapshot holds.
+    members_changed_at: Index,
     effects: Effects,
 }
 
@@ -152,6 +158,8 @@ impl Replica {
             last_soft_state: (0, StateRole::Follower, 0),
             reseed: None,
             distrusted: BTreeSet::new(),
+            heard: Heard::default(),
+            members_changed_at: Index(applied),
             effects: Effects::default(),
             config,
             raw,
@@ -170,8 +178,8 @@ impl Replica {
             Input::Tick => self.on_tick()?,
             Input::Message(message) => self.on_message(message)?,
             Input::Propose(proposals) => self.propose(proposals)?,
-            Input::ProposeConfChange(id, change) => {
-                let reply = self.propose_conf_change(&change)?;
+            Input::ProposeConfChange(id, change, care) => {
+                let reply = self.propose_conf_change(&change, care)?;
                 self.effects.proposals.push((id, reply));
             }
             Input::Read(id)
@@ -259,7 +267,8 @@ impl Replica {
                     raft::ProgressState::Replicate => ProgressState::Replicate,
                     raft::ProgressState::Snapshot => ProgressState::Snapshot,
                 },
-                recently_active: *id == self.config.node.0 || progress.recent_active,
+                silent_ticks: self.silent_ticks(NodeId(*id)),
+                recently_active: self.is_heard(NodeId(*id)),
             })
             .collect();
         peers.sort_by_key(|peer| peer.node);
@@ -273,6 +282,7 @@ impl Replica {
             snapshot: store.latest_snapshot().map_or(Index(0), |snapshot| snapshot.index),
             conf_state: membership::current(&self.raw),
             peers,
+            is_new_leader: leading && self.is_just_elected(),
             transferring: raft.lead_transferee.is_some(),
         }
     }
@@ -360,6 +370,7 @@ impl Replica {
 
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
+        self.keep_heard();
         if !self.may_not_campaign() {
             self.pass_time();
         }
@@ -413,6 +424,7 @@ impl Replica {
         if message.kind == MessageKind::TimeoutNow && is_too_early {
             return Ok(());
         }
+        self.note_heard(&message);
         self.freeze_log(&mut message);
         if !convert::entries_follow_index(&message) {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");
@@ -487,71 +499,6 @@ impl Replica {
             Ok(()) => Ok(true),
             Err(raft::Error::ProposalDropped) => Ok(false),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    fn propose_conf_change(
-        &mut self,
-        change: &ConfChange,
-    ) -> Result<Result<LogPosition, ProposeError>, ReplicaError> {
-        if let Some(error) = self.refuse_proposals() {
-            return Ok(Err(error));
-        }
-        if self.raw.raft.has_pending_conf() {
-            return Ok(Err(ConfChangeError::InProgress.into()));
-        }
-        if let Err(error) = membership::validate(change, &membership::current(&self.raw)) {
-            return Ok(Err(error.into()));
-        }
-        if let Some(error) = self.not_caught_up(change) {
-            return Ok(Err(error.into()));
-        }
-        let (data, context) = membership::encode(change);
-        let mut entry = eraftpb::Entry::default();
-        entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
-        entry.data = data.into();
-        entry.context = context.into();
-        if !self.step_propose(vec![entry])? {
-            return Ok(Err(ProposeError::Busy));
-        }
-        let index = Index(self.raw.raft.raft_log.last_index());
-        Ok(Ok(LogPosition { index, term: Term(self.raw.raft.term) }))
-    }
-
-    /// A voter that lags counts for the quorum but cannot help to form it.
-    fn not_caught_up(&self, change: &ConfChange) -> Option<ConfChangeError> {
-        let last = Index(self.raw.raft.raft_log.last_index());
-        change.steps.iter().find_map(|(op, member)| {
-            if *op != ConfChangeOp::AddVoter {
-                return None;
-            }
-            let matched = self.raw.raft.prs().get(member.id.0).map(|progress| progress.matched);
-            let Some(matched) = matched.map(Index) else {
-                return Some(ConfChangeError::NotAMember(member.id));
-            };
-            (matched.0 + self.config.limits.promotion_lag < last.0)
-                .then_some(ConfChangeError::NotCaughtUp { node: member.id, matched, last })
-        })
-    }
-
-    fn transfer_leader(&mut self, to: Option<NodeId>) {
-        let raft = &self.raw.raft;
-        let chosen = to.map(|node| node.0).or_else(|| {
-            raft.prs()
-                .iter()
-                .filter(|(id, progress)| {
-                    **id != self.config.node.0
-                        && progress.recent_active
-                        && !self.distrusted.contains(&NodeId(**id))
-                        && raft.prs().conf().voters().contains(**id)
-                })
-                .max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)))
-                .map(|(id, _)| *id)
-        });
-        if let Some(node) = chosen
-            && raft.state == StateRole::Leader
-        {
-            self.raw.transfer_leader(node);
         }
     }
 
@@ -641,6 +588,7 @@ impl Replica {
             let meta = convert::from_raft_snapshot(self.config.group, ready.snapshot());
             write.reset_to = Some(meta.position());
             self.raw.mut_store().reset_to(meta.clone());
+            self.members_changed_at = meta.index;
             self.log_bytes.clear();
             self.compact_to = None;
             self.effects.apply.push(ApplyTask::Install(meta));
@@ -762,6 +710,7 @@ impl Replica {
     ) -> Result<(ConfChange, ConfState), ReplicaError> {
         let applied = membership::apply(&mut self.raw, entry)
             .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
+        self.members_changed_at = entry.index;
         let Some(change) = applied else {
             return Ok((ConfChange { steps: Vec::new() }, membership::current(&self.raw)));
         };

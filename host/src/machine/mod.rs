@@ -40,7 +40,7 @@ pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
 pub use self::digest::TakenDigest;
 pub use self::kind::BodyKind;
-pub use self::modules::CHUNK_MAX_BYTES;
+pub use self::modules::{CHUNK_MAX_BYTES, LABEL_MAX_BYTES};
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,
     QueryResult, Reply,

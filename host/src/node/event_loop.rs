@@ -19,8 +19,8 @@ use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission,
 use super::metrics::NodeMetrics;
 use super::stop::{StopReason, StopSignal};
 use crate::consensus::{
-    ApplyTask, Effects, Input, Proposal, ProposalId, ProposeError, ReadId, Replica, ReplicaError,
-    ReplicaStatus, Role, Write,
+    ApplyTask, Care, Effects, Input, Proposal, ProposalId, ProposeError, ReadId, Replica,
+    ReplicaError, ReplicaStatus, Role, Write,
 };
 use crate::machine::Reply;
 use crate::museum::{self, Exhibit};
@@ -34,7 +34,7 @@ use crate::types::{
 /// What wakes the loop.
 pub(super) enum Event {
     Submit(Vec<Submission>),
-    ConfChange(ConfChange, Waiter),
+    ConfChange(ConfChange, Care, Waiter),
     TransferLeader(Option<NodeId>),
     Messages(Vec<PeerMessage>, Charge),
     Query(QueryJob),
@@ -204,17 +204,17 @@ impl EventLoop {
                     self.batch.push(Proposal { id, data: submission.data });
                 }
             }
-            Event::ConfChange(_, waiter) if self.halting.is_some() => {
+            Event::ConfChange(_, _, waiter) if self.halting.is_some() => {
                 waiter.answer(Err(ProposeFailure::Stopping));
             }
             Event::Halted(why) => self.on_halted(why),
-            Event::ConfChange(_, waiter) if self.is_quarantined => {
+            Event::ConfChange(_, _, waiter) if self.is_quarantined => {
                 waiter.answer(Err(ProposeFailure::Quarantined));
             }
-            Event::ConfChange(change, waiter) => {
+            Event::ConfChange(change, care, waiter) => {
                 self.propose_batch()?;
                 let id = self.new_proposal(waiter);
-                self.replica.step(Input::ProposeConfChange(id, change))?;
+                self.replica.step(Input::ProposeConfChange(id, change, care))?;
             }
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
             Event::Messages(messages, charge) => {
