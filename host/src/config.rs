@@ -16,7 +16,7 @@ use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
 use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
 use crate::storage::{Engine, StorageConfig};
-use crate::transport::grpc::TransportConfig;
+use crate::transport::grpc::{MAX_MESSAGE_BYTES, TransportConfig};
 use crate::types::check_address;
 
 /// Port for clients and peers unless told otherwise.
@@ -42,6 +42,13 @@ pub struct Config {
     /// directory has, or raft-engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_engine: Option<Engine>,
+    /// The state machine of a new cluster; of no effect on a node that belongs to one already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PathBuf>,
+    /// Members of the cluster to enter, `HOST:PORT`; likewise.
+    pub join: Vec<String>,
+    /// Having entered it: stay a learner.
+    pub learner: bool,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Timing and limits of the node.
@@ -118,6 +125,9 @@ impl Default for Config {
             advertise: None,
             metrics_listen: None,
             storage_engine: None,
+            plugin: None,
+            join: Vec::new(),
+            learner: false,
             log: LogConfig::default(),
             node: NodeConfig::default(),
             consensus: ConsensusConfig::default(),
@@ -181,7 +191,15 @@ impl Config {
         problems.extend(self.address_problems());
         problems.extend(self.size_problems());
         problems.extend(self.log.problem());
+        problems.extend(self.begin_problem());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    }
+
+    fn begin_problem(&self) -> Option<String> {
+        (self.learner && self.join.is_empty()).then(|| {
+            "learner (--learner) is for a node that joins: say with join (--join) which cluster"
+                .to_owned()
+        })
     }
 
     fn limit_problems(&self) -> Vec<String> {
@@ -264,12 +282,22 @@ impl Config {
             ));
         }
         let message = self.node.max_entry_bytes.saturating_add(self.consensus.max_append_bytes);
-        if self.transport.queue_bytes < message {
+        let window = self.consensus.append_window_bytes.saturating_add(message);
+        if self.transport.queue_bytes < window {
             problems.push(format!(
-                "transport.queue_bytes ({}) must hold at least one message: \
-                 node.max_entry_bytes ({}) and consensus.max_append_bytes ({}) together",
+                "transport.queue_bytes ({}) must hold consensus.append_window_bytes ({}) and one \
+                 message more, of node.max_entry_bytes ({}) and consensus.max_append_bytes ({})",
                 self.transport.queue_bytes,
+                self.consensus.append_window_bytes,
                 self.node.max_entry_bytes,
+                self.consensus.max_append_bytes
+            ));
+        }
+        let most = MAX_MESSAGE_BYTES as u64 / 2;
+        if self.consensus.max_append_bytes > most {
+            problems.push(format!(
+                "consensus.max_append_bytes ({}) must be at most {most}: peers refuse larger \
+                 messages",
                 self.consensus.max_append_bytes
             ));
         }

@@ -85,7 +85,14 @@ impl Cli {
 
     /// Runs a subcommand to its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        run(&self.program, arguments, &[("RAFT_HOST_ENDPOINT", self.endpoints.join(","))])
+        self.run_with(arguments, &[])
+    }
+
+    /// The same with more variables in its environment.
+    pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut environment = vec![("RAFT_HOST_ENDPOINT", self.endpoints.join(","))];
+        environment.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        run(&self.program, arguments, &environment)
     }
 }
 
@@ -252,8 +259,14 @@ impl Server {
 
     /// SIGTERM; waits for the end and returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
+        self.signal("TERM")
+    }
+
+    /// Sends a signal that ends it; waits for the end and returns the exit code.
+    pub fn signal(&mut self, name: &str) -> Option<i32> {
         let mut child = self.child.take().expect("it runs");
-        let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill");
+        let pid = child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
         assert!(status.success());
         wait(&mut child, "the server to drain").code()
     }

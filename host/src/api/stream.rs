@@ -12,7 +12,7 @@
 //!          while too much is pending
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +24,12 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
-use super::caller::Caller;
+use super::caller::{Caller, in_time};
 use super::client::command_entry;
-use super::context::{Context, Route, no_leader, not_leader_but};
+use super::context::{Again, Context, Route, no_leader, not_leader_but};
 use super::failure::{Failure, apply_response};
 use super::forward::passed_on;
-use crate::node::{Leadership, ProposeResult, ReplySink, Submit};
+use crate::node::{Leadership, ProposeFailure, ProposeResult, ReplySink, Submit};
 use crate::types::Member;
 
 /// Answers taken in at once.
@@ -61,6 +61,7 @@ pub(super) fn run(
         upstream_to,
         upstream: None,
         upstream_tasks: BTreeMap::new(),
+        replaced: Vec::new(),
         next_upstream: 0,
         parked: VecDeque::new(),
         results: Vec::new(),
@@ -85,7 +86,18 @@ struct Command {
     tag: u64,
     request: v1::ApplyRequest,
     arrived: Instant,
+    /// When its client wants to hear of it.
+    deadline: Instant,
     place: Place,
+    /// It was passed to a leader that was replaced before it answered.
+    is_in_doubt: bool,
+}
+
+impl Command {
+    /// Whether it may be given to another leader without knowing what became of it at the first.
+    fn is_repeatable(&self) -> bool {
+        self.request.session.is_some()
+    }
 }
 
 /// Commands without an answer, by number. `slots.len()` also counts the gaps behind the oldest.
@@ -94,13 +106,21 @@ struct Commands {
     first: u64,
     slots: VecDeque<Option<Command>>,
     bytes: usize,
+    deadlines: BTreeSet<(Instant, u64)>,
 }
 
 impl Commands {
     fn push(&mut self, command: Command) -> u64 {
         self.bytes += command.request.command.len() + COMMAND_OVERHEAD;
+        let number = self.first + self.slots.len() as u64;
+        self.deadlines.insert((command.deadline, number));
         self.slots.push_back(Some(command));
-        self.first + self.slots.len() as u64 - 1
+        number
+    }
+
+    /// One whose deadline is over.
+    fn overdue(&self, now: Instant) -> Option<u64> {
+        self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, number)| *number)
     }
 
     fn get(&mut self, number: u64) -> Option<&mut Command> {
@@ -112,6 +132,7 @@ impl Commands {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let command = self.slots.get_mut(at)?.take()?;
         self.bytes -= command.request.command.len() + COMMAND_OVERHEAD;
+        self.deadlines.remove(&(command.deadline, number));
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.first += 1;
@@ -156,6 +177,9 @@ struct Stream {
     upstream: Option<Upstream>,
     upstream_tasks: BTreeMap<u64, AbortOnDropHandle<()>>,
     next_upstream: u64,
+    /// Upstreams to leaders that were replaced, since when, and whether their commands with a
+    /// session went to the next one already.
+    replaced: Vec<(u64, Instant, bool)>,
     parked: VecDeque<u64>,
     results: Vec<v1::TaggedResult>,
     /// Nothing is tried again.
@@ -195,7 +219,12 @@ impl Stream {
                         end = Some(Failure::none(status.code(), status.message()).into_status());
                     }
                 },
-                Ok(()) = self.leadership.changed(), if !self.parked.is_empty() => self.unpark(),
+                Ok(()) = self.leadership.changed(),
+                    if !self.parked.is_empty() || self.upstream.is_some() =>
+                {
+                    self.leave_replaced();
+                    self.unpark();
+                }
                 _ = tick.tick(), if !self.commands.is_empty() => self.on_tick(),
                 () = tokio::time::sleep_until(self.caller.deadline),
                     if self.caller.has_deadline && reading =>
@@ -232,7 +261,7 @@ impl Stream {
     fn on_message(&mut self, message: v1::ApplyStreamRequest) {
         let arrived = Instant::now();
         let mut numbers = Vec::with_capacity(message.commands.len());
-        for v1::TaggedCommand { tag, request } in message.commands {
+        for v1::TaggedCommand { tag, request, timeout_ms } in message.commands {
             let checked = request
                 .ok_or_else(|| Failure::none(Code::InvalidArgument, "the command is missing"))
                 .and_then(|request| {
@@ -244,7 +273,9 @@ impl Stream {
                     tag,
                     request,
                     arrived,
+                    deadline: self.deadline(arrived, timeout_ms),
                     place: Place::Parked,
+                    is_in_doubt: false,
                 })),
                 Err(failure) => self.results.push(failed(tag, failure)),
             }
@@ -254,6 +285,18 @@ impl Stream {
         } else {
             // Behind those that came before.
             self.parked.extend(numbers);
+        }
+    }
+
+    /// When a command is given up that came with a timeout; 0: without one.
+    fn deadline(&self, arrived: Instant, timeout_ms: u64) -> Instant {
+        let own = match timeout_ms {
+            0 => arrived + self.context.request_timeout(),
+            asked => in_time(Duration::from_millis(asked)),
+        };
+        match self.caller.has_deadline {
+            true => own.min(self.caller.deadline),
+            false => own,
         }
     }
 
@@ -287,18 +330,23 @@ impl Stream {
     }
 
     fn send_upstream(&mut self, leader: Member, numbers: &[u64]) {
+        self.leave_replaced();
         if self.upstream.as_ref().is_none_or(|upstream| upstream.leader != leader) {
             self.open_upstream(leader);
         }
         let Some(upstream) = &self.upstream else { return };
         let mut message = v1::ApplyStreamRequest::default();
         let mut bytes = 0;
+        let now = Instant::now();
         for number in numbers {
             let Some(command) = self.commands.get(*number) else { continue };
             command.place = Place::Upstream(upstream.number);
             bytes += command.request.command.len() + COMMAND_OVERHEAD;
             let request = Some(command.request.clone());
-            message.commands.push(v1::TaggedCommand { tag: *number, request });
+            let left = command.deadline.saturating_duration_since(now).as_millis();
+            // 0 would mean that there is no deadline.
+            let timeout_ms = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+            message.commands.push(v1::TaggedCommand { tag: *number, request, timeout_ms });
             if bytes >= MESSAGE_BYTES {
                 // A stream that has ended reports that, and then what it got is sorted out.
                 let _ = upstream.requests.send(std::mem::take(&mut message));
@@ -327,7 +375,53 @@ impl Stream {
         self.upstream = Some(Upstream { number, leader, requests });
     }
 
+    /// Sends nothing more to a leader that was replaced; its answers still count.
+    fn leave_replaced(&mut self) {
+        let leads = |leader: &Member| {
+            self.leadership.borrow().leader.as_ref().is_none_or(|now| now.id == leader.id)
+        };
+        if let Some(left) = self.upstream.take_if(|upstream| !leads(&upstream.leader)) {
+            self.replaced.push((left.number, Instant::now(), false));
+        }
+    }
+
+    /// Does what is due about commands that replaced leaders have not answered.
+    fn on_replaced(&mut self) {
+        let now = Instant::now();
+        let (short, long) =
+            (self.context.grace(Again::Harmless), self.context.grace(Again::Harmful));
+        let replaced = std::mem::take(&mut self.replaced);
+        for (upstream, since, mut passed_on) in replaced {
+            let elapsed = now.duration_since(since);
+            let there = Place::Upstream(upstream);
+            if elapsed >= short && !passed_on {
+                passed_on = true;
+                for number in self.commands.numbers(|it| it.place == there && it.is_repeatable()) {
+                    self.doubt_and_park(number);
+                }
+            }
+            if elapsed < long && self.upstream_tasks.contains_key(&upstream) {
+                self.replaced.push((upstream, since, passed_on));
+                continue;
+            }
+            self.upstream_tasks.remove(&upstream);
+            for number in self.commands.numbers(|it| it.place == there) {
+                self.fail(number, Failure::replaced());
+            }
+        }
+    }
+
+    fn doubt_and_park(&mut self, number: u64) {
+        let Some(command) = self.commands.get(number) else { return };
+        command.is_in_doubt = true;
+        command.place = Place::Parked;
+        self.parked.push_back(number);
+    }
+
     fn on_answer(&mut self, number: u64, result: ProposeResult) {
+        if result.as_ref().is_err_and(|failure| *failure == ProposeFailure::Busy) {
+            return self.park_or_fail(number, true, ProposeFailure::Busy.into());
+        }
         match result.map_err(Failure::from).and_then(apply_response) {
             Ok(response) => self.finish(number, v1::tagged_result::Result::Response(response)),
             Err(failure) => self.on_failure(number, failure),
@@ -370,19 +464,27 @@ impl Stream {
         }
     }
 
-    /// Tries again what surely did not happen and may happen elsewhere or later.
+    /// Tries again what surely did not happen and may happen elsewhere.
     fn on_failure(&mut self, number: u64, failure: Failure) {
+        let elsewhere = failure.worth_rerouting() && !self.caller.forwarded;
+        self.park_or_fail(number, elsewhere, failure);
+    }
+
+    fn park_or_fail(&mut self, number: u64, may_pass: bool, failure: Failure) {
         let patience = self.context.election_patience();
         let Some(command) = self.commands.get(number) else { return };
-        let elsewhere = failure.worth_rerouting() && !self.caller.forwarded;
-        let later = failure.code == Code::ResourceExhausted && command.place == Place::Here;
-        if (elsewhere || later) && !self.stopping && command.arrived.elapsed() < patience {
+        if may_pass && !self.stopping && command.arrived.elapsed() < patience {
             command.place = Place::Parked;
             self.parked.push_back(number);
         } else {
-            let error = failure.into_apply_error();
-            self.finish(number, v1::tagged_result::Result::Error(error));
+            self.fail(number, failure);
         }
+    }
+
+    fn fail(&mut self, number: u64, failure: Failure) {
+        let Some(command) = self.commands.get(number) else { return };
+        let error = failure.in_doubt(command.is_in_doubt).into_apply_error();
+        self.finish(number, v1::tagged_result::Result::Error(error));
     }
 
     fn finish(&mut self, number: u64, result: v1::tagged_result::Result) {
@@ -401,20 +503,16 @@ impl Stream {
     }
 
     fn on_tick(&mut self) {
+        self.on_replaced();
         self.unpark();
         let now = Instant::now();
-        let timeout = self.context.request_timeout();
-        let stream_over = self.caller.has_deadline && now >= self.caller.deadline;
-        while let Some(Some(oldest)) = self.commands.slots.front()
-            && (stream_over || now.duration_since(oldest.arrived) >= timeout)
-        {
-            let number = self.commands.first;
-            let failure = match oldest.place {
-                Place::Parked => no_leader(),
-                Place::Here | Place::Upstream(_) => deadline_exceeded(),
+        while let Some(number) = self.commands.overdue(now) {
+            let place = self.commands.get(number).map(|command| command.place);
+            let failure = match place {
+                Some(Place::Parked) => no_leader(),
+                _ => deadline_exceeded(),
             };
-            let error = failure.into_apply_error();
-            self.finish(number, v1::tagged_result::Result::Error(error));
+            self.fail(number, failure);
         }
     }
 

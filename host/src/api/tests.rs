@@ -20,8 +20,9 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::{ApiConfig, ApiError, NodeInfo, serve};
 use crate::consensus::{ConsensusConfig, Role};
-use crate::fsm::Limits;
 use crate::fsm::native::{KV, NULL, NativeLoader};
+use crate::fsm::{Limits, SharedLoader};
+use crate::machine::Incumbent;
 use crate::node::{Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
 use crate::storage::{MemoryLog, MemorySnapshots, Stores};
 use crate::transport::memory::{Delivery, MemoryNetwork};
@@ -32,6 +33,8 @@ const CLUSTER: ClusterId = ClusterId([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 mod http;
+mod hung;
+mod upgrades;
 
 struct TestNode {
     node: Node,
@@ -44,6 +47,7 @@ struct TestNode {
 
 struct Cluster {
     network: MemoryNetwork,
+    loader: SharedLoader,
     nodes: Vec<TestNode>,
 }
 
@@ -67,13 +71,27 @@ impl TestNode {
         listener: TcpListener,
         id: NodeId,
         introduced: Option<Vec<Member>>,
+        loader: SharedLoader,
     ) -> TestNode {
         let address = listener.local_addr().unwrap().to_string();
+        TestNode::start_as(network, listener, &address, id, introduced, loader).await
+    }
+
+    /// One that others dial elsewhere than where it listens.
+    async fn start_as(
+        network: &MemoryNetwork,
+        listener: TcpListener,
+        advertised: &str,
+        id: NodeId,
+        introduced: Option<Vec<Member>>,
+        loader: SharedLoader,
+    ) -> TestNode {
+        let listening = listener.local_addr().unwrap();
+        let address = advertised.to_owned();
         let identity = Identity { cluster: CLUSTER, node: id, address: address.clone() };
         let snapshots = Arc::new(MemorySnapshots::new());
         let stores =
             Stores { log: Arc::new(MemoryLog::new()), snapshots: Arc::clone(&snapshots) as _ };
-        let loader = Arc::new(NativeLoader);
         if introduced.is_none() {
             let limits = Limits::default();
             bootstrap(&stores, &identity, GroupId::MAIN, limits, loader.clone()).unwrap();
@@ -104,7 +122,7 @@ impl TestNode {
             config,
             async move { drop(stopped.await) },
         ));
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{listening}")).unwrap();
         TestNode { node, handle, address, channel: endpoint.connect_lazy(), stop, server }
     }
 
@@ -130,11 +148,24 @@ impl TestNode {
 
 impl Cluster {
     async fn of(size: usize) -> Cluster {
+        Cluster::loading_with(Arc::new(NativeLoader), size).await
+    }
+
+    async fn loading_with(loader: SharedLoader, size: usize) -> Cluster {
         let network = MemoryNetwork::new(Delivery::Immediate, 1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let first = TestNode::start(&network, listener, NodeId(1), None).await;
+        let first = TestNode::start(&network, listener, NodeId(1), None, loader.clone()).await;
+        Cluster::around(network, loader, first, size).await
+    }
+
+    async fn around(
+        network: MemoryNetwork,
+        loader: SharedLoader,
+        first: TestNode,
+        size: usize,
+    ) -> Cluster {
         first.leads().await;
-        let mut cluster = Cluster { network, nodes: vec![first] };
+        let mut cluster = Cluster { network, loader, nodes: vec![first] };
         for _ in 1..size {
             cluster.grow().await;
         }
@@ -152,7 +183,9 @@ impl Cluster {
         let member =
             |info: v1::MemberInfo| Member { id: NodeId(info.node_id), address: info.address };
         let introduced = joined.members.into_iter().map(member).collect();
-        let node = TestNode::start(&self.network, listener, id, Some(introduced)).await;
+        let node =
+            TestNode::start(&self.network, listener, id, Some(introduced), self.loader.clone())
+                .await;
         node.handle.machine().wait_for(|view| view.is_some()).await.unwrap();
         let started = Instant::now();
         loop {
@@ -195,11 +228,21 @@ fn join_request(address: &str) -> v1::JoinRequest {
 }
 
 async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeResponse, Status> {
+    upgrade_from(node, node.handle.incumbent(), module).await
+}
+
+async fn upgrade_from(
+    node: &TestNode,
+    replaces: Option<Incumbent>,
+    module: &'static [u8],
+) -> Result<v1::UpgradeResponse, Status> {
     let header = v1::UpgradeHeader {
         group: 1,
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         total_bytes: module.len() as u64,
         label: "test".into(),
+        replaces: replaces.map(Incumbent::to_wire),
+        discard_state: false,
     };
     let part = |part| v1::UpgradeRequest { part: Some(part) };
     let parts = vec![
@@ -212,6 +255,10 @@ async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeRe
 fn set(key: u64) -> v1::ApplyRequest {
     let command = format!(r#"{{"op":"set","key":"{key}","value":"x"}}"#);
     v1::ApplyRequest { command: command.into(), ..Default::default() }
+}
+
+fn tagged(tag: u64, request: v1::ApplyRequest) -> v1::TaggedCommand {
+    v1::TaggedCommand { tag, request: Some(request), timeout_ms: 0 }
 }
 
 async fn query(node: &TestNode, query: &str) -> Result<String, Status> {
@@ -321,7 +368,7 @@ async fn a_stream_answers_every_command_before_it_ends() {
                 .map(|n| {
                     let tag = message * 100 + n;
                     let request = (tag != 777).then(|| set(tag));
-                    v1::TaggedCommand { tag, request }
+                    v1::TaggedCommand { tag, request, timeout_ms: 0 }
                 })
                 .collect(),
         });
@@ -361,8 +408,7 @@ async fn streams_follow_the_leadership_and_lose_nothing() {
     let mut tag = 0;
     for leader in [2, 3, 1, 2] {
         for (sender, _) in &mut sides {
-            let commands =
-                (0..50).map(|n| v1::TaggedCommand { tag: tag + n, request: Some(set(tag + n)) });
+            let commands = (0..50).map(|n| tagged(tag + n, set(tag + n)));
             sender.send(v1::ApplyStreamRequest { commands: commands.collect() }).await.unwrap();
             tag += 50;
         }
@@ -505,12 +551,14 @@ async fn any_node_changes_limits_and_shows_them() {
 async fn without_a_leader_requests_fail_surely_and_health_says_so() {
     let network = MemoryNetwork::new(Delivery::Immediate, 1);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let node = TestNode::start(&network, listener, NodeId(5), Some(Vec::new())).await;
+    let node =
+        TestNode::start(&network, listener, NodeId(5), Some(Vec::new()), Arc::new(NativeLoader))
+            .await;
     assert_fails(node.client().apply(set(1)).await, Code::Unavailable, "none", "no leader");
     assert_fails(query(&node, "{}").await, Code::Unavailable, "none", "no leader");
     let stale = v1::QueryRequest { consistency: 1, ..Default::default() };
     assert_fails(node.client().query(stale).await, Code::Unavailable, "none", "no state");
-    let command = v1::TaggedCommand { tag: 3, request: Some(set(1)) };
+    let command = tagged(3, set(1));
     let request = v1::ApplyStreamRequest { commands: vec![command] };
     let answers = node.client().apply_stream(tokio_stream::iter([request])).await.unwrap();
     let answer = answers.into_inner().message().await.unwrap().unwrap().results.remove(0);
@@ -571,7 +619,7 @@ async fn a_stopping_server_ends_open_streams_with_a_certain_effect() {
     let (sender, receiver) = mpsc::channel::<v1::ApplyStreamRequest>(4);
     let requests = ReceiverStream::new(receiver);
     let mut answers = node.client().apply_stream(requests).await.unwrap().into_inner();
-    let command = v1::TaggedCommand { tag: 1, request: Some(set(1)) };
+    let command = tagged(1, set(1));
     sender.send(v1::ApplyStreamRequest { commands: vec![command] }).await.unwrap();
     assert_eq!(answers.message().await.unwrap().unwrap().results[0].tag, 1);
     cluster.stop().await;

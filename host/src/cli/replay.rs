@@ -387,6 +387,7 @@ fn reply_text(reply: &Reply) -> String {
         Reply::NoModule => "no module".to_owned(),
         Reply::Refused(_) => "refused".to_owned(),
         Reply::SessionOpened { .. } => "opened".to_owned(),
+        Reply::SessionKept { .. } => "kept".to_owned(),
         Reply::SessionClosed => "closed".to_owned(),
         Reply::ChunkStored { received, total } => format!("{received} of {total} bytes"),
         Reply::ChunkRefused(_) | Reply::LimitsRefused(_) | Reply::EngineRefused(_) => {
@@ -395,6 +396,7 @@ fn reply_text(reply: &Reply) -> String {
         Reply::Activated { hash, .. } => format!("active: {}", hash.short()),
         Reply::AlreadyActive { .. } => "active already".to_owned(),
         Reply::ActivationFailed(_) => "not activated".to_owned(),
+        Reply::ActivationSuperseded { .. } => "superseded".to_owned(),
         Reply::LimitsSet { .. } | Reply::EngineSet { .. } => "set".to_owned(),
         Reply::DigestTaken { digest, .. } => format!("digest {}", digest.short()),
         Reply::DigestJudged(verdict) => format!("verdict about {}", verdict.point),

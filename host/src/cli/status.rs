@@ -21,7 +21,8 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Shows what each node of the cluster knows and how far it is.
 ///
 /// With one endpoint, all members of its cluster are asked; with several, exactly these
-/// (--cluster: all members as well). Fails only when no node answers at all.
+/// (--cluster: all members as well). Ends with 6 when no node answers at all, or none of them knows
+/// a leader.
 #[derive(Args, Clone, Debug)]
 pub(super) struct StatusArgs {
     /// Ask all members of the cluster, also when several endpoints are given.
@@ -51,7 +52,13 @@ pub(super) fn run(args: &StatusArgs) -> Ended {
         Output::Json => print_json(&to_json(&rows))?,
         Output::Table => print_text(&to_text(&rows))?,
     }
-    Ok(Exit::Done)
+    Ok(ending(&rows))
+}
+
+/// A cluster without a leader takes no commands, which scripts want to know.
+fn ending(rows: &[NodeRow]) -> Exit {
+    let knows_leader = |row: &NodeRow| row.status.as_ref().is_ok_and(|it| it.leader_id != 0);
+    if rows.iter().any(knows_leader) { Exit::Done } else { Exit::Unavailable }
 }
 
 async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
@@ -59,8 +66,9 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
     let timeout = NODE_TIMEOUT.min(remote.timeout());
     let whole = !args.only && (args.cluster || remote.endpoints.len() == 1);
     let members = if whole {
-        let client = remote.client().await?;
-        client.members().await.map_err(|error| remote::failed_question(&error))?.members
+        // A node without a state knows no members, which is nothing to wait for: it is asked alone.
+        let client = remote.client_with_deadline(timeout).await?;
+        client.members().await.map(|answer| answer.members).unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -90,7 +98,7 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
 async fn row(address: &str, member: Option<v1::MemberInfo>, timeout: Duration) -> NodeRow {
     let ask = async {
         let mut client = remote::admin(address).await?;
-        let answer = client.status(v1::StatusRequest { group: 0 }).await;
+        let answer = client.status(v1::StatusRequest::default()).await;
         answer.map(Response::into_inner).map_err(|status| sentence(&status))
     };
     let status = tokio::time::timeout(timeout, ask)
@@ -197,6 +205,7 @@ impl NodeRow {
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
+                "activity": activity_to_json(status.activity.as_ref()),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
                     "node_id": peer.node_id,
@@ -232,6 +241,35 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
         "quarantines": digest.quarantines,
         "healed": digest.healed,
         "undecided": digest.undecided,
+    })
+}
+
+/// What a node's commands wait for.
+fn activity_note(row: &NodeRow) -> Option<String> {
+    let activity = row.status.as_ref().ok()?.activity.as_ref()?;
+    let doing = match activity.job.as_str() {
+        "activate" if activity.name.is_empty() => "changing limits".to_owned(),
+        "activate" => format!("activating {}", activity.name),
+        "install" => "installing a snapshot".to_owned(),
+        "capture" => "copying its state for a snapshot".to_owned(),
+        "query" => "answering queries".to_owned(),
+        job => format!("at a job of kind {job:?}"),
+    };
+    Some(format!(
+        "{} is {doing} since {} (index {}); its commands wait meanwhile",
+        row.address,
+        human_duration(Duration::from_millis(activity.for_ms)),
+        activity.index
+    ))
+}
+
+fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
+    let Some(activity) = activity else { return Value::Null };
+    json!({
+        "job": activity.job,
+        "index": activity.index,
+        "name": activity.name,
+        "for_ms": activity.for_ms,
     })
 }
 
@@ -295,6 +333,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         if let Err(reason) = &row.status {
             notes.push(format!("{} is unreachable: {reason}", row.address));
         }
+        notes.extend(activity_note(row));
         notes.extend(digest_notes(row));
     }
     let cluster = |row: &NodeRow| row.status.as_ref().ok().map(|s| s.cluster_id.clone());
@@ -468,6 +507,16 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
         let json = to_json(&rows);
         assert_eq!(json["nodes"][0]["digest"]["quarantine"]["since_index"], 119);
         assert_eq!(json["nodes"][1]["digest"]["verdict"]["nodes"][2]["agrees"], false);
+    }
+
+    #[test]
+    fn without_a_leader_it_does_not_succeed() {
+        let mut rows = [answer(1, v1::Role::Follower), dead(2)];
+        assert_eq!(ending(&rows), Exit::Done);
+        if let Ok(status) = &mut rows[0].status {
+            status.leader_id = 0;
+        }
+        assert_eq!(ending(&rows), Exit::Unavailable);
     }
 
     #[test]

@@ -16,15 +16,16 @@ use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
-use super::log_writer;
 use super::metrics::NodeMetrics;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use super::trust::Trust;
+use super::waiters::Waiters;
 use super::work::{Jobs, MonotonicClock, Watchdog, Work};
+use super::{log_reader, log_writer};
 use crate::consensus::{
-    ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
-    bootstrap_write, reconcile,
+    ConsensusConfig, Input, LogRead, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
+    Write, bootstrap_write, reconcile,
 };
 use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
@@ -33,7 +34,7 @@ use crate::transport::{Identity, Transport};
 use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
-const APPLY_STACK_BYTES: usize = 16 << 20;
+pub(super) const APPLY_STACK_BYTES: usize = 16 << 20;
 const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
 
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
@@ -168,6 +169,8 @@ pub struct Environment {
     pub incarnation: u64,
     /// Compile modules that have become complete on a thread of their own.
     pub compile_ahead: bool,
+    /// Answer queries on a thread of their own while an activation runs.
+    pub beside: bool,
 }
 
 /// Milliseconds since the Unix epoch.
@@ -184,6 +187,7 @@ impl Environment {
             seed: rand::random(),
             incarnation: rand::random(),
             compile_ahead: true,
+            beside: true,
         }
     }
 }
@@ -198,6 +202,8 @@ pub(super) struct Parts {
     pub(super) work: Arc<Work>,
     /// For the log writer.
     pub(super) writes: Receiver<Write>,
+    /// For the log reader.
+    pub(super) reads: Receiver<LogRead>,
     /// For the thread that saves snapshots; it answers with `jobs`.
     pub(super) saves: Receiver<SaveJob>,
     pub(super) jobs: Sender<Job>,
@@ -230,11 +236,13 @@ pub(super) fn assemble(
     {
         return Err(StartError::Removed(me));
     }
+    let tick_us = config.tick().as_micros().max(1) as u64;
     let replica_config = ReplicaConfig {
         node: me,
         group,
         heartbeat_ticks: config.heartbeat_ticks(),
         election_ticks: config.election_ticks(),
+        trailing_ticks: consensus.trailing_ms.saturating_mul(1_000) / tick_us,
         seed: environment.seed,
         incarnation: environment.incarnation,
         limits: consensus,
@@ -262,6 +270,7 @@ pub(super) fn assemble(
     let (view_sender, view) = watch::channel(None);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
+    let (reader, reads) = mpsc::channel();
     let (apply, jobs) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
@@ -284,10 +293,14 @@ pub(super) fn assemble(
         saver,
         snapshot_callers: Vec::new(),
         waiting: BTreeMap::new(),
+        asked: VecDeque::new(),
+        jobs_since_answers: 0,
+        deferred: VecDeque::new(),
         stop: stop.clone(),
         halted: false,
         trust,
         compile_ahead: environment.compile_ahead,
+        beside: environment.beside,
         witness: None,
         metrics: Arc::clone(&metrics),
         work: Jobs::new(Arc::clone(&work)),
@@ -299,6 +312,7 @@ pub(super) fn assemble(
         events: receiver,
         transport,
         writer,
+        reader,
         apply: apply.clone(),
         leadership: leadership_sender,
         stop: stop.clone(),
@@ -315,7 +329,7 @@ pub(super) fn assemble(
         is_quarantined: false,
         proposals: VecDeque::new(),
         next_proposal: 1,
-        waiters: VecDeque::new(),
+        waiters: Waiters::new(config.election_ticks()),
         settling: VecDeque::new(),
         queued_queries: Vec::new(),
         stale_queries: Vec::new(),
@@ -342,6 +356,7 @@ pub(super) fn assemble(
             started: Instant::now(),
             wall_clock_ms: environment.wall_clock_ms,
             metrics: Arc::clone(&metrics),
+            work: Arc::clone(&work),
         }),
     };
     Ok(Parts {
@@ -351,6 +366,7 @@ pub(super) fn assemble(
         metrics,
         work,
         writes,
+        reads,
         saves,
         jobs: apply,
         events,
@@ -372,7 +388,9 @@ impl Node {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble_on_large_stack(options, channel, transport)?;
         let Parts { handle, event_loop, apply_loop, metrics, work, .. } = parts;
-        let Parts { writes, saves, jobs, events, stop, stores, .. } = parts;
+        let Parts { writes, reads, saves, jobs, events, stop, stores, .. } = parts;
+        let log_reader =
+            log_reader::spawn(Arc::clone(&stores.log), group, reads, events.clone(), stop.clone())?;
         let log_writer = log_writer::spawn(
             stores.log,
             group,
@@ -397,7 +415,7 @@ impl Node {
                 let _guard = StopOnPanic(guard, "event loop");
                 event_loop.run();
             })?;
-        let threads = vec![event_thread, apply_thread, log_writer, snapshot_writer];
+        let threads = vec![event_thread, apply_thread, log_writer, log_reader, snapshot_writer];
         Ok(Node { handle, threads, _watchdog: watchdog })
     }
 

@@ -108,7 +108,7 @@ impl Sessions {
             self.by_end.remove(&(end, id));
             self.open.remove(&id);
         }
-        if let Reply::SessionOpened { id, ttl_ms } = entry.reply {
+        if let Reply::SessionOpened { id, ttl_ms, .. } = entry.reply {
             self.open.insert(id, (ttl_ms, now_ms + ttl_ms));
             self.by_end.insert((now_ms + ttl_ms, id));
         }
@@ -154,6 +154,8 @@ impl BoundedGrowth {
             };
             within(node, &most)?;
             self.compacted(&survey.bounds, node)?;
+            let unapplied = survey.bounds.unapplied_bytes;
+            at_most(node, "bytes in memory to apply", node.unapplied_bytes, unapplied)?;
             let sessions = self.sessions.at(node.applied);
             at_most(node, "sessions", node.sessions, sessions)?;
         }
@@ -272,7 +274,9 @@ impl Invariant for BoundedGrowth {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::testing::{applied, judge, node_survey, ok, pos, refused, survey};
+    use super::super::testing::{
+        applied, judge, node_survey, ok, pos, refused, session_opened, survey,
+    };
     use super::*;
 
     const LATER: u64 = 30_000_000;
@@ -319,6 +323,17 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_to_be_applied_is_bounded_at_all_times() {
+        let mut slow = node(1, 100);
+        slow.unapplied_bytes = 1 << 20;
+        let fine = survey(0, Phase::Faults, vec![slow.clone()]);
+        assert_eq!(judge(&mut BoundedGrowth::default(), &[Fact::Survey(&fine)]), Ok(()));
+        slow.unapplied_bytes += 1;
+        let wrong = survey(0, Phase::Faults, vec![slow]);
+        refused(&mut BoundedGrowth::default(), &[Fact::Survey(&wrong)], "to apply");
+    }
+
+    #[test]
     fn a_node_that_has_just_started_gets_the_entries_to_tidy_up_first() {
         let [first, second] = calm(node(1, 100), node(1, 800));
         let started = super::super::testing::restored(0, 100, None);
@@ -331,7 +346,7 @@ mod tests {
         let opened = |index, time_ms| AppliedEntry {
             command: None,
             time_ms,
-            ..applied(0, pos(index, 1), "", Reply::SessionOpened { id: index, ttl_ms: 1000 })
+            ..applied(0, pos(index, 1), "", session_opened(index, 1000))
         };
         let used = AppliedEntry {
             command: Some((Some((1, 1)), Bytes::new())),

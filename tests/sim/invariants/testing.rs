@@ -27,6 +27,11 @@ pub(super) fn entry(index: u64, term: u64, data: &str) -> LogEntry {
     }
 }
 
+/// The answer to opening a session at an index.
+pub(super) fn session_opened(id: u64, ttl_ms: u64) -> Reply {
+    Reply::SessionOpened { id, ttl_ms, responses_max: 4096, responses_max_bytes: 16 << 20 }
+}
+
 /// A node's id is its slot's number and one.
 pub(super) fn node(slot: usize) -> NodeId {
     NodeId(slot as u64 + 1)
@@ -140,6 +145,7 @@ pub(super) fn node_survey(slot: usize) -> NodeSurvey {
         commit: Index(0),
         applied: Index(0),
         snapshot: Index(0),
+        unapplied_bytes: 0,
         snapshots: 1,
         log_bytes: 0,
         snapshot_bytes: 0,
@@ -158,6 +164,7 @@ pub(super) fn survey(at: u64, phase: Phase, nodes: Vec<NodeSurvey>) -> Survey {
         snapshots: 2,
         log_file_bytes: 1 << 20,
         uncommitted_bytes: 1 << 20,
+        unapplied_bytes: 1 << 20,
         election: Micros(1_000_000),
     };
     Survey { at: Micros(at), phase, since: Micros(0), nodes, bounds }

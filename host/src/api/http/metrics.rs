@@ -185,7 +185,12 @@ impl Scrape {
             "What the guest's memory may grow to.",
             view.info.limits.memory_max_bytes,
         )?;
-        page.gauge("raft_host_sessions", "Open sessions.", view.info.sessions)
+        page.gauge("raft_host_sessions", "Open sessions.", view.info.sessions)?;
+        page.bytes(
+            "raft_host_session_responses",
+            "Answers that sessions keep until their clients acknowledge them.",
+            view.info.session_bytes,
+        )
     }
 
     fn queries(&self, page: &mut Page<'_>) -> fmt::Result {

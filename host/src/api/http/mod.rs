@@ -4,13 +4,14 @@
 //! services that change things.
 
 mod metrics;
+mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::json;
@@ -20,9 +21,6 @@ use tokio_util::sync::CancellationToken;
 use self::metrics::Scrape;
 use super::context::NodeInfo;
 use crate::node::NodeHandle;
-
-/// What OpenMetrics calls itself.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How long requests may go on after the server was asked to stop: they are short.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -60,9 +58,15 @@ fn router(handle: NodeHandle, info: NodeInfo) -> Router {
     Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(face)
 }
 
-async fn metrics(State(face): State<Face>) -> impl IntoResponse {
+async fn metrics(State(face): State<Face>, headers: HeaderMap) -> impl IntoResponse {
+    // Several lines of a header are one list (RFC 9110 §5.3).
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let accepted = accepted.collect::<Vec<_>>().join(",");
     match Scrape::of(face.handle, face.info).await.text() {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
+        Ok(page) if text::wants_open_metrics(&accepted) => {
+            (StatusCode::OK, [(header::CONTENT_TYPE, text::OPEN_METRICS)], page)
+        }
+        Ok(page) => (StatusCode::OK, [(header::CONTENT_TYPE, text::TEXT)], text::to_text(&page)),
         Err(error) => {
             let plain = "text/plain; charset=utf-8";
             let status = StatusCode::INTERNAL_SERVER_ERROR;

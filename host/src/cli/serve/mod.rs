@@ -1,7 +1,8 @@
 //! `raft-host` without a subcommand: start a server, wait for a signal, drain.
 //!
 //! Exit codes: 0 when asked to stop, and when the node was removed from its cluster; 1 when
-//! it did not start or could not go on; 130 when a second signal cut the drain short.
+//! it did not start or could not go on; 2 when its settings cannot be; 130 when a second signal cut
+//! the drain short.
 
 mod args;
 mod logging;
@@ -12,9 +13,9 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use self::args::ServeArgs;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, ConfigError, LogFormat};
 use crate::node::StopReason;
-use crate::server::{self, Began, RunningServer};
+use crate::server::{self, Began, RunningServer, ServeError};
 
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_IMPATIENT: i32 = 130;
@@ -24,7 +25,7 @@ const EXIT_IMPATIENT: i32 = 130;
 /// # Errors
 /// Why it does not start.
 pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config().map_err(whole)?;
+    let config = args.config()?;
     let guest_lines = logging::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -32,7 +33,9 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .build()
         .context("starting the runtime")?;
     runtime.spawn(guest_lines.report());
-    let code = runtime.block_on(serve(config, args.startup()));
+    super::environment::warn_of_unknown();
+    let startup = args.startup(&config);
+    let code = runtime.block_on(serve(config, startup));
     // A thread that is stuck in a system call must not keep a stopped server alive.
     runtime.shutdown_background();
     code
@@ -88,9 +91,15 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     })
 }
 
-/// These errors say their causes themselves; told as a chain, each would be said twice.
-fn whole(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::Error::msg(error.to_string())
+/// Whether a server did not start because of what it was told, before it tried anything.
+pub(super) fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    let of_start = error.downcast_ref::<ServeError>().is_some_and(|error| {
+        matches!(
+            error,
+            ServeError::Config(_) | ServeError::PluginAndJoin | ServeError::NothingToStart { .. }
+        )
+    });
+    of_start || error.is::<ConfigError>() || error.is::<logging::BadFilter>()
 }
 
 /// Says what runs where, and what to type next.
@@ -128,10 +137,11 @@ fn announce(server: &RunningServer) {
     );
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGHUP: the end of a terminal is no reason to drop what is in flight.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -140,6 +150,7 @@ impl Signals {
         Ok(Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
         })
     }
 
@@ -147,6 +158,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::types::{ConfChange, ConfChangeOp, Index, LogPosition, NodeId, PeerMes
 /// When members were heard from last. raft-rs has a flag for that, which each of its rounds of
 /// checking the quorum takes back: right after one, nobody counts as heard from.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct Contacts {
     term: u64,
     /// The tick at which this replica became the leader of the term.
     leads_since: Option<u64>,
@@ -23,23 +23,23 @@ pub(super) struct Heard {
 impl Replica {
     /// What is said in another term says nothing about whether its sender follows this leader.
     pub(super) fn note_heard(&mut self, message: &PeerMessage) {
-        self.keep_heard();
+        self.keep_contacts();
         let raft = &self.raw.raft;
         if message.term.0 == raft.term && raft.prs().get(message.from.0).is_some() {
-            self.heard.at.insert(message.from, self.tick);
+            self.contacts.at.insert(message.from, self.tick);
         }
     }
 
     /// Forgets what is of an earlier term or of who is no member any more.
-    pub(super) fn keep_heard(&mut self) {
+    pub(super) fn keep_contacts(&mut self) {
         let raft = &self.raw.raft;
-        if self.heard.term != raft.term {
-            self.heard = Heard { term: raft.term, ..Heard::default() };
+        if self.contacts.term != raft.term {
+            self.contacts = Contacts { term: raft.term, ..Contacts::default() };
         }
-        self.heard.at.retain(|node, _| raft.prs().get(node.0).is_some());
+        self.contacts.at.retain(|node, _| raft.prs().get(node.0).is_some());
         match raft.state == StateRole::Leader {
-            true => self.heard.leads_since = self.heard.leads_since.or(Some(self.tick)),
-            false => self.heard.leads_since = None,
+            true => self.contacts.leads_since = self.contacts.leads_since.or(Some(self.tick)),
+            false => self.contacts.leads_since = None,
         }
     }
 
@@ -48,8 +48,8 @@ impl Replica {
         if node == self.config.node {
             return Some(0);
         }
-        let is_current = self.heard.term == self.raw.raft.term;
-        self.heard.at.get(&node).filter(|_| is_current).map(|at| self.tick - at)
+        let is_current = self.contacts.term == self.raw.raft.term;
+        self.contacts.at.get(&node).filter(|_| is_current).map(|at| self.tick - at)
     }
 
     /// Whether a member was heard from within an election timeout. A leader asks each of them
@@ -60,7 +60,7 @@ impl Replica {
 
     /// Whether this leader has not had the time yet to hear from everybody.
     pub(super) fn is_just_elected(&self) -> bool {
-        let since = self.heard.leads_since.unwrap_or(self.tick);
+        let since = self.contacts.leads_since.unwrap_or(self.tick);
         self.tick - since < self.config.election_ticks as u64
     }
 
@@ -94,7 +94,7 @@ impl Replica {
         change: &ConfChange,
         care: Care,
     ) -> Result<(), ConfChangeError> {
-        self.keep_heard();
+        self.keep_contacts();
         if self.raw.raft.has_pending_conf() || self.members_changed_at > care.decided_at {
             return Err(ConfChangeError::InProgress);
         }
@@ -136,7 +136,7 @@ impl Replica {
     /// Nothing happens for a node that was not heard from: no command would be taken until the
     /// transfer is given up, for nothing.
     pub(super) fn transfer_leader(&mut self, to: Option<NodeId>) {
-        self.keep_heard();
+        self.keep_contacts();
         let raft = &self.raw.raft;
         let may_lead = |node: NodeId| {
             node != self.config.node
