@@ -142,8 +142,14 @@ impl From<ProposeFailure> for Failure {
                 }
                 ConfChangeError::NamedTwice(_)
                 | ConfChangeError::ZeroId
+                | ConfChangeError::IdTooHigh(_)
+                | ConfChangeError::BadAddress { .. }
                 | ConfChangeError::Empty => Code::InvalidArgument,
                 ConfChangeError::InProgress
+                | ConfChangeError::JustElected
+                | ConfChangeError::NoQuorum(_)
+                | ConfChangeError::NotHeardFrom(_)
+                | ConfChangeError::TooManyMembers
                 | ConfChangeError::LastVoter(_)
                 | ConfChangeError::NotCaughtUp { .. } => Code::FailedPrecondition,
             },
@@ -160,11 +166,17 @@ impl From<MembershipFailure> for Failure {
             MembershipFailure::IdInUse { .. } | MembershipFailure::IdWasUsed(_) => {
                 Code::AlreadyExists
             }
-            MembershipFailure::BadAddress(_) => Code::InvalidArgument,
+            MembershipFailure::BadAddress(_) | MembershipFailure::IdTooFar { .. } => {
+                Code::InvalidArgument
+            }
             MembershipFailure::NoState => Code::Unavailable,
-            // Not `Unavailable`: trying again by itself would only take the time again.
-            MembershipFailure::TransferTimedOut(_) => Code::Aborted,
-            MembershipFailure::AddressOfVoter { .. }
+            // Not `Unavailable` or `Aborted`: trying again by itself would stop all writes again
+            // for as long.
+            MembershipFailure::TransferTimedOut(_)
+            | MembershipFailure::AnotherLeads { .. }
+            | MembershipFailure::Silent { .. }
+            | MembershipFailure::AllSilent
+            | MembershipFailure::AddressOfVoter { .. }
             | MembershipFailure::NotAVoter(_)
             | MembershipFailure::NoOtherVoter => Code::FailedPrecondition,
         };
@@ -290,7 +302,7 @@ pub(super) fn outcome_to_wire(outcome: Outcome) -> v1::Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::NodeId;
+    use crate::types::{NodeId, check_address};
 
     #[test]
     fn a_failure_survives_the_wire_and_an_unlabelled_one_may_have_happened() {
@@ -316,7 +328,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_code_and_effect() {
-        let cases: [(Failure, Code, Effect); 21] = [
+        let cases: [(Failure, Code, Effect); 22] = [
             (ProposeFailure::Busy.into(), Code::ResourceExhausted, Effect::None),
             (
                 ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
@@ -338,6 +350,16 @@ mod tests {
             (CommandRefused::SequenceTooOld.into(), SEQUENCE_TOO_OLD_CODE, Effect::Unknown),
             (CommandRefused::Malformed("?".into()).into(), Code::InvalidArgument, Effect::None),
             (
+                MembershipFailure::from(check_address("?").unwrap_err()).into(),
+                Code::InvalidArgument,
+                Effect::None,
+            ),
+            (
+                MembershipFailure::TransferTimedOut("?".into()).into(),
+                Code::FailedPrecondition,
+                Effect::None,
+            ),
+            (
                 CommandRefused::SessionFull { responses: 1, bytes: 2 }.into(),
                 Code::ResourceExhausted,
                 Effect::None,
@@ -352,7 +374,6 @@ mod tests {
                 Code::InvalidArgument,
                 Effect::None,
             ),
-            (MembershipFailure::BadAddress("?".into()).into(), Code::InvalidArgument, Effect::None),
             (MembershipFailure::IdWasUsed(NodeId(1)).into(), Code::AlreadyExists, Effect::None),
             (
                 UpgradeFailure::NotActivated("?".into()).into(),

@@ -437,7 +437,7 @@ async fn streams_follow_the_leadership_and_lose_nothing() {
 async fn members_come_lead_and_go() {
     let mut cluster = Cluster::of(1).await;
     let only = cluster.leader();
-    let last = v1::RemoveMemberRequest { group: 0, node_id: 1 };
+    let last = v1::RemoveMemberRequest { group: 0, node_id: 1, force: false };
     assert_fails(
         only.admin().remove_member(last).await,
         Code::FailedPrecondition,
@@ -481,12 +481,12 @@ async fn members_come_lead_and_go() {
     assert_eq!(status.leader_address, cluster.leader().address);
     let taken = asked.clone().take_snapshot(v1::TakeSnapshotRequest::default()).await.unwrap();
     assert!(taken.into_inner().index > 1);
-    let absent = v1::RemoveMemberRequest { group: 0, node_id: 42 };
+    let absent = v1::RemoveMemberRequest { group: 0, node_id: 42, force: false };
     let refused = asked.clone().remove_member(absent).await;
     assert_fails(refused, Code::NotFound, "none", "not a member");
 
     // The leader hands over first; whoever was asked finds its successor.
-    let leader = v1::RemoveMemberRequest { group: 0, node_id: 1 };
+    let leader = v1::RemoveMemberRequest { group: 0, node_id: 1, force: false };
     let left = asked.clone().remove_member(leader).await.unwrap().into_inner().members;
     assert_eq!(left.iter().map(|member| member.node_id).collect::<Vec<_>>(), [2, 3]);
     cluster.stop().await;

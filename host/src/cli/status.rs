@@ -215,6 +215,7 @@ impl NodeRow {
                     "match_index": peer.match_index,
                     "state": peer.state,
                     "recently_active": peer.recently_active,
+                    "silent_ms": peer.silent_ms,
                 })).collect::<Vec<_>>(),
             }),
         }

@@ -43,8 +43,8 @@ pub use self::core::Machine;
 pub(crate) use self::core::MachineBystander;
 pub use self::digest::TakenDigest;
 pub use self::kind::BodyKind;
-pub use self::modules::CHUNK_MAX_BYTES;
 pub(crate) use self::modules::bounded_label;
+pub use self::modules::{CHUNK_MAX_BYTES, LABEL_MAX_BYTES};
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo,
     QueryReply, QueryResult, Reply,

@@ -22,7 +22,7 @@ use super::removal::{Known, Removal};
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
 use crate::consensus::{
-    ApplyTask, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
+    ApplyTask, Care, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
     ReplicaError, ReplicaStatus, Role, Write,
 };
 use crate::machine::Reply;
@@ -37,7 +37,7 @@ use crate::types::{
 /// What wakes the loop.
 pub(super) enum Event {
     Submit(Vec<Submission>),
-    ConfChange(ConfChange, Waiter),
+    ConfChange(ConfChange, Care, Waiter),
     TransferLeader(Option<NodeId>),
     Messages(Vec<PeerMessage>, Charge),
     Query(QueryJob),
@@ -276,17 +276,17 @@ impl EventLoop {
                     self.batch.push(Proposal { id, data: submission.data });
                 }
             }
-            Event::ConfChange(_, waiter) if self.halting.is_some() => {
+            Event::ConfChange(_, _, waiter) if self.halting.is_some() => {
                 waiter.answer(Err(ProposeFailure::Stopping));
             }
             Event::Halted(why) => self.on_halted(why),
-            Event::ConfChange(_, waiter) if self.is_quarantined => {
+            Event::ConfChange(_, _, waiter) if self.is_quarantined => {
                 waiter.answer(Err(ProposeFailure::Quarantined));
             }
-            Event::ConfChange(change, waiter) => {
+            Event::ConfChange(change, care, waiter) => {
                 self.propose_batch()?;
                 let id = self.new_proposal(waiter);
-                self.replica.step(Input::ProposeConfChange(id, change))?;
+                self.replica.step(Input::ProposeConfChange(id, change, care))?;
             }
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
             Event::Messages(messages, charge) => {

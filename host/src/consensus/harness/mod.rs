@@ -446,7 +446,8 @@ impl Cluster {
         let change =
             ConfChange { steps: steps.iter().map(|(op, id)| (*op, member(*id))).collect() };
         let leader = self.elect();
-        self.input(leader, Input::ProposeConfChange(MEMBERSHIP, change));
+        let care = Care { decided_at: self.nodes[&leader].applied, force: false };
+        self.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
     }
 
     fn read(&mut self, id: NodeId) {
