@@ -31,6 +31,7 @@ mod log_writer;
 mod membership;
 mod metrics;
 mod recovery;
+mod removal;
 mod snapshots;
 mod start;
 mod stepped;

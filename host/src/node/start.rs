@@ -18,6 +18,7 @@ use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
 use super::recovery::{Recovered, recover};
+use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use super::trust::Trust;
@@ -270,6 +271,7 @@ pub(super) fn assemble(
     let (leadership_sender, leadership) =
         watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
     let (view_sender, view) = watch::channel(None);
+    let (expelled_sender, expelled) = watch::channel(false);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
@@ -338,6 +340,8 @@ pub(super) fn assemble(
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),
+        removal: Removal::default(),
+        expelled: expelled_sender,
         halting: None,
         linger_ticks: config.election_ticks(),
         metrics: Arc::clone(&metrics),
@@ -353,6 +357,7 @@ pub(super) fn assemble(
             leadership,
             machine: view,
             digests,
+            expelled,
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),
