@@ -402,7 +402,16 @@ impl Cluster {
         for node in &self.nodes {
             // Somebody else is at it.
             let Ok(mut node) = node.try_lock() else { continue };
-            let Some(status) = node.ended()? else { continue };
+            let Some(status) = node.ended()? else {
+                // Its removal went through, and whoever asked for that was not told.
+                if node.log().contains("removed from its cluster, say most of the other voters") {
+                    self.events.note("was removed", &node.name());
+                    node.kill()?;
+                    node.wipe()?;
+                    self.restart(&mut node)?;
+                }
+                continue;
+            };
             let log = node.log();
             let last = log.lines().rev().take(4).collect::<Vec<_>>();
             let last = last.into_iter().rev().collect::<Vec<_>>().join(" | ");

@@ -106,6 +106,7 @@ impl AdminService {
             snapshot_index: replica.snapshot.0,
             storage: context.info.storage.clone(),
             memory_backend: context.handle.memory_backend().to_owned(),
+            not_serving: context.handle.not_serving().unwrap_or_default().to_owned(),
             data_dir_bytes,
             resident_bytes,
             uptime_ms: context.handle.started().elapsed().as_millis() as u64,

@@ -196,6 +196,7 @@ impl NodeRow {
                 "snapshot_index": status.snapshot_index,
                 "storage": status.storage,
                 "memory_backend": status.memory_backend,
+                "not_serving": status.not_serving,
                 "module_hash": status.module_hash,
                 "module_label": status.module_label,
                 "module_activated_at": status.module_activated_at,
@@ -276,6 +277,9 @@ fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
 fn digest_notes(row: &NodeRow) -> Vec<String> {
     let mut notes = Vec::new();
     let Ok(status) = &row.status else { return notes };
+    if !status.not_serving.is_empty() {
+        notes.push(format!("{} does not serve: {}", row.address, status.not_serving));
+    }
     if status.memory_backend == "plain copy" {
         notes.push(format!(
             "{} checkpoints its guest by comparing all of its memory: its kernel offers no \

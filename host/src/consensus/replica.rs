@@ -3,6 +3,7 @@
 mod admit;
 mod campaign;
 mod compaction;
+mod contact;
 mod fetching;
 mod reads;
 mod ready;
@@ -19,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use self::admit::Admission;
 pub use self::admit::Nonsense;
 use self::compaction::LogSize;
+use self::contact::Contact;
 use self::fetching::Fetches;
 use self::reseed::Reseed;
 use self::sending::Flow;
@@ -108,6 +110,9 @@ pub struct Replica {
     reseed: Option<Reseed>,
     /// Leadership is not handed to these.
     distrusted: BTreeSet<NodeId>,
+    /// The others say that this replica is no member any more.
+    is_expelled: bool,
+    contact: Contact,
     effects: Effects,
 }
 
@@ -166,6 +171,8 @@ impl Replica {
             last_soft_state: (0, StateRole::Follower, 0),
             reseed: None,
             distrusted: BTreeSet::new(),
+            is_expelled: false,
+            contact: Contact::default(),
             effects: Effects::default(),
             config,
             raw,
@@ -220,6 +227,7 @@ impl Replica {
             Input::Quarantined => self.begin_reseed(),
             Input::Trusted => self.end_reseed(),
             Input::Distrusted(nodes) => self.distrusted = nodes,
+            Input::Expelled(is_expelled) => self.is_expelled = is_expelled,
         }
         self.redraw_election_timeout();
         self.check_log()
@@ -271,7 +279,7 @@ impl Replica {
         ReplicaStatus {
             role: self.role(),
             term: Term(raft.term),
-            leader: convert::node(raft.leader_id),
+            leader: self.leader(),
             first_index: store.start().index.next(),
             last_index: Index(raft.raft_log.last_index()),
             commit: Index(raft.raft_log.committed),
@@ -330,9 +338,9 @@ impl Replica {
         Term(self.raw.raft.term)
     }
 
-    /// Who leads, if known.
+    /// Who leads, if known and heard from lately.
     pub fn leader(&self) -> Option<NodeId> {
-        convert::node(self.raw.raft.leader_id)
+        convert::node(self.raw.raft.leader_id).filter(|_| !self.is_out_of_touch())
     }
 
     fn soft_state(&self) -> (u64, StateRole, u64) {
@@ -369,6 +377,7 @@ impl Replica {
         if !self.may_not_campaign() {
             self.pass_time();
         }
+        self.look_for_leader();
         self.pursue_reseed();
         self.leave_joint()?;
         self.compact_what_was_held()?;
@@ -431,7 +440,10 @@ impl Replica {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");
             return Ok(());
         }
-        match self.raw.step(convert::to_raft_message(message)) {
+        let from = message.from;
+        let stepped = self.raw.step(convert::to_raft_message(message));
+        self.heard_from(from);
+        match stepped {
             // From a node that has been removed, or has not been added yet here.
             Err(raft::Error::StepPeerNotFound) => Ok(()),
             // A proposal or transfer that raft-rs dropped; the sender tries again.

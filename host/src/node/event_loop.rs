@@ -17,6 +17,7 @@ use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::metrics::NodeMetrics;
+use super::removal::{Known, Removal};
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
 use crate::consensus::{
@@ -66,8 +67,8 @@ pub(super) enum Event {
     SnapshotSent(NodeId, bool),
     Unreachable(NodeId),
     PeerSeen(Member),
-    /// A member has applied this node's removal.
-    Removed,
+    /// This member says that this node is no member as of this index.
+    RemovalSaid(NodeId, Index),
     /// The machine applies nothing more, for this reason: stop soon.
     Halted(String),
     /// Something stopped the node: look at the signal.
@@ -116,6 +117,10 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
+    /// What others say about this node's removal.
+    pub(super) removal: Removal,
+    /// Whether they are believed.
+    pub(super) expelled: watch::Sender<bool>,
     /// Set once the machine applies nothing more.
     pub(super) halting: Option<Halting>,
     /// How long the node then takes part in consensus.
@@ -263,14 +268,14 @@ impl EventLoop {
             }
             #[cfg(feature = "museum")]
             Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
-            Event::Members(members, conf_state) => self.on_members(members, conf_state),
+            Event::Members(members, conf_state) => self.on_members(members, conf_state)?,
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
             Event::SnapshotSent(to, delivered) => {
                 self.replica.step(Input::SnapshotSent(to, delivered))?;
             }
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => self.on_peer_seen(peer),
-            Event::Removed => self.stop.stop(StopReason::Removed),
+            Event::RemovalSaid(by, as_of) => self.on_removal_said(by, as_of)?,
             Event::Stop => {}
         }
         Ok(())
@@ -548,7 +553,11 @@ impl EventLoop {
         let _ = self.apply.send(job);
     }
 
-    fn on_members(&mut self, members: Arc<BTreeMap<NodeId, Member>>, conf_state: Arc<ConfState>) {
+    fn on_members(
+        &mut self,
+        members: Arc<BTreeMap<NodeId, Member>>,
+        conf_state: Arc<ConfState>,
+    ) -> Result<(), ReplicaError> {
         let was_member = self.members.contains_key(&self.me);
         self.members = members;
         // Ids ascend: whoever is below the newest member and not among them was removed.
@@ -558,8 +567,33 @@ impl EventLoop {
             self.stop.stop(StopReason::Removed);
         }
         self.conf_state = conf_state;
+        if self.removal.on_membership(&self.conf_state, self.me) {
+            tracing::warn!("this node is a member all the same: its log says so");
+            self.expelled.send_replace(false);
+            self.replica.step(Input::Expelled(false))?;
+        }
         self.update_peers();
         self.publish_leadership();
+        Ok(())
+    }
+
+    fn on_removal_said(&mut self, by: NodeId, as_of: Index) -> Result<(), ReplicaError> {
+        let known = Known {
+            me: self.me,
+            conf_state: &self.conf_state,
+            introduced: self.introduced.keys().copied().collect(),
+            applied: self.replica.applied(),
+        };
+        let Some(voices) = self.removal.on_said(by, as_of, &known) else { return Ok(()) };
+        let voices = voices.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        tracing::error!(
+            said_by = voices,
+            "this node was removed from its cluster, say most of the other voters. It campaigns no \
+             more and waits for a person: stop it, and give it an empty data directory and --join \
+             to use it again"
+        );
+        self.expelled.send_replace(true);
+        self.replica.step(Input::Expelled(true))
     }
 
     fn on_peer_seen(&mut self, peer: Member) {

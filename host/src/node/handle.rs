@@ -272,6 +272,8 @@ pub(super) struct Shared {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) machine: watch::Receiver<Option<Arc<MachineView>>>,
     pub(super) digests: watch::Receiver<Arc<DigestStatus>>,
+    /// Most of the other voters say that this node was removed.
+    pub(super) expelled: watch::Receiver<bool>,
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
@@ -352,6 +354,12 @@ impl NodeHandle {
         self.shared.digests.clone()
     }
 
+    /// Whether most of the other voters say that this node is no member any more; changes can be
+    /// awaited.
+    pub fn expelled(&self) -> watch::Receiver<bool> {
+        self.shared.expelled.clone()
+    }
+
     /// Whether this node's state is known to differ from its cluster's. It answers nothing then.
     pub fn is_quarantined(&self) -> bool {
         self.shared.digests.borrow().quarantine.is_some()
@@ -399,6 +407,10 @@ impl NodeHandle {
             Some("this node is shutting down")
         } else if self.is_quarantined() {
             Some("this node is quarantined: its state differs from its cluster's (see status)")
+        } else if *self.shared.expelled.borrow() {
+            Some(
+                "this node was removed from its cluster, say most of the other voters (see its log)",
+            )
         } else if self.shared.machine.borrow().is_none() {
             Some("this node has no state yet: it waits for a snapshot of its leader")
         } else if !self.engine_is_supported() {

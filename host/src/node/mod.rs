@@ -30,6 +30,7 @@ mod log_reader;
 mod log_writer;
 mod membership;
 mod metrics;
+mod removal;
 mod snapshots;
 mod start;
 mod stepped;

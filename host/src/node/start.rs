@@ -17,6 +17,7 @@ use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
+use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use super::trust::Trust;
@@ -268,6 +269,7 @@ pub(super) fn assemble(
     let (leadership_sender, leadership) =
         watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
     let (view_sender, view) = watch::channel(None);
+    let (expelled_sender, expelled) = watch::channel(false);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
@@ -336,6 +338,8 @@ pub(super) fn assemble(
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),
+        removal: Removal::default(),
+        expelled: expelled_sender,
         halting: None,
         linger_ticks: config.election_ticks(),
         metrics: Arc::clone(&metrics),
@@ -351,6 +355,7 @@ pub(super) fn assemble(
             leadership,
             machine: view,
             digests,
+            expelled,
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),

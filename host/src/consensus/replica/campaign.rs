@@ -16,7 +16,7 @@ impl Replica {
 
     /// Whether an election must not be begun now. Who leads has none to begin.
     pub(super) fn may_not_campaign(&self) -> bool {
-        self.is_installing() || self.is_only_voter_behind_its_disk()
+        self.is_expelled || self.is_installing() || self.is_only_voter_behind_its_disk()
     }
 
     /// Who is the only voter leads as soon as it campaigns, and raft-rs takes its log for durable

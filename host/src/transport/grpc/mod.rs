@@ -14,6 +14,7 @@ mod hello;
 mod incoming;
 mod peer;
 mod queue;
+mod removal;
 mod service;
 mod snapshot_receive;
 mod snapshot_send;
