@@ -111,6 +111,7 @@ impl AdminService {
             resident_bytes,
             uptime_ms: context.handle.started().elapsed().as_millis() as u64,
             peers: replica.peers.iter().map(progress_to_wire).collect(),
+            log_write_stuck_ms: context.handle.stuck_write_ms(),
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
             ..Default::default()
         };

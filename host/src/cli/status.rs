@@ -206,6 +206,7 @@ impl NodeRow {
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
+                "log_write_stuck_ms": status.log_write_stuck_ms,
                 "activity": activity_to_json(status.activity.as_ref()),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
@@ -285,6 +286,13 @@ fn digest_notes(row: &NodeRow) -> Vec<String> {
             "{} checkpoints its guest by comparing all of its memory: its kernel offers no \
              userfaultfd with asynchronous write protection (Linux 6.7)",
             row.address
+        ));
+    }
+    if status.log_write_stuck_ms > 0 {
+        notes.push(format!(
+            "{} has a STUCK log write since {}: its disk does not answer; it neither leads nor serves",
+            row.address,
+            human_duration(Duration::from_millis(status.log_write_stuck_ms))
         ));
     }
     let Some(digest) = &status.digest else { return notes };

@@ -67,6 +67,8 @@ pub(super) enum Event {
     SnapshotSent(NodeId, bool),
     Unreachable(NodeId),
     PeerSeen(Member),
+    /// A task that this node cannot do without panicked.
+    Broken(&'static str),
     /// This member says that this node is no member as of this index.
     RemovalSaid(NodeId, Index),
     /// The machine applies nothing more, for this reason: stop soon.
@@ -125,6 +127,8 @@ pub(super) struct EventLoop {
     pub(super) halting: Option<Halting>,
     /// How long the node then takes part in consensus.
     pub(super) linger_ticks: usize,
+    /// For how long the disk has not answered, once that is an election timeout.
+    pub(super) stuck: watch::Sender<Option<Duration>>,
     pub(super) metrics: Arc<NodeMetrics>,
 }
 
@@ -169,16 +173,43 @@ impl EventLoop {
     }
 
     pub(super) fn fail(&self, error: &ReplicaError) {
-        self.stop.fail("consensus cannot go on", error);
+        match error {
+            ReplicaError::Outdated { .. } => {
+                self.stop.stop(StopReason::Outdated(error.to_string()));
+            }
+            _ => self.stop.fail("consensus cannot go on", error),
+        }
     }
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.linger();
+        self.watch_disk();
         if self.halting.is_none() {
             self.digests.on_tick();
         }
         self.waiters.on_tick();
         self.replica.step(Input::Tick)
+    }
+
+    /// Says when the disk does not answer, and when it does again.
+    fn watch_disk(&mut self) {
+        let waits = self.replica.write_waits().filter(|_| self.replica.is_stuck());
+        let stuck =
+            waits.map(|ticks| self.tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)));
+        let was = *self.stuck.borrow();
+        match (was, stuck) {
+            (None, Some(since)) => tracing::error!(
+                since_ms = since.as_millis() as u64,
+                "a write of the log is stuck: the disk does not answer. This node leaves leading to \
+                 others and is not healthy until it does"
+            ),
+            (Some(_), None) => tracing::warn!("the disk answers again: the log is written"),
+            _ => {}
+        }
+        let seconds = |stuck: Option<Duration>| stuck.map(|stuck| stuck.as_secs());
+        if seconds(was) != seconds(stuck) {
+            self.stuck.send_replace(stuck);
+        }
     }
 
     /// Brings what came in during a turn before the replica, and does what it wants done.
@@ -275,6 +306,9 @@ impl EventLoop {
             }
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => self.on_peer_seen(peer),
+            Event::Broken(what) => self.stop.stop(StopReason::Failed(format!(
+                "{what} panicked: a broken invariant; the log above says which"
+            ))),
             Event::RemovalSaid(by, as_of) => self.on_removal_said(by, as_of)?,
             Event::Stop => {}
         }

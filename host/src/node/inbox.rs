@@ -85,6 +85,10 @@ impl Inbox for NodeInbox {
         let _ = self.events.send(Event::RemovalSaid(by, as_of));
     }
 
+    fn broken(&self, what: &'static str) {
+        let _ = self.events.send(Event::Broken(what));
+    }
+
     fn peer_seen(&self, peer: Member) {
         let _ = self.events.send(Event::PeerSeen(peer));
     }

@@ -74,6 +74,9 @@ pub trait Inbox: Send + Sync + 'static {
     /// that this node is no member as of this index.
     fn removed(&self, by: NodeId, as_of: Index);
 
+    /// A task of the transport panicked. Without it the node would go on as if nothing was wrong.
+    fn broken(&self, what: &'static str);
+
     /// A peer introduced itself with this address (it may not be in the table yet).
     fn peer_seen(&self, peer: Member);
 }

@@ -195,6 +195,10 @@ impl Inbox for TestInbox {
         self.note(|told| told.removed_by.push((by, as_of)));
     }
 
+    fn broken(&self, what: &'static str) {
+        panic!("{what} panicked");
+    }
+
     fn peer_seen(&self, peer: Member) {
         self.note(|told| told.seen.push(peer));
     }
