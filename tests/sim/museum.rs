@@ -48,6 +48,10 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::OutcomeNotRemembered, 0, "sessions_once"),
     caught(Exhibit::HostTimeInApply, 0, "state_machine_safety"),
     caught(Exhibit::ActivationRedated, 0, "module_at_one_index"),
+    Catch {
+        guest: Some("registers"),
+        ..caught(Exhibit::IncumbentUnchecked, 77, "module_at_one_index")
+    },
     caught(Exhibit::TrapKeptAfterCheckpoint, 1, "state_machine_safety"),
     caught(Exhibit::ImageStartSkipped, 47, "linearizable"),
     caught(Exhibit::ImageStartSkipped, 2, "nothing_lost"),
