@@ -340,7 +340,7 @@ fn an_entry_that_was_replaced_in_its_leaders_log_may_be_committed_all_the_same()
 fn exhibits_of_flow_are_caught() {
     use crate::museum::{self, Exhibit};
 
-    let scenarios: [(Exhibit, fn()); 3] = [
+    let scenarios: [(Exhibit, fn()); 4] = [
         (
             Exhibit::UnboundedAppends,
             a_follower_far_behind_catches_up_by_log_in_messages_that_a_transport_takes,
@@ -348,6 +348,10 @@ fn exhibits_of_flow_are_caught() {
         (
             Exhibit::UnboundedApplyQueue,
             what_a_slow_machine_has_yet_to_apply_waits_in_the_log_and_not_in_memory,
+        ),
+        (
+            Exhibit::CompactionRunsAway,
+            the_log_behind_a_snapshot_in_flight_is_kept_until_its_receiver_has_caught_up,
         ),
         (
             Exhibit::UnpersistedLeads,
