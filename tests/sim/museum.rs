@@ -102,7 +102,7 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
     (Exhibit::ReseedAskedOnce, "a few seeds did not show it"),
     (
         Exhibit::CompactionRunsAway,
-        "tens of seeds did not show it: snapshots of a simulated cluster travel in no time",
+        "tens of seeds did not show it; exhibits_of_flow_are_caught does, in consensus/harness",
     ),
     (
         Exhibit::UnboundedAppends,
