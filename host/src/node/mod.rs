@@ -27,6 +27,7 @@ mod limits;
 mod log_writer;
 mod membership;
 mod metrics;
+mod newcomers;
 mod snapshots;
 mod start;
 mod stepped;

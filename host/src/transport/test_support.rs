@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::Inbox;
+use super::{Inbox, Standing};
 use crate::storage::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
 use crate::types::{
     ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId, PeerMessage, Term,
@@ -180,6 +180,14 @@ impl Inbox for TestInbox {
 
     fn unreachable(&self, to: NodeId) {
         self.note(|told| told.unreachable.push(to));
+    }
+
+    fn standing(&self, peer: NodeId) -> Standing {
+        match self.was_removed(peer) {
+            true => Standing::Removed,
+            false if peer.0 >= 1_000 => Standing::Stranger,
+            false => Standing::Member,
+        }
     }
 
     fn has_group(&self, group: GroupId) -> bool {

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use raft_host::storage::SnapshotStore;
-use raft_host::transport::Inbox as _;
+use raft_host::transport::{Inbox as _, Standing};
 use raft_host::types::{GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotMeta};
 use raft_host_proto::v1;
 
@@ -191,9 +191,12 @@ impl World {
             let by = receiver;
             return self.notify(from, Content::Removed(by), NOTICE_US);
         }
-        if !running.introduced.contains(&from) {
-            running.introduced.push(from);
+        let is_new = !running.introduced.contains(&from);
+        if is_new || running.inbox.standing(message.from) == Standing::Newcomer {
             running.inbox.peer_seen(sender);
+        }
+        if is_new {
+            running.introduced.push(from);
         }
         let stores = running.node.stores().clone();
         self.trace.line(
