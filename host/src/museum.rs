@@ -404,6 +404,12 @@ exhibits! {
     trips [NobodyAccused] needs [LostMessages]
     "A leader's heartbeats tell its commit index to all followers, instead of the part of it that \
      each is known to have. (Why etcd's bcastHeartbeat takes the minimum with the match index.)"
+
+    AskedForOthers "asked-for-others"
+    trips [NobodyAccused] needs [Partitions]
+    "A follower that is asked for a read index hands the question on to the leader in the name of \
+     who asked, as raft-rs does by itself. The leader breaks the follower's stream for it; or, \
+     when who asked has been removed, the follower is told that it was, and stops."
 }
 
 /// There is no exhibit of that name.

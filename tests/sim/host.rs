@@ -247,6 +247,24 @@ impl Host {
         self.tampered.is_some() || self.is_excused_until_start
     }
 
+    /// Stops its process until then. One that stands still already goes on when both are over.
+    pub(super) fn pause(&mut self, until: Micros) {
+        self.paused_until = self.paused_until.max(until);
+    }
+
+    /// Lets no fsync end until then, and until earlier stalls are over.
+    pub(super) fn stall(&mut self, until: Micros) {
+        self.stalled_until = self.stalled_until.max(until);
+    }
+
+    /// Makes fsyncs slow until then. Of two reasons at a time the stronger and the longer count.
+    pub(super) fn slow_down_disk(&mut self, now: Micros, until: Micros, fsync_us: u64) {
+        let (before, earlier_us) = self.slow_disk;
+        let is_slow = before > now;
+        let fsync_us = if is_slow { earlier_us.max(fsync_us) } else { fsync_us };
+        self.slow_disk = (before.max(until), fsync_us);
+    }
+
     /// Whether its process is stopped for a while.
     pub(super) fn is_paused(&self, now: Micros) -> bool {
         self.paused_until > now
@@ -283,5 +301,28 @@ impl StoredLog {
     pub(super) fn last(&self) -> LogPosition {
         let index = self.0.last_index(GroupId::MAIN).unwrap_or_default();
         LogPosition { index, term: self.term(index).unwrap_or_default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A short pause in a long one ended the excuse, while steps went on to wait for the long one.
+    #[test]
+    fn what_begins_during_a_longer_fault_does_not_end_it() {
+        let disk = SimDisk::new(1).expect("a temporary directory");
+        let mut host = Host::new(Slot(0), NodeId(1), "a:1".to_owned(), disk);
+        host.pause(Micros(100));
+        host.pause(Micros(60));
+        assert!(host.is_paused(Micros(80)) && !host.is_paused(Micros(100)));
+        host.stall(Micros(100));
+        host.stall(Micros(60));
+        assert_eq!(host.stalled_until, Micros(100));
+        host.slow_down_disk(Micros(0), Micros(100), 50);
+        host.slow_down_disk(Micros(10), Micros(60), 20);
+        assert_eq!(host.fsync_us(Micros(80), 1), 50);
+        host.slow_down_disk(Micros(200), Micros(300), 20);
+        assert_eq!(host.fsync_us(Micros(250), 1), 20, "what is over counts no more");
     }
 }

@@ -72,11 +72,14 @@ impl World {
     fn over_the_wire(&mut self, from: Slot, to: Slot, message: &PeerMessage) {
         let arrived = PeerMessage::try_from(v1::RaftMessage::from(message.clone()));
         let why = match arrived {
+            Ok(_) if message.from != self.hosts[from.0].node => {
+                format!("a {:?} in the name of node {}", message.kind, message.from)
+            }
             Ok(arrived) if arrived == *message => return,
             Ok(_) => "the wire alters it".to_owned(),
             Err(error) => error.to_string(),
         };
-        let peer = message.from;
+        let peer = self.hosts[from.0].node;
         let is_excused = self.hosts[from.0].is_excused();
         self.fact(&Fact::Accused { slot: to, peer, why: &why, is_excused });
     }

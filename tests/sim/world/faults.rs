@@ -131,7 +131,8 @@ impl World {
             }
             Action::Pause { node, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
-                self.hosts[slot.0].paused_until = self.in_time(for_us);
+                let until = self.in_time(for_us);
+                self.hosts[slot.0].pause(until);
                 self.forget_probes(slot);
             }
             Action::ClockJump { node, by_ms } => {
@@ -144,11 +145,12 @@ impl World {
             }
             Action::StallDisk { node, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
-                self.hosts[slot.0].stalled_until = self.in_time(for_us);
+                let until = self.in_time(for_us);
+                self.hosts[slot.0].stall(until);
             }
             Action::SlowDisk { node, fsync_us, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
-                self.hosts[slot.0].slow_disk = (Micros(now.0 + for_us), fsync_us);
+                self.hosts[slot.0].slow_down_disk(now, Micros(now.0 + for_us), fsync_us);
             }
             Action::FlipBit { node, at } => self.flip_bit(node, at),
             _ => self.act_on_disk(action),

@@ -227,6 +227,7 @@ impl Cluster {
             self.reads_answered += 1;
         }
         for message in effects.messages {
+            assert_eq!(message.from, id, "{:?} in the name of another node", message.kind);
             self.trace.push(format!(
                 "{} {}->{} {:?} {} {}",
                 self.now, message.from, message.to, message.kind, message.term, message.index
