@@ -157,8 +157,14 @@ mod tests {
         };
         let stream = v1::ApplyStreamRequest { commands: vec![tiny; 16_384] };
         assert!(has_few_parts(&stream.encode_to_vec(), None));
-        let answer = v1::RaftMessage { group: 1, kind: 7, from: 1, to: 2, term: 3, ..Default::default() };
-        let entry = v1::RaftEntry { index: 9, term: 3, data: "entry of 16 byte".into(), ..Default::default() };
+        let answer =
+            v1::RaftMessage { group: 1, kind: 7, from: 1, to: 2, term: 3, ..Default::default() };
+        let entry = v1::RaftEntry {
+            index: 9,
+            term: 3,
+            data: "entry of 16 byte".into(),
+            ..Default::default()
+        };
         let append = v1::RaftMessage { entries: vec![entry; 40_000], ..answer.clone() };
         let mut messages = vec![answer; 16_384];
         messages.push(append);

@@ -281,8 +281,7 @@ impl Drop for Call {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds =
-        Bounds { most: 4, greeting_bytes: 33, idle: Duration::from_secs(60) };
+    const BOUNDS: Bounds = Bounds { most: 4, greeting_bytes: 33, idle: Duration::from_secs(60) };
 
     struct Clock(Instant);
 

@@ -7,8 +7,8 @@
 //! which strangers cannot use up.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -115,11 +115,8 @@ pub(super) async fn pass(
     };
     let is_peer_service = request.uri().path().starts_with("/raft_host.v1.Peer/");
     let calls = door.calls.fetch_add(1, Ordering::Relaxed);
-    let passage = Arc::new(Passage {
-        door: Arc::clone(&door),
-        _call: place.begin(),
-        held: Mutex::default(),
-    });
+    let passage =
+        Arc::new(Passage { door: Arc::clone(&door), _call: place.begin(), held: Mutex::default() });
     if calls >= CALLS_MAX && !is_peer_service {
         let words = format!("this node has {CALLS_MAX} calls in progress; try again later");
         return Failure::none(Code::ResourceExhausted, words).into_status().into_http();

@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_host_proto::{MESSAGE_MAX_BYTES, v1};
 use raft_host_proto::v1::admin_server::AdminServer;
 use raft_host_proto::v1::client_server::ClientServer;
+use raft_host_proto::{MESSAGE_MAX_BYTES, v1};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -21,7 +21,7 @@ use super::context::{Context, NodeInfo};
 use super::door::{self, Door};
 use super::forward::Forwarder;
 use super::{health, io};
-use crate::node::NodeHandle;
+use crate::node::{Budget, NodeHandle};
 
 /// Why a server ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,10 @@ pub enum ApiError {
     Serve(#[from] tonic::transport::Error),
 }
 
+/// Commands of all streams that have no answer.
+const STREAMS_PENDING_BYTES_MAX: u64 = 64 << 20;
+/// Answers of all streams that have not left.
+const STREAMS_ANSWERS_BYTES_MAX: u64 = 64 << 20;
 /// HTTP/2's preface and an empty SETTINGS frame (RFC 9113 §3.4).
 const HTTP2_GREETING_BYTES: u64 = 33;
 /// Longest headers of a call.
@@ -65,6 +69,8 @@ pub async fn serve(
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
     let context = Arc::new(Context {
         forwarder: Forwarder::new(&config),
+        pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
+        answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
         handle: handle.clone(),
         config: config.clone(),
         info,

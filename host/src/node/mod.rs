@@ -39,10 +39,11 @@ mod upgrade;
 mod work;
 
 pub use apply::Witness;
+pub use budget::{Budget, Charge};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
-    Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
-    QueryFailure, ReplySink, Submit,
+    ChargedAnswer, Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure,
+    ProposeResult, QueryFailure, ReplySink, Submit,
 };
 pub use inbox::NodeInbox;
 pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};

@@ -14,9 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
-use super::{
-    Join, ServeError, Startup, bind, descriptors, form, join, promote, release, services,
-};
+use super::{Join, ServeError, Startup, bind, descriptors, form, join, promote, release, services};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason};

@@ -29,8 +29,7 @@ use crate::node::NodeHandle;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whoever scrapes needs one connection, and a request is one line and more.
-const BOUNDS: Bounds =
-    Bounds { most: 64, greeting_bytes: 16, idle: Duration::from_secs(120) };
+const BOUNDS: Bounds = Bounds { most: 64, greeting_bytes: 16, idle: Duration::from_secs(120) };
 
 /// How long requests may go on after the server was asked to stop: they are short.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
