@@ -16,7 +16,7 @@ use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
 use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
 use crate::storage::{Engine, StorageConfig};
-use crate::transport::grpc::TransportConfig;
+use crate::transport::grpc::{MAX_MESSAGE_BYTES, TransportConfig};
 
 /// Port for clients and peers unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
@@ -254,13 +254,37 @@ impl Config {
             ));
         }
         let message = self.node.max_entry_bytes.saturating_add(self.consensus.max_append_bytes);
-        if self.transport.queue_bytes < message {
+        let window = self.consensus.append_window_bytes.saturating_add(message);
+        if self.transport.queue_bytes < window {
             problems.push(format!(
-                "transport.queue_bytes ({}) must hold at least one message: \
-                 node.max_entry_bytes ({}) and consensus.max_append_bytes ({}) together",
+                "transport.queue_bytes ({}) must hold consensus.append_window_bytes ({}) and one \
+                 message more, of node.max_entry_bytes ({}) and consensus.max_append_bytes ({})",
                 self.transport.queue_bytes,
+                self.consensus.append_window_bytes,
                 self.node.max_entry_bytes,
                 self.consensus.max_append_bytes
+            ));
+        }
+        let most = MAX_MESSAGE_BYTES as u64 / 2;
+        if self.consensus.max_append_bytes > most {
+            problems.push(format!(
+                "consensus.max_append_bytes ({}) must be at most {most}: peers refuse larger \
+                 messages",
+                self.consensus.max_append_bytes
+            ));
+        }
+        if message > MAX_MESSAGE_BYTES as u64 {
+            problems.push(format!(
+                "node.max_entry_bytes ({}) and consensus.max_append_bytes ({}) together must be at \
+                 most {MAX_MESSAGE_BYTES}: peers refuse larger messages",
+                self.node.max_entry_bytes, self.consensus.max_append_bytes
+            ));
+        }
+        if (self.api.max_message_bytes as u64) < self.node.max_entry_bytes {
+            problems.push(format!(
+                "api.max_message_bytes ({}) must be at least node.max_entry_bytes ({}): a command \
+                 travels in one message",
+                self.api.max_message_bytes, self.node.max_entry_bytes
             ));
         }
         if self.node.max_inbox_bytes < message {

@@ -131,6 +131,10 @@ pub enum Need {
     LostSnapshots,
     /// Single messages are lost.
     LostMessages,
+    /// Messages and queues are bounded in bytes so tightly that a run reaches the bounds.
+    SmallMessages,
+    /// Machines lag far behind what is committed.
+    SlowApply,
     /// Clients send a session's command again.
     Retries,
     /// Linearizable reads are asked of followers.
@@ -357,6 +361,32 @@ exhibits! {
      of power nobody may know that it is committed, and who was told has thrown a disk away that \
      the voters before it need."
 
+    UnboundedAppends "unbounded-appends"
+    trips [Progress] needs [SmallMessages]
+    "Entries for a peer are joined into one message whatever they come to, and a message larger than \
+     the transport takes is dropped: who is far behind never catches up. (etcd issue 3436, 2015: \
+     appends beyond gRPC's limit; our own until raft-rs's `batch_append` was turned off.)"
+
+    CompactionRunsAway "compaction-runs-away"
+    trips [Progress] needs [InstalledSnapshots, ManySnapshots]
+    "The log is compacted behind a snapshot that a peer is still being sent, so that it needs \
+     another one when it has that, without end. (TiKV and CockroachDB hold their logs back for \
+     that.)"
+
+    UnboundedApplyQueue "unbounded-apply-queue"
+    trips [BoundedGrowth] needs [SlowApply]
+    "Committed entries are taken from the log into memory however far behind the machine is."
+
+    UnpersistedLeads "unpersisted-leads"
+    trips [Progress] needs [MembershipChanges]
+    "The only voter that is left campaigns before its disk has its log, and leads at once: raft-rs \
+     asserts that it does not."
+
+    TruncatedAsSuperseded "truncated-as-superseded"
+    trips [NothingLost, ExactlyOnce] needs [Partitions]
+    "A client is told that its command surely does not happen as soon as its entry is replaced in \
+     one log. Another node may still have it, lead later, and commit it (Raft, figure 8)."
+
     ReadBeforeApplied "read-before-applied"
     trips [Linearizable] needs [FollowerReads]
     "A read whose index a quorum confirmed is answered before the machine has applied that index."
@@ -389,6 +419,11 @@ exhibits! {
     trips [DigestsAgree] needs [BitFlips]
     "The next digest point ends a quarantine, as if asking anew were enough, although the state is \
      still the wrong one."
+
+    IncumbentUnchecked "incumbent-unchecked"
+    trips [OneActivation] needs [Upgrades]
+    "An activation does not say what it is to replace, so one that comes late undoes what was \
+     decided after it, and of two at once both are told that they are done."
 
     QuarantinedLeads "quarantined-leads"
     trips [QuarantineHeals, Progress] needs [BitFlips]

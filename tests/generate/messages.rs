@@ -10,8 +10,8 @@ use std::sync::Arc;
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use raft_host::consensus::{
-    ApplyTask, ConsensusConfig, Input, Proposal, ProposalId, ReadId, Replica, ReplicaConfig, Write,
-    bootstrap_write, reconcile,
+    ApplyTask, ConsensusConfig, Input, LogRead, Proposal, ProposalId, ReadId, Replica,
+    ReplicaConfig, Write, bootstrap_write, reconcile,
 };
 use raft_host::storage::{LogStore as _, MemoryLog, WriteBatch};
 use raft_host::types::{
@@ -37,6 +37,7 @@ struct Subject {
     replica: Replica,
     starts: u64,
     writes: VecDeque<Write>,
+    reads: VecDeque<LogRead>,
     tasks: VecDeque<ApplyTask>,
     /// What it sent last.
     sent: VecDeque<PeerMessage>,
@@ -77,6 +78,7 @@ fn start(log: &Arc<MemoryLog>, snapshot: Option<SnapshotMeta>, starts: u64) -> R
         group: GroupId::MAIN,
         heartbeat_ticks: 2,
         election_ticks: ELECTION_TICKS,
+        trailing_ticks: 0,
         seed: starts,
         incarnation: starts,
         limits: ConsensusConfig { trailing_logs: 4, ..ConsensusConfig::default() },
@@ -108,6 +110,7 @@ impl Subject {
             snapshot,
             starts: 1,
             writes: VecDeque::new(),
+            reads: VecDeque::new(),
             tasks: VecDeque::new(),
             sent: VecDeque::new(),
             numbers: 0,
@@ -143,6 +146,7 @@ impl Subject {
         self.replica.step(input).expect("no message makes it fail");
         let effects = self.replica.effects().expect("no message makes it fail");
         self.writes.extend(effects.writes);
+        self.reads.extend(effects.log_reads);
         self.tasks.extend(effects.apply);
         self.sent.extend(effects.messages);
         while self.sent.len() > 16 {
@@ -173,6 +177,9 @@ impl Subject {
                 let batch = WriteBatch { groups: vec![(GroupId::MAIN, write)] };
                 self.log.write(&batch).expect("memory");
                 self.input(Input::Persisted(number));
+            } else if let Some(read) = self.reads.pop_front() {
+                let found = read.run(&*self.log, GroupId::MAIN);
+                self.input(Input::LogRead(read, found));
             } else if let Some(task) = self.tasks.pop_front() {
                 let applied = match task {
                     ApplyTask::Entries(entries) => entries.last().map(|last| last.entry.index),
@@ -217,6 +224,7 @@ impl Subject {
     fn restart(&mut self) {
         self.starts += 1;
         self.writes.clear();
+        self.reads.clear();
         self.tasks.clear();
         self.sent.clear();
         self.replica = start(&self.log, self.snapshot.clone(), self.starts);

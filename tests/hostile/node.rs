@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use raft_host::consensus::{ConsensusConfig, Role};
 use raft_host::fsm::{Limits, SharedLoader};
-use raft_host::machine::{QueryResult, Reply};
+use raft_host::machine::{QueryReply, QueryResult, Reply};
 use raft_host::node::{
     Committed, Consistency, LimitsFailure, Node, NodeConfig, NodeHandle, NodeOptions, StopReason,
-    UpgradeFailure, Upgraded, bootstrap, channel,
+    Upgrade, UpgradeFailure, Upgraded, bootstrap, channel,
 };
 use raft_host::storage::Stores;
 use raft_host::transport::{Identity, Transport};
-use raft_host::types::{ClusterId, GroupId, Member, NodeId, Outcome, PeerMessage};
+use raft_host::types::{ClusterId, GroupId, Index, Member, NodeId, Outcome, PeerMessage};
 use raft_host_proto::v1;
 use tokio::runtime::Runtime;
 
@@ -108,8 +109,26 @@ impl LoneNode {
     /// # Errors
     /// As the node says.
     pub fn upgrade(&self, module: &[u8]) -> Result<Upgraded, UpgradeFailure> {
-        let module = Bytes::copy_from_slice(module);
-        let result = self.runtime.block_on(self.handle().upgrade(module, String::new()));
+        self.upgrade_with(module, false)
+    }
+
+    /// Brings a module in and activates it; the state before may be given up.
+    ///
+    /// # Errors
+    /// As the node says.
+    pub fn upgrade_with(
+        &self,
+        module: &[u8],
+        discard_state: bool,
+    ) -> Result<Upgraded, UpgradeFailure> {
+        let incumbent = self.runtime.block_on(self.handle().incumbent_now());
+        let upgrade = Upgrade {
+            module: Bytes::copy_from_slice(module),
+            label: String::new(),
+            replaces: incumbent.expect("a node alone answers"),
+            discard_state,
+        };
+        let result = self.runtime.block_on(self.handle().upgrade(upgrade));
         self.check_health();
         assert!(!matches!(result, Err(UpgradeFailure::Host(_))), "{result:?}");
         result
@@ -135,6 +154,46 @@ impl LoneNode {
             QueryResult::Answer(outcome) => outcome,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Asks a question that any state answers.
+    pub fn query_stale(&self, query: &[u8]) -> QueryReply {
+        let query = Bytes::copy_from_slice(query);
+        let answer = self.runtime.block_on(self.handle().query(query, Consistency::Stale));
+        answer.expect("an answer")
+    }
+
+    /// Asks many such questions at once, runs a command meanwhile, and says how many were answered
+    /// before it was. The others are not waited for.
+    pub fn answered_before_a_command(&self, query: &[u8], count: usize, command: &[u8]) -> usize {
+        let answered = Arc::<AtomicUsize>::default();
+        let handle = self.handle();
+        let questions: Vec<_> = (0..count)
+            .map(|_| {
+                let (handle, answered) = (handle.clone(), Arc::clone(&answered));
+                let query = Bytes::copy_from_slice(query);
+                self.runtime.spawn(async move {
+                    handle.query(query, Consistency::Stale).await.expect("an answer");
+                    answered.fetch_add(1, Ordering::SeqCst);
+                })
+            })
+            .collect();
+        while answered.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let already = answered.load(Ordering::SeqCst);
+        self.apply(command);
+        let before = answered.load(Ordering::SeqCst) - already;
+        for question in questions {
+            question.abort();
+        }
+        before
+    }
+
+    /// Index of the newest snapshot.
+    pub fn snapshot_index(&self) -> Index {
+        let status = self.runtime.block_on(self.handle().status());
+        status.expect("it runs").snapshot
     }
 
     /// Writes a snapshot, from which the next start begins.

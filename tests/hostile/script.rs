@@ -14,6 +14,7 @@
 //! ;; > query "question" => …                 as for apply
 //! ;; > leave => active                       an upgrade back to the healthy guest
 //! ;; > leave => failed "words"               which the guest does not let go
+//! ;; > abandon => active                     as leave, and the guest's state is given up
 //! ;; > snapshot                              the node takes a snapshot
 //! ;; > restart                               the node restarts
 //! ```
@@ -66,6 +67,7 @@ impl Script {
             let found = match step.verb.as_str() {
                 "upgrade" => told(node.upgrade(module)),
                 "leave" => told(node.upgrade(healthy.module)),
+                "abandon" => told(node.upgrade_with(healthy.module, true)),
                 "apply" => outcome(&node.apply(step.argument.as_bytes())),
                 "query" => outcome(&node.query(step.argument.as_bytes())),
                 "snapshot" => {
@@ -84,7 +86,7 @@ impl Script {
             }
             match (step.verb.as_str(), found.0.as_str()) {
                 ("upgrade", "active") => hostile_is_active = true,
-                ("leave", "active") => hostile_is_active = false,
+                ("leave" | "abandon", "active") => hostile_is_active = false,
                 ("leave", _) => may_leave = false,
                 _ => {}
             }

@@ -3,4 +3,5 @@
 ;; > upgrade => active
 ;; > leave => failed "`snapshot` of the active module executed `unreachable`"
 ;; > apply "" => ok
+;; > abandon => active
 (func (export "snapshot") (result i32) (unreachable))

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use raft_host::machine::{QueryReply, Verdict};
 use raft_host::node::{
     Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeFailure,
-    ProposeResult, QueryFailure, UpgradeFailure, Upgraded,
+    ProposeResult, QueryFailure, Upgrade, UpgradeFailure, Upgraded,
 };
 use raft_host::types::{NodeId, SnapshotMeta};
 use raft_host_proto::v1;
@@ -36,7 +36,7 @@ pub(super) enum Ask {
     AddLearner(String),
     Promote(NodeId),
     Remove(NodeId),
-    Upgrade { module: Bytes, chunk_bytes: usize },
+    Upgrade { upgrade: Upgrade, chunk_bytes: usize },
     Snapshot,
     SetLimits(v1::LimitChange),
     CompareDigests,
@@ -81,9 +81,8 @@ impl Call {
                 }
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
                 Ask::Remove(node) => Answered::Member(handle.remove(node).await),
-                Ask::Upgrade { module, chunk_bytes } => {
-                    let label = "simulated".to_owned();
-                    Answered::Upgraded(handle.upgrade_checked(module, label, chunk_bytes).await)
+                Ask::Upgrade { upgrade, chunk_bytes } => {
+                    Answered::Upgraded(handle.upgrade_checked(upgrade, chunk_bytes).await)
                 }
                 Ask::SetLimits(change) => {
                     Answered::LimitsSet(handle.set_limits(vec![change]).await)

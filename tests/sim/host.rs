@@ -61,7 +61,7 @@ pub(super) struct Running {
     pub transport: SimTransport,
     /// Requests that wait for it.
     pub calls: Vec<Call>,
-    /// A turn, a job, a snapshot, a purge is scheduled.
+    /// A turn, a job, a snapshot, a purge, a read of the log is scheduled.
     pub scheduled: Scheduled,
     /// The batch being written.
     pub writing: Option<GroupWrite>,
@@ -78,6 +78,7 @@ pub(super) struct Scheduled {
     pub apply: bool,
     pub save: bool,
     pub purge: bool,
+    pub read: bool,
 }
 
 /// What a host is doing.

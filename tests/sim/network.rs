@@ -1,9 +1,9 @@
-//! Links between hosts: what is cut, slow, or lossy at the moment.
+//! Links between hosts: what is cut, slow, lossy or full at the moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::observe::{Micros, Slot};
-use super::plan::Quality;
+use super::plan::{Bounds, Quality};
 use super::random::Random;
 
 /// A direction between two hosts.
@@ -13,6 +13,9 @@ pub(super) type Link = (Slot, Slot);
 pub(super) struct Network {
     random: Random,
     base: Quality,
+    bounds: Bounds,
+    /// What is on its way over each link.
+    queues: BTreeMap<Link, LinkQueue>,
     /// Weather that holds for a while; the last one counts.
     weather: Vec<(u64, Quality)>,
     /// How many faults cut a link.
@@ -21,6 +24,29 @@ pub(super) struct Network {
     slow: BTreeMap<Link, Vec<u64>>,
     /// When the last message of a link arrives: later ones do not overtake it.
     last: BTreeMap<Link, Micros>,
+}
+
+/// Messages on their way: when they arrive, and their bytes.
+#[derive(Default)]
+struct LinkQueue {
+    messages: VecDeque<(Micros, u64)>,
+    bytes: u64,
+}
+
+impl LinkQueue {
+    fn arrive(&mut self, now: Micros) {
+        let bytes = &mut self.bytes;
+        self.messages.retain(|(at, size)| {
+            let is_there = *at <= now;
+            *bytes -= if is_there { *size } else { 0 };
+            !is_there
+        });
+    }
+
+    fn add(&mut self, at: Micros, bytes: u64) {
+        self.messages.push_back((at, bytes));
+        self.bytes += bytes;
+    }
 }
 
 /// What becomes of a message.
@@ -32,14 +58,18 @@ pub(super) enum Fate {
     Lost,
     /// The sender notices.
     Refused,
+    /// It is too large, or too much is on its way. The sender notices.
+    TooMuch,
 }
 
 impl Network {
     /// A network of that quality.
-    pub(super) fn new(seed: u64, base: Quality) -> Network {
+    pub(super) fn new(seed: u64, base: Quality, bounds: Bounds) -> Network {
         Network {
             random: Random::stream(seed, "network", 0),
             base,
+            bounds,
+            queues: BTreeMap::new(),
             weather: Vec::new(),
             cuts: BTreeMap::new(),
             slow: BTreeMap::new(),
@@ -110,10 +140,30 @@ impl Network {
         self.base.loss_per_mille = 0;
     }
 
-    /// Decides about a message sent now, of so many bytes.
-    pub(super) fn send(&mut self, now: Micros, link: Link, bytes: u64) -> Fate {
+    /// Whether a message fits the link, as the transport's queue decides it.
+    fn fits(&mut self, now: Micros, link: Link, bytes: u64) -> bool {
+        let queue = self.queues.entry(link).or_default();
+        queue.arrive(now);
+        let Bounds { message_bytes, queue_bytes, queue_messages } = self.bounds;
+        let has_room = queue.bytes + bytes <= queue_bytes && queue.messages.len() < queue_messages;
+        bytes <= message_bytes && (queue.messages.is_empty() || has_room)
+    }
+
+    /// Decides about a message sent now, of so many bytes, and if it carries a snapshot of so many.
+    /// Snapshots take a connection of their own.
+    pub(super) fn send(
+        &mut self,
+        now: Micros,
+        link: Link,
+        message_bytes: u64,
+        snapshot_bytes: Option<u64>,
+    ) -> Fate {
+        let bytes = message_bytes + snapshot_bytes.unwrap_or(0);
         if self.is_cut(link) {
             return Fate::Refused;
+        }
+        if snapshot_bytes.is_none() && !self.fits(now, link, message_bytes) {
+            return Fate::TooMuch;
         }
         let quality = self.quality();
         if self.random.per_mille(quality.loss_per_mille) {
@@ -129,6 +179,9 @@ impl Network {
             at = at.max(*self.last.get(&link).unwrap_or(&Micros(0)));
             self.last.insert(link, at);
         }
+        if snapshot_bytes.is_none() {
+            self.queues.entry(link).or_default().add(at, message_bytes);
+        }
         let is_double = self.random.per_mille(quality.duplicate_per_mille);
         Fate::Arrives(at, is_double.then_some(again))
     }
@@ -141,5 +194,48 @@ impl Network {
         }
         let delay = self.random.between(quality.delay_min_us, quality.delay_max_us);
         Some(Micros(now.0 + delay))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: Link = (Slot(0), Slot(1));
+
+    fn network() -> Network {
+        let quality = Quality {
+            loss_per_mille: 0,
+            duplicate_per_mille: 0,
+            delay_min_us: 1_000,
+            delay_max_us: 1_000,
+            reorders: false,
+        };
+        let bounds = Bounds { message_bytes: 300, queue_bytes: 250, queue_messages: 2 };
+        Network::new(1, quality, bounds)
+    }
+
+    fn arrives(fate: Fate) -> bool {
+        matches!(fate, Fate::Arrives(..))
+    }
+
+    #[test]
+    fn a_link_takes_no_more_than_the_real_one_and_is_free_again_when_it_has_delivered() {
+        let mut network = network();
+        assert!(arrives(network.send(Micros(0), LINK, 200, None)));
+        assert_eq!(network.send(Micros(10), LINK, 51, None), Fate::TooMuch);
+        assert!(arrives(network.send(Micros(10), LINK, 50, None)));
+        // Two messages are as many as may be under way, whatever their size.
+        assert_eq!(network.send(Micros(20), LINK, 0, None), Fate::TooMuch);
+        assert!(arrives(network.send(Micros(20), (Slot(1), Slot(0)), 1, None)));
+        assert!(arrives(network.send(Micros(20), LINK, 1, Some(1 << 30))));
+        assert!(arrives(network.send(Micros(5_000), LINK, 10, None)));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_queue_passes_alone_and_one_beyond_the_limit_never() {
+        let mut network = network();
+        assert!(arrives(network.send(Micros(0), LINK, 300, None)));
+        assert_eq!(network.send(Micros(5_000), LINK, 301, None), Fate::TooMuch);
     }
 }

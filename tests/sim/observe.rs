@@ -316,6 +316,8 @@ pub struct Bounds {
     pub log_file_bytes: u64,
     /// Most bytes of entries that a leader leaves uncommitted.
     pub uncommitted_bytes: u64,
+    /// Most bytes of entries that wait in memory to be applied.
+    pub unapplied_bytes: u64,
     /// Time for electing a leader when nothing is wrong.
     pub election: Micros,
 }
@@ -351,6 +353,8 @@ pub struct NodeSurvey {
     pub applied: Index,
     /// Index of its newest snapshot.
     pub snapshot: Index,
+    /// Bytes of entries that wait in its memory to be applied.
+    pub unapplied_bytes: u64,
     /// Snapshots on its disk.
     pub snapshots: usize,
     /// Bytes of its log files.

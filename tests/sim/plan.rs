@@ -53,6 +53,19 @@ pub struct Shape {
     pub step_us: u64,
     /// The network when nothing is wrong.
     pub network: Quality,
+    /// What each link takes.
+    pub link: Bounds,
+}
+
+/// How much a link takes, as the transport's limits (`transport::grpc`), but often far smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Longest message; a longer one is refused.
+    pub message_bytes: u64,
+    /// Bytes on their way over a link at a time; what is more is refused, unless it is alone.
+    pub queue_bytes: u64,
+    /// Messages on their way over a link at a time.
+    pub queue_messages: usize,
 }
 
 /// How links treat messages.
@@ -180,7 +193,10 @@ impl Plan {
         actions.sort_by_key(|(at, _)| *at);
         // Drawn last and from a stream of their own, so that seeds without them stay what they
         // are, and actions keep their numbers.
+        draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        shape.node.snapshot.costly_fuel =
+            *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
             .into_iter()
             .enumerate()
@@ -189,6 +205,25 @@ impl Plan {
         actions.sort_by_key(|planned| planned.at);
         Plan { seed, shape, actions }
     }
+}
+
+/// Longest entry of any plan, with some room: a part of a module.
+pub const LARGEST_ENTRY_BYTES: u64 = 16 << 10;
+
+/// Limits in bytes, of links and of what leaders keep: from as tight as they can be to those of the
+/// product.
+fn draw_bounds(random: &mut Random, shape: &mut Shape) {
+    let consensus = &mut shape.consensus;
+    let message_bytes = consensus.max_append_bytes.max(LARGEST_ENTRY_BYTES) * 2;
+    shape.link.message_bytes = random.magnitude(message_bytes, 64 << 20);
+    // What is checked of the product's configuration: a window fits the queue.
+    let window_bytes = random.magnitude(consensus.max_append_bytes, 16 << 20);
+    consensus.append_window_bytes = window_bytes;
+    let least = 2 * (window_bytes + message_bytes);
+    shape.link.queue_bytes = random.magnitude(least, (64 << 20).max(least));
+    shape.link.queue_messages = random.magnitude(64, 16_384) as usize;
+    consensus.held_bytes = random.magnitude(64, 64 << 10);
+    consensus.trailing_ms = *random.pick(&[0, 0, 0, 100, 1_000]);
 }
 
 /// Addresses that no guest ever reads or writes: `registers` has nothing there, and of the kv
@@ -221,6 +256,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         threshold: random.magnitude(4, 400),
         growth_percent: *random.pick(&[0, 10, 100]),
         keep: random.between(1, 3) as usize,
+        ..SnapshotConfig::default()
     };
     let node = NodeConfig {
         heartbeat_ms,
@@ -239,6 +275,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         trailing_logs: random.magnitude(1, 300),
         trailing_bytes: random.magnitude(64, 1 << 20),
         promotion_lag: random.magnitude(2, 1000),
+        ..ConsensusConfig::default()
     };
     let storage = StorageConfig {
         log_file_bytes: random.magnitude(4 << 10, 256 << 10),
@@ -277,6 +314,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
             delay_max_us: random.magnitude(300, 20_000),
             reorders: false,
         },
+        link: Bounds { message_bytes: 64 << 20, queue_bytes: 64 << 20, queue_messages: 16_384 },
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Counters {
     pub writes: u64,
     pub messages: u64,
     pub lost_messages: u64,
+    pub refused_messages: u64,
+    pub log_reads: u64,
     pub probes: u64,
     pub verdicts: u64,
     pub quarantines: u64,
@@ -86,7 +88,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 26] {
+    fn numbers(&mut self) -> [&mut u64; 28] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -108,6 +110,8 @@ impl Counters {
             &mut self.writes,
             &mut self.messages,
             &mut self.lost_messages,
+            &mut self.refused_messages,
+            &mut self.log_reads,
             &mut self.probes,
             &mut self.verdicts,
             &mut self.quarantines,
@@ -135,14 +139,16 @@ impl fmt::Display for Counters {
         writeln!(
             f,
             "commands {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
-             (lost {})",
+             (lost {}, {} of them too much for a link), reads of the log {}",
             self.commands,
             self.traps,
             self.duplicates,
             self.entries_applied,
             self.writes,
             self.messages,
-            self.lost_messages
+            self.lost_messages,
+            self.refused_messages,
+            self.log_reads
         )?;
         writeln!(
             f,

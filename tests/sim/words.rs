@@ -27,9 +27,10 @@ impl Plan {
              timing: heartbeat {} ms, election {} ms; fsync up to {}, step up to {}; messages \
              {} to {}, of 1000 {} lost and {} doubled\n\
              snapshots: every {} entries or more, growth {} %, {} kept; {} entries and {} bytes \
-             trail; promotion lag {}\n\
+             trail, those of {} ms as well, {} bytes are held for peers; promotion lag {}\n\
              limits: {} bytes per message, {} messages in flight, {} bytes uncommitted, {} \
-             unapplied; entry cache {}, recent entries {}; log files {} bytes, compressed above {}\n\
+             unapplied; {} on their way to a peer; a link takes {} bytes per message, {} bytes and {} \
+             messages at a time; entry cache {}, recent entries {}; log files {} bytes, compressed above {}\n\
              digests compared after {} entries, or {} ms (0: never)\n\
              faults for {}: {} actions\n",
             self.seed,
@@ -56,11 +57,17 @@ impl Plan {
             node.snapshot.keep,
             consensus.trailing_logs,
             consensus.trailing_bytes,
+            consensus.trailing_ms,
+            consensus.held_bytes,
             consensus.promotion_lag,
             consensus.max_append_bytes,
             consensus.max_inflight_messages,
             consensus.max_uncommitted_bytes,
             consensus.max_unapplied_bytes,
+            consensus.append_window_bytes,
+            shape.link.message_bytes,
+            shape.link.queue_bytes,
+            shape.link.queue_messages,
             consensus.entry_cache_bytes,
             storage.recent_entries_bytes,
             storage.log_file_bytes,

@@ -1,6 +1,6 @@
 //! Three and more processes: nothing acknowledged is lost, no error reaches the application.
 
-use raft_host_tests::{Cluster, Load, Started, kv_v2, value};
+use raft_host_tests::{Cluster, Load, Started, block_on, kv_v2, value};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 
@@ -152,4 +152,32 @@ fn a_node_removed_while_it_was_down_learns_of_it_and_stops() {
     let log = cluster.servers[gone].log();
     assert!(log.contains("removed from its cluster"), "{log}");
     cluster.cli_of(leader).run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+}
+
+/// All that it lacked was put into one message, which no transport takes; Raft was not told, and it
+/// was put together again at each heartbeat.
+#[test]
+fn a_follower_more_than_64_mib_behind_catches_up_by_log() {
+    const COMMANDS: usize = 80;
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let behind = (cluster.leader() + 1) % 3;
+    let installed =
+        |cluster: &Cluster| cluster.servers[behind].log().matches("installed a snapshot").count();
+    cluster.servers[behind].kill();
+    let before = installed(&cluster);
+    let client = cluster.client();
+    let command =
+        serde_json::json!({ "op": "set", "key": "large", "value": "x".repeat(900 << 10) });
+    let command = command.to_string();
+    block_on(async move {
+        for _ in 0..COMMANDS {
+            client.apply(command.clone()).await.expect("applied");
+        }
+        let last = serde_json::json!({ "op": "set", "key": "last", "value": "here" });
+        client.apply(last.to_string()).await.expect("applied");
+    });
+    cluster.servers[behind].start(&[]);
+    cluster.wait_for_agreement();
+    assert!(cluster.local(behind, r#"{"op":"get","key":"last"}"#).contains("here"));
+    assert_eq!(installed(&cluster), before, "by log, not by snapshot");
 }

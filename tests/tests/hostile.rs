@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use raft_host::check;
 use raft_host::fsm::Limits;
-use raft_host::node::UpgradeFailure;
-use raft_host::types::{Outcome, TrapKind};
+use raft_host::machine::QueryResult;
+use raft_host::node::{JobKind, UpgradeFailure};
+use raft_host::types::{ModuleHash, Outcome, TrapKind};
 use raft_host::wasm::{CheckError, check_module};
 use raft_host_proto::v1::limit_change::Limit;
 use raft_host_tests::generate::verdict::{Verdict, judge};
@@ -290,4 +291,55 @@ fn peak_kib() -> u64 {
 fn guest_memories() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux");
     maps.lines().filter(|line| line.contains("memfd:raft-host")).count()
+}
+
+/// Its `restore` never ends, its `query` burns all the fuel that there is, its `apply` is quick.
+const ENDLESS: &str = r#"
+  (func (export "apply") (param i32) (result i32) (i32.const 0))
+  (func (export "query") (param i32) (result i32) (loop $again (br $again)) (i32.const 0))
+  (func (export "restore") (param i32) (result i32) (loop $again (br $again)) (i32.const 0))
+"#;
+
+#[test]
+fn queries_are_answered_while_an_endless_restore_runs_which_no_restart_runs_again() {
+    let endless = assemble(ENDLESS).expect("it is sound");
+    // Seconds, so that the question below finds it at work.
+    let limits = Limits { restore_fuel: 4_000_000_000, ..limits() };
+    let mut node = LoneNode::new(loader(), limits);
+    node.upgrade(&healthy()).expect("the healthy guest");
+    node.apply(b"");
+    let handle = node.handle();
+    let activity = std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| node.upgrade(&endless));
+        let activity = loop {
+            match handle.activity() {
+                Some(activity) if activity.kind == JobKind::Activate => break activity,
+                _ => std::thread::yield_now(),
+            }
+        };
+        // By its index the answer shows that it did not wait for the activation.
+        let answer = node.query_stale(b"");
+        assert!(answer.applied < activity.index, "{answer:?} during {activity:?}");
+        assert!(matches!(answer.result, QueryResult::Answer(Outcome::Ok(_))), "{answer:?}");
+        let failed = upgrade.join().expect("no panic").expect_err("it never ends");
+        assert!(failed.to_string().contains("restore_fuel is 4000000000"), "{failed}");
+        activity
+    });
+    assert_eq!(activity.name, ModuleHash::of(&endless).short());
+    while node.snapshot_index() < activity.index {
+        std::thread::yield_now();
+    }
+    node.restart();
+    assert!(node.snapshot_index() >= activity.index, "the restart began after it");
+    assert!(matches!(node.query(b""), Outcome::Ok(_)));
+}
+
+#[test]
+fn queries_that_burn_their_fuel_hold_a_command_up_for_a_few_of_them_and_not_for_all() {
+    let burning = assemble(ENDLESS).expect("it is sound");
+    let limits = Limits { query_fuel: 400_000_000, ..limits() };
+    let node = LoneNode::new(loader(), limits);
+    node.upgrade(&burning).expect("it is sound");
+    let before = node.answered_before_a_command(b"", 64, b"");
+    assert!(before < 32, "{before} of 64 queries were answered before a command was");
 }

@@ -44,7 +44,7 @@ fn log() -> Vec<Vec<u8>> {
         offset: 0,
         data: module.into(),
     };
-    let activate = v1::ActivateModule { module_hash: hash.0.to_vec().into(), label: String::new() };
+    let activate = v1::ActivateModule { module_hash: hash.0.to_vec().into(), ..Default::default() };
     let mut log = vec![
         entry(0, v1::entry::Body::ModuleChunk(chunk)),
         entry(0, v1::entry::Body::ActivateModule(activate)),

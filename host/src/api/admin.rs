@@ -14,9 +14,9 @@ use super::context::Context;
 use super::failure::Failure;
 use super::forward::passed_on;
 use crate::consensus::{ConfChangeError, PeerProgress, ProgressState, Role};
-use crate::node::{MachineView, MembershipFailure, ProposeFailure};
+use crate::node::{Activity, MachineView, MembershipFailure, ProposeFailure};
 use crate::transport::PROTOCOL_VERSION;
-use crate::types::{ClusterId, ConfState, Member, NodeId};
+use crate::types::{ClusterId, ConfState, Member, ModuleHash, NodeId};
 
 /// See `admin.proto`.
 #[derive(Clone)]
@@ -30,6 +30,9 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// How long the view may lag behind a change that was applied.
 const VIEW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the apply thread has been at for less is nobody's business.
+const WORTH_TELLING: Duration = Duration::from_millis(500);
 
 /// Runs a request here or passes it to the leader's method of the same name.
 macro_rules! on_leader {
@@ -110,7 +113,14 @@ impl AdminService {
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
             ..Default::default()
         };
+        status.activity = context
+            .handle
+            .activity()
+            .filter(|activity| activity.lasting >= WORTH_TELLING)
+            .map(activity_to_wire);
         if let Some(view) = self.view() {
+            status.module_prepared = ModuleHash::try_from(&request.module_hash[..])
+                .is_ok_and(|hash| context.handle.is_prepared(hash, &view.info.limits));
             status.applied_index = view.info.applied.0;
             status.sessions = view.info.sessions;
             status.time_ms = view.info.time_ms;
@@ -236,8 +246,20 @@ impl AdminService {
         on_leader!(&*self.context, caller, join, &request, here)
     }
 
-    fn held_modules(&self, request: v1::ModulesRequest) -> Result<v1::ModulesResponse, Failure> {
-        self.context.check_group(request.group)?;
+    /// The modules after all that is committed by now.
+    async fn modules_now(&self) -> Result<v1::ModulesResponse, Failure> {
+        let barrier = self.context.handle.barrier();
+        match tokio::time::timeout(self.context.election_patience(), barrier).await {
+            Ok(passed) => passed?,
+            Err(_) => {
+                let words = "no leader confirmed that it leads: look at `raft-host status`";
+                return Err(Failure::none(Code::Unavailable, words));
+            }
+        };
+        self.held_modules()
+    }
+
+    fn held_modules(&self) -> Result<v1::ModulesResponse, Failure> {
         let view = self.view().ok_or(MembershipFailure::NoState)?;
         let modules = view.info.modules.iter().map(|module| v1::ModuleInfo {
             hash: module.hash.to_string(),
@@ -266,6 +288,15 @@ impl AdminService {
             term: meta.term.0,
             size_bytes: meta.size_bytes,
         })
+    }
+}
+
+fn activity_to_wire(activity: Activity) -> v1::Activity {
+    v1::Activity {
+        job: activity.kind.name().to_owned(),
+        index: activity.index.0,
+        name: activity.name,
+        for_ms: u64::try_from(activity.lasting.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -437,7 +468,14 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ModulesRequest>,
     ) -> Result<Response<v1::ModulesResponse>, Status> {
-        Ok(Response::new(self.held_modules(request.into_inner())?))
+        let caller = self.caller(&request);
+        let request = request.into_inner();
+        self.context.check_group(request.group)?;
+        let answer = match request.linearizable {
+            true => caller.within(self.modules_now()).await?,
+            false => self.held_modules()?,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn limits(

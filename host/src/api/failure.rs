@@ -161,7 +161,10 @@ impl From<UpgradeFailure> for Failure {
         let code = match failure {
             UpgradeFailure::Propose(failure) => return failure.into(),
             UpgradeFailure::Refused(_) => Code::InvalidArgument,
-            UpgradeFailure::NotActivated(_) => Code::FailedPrecondition,
+            // Not `Aborted`, which is tried again: only people know whether it is still wanted.
+            UpgradeFailure::NotActivated(_) | UpgradeFailure::Superseded { .. } => {
+                Code::FailedPrecondition
+            }
             UpgradeFailure::Host(_) => Code::Internal,
         };
         Failure::none(code, failure.to_string())
@@ -280,7 +283,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_code_and_effect() {
-        let cases: [(Failure, Code, Effect); 15] = [
+        let cases: [(Failure, Code, Effect); 16] = [
             (ProposeFailure::Busy.into(), Code::ResourceExhausted, Effect::None),
             (
                 ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
@@ -305,6 +308,11 @@ mod tests {
             (MembershipFailure::IdWasUsed(NodeId(1)).into(), Code::AlreadyExists, Effect::None),
             (
                 UpgradeFailure::NotActivated("?".into()).into(),
+                Code::FailedPrecondition,
+                Effect::None,
+            ),
+            (
+                UpgradeFailure::Superseded { replaces: None, active: None }.into(),
                 Code::FailedPrecondition,
                 Effect::None,
             ),

@@ -26,6 +26,7 @@ mod health;
 mod http;
 mod io;
 mod limits;
+mod prepare;
 mod server;
 mod stream;
 mod upgrade;

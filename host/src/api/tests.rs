@@ -20,8 +20,9 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::{ApiConfig, ApiError, NodeInfo, serve};
 use crate::consensus::{ConsensusConfig, Role};
-use crate::fsm::Limits;
 use crate::fsm::native::{KV, NULL, NativeLoader};
+use crate::fsm::{Limits, SharedLoader};
+use crate::machine::Incumbent;
 use crate::node::{Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
 use crate::storage::{MemoryLog, MemorySnapshots, Stores};
 use crate::transport::memory::{Delivery, MemoryNetwork};
@@ -32,6 +33,7 @@ const CLUSTER: ClusterId = ClusterId([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 mod http;
+mod upgrades;
 
 struct TestNode {
     node: Node,
@@ -44,6 +46,7 @@ struct TestNode {
 
 struct Cluster {
     network: MemoryNetwork,
+    loader: SharedLoader,
     nodes: Vec<TestNode>,
 }
 
@@ -67,13 +70,13 @@ impl TestNode {
         listener: TcpListener,
         id: NodeId,
         introduced: Option<Vec<Member>>,
+        loader: SharedLoader,
     ) -> TestNode {
         let address = listener.local_addr().unwrap().to_string();
         let identity = Identity { cluster: CLUSTER, node: id, address: address.clone() };
         let snapshots = Arc::new(MemorySnapshots::new());
         let stores =
             Stores { log: Arc::new(MemoryLog::new()), snapshots: Arc::clone(&snapshots) as _ };
-        let loader = Arc::new(NativeLoader);
         if introduced.is_none() {
             let limits = Limits::default();
             bootstrap(&stores, &identity, GroupId::MAIN, limits, loader.clone()).unwrap();
@@ -130,11 +133,15 @@ impl TestNode {
 
 impl Cluster {
     async fn of(size: usize) -> Cluster {
+        Cluster::loading_with(Arc::new(NativeLoader), size).await
+    }
+
+    async fn loading_with(loader: SharedLoader, size: usize) -> Cluster {
         let network = MemoryNetwork::new(Delivery::Immediate, 1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let first = TestNode::start(&network, listener, NodeId(1), None).await;
+        let first = TestNode::start(&network, listener, NodeId(1), None, loader.clone()).await;
         first.leads().await;
-        let mut cluster = Cluster { network, nodes: vec![first] };
+        let mut cluster = Cluster { network, loader, nodes: vec![first] };
         for _ in 1..size {
             cluster.grow().await;
         }
@@ -152,7 +159,9 @@ impl Cluster {
         let member =
             |info: v1::MemberInfo| Member { id: NodeId(info.node_id), address: info.address };
         let introduced = joined.members.into_iter().map(member).collect();
-        let node = TestNode::start(&self.network, listener, id, Some(introduced)).await;
+        let node =
+            TestNode::start(&self.network, listener, id, Some(introduced), self.loader.clone())
+                .await;
         node.handle.machine().wait_for(|view| view.is_some()).await.unwrap();
         let started = Instant::now();
         loop {
@@ -195,11 +204,21 @@ fn join_request(address: &str) -> v1::JoinRequest {
 }
 
 async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeResponse, Status> {
+    upgrade_from(node, node.handle.incumbent(), module).await
+}
+
+async fn upgrade_from(
+    node: &TestNode,
+    replaces: Option<Incumbent>,
+    module: &'static [u8],
+) -> Result<v1::UpgradeResponse, Status> {
     let header = v1::UpgradeHeader {
         group: 1,
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         total_bytes: module.len() as u64,
         label: "test".into(),
+        replaces: replaces.map(Incumbent::to_wire),
+        discard_state: false,
     };
     let part = |part| v1::UpgradeRequest { part: Some(part) };
     let parts = vec![
@@ -505,7 +524,9 @@ async fn any_node_changes_limits_and_shows_them() {
 async fn without_a_leader_requests_fail_surely_and_health_says_so() {
     let network = MemoryNetwork::new(Delivery::Immediate, 1);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let node = TestNode::start(&network, listener, NodeId(5), Some(Vec::new())).await;
+    let node =
+        TestNode::start(&network, listener, NodeId(5), Some(Vec::new()), Arc::new(NativeLoader))
+            .await;
     assert_fails(node.client().apply(set(1)).await, Code::Unavailable, "none", "no leader");
     assert_fails(query(&node, "{}").await, Code::Unavailable, "none", "no leader");
     let stale = v1::QueryRequest { consistency: 1, ..Default::default() };

@@ -1,5 +1,6 @@
 //! `Upgrade`: takes a module in, then has the leader check, replicate and activate it.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,9 +13,10 @@ use super::caller::Caller;
 use super::context::Context;
 use super::failure::Failure;
 use super::forward::passed_on;
+use super::prepare;
 use crate::fsm::Limits;
-use crate::machine::CHUNK_MAX_BYTES;
-use crate::node::{ProposeFailure, UpgradeFailure};
+use crate::machine::{CHUNK_MAX_BYTES, Incumbent};
+use crate::node::{ProposeFailure, Upgrade, UpgradeFailure};
 use crate::types::{Member, ModuleHash};
 
 /// How long a busy leader may keep an upgrade waiting.
@@ -22,10 +24,15 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before a busy leader is asked again.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long the voters may take to compile a module before it is activated all the same.
+const PREPARE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A module as it was uploaded, complete and with the hash that was announced.
 #[derive(Debug)]
 struct Upload {
     header: v1::UpgradeHeader,
+    hash: ModuleHash,
+    replaces: Option<Incumbent>,
     module: Bytes,
 }
 
@@ -43,7 +50,7 @@ pub(super) async fn run(
     let upload = receive(max, incoming).await?;
     context.check_group(upload.header.group)?;
     let upload = &upload;
-    let here = || activate(context, upload);
+    let here = || activate(context, caller, upload);
     let there = |leader: Member| async move {
         let mut admin = context.forwarder.admin(&leader.address)?;
         let parts = tokio_stream::iter(parts(upload));
@@ -67,6 +74,8 @@ async fn receive(
     };
     let announced = ModuleHash::try_from(&header.module_hash[..])
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
+    let replaces = header.replaces.as_ref().map(Incumbent::from_wire).transpose();
+    let replaces = replaces.map_err(|error| bad(format!("what is to be replaced: {error}")))?;
     if header.total_bytes > max {
         return Err(bad(format!(
             "the module has {} bytes and the cluster allows {max}",
@@ -98,7 +107,7 @@ async fn receive(
     if found != announced {
         return Err(bad(format!("the module's SHA-256 is {found}, the header says {announced}")));
     }
-    Ok(Upload { header, module: module.freeze() })
+    Ok(Upload { header, hash: found, replaces, module: module.freeze() })
 }
 
 fn broken(status: Status) -> Failure {
@@ -114,23 +123,42 @@ fn parts(upload: &Upload) -> Vec<v1::UpgradeRequest> {
     std::iter::once(header).chain(chunks).collect()
 }
 
-async fn activate(context: &Context, upload: &Upload) -> Result<v1::UpgradeResponse, Failure> {
+async fn activate(
+    context: &Context,
+    caller: &Caller,
+    upload: &Upload,
+) -> Result<v1::UpgradeResponse, Failure> {
+    let handle = &context.handle;
+    unless_busy(|| handle.bring_in(&upload.module)).await?;
+    let patience = PREPARE_PATIENCE.min(caller.remaining() / 2);
+    prepare::when_voters_are(context, upload.hash, patience).await;
+    let upgrade = Upgrade {
+        module: upload.module.clone(),
+        label: upload.header.label.clone(),
+        replaces: upload.replaces,
+        discard_state: upload.header.discard_state,
+    };
+    let upgraded = unless_busy(|| handle.activate(upgrade.clone())).await?;
+    Ok(v1::UpgradeResponse {
+        index: upgraded.index.0,
+        module_hash: upgraded.hash.to_string(),
+        previous_hash: upgraded.previous.map(|it| it.to_string()).unwrap_or_default(),
+        already_active: upgraded.already_active,
+    })
+}
+
+/// Tries again while the node has too much to do.
+async fn unless_busy<T, F>(attempt: impl Fn() -> F) -> Result<T, UpgradeFailure>
+where
+    F: Future<Output = Result<T, UpgradeFailure>>,
+{
     let give_up = Instant::now() + BUSY_PATIENCE;
     loop {
-        let label = upload.header.label.clone();
-        match context.handle.upgrade(upload.module.clone(), label).await {
-            Ok(upgraded) => {
-                return Ok(v1::UpgradeResponse {
-                    index: upgraded.index.0,
-                    module_hash: upgraded.hash.to_string(),
-                    previous_hash: upgraded.previous.map(|it| it.to_string()).unwrap_or_default(),
-                    already_active: upgraded.already_active,
-                });
-            }
+        match attempt().await {
             Err(UpgradeFailure::Propose(ProposeFailure::Busy)) if Instant::now() < give_up => {
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
-            Err(failure) => return Err(failure.into()),
+            result => return result,
         }
     }
 }

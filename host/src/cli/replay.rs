@@ -395,6 +395,7 @@ fn reply_text(reply: &Reply) -> String {
         Reply::Activated { hash, .. } => format!("active: {}", hash.short()),
         Reply::AlreadyActive { .. } => "active already".to_owned(),
         Reply::ActivationFailed(_) => "not activated".to_owned(),
+        Reply::ActivationSuperseded { .. } => "superseded".to_owned(),
         Reply::LimitsSet { .. } | Reply::EngineSet { .. } => "set".to_owned(),
         Reply::DigestTaken { digest, .. } => format!("digest {}", digest.short()),
         Reply::DigestJudged(verdict) => format!("verdict about {}", verdict.point),

@@ -90,7 +90,7 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
 async fn row(address: &str, member: Option<v1::MemberInfo>, timeout: Duration) -> NodeRow {
     let ask = async {
         let mut client = remote::admin(address).await?;
-        let answer = client.status(v1::StatusRequest { group: 0 }).await;
+        let answer = client.status(v1::StatusRequest::default()).await;
         answer.map(Response::into_inner).map_err(|status| sentence(&status))
     };
     let status = tokio::time::timeout(timeout, ask)
@@ -197,6 +197,7 @@ impl NodeRow {
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
+                "activity": activity_to_json(status.activity.as_ref()),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
                     "node_id": peer.node_id,
@@ -231,6 +232,35 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
         "quarantines": digest.quarantines,
         "healed": digest.healed,
         "undecided": digest.undecided,
+    })
+}
+
+/// What a node's commands wait for.
+fn activity_note(row: &NodeRow) -> Option<String> {
+    let activity = row.status.as_ref().ok()?.activity.as_ref()?;
+    let doing = match activity.job.as_str() {
+        "activate" if activity.name.is_empty() => "changing limits".to_owned(),
+        "activate" => format!("activating {}", activity.name),
+        "install" => "installing a snapshot".to_owned(),
+        "capture" => "copying its state for a snapshot".to_owned(),
+        "query" => "answering queries".to_owned(),
+        job => format!("at a job of kind {job:?}"),
+    };
+    Some(format!(
+        "{} is {doing} since {} (index {}); its commands wait meanwhile",
+        row.address,
+        human_duration(Duration::from_millis(activity.for_ms)),
+        activity.index
+    ))
+}
+
+fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
+    let Some(activity) = activity else { return Value::Null };
+    json!({
+        "job": activity.job,
+        "index": activity.index,
+        "name": activity.name,
+        "for_ms": activity.for_ms,
     })
 }
 
@@ -294,6 +324,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         if let Err(reason) = &row.status {
             notes.push(format!("{} is unreachable: {reason}", row.address));
         }
+        notes.extend(activity_note(row));
         notes.extend(digest_notes(row));
     }
     let cluster = |row: &NodeRow| row.status.as_ref().ok().map(|s| s.cluster_id.clone());

@@ -13,16 +13,26 @@ pub struct ConsensusConfig {
     pub max_append_bytes: u64,
     /// Most AppendEntries messages on their way to one peer.
     pub max_inflight_messages: usize,
+    /// Most bytes of entries on their way to one peer, but for one message: older ones wait in the
+    /// log. Must fit the transport's queue.
+    pub append_window_bytes: u64,
     /// Most bytes of entries that are proposed but not committed; more are refused as busy.
     pub max_uncommitted_bytes: u64,
-    /// Most bytes of entries that are committed but not yet applied before emission slows.
+    /// Most bytes of entries that wait in memory to be applied, but for one message; what is
+    /// committed beyond that waits in the log.
     pub max_unapplied_bytes: u64,
     /// Entries kept in memory for followers that lag a little, in bytes.
     pub entry_cache_bytes: u64,
-    /// Entries kept behind a snapshot, so that a slow follower need not fetch the snapshot.
+    /// So many entries are kept behind a snapshot, so that a follower that was away for a moment
+    /// need not fetch the snapshot.
     pub trailing_logs: u64,
-    /// Bytes of entries kept behind a snapshot; whichever of the two is reached first counts.
+    /// The entries of so many milliseconds are kept likewise: at a high rate they are more.
+    pub trailing_ms: u64,
+    /// No more bytes than that are kept for either of the two.
     pub trailing_bytes: u64,
+    /// Most bytes of entries that a leader keeps for peers that are being sent a snapshot, or are
+    /// close behind: what they need next is not compacted.
+    pub held_bytes: u64,
     /// A learner is promoted only when it is at most this many entries behind.
     pub promotion_lag: u64,
 }
@@ -32,11 +42,14 @@ impl Default for ConsensusConfig {
         ConsensusConfig {
             max_append_bytes: 1 << 20,
             max_inflight_messages: 256,
+            append_window_bytes: 16 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_unapplied_bytes: 64 << 20,
             entry_cache_bytes: 32 << 20,
             trailing_logs: 10_240,
+            trailing_ms: 60_000,
             trailing_bytes: 64 << 20,
+            held_bytes: 1 << 30,
             promotion_lag: 1_000,
         }
     }
@@ -55,6 +68,7 @@ impl ConsensusConfig {
             ("entry_cache_bytes", self.entry_cache_bytes),
             ("trailing_logs", self.trailing_logs),
             ("trailing_bytes", self.trailing_bytes),
+            ("held_bytes", self.held_bytes),
         ] {
             if value == 0 {
                 return Err(format!("consensus.{name} must not be 0"));
@@ -65,6 +79,13 @@ impl ConsensusConfig {
                 "consensus.max_uncommitted_bytes ({}) must not be less than \
                  consensus.max_append_bytes ({})",
                 self.max_uncommitted_bytes, self.max_append_bytes
+            ));
+        }
+        if self.append_window_bytes < self.max_append_bytes {
+            return Err(format!(
+                "consensus.append_window_bytes ({}) must not be less than \
+                 consensus.max_append_bytes ({})",
+                self.append_window_bytes, self.max_append_bytes
             ));
         }
         Ok(())
@@ -83,6 +104,9 @@ pub struct ReplicaConfig {
     /// Ticks without a leader before an election; the actual timeout is drawn from
     /// `election_ticks .. 2 * election_ticks` (Raft dissertation §3.4).
     pub election_ticks: usize,
+    /// Entries appended within so many ticks are kept behind a snapshot: see
+    /// [`ConsensusConfig::trailing_ms`].
+    pub trailing_ticks: u64,
     /// Seeds the election timeouts; the same seed and inputs give the same effects.
     pub seed: u64,
     /// Differs between two starts of the same node, so that answers to reads that a previous

@@ -1,13 +1,16 @@
 //! What goes into a replica and what comes out.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::membership::ConfChangeError;
 use super::replica::Nonsense;
-use crate::storage::{GroupWrite, SnapshotMeta};
-use crate::types::{ConfChange, ConfState, Index, LogEntry, LogPosition, NodeId, PeerMessage};
+use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
+use crate::types::{
+    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage,
+};
 
 /// Names a proposal between the caller and the replica; never leaves the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +48,8 @@ pub enum Input {
     Persisted(u64),
     /// The machine has applied all entries up to and including this index.
     Applied(Index),
+    /// What became of a [`LogRead`].
+    LogRead(LogRead, Result<Vec<LogEntry>, StorageError>),
     /// A snapshot of the machine is in the snapshot store.
     SnapshotSaved(SnapshotMeta),
     /// A snapshot that was sent to a peer arrived, or did not.
@@ -95,6 +100,40 @@ pub struct Write {
     pub write: GroupWrite,
 }
 
+/// Whom entries are read from the disk for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogReader {
+    /// The machine lags behind what is committed.
+    Machine,
+    /// That peer lags behind the log.
+    Peer(NodeId),
+}
+
+/// Entries that are wanted and not in memory any more. Reading them may take long, so somebody
+/// else does, with [`LogRead::run`], and hands in what it found as [`Input::LogRead`]. At most one
+/// per [`LogReader`] is under way.
+#[derive(Clone, Debug)]
+pub struct LogRead {
+    /// Who wants them.
+    pub reader: LogReader,
+    /// Which ones; not empty.
+    pub range: Range<Index>,
+    /// As many of them as fit so many bytes, but at least one.
+    pub max_bytes: u64,
+    /// Of the log at the time of asking.
+    pub(super) epoch: u64,
+}
+
+impl LogRead {
+    /// Reads. Blocks.
+    ///
+    /// # Errors
+    /// What the store reports; the replica knows what it means.
+    pub fn run(&self, log: &dyn LogStore, group: GroupId) -> Result<Vec<LogEntry>, StorageError> {
+        log.entries(group, self.range.clone(), self.max_bytes)
+    }
+}
+
 /// A committed entry, durable here.
 #[derive(Clone, Debug)]
 pub struct CommittedEntry {
@@ -132,6 +171,11 @@ pub struct Effects {
     pub writes: Vec<Write>,
     /// For the machine.
     pub apply: Vec<ApplyTask>,
+    /// To be read from the log store; in any order, off this thread.
+    pub log_reads: Vec<LogRead>,
+    /// Entries from this index on were replaced by those of another leader. That tells nothing
+    /// about whether they will be committed: a node that has them yet may lead one day.
+    pub truncated_from: Option<Index>,
     /// Answers to reads.
     pub reads: Vec<ReadReady>,
     /// Answers to proposals.

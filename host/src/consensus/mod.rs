@@ -3,13 +3,15 @@
 //! Wraps raft-rs (the only room that knows it). Owns no clock, disk, socket, thread or
 //! randomness: ticks, messages and completions are handed in; messages to send, batches to
 //! persist and entries to apply are handed out. The node executes them for real, the
-//! simulator in virtual time. The only thing it touches itself is the log store, for reading.
+//! simulator in virtual time. It asks the log store for bounds and terms, which are in memory, and
+//! for entries only when it starts: later it has others read what it no longer has in memory.
 //!
 //! ```text
 //!   Input ──► Replica::step ──► raft-rs ──► Replica::effects ──► Effects
 //!             (any number of inputs)        writes   ─► log writer ─► Input::Persisted
 //!                                           apply    ─► apply thread ─► Input::Applied
 //!                                           messages ─► transport
+//!                                           log_reads ─► log reader ─► Input::LogRead
 //! ```
 //!
 //! What must hold, and is asserted: messages that promise durability leave only after the
@@ -31,8 +33,8 @@ mod store;
 
 pub use config::{ConsensusConfig, ReplicaConfig};
 pub use effects::{
-    ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposalId, ProposalReply, ProposeError,
-    ReadId, ReadReady, Write,
+    ApplyTask, CommittedEntry, Effects, Input, LogRead, LogReader, Proposal, ProposalId,
+    ProposalReply, ProposeError, ReadId, ReadReady, Write,
 };
 pub use membership::ConfChangeError;
 pub use offline::Configuration;

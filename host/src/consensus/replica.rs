@@ -2,8 +2,12 @@
 
 mod admit;
 mod campaign;
+mod compaction;
+mod fetching;
 mod reads;
+mod ready;
 mod reseed;
+mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,10 +18,11 @@ use rand_chacha::ChaCha8Rng;
 
 use self::admit::Admission;
 pub use self::admit::Nonsense;
+use self::compaction::LogSize;
+use self::fetching::Fetches;
 use self::reseed::Reseed;
-use super::effects::{
-    ApplyTask, CommittedEntry, Effects, Input, Proposal, ProposeError, ReadId, ReadReady, Write,
-};
+use self::sending::Flow;
+use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady};
 use super::membership::{self, ConfChangeError};
 use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
@@ -25,8 +30,7 @@ use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
-    ConfChange, ConfChangeOp, ConfState, EntryKind, Index, LogEntry, LogPosition, MessageKind,
-    NodeId, PeerMessage, Term,
+    ConfChange, ConfChangeOp, Index, LogPosition, MessageKind, NodeId, PeerMessage, Term,
 };
 
 /// Why a replica cannot go on. The node must stop and say so.
@@ -87,9 +91,18 @@ pub struct Replica {
     /// Reads without an answer, and the tick at which they were asked last.
     reads: BTreeMap<ReadId, u64>,
     tick: u64,
-    /// How many log bytes precede an index, sampled; for compaction by size.
-    log_bytes: VecDeque<(Index, u64)>,
-    log_bytes_total: u64,
+    /// Of the log; for compaction.
+    log_size: LogSize,
+    /// When each peer said something last, in ticks.
+    heard: BTreeMap<NodeId, u64>,
+    /// On the leader: what is on its way to each peer.
+    flows: BTreeMap<NodeId, Flow>,
+    /// What is being read from the log store, and what of that has come.
+    fetches: Fetches,
+    /// The last entry that was handed out to be applied.
+    emitted: Index,
+    /// What raft-rs handed out last, of what it hands out when it changes.
+    seen: (raft::SoftState, eraftpb::HardState),
     last_soft_state: (u64, StateRole, u64),
     /// Present while the machine's state is not trusted.
     reseed: Option<Reseed>,
@@ -97,9 +110,6 @@ pub struct Replica {
     distrusted: BTreeSet<NodeId>,
     effects: Effects,
 }
-
-/// Distance between two samples of `log_bytes`.
-const LOG_BYTES_SAMPLE: u64 = 256 << 10;
 
 impl Replica {
     /// Starts a replica on a log that [`super::reconcile`] has passed. `snapshot`: the newest
@@ -125,8 +135,8 @@ impl Replica {
             check_quorum: true,
             pre_vote: true,
             read_only_option: raft::ReadOnlyOption::Safe,
-            // One entry per proposal, many proposals per message.
-            batch_append: true,
+            // Joined where there is a bound on it: see `sending`.
+            batch_append: false,
             max_uncommitted_size: limits.max_uncommitted_bytes,
             max_committed_size_per_ready: limits.max_append_bytes,
             ..Default::default()
@@ -147,8 +157,12 @@ impl Replica {
             applied: Index(applied),
             reads: BTreeMap::new(),
             tick: 0,
-            log_bytes: VecDeque::new(),
-            log_bytes_total: 0,
+            log_size: LogSize::new(Index(raw.raft.raft_log.last_index())),
+            heard: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            fetches: Fetches::default(),
+            emitted: Index(applied),
+            seen: (raw.raft.soft_state(), raw.raft.hard_state()),
             last_soft_state: (0, StateRole::Follower, 0),
             reseed: None,
             distrusted: BTreeSet::new(),
@@ -186,6 +200,7 @@ impl Replica {
             Input::AbandonRead(id) => {
                 self.reads.remove(&id);
             }
+            Input::LogRead(read, result) => self.on_log_read(&read, result)?,
             Input::Persisted(number) => self.on_persisted(number),
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
@@ -200,6 +215,7 @@ impl Replica {
             }
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
+            Input::Campaign if self.may_not_campaign() => {}
             Input::Campaign => self.raw.campaign()?,
             Input::Quarantined => self.begin_reseed(),
             Input::Trusted => self.end_reseed(),
@@ -220,18 +236,7 @@ impl Replica {
     /// When the replica cannot go on.
     pub fn effects(&mut self) -> Result<Effects, ReplicaError> {
         self.note_leadership();
-        // Every `ready` yields at least one committed entry when there is one, so a full apply
-        // queue still moves, one entry per call.
-        let full = self.unapplied_bytes >= self.config.limits.max_unapplied_bytes;
-        let emit = if full { 0 } else { self.config.limits.max_append_bytes };
-        self.raw.raft.set_max_committed_size_per_ready(emit);
-        while self.raw.has_ready() {
-            self.on_ready()?;
-            self.redraw_election_timeout();
-            if self.unapplied_bytes >= self.config.limits.max_unapplied_bytes {
-                break;
-            }
-        }
+        self.take_ready()?;
         if let Some(compact_to) = self.compact_to.take() {
             let write = GroupWrite { compact_to: Some(compact_to), ..Default::default() };
             self.push_write(write, None, Vec::new());
@@ -271,6 +276,7 @@ impl Replica {
             last_index: Index(raft.raft_log.last_index()),
             commit: Index(raft.raft_log.committed),
             snapshot: store.latest_snapshot().map_or(Index(0), |snapshot| snapshot.index),
+            unapplied_bytes: self.unapplied_bytes,
             conf_state: membership::current(&self.raw),
             peers,
             transferring: raft.lead_transferee.is_some(),
@@ -365,6 +371,7 @@ impl Replica {
         }
         self.pursue_reseed();
         self.leave_joint()?;
+        self.compact_what_was_held()?;
         if museum::is_on(Exhibit::ReadAskedOnce) {
             return Ok(());
         }
@@ -412,6 +419,12 @@ impl Replica {
         let is_too_early = self.may_not_campaign() || self.is_held_back();
         if message.kind == MessageKind::TimeoutNow && is_too_early {
             return Ok(());
+        }
+        if self.raw.raft.prs().get(message.from.0).is_some() {
+            self.heard.insert(message.from, self.tick);
+        }
+        if message.kind == MessageKind::HeartbeatResponse {
+            self.on_heartbeat_response(message.from);
         }
         self.freeze_log(&mut message);
         if !convert::entries_follow_index(&message) {
@@ -590,215 +603,6 @@ impl Replica {
         let applied = self.applied.0.min(log.persisted);
         if applied > log.applied {
             self.raw.advance_apply_to(applied);
-        }
-    }
-
-    fn on_snapshot_saved(&mut self, meta: SnapshotMeta) -> Result<(), ReplicaError> {
-        let newest = self.raw.store().latest_snapshot().map_or(Index(0), |newest| newest.index);
-        let is_suspect = self.reseed.is_some() && !museum::is_on(Exhibit::QuarantinedSnapshots);
-        if meta.index <= newest || is_suspect {
-            return Ok(());
-        }
-        let by_count = meta.index.0.saturating_sub(self.config.limits.trailing_logs);
-        let keep_from = self.log_bytes_total.saturating_sub(self.config.limits.trailing_bytes);
-        let by_size = self
-            .log_bytes
-            .iter()
-            .take_while(|(_, before)| *before <= keep_from)
-            .last()
-            .map_or(0, |(index, _)| index.0);
-        self.raw.mut_store().set_snapshot(meta);
-        if museum::is_on(Exhibit::LogNeverCompacted) {
-            return Ok(());
-        }
-        let target = Index(by_count.max(by_size));
-        if let Some(position) = self.raw.mut_store().compact(target)? {
-            while self.log_bytes.front().is_some_and(|(index, _)| *index <= position.index) {
-                self.log_bytes.pop_front();
-            }
-            self.compact_to = Some(position);
-        }
-        Ok(())
-    }
-
-    fn on_ready(&mut self) -> Result<(), ReplicaError> {
-        let mut ready = self.raw.ready();
-        self.check_log()?;
-        let number = ready.number();
-        for state in ready.take_read_states() {
-            self.on_read_state(state);
-        }
-        let messages = self.outgoing(ready.take_messages());
-        // The only voter leads a new term at once. What it says in that term must wait until the
-        // term is durable, or it could say something else in the same term after a crash.
-        let (now, wait): (Vec<_>, Vec<_>) =
-            messages.into_iter().partition(|message| message.term <= self.durable_term);
-        self.send(now);
-
-        let mut write = GroupWrite::default();
-        let mut must_write = false;
-        if !ready.snapshot().is_empty() {
-            let meta = convert::from_raft_snapshot(self.config.group, ready.snapshot());
-            write.reset_to = Some(meta.position());
-            self.raw.mut_store().reset_to(meta.clone());
-            self.log_bytes.clear();
-            self.compact_to = None;
-            self.effects.apply.push(ApplyTask::Install(meta));
-            self.end_reseed();
-            must_write = true;
-        }
-        let entries: Vec<LogEntry> =
-            ready.take_entries().into_iter().map(convert::from_raft_entry).collect();
-        if !entries.is_empty() {
-            self.raw.mut_store().append(&entries);
-            self.count_log_bytes(&entries);
-            write.entries = entries;
-            must_write = true;
-        }
-        // A commit index that advances alone is not worth a write: it is learned again. But not
-        // from a member whose removal it commits, and who may be needed for a majority by
-        // whoever has forgotten that.
-        let is_conf_change =
-            |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
-        must_write |= ready.hs().is_some() && ready.must_sync();
-        must_write |= ready.committed_entries().iter().any(|entry| {
-            // The commit index may have advanced in an earlier turn.
-            is_conf_change(entry) && entry.index > self.written_commit.0
-        });
-        if museum::is_on(Exhibit::HardStateOnlyWithEntries) {
-            must_write = !write.entries.is_empty() || write.reset_to.is_some();
-        }
-        let mut later = self.outgoing(ready.take_persisted_messages());
-        later.extend(wait);
-        let committed = ready.take_committed_entries();
-        self.raw.advance_append_async(ready);
-        if museum::is_on(Exhibit::AcknowledgedBeforeFsync) {
-            self.send(std::mem::take(&mut later));
-        }
-        if museum::is_on(Exhibit::ConfChangeWhenAppended) {
-            let changes = write.entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange);
-            changes.map(|entry| self.apply_conf_change(entry)).collect::<Result<Vec<_>, _>>()?;
-        }
-
-        if must_write {
-            write.hard_state = Some(convert::from_raft_hard_state(&self.raw.raft.hard_state()));
-            write.compact_to = self.compact_to.take();
-            self.push_write(write, Some(number), later);
-        } else if let Some(pending) = self.pending_writes.back_mut() {
-            // It may promise what earlier writes have yet to make durable.
-            pending.ready = number;
-            pending.messages.extend(later);
-        } else {
-            self.raw.on_persist_ready(number);
-            self.send(later);
-        }
-        self.emit_committed(committed)
-    }
-
-    /// A follower's answers tell the leader which commit index it will still know after a
-    /// crash: [`Replica::settled`] is made of them. raft-rs only keeps the number.
-    fn send(&mut self, messages: Vec<PeerMessage>) {
-        let durable = self.durable_commit;
-        let committed = Index(self.raw.raft.raft_log.committed);
-        self.effects.messages.extend(messages.into_iter().map(|mut message| {
-            if message.kind == MessageKind::Heartbeat && museum::is_on(Exhibit::CommitUnbounded) {
-                message.commit = committed;
-            }
-            if matches!(
-                message.kind,
-                MessageKind::AppendEntriesResponse | MessageKind::HeartbeatResponse
-            ) {
-                message.commit = message.commit.min(durable);
-            }
-            message
-        }));
-    }
-
-    fn push_write(&mut self, write: GroupWrite, ready: Option<u64>, messages: Vec<PeerMessage>) {
-        let number = self.next_write;
-        self.next_write += 1;
-        let earlier = self.pending_writes.back().map_or(0, |pending| pending.ready);
-        let last = write
-            .entries
-            .last()
-            .map(|entry| LogPosition { index: entry.index, term: entry.term })
-            .or(write.reset_to);
-        let hard_state = write.hard_state.map(|state| (state.term, state.commit));
-        self.written_commit = hard_state.map_or(self.written_commit, |(_, commit)| commit);
-        self.pending_writes.push_back(PendingWrite {
-            number,
-            ready: ready.unwrap_or(earlier),
-            hard_state,
-            last,
-            messages,
-        });
-        self.effects.writes.push(Write { number, write });
-    }
-
-    fn emit_committed(&mut self, committed: Vec<eraftpb::Entry>) -> Result<(), ReplicaError> {
-        if committed.is_empty() {
-            return Ok(());
-        }
-        let mut entries = Vec::with_capacity(committed.len());
-        for entry in committed {
-            let entry = convert::from_raft_entry(entry);
-            let bytes = entry.cost_bytes();
-            self.unapplied.push_back((entry.index, bytes));
-            self.unapplied_bytes += bytes;
-            let membership = match entry.kind {
-                EntryKind::Normal => None,
-                EntryKind::ConfChange => Some(self.apply_conf_change(&entry)?),
-            };
-            entries.push(CommittedEntry { entry, membership });
-        }
-        self.effects.apply.push(ApplyTask::Entries(entries));
-        Ok(())
-    }
-
-    /// The new configuration counts from the moment its entry is committed here.
-    fn apply_conf_change(
-        &mut self,
-        entry: &LogEntry,
-    ) -> Result<(ConfChange, ConfState), ReplicaError> {
-        let applied = membership::apply(&mut self.raw, entry)
-            .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
-        let Some(change) = applied else {
-            return Ok((ConfChange { steps: Vec::new() }, membership::current(&self.raw)));
-        };
-        let conf_state = membership::current(&self.raw);
-        let me = self.config.node;
-        if self.raw.raft.state == StateRole::Leader && !conf_state.is_voter(me) {
-            // raft-rs leaves a removed leader in charge; others must be able to elect.
-            let term = self.raw.raft.term;
-            self.raw.raft.become_follower(term, raft::INVALID_ID);
-        }
-        Ok((change, conf_state))
-    }
-
-    /// Only what this node says itself: raft-rs hands reads that reach a follower on in the name
-    /// of who asked, which peers refuse. Who asked asks the leader itself once it knows it.
-    fn outgoing(&self, messages: Vec<eraftpb::Message>) -> Vec<PeerMessage> {
-        let me = self.config.node.0;
-        messages
-            .into_iter()
-            .filter(|message| message.from == me || museum::is_on(Exhibit::AskedForOthers))
-            .filter_map(|message| convert::from_raft_message(self.config.group, message))
-            // Lost, as the network may lose any; the leader finds out and sends them again.
-            .filter(convert::entries_follow_index)
-            .collect()
-    }
-
-    fn count_log_bytes(&mut self, entries: &[LogEntry]) {
-        let first = entries[0].index;
-        while self.log_bytes.back().is_some_and(|(index, _)| *index >= first) {
-            self.log_bytes.pop_back();
-        }
-        for entry in entries {
-            let sampled = self.log_bytes.back().map_or(0, |(_, before)| *before);
-            if self.log_bytes.is_empty() || self.log_bytes_total - sampled >= LOG_BYTES_SAMPLE {
-                self.log_bytes.push_back((entry.index, self.log_bytes_total));
-            }
-            self.log_bytes_total += entry.cost_bytes();
         }
     }
 }

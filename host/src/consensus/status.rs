@@ -53,6 +53,8 @@ pub struct ReplicaStatus {
     pub commit: Index,
     /// Index of the newest snapshot.
     pub snapshot: Index,
+    /// Bytes of entries in memory that wait to be applied.
+    pub unapplied_bytes: u64,
     /// The configuration in force.
     pub conf_state: ConfState,
     /// On the leader: the peers, by id.

@@ -6,11 +6,14 @@
 //!  ...compacted │ durable only     │ in memory and durable │ in memory only │
 //! ```
 //!
-//! start ≤ tail_start - 1 ≤ persisted ≤ last. Reads below `tail_start` go to the log store,
-//! whose content there no pending write changes.
+//! start ≤ tail_start - 1 ≤ persisted ≤ last. Nothing here waits for a disk once it is open: of what
+//! lies below `tail_start`, raft-rs gets what was fetched for the purpose ([`Fetched`]), and
+//! otherwise nothing. The log store's content there no pending write changes. Terms and bounds the
+//! log store has in memory.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use raft::eraftpb;
@@ -19,7 +22,15 @@ use raft::{GetEntriesContext, RaftState};
 use super::convert;
 use crate::museum::{self, Exhibit};
 use crate::storage::{LogStore, SnapshotMeta, StorageError};
-use crate::types::{ConfState, GroupId, HardState, Index, LogEntry, LogPosition, NodeId, Term};
+use crate::types::{
+    ConfState, EntryKind, GroupId, HardState, Index, LogEntry, LogPosition, NodeId, Term,
+};
+
+/// Entries that were read from the log store, contiguous, for one of those who read on.
+pub(super) type Fetched = Vec<LogEntry>;
+
+/// Most bytes that are read at a time when the log is opened.
+const SCAN_BYTES: u64 = 4 << 20;
 
 pub(super) struct ReplicaStore {
     group: GroupId,
@@ -31,6 +42,15 @@ pub(super) struct ReplicaStore {
     tail_bytes: u64,
     tail_budget_bytes: u64,
     persisted: Index,
+    /// Of the entries after the snapshot that the machine began with, those that change the
+    /// membership. raft-rs counts them among what is not applied yet.
+    conf_changes: BTreeSet<Index>,
+    /// Changes when entries are replaced: what is being read meanwhile may be of before.
+    epoch: u64,
+    /// Present while a peer may be sent entries: see `raft::Storage::entries`.
+    sending: Option<Fetched>,
+    /// Present while the machine may be given entries.
+    applying: Option<Fetched>,
     /// As of opening: raft-rs reads them once.
     hard_state: HardState,
     conf_state: ConfState,
@@ -59,6 +79,9 @@ impl ReplicaStore {
         }
         let last = LogPosition { index: last_index, term: log.term(group, last_index)? };
         let hard_state = log.hard_state(group)?;
+        let applied =
+            snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index).max(start.index);
+        let conf_changes = find_conf_changes(&*log, group, applied.next()..last_index.next())?;
         let conf_state =
             snapshot.as_ref().map(|snapshot| snapshot.conf_state.clone()).unwrap_or_default();
         Ok(ReplicaStore {
@@ -70,6 +93,10 @@ impl ReplicaStore {
             tail_bytes: 0,
             tail_budget_bytes,
             persisted: last_index,
+            conf_changes,
+            epoch: 0,
+            sending: None,
+            applying: None,
             hard_state,
             conf_state,
             snapshot,
@@ -106,9 +133,55 @@ impl ReplicaStore {
         self.tail.front().map_or(self.last.index.next(), |entry| entry.index)
     }
 
-    /// Takes entries that a pending write will persist, replacing a conflicting suffix.
-    pub(super) fn append(&mut self, entries: &[LogEntry]) {
-        let Some(first) = entries.first().map(|entry| entry.index) else { return };
+    /// Whether an entry need not be fetched, given what was.
+    pub(super) fn is_in_memory(&self, index: Index, fetched: &[LogEntry]) -> bool {
+        index >= self.tail_start() || position_in(fetched, index).is_some()
+    }
+
+    /// The same while sending.
+    pub(super) fn can_send(&self, index: Index) -> bool {
+        self.is_in_memory(index, self.sending.as_deref().unwrap_or_default())
+    }
+
+    /// Whether an entry is in memory only because it was fetched.
+    pub(super) fn needs_fetched(&self, index: Index, fetched: &[LogEntry]) -> bool {
+        index < self.tail_start() && position_in(fetched, index).is_some()
+    }
+
+    /// The last entry that can be fetched: those from the next on are in memory.
+    pub(super) fn last_on_disk(&self) -> Index {
+        Index(self.tail_start().0 - 1)
+    }
+
+    /// See [`Fetched`]. What is read in one epoch is not to be used in another.
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Answers raft-rs's reads for a peer, from memory and from what was fetched.
+    pub(super) fn begin_sending(&mut self, fetched: Fetched) {
+        self.sending = Some(fetched);
+    }
+
+    /// Ends [`ReplicaStore::begin_sending`] and gives back what was fetched.
+    pub(super) fn end_sending(&mut self) -> Fetched {
+        self.sending.take().unwrap_or_default()
+    }
+
+    /// Answers raft-rs's reads for the machine, from memory and from what was fetched.
+    pub(super) fn begin_applying(&mut self, fetched: Fetched) {
+        self.applying = Some(fetched);
+    }
+
+    /// Ends [`ReplicaStore::begin_applying`] and gives back what was fetched.
+    pub(super) fn end_applying(&mut self) -> Fetched {
+        self.applying.take().unwrap_or_default()
+    }
+
+    /// Takes entries that a pending write will persist, replacing a conflicting suffix. Says
+    /// whether there was one.
+    pub(super) fn append(&mut self, entries: &[LogEntry]) -> bool {
+        let Some(first) = entries.first().map(|entry| entry.index) else { return false };
         assert!(
             first > self.start.index && first <= self.last.index.next(),
             "append at {first} does not join a log of {}..={}",
@@ -119,13 +192,20 @@ impl ReplicaStore {
             let dropped = self.tail.pop_back().expect("just seen");
             self.tail_bytes -= dropped.cost_bytes();
         }
+        let replaces = first <= self.last.index;
+        if replaces {
+            self.epoch += 1;
+            self.conf_changes.split_off(&first);
+        }
         self.persisted = self.persisted.min(Index(first.0 - 1));
+        self.conf_changes.extend(conf_changes_of(entries));
         for entry in entries {
             self.tail_bytes += entry.cost_bytes();
             self.tail.push_back(entry.clone());
         }
         let last = entries.last().expect("not empty");
         self.last = LogPosition { index: last.index, term: last.term };
+        replaces
     }
 
     /// Everything up to `position` is durable, unless a later append replaced it.
@@ -151,6 +231,8 @@ impl ReplicaStore {
         self.persisted = self.start.index;
         self.tail.clear();
         self.tail_bytes = 0;
+        self.conf_changes.clear();
+        self.epoch += 1;
         self.snapshot = Some(snapshot);
     }
 
@@ -168,6 +250,7 @@ impl ReplicaStore {
         }
         let position = LogPosition { index, term: self.term_at(index)? };
         self.start = position;
+        self.conf_changes = self.conf_changes.split_off(&index.next());
         while self.tail.front().is_some_and(|entry| entry.index <= index) {
             let dropped = self.tail.pop_front().expect("just seen");
             self.tail_bytes -= dropped.cost_bytes();
@@ -203,37 +286,64 @@ impl ReplicaStore {
         self.log.term(self.group, index)
     }
 
-    /// Entries of a non-empty range within the log; at least one, at most `max_bytes`.
-    fn range(
+    /// The beginning of a range within the log, as far as it is in memory and at most
+    /// `max_bytes` (but one entry). Empty when not even its first entry is.
+    fn in_memory(
         &self,
-        low: Index,
-        high: Index,
+        range: Range<Index>,
         max_bytes: u64,
-    ) -> Result<Vec<LogEntry>, StorageError> {
+        fetched: &[LogEntry],
+    ) -> Vec<LogEntry> {
+        let Range { start: low, end: high } = range;
+        let count = (high.0 - low.0) as usize;
         let tail_start = self.tail_start();
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        if low < tail_start {
-            let disk_high = high.min(tail_start);
-            entries = self.log.entries(self.group, low..disk_high, max_bytes)?;
-            bytes = entries.iter().map(LogEntry::cost_bytes).sum();
-            if entries.len() < (disk_high.0 - low.0) as usize {
-                return Ok(entries);
+        match position_in(fetched, low) {
+            _ if low >= tail_start => {
+                let from = (low.0 - tail_start.0) as usize;
+                capped(self.tail.range(from..).take(count), max_bytes)
             }
+            Some(from) => capped(fetched[from..].iter().take(count), max_bytes),
+            None => Vec::new(),
         }
-        let from = low.max(tail_start);
-        if from < high {
-            let tail = self.tail.range((from.0 - tail_start.0) as usize..);
-            for entry in tail.take((high.0 - from.0) as usize) {
-                bytes += entry.cost_bytes();
-                if bytes > max_bytes && !entries.is_empty() {
-                    break;
-                }
-                entries.push(entry.clone());
-            }
-        }
-        Ok(entries)
     }
+}
+
+fn position_in(fetched: &[LogEntry], index: Index) -> Option<usize> {
+    let from = index.0.checked_sub(fetched.first()?.index.0)? as usize;
+    (from < fetched.len()).then_some(from)
+}
+
+/// As many as fit `max_bytes`, but at least one.
+fn capped<'a>(entries: impl Iterator<Item = &'a LogEntry>, max_bytes: u64) -> Vec<LogEntry> {
+    let mut taken = Vec::new();
+    let mut bytes: u64 = 0;
+    for entry in entries {
+        bytes = bytes.saturating_add(entry.cost_bytes());
+        if bytes > max_bytes && !taken.is_empty() {
+            break;
+        }
+        taken.push(entry.clone());
+    }
+    taken
+}
+
+fn conf_changes_of(entries: &[LogEntry]) -> impl Iterator<Item = Index> {
+    entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange).map(|entry| entry.index)
+}
+
+fn find_conf_changes(
+    log: &dyn LogStore,
+    group: GroupId,
+    range: Range<Index>,
+) -> Result<BTreeSet<Index>, StorageError> {
+    let mut found = BTreeSet::new();
+    let mut next = range.start;
+    while next < range.end {
+        let entries = log.entries(group, next..range.end, SCAN_BYTES)?;
+        found.extend(conf_changes_of(&entries));
+        next = Index(next.0 + entries.len() as u64);
+    }
+    Ok(found)
 }
 
 impl ReplicaStore {
@@ -266,12 +376,18 @@ impl raft::Storage for ReplicaStore {
         ))
     }
 
+    /// raft-rs asks for three reasons.
+    ///
+    /// * For a peer ("may be async"): answered only while [`super::Replica`] sends, which knows how
+    ///   much that peer may be sent. At any other time, and when it is not in memory: not now.
+    /// * For the machine: answered likewise; otherwise it gets none, and raft-rs asks again.
+    /// * To count the membership changes in a range, without a bound: it gets those alone.
     fn entries(
         &self,
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<eraftpb::Entry>> {
         if Index(low) <= self.start.index {
             return Err(raft::Error::Store(raft::StorageError::Compacted));
@@ -279,8 +395,20 @@ impl raft::Storage for ReplicaStore {
         if low >= high {
             return Ok(Vec::new());
         }
-        let max_bytes = max_size.into().unwrap_or(u64::MAX);
-        let entries = self.for_raft(self.range(Index(low), Index(high), max_bytes))?;
+        let range = Index(low)..Index(high);
+        let wanted = if context.can_async() { &self.sending } else { &self.applying };
+        let entries = match (max_size.into(), wanted) {
+            (None, _) if !context.can_async() => {
+                return Ok(self.conf_changes.range(range).map(|at| conf_change_at(*at)).collect());
+            }
+            (_, None) => Vec::new(),
+            (max_bytes, Some(fetched)) => {
+                self.in_memory(range, max_bytes.unwrap_or(u64::MAX), fetched)
+            }
+        };
+        if entries.is_empty() && context.can_async() {
+            return Err(raft::Error::Store(raft::StorageError::LogTemporarilyUnavailable));
+        }
         Ok(entries.into_iter().map(convert::to_raft_entry).collect())
     }
 
@@ -314,5 +442,14 @@ impl raft::Storage for ReplicaStore {
                 Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
             }
         }
+    }
+}
+
+/// All that raft-rs looks at when it counts.
+fn conf_change_at(index: Index) -> eraftpb::Entry {
+    eraftpb::Entry {
+        entry_type: eraftpb::EntryType::EntryConfChangeV2,
+        index: index.0,
+        ..Default::default()
     }
 }

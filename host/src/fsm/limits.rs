@@ -56,15 +56,18 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             apply_fuel: 1_000_000_000,
-            query_fuel: 10_000_000_000,
+            // While any of these runs, no command does. So all end within seconds; whoever has a state
+            // that takes longer to hand over raises them for it.
+            query_fuel: 1_000_000_000,
             init_fuel: 10_000_000_000,
-            snapshot_fuel: 1_000_000_000_000,
-            restore_fuel: 1_000_000_000_000,
+            snapshot_fuel: 10_000_000_000,
+            restore_fuel: 10_000_000_000,
             memory_max_bytes: 1 << 30,
             stack_max_bytes: 1 << 20,
             input_max_bytes: 1 << 20,
             output_max_bytes: 4 << 20,
-            snapshot_max_bytes: 1 << 30,
+            // Every node holds one beside two guests during an activation.
+            snapshot_max_bytes: 256 << 20,
             events_max: 1024,
             events_max_bytes: 1 << 20,
             log_lines_max: 64,

@@ -108,6 +108,34 @@ pub trait Fsm: Send {
         queries.iter().map(|query| self.query(context, query)).collect()
     }
 
+    /// As `query_all`, but begins no further query once those before have used `enough` fuel
+    /// together: so many answers as there are, at least one, belong to the first questions.
+    fn query_some(
+        &mut self,
+        context: Context,
+        queries: &[Bytes],
+        enough: u64,
+    ) -> Result<Vec<Call>, HostFailure> {
+        let mut calls: Vec<Call> = Vec::new();
+        let mut spent: u64 = 0;
+        for query in queries {
+            let call = self.query(context, query)?;
+            spent = spent.saturating_add(call.fuel_used);
+            calls.push(call);
+            if spent >= enough {
+                break;
+            }
+        }
+        Ok(calls)
+    }
+
+    /// Somebody who answers questions about the state as it is now, on another thread, while this
+    /// one takes a snapshot or rests. `None`: there is nobody. It must be dropped before anything
+    /// changes the state.
+    fn bystander(&mut self) -> Result<Option<Box<dyn Bystander>>, HostFailure> {
+        Ok(None)
+    }
+
     /// Whether the module can answer queries at all.
     fn has_query(&self) -> bool;
 
@@ -147,6 +175,12 @@ pub trait Fsm: Send {
     /// same module, possibly under other limits; nothing is written out meanwhile. Fails on a
     /// foreign image, or one that this instance's limits do not allow, without changing anything.
     fn adopt(&mut self, image: &dyn Image) -> Result<(), ImageError>;
+}
+
+/// See [`Fsm::bystander`].
+pub trait Bystander: Send {
+    /// As [`Fsm::query`].
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure>;
 }
 
 /// An exact copy of a guest's state, detached from it.
@@ -211,6 +245,16 @@ pub trait FsmLoader: Send + Sync + 'static {
         module: &[u8],
         limits: &Limits,
     ) -> Result<Result<(), ModuleRefused>, HostFailure>;
+
+    /// Whether [`FsmLoader::check`] has found the module good before, so that to instantiate it
+    /// takes no long time.
+    fn is_prepared(&self, _module: ModuleHash, _limits: &Limits) -> bool {
+        true
+    }
+
+    /// Forgets what was kept on disk for modules other than these, but for the latest few that
+    /// were checked in this process: a check comes before anybody holds the module.
+    fn retain(&self, _modules: &[ModuleHash]) {}
 
     /// A fresh instance, with its initialisers run (but not `init`). Instances that trap in
     /// an initialiser are refused.

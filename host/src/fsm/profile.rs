@@ -383,7 +383,7 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(
             profile.hash(&limits).to_string(),
-            "d8e3e6c64db1d28535251ca3d72224f109e362a9c59239ce0585609cc860b34f"
+            "597585e5aada69cbef344edfd3de33de851f08246f382db805e1bf739be3bb21"
         );
         let other = Limits { log_lines_max: 65, ..limits.clone() };
         assert_ne!(profile.hash(&limits), profile.hash(&other));

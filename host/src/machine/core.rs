@@ -10,21 +10,22 @@ use raft_host_proto::v1::entry::Body;
 
 use super::digest::Taken;
 use super::membership::Membership;
-use super::modules::{Chunk, Modules, bounded_label};
+use super::modules::{At, Chunk, Modules, bounded_label};
 use super::past::Past;
 use super::reply::{
-    ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply, QueryResult, Reply,
+    ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo, QueryReply,
+    QueryResult, Reply, module_hash,
 };
 use super::sessions::{Begin, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
-    Call, Context, EngineProfile, EngineUnsupported, Fsm, GuestResult, HostFailure, Limits,
-    SharedLoader, Trap,
+    Bystander, Call, Context, EngineProfile, EngineUnsupported, Fsm, GuestResult, HostFailure,
+    Limits, SharedLoader, Trap,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome,
+    ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome, TrapKind,
 };
 
 /// Longest text of a guest that a reason quotes.
@@ -174,6 +175,25 @@ impl Machine {
     ///
     /// [`HostFailure`]: the node must stop.
     pub fn query_all(&mut self, queries: &[Bytes]) -> Result<Vec<QueryReply>, HostFailure> {
+        let mut replies = Vec::with_capacity(queries.len());
+        while replies.len() < queries.len() {
+            replies.extend(self.query_some(&queries[replies.len()..], u64::MAX)?);
+        }
+        Ok(replies)
+    }
+
+    /// As [`Machine::query_all`], but begins no further query once those before have used `enough`
+    /// fuel together. So many answers as there are, at least one if there is a question, belong to
+    /// the first questions.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub fn query_some(
+        &mut self,
+        queries: &[Bytes],
+        enough: u64,
+    ) -> Result<Vec<QueryReply>, HostFailure> {
         let applied = self.state.applied;
         let context = self.context(applied);
         let max = self.state.limits.input_max_bytes;
@@ -186,18 +206,33 @@ impl Machine {
         }
         let is_short = |query: &&Bytes| query.len() as u64 <= max;
         let asked: Vec<Bytes> = queries.iter().filter(is_short).cloned().collect();
-        let mut calls = fsm.query_all(context, &asked)?.into_iter();
-        let replies = queries.iter().map(|query| {
+        let calls = match asked.is_empty() {
+            true => Vec::new(),
+            false => fsm.query_some(context, &asked, enough)?,
+        };
+        let mut calls = calls.into_iter();
+        let replies = queries.iter().map_while(|query| {
             let bytes = query.len() as u64;
             if bytes > max {
-                return unasked(QueryResult::TooLarge { bytes, max });
+                return Some(unasked(QueryResult::TooLarge { bytes, max }));
             }
-            let call = calls.next().expect("an answer to each question");
-            let (outcome, trap_message) = outcome_of(call.result);
-            let result = QueryResult::Answer(outcome);
-            QueryReply { result, fuel_used: call.fuel_used, trap_message, applied }
+            calls.next().map(|call| query_reply(call, applied))
         });
         Ok(replies.collect())
+    }
+
+    /// Somebody who answers questions about this state on another thread while the next entry,
+    /// which must be an activation, is applied. `None`: there is nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub(crate) fn bystander(&mut self) -> Result<Option<MachineBystander>, HostFailure> {
+        let context = self.context(self.state.applied);
+        let max = self.state.limits.input_max_bytes;
+        let Some(fsm) = self.fsm.as_mut() else { return Ok(None) };
+        let bystander = fsm.bystander()?;
+        Ok(bystander.map(|fsm| MachineBystander { fsm, context, max }))
     }
 
     /// Has the command that is applied next count the pages that it writes, where this host
@@ -251,8 +286,7 @@ impl Machine {
 
     /// The module that runs commands, and the index since when; if there is one.
     pub fn active_module(&self) -> Option<(ModuleHash, Index)> {
-        let active = self.state.modules.active();
-        active.map(|activation| (activation.hash, activation.index))
+        self.state.modules.incumbent().map(|active| (active.hash, active.activated_at))
     }
 
     /// The engine profile that the next entry must be applied under.
@@ -316,6 +350,7 @@ impl Machine {
         };
         self.state.time_ms = self.state.time_ms.max(now_ms);
         self.state.sessions.expire(self.state.time_ms);
+        self.state.modules.expire_uploads(self.state.time_ms);
         match body {
             Body::Command(command) => self.apply_command(index, &command),
             Body::OpenSession(open) => {
@@ -402,7 +437,8 @@ impl Machine {
         let total = chunk.total_bytes;
         let part = Chunk { hash, total, offset: chunk.offset, data: &chunk.data };
         let max = self.state.limits.module_max_bytes;
-        match self.state.modules.store_chunk(index, part, max) {
+        let at = At { index, time_ms: self.state.time_ms };
+        match self.state.modules.store_chunk(at, part, max) {
             Ok(received) => {
                 if received == total {
                     self.refresh_module_infos();
@@ -423,12 +459,19 @@ impl Machine {
             Ok(hash) => hash,
             Err(reason) => return failed(reason),
         };
-        let active = self.state.modules.active();
-        let previous = active.map(|activation| activation.hash);
+        let replaces = match request.replaces.as_ref().map(Incumbent::from_wire).transpose() {
+            Ok(replaces) => replaces,
+            Err(reason) => return failed(reason),
+        };
+        let active = self.state.modules.incumbent();
         if let Some(active) = active.filter(|active| active.hash == hash) {
-            let reply = Reply::AlreadyActive { index: active.index, hash };
+            let reply = Reply::AlreadyActive { index: active.activated_at, hash };
             return Ok(Applied::without_guest(reply));
         }
+        if active != replaces && !museum::is_on(Exhibit::IncumbentUnchecked) {
+            return Ok(Applied::without_guest(Reply::ActivationSuperseded { active }));
+        }
+        let previous = active.map(|active| active.hash);
         let Some(module) = self.state.modules.bytes(hash) else {
             return failed(format!(
                 "module {hash} is not here, or not completely: upload it (again) first"
@@ -436,7 +479,7 @@ impl Machine {
         };
 
         let mut applied = Applied::without_guest(Reply::Nothing);
-        applied.reply = match self.start(index, &module, &mut applied)? {
+        applied.reply = match self.start(index, &module, request.discard_state, &mut applied)? {
             Ok(fsm) => {
                 assert_eq!(fsm.module(), hash, "the loader made an instance of something else");
                 self.fsm = Some(fsm);
@@ -451,11 +494,13 @@ impl Machine {
     }
 
     /// Makes an instance of `module` that goes on where the active one is, without touching
-    /// that. `applied` gets the fuel, events and trap message of what the guests did.
+    /// that; or where a new cluster begins, if its state is given up. `applied` gets the fuel,
+    /// events and trap message of what the guests did.
     fn start(
         &mut self,
         index: Index,
         module: &[u8],
+        discard_state: bool,
         applied: &mut Applied,
     ) -> Result<Result<Box<dyn Fsm>, String>, HostFailure> {
         let context = self.context(index);
@@ -463,16 +508,29 @@ impl Machine {
             Ok(fresh) => fresh,
             Err(reason) => return Ok(Err(reason.to_string())),
         };
-        let started = match &mut self.fsm {
-            None => settle("`init` of the module", fresh.init(context)?, applied),
+        let limits = &self.state.limits;
+        let started = match self.fsm.as_mut().filter(|_| !discard_state) {
+            None => {
+                let budget = Budget { fuel: ("init_fuel", limits.init_fuel), output: None };
+                settle("`init` of the module", budget, fresh.init(context)?, applied)
+            }
             Some(active) => {
                 let call = active.snapshot(context)?;
-                match settle("`snapshot` of the active module", call, applied) {
+                let budget = Budget {
+                    fuel: ("snapshot_fuel", limits.snapshot_fuel),
+                    output: Some(("snapshot_max_bytes", limits.snapshot_max_bytes)),
+                };
+                match settle("`snapshot` of the active module", budget, call, applied) {
                     Ok((portable, _)) => {
                         let call = fresh.restore(context, &portable)?;
-                        settle("`restore` of the new module", call, applied)
+                        let fuel = ("restore_fuel", limits.restore_fuel);
+                        let budget = Budget { fuel, output: None };
+                        settle("`restore` of the new module", budget, call, applied)
                     }
-                    Err(reason) => Err(reason),
+                    Err(reason) => Err(format!(
+                        "{reason}. If it can never succeed, `raft-host upgrade --discard-state` \
+                         gives its state up"
+                    )),
                 }
             }
         };
@@ -493,6 +551,40 @@ impl Machine {
     }
 }
 
+/// See [`Machine::bystander`].
+pub(crate) struct MachineBystander {
+    fsm: Box<dyn Bystander>,
+    context: Context,
+    max: u64,
+}
+
+impl MachineBystander {
+    /// The state that it knows.
+    pub(crate) fn applied(&self) -> Index {
+        self.context.index
+    }
+
+    /// As [`Machine::query`].
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub(crate) fn query(&mut self, query: &[u8]) -> Result<QueryReply, HostFailure> {
+        let (bytes, max, applied) = (query.len() as u64, self.max, self.applied());
+        if bytes > max {
+            let result = QueryResult::TooLarge { bytes, max };
+            return Ok(QueryReply { result, fuel_used: 0, trap_message: None, applied });
+        }
+        Ok(query_reply(self.fsm.query(self.context, query)?, applied))
+    }
+}
+
+fn query_reply(call: Call, applied: Index) -> QueryReply {
+    let (outcome, trap_message) = outcome_of(call.result);
+    let result = QueryResult::Answer(outcome);
+    QueryReply { result, fuel_used: call.fuel_used, trap_message, applied }
+}
+
 /// What this version does not know it cannot skip: that would be to diverge from the replicas
 /// that know it.
 pub(super) fn unknown_kind(index: Index) -> HostFailure {
@@ -506,11 +598,6 @@ fn refused(reason: CommandRefused) -> Applied {
     Applied::without_guest(Reply::Refused(reason))
 }
 
-fn module_hash(bytes: &[u8]) -> Result<ModuleHash, String> {
-    ModuleHash::try_from(bytes)
-        .map_err(|_| format!("a module's hash has 32 bytes, this one has {}", bytes.len()))
-}
-
 fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {
     match result {
         GuestResult::Ok(bytes) => (Outcome::Ok(bytes), None),
@@ -519,9 +606,34 @@ fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {
     }
 }
 
+/// The limits that end a call, by name.
+struct Budget {
+    fuel: (&'static str, u64),
+    output: Option<(&'static str, u64)>,
+}
+
+impl Budget {
+    /// What an operator may do about a trap; empty if it has nothing to do with a limit.
+    fn hint(&self, kind: TrapKind) -> String {
+        let spent = match kind {
+            TrapKind::OutOfFuel => Some(self.fuel),
+            TrapKind::OutputLimit => self.output,
+            _ => None,
+        };
+        let hint = |(name, value): (&str, u64)| {
+            format!(
+                ": {name} is {value}, and `raft-host limits set {name}=...` allows more; while it \
+                 runs, no command does"
+            )
+        };
+        spent.map(hint).unwrap_or_default()
+    }
+}
+
 /// Output and events of a call that must succeed, or why it did not.
 fn settle(
     what: &str,
+    budget: Budget,
     call: Call,
     applied: &mut Applied,
 ) -> Result<(Vec<u8>, Vec<crate::types::Event>), String> {
@@ -534,7 +646,7 @@ fn settle(
         }
         GuestResult::Trapped(Trap { kind, message }) => {
             applied.trap_message = Some(message);
-            Err(format!("{what} {}", kind.describe()))
+            Err(format!("{what} {}{}", kind.describe(), budget.hint(kind)))
         }
     }
 }

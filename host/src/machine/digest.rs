@@ -6,8 +6,8 @@
 //!   guest part = what the state machine's instance says of its memory, globals and sizes
 //! ```
 //!
-//! The cost follows what changed: a session's digest is kept until the session changes, and a
-//! response's for as long as the response is there. What was found stays with this node: it is
+//! The cost follows what changed: a session's digest is kept until the session changes, a
+//! response's for as long as the response is there, and an upload's hash runs along. What was found stays with this node: it is
 //! no part of the state, because a node whose state went wrong must not hand it on as right.
 
 use std::collections::VecDeque;
@@ -115,9 +115,10 @@ fn machine_part(state: &State, index: Index) -> StateDigest {
         hasher.update(&module.label);
     }
     for (hash, upload) in &state.modules.uploads {
-        hash_module(&mut hasher, *hash, upload.total, upload.last_chunk_at);
-        hasher.update((upload.received.len() as u64).to_le_bytes());
-        hasher.update(upload.received.as_slice());
+        hash_module(&mut hasher, *hash, upload.total, upload.last_chunk.index);
+        hasher.update(upload.last_chunk.time_ms.to_le_bytes());
+        hasher.update((upload.received().len() as u64).to_le_bytes());
+        hasher.update(upload.hash().0);
     }
     StateDigest(hasher.finalize().into())
 }

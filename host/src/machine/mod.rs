@@ -38,12 +38,14 @@ mod tests;
 
 pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
+pub(crate) use self::core::MachineBystander;
 pub use self::digest::TakenDigest;
 pub use self::kind::BodyKind;
 pub use self::modules::CHUNK_MAX_BYTES;
+pub(crate) use self::modules::bounded_label;
 pub use self::reply::{
-    ActivationInfo, ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply,
-    QueryResult, Reply,
+    ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo,
+    QueryReply, QueryResult, Reply,
 };
 pub use self::restore::RestoreError;
 pub use self::snapshot::MachineSnapshot;

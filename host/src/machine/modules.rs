@@ -6,14 +6,16 @@
 //!
 //! What is kept, the same on every replica: the active module, the one before it (to go back
 //! to), the few latest complete ones that never were active, and the few latest incomplete
-//! uploads. Everything else is dropped at the entry that makes it superfluous.
+//! uploads, for as long as they advance once an hour. Everything else is dropped at the entry that
+//! makes it superfluous.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
-use super::reply::{ActivationInfo, ModuleInfo};
+use super::reply::{ActivationInfo, Incumbent, ModuleInfo};
 use crate::types::{Index, ModuleHash};
 
 /// Most bytes of one chunk.
@@ -21,6 +23,9 @@ pub const CHUNK_MAX_BYTES: usize = 1 << 20;
 
 /// Incomplete uploads kept; a further one displaces the one that advanced longest ago.
 pub(super) const UPLOADS_MAX: usize = 2;
+/// An upload that did not advance for so long by the log's clock, in milliseconds, is dropped.
+/// Whoever was at it is gone; a retry starts again.
+pub(super) const UPLOAD_TTL_MS: u64 = 3_600_000;
 /// Complete modules kept that never were active.
 pub(super) const STAGED_MAX: usize = 2;
 /// Activations remembered.
@@ -40,13 +45,46 @@ pub(super) struct StoredModule {
 }
 
 /// A module of which chunks are missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Upload {
     pub(super) total: u64,
-    /// Index of the last entry that advanced it.
-    pub(super) last_chunk_at: Index,
+    /// Entry with the last chunk.
+    pub(super) last_chunk: At,
     /// The module's bytes from its start; shared with a snapshot until the next chunk.
-    pub(super) received: Arc<Vec<u8>>,
+    received: Arc<Vec<u8>>,
+    /// Over `received` as it came, so that a digest point does not hash all of it again.
+    hasher: Sha256,
+}
+
+/// An entry's index, and the log's clock there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct At {
+    pub(super) index: Index,
+    /// Milliseconds since the Unix epoch.
+    pub(super) time_ms: u64,
+}
+
+impl Upload {
+    /// One that got this far.
+    pub(super) fn resume(total: u64, last_chunk: At, received: Vec<u8>) -> Upload {
+        let hasher = Sha256::new_with_prefix(&received);
+        Upload { total, last_chunk, received: Arc::new(received), hasher }
+    }
+
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// SHA-256 of what was received.
+    pub(super) fn hash(&self) -> ModuleHash {
+        ModuleHash(self.hasher.clone().finalize().into())
+    }
+
+    fn extend(&mut self, at: At, fresh: &[u8]) {
+        self.last_chunk = at;
+        Arc::make_mut(&mut self.received).extend_from_slice(fresh);
+        self.hasher.update(fresh);
+    }
 }
 
 /// All modules. A clone shares their bytes.
@@ -74,6 +112,11 @@ impl Modules {
         self.history.last()
     }
 
+    pub(super) fn incumbent(&self) -> Option<Incumbent> {
+        let active = self.active()?;
+        Some(Incumbent { hash: active.hash, activated_at: active.index })
+    }
+
     pub(super) fn bytes(&self, hash: ModuleHash) -> Option<Bytes> {
         self.stored.get(&hash).map(|module| module.bytes.clone())
     }
@@ -97,7 +140,7 @@ impl Modules {
     /// bytes or another size starts the upload again.
     pub(super) fn store_chunk(
         &mut self,
-        index: Index,
+        at: At,
         chunk: Chunk<'_>,
         module_max_bytes: u64,
     ) -> Result<u64, String> {
@@ -111,20 +154,20 @@ impl Modules {
         };
         match fits {
             Ok(()) => {}
-            Err(_) if chunk.offset == 0 => self.start_upload(index, chunk),
+            Err(_) if chunk.offset == 0 => self.start_upload(at, chunk),
             Err(reason) => return Err(reason),
         }
         let upload = self.uploads.get_mut(&chunk.hash).expect("exists or was just started");
         let received = upload.received.len() as u64;
-        upload.last_chunk_at = index;
-        if chunk.offset + chunk.data.len() as u64 > received {
-            let known = usize::try_from(received - chunk.offset).expect("within the chunk");
-            Arc::make_mut(&mut upload.received).extend_from_slice(&chunk.data[known..]);
-        }
+        let fresh = match chunk.offset + chunk.data.len() as u64 > received {
+            true => usize::try_from(received - chunk.offset).expect("within the chunk"),
+            false => chunk.data.len(),
+        };
+        upload.extend(at, &chunk.data[fresh..]);
         if (upload.received.len() as u64) < chunk.total {
             return Ok(upload.received.len() as u64);
         }
-        self.complete_upload(index, chunk.hash)
+        self.complete_upload(at.index, chunk.hash)
     }
 
     /// Records that `hash`, which must be stored, is active from `index` on.
@@ -162,19 +205,25 @@ impl Modules {
         Ok(())
     }
 
-    fn start_upload(&mut self, index: Index, chunk: Chunk<'_>) {
+    /// Drops the uploads that have stood still for too long.
+    pub(super) fn expire_uploads(&mut self, now_ms: u64) {
+        self.uploads
+            .retain(|_, upload| now_ms < upload.last_chunk.time_ms.saturating_add(UPLOAD_TTL_MS));
+    }
+
+    fn start_upload(&mut self, at: At, chunk: Chunk<'_>) {
         self.uploads.remove(&chunk.hash);
         while self.uploads.len() >= UPLOADS_MAX {
-            let stalest = self.uploads.iter().min_by_key(|(_, upload)| upload.last_chunk_at);
+            let stalest = self.uploads.iter().min_by_key(|(_, upload)| upload.last_chunk.index);
             let stalest = *stalest.expect("not empty").0;
             self.uploads.remove(&stalest);
         }
-        let upload = Upload { total: chunk.total, last_chunk_at: index, received: Arc::default() };
-        self.uploads.insert(chunk.hash, upload);
+        self.uploads.insert(chunk.hash, Upload::resume(chunk.total, at, Vec::new()));
     }
 
     fn complete_upload(&mut self, index: Index, hash: ModuleHash) -> Result<u64, String> {
         let upload = self.uploads.remove(&hash).expect("the caller holds it");
+        // The bytes themselves, once: memory may have failed since they came.
         let found = ModuleHash::of(&upload.received);
         if found != hash {
             return Err(format!(
@@ -215,7 +264,7 @@ impl Modules {
 }
 
 /// Cuts a label to its bound, between characters.
-pub(super) fn bounded_label(label: &str) -> String {
+pub(crate) fn bounded_label(label: &str) -> String {
     let mut end = label.len().min(LABEL_MAX_BYTES);
     while !label.is_char_boundary(end) {
         end -= 1;
@@ -274,6 +323,10 @@ mod tests {
 
     const MAX: u64 = 1000;
 
+    fn at(index: u64) -> At {
+        At { index: Index(index), time_ms: index * 1_000 }
+    }
+
     fn chunk(module: &[u8], from: usize, to: usize) -> Chunk<'_> {
         Chunk {
             hash: ModuleHash::of(module),
@@ -284,30 +337,30 @@ mod tests {
     }
 
     fn store(modules: &mut Modules, index: u64, module: &[u8]) {
-        let received = modules.store_chunk(Index(index), chunk(module, 0, module.len()), MAX);
+        let received = modules.store_chunk(at(index), chunk(module, 0, module.len()), MAX);
         assert_eq!(received, Ok(module.len() as u64));
     }
 
     #[test]
     fn chunks_in_order_make_a_module() {
         let mut modules = Modules::default();
-        assert_eq!(modules.store_chunk(Index(1), chunk(b"abcdef", 0, 2), MAX), Ok(2));
-        assert_eq!(modules.store_chunk(Index(2), chunk(b"abcdef", 2, 5), MAX), Ok(5));
+        assert_eq!(modules.store_chunk(at(1), chunk(b"abcdef", 0, 2), MAX), Ok(2));
+        assert_eq!(modules.store_chunk(at(2), chunk(b"abcdef", 2, 5), MAX), Ok(5));
         assert!(modules.stored.is_empty());
-        assert_eq!(modules.store_chunk(Index(3), chunk(b"abcdef", 5, 6), MAX), Ok(6));
+        assert_eq!(modules.store_chunk(at(3), chunk(b"abcdef", 5, 6), MAX), Ok(6));
         assert_eq!(modules.bytes(ModuleHash::of(b"abcdef")), Some(Bytes::from_static(b"abcdef")));
         assert!(modules.uploads.is_empty());
-        assert_eq!(modules.store_chunk(Index(4), chunk(b"abcdef", 0, 2), MAX), Ok(6));
+        assert_eq!(modules.store_chunk(at(4), chunk(b"abcdef", 0, 2), MAX), Ok(6));
     }
 
     #[test]
     fn a_repeated_or_overlapping_chunk_is_harmless_and_a_gap_is_refused() {
         let mut modules = Modules::default();
-        assert!(modules.store_chunk(Index(1), chunk(b"abcdef", 2, 4), MAX).is_err());
-        assert_eq!(modules.store_chunk(Index(2), chunk(b"abcdef", 0, 3), MAX), Ok(3));
-        assert_eq!(modules.store_chunk(Index(3), chunk(b"abcdef", 0, 2), MAX), Ok(3));
-        assert!(modules.store_chunk(Index(4), chunk(b"abcdef", 4, 6), MAX).is_err());
-        assert_eq!(modules.store_chunk(Index(5), chunk(b"abcdef", 2, 6), MAX), Ok(6));
+        assert!(modules.store_chunk(at(1), chunk(b"abcdef", 2, 4), MAX).is_err());
+        assert_eq!(modules.store_chunk(at(2), chunk(b"abcdef", 0, 3), MAX), Ok(3));
+        assert_eq!(modules.store_chunk(at(3), chunk(b"abcdef", 0, 2), MAX), Ok(3));
+        assert!(modules.store_chunk(at(4), chunk(b"abcdef", 4, 6), MAX).is_err());
+        assert_eq!(modules.store_chunk(at(5), chunk(b"abcdef", 2, 6), MAX), Ok(6));
     }
 
     #[test]
@@ -316,16 +369,16 @@ mod tests {
         let right = chunk(b"abcdef", 0, 6);
         let wrong = Chunk { data: b"abc", ..right };
         let worse = Chunk { data: b"xxx", offset: 3, ..right };
-        assert_eq!(modules.store_chunk(Index(1), wrong, MAX), Ok(3));
-        let refusal = modules.store_chunk(Index(2), worse, MAX).unwrap_err();
+        assert_eq!(modules.store_chunk(at(1), wrong, MAX), Ok(3));
+        let refusal = modules.store_chunk(at(2), worse, MAX).unwrap_err();
         assert!(refusal.contains(&right.hash.to_string()), "{refusal}");
         assert!(modules.uploads.is_empty());
-        assert_eq!(modules.store_chunk(Index(3), right, MAX), Ok(6));
+        assert_eq!(modules.store_chunk(at(3), right, MAX), Ok(6));
 
         let mut modules = Modules::default();
         let wrong = Chunk { data: b"abx", ..right };
-        assert_eq!(modules.store_chunk(Index(1), wrong, MAX), Ok(3));
-        assert_eq!(modules.store_chunk(Index(2), right, MAX), Ok(6));
+        assert_eq!(modules.store_chunk(at(1), wrong, MAX), Ok(3));
+        assert_eq!(modules.store_chunk(at(2), right, MAX), Ok(6));
     }
 
     #[test]
@@ -341,7 +394,7 @@ mod tests {
             Chunk { offset: u64::MAX, ..good },
             Chunk { data: &long, ..good },
         ] {
-            assert!(modules.store_chunk(Index(1), bad, MAX).is_err(), "{bad:?}");
+            assert!(modules.store_chunk(at(1), bad, MAX).is_err(), "{bad:?}");
             assert!(modules.uploads.is_empty());
         }
     }
@@ -350,13 +403,41 @@ mod tests {
     fn a_third_upload_displaces_the_one_that_advanced_longest_ago() {
         let mut modules = Modules::default();
         for (index, module) in [b"aa", b"bb"].iter().enumerate() {
-            modules.store_chunk(Index(index as u64), chunk(*module, 0, 1), MAX).unwrap();
+            modules.store_chunk(at(index as u64), chunk(*module, 0, 1), MAX).unwrap();
         }
-        modules.store_chunk(Index(5), chunk(b"aa", 0, 1), MAX).unwrap();
-        modules.store_chunk(Index(6), chunk(b"cc", 0, 1), MAX).unwrap();
-        assert!(modules.store_chunk(Index(7), chunk(b"bb", 1, 2), MAX).is_err());
-        assert_eq!(modules.store_chunk(Index(8), chunk(b"aa", 1, 2), MAX), Ok(2));
+        modules.store_chunk(at(5), chunk(b"aa", 0, 1), MAX).unwrap();
+        modules.store_chunk(at(6), chunk(b"cc", 0, 1), MAX).unwrap();
+        assert!(modules.store_chunk(at(7), chunk(b"bb", 1, 2), MAX).is_err());
+        assert_eq!(modules.store_chunk(at(8), chunk(b"aa", 1, 2), MAX), Ok(2));
         assert_eq!(modules.uploads.len(), 1);
+    }
+
+    #[test]
+    fn an_upload_that_stands_still_expires_by_the_logs_clock() {
+        let mut modules = Modules::default();
+        modules.store_chunk(at(1), chunk(b"abcdef", 0, 2), MAX).unwrap();
+        modules.store_chunk(at(2), chunk(b"ghijkl", 0, 2), MAX).unwrap();
+        modules.store_chunk(at(3), chunk(b"abcdef", 0, 2), MAX).unwrap();
+        modules.expire_uploads(2_000 + UPLOAD_TTL_MS - 1);
+        assert_eq!(modules.uploads.len(), 2);
+        modules.expire_uploads(2_000 + UPLOAD_TTL_MS);
+        assert!(modules.store_chunk(at(4), chunk(b"ghijkl", 2, 6), MAX).is_err());
+        assert_eq!(modules.store_chunk(at(5), chunk(b"abcdef", 2, 6), MAX), Ok(6));
+        modules.store_chunk(at(6), chunk(b"ghijkl", 0, 2), MAX).unwrap();
+        modules.expire_uploads(u64::MAX);
+        assert!(modules.uploads.is_empty());
+    }
+
+    #[test]
+    fn the_running_hash_of_an_upload_is_that_of_its_bytes() {
+        let mut modules = Modules::default();
+        for (index, (from, to)) in [(0, 2), (1, 4), (0, 1), (4, 5)].into_iter().enumerate() {
+            modules.store_chunk(at(index as u64), chunk(b"abcdef", from, to), MAX).unwrap();
+        }
+        let upload = &modules.uploads[&ModuleHash::of(b"abcdef")];
+        assert_eq!(upload.hash(), ModuleHash::of(b"abcde"));
+        let resumed = Upload::resume(6, at(9), upload.received().to_vec());
+        assert_eq!(resumed.hash(), upload.hash());
     }
 
     #[test]

@@ -99,6 +99,13 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
         // What was found is no part of the state: see `digest.rs`.
         Reply::DigestTaken { .. } => hasher.update([15]),
         Reply::DigestJudged(_) => hasher.update([16]),
+        Reply::ActivationSuperseded { active } => {
+            hasher.update([17]);
+            if let Some(active) = active {
+                hasher.update(active.hash.0);
+                number(hasher, active.activated_at.0);
+            }
+        }
     }
 }
 

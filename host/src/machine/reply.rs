@@ -1,6 +1,9 @@
 //! What the machine answers.
 
+use std::fmt;
 use std::sync::Arc;
+
+use raft_host_proto::v1;
 
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
@@ -73,6 +76,12 @@ pub enum Reply {
         index: Index,
         /// The module.
         hash: ModuleHash,
+    },
+    /// Another module than the one that was to be replaced is active, or the same one again;
+    /// nothing changed.
+    ActivationSuperseded {
+        /// What is active.
+        active: Option<Incumbent>,
     },
     /// The module was not activated, and why; the old one, if any, goes on as if nothing had
     /// been tried.
@@ -211,6 +220,45 @@ pub struct ActiveModule {
     pub activated_at: Index,
     /// Whether it can answer queries.
     pub has_query: bool,
+}
+
+/// A module that is active, and since when. To go back to a module makes another incumbent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incumbent {
+    /// The module.
+    pub hash: ModuleHash,
+    /// Index of its activation.
+    pub activated_at: Index,
+}
+
+impl Incumbent {
+    /// As entries name it.
+    pub fn to_wire(self) -> v1::Incumbent {
+        v1::Incumbent {
+            module_hash: self.hash.0.to_vec().into(),
+            activated_at: self.activated_at.0,
+        }
+    }
+
+    /// As entries name it.
+    ///
+    /// # Errors
+    /// The hash is none.
+    pub fn from_wire(wire: &v1::Incumbent) -> Result<Incumbent, String> {
+        let hash = module_hash(&wire.module_hash)?;
+        Ok(Incumbent { hash, activated_at: Index(wire.activated_at) })
+    }
+}
+
+impl fmt::Display for Incumbent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "module {} since index {}", self.hash.short(), self.activated_at)
+    }
+}
+
+pub(super) fn module_hash(bytes: &[u8]) -> Result<ModuleHash, String> {
+    ModuleHash::try_from(bytes)
+        .map_err(|_| format!("a module's hash has 32 bytes, this one has {}", bytes.len()))
 }
 
 /// A complete module that the machine holds.

@@ -8,7 +8,7 @@ use raft_host_proto::v1;
 use super::convert;
 use super::core::{Machine, State};
 use super::membership::Membership;
-use super::modules::{HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
+use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
 use super::past::Past;
 use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
@@ -330,11 +330,8 @@ fn read_modules(
         if record.received_bytes >= record.total_bytes || record.total_bytes > size_max {
             return Err(invalid(format!("the sizes of upload {hash} make no sense")));
         }
-        let upload = Upload {
-            total: record.total_bytes,
-            last_chunk_at: Index(record.last_chunk_at),
-            received: Arc::new(received),
-        };
+        let last_chunk = At { index: Index(record.last_chunk_at), time_ms: record.last_chunk_ms };
+        let upload = Upload::resume(record.total_bytes, last_chunk, received);
         state.modules.uploads.insert(hash, upload);
     }
     let distinct = state.modules.stored.len() as u64 == header.module_count

@@ -93,11 +93,12 @@ impl MachineSnapshot {
             let record = v1::SnapshotUpload {
                 hash: hash_bytes(*hash),
                 total_bytes: upload.total,
-                last_chunk_at: upload.last_chunk_at.0,
-                received_bytes: upload.received.len() as u64,
+                last_chunk_at: upload.last_chunk.index.0,
+                received_bytes: upload.received().len() as u64,
+                last_chunk_ms: upload.last_chunk.time_ms,
             };
             records::write_message(out, &record)?;
-            records::write_blob(out, &upload.received)?;
+            records::write_blob(out, upload.received())?;
         }
         Ok(())
     }

@@ -57,10 +57,17 @@ fn chunk(module: &[u8], from: usize, to: usize) -> Body {
     })
 }
 
-fn activate(module: &[u8]) -> Body {
+/// In the place of what is active.
+fn activate(machine: &Machine, module: &[u8]) -> Body {
+    activate_in_place_of(machine.state.modules.incumbent(), module)
+}
+
+fn activate_in_place_of(replaces: Option<Incumbent>, module: &[u8]) -> Body {
     Body::ActivateModule(v1::ActivateModule {
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         label: String::from_utf8_lossy(module).into_owned(),
+        replaces: replaces.map(Incumbent::to_wire),
+        discard_state: false,
     })
 }
 
@@ -75,7 +82,8 @@ fn load(machine: &mut Machine, module: &str) -> Reply {
     let total = module.len() as u64;
     let stored = apply(machine, 0, chunk(module, 0, module.len())).reply;
     assert_eq!(stored, Reply::ChunkStored { received: total, total });
-    apply(machine, 0, activate(module)).reply
+    let activation = activate(machine, module);
+    apply(machine, 0, activation).reply
 }
 
 fn running(module: &str) -> Machine {
@@ -250,10 +258,51 @@ fn an_upgrade_carries_the_state_over_without_running_init_again() {
     assert_eq!(info.modules.iter().filter(|module| module.active).count(), 1);
     assert_eq!(machine.module_bytes(old).unwrap(), "test");
 
-    let again = apply(&mut machine, 0, activate(b"test v=2")).reply;
+    let again = {
+        let body = activate(&machine, b"test v=2");
+        apply(&mut machine, 0, body).reply
+    };
     assert_eq!(again, Reply::AlreadyActive { index: Index(6), hash: new });
-    let back = apply(&mut machine, 0, activate(b"test")).reply;
+    let back = {
+        let body = activate(&machine, b"test");
+        apply(&mut machine, 0, body).reply
+    };
     assert_eq!(back, Reply::Activated { index: Index(8), hash: old, previous: Some(new) });
+}
+
+#[test]
+fn an_activation_that_comes_late_undoes_nothing_and_of_two_at_once_one_is_told_so() {
+    let mut machine = running("test");
+    let one = machine.state.modules.incumbent();
+    load(&mut machine, "test v=2");
+    let two = machine.state.modules.incumbent();
+    let index = machine.applied_index();
+    // Two operators saw the same module; the other one was faster.
+    for module in [b"test v=3", b"test v=4"] {
+        apply(&mut machine, 0, chunk(module, 0, module.len()));
+    }
+    let late = apply(&mut machine, 0, activate_in_place_of(one, b"test v=3")).reply;
+    assert_eq!(late, Reply::ActivationSuperseded { active: two });
+    // As a retry that finds its work done.
+    let again = apply(&mut machine, 0, activate_in_place_of(one, b"test v=2")).reply;
+    assert_eq!(again, Reply::AlreadyActive { index, hash: ModuleHash::of(b"test v=2") });
+    // Somebody goes back to the first module: what was to replace it before is late even so.
+    let back = apply(&mut machine, 0, activate_in_place_of(two, b"test")).reply;
+    assert!(matches!(back, Reply::Activated { .. }), "{back:?}");
+    let active = machine.state.modules.incumbent();
+    assert_eq!(active.map(|it| it.hash), one.map(|it| it.hash));
+    for replaces in [one, two, None] {
+        let late = apply(&mut machine, 0, activate_in_place_of(replaces, b"test v=2")).reply;
+        assert_eq!(late, Reply::ActivationSuperseded { active });
+    }
+    assert_eq!(machine.state.modules.incumbent(), active);
+    let nonsense = v1::ActivateModule {
+        module_hash: ModuleHash::of(b"test v=2").0.to_vec().into(),
+        replaces: Some(v1::Incumbent { module_hash: vec![1].into(), activated_at: 1 }),
+        ..Default::default()
+    };
+    let nonsense = reason(apply(&mut machine, 0, Body::ActivateModule(nonsense)).reply);
+    assert!(nonsense.contains("32 bytes"), "{nonsense}");
 }
 
 #[test]
@@ -271,9 +320,12 @@ fn a_failed_activation_keeps_the_old_module_and_says_why() {
         assert_eq!(guest_state(&mut machine), before);
         assert_eq!(machine.info().history.len(), 1);
     }
-    let missing = reason(apply(&mut machine, 0, activate(b"test nowhere")).reply);
+    let missing = reason({
+        let body = activate(&machine, b"test nowhere");
+        apply(&mut machine, 0, body).reply
+    });
     assert!(missing.contains("upload it"), "{missing}");
-    let nameless = v1::ActivateModule { module_hash: vec![1, 2].into(), label: String::new() };
+    let nameless = v1::ActivateModule { module_hash: vec![1, 2].into(), ..Default::default() };
     let nameless = reason(apply(&mut machine, 0, Body::ActivateModule(nameless)).reply);
     assert!(nameless.contains("32 bytes"), "{nameless}");
 }
@@ -283,6 +335,38 @@ fn a_trapping_snapshot_of_the_old_module_fails_the_activation() {
     let mut machine = running("test snapshot=trap");
     let failure = reason(load(&mut machine, "test"));
     assert!(failure.contains("`snapshot` of the active module ran out of fuel"), "{failure}");
+}
+
+#[test]
+fn a_module_whose_snapshot_traps_can_be_replaced_if_its_state_is_given_up() {
+    let mut machine = running("test snapshot=trap");
+    apply(&mut machine, 0, command(b"a"));
+    let failure = reason(load(&mut machine, "test v=2"));
+    assert!(failure.contains("--discard-state"), "{failure}");
+    let Body::ActivateModule(activate) = activate(&machine, b"test v=2") else { panic!() };
+    let activate = v1::ActivateModule { discard_state: true, ..activate };
+    let reply = apply(&mut machine, 0, Body::ActivateModule(activate)).reply;
+    assert!(matches!(reply, Reply::Activated { previous: Some(_), .. }), "{reply:?}");
+    let index = machine.applied_index();
+    let begun = format!("{index}:init@{index};");
+    assert_eq!(
+        answer(&mut machine, b"?"),
+        QueryResult::Answer(Outcome::Ok(begun.into_bytes())),
+        "as in a new cluster"
+    );
+}
+
+#[test]
+fn an_activation_that_is_too_expensive_names_the_limit_and_its_value() {
+    let mut machine = running("test snapshot=trap");
+    let failure = reason(load(&mut machine, "test"));
+    let fuel = Limits::default().snapshot_fuel;
+    assert!(failure.contains(&format!("snapshot_fuel is {fuel}")), "{failure}");
+    let mut machine = running("test");
+    let failure = reason(load(&mut machine, "test restore=trap"));
+    let fuel = Limits::default().restore_fuel;
+    assert!(failure.contains(&format!("restore_fuel is {fuel}")), "{failure}");
+    assert!(failure.contains("limits set restore_fuel="), "{failure}");
 }
 
 #[test]
@@ -333,9 +417,8 @@ fn a_restored_machine_is_bit_identical_and_goes_on_the_same() {
     assert_eq!(restored.members(), machine.members());
     assert_eq!(restored.conf_state(), machine.conf_state());
     assert_eq!(restored.next_node_id(), NodeId(10));
-    for body in
-        [in_session(b"x", 10, 1, 0), chunk(b"test v=4", 5, 8), activate(b"test v=4"), command(b"y")]
-    {
+    let activation = activate(&machine, b"test v=4");
+    for body in [in_session(b"x", 10, 1, 0), chunk(b"test v=4", 5, 8), activation, command(b"y")] {
         assert_eq!(apply(&mut machine, 40, body.clone()), apply(&mut restored, 40, body));
     }
     assert_eq!(snapshot(&mut restored), snapshot(&mut machine));
@@ -429,7 +512,7 @@ fn any_body() -> impl Strategy<Value = Body> {
                 (false, _) => chunk(module, half, module.len()),
             }
         }),
-        2 => module().prop_map(|module| activate(module.as_bytes())),
+        2 => module().prop_map(|module| activate_in_place_of(None, module.as_bytes())),
         2 => prop::sample::subsequence(LIMITS.to_vec(), 1..3)
             .prop_map(|limits| set_limits(&limits)),
     ]
@@ -445,6 +528,13 @@ proptest! {
         let (mut straight, mut restarted) = (new_machine(), new_machine());
         for (index, (body, step_ms, restart)) in entries.into_iter().enumerate() {
             let time_ms = index as u64 * 100 + step_ms;
+            let mut body = body;
+            // But for a few, which come late.
+            if let Body::ActivateModule(activate) = &mut body
+                && index % 4 != 0
+            {
+                activate.replaces = straight.state.modules.incumbent().map(Incumbent::to_wire);
+            }
             let expected = apply(&mut straight, time_ms, body.clone());
             prop_assert_eq!(apply(&mut restarted, time_ms, body), expected);
             if restart {

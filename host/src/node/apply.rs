@@ -1,13 +1,16 @@
 //! The thread that owns the machine: applies committed entries in order, answers queries
 //! between them, captures snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvError, Sender};
 
 use bytes::Bytes;
+use prost::Message as _;
+use raft_host_proto::v1::{self, entry::Body};
 use tokio::sync::{oneshot, watch};
 
+use super::beside::{self, Beside};
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
@@ -18,7 +21,7 @@ use super::trust::Trust;
 use super::work::{JobKind, Jobs};
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
-use crate::machine::{Applied, BodyKind, Machine, Reply, RestoreError};
+use crate::machine::{Applied, BodyKind, Machine, ModuleInfo, Reply, RestoreError, bounded_label};
 use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
@@ -27,6 +30,11 @@ use crate::types::{
 
 /// Queries that are answered together, in parallel if the state machine can.
 const QUERIES_AT_A_TIME: usize = 64;
+/// Once those have used so much fuel together (some 50 ms), entries come first again: one can then
+/// be held up by what a single query may use, however many there are.
+const QUERIES_FUEL: u64 = 50_000_000;
+/// Jobs done while queries wait, before some of these are answered: neither starves the other.
+const JOBS_AT_A_TIME: u32 = 16;
 
 /// An entry and who waits for it.
 pub(super) struct ApplyJob {
@@ -90,6 +98,12 @@ pub(super) struct ApplyLoop {
     pub(super) snapshot_callers: Vec<oneshot::Sender<Result<SnapshotMeta, String>>>,
     /// Queries that wait for an index.
     pub(super) waiting: BTreeMap<Index, Vec<QueryJob>>,
+    /// Queries that can be answered, oldest first.
+    pub(super) asked: VecDeque<QueryJob>,
+    /// Jobs done since queries were answered last.
+    pub(super) jobs_since_answers: u32,
+    /// Taken from the queue while an activation ran; they come before what is in it.
+    pub(super) deferred: VecDeque<Job>,
     pub(super) stop: StopSignal,
     /// An entry has set an engine profile that this program does not offer: nothing more is
     /// applied or answered, and the node stops soon.
@@ -97,6 +111,8 @@ pub(super) struct ApplyLoop {
     pub(super) trust: Trust,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
+    /// Answer queries on a thread of their own while an activation runs.
+    pub(super) beside: bool,
     /// Sees what is applied.
     pub(super) witness: Option<Box<dyn Witness>>,
     pub(super) metrics: Arc<NodeMetrics>,
@@ -118,11 +134,13 @@ pub trait Witness: Send {
 impl ApplyLoop {
     pub(super) fn run(mut self) {
         self.begin();
-        while let Ok(job) = self.jobs.recv() {
-            if matches!(job, Job::End) {
-                return;
-            }
-            if let Err(error) = self.on_job(job) {
+        loop {
+            let done = match self.next_job() {
+                Err(RecvError) | Ok(Some(Job::End)) => return,
+                Ok(Some(job)) => self.on_job(job),
+                Ok(None) => self.answer_some(),
+            };
+            if let Err(error) = done {
                 self.fail(&error);
                 // Wakes the event loop, which looks at the signal.
                 let _ = self.events.send(Event::Stop);
@@ -131,9 +149,38 @@ impl ApplyLoop {
         }
     }
 
+    /// Waits for a job; `None`: it is time for queries. An error when no job can come any more.
+    fn next_job(&mut self) -> Result<Option<Job>, RecvError> {
+        if self.answers_are_due() {
+            return Ok(None);
+        }
+        match self.deferred.pop_front() {
+            Some(job) => Ok(Some(job)),
+            None if self.asked.is_empty() => self.jobs.recv().map(Some),
+            None => Ok(self.jobs.try_recv().ok()),
+        }
+    }
+
+    /// Whether queries have waited long enough for other jobs.
+    pub(super) fn answers_are_due(&self) -> bool {
+        !self.asked.is_empty() && self.jobs_since_answers >= JOBS_AT_A_TIME
+    }
+
     /// Tells the others what was recovered.
     pub(super) fn begin(&mut self) {
+        self.prepare();
         self.publish(true);
+    }
+
+    /// The machine may hold other modules than before: compiles the new ones beside what else is to
+    /// be done, and drops what was compiled for those that are gone.
+    fn prepare(&self) {
+        let Some(machine) = &self.machine else { return };
+        if self.compile_ahead {
+            prepare_modules(machine, &self.loader);
+        }
+        let held: Vec<ModuleHash> = machine.info().modules.iter().map(|held| held.hash).collect();
+        self.loader.retain(&held);
     }
 
     pub(super) fn fail(&self, error: &ApplyError) {
@@ -147,6 +194,7 @@ impl ApplyLoop {
     }
 
     pub(super) fn on_job(&mut self, job: Job) -> Result<(), ApplyError> {
+        self.jobs_since_answers += 1;
         match job {
             // Whoever waits is told, as always when a node stops.
             Job::Apply(_) | Job::Install(_) | Job::Query(..) | Job::SnapshotWanted
@@ -156,8 +204,8 @@ impl ApplyLoop {
             }
             Job::Apply(entries) => {
                 self.apply(entries)?;
-                self.after_progress(false)?;
-                if self.policy.due() && !self.halted && self.trust.refuses_snapshots().is_none() {
+                self.after_progress(false);
+                if self.policy.due() && self.may_snapshot() {
                     self.start_snapshot()?;
                 }
                 Ok(())
@@ -165,9 +213,10 @@ impl ApplyLoop {
             Job::Install(meta) => self.install(&meta),
             Job::Query(index, queries) => {
                 if index <= self.applied() || museum::is_on(Exhibit::ReadBeforeApplied) {
-                    return self.answer(queries);
+                    self.ask(queries);
+                } else {
+                    self.waiting.entry(index).or_default().extend(queries);
                 }
-                self.waiting.entry(index).or_default().extend(queries);
                 Ok(())
             }
             Job::TakeSnapshot(caller) => self.take_snapshot(caller),
@@ -180,7 +229,11 @@ impl ApplyLoop {
             }
             Job::Saved(meta) => {
                 self.on_saved(meta);
-                Ok(())
+                // Something costly may have ended while this one was written.
+                match self.policy.is_urgent() && self.may_snapshot() {
+                    true => self.start_snapshot(),
+                    false => Ok(()),
+                }
             }
             #[cfg(feature = "museum")]
             Job::FlipBit(at) => {
@@ -190,6 +243,10 @@ impl ApplyLoop {
             }
             Job::End => Ok(()),
         }
+    }
+
+    fn may_snapshot(&self) -> bool {
+        self.machine.is_some() && !self.halted && self.trust.refuses_snapshots().is_none()
     }
 
     fn applied(&self) -> Index {
@@ -202,8 +259,18 @@ impl ApplyLoop {
             let is_membership = committed.membership.is_some();
             let kind = (!is_membership).then(|| BodyKind::of(&committed.entry.data));
             self.count_pages(index, waiter.as_ref());
-            let ticket = self.work.begin(job_kind(kind), index);
-            let applied = self.apply_one(committed)?;
+            let ticket = match kind {
+                Some(BodyKind::ActivateModule) => {
+                    let name = module_name(&committed.entry.data);
+                    self.work.begin_named(JobKind::Activate, index, name)
+                }
+                _ => self.work.begin(job_kind(kind), index),
+            };
+            let applied = self.apply_one(committed, kind)?;
+            if kind == Some(BodyKind::ActivateModule) {
+                // Failed or not: a restart shall not run it again.
+                self.policy.activated(applied.fuel_used);
+            }
             let is_engine = matches!(applied.reply, Reply::EngineSet { .. });
             let apply_duration = self.work.end(ticket);
             self.metrics.on_applied(kind, &applied, apply_duration);
@@ -250,7 +317,11 @@ impl ApplyLoop {
         }
     }
 
-    fn apply_one(&mut self, committed: CommittedEntry) -> Result<Applied, ApplyError> {
+    fn apply_one(
+        &mut self,
+        committed: CommittedEntry,
+        kind: Option<BodyKind>,
+    ) -> Result<Applied, ApplyError> {
         let machine = self.machine.as_mut().expect("entries come only after a snapshot");
         let entry = committed.entry;
         self.policy.count(entry.cost_bytes());
@@ -269,15 +340,27 @@ impl ApplyLoop {
             });
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
-        let applied = machine.apply(entry.index, &entry.data)?;
+        let is_activation = kind == Some(BodyKind::ActivateModule);
+        let beside = Beside {
+            jobs: &mut self.jobs,
+            deferred: &mut self.deferred,
+            asked: &mut self.asked,
+            metrics: &self.metrics,
+        };
+        let applied = match is_activation && self.beside && self.trust.refuses_queries().is_none() {
+            true => beside::apply(machine, entry.index, &entry.data, beside)?,
+            false => machine.apply(entry.index, &entry.data)?,
+        };
         if let Some(witness) = &mut self.witness {
             witness.applied(machine, &entry, &applied);
         }
-        if self.compile_ahead
-            && let Reply::ChunkStored { received, total } = applied.reply
-            && received == total
-        {
-            prepare_module(machine, &self.loader, &entry.data);
+        let modules_change = match applied.reply {
+            Reply::ChunkStored { received, total } => received == total,
+            Reply::Activated { .. } | Reply::LimitsSet { .. } => true,
+            _ => false,
+        };
+        if modules_change {
+            self.prepare();
         }
         self.after_entry(&applied)?;
         Ok(applied)
@@ -299,13 +382,15 @@ impl ApplyLoop {
         if let Some(witness) = &mut self.witness {
             witness.installed(machine, meta);
         }
+        self.prepare();
         self.policy.saved(meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep())?;
         self.on_new_state();
-        self.after_progress(true)
+        self.after_progress(true);
+        Ok(())
     }
 
-    fn after_progress(&mut self, membership_changed: bool) -> Result<(), ApplyError> {
+    fn after_progress(&mut self, membership_changed: bool) {
         let applied = self.applied();
         self.publish(membership_changed);
         // An event loop that has ended needs no news.
@@ -314,35 +399,58 @@ impl ApplyLoop {
             && *entry.key() <= applied
         {
             let queries = entry.remove();
-            self.answer(queries)?;
+            self.ask(queries);
+        }
+    }
+
+    fn ask(&mut self, queries: Vec<QueryJob>) {
+        // Without a machine there is nothing to ask; dropping the queries says so.
+        if self.machine.is_none() {
+            return;
+        }
+        match self.trust.refuses_queries() {
+            Some(_) => self.refuse(queries),
+            None => {
+                let applied = self.applied();
+                self.asked.extend(queries.into_iter().filter_map(|query| query.pass(applied)));
+            }
+        }
+    }
+
+    /// Whether queries wait for nothing but their turn.
+    pub(super) fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Answers the oldest queries: a few expensive ones or many cheap ones.
+    pub(super) fn answer_some(&mut self) -> Result<(), ApplyError> {
+        self.jobs_since_answers = 0;
+        let Some(machine) = &mut self.machine else {
+            self.asked.clear();
+            return Ok(());
+        };
+        // A caller that went away does not want the answer any more.
+        self.asked.retain(|query| !query.reply.is_closed());
+        if self.asked.is_empty() {
+            return Ok(());
+        }
+        let some = self.asked.iter().take(QUERIES_AT_A_TIME);
+        let questions: Vec<Bytes> = some.map(|query| query.query.clone()).collect();
+        let ticket = self.work.begin(JobKind::Query, machine.applied_index());
+        let replies = machine.query_some(&questions, QUERIES_FUEL)?;
+        self.work.end(ticket);
+        assert!(!replies.is_empty(), "whoever asks is answered something");
+        for (query, reply) in self.asked.drain(..replies.len()).zip(replies) {
+            self.metrics.on_query(&reply);
+            let _ = query.reply.send(Ok(reply));
         }
         Ok(())
     }
 
-    fn answer(&mut self, queries: Vec<QueryJob>) -> Result<(), ApplyError> {
-        // Without a machine there is nothing to ask; dropping the queries says so.
-        let Some(machine) = &mut self.machine else { return Ok(()) };
-        if self.trust.refuses_queries().is_some() {
-            self.refuse(queries);
-            return Ok(());
-        }
-        // In parts: each is answered as a whole, and its answers are held until then.
-        let mut waiting: Vec<QueryJob> =
-            queries.into_iter().filter(|query| !query.reply.is_closed()).collect();
-        while !waiting.is_empty() {
-            let rest = waiting.split_off(waiting.len().min(QUERIES_AT_A_TIME));
-            let part = std::mem::replace(&mut waiting, rest);
-            let questions: Vec<Bytes> = part.iter().map(|query| query.query.clone()).collect();
-            let ticket = self.work.begin(JobKind::Query, machine.applied_index());
-            let replies = machine.query_all(&questions)?;
-            self.work.end(ticket);
-            for (query, reply) in part.into_iter().zip(replies) {
-                self.metrics.on_query(&reply);
-                // A caller that went away does not want the answer any more.
-                let _ = query.reply.send(Ok(reply));
-            }
-        }
-        Ok(())
+    /// All queries that are here, taken out.
+    pub(super) fn take_queries(&mut self) -> Vec<QueryJob> {
+        let waiting = std::mem::take(&mut self.waiting).into_values().flatten();
+        self.asked.drain(..).chain(waiting).collect()
     }
 
     /// Tells whoever asks why there is no answer, if there is none.
@@ -453,29 +561,43 @@ fn job_kind(kind: Option<BodyKind>) -> JobKind {
     }
 }
 
-/// Compiles a module that has just become complete, so that its activation need not wait.
-fn prepare_module(machine: &Machine, loader: &SharedLoader, entry: &Bytes) {
-    use prost::Message as _;
-    use raft_host_proto::v1;
-    let Ok(v1::Entry { body: Some(v1::entry::Body::ModuleChunk(chunk)), .. }) =
+/// What an activation makes active, for people.
+fn module_name(entry: &Bytes) -> String {
+    let Ok(v1::Entry { body: Some(Body::ActivateModule(activate)), .. }) =
         v1::Entry::decode(&entry[..])
     else {
-        return;
+        return String::new();
     };
-    let Some(bytes) = ModuleHash::try_from(&chunk.module_hash[..])
-        .ok()
-        .and_then(|hash| machine.module_bytes(hash))
-    else {
+    match ModuleHash::try_from(&activate.module_hash[..]) {
+        Ok(hash) if activate.label.is_empty() => hash.short(),
+        _ => bounded_label(&activate.label),
+    }
+}
+
+/// Compiles the modules that the machine holds beside its commands, so that an activation need not
+/// wait.
+fn prepare_modules(machine: &Machine, loader: &SharedLoader) {
+    let info = machine.info();
+    let unprepared = |module: &&ModuleInfo| !loader.is_prepared(module.hash, &info.limits);
+    let missing: Vec<Bytes> = info
+        .modules
+        .iter()
+        .filter(unprepared)
+        .filter_map(|module| machine.module_bytes(module.hash))
+        .collect();
+    if missing.is_empty() {
         return;
-    };
-    let (loader, limits) = (Arc::clone(loader), machine.info().limits);
+    }
+    let (loader, limits) = (Arc::clone(loader), info.limits.clone());
     let spawned = std::thread::Builder::new().name("module-compiler".into()).spawn(move || {
-        // Only a head start: activation checks again and says what is wrong.
-        if let Err(error) = loader.check(&bytes, &limits) {
-            tracing::warn!(%error, "compiling a new module ahead of its activation failed");
+        for bytes in missing {
+            // Only a head start: activation checks again and says what is wrong.
+            if let Err(error) = loader.check(&bytes, &limits) {
+                tracing::warn!(%error, "compiling a module ahead of its activation failed");
+            }
         }
     });
     if let Err(error) = spawned {
-        tracing::warn!(%error, "no thread to compile a new module ahead of its activation");
+        tracing::warn!(%error, "no thread to compile a module ahead of its activation");
     }
 }

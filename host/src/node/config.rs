@@ -54,6 +54,9 @@ pub struct SnapshotConfig {
     pub growth_percent: u64,
     /// Snapshots kept.
     pub keep: usize,
+    /// An activation of a module whose guests used this much fuel or more, failed or not, is
+    /// followed by a snapshot at once, so that no restart runs it again.
+    pub costly_fuel: u64,
 }
 
 impl Default for NodeConfig {
@@ -85,7 +88,7 @@ impl DigestConfig {
 
 impl Default for SnapshotConfig {
     fn default() -> SnapshotConfig {
-        SnapshotConfig { threshold: 10_000, growth_percent: 100, keep: 2 }
+        SnapshotConfig { threshold: 10_000, growth_percent: 100, keep: 2, costly_fuel: 100_000_000 }
     }
 }
 

@@ -19,17 +19,18 @@ use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission,
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
 use super::stop::{StopReason, StopSignal};
+use super::waiters::Waiters;
 use crate::consensus::{
-    ApplyTask, Effects, Input, Proposal, ProposalId, ProposeError, ReadId, Replica, ReplicaError,
-    ReplicaStatus, Role, Write,
+    ApplyTask, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
+    ReplicaError, ReplicaStatus, Role, Write,
 };
 use crate::machine::Reply;
 use crate::museum::{self, Exhibit};
-use crate::storage::SnapshotMeta;
+use crate::storage::{SnapshotMeta, StorageError};
 use crate::transport::Transport;
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, LogPosition, Member, NodeId, PeerMessage, StateDigest,
-    Term,
+    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, Member, NodeId, PeerMessage,
+    StateDigest, Term,
 };
 
 /// What wakes the loop.
@@ -43,6 +44,8 @@ pub(super) enum Event {
     Status(oneshot::Sender<ReplicaStatus>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     Persisted(u64),
+    /// What the log reader found.
+    LogRead(LogRead, Result<Vec<LogEntry>, StorageError>),
     /// A caller wants to compare digests at a point of its own, or shared with others.
     CompareDigests(Waiter),
     /// Up to this index; and how many entries there were since the last digest point.
@@ -85,6 +88,7 @@ pub(super) struct EventLoop {
     pub(super) events: Receiver<Event>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) writer: Sender<Write>,
+    pub(super) reader: Sender<LogRead>,
     pub(super) apply: Sender<Job>,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) stop: StopSignal,
@@ -101,8 +105,8 @@ pub(super) struct EventLoop {
     pub(super) is_quarantined: bool,
     pub(super) proposals: VecDeque<(ProposalId, Waiter)>,
     pub(super) next_proposal: u64,
-    /// Appended here as leader, waiting to be applied. Ascending by index.
-    pub(super) waiters: VecDeque<(LogPosition, Waiter)>,
+    /// For entries appended here as leader.
+    pub(super) waiters: Waiters,
     /// Membership changes that are committed; told to be done when they are settled, too.
     pub(super) settling: VecDeque<(LogPosition, Waiter)>,
     pub(super) queued_queries: Vec<QueryJob>,
@@ -127,7 +131,7 @@ impl EventLoop {
             self.fail(&error);
         }
         self.send_job(Job::End);
-        // Dropping the queue ends the log writer; dropping the waiters answers them.
+        // Dropping the queues ends the log's writer and reader; dropping the waiters answers them.
     }
 
     fn turns(&mut self) -> Result<(), ReplicaError> {
@@ -174,6 +178,7 @@ impl EventLoop {
         if self.halting.is_none() {
             self.digests.on_tick();
         }
+        self.waiters.on_tick();
         self.replica.step(Input::Tick)
     }
 
@@ -245,6 +250,7 @@ impl EventLoop {
             }
             Event::TakeSnapshot(reply) => self.send_job(Job::TakeSnapshot(reply)),
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
+            Event::LogRead(read, found) => self.replica.step(Input::LogRead(read, found))?,
             Event::CompareDigests(waiter) => self.comparers.push(waiter),
             Event::Applied(index, since_point) => {
                 self.digests.on_applied(since_point);
@@ -401,12 +407,20 @@ impl EventLoop {
             // A writer that has ended has stopped the node.
             let _ = self.writer.send(write);
         }
+        for read in effects.log_reads {
+            // A reader that has ended has stopped the node.
+            let _ = self.reader.send(read);
+        }
+        if let Some(first) = effects.truncated_from {
+            // Before those that were appended in the same turn wait for the same indexes.
+            self.answer_replaced(first);
+        }
         for (id, reply) in effects.proposals {
             let (expected, waiter) =
                 self.proposals.pop_front().expect("every answered proposal has a waiter");
             assert_eq!(id, expected, "proposals are answered in the order they were made");
             match reply {
-                Ok(position) => self.wait_for(position, waiter),
+                Ok(position) => self.waiters.add(position, waiter),
                 Err(error) => self.refuse(waiter, self.failure(error)),
             }
         }
@@ -429,12 +443,6 @@ impl EventLoop {
             self.digests.on_leadership();
             self.publish_leadership();
         }
-    }
-
-    fn wait_for(&mut self, position: LogPosition, waiter: Waiter) {
-        // Indices ascend but after an election, when the log may have been cut.
-        let at = self.waiters.partition_point(|(waiting, _)| waiting.index <= position.index);
-        self.waiters.insert(at, (position, waiter));
     }
 
     fn refuse(&self, waiter: Waiter, failure: ProposeFailure) {
@@ -473,13 +481,29 @@ impl EventLoop {
                     .collect(),
             ),
             ApplyTask::Install(meta) => {
-                while self.waiters.front().is_some_and(|(at, _)| at.index <= meta.index) {
-                    let (_, waiter) = self.waiters.pop_front().expect("just seen");
-                    let why = "this node was replaced by a snapshot of the leader";
+                let why = "this node was replaced by a snapshot of the leader";
+                for (_, waiter) in self.waiters.take_through(meta.index) {
                     self.refuse(waiter, ProposeFailure::Unknown(why.into()));
                 }
                 Job::Install(meta)
             }
+        }
+    }
+
+    /// What was appended here was replaced by a later leader's entries, here. That is no proof that
+    /// it never happens: a node that has it may lead after that leader, and commit it.
+    fn answer_replaced(&mut self, first: Index) {
+        for (_, waiter) in self.waiters.take_from(first) {
+            self.refuse(
+                waiter,
+                match museum::is_on(Exhibit::TruncatedAsSuperseded) {
+                    true => ProposeFailure::Superseded,
+                    false => ProposeFailure::Unknown(
+                        "another leader's entries took the place of the command's on this node"
+                            .into(),
+                    ),
+                },
+            );
         }
     }
 
@@ -517,8 +541,7 @@ impl EventLoop {
     /// committed and never will be.
     fn take_waiter(&mut self, position: LogPosition) -> Option<Waiter> {
         let mut found = None;
-        while self.waiters.front().is_some_and(|(at, _)| at.index <= position.index) {
-            let (at, waiter) = self.waiters.pop_front().expect("just seen");
+        for (at, waiter) in self.waiters.take_through(position.index) {
             let ignores_term = museum::is_on(Exhibit::SupersededAsDone);
             if at == position || (ignores_term && at.index == position.index) {
                 found = Some(waiter);

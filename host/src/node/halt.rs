@@ -43,6 +43,7 @@ impl ApplyLoop {
         };
         self.halted = true;
         self.waiting.clear();
+        self.asked.clear();
         let why = format!(
             "since entry {index} the cluster's engine profile is {}, and this program offers {}: \
              {what_to_do}",

@@ -16,9 +16,10 @@ use super::metrics::NodeMetrics;
 use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
+use super::work::{Activity, Work};
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
-use crate::machine::{MachineInfo, QueryReply, Reply, Verdict};
+use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
@@ -191,6 +192,11 @@ impl Waiter {
         self.count_pages
     }
 
+    #[cfg(test)]
+    pub(super) fn of(sink: ReplySink) -> Waiter {
+        Waiter { sink: Some(sink), others: Vec::new(), count_pages: false, _charge: None }
+    }
+
     pub(super) fn answer(mut self, result: ProposeResult) {
         for other in std::mem::take(&mut self.others) {
             other.answer(result.clone());
@@ -264,9 +270,25 @@ pub enum QueryFailure {
 }
 
 pub(super) struct QueryJob {
+    /// Nothing is asked of the guest: what matters is that everything is applied by now.
+    pub(super) is_barrier: bool,
     pub(super) query: Bytes,
     pub(super) reply: oneshot::Sender<Result<QueryReply, QueryFailure>>,
     pub(super) _charge: Charge,
+}
+
+impl QueryJob {
+    /// Answers at once what needs no guest; gives back what does.
+    pub(super) fn pass(self, applied: Index) -> Option<QueryJob> {
+        if !self.is_barrier {
+            return Some(self);
+        }
+        let result = QueryResult::NoModule;
+        // A caller that went away does not want the answer any more.
+        let _ =
+            self.reply.send(Ok(QueryReply { result, fuel_used: 0, trap_message: None, applied }));
+        None
+    }
 }
 
 /// Who leads, as this node knows it.
@@ -309,6 +331,7 @@ pub(super) struct Shared {
     /// The only place where the wall clock enters the log; the machine makes it monotonic.
     pub(super) wall_clock_ms: WallClock,
     pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) work: Arc<Work>,
 }
 
 /// A cheap, clonable handle to a running node's group.
@@ -339,6 +362,11 @@ impl NodeHandle {
     /// What the node has counted since it started.
     pub fn metrics(&self) -> &NodeMetrics {
         &self.shared.metrics
+    }
+
+    /// What the apply thread is at, if it is at anything.
+    pub fn activity(&self) -> Option<Activity> {
+        self.shared.work.activity()
     }
 
     /// Bytes of requests that wait to be proposed, committed or applied; bounded by
@@ -536,6 +564,25 @@ impl NodeHandle {
         query: Bytes,
         consistency: Consistency,
     ) -> Result<QueryReply, QueryFailure> {
+        self.ask(query, false, consistency).await
+    }
+
+    /// Waits until this node has applied, and shows, all that was committed when this was called.
+    /// A leader must confirm that it leads, however long that takes.
+    ///
+    /// # Errors
+    /// See [`QueryFailure`].
+    pub async fn barrier(&self) -> Result<Index, QueryFailure> {
+        let reply = self.ask(Bytes::new(), true, Consistency::Linearizable).await?;
+        Ok(reply.applied)
+    }
+
+    async fn ask(
+        &self,
+        query: Bytes,
+        is_barrier: bool,
+        consistency: Consistency,
+    ) -> Result<QueryReply, QueryFailure> {
         if self.draining() {
             return Err(QueryFailure::Stopping);
         }
@@ -545,7 +592,7 @@ impl NodeHandle {
         let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
         let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;
         let (reply, receiver) = oneshot::channel();
-        let job = QueryJob { query, reply, _charge: charge };
+        let job = QueryJob { is_barrier, query, reply, _charge: charge };
         let event = match consistency {
             Consistency::Linearizable => Event::Query(job),
             Consistency::Stale => Event::StaleQuery(job),

@@ -7,6 +7,7 @@
 //!  NodeHandle ─┐                        ┌─► log writer: merge, one write, one fsync ─► Persisted
 //!  Inbox ──────┼─► event loop (Replica) ┼─► apply thread (Machine) ─► replies, Applied
 //!  clock ──────┘                        │        └─► snapshot thread ─► SnapshotSaved
+//!                                       ├─► log reader: what memory no longer has ─► LogRead
 //!                                       └─► Transport
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! as busy (requests) or dropped (peer messages, which Raft sends again).
 
 mod apply;
+mod beside;
 mod budget;
 mod config;
 mod digests;
@@ -24,6 +26,7 @@ mod handle;
 mod inbox;
 mod judge;
 mod limits;
+mod log_reader;
 mod log_writer;
 mod membership;
 mod metrics;
@@ -36,6 +39,7 @@ mod stop;
 mod tests;
 mod trust;
 mod upgrade;
+mod waiters;
 mod work;
 
 pub use apply::Witness;
@@ -58,5 +62,5 @@ pub use start::{
 pub use stepped::SteppedNode;
 pub use stop::StopReason;
 pub use trust::{DigestCounters, DigestStatus, Quarantine};
-pub use upgrade::{UpgradeFailure, Upgraded};
-pub use work::{JobKind, MonotonicClock};
+pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
+pub use work::{Activity, JobKind, MonotonicClock};

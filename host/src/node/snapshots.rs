@@ -26,6 +26,8 @@ pub(super) struct SnapshotPolicy {
     bytes: u64,
     last_size_bytes: u64,
     saving: bool,
+    /// A restart must not run again what was done since the last one.
+    urgent: bool,
     /// Saves that failed since the last that did not.
     failures: u32,
     /// So many more wishes of followers are passed over before the next attempt.
@@ -44,6 +46,7 @@ impl SnapshotPolicy {
             bytes: 0,
             last_size_bytes,
             saving: false,
+            urgent: false,
             failures: 0,
             passing: 0,
         }
@@ -54,7 +57,20 @@ impl SnapshotPolicy {
         self.bytes += bytes;
     }
 
+    /// An activation was tried, and the guests used that much.
+    pub(super) fn activated(&mut self, fuel_used: u64) {
+        self.urgent |= fuel_used >= self.config.costly_fuel;
+    }
+
+    /// Whether one is due, however little was applied.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent && !self.saving
+    }
+
     pub(super) fn due(&self) -> bool {
+        if self.is_urgent() {
+            return true;
+        }
         let growth = self.last_size_bytes.saturating_mul(self.config.growth_percent) / 100;
         !self.saving && self.entries >= self.config.threshold && self.bytes >= growth
     }
@@ -80,6 +96,7 @@ impl SnapshotPolicy {
 
     pub(super) fn started(&mut self) {
         self.saving = true;
+        self.urgent = false;
         self.entries = 0;
         self.bytes = 0;
     }
@@ -167,7 +184,12 @@ mod tests {
 
     #[test]
     fn a_large_state_is_snapshotted_only_when_the_log_outgrew_it() {
-        let config = SnapshotConfig { threshold: 2, growth_percent: 100, keep: 1 };
+        let config = SnapshotConfig {
+            threshold: 2,
+            growth_percent: 100,
+            keep: 1,
+            ..SnapshotConfig::default()
+        };
         let mut policy = SnapshotPolicy::new(config, 100);
         policy.count(40);
         policy.count(40);
@@ -183,9 +205,33 @@ mod tests {
     }
 
     #[test]
+    fn a_costly_activation_makes_a_snapshot_due_also_while_another_one_is_written() {
+        let costly = SnapshotConfig::default().costly_fuel;
+        let mut policy = SnapshotPolicy::new(SnapshotConfig::default(), 1 << 30);
+        policy.count(1);
+        policy.activated(costly - 1);
+        assert!(!policy.due());
+        policy.activated(costly);
+        assert!(policy.due() && policy.is_urgent());
+        policy.started();
+        policy.activated(costly);
+        assert!(!policy.due(), "one at a time");
+        policy.saved(1 << 30);
+        assert!(policy.is_urgent());
+        policy.started();
+        policy.saved(1 << 30);
+        assert!(!policy.due());
+    }
+
+    #[test]
     fn a_snapshot_that_could_not_be_saved_is_taken_again_for_a_follower_though_nothing_is_applied()
     {
-        let config = SnapshotConfig { threshold: 2, growth_percent: 100, keep: 1 };
+        let config = SnapshotConfig {
+            threshold: 2,
+            growth_percent: 100,
+            keep: 1,
+            ..SnapshotConfig::default()
+        };
         let mut policy = SnapshotPolicy::new(config, 0);
         assert!(!policy.wanted(), "it would be the same again");
         policy.count(40);

@@ -16,16 +16,17 @@ use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
-use super::log_writer;
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{StopOnPanic, StopReason, StopSignal};
 use super::trust::Trust;
+use super::waiters::Waiters;
 use super::work::{Jobs, MonotonicClock, Watchdog, Work};
+use super::{log_reader, log_writer};
 use crate::consensus::{
-    ConsensusConfig, Input, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role, Write,
-    bootstrap_write, reconcile,
+    ConsensusConfig, Input, LogRead, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
+    Write, bootstrap_write, reconcile,
 };
 use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
@@ -34,7 +35,7 @@ use crate::transport::{Identity, Transport};
 use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
-const APPLY_STACK_BYTES: usize = 16 << 20;
+pub(super) const APPLY_STACK_BYTES: usize = 16 << 20;
 /// An unknown peer that is silent for so many election timeouts is forgotten.
 const NEWCOMER_ELECTIONS: u64 = 20;
 const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
@@ -171,6 +172,8 @@ pub struct Environment {
     pub incarnation: u64,
     /// Compile modules that have become complete on a thread of their own.
     pub compile_ahead: bool,
+    /// Answer queries on a thread of their own while an activation runs.
+    pub beside: bool,
 }
 
 /// Milliseconds since the Unix epoch.
@@ -187,6 +190,7 @@ impl Environment {
             seed: rand::random(),
             incarnation: rand::random(),
             compile_ahead: true,
+            beside: true,
         }
     }
 }
@@ -201,6 +205,8 @@ pub(super) struct Parts {
     pub(super) work: Arc<Work>,
     /// For the log writer.
     pub(super) writes: Receiver<Write>,
+    /// For the log reader.
+    pub(super) reads: Receiver<LogRead>,
     /// For the thread that saves snapshots; it answers with `jobs`.
     pub(super) saves: Receiver<SaveJob>,
     pub(super) jobs: Sender<Job>,
@@ -233,11 +239,13 @@ pub(super) fn assemble(
     {
         return Err(StartError::Removed(me));
     }
+    let tick_us = config.tick().as_micros().max(1) as u64;
     let replica_config = ReplicaConfig {
         node: me,
         group,
         heartbeat_ticks: config.heartbeat_ticks(),
         election_ticks: config.election_ticks(),
+        trailing_ticks: consensus.trailing_ms.saturating_mul(1_000) / tick_us,
         seed: environment.seed,
         incarnation: environment.incarnation,
         limits: consensus,
@@ -265,6 +273,7 @@ pub(super) fn assemble(
     let (view_sender, view) = watch::channel(None);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
+    let (reader, reads) = mpsc::channel();
     let (apply, jobs) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
@@ -287,10 +296,14 @@ pub(super) fn assemble(
         saver,
         snapshot_callers: Vec::new(),
         waiting: BTreeMap::new(),
+        asked: VecDeque::new(),
+        jobs_since_answers: 0,
+        deferred: VecDeque::new(),
         stop: stop.clone(),
         halted: false,
         trust,
         compile_ahead: environment.compile_ahead,
+        beside: environment.beside,
         witness: None,
         metrics: Arc::clone(&metrics),
         work: Jobs::new(Arc::clone(&work)),
@@ -302,6 +315,7 @@ pub(super) fn assemble(
         events: receiver,
         transport,
         writer,
+        reader,
         apply: apply.clone(),
         leadership: leadership_sender,
         stop: stop.clone(),
@@ -317,7 +331,7 @@ pub(super) fn assemble(
         is_quarantined: false,
         proposals: VecDeque::new(),
         next_proposal: 1,
-        waiters: VecDeque::new(),
+        waiters: Waiters::new(config.election_ticks()),
         settling: VecDeque::new(),
         queued_queries: Vec::new(),
         stale_queries: Vec::new(),
@@ -344,6 +358,7 @@ pub(super) fn assemble(
             started: Instant::now(),
             wall_clock_ms: environment.wall_clock_ms,
             metrics: Arc::clone(&metrics),
+            work: Arc::clone(&work),
         }),
     };
     Ok(Parts {
@@ -353,6 +368,7 @@ pub(super) fn assemble(
         metrics,
         work,
         writes,
+        reads,
         saves,
         jobs: apply,
         events,
@@ -374,7 +390,9 @@ impl Node {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble_on_large_stack(options, channel, transport)?;
         let Parts { handle, event_loop, apply_loop, metrics, work, .. } = parts;
-        let Parts { writes, saves, jobs, events, stop, stores, .. } = parts;
+        let Parts { writes, reads, saves, jobs, events, stop, stores, .. } = parts;
+        let log_reader =
+            log_reader::spawn(Arc::clone(&stores.log), group, reads, events.clone(), stop.clone())?;
         let log_writer = log_writer::spawn(
             stores.log,
             group,
@@ -399,7 +417,7 @@ impl Node {
                 let _guard = StopOnPanic(guard, "event loop");
                 event_loop.run();
             })?;
-        let threads = vec![event_thread, apply_thread, log_writer, snapshot_writer];
+        let threads = vec![event_thread, apply_thread, log_writer, log_reader, snapshot_writer];
         Ok(Node { handle, threads, _watchdog: watchdog })
     }
 

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!   inbox, handle ─► turn ─┬─► begin_write … finish_write ─► (next turn)
+//!                          ├─► read_log ─► (next turn)
 //!                          ├─► apply_next ─► save_next ─► (next apply_next)
 //!                          └─► transport
 //! ```
@@ -17,11 +18,12 @@ use std::sync::mpsc::Receiver;
 use super::apply::{ApplyLoop, Job, Witness};
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::NodeHandle;
+use super::log_reader;
 use super::log_writer::{self, Batch, Batcher};
 use super::snapshots::{self, SaveJob};
 use super::start::{Environment, NodeChannel, NodeOptions, Parts, StartError, assemble};
 use super::stop::{StopReason, StopSignal};
-use crate::consensus::{ReplicaError, ReplicaStatus, Role, Write};
+use crate::consensus::{LogRead, ReplicaError, ReplicaStatus, Role, Write};
 use crate::machine::Machine;
 use crate::storage::{GroupWrite, Stores, WriteBatch};
 use crate::transport::Transport;
@@ -45,6 +47,9 @@ pub struct SteppedNode {
     batcher: Batcher,
     writing: Option<Batch>,
     purge_due: bool,
+    reads: Receiver<LogRead>,
+    /// Taken from the queue to see whether there is one.
+    next_read: Option<LogRead>,
     saves: Receiver<SaveJob>,
     saving: Option<SaveJob>,
     jobs: std::sync::mpsc::Sender<Job>,
@@ -67,7 +72,7 @@ impl SteppedNode {
     ) -> Result<SteppedNode, StartError> {
         let (group, keep) = (options.group, options.config.snapshot.keep);
         let parts = assemble(options, channel, transport, environment)?;
-        let Parts { handle, event_loop, mut apply_loop, writes, saves, .. } = parts;
+        let Parts { handle, event_loop, mut apply_loop, writes, reads, saves, .. } = parts;
         let Parts { jobs, events, stop, stores, .. } = parts;
         event_loop.update_peers();
         apply_loop.witness = Some(witness);
@@ -84,6 +89,8 @@ impl SteppedNode {
             batcher: Batcher::default(),
             writing: None,
             purge_due: false,
+            reads,
+            next_read: None,
             saves,
             saving: None,
             jobs,
@@ -181,21 +188,50 @@ impl SteppedNode {
         }
     }
 
+    /// Whether something is to be read from the log.
+    pub fn has_log_read(&mut self) -> bool {
+        if self.next_read.is_none() {
+            self.next_read = self.reads.try_recv().ok();
+        }
+        self.next_read.is_some()
+    }
+
+    /// Reads from the log what waits to be read.
+    pub fn read_log(&mut self) {
+        if !self.has_log_read() || self.stop.is_given() {
+            return;
+        }
+        let read = self.next_read.take().expect("just seen");
+        // The loop is part of this node, so its queue is open.
+        let _ = self.events.send(log_reader::run(&*self.stores.log, self.group, read));
+    }
+
     /// Whether there is something to apply or to answer.
     pub fn has_job(&mut self) -> bool {
+        self.has_queued_job() || self.apply_loop.has_asked()
+    }
+
+    fn has_queued_job(&mut self) -> bool {
         if self.next_job.is_none() {
             self.next_job = self.apply_loop.jobs.try_recv().ok();
         }
         self.next_job.is_some()
     }
 
-    /// Does the apply loop's next job.
+    /// Does the apply loop's next job, or answers some queries if there is none.
     pub fn apply_next(&mut self) {
         if !self.has_job() || self.stop.is_given() {
             return;
         }
-        let job = self.next_job.take().expect("just seen");
-        if let Err(error) = self.apply_loop.on_job(job) {
+        let job = match self.apply_loop.answers_are_due() {
+            true => None,
+            false => self.next_job.take(),
+        };
+        let done = match job {
+            Some(job) => self.apply_loop.on_job(job),
+            None => self.apply_loop.answer_some(),
+        };
+        if let Err(error) = done {
             self.apply_loop.fail(&error);
         }
     }

@@ -4,6 +4,7 @@
 mod digests;
 mod engine;
 mod metrics;
+mod replaced;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -84,6 +85,7 @@ fn start_on(
         seed: 1,
         incarnation: 1,
         compile_ahead: false,
+        beside: false,
     };
     let peers = Arc::new(Peers::default());
     let transport = Arc::clone(&peers) as Arc<dyn Transport>;

@@ -237,9 +237,8 @@ impl ApplyLoop {
         });
         // First of all: a leader hands over at once.
         let _ = self.events.send(Event::Quarantined);
-        for queries in std::mem::take(&mut self.waiting).into_values() {
-            self.refuse(queries);
-        }
+        let queries = self.take_queries();
+        self.refuse(queries);
         match self.keep_evidence(verdict, truth, &own) {
             Ok(None) => {}
             Ok(Some(place)) => {

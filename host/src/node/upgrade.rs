@@ -7,11 +7,24 @@ use raft_host_proto::v1;
 use tokio::sync::oneshot;
 
 use super::handle::{
-    Committed, MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_unknown,
+    Committed, MachineView, NodeHandle, ProposeFailure, QueryFailure, ReplySink, stopped_unknown,
 };
-use crate::fsm::ModuleRefused;
-use crate::machine::{CHUNK_MAX_BYTES, Reply};
+use crate::fsm::{Limits, ModuleRefused};
+use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
 use crate::types::{Index, ModuleHash};
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The module that is to be active.
+    pub module: Bytes,
+    /// Its name, for people.
+    pub label: String,
+    /// What it is to replace, as the operator saw it; `None`: there is no module yet.
+    pub replaces: Option<Incumbent>,
+    /// The state is given up and the module's `init` runs, as in a new cluster.
+    pub discard_state: bool,
+}
 
 /// A module is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +48,19 @@ pub enum UpgradeFailure {
     /// The machine refused it when it came to the activation.
     #[error("the module was not activated: {0}")]
     NotActivated(String),
+    /// Something else is active than what was to be replaced.
+    #[error(
+        "the module was not activated, because it was to replace {}, but the cluster runs {} by \
+         now: somebody else was faster, or this was a retry that came late. Nothing has changed; \
+         look at `raft-host modules`, and ask again if the module is still wanted",
+        name(.replaces), name(.active)
+    )]
+    Superseded {
+        /// What was to be replaced.
+        replaces: Option<Incumbent>,
+        /// What is active.
+        active: Option<Incumbent>,
+    },
     /// As for any proposal.
     #[error(transparent)]
     Propose(#[from] ProposeFailure),
@@ -51,14 +77,45 @@ impl NodeHandle {
     ///
     /// # Errors
     /// See [`UpgradeFailure`].
-    pub async fn upgrade(&self, module: Bytes, label: String) -> Result<Upgraded, UpgradeFailure> {
+    pub async fn upgrade(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
+        self.bring_in(&upgrade.module).await?;
+        self.activate(upgrade).await
+    }
+
+    /// Checks a module and replicates it in parts. All nodes compile it then, each on a thread
+    /// beside its commands. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn bring_in(&self, module: &Bytes) -> Result<(), UpgradeFailure> {
         let view = self.shared.machine.borrow().clone();
         if let Some(view) = view
-            && !is_active(&view, ModuleHash::of(&module))
+            && !is_active(&view, ModuleHash::of(module))
         {
             self.check(module.clone(), view.info.limits.clone()).await?;
         }
-        self.upgrade_checked(module, label, CHUNK_MAX_BYTES).await
+        self.replicate_missing(module, CHUNK_MAX_BYTES).await
+    }
+
+    /// Whether this node has checked and compiled a module, so that its activation is quick.
+    pub fn is_prepared(&self, module: ModuleHash, limits: &Limits) -> bool {
+        self.shared.loader.is_prepared(module, limits)
+    }
+
+    /// The active module after all that is committed by now.
+    ///
+    /// # Errors
+    /// See [`NodeHandle::barrier`].
+    pub async fn incumbent_now(&self) -> Result<Option<Incumbent>, QueryFailure> {
+        self.barrier().await?;
+        Ok(self.incumbent())
+    }
+
+    /// The active module, as far as this node has applied the log.
+    pub fn incumbent(&self) -> Option<Incumbent> {
+        let view = self.shared.machine.borrow();
+        let active = view.as_ref()?.info.active.as_ref()?;
+        Some(Incumbent { hash: active.hash, activated_at: active.activated_at })
     }
 
     /// As [`NodeHandle::upgrade`], for a module that has been checked, in parts of
@@ -68,21 +125,44 @@ impl NodeHandle {
     /// See [`UpgradeFailure`].
     pub async fn upgrade_checked(
         &self,
-        module: Bytes,
-        label: String,
+        upgrade: Upgrade,
         chunk_bytes: usize,
     ) -> Result<Upgraded, UpgradeFailure> {
-        let hash = ModuleHash::of(&module);
+        self.replicate_missing(&upgrade.module, chunk_bytes).await?;
+        self.activate(upgrade).await
+    }
+
+    async fn replicate_missing(
+        &self,
+        module: &Bytes,
+        chunk_bytes: usize,
+    ) -> Result<(), UpgradeFailure> {
+        let hash = ModuleHash::of(module);
         let view = self.shared.machine.borrow().clone();
         let Some(view) = view else {
             return Err(ProposeFailure::NotLeader(None).into());
         };
         // Whether it is active already only the machine can say, at the entry's index: a leader that
         // has just started may not have applied what made another module active.
-        if !view.info.modules.iter().any(|held| held.hash == hash) {
-            self.replicate(hash, &module, chunk_bytes).await?;
+        match view.info.modules.iter().any(|held| held.hash == hash) {
+            true => Ok(()),
+            false => self.replicate(hash, module, chunk_bytes).await,
         }
-        let activate = v1::ActivateModule { module_hash: hash.0.to_vec().into(), label };
+    }
+
+    /// Makes a module active that the group holds. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn activate(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
+        let Upgrade { module, label, replaces, discard_state } = upgrade;
+        let hash = ModuleHash::of(&module);
+        let activate = v1::ActivateModule {
+            module_hash: hash.0.to_vec().into(),
+            label,
+            replaces: replaces.map(Incumbent::to_wire),
+            discard_state,
+        };
         let committed = self.propose(v1::entry::Body::ActivateModule(activate)).await?;
         match committed.reply {
             Reply::Activated { index, hash, previous } => {
@@ -90,6 +170,9 @@ impl NodeHandle {
             }
             Reply::AlreadyActive { index, hash } => {
                 Ok(Upgraded { index, hash, previous: None, already_active: true })
+            }
+            Reply::ActivationSuperseded { active } => {
+                Err(UpgradeFailure::Superseded { replaces, active })
             }
             Reply::ActivationFailed(reason) | Reply::ChunkRefused(reason) => {
                 Err(UpgradeFailure::NotActivated(reason))
@@ -99,7 +182,7 @@ impl NodeHandle {
     }
 
     /// Compiling takes long; off the runtime's threads.
-    async fn check(&self, module: Bytes, limits: crate::fsm::Limits) -> Result<(), UpgradeFailure> {
+    async fn check(&self, module: Bytes, limits: Limits) -> Result<(), UpgradeFailure> {
         let loader = Arc::clone(&self.shared.loader);
         let checked = tokio::task::spawn_blocking(move || loader.check(&module, &limits)).await;
         match checked {
@@ -148,6 +231,10 @@ impl NodeHandle {
         }
         Ok(())
     }
+}
+
+fn name(incumbent: &Option<Incumbent>) -> String {
+    incumbent.map_or_else(|| "no module".to_owned(), |it| it.to_string())
 }
 
 /// Whether the module is the active one, as far as this node has applied the log.

@@ -10,9 +10,9 @@
 //!              ─ end ──────────────►                                        every quarter
 //! ```
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,9 +69,24 @@ struct Cell {
     reported: AtomicU64,
 }
 
+/// What the apply loop is at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// What kind of job.
+    pub kind: JobKind,
+    /// The entry or snapshot that it is about.
+    pub index: Index,
+    /// What it is about, for people; empty if the kind says all.
+    pub name: String,
+    /// Since it began.
+    pub lasting: Duration,
+}
+
 /// See the module.
 pub(super) struct Work {
     cell: Cell,
+    /// What the job of that number is about, if it has a name.
+    name: Mutex<(u64, String)>,
     clock: MonotonicClock,
     /// `None`: nothing is slow.
     slow: Option<Duration>,
@@ -90,7 +105,7 @@ pub(super) struct JobTicket {
 impl Work {
     pub(super) fn new(clock: MonotonicClock, slow_ms: u64, metrics: Arc<NodeMetrics>) -> Work {
         let slow = (slow_ms > 0).then(|| Duration::from_millis(slow_ms));
-        Work { cell: Cell::default(), clock, slow, metrics }
+        Work { cell: Cell::default(), name: Mutex::default(), clock, slow, metrics }
     }
 
     fn begin(&self, number: u64, kind: JobKind, index: Index) -> JobTicket {
@@ -120,20 +135,31 @@ impl Work {
         took
     }
 
-    /// Looks once. Says at most once of each job that it is slow.
-    fn look(&self) {
-        let Some(slow) = self.slow else { return };
+    /// What the loop is at, if it is at anything.
+    pub(super) fn activity(&self) -> Option<Activity> {
+        let (number, kind, index, since) = self.current()?;
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = if name.0 == number { name.1.clone() } else { String::new() };
+        Some(Activity { kind, index, name, lasting: (self.clock)().saturating_sub(since) })
+    }
+
+    /// The job under way: its number, kind, index, and when it began.
+    fn current(&self) -> Option<(u64, JobKind, Index, Duration)> {
         let cell = &self.cell;
         let number = cell.number.load(Ordering::Acquire);
         let kind = cell.kind.load(Ordering::Relaxed);
         let index = Index(cell.index.load(Ordering::Relaxed));
         let since = Duration::from_nanos(cell.since_nanos.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
-        if number == 0 || cell.number.load(Ordering::Relaxed) != number {
-            return;
-        }
+        let belong_together = number != 0 && cell.number.load(Ordering::Relaxed) == number;
+        belong_together.then(|| (number, JobKind::ALL[usize::from(kind)], index, since))
+    }
+
+    /// Looks once. Says at most once of each job that it is slow.
+    fn look(&self) {
+        let Some(slow) = self.slow else { return };
+        let Some((number, kind, index, since)) = self.current() else { return };
         let so_far = (self.clock)().saturating_sub(since);
-        let kind = JobKind::ALL[usize::from(kind)];
         if so_far >= slow && self.found_slow(number, kind) {
             tracing::warn!(
                 job = kind.name(),
@@ -168,6 +194,13 @@ pub(super) struct Jobs {
 impl Jobs {
     pub(super) fn new(work: Arc<Work>) -> Jobs {
         Jobs { work, begun: 0 }
+    }
+
+    /// As `begin`, for a job that may take long enough for people to ask about it.
+    pub(super) fn begin_named(&mut self, kind: JobKind, index: Index, name: String) -> JobTicket {
+        let number = self.begun + 1;
+        *self.work.name.lock().unwrap_or_else(PoisonError::into_inner) = (number, name);
+        self.begin(kind, index)
     }
 
     pub(super) fn begin(&mut self, kind: JobKind, index: Index) -> JobTicket {
@@ -255,6 +288,26 @@ mod tests {
         assert_eq!(jobs.end(ticket), Duration::from_secs(5));
         work.look();
         assert_eq!(metrics.slow_jobs(JobKind::Query), 1, "and not again at its end");
+    }
+
+    #[test]
+    fn who_asks_is_told_what_goes_on_and_since_when() {
+        let (ms, work, mut jobs, _) = work(0);
+        assert_eq!(work.activity(), None);
+        let ticket = jobs.begin_named(JobKind::Activate, Index(7), "kv_v2".to_owned());
+        ms.store(12_000, Ordering::Relaxed);
+        let activity = Activity {
+            kind: JobKind::Activate,
+            index: Index(7),
+            name: "kv_v2".to_owned(),
+            lasting: Duration::from_secs(12),
+        };
+        assert_eq!(work.activity(), Some(activity));
+        jobs.end(ticket);
+        assert_eq!(work.activity(), None);
+        let ticket = jobs.begin(JobKind::Apply, Index(8));
+        assert_eq!(work.activity().expect("one goes on").name, "", "the name was another job's");
+        jobs.end(ticket);
     }
 
     #[test]

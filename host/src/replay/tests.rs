@@ -47,7 +47,11 @@ impl Node {
                 offset: 0,
                 data: KV.into(),
             }),
-            Body::ActivateModule(v1::ActivateModule { module_hash, label: "kv".to_owned() }),
+            Body::ActivateModule(v1::ActivateModule {
+                module_hash,
+                label: "kv".to_owned(),
+                ..Default::default()
+            }),
         ];
         bodies.extend(commands.iter().map(|command| {
             let data = Bytes::copy_from_slice(command.as_bytes());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::ServeError;
 use crate::fsm::{FsmLoader, Limits};
-use crate::node::{NodeHandle, UpgradeFailure};
+use crate::node::{NodeHandle, Upgrade, UpgradeFailure};
 use crate::types::ModuleHash;
 
 /// A plugin's bytes, as read from a file.
@@ -56,7 +56,13 @@ impl Plugin {
 
     /// Makes it the module of a cluster that has none yet.
     pub(super) async fn activate(&self, handle: &NodeHandle) -> Result<(), ServeError> {
-        match handle.upgrade(self.bytes.clone(), self.label.clone()).await {
+        let upgrade = Upgrade {
+            module: self.bytes.clone(),
+            label: self.label.clone(),
+            replaces: None,
+            discard_state: false,
+        };
+        match handle.upgrade(upgrade).await {
             Ok(upgraded) => {
                 tracing::info!(
                     plugin = %self.path.display(), hash = %self.hash.short(),

@@ -25,12 +25,12 @@ use super::guest::{Compiled, Ended, Guest};
 use super::image::GlobalValue;
 use super::image::{GuestState, WasmImage, read_state};
 use super::pace::{Pace, Since};
-use super::queries::Forks;
+use super::queries::{Apart, Forks};
 use super::tracking::Tracking;
 use super::workers::Workers;
 use crate::fsm::{
-    Call, Context, Fsm, GuestDigest, GuestResult, HostFailure, Image, ImageError, Limits,
-    ModuleRefused, Trap,
+    Bystander, Call, Context, Fsm, GuestDigest, GuestResult, HostFailure, Image, ImageError,
+    Limits, ModuleRefused, Trap,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::ModuleHash;
@@ -373,12 +373,36 @@ impl Fsm for WasmFsm {
     fn query_all(&mut self, context: Context, queries: &[Bytes]) -> Result<Vec<Call>, HostFailure> {
         let max = self.limits.input_max_bytes;
         let is_long = |query: &Bytes| query.len() as u64 > max;
-        if queries.len() <= 1 || !self.has_query() || queries.iter().any(is_long) {
+        if !self.has_query() || queries.iter().any(is_long) {
             return queries.iter().map(|query| self.query(context, query)).collect();
+        }
+        self.query_some(context, queries, u64::MAX)
+    }
+
+    fn query_some(
+        &mut self,
+        context: Context,
+        queries: &[Bytes],
+        enough: u64,
+    ) -> Result<Vec<Call>, HostFailure> {
+        let max = self.limits.input_max_bytes;
+        let few = queries.iter().take_while(|query| query.len() as u64 <= max).count();
+        if few <= 1 || !self.has_query() {
+            // One is enough of an answer; whoever asks knows what is too long.
+            return queries.iter().take(1).map(|query| self.query(context, query)).collect();
         }
         self.check_not_broken()?;
         let finish = |fork: &mut Guest, ended| finish(fork, CallKind::Query, ended);
-        self.forks.query_all(&mut self.live, context, queries, finish)
+        self.forks.query_some(&mut self.live, context, &queries[..few], enough, finish)
+    }
+
+    fn bystander(&mut self) -> Result<Option<Box<dyn Bystander>>, HostFailure> {
+        self.check_not_broken()?;
+        if !self.has_query() {
+            return Ok(None);
+        }
+        let apart = Apart::from(&self.compiled, &mut self.live, finish)?;
+        Ok(Some(Box::new(apart)))
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -391,6 +415,8 @@ impl Fsm for WasmFsm {
 
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure> {
         let call = self.call_on_fork(CallKind::Snapshot, context, &[])?;
+        // A guest that writes its state out dirties much of its fork, and a new guest follows.
+        self.forks.release();
         Ok(call.expect("`snapshot` is required"))
     }
 

@@ -52,7 +52,7 @@ pub struct WasmLoader {
 }
 
 /// CompiledModules compiled in this process, and what they run on. Loaders that have the same compile no
-/// module twice, unless two begin at the same moment.
+/// module twice, not even if two begin at the same moment.
 #[derive(Clone, Default)]
 pub struct CompiledModules(Arc<Kept>);
 
@@ -62,6 +62,9 @@ struct Kept {
     engines: Mutex<BTreeMap<u64, Arc<Profile>>>,
     /// The most recently used last.
     compiled: Mutex<VecDeque<(Key, Arc<Compiled>)>>,
+    /// Those that are being compiled. Whoever needs the same one waits for its lock, and finds it
+    /// done.
+    flights: Mutex<BTreeMap<Key, Arc<Mutex<()>>>>,
 }
 
 type Key = (ModuleHash, u64);
@@ -205,17 +208,42 @@ impl WasmLoader {
         WasmFsm::start(compiled, limits, self.host.clone(), context)
     }
 
-    /// Checks and compiles, without holding a lock meanwhile.
+    /// Checks and compiles, holding only the lock of this module meanwhile.
     fn compiled(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<Compiled>, LoadError> {
         let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
         let profile = self.modules.profile(limits.stack_max_bytes)?;
-        if let Some(compiled) = self.modules.kept(&key) {
-            check_limits(&compiled.report, limits)?;
-            if let Some(cache) = &self.cache {
-                cache.complete(&profile.hash, compiled.report.hash, compiled.pre.module());
-            }
+        if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
             return Ok(compiled);
         }
+        let flight = self.modules.flight(key);
+        let _alone = lock(&flight.lock);
+        if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
+            return Ok(compiled);
+        }
+        self.compile(bytes, limits, &profile)
+    }
+
+    fn compiled_before(
+        &self,
+        key: &Key,
+        profile: &Profile,
+        limits: &Limits,
+    ) -> Result<Option<Arc<Compiled>>, LoadError> {
+        let Some(compiled) = self.modules.kept(key) else { return Ok(None) };
+        check_limits(&compiled.report, limits)?;
+        if let Some(cache) = &self.cache {
+            cache.complete(&profile.hash, compiled.report.hash, compiled.pre.module());
+        }
+        Ok(Some(compiled))
+    }
+
+    fn compile(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        profile: &Profile,
+    ) -> Result<Arc<Compiled>, LoadError> {
+        let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
         let report = check_module(bytes, limits)?;
         let rewritten = rewrite(bytes, &report).map_err(|error| {
             HostFailure(format!("rewriting a module that passed every check: {error}"))
@@ -267,6 +295,15 @@ impl CompiledModules {
         Ok(profile)
     }
 
+    fn flight(&self, key: Key) -> Flight<'_> {
+        let lock = Arc::clone(lock(&self.0.flights).entry(key).or_default());
+        Flight { modules: self, key, lock }
+    }
+
+    fn is_kept(&self, key: &Key) -> bool {
+        lock(&self.0.compiled).iter().any(|(other, _)| other == key)
+    }
+
     fn kept(&self, key: &Key) -> Option<Arc<Compiled>> {
         let mut kept = lock(&self.0.compiled);
         let position = kept.iter().position(|(other, _)| other == key)?;
@@ -283,6 +320,23 @@ impl CompiledModules {
             kept.pop_front();
         }
         kept.push_back((key, Arc::clone(compiled)));
+    }
+}
+
+/// A compilation that others may wait for. The last one who knows of it forgets it.
+struct Flight<'a> {
+    modules: &'a CompiledModules,
+    key: Key,
+    lock: Arc<Mutex<()>>,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut flights = lock(&self.modules.0.flights);
+        // The map's and this one: clones are made under the lock of the map only.
+        if Arc::strong_count(&self.lock) == 2 {
+            flights.remove(&self.key);
+        }
     }
 }
 
@@ -315,6 +369,16 @@ impl FsmLoader for WasmLoader {
                 ModuleRefused(format!("the module does not compile: {reason}"))
             }
         }))
+    }
+
+    fn is_prepared(&self, module: ModuleHash, limits: &Limits) -> bool {
+        self.modules.is_kept(&(module, limits.stack_max_bytes))
+    }
+
+    fn retain(&self, modules: &[ModuleHash]) {
+        if let Some(cache) = &self.cache {
+            cache.retain(modules);
+        }
     }
 
     fn instantiate(
@@ -356,6 +420,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_that_two_need_at_once_is_compiled_once() {
+        let module = include_bytes!("../../../plugins/counter/counter.wasm");
+        let limits = Limits::default();
+        let loader = WasmLoader::new(None).expect("guests run here");
+        let key = (ModuleHash::of(module), limits.stack_max_bytes);
+        // Somebody is at it, and has it done before letting go.
+        let flight = loader.modules.flight(key);
+        let alone = lock(&flight.lock);
+        let (asked, compiled) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| loader.compiled(module, &limits).expect("taken"));
+            // The second one knows of the flight; what it does then is wait for its lock.
+            while Arc::strong_count(&flight.lock) < 3 {
+                std::thread::yield_now();
+            }
+            let profile = loader.modules.profile(limits.stack_max_bytes).expect("guests run here");
+            let compiled = loader.compile(module, &limits, &profile).expect("taken");
+            drop(alone);
+            (second.join().expect("no panic"), compiled)
+        });
+        assert!(Arc::ptr_eq(&asked, &compiled), "it was compiled twice");
+        drop(flight);
+        assert!(lock(&loader.modules.0.flights).is_empty(), "nobody is left to wait");
+        assert!(loader.is_prepared(key.0, &limits));
+    }
 
     #[test]
     fn what_one_loader_has_compiled_another_runs_and_caches() {

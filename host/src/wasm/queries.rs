@@ -3,7 +3,7 @@
 //! A fork shows the live memory without copying it, and what it writes stays its own. While
 //! questions are answered the live instance rests, so any number of forks may look at it.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::abi::CallKind;
 use super::guest::{Compiled, Ended, Guest, Origin};
 use super::workers::Workers;
-use crate::fsm::{Context, HostFailure};
+use crate::fsm::{Bystander, Call, Context, HostFailure};
 
 /// Forks of one live instance; they must be dropped with it.
 pub(super) struct Forks {
@@ -24,6 +24,11 @@ pub(super) struct Forks {
 impl Forks {
     pub(super) fn new(compiled: &Arc<Compiled>, workers: &Arc<Workers>) -> Forks {
         Forks { compiled: Arc::clone(compiled), workers: Arc::clone(workers), idle: Vec::new() }
+    }
+
+    /// Gives back what idle forks hold.
+    pub(super) fn release(&mut self) {
+        self.idle.clear();
     }
 
     /// Runs one call where nothing that it does remains; `finish` sees the fork afterwards.
@@ -43,15 +48,16 @@ impl Forks {
         called
     }
 
-    /// Answers many queries about one state, on several threads if there are. The module must
-    /// have the export.
-    pub(super) fn query_all<T: Send>(
+    /// Answers queries about one state, on several threads if there are, until they have used
+    /// `enough` fuel together. The module must have the export.
+    pub(super) fn query_some(
         &mut self,
         live: &mut Guest,
         context: Context,
         queries: &[Bytes],
-        finish: impl Fn(&mut Guest, Ended) -> T + Sync,
-    ) -> Result<Vec<T>, HostFailure> {
+        enough: u64,
+        finish: impl Fn(&mut Guest, Ended) -> Call + Sync,
+    ) -> Result<Vec<Call>, HostFailure> {
         let origin = live.origin()?;
         let pool = self.workers.pool().filter(|_| queries.len() > 1);
         let threads = pool.map_or(1, |_| self.workers.threads().min(queries.len()));
@@ -60,13 +66,18 @@ impl Forks {
 
         let (compiled, next) = (&self.compiled, AtomicUsize::new(0));
         let answers = Mutex::new(Vec::with_capacity(queries.len()));
+        let spent = AtomicU64::new(0);
         let answer_some = |fork: &mut Option<Guest>| {
-            while let number = next.fetch_add(1, Relaxed)
+            // Whoever takes a number answers it, so the answers belong to the first questions.
+            while spent.load(Relaxed) < enough
+                && let number = next.fetch_add(1, Relaxed)
                 && let Some(query) = queries.get(number)
             {
                 let kind = CallKind::Query;
                 let answer = call_on(fork, compiled, &origin, kind, context, query, &finish);
                 let answer = answer.map(|answer| answer.expect("a module with `query` was asked"));
+                let fuel = answer.as_ref().map_or(0, |call| call.fuel_used);
+                spent.fetch_add(fuel, Relaxed);
                 // Whoever panics with the lock has added its answer or not.
                 answers.lock().unwrap_or_else(PoisonError::into_inner).push((number, answer));
             }
@@ -84,6 +95,36 @@ impl Forks {
         let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
         answers.sort_unstable_by_key(|(number, _)| *number);
         answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+/// Answers questions about the state that a live instance had when this was made, for as long as
+/// that instance rests.
+pub(super) struct Apart {
+    compiled: Arc<Compiled>,
+    origin: Origin,
+    fork: Option<Guest>,
+    finish: fn(&mut Guest, CallKind, Ended) -> Call,
+}
+
+impl Apart {
+    pub(super) fn from(
+        compiled: &Arc<Compiled>,
+        live: &mut Guest,
+        finish: fn(&mut Guest, CallKind, Ended) -> Call,
+    ) -> Result<Apart, HostFailure> {
+        let origin = live.origin()?;
+        Ok(Apart { compiled: Arc::clone(compiled), origin, fork: None, finish })
+    }
+}
+
+impl Bystander for Apart {
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure> {
+        let Apart { compiled, origin, fork, finish } = self;
+        let kind = CallKind::Query;
+        let finish = |guest: &mut Guest, ended| finish(guest, kind, ended);
+        let call = call_on(fork, compiled, origin, kind, context, query, finish)?;
+        Ok(call.expect("a module with `query` was asked"))
     }
 }
 

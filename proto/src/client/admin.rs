@@ -12,6 +12,15 @@ use crate::{MESSAGE_MAX_BYTES, v1};
 /// How much of a module goes into one message.
 const UPGRADE_PART_BYTES: usize = 512 << 10;
 
+/// How a module is to become active.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeOptions {
+    /// What it is to replace, from [`Client::incumbent`]; `None`: there is no module yet.
+    pub replaces: Option<v1::Incumbent>,
+    /// The state is given up and the module's `init` runs, as in a new cluster.
+    pub discard_state: bool,
+}
+
 /// One admin call; the request gets the client's group.
 macro_rules! admin_call {
     ($client:ident, $repeat:expr, $method:ident, $request:ident { $($field:ident),* }) => {{
@@ -33,9 +42,10 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn status(&self) -> Result<v1::StatusResponse, ClientError> {
-        let request = v1::StatusRequest { group: self.options.group };
-        self.call(Repeat::Always, self.options.deadline, |channel| async move {
-            admin(channel).status(request).await
+        let request = v1::StatusRequest { group: self.options.group, ..Default::default() };
+        self.call(Repeat::Always, self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).status(request).await }
         })
         .await
     }
@@ -117,22 +127,66 @@ impl Client {
         )
     }
 
-    /// Uploads a module and makes it active. `label` is for people, usually the file's name.
+    /// Uploads a module and makes it active in the place of what is active now. `label` is for
+    /// people, usually the file's name.
+    ///
+    /// Each call decides anew what is to be replaced. Whoever may repeat a call decides once, with
+    /// [`Client::incumbent`], and calls [`Client::upgrade_from`].
     ///
     /// # Errors
     ///
-    /// When the module is refused, or the cluster cannot do it.
+    /// When the module is refused, somebody else activates one meanwhile, or the cluster cannot do
+    /// it.
     pub async fn upgrade(
         &self,
         module: impl Into<Bytes>,
         label: &str,
     ) -> Result<v1::UpgradeResponse, ClientError> {
+        let replaces = self.incumbent().await?;
+        let options = UpgradeOptions { replaces, discard_state: false };
+        self.upgrade_from(options, module, label).await
+    }
+
+    /// The module that is active after all that is committed by now.
+    ///
+    /// # Errors
+    ///
+    /// When no leader answered in time.
+    pub async fn incumbent(&self) -> Result<Option<v1::Incumbent>, ClientError> {
+        let request = v1::ModulesRequest { group: self.options.group, linearizable: true };
+        let modules = self
+            .call(Repeat::Always, self.options.deadline, |channel| async move {
+                admin(channel).modules(request).await
+            })
+            .await?;
+        let Some(active) = modules.history.last() else { return Ok(None) };
+        Ok(Some(v1::Incumbent {
+            module_hash: hash_from_hex(&active.module_hash)?,
+            activated_at: active.index,
+        }))
+    }
+
+    /// Uploads a module and makes it active if what the options name is active then. May be
+    /// repeated: it never undoes what came after it.
+    ///
+    /// # Errors
+    ///
+    /// When the module is refused, something else is active, or the cluster cannot do it.
+    pub async fn upgrade_from(
+        &self,
+        options: UpgradeOptions,
+        module: impl Into<Bytes>,
+        label: &str,
+    ) -> Result<v1::UpgradeResponse, ClientError> {
+        let UpgradeOptions { replaces, discard_state } = options;
         let module = module.into();
         let header = v1::UpgradeHeader {
             group: self.options.group,
             module_hash: sha2::Sha256::digest(&module).to_vec().into(),
             total_bytes: module.len() as u64,
             label: label.to_owned(),
+            replaces,
+            discard_state,
         };
         self.call(Repeat::WithoutEffect, self.options.admin_deadline, |channel| {
             let parts = upgrade_parts(header.clone(), module.clone());
@@ -147,7 +201,7 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn modules(&self) -> Result<v1::ModulesResponse, ClientError> {
-        let request = v1::ModulesRequest { group: self.options.group };
+        let request = v1::ModulesRequest { group: self.options.group, linearizable: false };
         self.call(Repeat::Always, self.options.deadline, |channel| async move {
             admin(channel).modules(request).await
         })
@@ -219,6 +273,17 @@ impl Client {
         // Once more does no harm, as it changes nothing; but all nodes would have to answer anew.
         admin_call!(self, Repeat::Patiently, digest, DigestRequest {})
     }
+}
+
+/// The 32 bytes that so many pairs of hexadecimal digits stand for.
+fn hash_from_hex(text: &str) -> Result<Bytes, ClientError> {
+    let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(pair).collect();
+    bytes.filter(|bytes| bytes.len() == 32).map(Bytes::from).ok_or_else(|| ClientError::Refused {
+        code: tonic::Code::Internal,
+        message: format!("the cluster answered {text:?}, which is no hash of a module"),
+        effect: super::Effect::None,
+    })
 }
 
 fn upgrade_parts(

@@ -313,7 +313,6 @@ impl Admin for Service {
         remove_member: RemoveMemberRequest -> MembersResponse,
         transfer_leadership: TransferLeadershipRequest -> TransferLeadershipResponse,
         join: JoinRequest -> JoinResponse,
-        modules: ModulesRequest -> ModulesResponse,
         limits: LimitsRequest -> LimitsResponse,
         set_limits: SetLimitsRequest -> SetLimitsResponse,
         set_engine: SetEngineRequest -> SetEngineResponse,
@@ -336,6 +335,17 @@ impl Admin for Service {
     ) -> Result<Response<v1::StatusResponse>, Status> {
         let group = request.into_inner().group;
         Ok(Response::new(v1::StatusResponse { group, node_id: 7, ..Default::default() }))
+    }
+
+    async fn modules(
+        &self,
+        request: Request<v1::ModulesRequest>,
+    ) -> Result<Response<v1::ModulesResponse>, Status> {
+        assert!(request.into_inner().linearizable, "another node may not know yet");
+        let active =
+            v1::Activation { index: 4, module_hash: "0a".repeat(32), ..Default::default() };
+        let history = vec![v1::Activation::default(), active];
+        Ok(Response::new(v1::ModulesResponse { history, ..Default::default() }))
     }
 
     async fn upgrade(

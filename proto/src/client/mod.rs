@@ -35,6 +35,7 @@ use crate::MESSAGE_MAX_BYTES;
 use crate::v1;
 use crate::v1::client_client::ClientClient;
 
+pub use self::admin::UpgradeOptions;
 pub use self::error::{ClientError, Effect};
 pub use self::pipeline::{PipelineOptions, PipelineResult, PipelineResults, PipelineSender};
 pub use self::session::Session;

@@ -318,6 +318,8 @@ async fn an_upgrade_is_sent_in_parts_after_its_header() {
         .map(|part| match part.part.as_ref().unwrap() {
             v1::upgrade_request::Part::Header(header) => {
                 assert_eq!((header.total_bytes, header.module_hash.len()), ((1 << 20) + 1, 32));
+                let replaces = header.replaces.as_ref().unwrap();
+                assert_eq!((replaces.activated_at, &replaces.module_hash[..]), (4, &[10; 32][..]));
                 0
             }
             v1::upgrade_request::Part::Data(data) => data.len(),

@@ -154,6 +154,8 @@ impl BoundedGrowth {
             };
             within(node, &most)?;
             self.compacted(&survey.bounds, node)?;
+            let unapplied = survey.bounds.unapplied_bytes;
+            at_most(node, "bytes in memory to apply", node.unapplied_bytes, unapplied)?;
             let sessions = self.sessions.at(node.applied);
             at_most(node, "sessions", node.sessions, sessions)?;
         }
@@ -316,6 +318,17 @@ mod tests {
         finds(many.clone(), "bytes of log files");
         (many.log_bytes, many.disk_bytes) = (0, 100 << 20);
         finds(many, "bytes on its disk");
+    }
+
+    #[test]
+    fn what_waits_to_be_applied_is_bounded_at_all_times() {
+        let mut slow = node(1, 100);
+        slow.unapplied_bytes = 1 << 20;
+        let fine = survey(0, Phase::Faults, vec![slow.clone()]);
+        assert_eq!(judge(&mut BoundedGrowth::default(), &[Fact::Survey(&fine)]), Ok(()));
+        slow.unapplied_bytes += 1;
+        let wrong = survey(0, Phase::Faults, vec![slow]);
+        refused(&mut BoundedGrowth::default(), &[Fact::Survey(&wrong)], "to apply");
     }
 
     #[test]

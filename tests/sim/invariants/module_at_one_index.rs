@@ -1,8 +1,10 @@
 //! Every node switches to the same module at the same index, and neither a restart nor an
 //! install changes which module is active at an index.
 
-use raft_host::machine::Reply;
+use prost::Message as _;
+use raft_host::machine::{Incumbent, Reply};
 use raft_host::types::{Index, ModuleHash};
+use raft_host_proto::v1::{self, entry::Body};
 
 use super::Invariant;
 use crate::sim::observe::{AppliedEntry, Fact, Micros, Slot};
@@ -77,6 +79,24 @@ impl ModuleAtOneIndex {
         ))
     }
 
+    /// An activation replaces what whoever asked for it wanted it to replace.
+    fn was_wanted(
+        &self,
+        entry: &AppliedEntry,
+        before: Option<(Index, Option<ModuleHash>)>,
+    ) -> bool {
+        let (Some(replaces), Some(before)) = (replaces(&entry.data), before) else { return true };
+        let is_first = self.changes.first() == Some(&before);
+        match (replaces, before) {
+            (None, (_, module)) => module.is_none(),
+            (Some(replaces), (since, module)) => {
+                module == Some(replaces.hash)
+                    && (replaces.activated_at == since
+                        || (is_first && replaces.activated_at < since))
+            }
+        }
+    }
+
     /// What a node says of an activation fits the changes.
     fn reply(
         &self,
@@ -89,6 +109,7 @@ impl ModuleAtOneIndex {
                 *at == index
                     && self.change(index) == Some((index, Some(*hash)))
                     && before.is_none_or(|(_, module)| module == *previous)
+                    && self.was_wanted(entry, before)
             }
             Reply::AlreadyActive { index: at, hash } => {
                 let is_first = self.changes.first().is_some_and(|first| Some(*first) == before);
@@ -107,6 +128,16 @@ impl ModuleAtOneIndex {
             entry.reply,
             name(before.and_then(|(_, module)| module))
         ))
+    }
+}
+
+/// What an entry says that it replaces; `None` if it is no activation.
+fn replaces(data: &[u8]) -> Option<Option<Incumbent>> {
+    let entry = v1::Entry::decode(data).ok()?;
+    let Body::ActivateModule(activate) = entry.body? else { return None };
+    match activate.replaces {
+        Some(replaces) => Incumbent::from_wire(&replaces).ok().map(Some),
+        None => Some(None),
     }
 }
 
@@ -198,6 +229,32 @@ mod tests {
         finds(with(0, 4, activated(4, TWO, None), Some(TWO)), "answered Activated");
         let already = Reply::AlreadyActive { index: Index(3), hash: ONE };
         finds(with(0, 4, already, Some(ONE)), "answered AlreadyActive");
+    }
+
+    #[test]
+    fn an_activation_that_was_to_replace_something_else_is_found() {
+        let with_data = |replaces: Option<Incumbent>| {
+            let activate = v1::ActivateModule {
+                module_hash: TWO.0.to_vec().into(),
+                replaces: replaces.map(Incumbent::to_wire),
+                ..Default::default()
+            };
+            let body = Some(Body::ActivateModule(activate));
+            let data = v1::Entry { body, ..Default::default() }.encode_to_vec().into();
+            AppliedEntry { data, ..with(0, 4, activated(4, TWO, Some(ONE)), Some(TWO)) }
+        };
+        let one = |at| Some(Incumbent { hash: ONE, activated_at: Index(at) });
+        let before = first_two();
+        let wanted = with_data(one(2));
+        let mut facts: Vec<Fact<'_>> = before.iter().map(Fact::Applied).collect();
+        facts.push(Fact::Applied(&wanted));
+        assert_eq!(judge(&mut ModuleAtOneIndex::default(), &facts), Ok(()));
+        finds(with_data(one(1)), "answered Activated");
+        finds(with_data(None), "answered Activated");
+        finds(
+            with_data(Some(Incumbent { hash: TWO, activated_at: Index(2) })),
+            "answered Activated",
+        );
     }
 
     #[test]

@@ -140,6 +140,7 @@ pub(super) fn node_survey(slot: usize) -> NodeSurvey {
         commit: Index(0),
         applied: Index(0),
         snapshot: Index(0),
+        unapplied_bytes: 0,
         snapshots: 1,
         log_bytes: 0,
         snapshot_bytes: 0,
@@ -158,6 +159,7 @@ pub(super) fn survey(at: u64, phase: Phase, nodes: Vec<NodeSurvey>) -> Survey {
         snapshots: 2,
         log_file_bytes: 1 << 20,
         uncommitted_bytes: 1 << 20,
+        unapplied_bytes: 1 << 20,
         election: Micros(1_000_000),
     };
     Survey { at: Micros(at), phase, since: Micros(0), nodes, bounds }

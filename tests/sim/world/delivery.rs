@@ -114,10 +114,11 @@ impl World {
             _ => None,
         };
         let entries: u64 = message.entries.iter().map(|entry| entry.cost_bytes()).sum();
-        let bytes = entries + MESSAGE_BYTES + content.as_ref().map_or(0, |c| c.len() as u64);
+        let bytes = entries + message.context.len() as u64 + MESSAGE_BYTES;
+        let snapshot_bytes = content.as_ref().map(|content| content.len() as u64);
         self.counters.messages += 1;
         let failed = message.snapshot.as_ref().map(|meta| meta.index);
-        match self.network.send(now, (from, to), bytes) {
+        match self.network.send(now, (from, to), bytes, snapshot_bytes) {
             Fate::Arrives(at, again) => {
                 let from_life = self.hosts[from.0].life;
                 if let Some(again) = again.filter(|_| content.is_none()) {
@@ -135,7 +136,8 @@ impl World {
                 if let Some(index) = failed {
                     self.notify(from, Content::SnapshotSent(message.to, index, false), NOTICE_US);
                 }
-                if fate == Fate::Refused {
+                self.counters.refused_messages += u64::from(fate == Fate::TooMuch);
+                if fate != Fate::Lost {
                     self.notify(from, Content::Unreachable(message.to), NOTICE_US);
                 }
             }

@@ -134,6 +134,7 @@ impl World {
             commit: Index(0),
             applied: Index(0),
             snapshot: Index(0),
+            unapplied_bytes: 0,
             snapshots: 0,
             log_bytes: host.disk.log_bytes(),
             snapshot_bytes: 0,
@@ -154,6 +155,7 @@ impl World {
         survey.last_index = status.last_index;
         survey.commit = status.commit;
         survey.snapshot = status.snapshot;
+        survey.unapplied_bytes = status.unapplied_bytes;
         if let Some(machine) = node.machine() {
             let info = machine.info();
             survey.applied = info.applied;

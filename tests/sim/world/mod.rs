@@ -33,7 +33,7 @@ use super::host::{Host, State};
 use super::invariants::{self, Invariant, Violation};
 use super::network::{Link, Network};
 use super::observe::{Bounds, Fact, Micros, Phase, Slot};
-use super::plan::{Boundary, Plan};
+use super::plan::{Boundary, LARGEST_ENTRY_BYTES, Plan};
 use super::queue::Queue;
 use super::random::Random;
 use super::summary::Counters;
@@ -49,6 +49,7 @@ enum Event {
     Apply(Slot, u64),
     Save(Slot, u64),
     Purge(Slot, u64),
+    ReadLog(Slot, u64),
     /// A doom that found no moment comes now.
     Doom(Slot, u64),
     Start(Slot),
@@ -117,6 +118,8 @@ pub struct World {
     stage_since: Micros,
     /// Times of steps.
     scheduler: Random,
+    /// Times of reads of logs.
+    log_reads: Random,
     disk_random: Random,
     notes: Notes,
     /// The configuration at the highest index that anybody has applied.
@@ -141,6 +144,9 @@ pub struct World {
 /// No run takes longer, in virtual time: growing, faults, and the bound for progress.
 const LONGEST_US: u64 = 600_000_000;
 
+/// No entry counts less for the bounds of a log.
+const MIN_ENTRY_BYTES: u64 = 32;
+
 /// Nor does it need more events, unless something goes round in circles.
 const MOST_EVENTS: u64 = 5_000_000;
 
@@ -159,7 +165,7 @@ impl World {
             queue: Queue::default(),
             hosts: Vec::new(),
             by_node: BTreeMap::new(),
-            network: Network::new(seed, plan.shape.network),
+            network: Network::new(seed, plan.shape.network, plan.shape.link),
             clients: Vec::new(),
             tasks: BTreeMap::new(),
             doubtful: BTreeSet::new(),
@@ -168,6 +174,7 @@ impl World {
             stage: Stage::Growing,
             stage_since: Micros(0),
             scheduler: Random::stream(seed, "scheduler", 0),
+            log_reads: Random::stream(seed, "log-reads", 0),
             disk_random: Random::stream(seed, "disk", 0),
             notes: Notes::default(),
             conf_state: ConfState::default(),
@@ -228,6 +235,7 @@ impl World {
             Event::Apply(slot, life) => self.step(slot, life, event, World::apply),
             Event::Save(slot, life) => self.step(slot, life, event, World::save),
             Event::Purge(slot, life) => self.step(slot, life, event, World::purge),
+            Event::ReadLog(slot, life) => self.step(slot, life, event, World::read_log),
             Event::Doom(slot, life) => {
                 if self.hosts[slot.0].life == life && self.hosts[slot.0].doom.is_some() {
                     self.die(slot);
@@ -300,13 +308,23 @@ impl World {
 
     fn bounds(&self) -> Bounds {
         let shape = &self.plan.shape;
+        // What a leader keeps for a peer that needs it, and the distance of what it measures by.
+        let held_bytes = shape.consensus.held_bytes + shape.consensus.held_bytes / 8;
+        let recent_bytes = match shape.consensus.trailing_ms {
+            0 => 0,
+            _ => shape.consensus.trailing_bytes + shape.consensus.trailing_bytes / 8,
+        };
+        let kept_bytes = held_bytes.max(recent_bytes);
+        let trailing_logs = shape.consensus.trailing_logs + kept_bytes / MIN_ENTRY_BYTES + 1;
         Bounds {
-            log_entries: shape.node.snapshot.threshold + shape.consensus.trailing_logs,
+            log_entries: shape.node.snapshot.threshold + trailing_logs,
             growth_percent: shape.node.snapshot.growth_percent,
-            trailing_logs: shape.consensus.trailing_logs,
+            trailing_logs,
             snapshots: shape.node.snapshot.keep,
             log_file_bytes: shape.storage.log_file_bytes,
             uncommitted_bytes: shape.consensus.max_uncommitted_bytes,
+            unapplied_bytes: shape.consensus.max_unapplied_bytes
+                + shape.consensus.max_append_bytes.max(LARGEST_ENTRY_BYTES),
             election: Micros(shape.node.election_ms * 2_000),
         }
     }

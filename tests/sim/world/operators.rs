@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use raft_host::consensus::Role;
-use raft_host::node::MembershipFailure;
+use raft_host::machine::Incumbent;
+use raft_host::node::{MembershipFailure, Upgrade, UpgradeFailure};
 use raft_host::types::{ConfState, Index, Member, NodeId};
 use raft_host_proto::v1;
 use raft_host_proto::v1::limit_change::Limit;
@@ -41,6 +42,8 @@ pub(super) struct Task {
     /// It is given up then, if it may be.
     give_up: Option<Micros>,
     is_waiting: bool,
+    /// What an upgrade is to replace: decided once, whatever happens until it is done.
+    replaces: Option<Option<Incumbent>>,
 }
 
 /// Voters until a change that may be forgotten yet.
@@ -77,7 +80,8 @@ impl World {
         let now = self.now();
         self.trace.line(now, Who::World, format_args!("operator: {goal:?}"));
         let give_up = patience_us.map(|patience| Micros(now.0 + patience));
-        self.tasks.insert(number, Task { goal, attempt: 0, give_up, is_waiting: false });
+        self.tasks
+            .insert(number, Task { goal, attempt: 0, give_up, is_waiting: false, replaces: None });
         self.queue.after(number % 7 * 1000, Event::TaskWake(number));
     }
 
@@ -147,8 +151,15 @@ impl World {
                 }
             }
             Goal::Upgrade { version } => {
-                let module = self.guest.module(version);
-                Some((leader, Ask::Upgrade { module, chunk_bytes: self.plan.shape.chunk_bytes }))
+                let looks = || self.hosts[leader.0].node()?.handle().incumbent();
+                let task = self.tasks.get_mut(&number).expect("seen above");
+                let upgrade = Upgrade {
+                    module: self.guest.module(version),
+                    label: "simulated".to_owned(),
+                    replaces: *task.replaces.get_or_insert_with(looks),
+                    discard_state: false,
+                };
+                Some((leader, Ask::Upgrade { upgrade, chunk_bytes: self.plan.shape.chunk_bytes }))
             }
             Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
             Goal::CompareDigests => Some((leader, Ask::CompareDigests)),
@@ -286,8 +297,13 @@ impl World {
                 self.counters.upgrades += 1;
                 self.end_task(number, "done");
             }
+            (Goal::Upgrade { .. }, Answered::Upgraded(Err(UpgradeFailure::Superseded { .. })))
+                if self.stage != Stage::Growing =>
+            {
+                self.end_task(number, "superseded");
+            }
             (Goal::Upgrade { version }, Answered::Upgraded(Err(error))) => {
-                use raft_host::node::UpgradeFailure::{NotActivated, Refused};
+                use UpgradeFailure::{NotActivated, Refused};
                 if self.stage != Stage::Growing && matches!(error, NotActivated(_) | Refused(_)) {
                     // Chunks of several uploads may be in each other's way; trying again helps.
                     let words = format!("version {version}: {error}");

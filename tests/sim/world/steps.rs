@@ -125,6 +125,7 @@ impl World {
             seed: seed ^ (slot.0 as u64) << 32 ^ host.life,
             incarnation: host.life,
             compile_ahead: false,
+            beside: false,
         };
         let (inbox, node_channel) = channel(&shape.node);
         let transport = SimTransport::default();
@@ -300,6 +301,18 @@ impl World {
         running.scheduled.purge = false;
         running.node.purge();
         self.die_if_doomed(slot, |when| matches!(when, Boundary::InPurge(_)));
+    }
+
+    pub(super) fn read_log(&mut self, slot: Slot) {
+        let stalled_until = self.hosts[slot.0].stalled_until;
+        if stalled_until > self.now() {
+            let life = self.hosts[slot.0].life;
+            return self.queue.at(stalled_until, Event::ReadLog(slot, life));
+        }
+        let running = self.up(slot);
+        running.scheduled.read = false;
+        running.node.read_log();
+        self.counters.log_reads += 1;
     }
 
     /// Lets the disk die in the middle of the step to come, if that is the doom.
@@ -531,6 +544,11 @@ impl World {
         if !running.scheduled.purge && running.node.purge_due() {
             running.scheduled.purge = true;
             self.queue.after(self.scheduler.between(1, fsync_max * 4), Event::Purge(slot, life));
+        }
+        if !running.scheduled.read && running.node.has_log_read() {
+            running.scheduled.read = true;
+            let delay = self.log_reads.between(1, fsync_max);
+            self.queue.after(delay, Event::ReadLog(slot, life));
         }
         if !running.scheduled.turn && running.node.has_events() {
             running.scheduled.turn = true;

@@ -25,7 +25,8 @@ use crate::fsm::native::{KV, NULL, WithNative};
 use crate::fsm::{Limits, SharedLoader};
 use crate::machine::{QueryResult, Reply};
 use crate::node::{
-    Consistency, Node, NodeConfig, NodeHandle, NodeOptions, ProposeFailure, bootstrap, channel,
+    Consistency, Node, NodeConfig, NodeHandle, NodeOptions, ProposeFailure, Upgrade, bootstrap,
+    channel,
 };
 use crate::storage::{DataDir, Engine, NodeIdentity, StorageConfig};
 use crate::transport::Identity;
@@ -199,7 +200,12 @@ impl Cluster {
             .map_err(|_| Failure::new("the first node stopped; see its log"))?;
         first.machine().wait_for(Option::is_some).await.map_err(|error| cannot("start", &error))?;
         first
-            .upgrade(module, format!("{fsm:?}"))
+            .upgrade(Upgrade {
+                module,
+                label: format!("{fsm:?}"),
+                replaces: None,
+                discard_state: false,
+            })
             .await
             .map_err(|error| cannot("load the state machine", &error))?;
         for member in &self.members[1..] {

@@ -114,8 +114,13 @@ tuning_args! {
     digest_every_ms: u64 = "RAFT_HOST_DIGEST_EVERY_MS" => node.digest.every_ms;
     /// Entries kept behind a snapshot for slow followers [default: 10240].
     trailing_logs: u64 = "RAFT_HOST_TRAILING_LOGS" => consensus.trailing_logs;
-    /// Bytes of entries kept behind a snapshot [default: 64 MiB].
+    /// The entries of so many milliseconds are kept behind a snapshot as well [default: 60000].
+    trailing_ms: u64 = "RAFT_HOST_TRAILING_MS" => consensus.trailing_ms;
+    /// Most bytes of entries kept behind a snapshot for either reason [default: 64 MiB].
     trailing_bytes: u64 = "RAFT_HOST_TRAILING_BYTES" => consensus.trailing_bytes;
+    /// Most bytes of entries that a leader keeps for peers that are being sent a snapshot, or are
+    /// close behind [default: 1 GiB].
+    held_bytes: u64 = "RAFT_HOST_HELD_BYTES" => consensus.held_bytes;
     /// Longest entry in bytes: a command with its header [default: 1.5 MiB].
     max_entry_bytes: u64 = "RAFT_HOST_MAX_ENTRY_BYTES" => node.max_entry_bytes;
     /// Bytes of entries sent to a peer in one message [default: 1 MiB].

@@ -1,6 +1,7 @@
 //! Steps replicas in virtual time: a network that loses and delays, disks that are slow,
 //! crashes that lose what was not persisted. One seed decides everything.
 
+mod flow;
 mod reseed;
 mod scenarios;
 
@@ -30,12 +31,15 @@ struct SimNode {
     replica: Option<Replica>,
     starts: u64,
     writes: VecDeque<Write>,
+    reads: VecDeque<LogRead>,
     tasks: VecDeque<ApplyTask>,
     state: State,
     conf_state: ConfState,
     applied: Index,
     /// Snapshots of a leader that replaced the state.
     installed: u64,
+    /// Of entries, from the log.
+    read_bytes: u64,
 }
 
 struct InFlight {
@@ -63,6 +67,13 @@ struct Cluster {
     /// Pairs that cannot talk, in this direction.
     cut: BTreeSet<(NodeId, NodeId)>,
     faults: Faults,
+    /// Nodes that persist nothing, and nodes that apply nothing.
+    stuck_disks: BTreeSet<NodeId>,
+    stuck_machines: BTreeSet<NodeId>,
+    trailing_ticks: u64,
+    /// From where on entries were replaced in a log last.
+    truncated: BTreeMap<NodeId, Index>,
+    longest_append: u64,
     rng: ChaCha8Rng,
     now: u64,
     limits: ConsensusConfig,
@@ -92,6 +103,11 @@ impl Cluster {
             network: Vec::new(),
             cut: BTreeSet::new(),
             faults: CALM,
+            stuck_disks: BTreeSet::new(),
+            stuck_machines: BTreeSet::new(),
+            trailing_ticks: 0,
+            truncated: BTreeMap::new(),
+            longest_append: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: 0,
             limits: ConsensusConfig { promotion_lag: 20, ..Default::default() },
@@ -120,11 +136,13 @@ impl Cluster {
             replica: None,
             starts: 0,
             writes: VecDeque::new(),
+            reads: VecDeque::new(),
             tasks: VecDeque::new(),
             state: Vec::new(),
             conf_state: ConfState::default(),
             applied: Index(0),
             installed: 0,
+            read_bytes: 0,
         };
         if let Some(conf_state) = conf_state {
             let meta = meta(Index(1), Term(1), conf_state);
@@ -156,6 +174,7 @@ impl Cluster {
             group: GROUP,
             heartbeat_ticks: 2,
             election_ticks: 10,
+            trailing_ticks: self.trailing_ticks,
             seed,
             incarnation: node.starts,
             limits,
@@ -169,6 +188,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("known node");
         node.replica = None;
         node.writes.clear();
+        node.reads.clear();
         node.tasks.clear();
         self.reads.retain(|(reader, _), _| *reader != id);
     }
@@ -203,6 +223,7 @@ impl Cluster {
         let effects = replica.effects().expect("effects");
         assert_eq!(effects.nonsense, [], "{id} takes a correct peer for a broken one");
         node.writes.extend(effects.writes);
+        node.reads.extend(effects.log_reads);
         node.tasks.extend(effects.apply);
         let snapshots: BTreeMap<Index, State> =
             node.snapshots.iter().map(|(meta, state)| (meta.index, state.clone())).collect();
@@ -226,7 +247,12 @@ impl Cluster {
             assert!(index >= needed, "a read at {index} misses {needed}, acknowledged before");
             self.reads_answered += 1;
         }
+        self.truncated.extend(effects.truncated_from.map(|from| (id, from)));
         for message in effects.messages {
+            let length = bytes(&message);
+            let fits = message.entries.len() <= 1 || length <= self.limits.max_append_bytes;
+            assert!(fits, "a message of {length} bytes");
+            self.longest_append = self.longest_append.max(length);
             assert_eq!(message.from, id, "{:?} in the name of another node", message.kind);
             self.trace.push(format!(
                 "{} {}->{} {:?} {} {}",
@@ -257,13 +283,28 @@ impl Cluster {
     }
 
     fn persist_one(&mut self, id: NodeId) {
+        if self.stuck_disks.contains(&id) {
+            return;
+        }
         let node = self.nodes.get_mut(&id).expect("known node");
         let Some(Write { number, write }) = node.writes.pop_front() else { return };
         node.log.write(&WriteBatch { groups: vec![(GROUP, write)] }).expect("memory");
         self.input(id, Input::Persisted(number));
     }
 
+    fn read_one(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("known node");
+        let Some(read) = node.reads.pop_front() else { return };
+        let found = read.run(&*node.log, GROUP);
+        let entries = found.as_deref().unwrap_or_default();
+        node.read_bytes += entries.iter().map(LogEntry::cost_bytes).sum::<u64>();
+        self.input(id, Input::LogRead(read, found));
+    }
+
     fn apply_one(&mut self, id: NodeId) {
+        if self.stuck_machines.contains(&id) {
+            return;
+        }
         let node = self.nodes.get_mut(&id).expect("known node");
         match node.tasks.pop_front() {
             None => return,
@@ -323,6 +364,7 @@ impl Cluster {
                     self.persist_one(id);
                 }
                 if self.rng.random_range(0..100) < self.faults.progress {
+                    self.read_one(id);
                     self.apply_one(id);
                 }
             }
@@ -412,6 +454,8 @@ impl Cluster {
     fn settle(&mut self) {
         self.faults = CALM;
         self.cut.clear();
+        self.stuck_disks.clear();
+        self.stuck_machines.clear();
         let all: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in all {
             if self.nodes[&id].replica.is_none() {
@@ -448,6 +492,11 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Of a message's entries.
+fn bytes(message: &PeerMessage) -> u64 {
+    message.entries.iter().map(LogEntry::cost_bytes).sum()
 }
 
 fn meta(index: Index, term: Term, conf_state: ConfState) -> SnapshotMeta {

@@ -450,6 +450,7 @@ fn a_log_that_cannot_be_read_is_an_error_and_no_panic() {
         group: GROUP,
         heartbeat_ticks: 2,
         election_ticks: 10,
+        trailing_ticks: 0,
         seed: 1,
         incarnation: 1,
         limits: ConsensusConfig { entry_cache_bytes: 1, ..Default::default() },
@@ -482,7 +483,12 @@ fn a_log_that_cannot_be_read_is_an_error_and_no_panic() {
         context: Bytes::new(),
         priority: 0,
     };
-    let error = replica.step(Input::Message(alive)).expect_err("it cannot go on");
+    // The replica itself reads nothing.
+    replica.step(Input::Message(alive)).expect("steps");
+    let reads = replica.effects().expect("effects").log_reads;
+    let [read] = &reads[..] else { panic!("{reads:?}") };
+    let found = read.run(&*log, GROUP);
+    let error = replica.step(Input::LogRead(read.clone(), found)).expect_err("it cannot go on");
     assert!(matches!(error, ReplicaError::Storage(StorageError::Corrupt { .. })), "{error}");
 }
 

@@ -4,6 +4,7 @@ use raft::StateRole;
 
 use super::Replica;
 use crate::consensus::membership;
+use crate::museum::{self, Exhibit};
 
 impl Replica {
     /// The log begins after a snapshot that is not durable and applied yet. Who campaigned now
@@ -28,5 +29,6 @@ impl Replica {
         raft.state != StateRole::Leader
             && conf_state.voters.iter().chain(&conf_state.voters_outgoing).eq([&self.config.node])
             && raft.raft_log.persisted < raft.raft_log.last_index()
+            && !museum::is_on(Exhibit::UnpersistedLeads)
     }
 }

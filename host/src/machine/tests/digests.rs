@@ -2,6 +2,7 @@
 
 use super::super::test_fsm::WHIM;
 use super::*;
+use crate::machine::modules::Upload;
 use crate::types::StateDigest;
 
 fn point() -> Body {
@@ -126,7 +127,14 @@ fn every_part_of_the_state_counts() {
     differs("an upload gone", &|machine| machine.state.modules.uploads.clear());
     differs("an upload's bytes", &|machine| {
         for upload in machine.state.modules.uploads.values_mut() {
-            std::sync::Arc::make_mut(&mut upload.received)[0] ^= 1;
+            let mut received = upload.received().to_vec();
+            received[0] ^= 1;
+            *upload = Upload::resume(upload.total, upload.last_chunk, received);
+        }
+    });
+    differs("an upload's time", &|machine| {
+        for upload in machine.state.modules.uploads.values_mut() {
+            upload.last_chunk.time_ms += 1;
         }
     });
     differs("a module's label", &|machine| {

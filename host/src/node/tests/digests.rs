@@ -85,6 +85,7 @@ impl Cluster {
             seed: self.starts,
             incarnation: self.starts,
             compile_ahead: false,
+            beside: false,
         };
         let node =
             SteppedNode::start(options, node_channel, transport, environment, Box::new(Nobody));
@@ -110,6 +111,9 @@ impl Cluster {
             node.turn(true);
             while node.begin_write().is_some() {
                 node.finish_write();
+            }
+            while node.has_log_read() {
+                node.read_log();
             }
             while node.has_job() && node.stop_reason().is_none() {
                 node.apply_next();
@@ -171,6 +175,7 @@ impl Cluster {
         self.propose(&Body::ActivateModule(v1::ActivateModule {
             module_hash,
             label: "kv".to_owned(),
+            ..Default::default()
         }));
     }
 

@@ -29,6 +29,9 @@ fn step(node: &mut SteppedNode, tick: bool) {
     while node.begin_write().is_some() {
         node.finish_write();
     }
+    while node.has_log_read() {
+        node.read_log();
+    }
     while node.has_job() && node.stop_reason().is_none() {
         node.apply_next();
     }
@@ -82,7 +85,7 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
     let chunk =
         v1::ModuleChunk { module_hash, total_bytes: KV.len() as u64, offset: 0, data: KV.into() };
     let activate =
-        v1::ActivateModule { module_hash: chunk.module_hash.clone(), label: String::new() };
+        v1::ActivateModule { module_hash: chunk.module_hash.clone(), ..Default::default() };
     propose(&node, Body::ModuleChunk(chunk));
     propose(&node, Body::ActivateModule(activate));
     settle(&mut node);

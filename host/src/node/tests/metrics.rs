@@ -33,6 +33,7 @@ impl Driven {
             self.node.turn(false);
             self.node.begin_write();
             self.node.finish_write();
+            self.node.read_log();
             while self.node.has_job() {
                 self.node.apply_next();
             }
@@ -74,7 +75,11 @@ fn node_with_burner(slow_apply_ms: u64) -> Driven {
         data: module.into(),
     };
     driven.propose(Body::ModuleChunk(chunk), false).expect("stored");
-    let activate = v1::ActivateModule { module_hash: hash.into(), label: "burner".into() };
+    let activate = v1::ActivateModule {
+        module_hash: hash.into(),
+        label: "burner".into(),
+        ..Default::default()
+    };
     driven.propose(Body::ActivateModule(activate), false).expect("active");
     driven
 }

@@ -13,17 +13,22 @@
 //!
 //! Locks, in the order in which they are taken:
 //! - `writer`: one write at a time, so that a torn tail is one record at most;
-//! - `gate`: reads that go to raft-engine share it; purging and writes that do more than
-//!   append own it. raft-engine 0.4.2 can read through a stale index while files are purged,
-//!   and shows a truncation before this store does;
+//! - `purging`: held by a purge, across all of its fsyncs, and by writes that do more than append;
+//! - `gate`: reads that go to raft-engine share it; writes that do more than append own it, because
+//!   raft-engine 0.4.2 shows a truncation before this store does;
 //! - `groups`: held for moments, never during I/O.
+//!
+//! Reads never wait for a purge. One that looked an entry up before the purge moved it fails when its
+//! file is gone by then, and looks again (see `cold_reads`).
 
+mod cold_reads;
 mod file_system;
 mod verify;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -35,7 +40,7 @@ use self::file_system::GuardedFileSystem;
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta, peek_index};
 use super::config::StorageConfig;
 use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
-use super::index::{GroupIndex, Groups, Poison, panic_text, take_capped};
+use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
 use crate::museum::{self, Exhibit};
@@ -66,7 +71,10 @@ pub struct RaftEngineLog<F: FileSystem = DefaultFileSystem> {
     engine: Engine<GuardedFileSystem<F>>,
     groups: RwLock<Groups>,
     writer: Mutex<()>,
+    purging: Mutex<()>,
     gate: RwLock<()>,
+    /// Grows when a purge begins and when it ends: odd while there is one.
+    purges: AtomicU64,
     poison: Poison,
 }
 
@@ -122,7 +130,9 @@ impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
             engine,
             groups: RwLock::new(groups),
             writer: Mutex::new(()),
+            purging: Mutex::new(()),
             gate: RwLock::new(()),
+            purges: AtomicU64::new(0),
             poison: Poison::default(),
         })
     }
@@ -347,38 +357,12 @@ impl<F: FileSystem + 'static> LogStore for RaftEngineLog<F> {
         range: Range<Index>,
         max_bytes: u64,
     ) -> Result<Vec<LogEntry>, StorageError> {
-        let recent = |range| self.groups.read().expect(UNPOISONED).recent(group, range, max_bytes);
-        if let Some(entries) = recent(&range)? {
+        // Not in the condition below, which would hold the lock while files are read.
+        let recent = self.groups.read().expect(UNPOISONED).recent(group, &range, max_bytes)?;
+        if let Some(entries) = recent {
             return Ok(entries);
         }
-        let _gate = self.gate.read().expect(UNPOISONED);
-        // While waiting for the gate the log may have changed.
-        if let Some(entries) = recent(&range)? {
-            return Ok(entries);
-        }
-        let mut taken: Vec<LogEntry> = Vec::new();
-        let mut bytes = 0;
-        loop {
-            let from = taken.last().map_or(range.start, |entry| entry.index.next());
-            if from >= range.end || (bytes >= max_bytes && !taken.is_empty()) {
-                return Ok(taken);
-            }
-            // No entry is longer in the file than its cost, so this fetches enough.
-            let more = fetch(&self.dir, &self.engine, group, from..range.end, max_bytes - bytes)?;
-            let fetched = more.len();
-            let first_alone = taken.is_empty();
-            let fitting = take_capped(more, max_bytes - bytes);
-            let fits = |entry: &LogEntry| bytes + entry.cost_bytes() <= max_bytes;
-            if !first_alone && !fitting.first().is_some_and(fits) {
-                return Ok(taken);
-            }
-            let all_fit = fitting.len() == fetched;
-            bytes = bytes.saturating_add(fitting.iter().map(LogEntry::cost_bytes).sum());
-            taken.extend(fitting);
-            if !all_fit {
-                return Ok(taken);
-            }
-        }
+        self.read_cold(group, &range, max_bytes)
     }
 
     fn write(&self, batch: &WriteBatch) -> Result<(), StorageError> {
@@ -390,6 +374,7 @@ impl<F: FileSystem + 'static> LogStore for RaftEngineLog<F> {
         drop(groups);
         let mut record = record_of(batch, &metas)
             .map_err(|error| StorageError::Engine { engine: ENGINE, message: error.to_string() })?;
+        let _purging = rewrites.then(|| self.purging.lock().expect(UNPOISONED));
         let _gate = rewrites.then(|| self.gate.write().expect(UNPOISONED));
         self.write_record(&mut record).map_err(|error| self.poison.set(error))?;
         self.groups.write().expect(UNPOISONED).apply(batch, &metas);
@@ -397,9 +382,11 @@ impl<F: FileSystem + 'static> LogStore for RaftEngineLog<F> {
     }
 
     fn purge(&self) -> Result<(), StorageError> {
-        let _gate = self.gate.write().expect(UNPOISONED);
+        let _purging = self.purging.lock().expect(UNPOISONED);
         self.poison.check(ENGINE)?;
+        self.purges.fetch_add(1, Ordering::SeqCst);
         let purged = catch_unwind(AssertUnwindSafe(|| self.engine.purge_expired_files()));
+        self.purges.fetch_add(1, Ordering::SeqCst);
         let purged = self.file_system.failure().and_then(|()| flatten(&self.dir, purged));
         let stuck = purged.map_err(|error| self.poison.set(error))?;
         tracing::debug!(groups = ?stuck, "purged the log; these groups hold old files");

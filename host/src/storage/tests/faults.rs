@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 
@@ -16,6 +16,9 @@ pub(super) struct Faults {
     /// Bytes that still fit; the write that exceeds them is cut short, and fails.
     pub(super) free_bytes: AtomicI64,
     pub(super) is_sync_failing: AtomicBool,
+    /// Whether syncs do not return, and how many have not.
+    stuck: Mutex<(bool, usize)>,
+    stuck_changed: Condvar,
     /// Durable length of each file.
     synced: Mutex<BTreeMap<PathBuf, u64>>,
 }
@@ -25,6 +28,8 @@ impl Faults {
         Arc::new(Faults {
             free_bytes: AtomicI64::new(i64::MAX),
             is_sync_failing: AtomicBool::new(false),
+            stuck: Mutex::default(),
+            stuck_changed: Condvar::new(),
             synced: Mutex::default(),
         })
     }
@@ -50,7 +55,33 @@ impl Faults {
         Err(io::Error::new(io::ErrorKind::StorageFull, "nospace"))
     }
 
+    /// From now on no sync returns, until [`Faults::release`].
+    pub(super) fn stick(&self) {
+        self.stuck.lock().expect("lock").0 = true;
+    }
+
+    pub(super) fn release(&self) {
+        self.stuck.lock().expect("lock").0 = false;
+        self.stuck_changed.notify_all();
+    }
+
+    /// Returns when somebody waits for a sync.
+    pub(super) fn wait_until_stuck(&self) {
+        let stuck = self.stuck.lock().expect("lock");
+        drop(self.stuck_changed.wait_while(stuck, |(_, waiting)| *waiting == 0).expect("lock"));
+    }
+
+    fn wait_while_stuck(&self) {
+        let mut stuck = self.stuck.lock().expect("lock");
+        stuck.1 += 1;
+        self.stuck_changed.notify_all();
+        let mut stuck =
+            self.stuck_changed.wait_while(stuck, |(is_stuck, _)| *is_stuck).expect("lock");
+        stuck.1 -= 1;
+    }
+
     fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.wait_while_stuck();
         if self.is_sync_failing.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk is gone"));
         }

@@ -4,6 +4,7 @@
 mod conformance;
 mod crash;
 mod faults;
+mod purge;
 mod snapshots;
 
 use std::path::Path;

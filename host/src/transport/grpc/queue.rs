@@ -81,7 +81,8 @@ impl SendQueue {
         }
     }
 
-    /// Resolves when messages were dropped since the last time it resolved.
+    /// Resolves when messages were dropped since the last time it resolved, for want of room or
+    /// because no peer would take them.
     pub(super) async fn dropped(&self) {
         self.dropped.notified().await;
     }
@@ -179,7 +180,12 @@ impl Stream for EnvelopeStream {
             let Some(batch) = std::task::ready!(this.take(context, this.hello.is_some())) else {
                 return Poll::Ready(None);
             };
+            let count = batch.len();
             let messages: Vec<v1::RaftMessage> = batch.into_iter().filter_map(to_wire).collect();
+            if messages.len() < count {
+                // Whoever sent it counts on it.
+                this.queue.dropped.notify_one();
+            }
             let hello = this.hello.take();
             // Only when all messages were too large is there nothing to send.
             if hello.is_some() || !messages.is_empty() {
@@ -291,10 +297,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_too_large_for_any_peer_is_left_out() {
+    fn a_message_too_large_for_any_peer_is_left_out_and_told() {
         let queue = queue(1 << 30, 100, 1 << 30);
         queue.push([append(1, 2, 1, MAX_MESSAGE_BYTES), message(1, 2, 2)]);
+        assert!(queue.dropped().now_or_never().is_none());
         assert_eq!(poll(&mut greeted(&queue)), Some(Some(vec![2])));
+        assert!(queue.dropped().now_or_never().is_some(), "raft must hear of it");
     }
 
     #[test]

@@ -1,0 +1,117 @@
+//! Answers queries while the apply thread is at an activation.
+//!
+//! What the guests of an activation do may take seconds, and the state that was there before does
+//! not change meanwhile. So somebody beside the apply thread looks after the queue:
+//!
+//! ```text
+//!   apply thread ─ activation ────────────────────────► done
+//!   bystander      queue ─┬─ queries for what is applied ─► answers, from the state before
+//!                         └─ all other jobs ─► deferred, in their order
+//! ```
+//!
+//! A stepped node does without.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use super::apply::Job;
+use super::handle::QueryJob;
+use super::metrics::NodeMetrics;
+use super::start::APPLY_STACK_BYTES;
+use crate::fsm::HostFailure;
+use crate::machine::{Applied, Machine, MachineBystander};
+use crate::types::Index;
+
+/// How soon the bystander notices that the activation is done.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What the bystander works on meanwhile.
+pub(super) struct Beside<'a> {
+    pub(super) jobs: &'a mut Receiver<Job>,
+    pub(super) deferred: &'a mut VecDeque<Job>,
+    pub(super) asked: &'a mut VecDeque<QueryJob>,
+    pub(super) metrics: &'a NodeMetrics,
+}
+
+/// Applies the activation at `index`.
+///
+/// # Errors
+/// The machine's or the bystander's failure: the node must stop.
+pub(super) fn apply(
+    machine: &mut Machine,
+    index: Index,
+    data: &[u8],
+    mut beside: Beside<'_>,
+) -> Result<Applied, HostFailure> {
+    let Some(mut bystander) = machine.bystander()? else {
+        return machine.apply(index, data);
+    };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Guests run on it.
+        let thread = std::thread::Builder::new()
+            .name("bystander".into())
+            .stack_size(APPLY_STACK_BYTES)
+            .spawn_scoped(scope, || beside.look_after(&mut bystander, &done));
+        let applied = {
+            // Also when the activation panics: the scope waits for the bystander.
+            let _done = Done(&done);
+            machine.apply(index, data)
+        };
+        match thread.map(|thread| thread.join()) {
+            Ok(Ok(answered)) => answered?,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => {
+                tracing::warn!(%error, "no thread to answer queries during an activation");
+            }
+        }
+        applied
+    })
+}
+
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Beside<'_> {
+    fn look_after(
+        &mut self,
+        bystander: &mut MachineBystander,
+        done: &AtomicBool,
+    ) -> Result<(), HostFailure> {
+        while !done.load(Ordering::Acquire) {
+            if let Some(query) = self.asked.pop_front() {
+                self.answer(bystander, query)?;
+                continue;
+            }
+            match self.jobs.recv_timeout(LOOK_EVERY) {
+                Ok(Job::Query(index, queries)) if index <= bystander.applied() => {
+                    let applied = bystander.applied();
+                    let others = queries.into_iter().filter_map(|query| query.pass(applied));
+                    self.asked.extend(others);
+                }
+                Ok(job) => self.deferred.push_back(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, bystander: &mut MachineBystander, query: QueryJob) -> Result<(), HostFailure> {
+        if query.reply.is_closed() {
+            return Ok(());
+        }
+        let reply = bystander.query(&query.query)?;
+        self.metrics.on_query(&reply);
+        // A caller that went away does not want the answer any more.
+        let _ = query.reply.send(Ok(reply));
+        Ok(())
+    }
+}
