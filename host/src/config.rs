@@ -41,6 +41,13 @@ pub struct Config {
     /// directory has, or raft-engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_engine: Option<Engine>,
+    /// The state machine of a new cluster; of no effect on a node that belongs to one already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PathBuf>,
+    /// Members of the cluster to enter, `HOST:PORT`; likewise.
+    pub join: Vec<String>,
+    /// Having entered it: stay a learner.
+    pub learner: bool,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Timing and limits of the node.
@@ -117,6 +124,9 @@ impl Default for Config {
             advertise: None,
             metrics_listen: None,
             storage_engine: None,
+            plugin: None,
+            join: Vec::new(),
+            learner: false,
             log: LogConfig::default(),
             node: NodeConfig::default(),
             consensus: ConsensusConfig::default(),
@@ -180,7 +190,15 @@ impl Config {
         problems.extend(self.address_problems());
         problems.extend(self.size_problems());
         problems.extend(self.log.problem());
+        problems.extend(self.begin_problem());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    }
+
+    fn begin_problem(&self) -> Option<String> {
+        (self.learner && self.join.is_empty()).then(|| {
+            "learner (--learner) is for a node that joins: say with join (--join) which cluster"
+                .to_owned()
+        })
     }
 
     fn limit_problems(&self) -> Vec<String> {

@@ -154,6 +154,7 @@ mod tests {
         let tiny = v1::TaggedCommand {
             tag: 300,
             request: Some(v1::ApplyRequest { command: "x".into(), ..Default::default() }),
+            timeout_ms: 0,
         };
         let stream = v1::ApplyStreamRequest { commands: vec![tiny; 16_384] };
         assert!(has_few_parts(&stream.encode_to_vec(), None));

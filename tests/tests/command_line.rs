@@ -87,3 +87,123 @@ fn plugins_are_measured_side_by_side() {
     let said = measure(&plugin("Cargo.toml")).failed();
     assert!(said.contains("Cargo.toml would be refused") && said.contains("check"), "{said}");
 }
+
+/// The script, in a shell of its own: what it completes after each of these words.
+#[test]
+fn bash_completes_commands_actions_and_options() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let script = dir.path().join("completions");
+    let text = Cli::new(PROGRAM, &[]).run(&["completions", "bash"]).ok();
+    std::fs::write(&script, text).expect("written");
+    for (words, expected) in [
+        (&["raft-host", "app"][..], "apply"),
+        (&["raft-host", "members", "pro"], "promote"),
+        (&["raft-host", "members", ""], "transfer"),
+        (&["raft-host", "apply", "--se"], "--session"),
+        (&["raft-host", "members", "add", "--i"], "--id"),
+        (&["raft-host", "--da"], "--data-dir"),
+    ] {
+        // As bash itself calls what was registered with `complete -F`.
+        let program = r#"
+            source "$1"; shift
+            function=$(complete -p raft-host | sed -E 's/.*-F ([^ ]+).*/\1/')
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            "$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            printf '%s\n' "${COMPREPLY[@]}"
+        "#;
+        let output = std::process::Command::new("bash")
+            .args(["--norc", "-c", program, "bash"])
+            .arg(&script)
+            .args(words)
+            .output()
+            .expect("bash is there");
+        let completed = String::from_utf8_lossy(&output.stdout);
+        assert!(completed.lines().any(|word| word == expected), "{words:?}: {output:?}");
+    }
+}
+
+#[test]
+fn misspelt_variables_and_settings_that_cannot_be_are_wrong_usage() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let cli = Cli::new(PROGRAM, &[([127, 0, 0, 1], 1).into()]);
+    let misspelt = [("RAFT_HOST_DATADIR", data)];
+    for arguments in [&["--plugin", "x"][..], &["status"]] {
+        let output = cli.run_with(arguments, &misspelt);
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.contains("RAFT_HOST_DATA_DIR"), "{output:?}");
+    }
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, "[node]\nheartbeet_ms = 5\n").expect("written");
+    for arguments in [
+        &["--config", file.to_str().expect("UTF-8")][..],
+        &["--data-dir", data, "--heartbeat-ms", "500", "--election-ms", "600"],
+        &["--data-dir", data, "--log", "no=such=filter"],
+        &["--data-dir", data],
+        &["--data-dir", data, "--plugin", "x", "--join", "127.0.0.1:1"],
+        &["--data-dir", data, "--learner"],
+    ] {
+        let output = cli.run(arguments);
+        assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
+    }
+    let output = cli.run(&["--data-dir", data, "--plugin", "/no/such/file"]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert_eq!(output.stderr.matches("No such file").count(), 1, "{output:?}");
+}
+
+#[test]
+fn without_a_quorum_nothing_is_in_doubt_that_was_not_tried() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let survivor = cluster.leader();
+    for other in [1, 2] {
+        cluster.servers[(survivor + other) % 3].kill();
+    }
+    let cli = cluster.cli_of(survivor);
+    // Until it has noticed that it does not lead any more it takes commands, whose fate is open.
+    cluster.eventually("no leader", || {
+        cluster.status(survivor).filter(|status| status.leader_id == 0)
+    });
+    let set = r#"{"op":"set","key":"a","value":"1"}"#;
+    for arguments in [
+        &["apply", set, "--timeout", "6s"][..],
+        &["apply", set, "--timeout", "1s"],
+        &["apply", set, "--session", "--timeout", "1s"],
+    ] {
+        let output = cli.run(arguments);
+        assert_eq!(output.code, Some(6), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains("was not applied"), "{output:?}");
+    }
+    let output = cli.run(&["status"]);
+    assert_eq!(output.code, Some(6), "{output:?}");
+    assert!(output.stdout.contains("takes no commands"), "{output:?}");
+}
+
+#[test]
+fn a_hangup_drains_as_a_request_to_stop_does() {
+    let mut cluster = Cluster::new(PROGRAM, 1, &["--log-format", "json"]);
+    assert_eq!(cluster.servers[0].signal("HUP"), Some(0));
+    let log = cluster.servers[0].log();
+    let drained = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .any(|line| line["signal"] == "SIGHUP" && line["message"].as_str().is_some());
+    assert!(drained, "{log}");
+}
+
+#[test]
+fn the_configuration_file_can_form_a_cluster_and_join_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("config.toml");
+    let path = file.to_str().expect("UTF-8").to_owned();
+    let kv = raft_host_tests::kv();
+    std::fs::write(&file, format!("plugin = {kv:?}\n[log]\nfilter = \"off\"\n")).expect("written");
+    let mut first = raft_host_tests::Server::new(PROGRAM, dir.path(), "first");
+    first.start(&["--config", &path]);
+    assert!(!first.log().contains(" INFO "), "{}", first.log());
+    std::fs::write(&file, format!("join = [\"{}\"]\n", first.address)).expect("written");
+    let mut second = raft_host_tests::Server::new(PROGRAM, dir.path(), "second");
+    second.start(&["--config", &path]);
+    let cli = Cli::new(PROGRAM, &[first.address]);
+    assert_eq!(cli.run(&["members"]).ok().matches("127.0.0.1").count(), 2);
+}

@@ -22,16 +22,22 @@ pub(super) struct Caller {
 }
 
 /// Longest time by which a deadline is anticipated, so that the answer that says so arrives.
-const MAX_MARGIN: Duration = Duration::from_millis(20);
+const MAX_MARGIN: Duration = Duration::from_millis(100);
+/// A far deadline is as good as an endless one, and cannot overflow.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
+
+/// When to answer somebody who waits for so long.
+pub(super) fn in_time(asked: Duration) -> Instant {
+    let asked = asked.min(FAR);
+    Instant::now() + (asked - MAX_MARGIN.min(asked / 20))
+}
 
 impl Caller {
     pub(super) fn of<T>(request: &Request<T>, default: Duration) -> Caller {
         let asked = timeout(request.metadata());
-        let patience = asked.map_or(default, |asked| asked - MAX_MARGIN.min(asked / 20));
         Caller {
             forwarded: request.metadata().contains_key(FORWARDED_KEY),
-            // A far deadline is as good as an endless one, and cannot overflow.
-            deadline: Instant::now() + patience.min(Duration::from_secs(86_400 * 365)),
+            deadline: asked.map_or_else(|| Instant::now() + default.min(FAR), in_time),
             has_deadline: asked.is_some(),
         }
     }

@@ -8,7 +8,7 @@ use raft_host_proto::v1::entry::Body;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::caller::Caller;
-use super::context::{Context, Route, no_leader};
+use super::context::{Again, Context, Route, no_leader};
 use super::failure::{Failure, apply_response, outcome_to_wire, unexpected};
 use super::forward::passed_on;
 use super::stream;
@@ -47,7 +47,13 @@ impl ClientService {
                 answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
             }
         };
-        caller.within(context.on_leader(caller, context.election_patience(), here, there)).await
+        // In a session a second attempt is a retry.
+        let again = match request.session {
+            Some(_) => Again::Harmless,
+            None => Again::Harmful,
+        };
+        let patience = context.election_patience();
+        caller.within(context.on_leaders(caller, patience, again, here, there)).await
     }
 
     async fn open(
@@ -60,8 +66,13 @@ impl ClientService {
         let here = || async {
             let entry = Body::OpenSession(v1::OpenSession { ttl_ms: request.ttl_ms });
             match context.handle.propose(entry).await?.reply {
-                Reply::SessionOpened { id, ttl_ms } => {
-                    Ok(v1::OpenSessionResponse { session_id: id, ttl_ms })
+                Reply::SessionOpened { id, ttl_ms, responses_max, responses_max_bytes } => {
+                    Ok(v1::OpenSessionResponse {
+                        session_id: id,
+                        ttl_ms,
+                        responses_max,
+                        responses_max_bytes,
+                    })
                 }
                 Reply::Refused(refused) => Err(refused.into()),
                 other => Err(unexpected(&other)),
@@ -75,7 +86,36 @@ impl ClientService {
                 answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
             }
         };
-        caller.within(context.on_leader(caller, context.election_patience(), here, there)).await
+        let (patience, again) = (context.election_patience(), Again::Harmless);
+        caller.within(context.on_leaders(caller, patience, again, here, there)).await
+    }
+
+    async fn keep(
+        &self,
+        caller: &Caller,
+        request: v1::KeepSessionRequest,
+    ) -> Result<v1::KeepSessionResponse, Failure> {
+        let context = &*self.context;
+        context.check_group(request.group)?;
+        let here = || async {
+            let v1::KeepSessionRequest { session_id, acknowledged, .. } = request;
+            let entry = Body::KeepSession(v1::KeepSession { session_id, acknowledged });
+            match context.handle.propose(entry).await?.reply {
+                Reply::SessionKept { ttl_ms } => Ok(v1::KeepSessionResponse { ttl_ms }),
+                Reply::Refused(refused) => Err(refused.into()),
+                other => Err(unexpected(&other)),
+            }
+        };
+        let there = |leader: Member| {
+            let request = passed_on(request, Some(caller.remaining()));
+            async move {
+                let mut client = context.forwarder.client(&leader.address)?;
+                let answer = client.keep_session(request).await;
+                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+            }
+        };
+        let (patience, again) = (context.election_patience(), Again::Harmless);
+        caller.within(context.on_leaders(caller, patience, again, here, there)).await
     }
 
     async fn close(
@@ -101,7 +141,8 @@ impl ClientService {
                 answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
             }
         };
-        caller.within(context.on_leader(caller, context.election_patience(), here, there)).await
+        let (patience, again) = (context.election_patience(), Again::Harmless);
+        caller.within(context.on_leaders(caller, patience, again, here, there)).await
     }
 
     async fn ask(
@@ -208,6 +249,14 @@ impl Client for ClientService {
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.open(&caller, request.into_inner()).await?))
+    }
+
+    async fn keep_session(
+        &self,
+        request: Request<v1::KeepSessionRequest>,
+    ) -> Result<Response<v1::KeepSessionResponse>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        Ok(Response::new(self.keep(&caller, request.into_inner()).await?))
     }
 
     async fn close_session(

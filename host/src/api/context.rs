@@ -64,6 +64,18 @@ pub(super) enum Route {
     Nowhere,
 }
 
+/// What may be done about a request whose leader was replaced before it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Ask the next leader: doing it twice is doing it once.
+    Harmless,
+    /// Give up, without knowing what became of it.
+    Harmful,
+}
+
+/// Another leader was elected, and the one that was asked has not answered.
+struct Replaced;
+
 /// Shortest and longest pause before the leader is looked for again.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -106,6 +118,40 @@ impl Context {
         }
     }
 
+    /// How long a leader that was replaced may still answer: it has applied what the next one
+    /// commits after a heartbeat, if it is well.
+    pub(super) fn grace(&self, again: Again) -> Duration {
+        let config = self.handle.config();
+        Duration::from_millis(match again {
+            Again::Harmless => config.heartbeat_ms.saturating_mul(2),
+            Again::Harmful => config.election_ms,
+        })
+    }
+
+    /// Awaits the answer of a leader, but not for long when another one is elected meanwhile.
+    async fn while_it_leads<T>(
+        &self,
+        asked: &Member,
+        again: Again,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Replaced> {
+        let mut leadership = self.handle.leadership();
+        let replaced = async {
+            let is_other =
+                |now: &Leadership| now.leader.as_ref().is_some_and(|leader| leader.id != asked.id);
+            if leadership.wait_for(is_other).await.is_err() {
+                // This node has stopped; the answer may still come.
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(self.grace(again)).await;
+        };
+        tokio::select! {
+            biased;
+            answer = answer => Ok(answer),
+            () = replaced => Err(Replaced),
+        }
+    }
+
     /// Does something that only the leader can do: here, or by passing it on. What surely did
     /// not happen is tried again, until the leader is found or patience ends.
     pub(super) async fn on_leader<T, H, HF, R, RF>(
@@ -121,21 +167,50 @@ impl Context {
         R: Fn(Member) -> RF,
         RF: Future<Output = Result<T, Failure>>,
     {
+        self.on_leaders(caller, patience, Again::Harmful, here, there).await
+    }
+
+    /// As [`Context::on_leader`], of something that may be asked of one leader after the other.
+    pub(super) async fn on_leaders<T, H, HF, R, RF>(
+        &self,
+        caller: &Caller,
+        patience: Duration,
+        again: Again,
+        here: H,
+        there: R,
+    ) -> Result<T, Failure>
+    where
+        H: Fn() -> HF,
+        HF: Future<Output = Result<T, Failure>>,
+        R: Fn(Member) -> RF,
+        RF: Future<Output = Result<T, Failure>>,
+    {
         let give_up = caller.deadline.min(Instant::now() + patience);
         let mut leadership = self.handle.leadership();
         let mut pause = PAUSE_MIN;
+        let mut is_in_doubt = false;
         loop {
             let route = self.route_for(&leadership.borrow_and_update());
             let result = match route {
                 Route::Here => here().await,
-                Route::There(leader) if !caller.forwarded => there(leader).await,
+                Route::There(leader) if !caller.forwarded => {
+                    let answer = there(leader.clone());
+                    match self.while_it_leads(&leader, again, answer).await {
+                        Ok(result) => result,
+                        Err(Replaced) if again == Again::Harmless => {
+                            is_in_doubt = true;
+                            continue;
+                        }
+                        Err(Replaced) => Err(Failure::replaced()),
+                    }
+                }
                 Route::There(leader) => Err(not_leader_but(&leader)),
                 Route::Nowhere => Err(no_leader()),
             };
             match result {
                 Err(failure) if failure.worth_rerouting() && !caller.forwarded => {
                     if Instant::now() + pause >= give_up {
-                        return Err(failure);
+                        return Err(failure.in_doubt(is_in_doubt));
                     }
                     tokio::select! {
                         // A closed watch says nothing; then only the pause counts.
@@ -144,7 +219,7 @@ impl Context {
                     }
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
-                other => return other,
+                other => return other.map_err(|failure| failure.in_doubt(is_in_doubt)),
             }
         }
     }

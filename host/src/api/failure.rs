@@ -41,6 +41,21 @@ impl Failure {
         )
     }
 
+    /// The leader that was asked is none any more, and has not answered.
+    pub(super) fn replaced() -> Failure {
+        Failure::unknown(
+            Code::Unavailable,
+            "another leader was elected before the one that this was passed to has answered; it \
+             may have been done, or may still be",
+        )
+    }
+
+    /// As the end of a request of which an earlier attempt may have happened.
+    pub(super) fn in_doubt(self, is_in_doubt: bool) -> Failure {
+        let effect = if is_in_doubt { Effect::Unknown } else { self.effect };
+        Failure { effect, ..self }
+    }
+
     /// Whether another node, or the same one a little later, may well do it.
     pub(super) fn worth_rerouting(&self) -> bool {
         self.code == Code::Unavailable && self.effect == Effect::None
@@ -210,7 +225,12 @@ impl From<CommandRefused> for Failure {
         let code = match refused {
             CommandRefused::SessionExpired => SESSION_EXPIRED_CODE,
             CommandRefused::SequenceTooOld => SEQUENCE_TOO_OLD_CODE,
-            CommandRefused::TooLarge { .. } | CommandRefused::Malformed(_) => Code::InvalidArgument,
+            CommandRefused::SessionFull { .. }
+            | CommandRefused::SessionsFull { .. }
+            | CommandRefused::TooManySessions { .. } => Code::ResourceExhausted,
+            CommandRefused::SequenceReused { .. }
+            | CommandRefused::TooLarge { .. }
+            | CommandRefused::Malformed(_) => Code::InvalidArgument,
         };
         let effect = if refused.surely_not_applied() { Effect::None } else { Effect::Unknown };
         Failure { code, message: refused.to_string(), effect }
@@ -283,7 +303,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_code_and_effect() {
-        let cases: [(Failure, Code, Effect); 16] = [
+        let cases: [(Failure, Code, Effect); 19] = [
             (ProposeFailure::Busy.into(), Code::ResourceExhausted, Effect::None),
             (
                 ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
@@ -304,6 +324,21 @@ mod tests {
             (CommandRefused::SessionExpired.into(), Code::NotFound, Effect::Unknown),
             (CommandRefused::SequenceTooOld.into(), SEQUENCE_TOO_OLD_CODE, Effect::Unknown),
             (CommandRefused::Malformed("?".into()).into(), Code::InvalidArgument, Effect::None),
+            (
+                CommandRefused::SessionFull { responses: 1, bytes: 2 }.into(),
+                Code::ResourceExhausted,
+                Effect::None,
+            ),
+            (
+                CommandRefused::TooManySessions { max: 1 }.into(),
+                Code::ResourceExhausted,
+                Effect::None,
+            ),
+            (
+                CommandRefused::SequenceReused { sequence: 1 }.into(),
+                Code::InvalidArgument,
+                Effect::None,
+            ),
             (MembershipFailure::BadAddress("?".into()).into(), Code::InvalidArgument, Effect::None),
             (MembershipFailure::IdWasUsed(NodeId(1)).into(), Code::AlreadyExists, Effect::None),
             (

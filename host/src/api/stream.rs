@@ -12,7 +12,7 @@
 //!          while too much is pending
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
-use super::caller::Caller;
+use super::caller::{Caller, in_time};
 use super::client::command_entry;
-use super::context::{Context, Route, no_leader, not_leader_but};
+use super::context::{Again, Context, Route, no_leader, not_leader_but};
 use super::failure::{Failure, apply_response};
 use super::forward::passed_on;
-use crate::node::{Charge, ChargedAnswer, Leadership, ReplySink, Submit};
+use crate::node::{Charge, ChargedAnswer, Leadership, ProposeFailure, ReplySink, Submit};
 use crate::types::Member;
 
 /// Answers taken in at once.
@@ -77,6 +77,7 @@ pub(super) fn run(
         upstream_to,
         upstream: None,
         upstream_tasks: BTreeMap::new(),
+        replaced: Vec::new(),
         next_upstream: 0,
         parked: VecDeque::new(),
         waiting: VecDeque::new(),
@@ -109,13 +110,22 @@ struct Command {
     tag: u64,
     request: v1::ApplyRequest,
     arrived: Instant,
+    /// When its client wants to hear of it.
+    deadline: Instant,
     place: Place,
+    /// It was passed to a leader that was replaced before it answered.
+    is_in_doubt: bool,
     _charge: Option<Charge>,
 }
 
 impl Command {
     fn is_under_way(&self) -> bool {
         matches!(self.place, Place::Here | Place::Upstream(_))
+    }
+
+    /// Whether it may be given to another leader without knowing what became of it at the first.
+    fn is_repeatable(&self) -> bool {
+        self.request.session.is_some()
     }
 }
 
@@ -125,13 +135,21 @@ struct Commands {
     first: u64,
     slots: VecDeque<Option<Command>>,
     bytes: usize,
+    deadlines: BTreeSet<(Instant, u64)>,
 }
 
 impl Commands {
     fn push(&mut self, command: Command) -> u64 {
         self.bytes += command.request.command.len() + COMMAND_OVERHEAD;
+        let number = self.first + self.slots.len() as u64;
+        self.deadlines.insert((command.deadline, number));
         self.slots.push_back(Some(command));
-        self.first + self.slots.len() as u64 - 1
+        number
+    }
+
+    /// One whose deadline is over.
+    fn overdue(&self, now: Instant) -> Option<u64> {
+        self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, number)| *number)
     }
 
     fn get(&mut self, number: u64) -> Option<&mut Command> {
@@ -143,6 +161,7 @@ impl Commands {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let command = self.slots.get_mut(at)?.take()?;
         self.bytes -= command.request.command.len() + COMMAND_OVERHEAD;
+        self.deadlines.remove(&(command.deadline, number));
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.first += 1;
@@ -187,6 +206,9 @@ struct Stream {
     upstream: Option<Upstream>,
     upstream_tasks: BTreeMap<u64, AbortOnDropHandle<()>>,
     next_upstream: u64,
+    /// Upstreams to leaders that were replaced, since when, and whether their commands with a
+    /// session went to the next one already.
+    replaced: Vec<(u64, Instant, bool)>,
     parked: VecDeque<u64>,
     /// For their turn, in the order in which they came.
     waiting: VecDeque<u64>,
@@ -234,7 +256,12 @@ impl Stream {
                         end = Some(Failure::none(status.code(), status.message()).into_status());
                     }
                 },
-                Ok(()) = self.leadership.changed(), if !self.parked.is_empty() => self.unpark(),
+                Ok(()) = self.leadership.changed(),
+                    if !self.parked.is_empty() || self.upstream.is_some() =>
+                {
+                    self.leave_replaced();
+                    self.unpark();
+                }
                 _ = tick.tick(), if !self.commands.is_empty() => self.on_tick(),
                 () = tokio::time::sleep_until(self.caller.deadline),
                     if self.caller.has_deadline && reading =>
@@ -304,7 +331,7 @@ impl Stream {
 
     fn on_message(&mut self, message: v1::ApplyStreamRequest) {
         let arrived = Instant::now();
-        for v1::TaggedCommand { tag, request } in message.commands {
+        for v1::TaggedCommand { tag, request, timeout_ms } in message.commands {
             let checked = request
                 .ok_or_else(|| Failure::none(Code::InvalidArgument, "the command is missing"))
                 .and_then(|request| {
@@ -315,14 +342,31 @@ impl Stream {
                 });
             match checked {
                 Ok((request, charge)) => {
-                    let place = Place::Waiting;
-                    let _charge = Some(charge);
-                    let command = Command { tag, request, arrived, place, _charge };
-                    let number = self.commands.push(command);
+                    let number = self.commands.push(Command {
+                        tag,
+                        request,
+                        arrived,
+                        deadline: self.deadline(arrived, timeout_ms),
+                        place: Place::Waiting,
+                        is_in_doubt: false,
+                        _charge: Some(charge),
+                    });
                     self.waiting.push_back(number);
                 }
                 Err(failure) => self.results.push((failed(tag, failure), None)),
             }
+        }
+    }
+
+    /// When a command is given up that came with a timeout; 0: without one.
+    fn deadline(&self, arrived: Instant, timeout_ms: u64) -> Instant {
+        let own = match timeout_ms {
+            0 => arrived + self.context.request_timeout(),
+            asked => in_time(Duration::from_millis(asked)),
+        };
+        match self.caller.has_deadline {
+            true => own.min(self.caller.deadline),
+            false => own,
         }
     }
 
@@ -358,19 +402,24 @@ impl Stream {
     }
 
     fn send_upstream(&mut self, leader: Member, numbers: &[u64]) {
+        self.leave_replaced();
         if self.upstream.as_ref().is_none_or(|upstream| upstream.leader != leader) {
             self.open_upstream(leader);
         }
         let Some(upstream) = &self.upstream else { return };
         let mut message = v1::ApplyStreamRequest::default();
         let mut bytes = 0;
+        let now = Instant::now();
         for number in numbers {
             let Some(command) = self.commands.get(*number) else { continue };
             self.under_way += usize::from(!command.is_under_way());
             command.place = Place::Upstream(upstream.number);
             bytes += command.request.command.len() + COMMAND_OVERHEAD;
             let request = Some(command.request.clone());
-            message.commands.push(v1::TaggedCommand { tag: *number, request });
+            let left = command.deadline.saturating_duration_since(now).as_millis();
+            // 0 would mean that there is no deadline.
+            let timeout_ms = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+            message.commands.push(v1::TaggedCommand { tag: *number, request, timeout_ms });
             if bytes >= MESSAGE_BYTES {
                 // A stream that has ended reports that, and then what it got is sorted out.
                 let _ = upstream.requests.send(std::mem::take(&mut message));
@@ -399,8 +448,55 @@ impl Stream {
         self.upstream = Some(Upstream { number, leader, requests });
     }
 
+    /// Sends nothing more to a leader that was replaced; its answers still count.
+    fn leave_replaced(&mut self) {
+        let leads = |leader: &Member| {
+            self.leadership.borrow().leader.as_ref().is_none_or(|now| now.id == leader.id)
+        };
+        if let Some(left) = self.upstream.take_if(|upstream| !leads(&upstream.leader)) {
+            self.replaced.push((left.number, Instant::now(), false));
+        }
+    }
+
+    /// Does what is due about commands that replaced leaders have not answered.
+    fn on_replaced(&mut self) {
+        let now = Instant::now();
+        let (short, long) =
+            (self.context.grace(Again::Harmless), self.context.grace(Again::Harmful));
+        let replaced = std::mem::take(&mut self.replaced);
+        for (upstream, since, mut passed_on) in replaced {
+            let elapsed = now.duration_since(since);
+            let there = Place::Upstream(upstream);
+            if elapsed >= short && !passed_on {
+                passed_on = true;
+                for number in self.commands.numbers(|it| it.place == there && it.is_repeatable()) {
+                    self.doubt_and_park(number);
+                }
+            }
+            if elapsed < long && self.upstream_tasks.contains_key(&upstream) {
+                self.replaced.push((upstream, since, passed_on));
+                continue;
+            }
+            self.upstream_tasks.remove(&upstream);
+            for number in self.commands.numbers(|it| it.place == there) {
+                self.fail(number, Failure::replaced());
+            }
+        }
+    }
+
+    fn doubt_and_park(&mut self, number: u64) {
+        let Some(command) = self.commands.get(number) else { return };
+        command.is_in_doubt = true;
+        self.under_way -= usize::from(command.is_under_way());
+        command.place = Place::Parked;
+        self.parked.push_back(number);
+    }
+
     fn on_answer(&mut self, answer: ChargedAnswer) {
         let ChargedAnswer { tag: number, result, charge } = answer;
+        if result.as_ref().is_err_and(|failure| *failure == ProposeFailure::Busy) {
+            return self.park_or_fail(number, true, ProposeFailure::Busy.into());
+        }
         match result.map_err(Failure::from).and_then(apply_response) {
             Ok(response) => {
                 self.learn(response.encoded_len());
@@ -458,20 +554,28 @@ impl Stream {
         }
     }
 
-    /// Tries again what surely did not happen and may happen elsewhere or later.
+    /// Tries again what surely did not happen and may happen elsewhere.
     fn on_failure(&mut self, number: u64, failure: Failure) {
+        let elsewhere = failure.worth_rerouting() && !self.caller.forwarded;
+        self.park_or_fail(number, elsewhere, failure);
+    }
+
+    fn park_or_fail(&mut self, number: u64, may_pass: bool, failure: Failure) {
         let patience = self.context.election_patience();
         let Some(command) = self.commands.get(number) else { return };
-        let elsewhere = failure.worth_rerouting() && !self.caller.forwarded;
-        let later = failure.code == Code::ResourceExhausted && command.place == Place::Here;
-        if (elsewhere || later) && !self.stopping && command.arrived.elapsed() < patience {
+        if may_pass && !self.stopping && command.arrived.elapsed() < patience {
             self.under_way -= usize::from(command.is_under_way());
             command.place = Place::Parked;
             self.parked.push_back(number);
         } else {
-            let error = failure.into_apply_error();
-            self.finish(number, v1::tagged_result::Result::Error(error), None);
+            self.fail(number, failure);
         }
+    }
+
+    fn fail(&mut self, number: u64, failure: Failure) {
+        let Some(command) = self.commands.get(number) else { return };
+        let error = failure.in_doubt(command.is_in_doubt).into_apply_error();
+        self.finish(number, v1::tagged_result::Result::Error(error), None);
     }
 
     fn finish(&mut self, number: u64, result: v1::tagged_result::Result, charge: Option<Charge>) {
@@ -492,21 +596,17 @@ impl Stream {
     }
 
     fn on_tick(&mut self) {
+        self.on_replaced();
         self.unpark();
         let now = Instant::now();
-        let timeout = self.context.request_timeout();
-        let stream_over = self.caller.has_deadline && now >= self.caller.deadline;
-        while let Some(Some(oldest)) = self.commands.slots.front()
-            && (stream_over || now.duration_since(oldest.arrived) >= timeout)
-        {
-            let number = self.commands.first;
-            let failure = match oldest.place {
-                Place::Waiting => too_many(),
-                Place::Parked => no_leader(),
-                Place::Here | Place::Upstream(_) => deadline_exceeded(),
+        while let Some(number) = self.commands.overdue(now) {
+            let place = self.commands.get(number).map(|command| command.place);
+            let failure = match place {
+                Some(Place::Waiting) => too_many(),
+                Some(Place::Parked) => no_leader(),
+                _ => deadline_exceeded(),
             };
-            let error = failure.into_apply_error();
-            self.finish(number, v1::tagged_result::Result::Error(error), None);
+            self.fail(number, failure);
         }
     }
 

@@ -33,6 +33,7 @@ const CLUSTER: ClusterId = ClusterId([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 mod http;
+mod hung;
 mod upgrades;
 
 struct TestNode {
@@ -73,6 +74,20 @@ impl TestNode {
         loader: SharedLoader,
     ) -> TestNode {
         let address = listener.local_addr().unwrap().to_string();
+        TestNode::start_as(network, listener, &address, id, introduced, loader).await
+    }
+
+    /// One that others dial elsewhere than where it listens.
+    async fn start_as(
+        network: &MemoryNetwork,
+        listener: TcpListener,
+        advertised: &str,
+        id: NodeId,
+        introduced: Option<Vec<Member>>,
+        loader: SharedLoader,
+    ) -> TestNode {
+        let listening = listener.local_addr().unwrap();
+        let address = advertised.to_owned();
         let identity = Identity { cluster: CLUSTER, node: id, address: address.clone() };
         let snapshots = Arc::new(MemorySnapshots::new());
         let stores =
@@ -107,7 +122,7 @@ impl TestNode {
             config,
             async move { drop(stopped.await) },
         ));
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{listening}")).unwrap();
         TestNode { node, handle, address, channel: endpoint.connect_lazy(), stop, server }
     }
 
@@ -140,6 +155,15 @@ impl Cluster {
         let network = MemoryNetwork::new(Delivery::Immediate, 1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let first = TestNode::start(&network, listener, NodeId(1), None, loader.clone()).await;
+        Cluster::around(network, loader, first, size).await
+    }
+
+    async fn around(
+        network: MemoryNetwork,
+        loader: SharedLoader,
+        first: TestNode,
+        size: usize,
+    ) -> Cluster {
         first.leads().await;
         let mut cluster = Cluster { network, loader, nodes: vec![first] };
         for _ in 1..size {
@@ -231,6 +255,10 @@ async fn upgrade_from(
 fn set(key: u64) -> v1::ApplyRequest {
     let command = format!(r#"{{"op":"set","key":"{key}","value":"x"}}"#);
     v1::ApplyRequest { command: command.into(), ..Default::default() }
+}
+
+fn tagged(tag: u64, request: v1::ApplyRequest) -> v1::TaggedCommand {
+    v1::TaggedCommand { tag, request: Some(request), timeout_ms: 0 }
 }
 
 async fn query(node: &TestNode, query: &str) -> Result<String, Status> {
@@ -340,7 +368,7 @@ async fn a_stream_answers_every_command_before_it_ends() {
                 .map(|n| {
                     let tag = message * 100 + n;
                     let request = (tag != 777).then(|| set(tag));
-                    v1::TaggedCommand { tag, request }
+                    v1::TaggedCommand { tag, request, timeout_ms: 0 }
                 })
                 .collect(),
         });
@@ -380,8 +408,7 @@ async fn streams_follow_the_leadership_and_lose_nothing() {
     let mut tag = 0;
     for leader in [2, 3, 1, 2] {
         for (sender, _) in &mut sides {
-            let commands =
-                (0..50).map(|n| v1::TaggedCommand { tag: tag + n, request: Some(set(tag + n)) });
+            let commands = (0..50).map(|n| tagged(tag + n, set(tag + n)));
             sender.send(v1::ApplyStreamRequest { commands: commands.collect() }).await.unwrap();
             tag += 50;
         }
@@ -531,7 +558,7 @@ async fn without_a_leader_requests_fail_surely_and_health_says_so() {
     assert_fails(query(&node, "{}").await, Code::Unavailable, "none", "no leader");
     let stale = v1::QueryRequest { consistency: 1, ..Default::default() };
     assert_fails(node.client().query(stale).await, Code::Unavailable, "none", "no state");
-    let command = v1::TaggedCommand { tag: 3, request: Some(set(1)) };
+    let command = tagged(3, set(1));
     let request = v1::ApplyStreamRequest { commands: vec![command] };
     let answers = node.client().apply_stream(tokio_stream::iter([request])).await.unwrap();
     let answer = answers.into_inner().message().await.unwrap().unwrap().results.remove(0);
@@ -592,7 +619,7 @@ async fn a_stopping_server_ends_open_streams_with_a_certain_effect() {
     let (sender, receiver) = mpsc::channel::<v1::ApplyStreamRequest>(4);
     let requests = ReceiverStream::new(receiver);
     let mut answers = node.client().apply_stream(requests).await.unwrap().into_inner();
-    let command = v1::TaggedCommand { tag: 1, request: Some(set(1)) };
+    let command = tagged(1, set(1));
     sender.send(v1::ApplyStreamRequest { commands: vec![command] }).await.unwrap();
     assert_eq!(answers.message().await.unwrap().unwrap().results[0].tag, 1);
     cluster.stop().await;

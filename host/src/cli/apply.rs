@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use raft_host_proto::{Client, ClientError, v1};
+use raft_host_proto::{Client, v1};
 
 use super::answer::{Answer, ShowOptions};
-use super::exit::Ended;
+use super::exit::{Ended, Failure};
 use super::input::parse_source;
 use super::output::AnswerForm;
 use super::remote::{self, RemoteArgs};
@@ -53,8 +53,10 @@ pub(super) fn run(args: &ApplyArgs) -> Ended {
             true => args.remote.client_counting_pages().await?,
             false => args.remote.client().await?,
         };
-        if args.session { once(&client, command).await } else { client.apply(command).await }
-            .map_err(|error| remote::failure(&error))
+        if args.session {
+            return once(&client, command).await;
+        }
+        client.apply(command).await.map_err(|error| remote::failure(&error))
     })
     .map_err(|failure| failure.about(SUBJECT))?;
     let form = if args.raw { AnswerForm::Raw } else { AnswerForm::Readable };
@@ -63,9 +65,11 @@ pub(super) fn run(args: &ApplyArgs) -> Ended {
 }
 
 /// Exactly once.
-async fn once(client: &Client, command: Vec<u8>) -> Result<v1::ApplyResponse, ClientError> {
-    let session = client.open_session(None).await?;
-    let response = session.apply(command).await?;
+async fn once(client: &Client, command: Vec<u8>) -> Result<v1::ApplyResponse, Failure> {
+    // Without a session the command is never sent, whatever became of the request for one.
+    let opened = client.open_session(None).await;
+    let session = opened.map_err(|error| remote::failed_question(&error))?;
+    let response = session.apply(command).await.map_err(|error| remote::failure(&error))?;
     // The command is done; a session that is not closed expires.
     let _ = tokio::time::timeout(CLOSE_PATIENCE, session.close()).await;
     Ok(response)

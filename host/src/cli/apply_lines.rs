@@ -24,8 +24,6 @@ use super::remote::{self, RemoteArgs};
 /// How long one command may take with all its attempts: longer than a cluster needs to
 /// replace a leader.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// An input may pause for so long before its session expires.
-const SESSION_TTL: Duration = Duration::from_secs(3_600);
 /// Lines between the reading thread and the feeder.
 const LINES_AHEAD: usize = 16;
 /// The progress is shown anew after so many answers.
@@ -75,7 +73,8 @@ async fn import(
 ) -> Result<Summary, Failure> {
     let client = remote.client_with(TIMEOUT).await?;
     let session = client
-        .open_session(Some(SESSION_TTL))
+        // Kept alive while the input pauses.
+        .open_session(None)
         .await
         .map_err(|error| remote::failed_question(&error).about("the input"))?;
     let (sender, results) = session.pipeline(PipelineOptions::default());

@@ -15,6 +15,7 @@ mod completions;
 mod demo;
 mod dev;
 mod digest;
+mod environment;
 mod exit;
 mod input;
 mod limits;
@@ -38,8 +39,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::exit::{EXIT_CODES_HELP, Ended, Failure};
+use self::exit::{EXIT_CODES_HELP, Ended, Exit, Failure};
 use self::output::Output;
+use crate::text::sentence;
 
 /// Runs your WebAssembly state machine, replicated with Raft and stored durably.
 ///
@@ -119,6 +121,9 @@ pub fn main_with_engine(
 /// Parses the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(failure) = environment::check() {
+        return conclude(Output::Table, Err(failure));
+    }
     let Some(command) = cli.command else {
         return finish(serve::run(cli.serve));
     };
@@ -158,6 +163,9 @@ fn conclude(output: Output, ended: Ended) -> ExitCode {
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
-        Err(error) => conclude(Output::Table, Err(Failure::new(format!("{error:#}")))),
+        Err(error) => {
+            let exit = if serve::is_wrong_usage(&error) { Exit::Usage } else { Exit::Failed };
+            conclude(Output::Table, Err(Failure { exit, ..Failure::new(sentence(error.as_ref())) }))
+        }
     }
 }

@@ -387,6 +387,7 @@ fn reply_text(reply: &Reply) -> String {
         Reply::NoModule => "no module".to_owned(),
         Reply::Refused(_) => "refused".to_owned(),
         Reply::SessionOpened { .. } => "opened".to_owned(),
+        Reply::SessionKept { .. } => "kept".to_owned(),
         Reply::SessionClosed => "closed".to_owned(),
         Reply::ChunkStored { received, total } => format!("{received} of {total} bytes"),
         Reply::ChunkRefused(_) | Reply::LimitsRefused(_) | Reply::EngineRefused(_) => {

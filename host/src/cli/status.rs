@@ -21,7 +21,8 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Shows what each node of the cluster knows and how far it is.
 ///
 /// With one endpoint, all members of its cluster are asked; with several, exactly these
-/// (--cluster: all members as well). Fails only when no node answers at all.
+/// (--cluster: all members as well). Ends with 6 when no node answers at all, or none of them knows
+/// a leader.
 #[derive(Args, Clone, Debug)]
 pub(super) struct StatusArgs {
     /// Ask all members of the cluster, also when several endpoints are given.
@@ -51,7 +52,13 @@ pub(super) fn run(args: &StatusArgs) -> Ended {
         Output::Json => print_json(&to_json(&rows))?,
         Output::Table => print_text(&to_text(&rows))?,
     }
-    Ok(Exit::Done)
+    Ok(ending(&rows))
+}
+
+/// A cluster without a leader takes no commands, which scripts want to know.
+fn ending(rows: &[NodeRow]) -> Exit {
+    let knows_leader = |row: &NodeRow| row.status.as_ref().is_ok_and(|it| it.leader_id != 0);
+    if rows.iter().any(knows_leader) { Exit::Done } else { Exit::Unavailable }
 }
 
 async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
@@ -59,8 +66,9 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
     let timeout = NODE_TIMEOUT.min(remote.timeout());
     let whole = !args.only && (args.cluster || remote.endpoints.len() == 1);
     let members = if whole {
-        let client = remote.client().await?;
-        client.members().await.map_err(|error| remote::failed_question(&error))?.members
+        // A node without a state knows no members, which is nothing to wait for: it is asked alone.
+        let client = remote.client_with_deadline(timeout).await?;
+        client.members().await.map(|answer| answer.members).unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -188,6 +196,7 @@ impl NodeRow {
                 "snapshot_index": status.snapshot_index,
                 "storage": status.storage,
                 "memory_backend": status.memory_backend,
+                "not_serving": status.not_serving,
                 "module_hash": status.module_hash,
                 "module_label": status.module_label,
                 "module_activated_at": status.module_activated_at,
@@ -197,6 +206,7 @@ impl NodeRow {
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
+                "log_write_stuck_ms": status.log_write_stuck_ms,
                 "activity": activity_to_json(status.activity.as_ref()),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
@@ -268,11 +278,21 @@ fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
 fn digest_notes(row: &NodeRow) -> Vec<String> {
     let mut notes = Vec::new();
     let Ok(status) = &row.status else { return notes };
+    if !status.not_serving.is_empty() {
+        notes.push(format!("{} does not serve: {}", row.address, status.not_serving));
+    }
     if status.memory_backend == "plain copy" {
         notes.push(format!(
             "{} checkpoints its guest by comparing all of its memory: its kernel offers no \
              userfaultfd with asynchronous write protection (Linux 6.7)",
             row.address
+        ));
+    }
+    if status.log_write_stuck_ms > 0 {
+        notes.push(format!(
+            "{} has a STUCK log write since {}: its disk does not answer; it neither leads nor serves",
+            row.address,
+            human_duration(Duration::from_millis(status.log_write_stuck_ms))
         ));
     }
     let Some(digest) = &status.digest else { return notes };
@@ -498,6 +518,16 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
         let json = to_json(&rows);
         assert_eq!(json["nodes"][0]["digest"]["quarantine"]["since_index"], 119);
         assert_eq!(json["nodes"][1]["digest"]["verdict"]["nodes"][2]["agrees"], false);
+    }
+
+    #[test]
+    fn without_a_leader_it_does_not_succeed() {
+        let mut rows = [answer(1, v1::Role::Follower), dead(2)];
+        assert_eq!(ending(&rows), Exit::Done);
+        if let Ok(status) = &mut rows[0].status {
+            status.leader_id = 0;
+        }
+        assert_eq!(ending(&rows), Exit::Unavailable);
     }
 
     #[test]

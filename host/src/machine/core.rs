@@ -16,7 +16,7 @@ use super::reply::{
     ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo, QueryReply,
     QueryResult, Reply, module_hash,
 };
-use super::sessions::{Begin, SessionLimits, Sessions};
+use super::sessions::{Begin, Opened, SessionLimits, Sessions, command_hash};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
@@ -277,6 +277,7 @@ impl Machine {
             }),
             guest_memory_bytes: self.fsm.as_ref().map_or(0, |fsm| fsm.memory_bytes()),
             sessions: self.state.sessions.len(),
+            session_bytes: self.state.sessions.bytes(),
             limits: self.state.limits.clone(),
             engine: self.state.engine.clone(),
             modules: Arc::clone(&self.module_infos),
@@ -354,8 +355,25 @@ impl Machine {
         match body {
             Body::Command(command) => self.apply_command(index, &command),
             Body::OpenSession(open) => {
-                let ttl_ms = self.state.sessions.open(index, self.state.time_ms, open.ttl_ms);
-                Ok(Applied::without_guest(Reply::SessionOpened { id: index.0, ttl_ms }))
+                let opened = self.state.sessions.open(index, self.state.time_ms, open.ttl_ms);
+                Ok(match opened {
+                    Ok(Opened { ttl_ms, responses_max, responses_max_bytes }) => {
+                        Applied::without_guest(Reply::SessionOpened {
+                            id: index.0,
+                            ttl_ms,
+                            responses_max,
+                            responses_max_bytes,
+                        })
+                    }
+                    Err(reason) => refused(reason),
+                })
+            }
+            Body::KeepSession(keep) => {
+                let kept = self.state.sessions.keep(&keep, index, self.state.time_ms);
+                Ok(match kept {
+                    Ok(ttl_ms) => Applied::without_guest(Reply::SessionKept { ttl_ms }),
+                    Err(reason) => refused(reason),
+                })
             }
             Body::CloseSession(close) => {
                 self.state.sessions.remove(close.session_id);
@@ -388,11 +406,13 @@ impl Machine {
         let max = self.state.limits.input_max_bytes;
         let context = self.context(index);
         let sessions = &mut self.state.sessions;
-        let begin = match &command.session {
+        let hash = command.session.as_ref().map(|_| command_hash(&command.data));
+        let session = command.session.as_ref().zip(hash);
+        let begin = match session {
             None => Begin::Run,
             // An earlier attempt may have been run when more was allowed.
-            Some(session) if bytes > max => sessions.look_up(session),
-            Some(session) => sessions.begin(session, index, context.time_ms),
+            Some((session, hash)) if bytes > max => sessions.look_up(session, hash),
+            Some((session, hash)) => sessions.begin(session, hash, index, context.time_ms),
         };
         match begin {
             Begin::Run if bytes > max => {
@@ -411,10 +431,11 @@ impl Machine {
         };
         let call = fsm.apply(context, &command.data)?;
         let (outcome, trap_message) = outcome_of(call.result);
-        if let Some(session) = &command.session
+        if let Some((session, hash)) = session
             && !museum::is_on(Exhibit::OutcomeNotRemembered)
         {
-            self.state.sessions.complete(session.session_id, session.sequence, &outcome);
+            let v1::SessionCommand { session_id, sequence, .. } = *session;
+            self.state.sessions.complete(session_id, sequence, hash, &outcome);
         }
         let fuel_used = match museum::is_on(Exhibit::FuelOfHost) {
             true => call.fuel_used + museum::host_time_ms() % 2,

@@ -138,6 +138,7 @@ fn session_digest(id: u64, session: &Session) -> [u8; 32] {
     }
     for (sequence, response) in completed {
         hasher.update(sequence.to_le_bytes());
+        hasher.update(response.command);
         hasher.update(response.digest.get_or_init(|| response_digest(response)));
     }
     hasher.finalize().into()

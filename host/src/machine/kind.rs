@@ -19,11 +19,12 @@ pub enum BodyKind {
     /// Nothing that this version knows.
     Unknown,
     SetEngine,
+    KeepSession,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 11] = [
+    pub const ALL: [BodyKind; 12] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -35,6 +36,7 @@ impl BodyKind {
         BodyKind::DigestVerdict,
         BodyKind::Unknown,
         BodyKind::SetEngine,
+        BodyKind::KeepSession,
     ];
 
     /// The kind of an encoded `raft_host.v1.Entry`; what it says is checked by whoever decodes it.
@@ -55,6 +57,7 @@ impl BodyKind {
                 8 => return BodyKind::DigestPoint,
                 9 => return BodyKind::DigestVerdict,
                 10 => return BodyKind::SetEngine,
+                20 => return BodyKind::KeepSession,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
             if skipped.is_err() {
@@ -78,6 +81,7 @@ impl BodyKind {
             BodyKind::DigestVerdict => "digest_verdict",
             BodyKind::Unknown => "unknown",
             BodyKind::SetEngine => "set_engine",
+            BodyKind::KeepSession => "keep_session",
         }
     }
 }
@@ -102,6 +106,7 @@ mod tests {
             (Body::DigestPoint(v1::DigestPoint {}), BodyKind::DigestPoint),
             (Body::DigestVerdict(v1::DigestVerdict::default()), BodyKind::DigestVerdict),
             (Body::SetEngine(v1::SetEngine::default()), BodyKind::SetEngine),
+            (Body::KeepSession(v1::KeepSession::default()), BodyKind::KeepSession),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {

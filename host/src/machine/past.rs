@@ -70,9 +70,14 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
             hasher.update([3]);
             refusal(hasher, reason);
         }
-        Reply::SessionOpened { id, ttl_ms } => {
+        Reply::SessionOpened { id, ttl_ms, responses_max, responses_max_bytes } => {
             hasher.update([4]);
-            number(hasher, *id);
+            for value in [id, ttl_ms, responses_max, responses_max_bytes] {
+                number(hasher, *value);
+            }
+        }
+        Reply::SessionKept { ttl_ms } => {
+            hasher.update([20]);
             number(hasher, *ttl_ms);
         }
         Reply::SessionClosed => hasher.update([5]),
@@ -137,6 +142,23 @@ fn refusal(hasher: &mut Sha256, reason: &CommandRefused) {
             number(hasher, *max);
         }
         CommandRefused::Malformed(_) => hasher.update([4]),
+        CommandRefused::SequenceReused { sequence } => {
+            hasher.update([20]);
+            number(hasher, *sequence);
+        }
+        CommandRefused::SessionFull { responses, bytes } => {
+            hasher.update([21]);
+            number(hasher, *responses);
+            number(hasher, *bytes);
+        }
+        CommandRefused::SessionsFull { bytes } => {
+            hasher.update([22]);
+            number(hasher, *bytes);
+        }
+        CommandRefused::TooManySessions { max } => {
+            hasher.update([23]);
+            number(hasher, *max);
+        }
     }
 }
 

@@ -46,7 +46,16 @@ pub enum Reply {
     SessionOpened {
         /// Its id: the index of the entry.
         id: u64,
-        /// How long it lives without a command, after clamping.
+        /// How long it lives without being used, after clamping.
+        ttl_ms: u64,
+        /// With so many unacknowledged responses it takes no commands.
+        responses_max: u64,
+        /// With so many bytes of them it takes no commands.
+        responses_max_bytes: u64,
+    },
+    /// A session lives on for as long.
+    SessionKept {
+        /// In milliseconds of the log's clock.
         ttl_ms: u64,
     },
     /// The session is closed, or was gone already.
@@ -118,20 +127,59 @@ pub enum Reply {
 /// Why a command was not run by the entry that held it. Deterministic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandRefused {
-    /// The session expired, was closed, was evicted, or never existed. An earlier attempt of the
+    /// The session expired, was closed, or never existed. An earlier attempt of the
     /// same command may have happened.
     #[error(
         "the session has expired or does not exist; whether an earlier attempt of this command \
          was applied is no longer known: open a new session"
     )]
     SessionExpired,
-    /// The sequence number is at or below what the client acknowledged (or what the session
-    /// had to forget). An earlier attempt of the same command may have happened.
+    /// The sequence number is at or below what the client acknowledged. An earlier attempt of the
+    /// same command may have happened.
     #[error(
         "the sequence number is at or below the acknowledged one, so its answer is no longer \
          kept; an earlier attempt of this command may have been applied"
     )]
     SequenceTooOld,
+    /// The session has the answer of another command under this number.
+    #[error(
+        "sequence number {sequence} of this session was used for another command; this one was not \
+         applied: give every command a number of its own"
+    )]
+    SequenceReused {
+        /// The number.
+        sequence: u64,
+    },
+    /// The session keeps as many answers as it may. The command never ran, and may come again.
+    #[error(
+        "the session keeps {responses} answers with {bytes} bytes that its client has not \
+         acknowledged, as many as it may; the command was not applied: acknowledge answers, then \
+         send it again"
+    )]
+    SessionFull {
+        /// Answers that it keeps.
+        responses: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// All sessions together keep as much as they may. The command never ran, and may come again.
+    #[error(
+        "all sessions together keep {bytes} bytes of answers that their clients have not \
+         acknowledged, as many as they may; the command was not applied: send it again in a while"
+    )]
+    SessionsFull {
+        /// Bytes that they keep.
+        bytes: u64,
+    },
+    /// There are as many sessions as there may be.
+    #[error(
+        "there are {max} sessions, as many as there may be; none was opened: try again when some \
+         were closed or have expired"
+    )]
+    TooManySessions {
+        /// The bound.
+        max: u64,
+    },
     /// The command is longer than the cluster allows.
     #[error("the command has {bytes} bytes and the cluster allows {max}")]
     TooLarge {
@@ -150,8 +198,23 @@ impl CommandRefused {
     pub fn surely_not_applied(&self) -> bool {
         match self {
             CommandRefused::SessionExpired | CommandRefused::SequenceTooOld => false,
-            CommandRefused::TooLarge { .. } | CommandRefused::Malformed(_) => true,
+            CommandRefused::SequenceReused { .. }
+            | CommandRefused::SessionFull { .. }
+            | CommandRefused::SessionsFull { .. }
+            | CommandRefused::TooManySessions { .. }
+            | CommandRefused::TooLarge { .. }
+            | CommandRefused::Malformed(_) => true,
         }
+    }
+
+    /// Whether the same command may be taken later.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            CommandRefused::SessionFull { .. }
+                | CommandRefused::SessionsFull { .. }
+                | CommandRefused::TooManySessions { .. }
+        )
     }
 }
 
@@ -199,6 +262,8 @@ pub struct MachineInfo {
     pub guest_memory_bytes: u64,
     /// Open sessions.
     pub sessions: u64,
+    /// Bytes of answers that they keep for retries.
+    pub session_bytes: u64,
     /// Budgets of the guest.
     pub limits: Limits,
     /// What must run the guest.

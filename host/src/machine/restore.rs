@@ -12,7 +12,7 @@ use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload
 use super::past::Past;
 use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
-use super::sessions::{RestoredSession, Sessions};
+use super::sessions::{CommandHash, RestoredResponse, RestoredSession, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
 use crate::fsm::{
     Context, EngineProfile, EngineUnsupported, Fsm, HostFailure, ImageError, Limits, ModuleRefused,
@@ -263,8 +263,12 @@ fn read_sessions(
             if convert::outcome_from_record(&outcome).is_none() {
                 return Err(invalid(format!("session {} holds no real response", record.id)));
             }
+            let command = CommandHash::try_from(&response.command_hash[..]).map_err(|_| {
+                invalid(format!("session {} has a response to no command", record.id))
+            })?;
             if !museum::is_on(Exhibit::ResponsesNotRestored) {
-                completed.push((response.sequence, outcome));
+                let sequence = response.sequence;
+                completed.push(RestoredResponse { sequence, command, outcome });
             }
         }
         let session = RestoredSession {
@@ -285,14 +289,18 @@ fn read_sessions(
     Ok(())
 }
 
-/// A session keeps its responses within its bounds, save for a single longer one, which may be
-/// from a time when longer answers were allowed.
+/// A session keeps its responses within its bounds, save for two: the one that reached the bound,
+/// and the one right after the acknowledged number. They may be from a time when longer answers
+/// were allowed.
 fn session_record_max(state: &State) -> usize {
     let limits = state.sessions.limits();
     let longest = state.limits.output_max_bytes.max(Limits::OUTPUT_CEILING_BYTES);
     let bytes = SESSION_OVERHEAD_BYTES
-        .saturating_add(limits.responses_max.saturating_mul(RESPONSE_OVERHEAD_BYTES))
-        .saturating_add(limits.responses_max_bytes.max(longest));
+        .saturating_add(
+            limits.responses_max.saturating_add(2).saturating_mul(RESPONSE_OVERHEAD_BYTES),
+        )
+        .saturating_add(limits.responses_max_bytes)
+        .saturating_add(longest.saturating_mul(2));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

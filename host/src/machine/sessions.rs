@@ -11,24 +11,31 @@
 //!                          6     8       not seen: runs
 //! ```
 //!
-//! Everything is bounded, and what a bound does is the same on every replica:
+//! Everything is bounded, and what a bound does is the same on every replica. Nothing that a
+//! client has not acknowledged is ever forgotten to make room: whoever comes too much is refused,
+//! surely without effect, and may come again.
 //!
-//! * A full session forgets its lowest response and raises `acknowledged` to it. A client that
-//!   keeps `sequence - acknowledged` within the bound never meets this; one that never
-//!   acknowledges at all still works as long as it retries only its latest commands.
-//! * A session that no command used for its `ttl_ms` of the log's clock is gone.
-//! * Too many sessions, or too many bytes of responses in all of them: the least recently used
-//!   session is gone.
+//! * A session that keeps as many responses as it may, or as many bytes, runs no new command but
+//!   the one right after `acknowledged`: the client needs that answer to acknowledge anything.
+//! * The same when all sessions together keep too much. The last quarter of that room is for
+//!   commands right after `acknowledged`, so that many busy sessions do not block each other.
+//! * With as many sessions as there may be, no further one is opened.
+//! * A session that was neither used nor kept alive for its `ttl_ms` of the log's clock is gone.
 //!
-//! No operation scans the sessions: expiry and use have ordered indexes.
+//! A response remembers which command it answers: a sequence number that comes again with another
+//! command is refused instead of answered.
+//!
+//! No operation scans the sessions: expiry has an ordered index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use raft_host_proto::v1;
+use sha2::{Digest as _, Sha256};
 
 use super::convert;
 use super::reply::CommandRefused;
+use crate::museum::{self, Exhibit};
 use crate::types::{Index, Outcome};
 
 /// What a kept response costs besides its bytes.
@@ -41,11 +48,12 @@ pub(super) struct SessionLimits {
     pub(super) ttl_default_ms: u64,
     pub(super) ttl_min_ms: u64,
     pub(super) ttl_max_ms: u64,
-    /// Most responses that one session keeps.
+    /// A session that keeps so many responses runs only the command right after `acknowledged`.
     pub(super) responses_max: u64,
-    /// Most bytes of responses that one session keeps; a single longer one is kept all the same.
+    /// The same for their bytes. The response that reaches the bound may be longer than what was
+    /// left of it.
     pub(super) responses_max_bytes: u64,
-    /// Most bytes of responses that all sessions keep together.
+    /// Bytes of responses that all sessions keep together; likewise.
     pub(super) total_max_bytes: u64,
 }
 
@@ -63,6 +71,23 @@ impl Default for SessionLimits {
     }
 }
 
+impl SessionLimits {
+    /// Bytes of all sessions beyond which only commands right after `acknowledged` run.
+    fn ordinary_max_bytes(&self) -> u64 {
+        self.total_max_bytes - self.total_max_bytes / 4
+    }
+}
+
+/// Tells commands apart that come under one sequence number: the first half of a SHA-256.
+pub(super) type CommandHash = [u8; 16];
+
+/// See [`CommandHash`].
+pub(super) fn command_hash(data: &[u8]) -> CommandHash {
+    let digest: [u8; 32] = Sha256::digest(data).into();
+    let (half, _) = digest.split_first_chunk().expect("32 bytes have a first half");
+    *half
+}
+
 /// A digest that is computed when it is first asked for.
 pub(super) type Cached = OnceLock<[u8; 32]>;
 
@@ -70,6 +95,8 @@ pub(super) type Cached = OnceLock<[u8; 32]>;
 #[derive(Clone, Debug)]
 pub(super) struct Response {
     pub(super) outcome: v1::Outcome,
+    /// Of the command.
+    pub(super) command: CommandHash,
     pub(super) digest: Cached,
 }
 
@@ -79,7 +106,7 @@ pub(super) struct Session {
     pub(super) ttl_ms: u64,
     /// Gone when the log's clock reaches this.
     pub(super) expires_at_ms: u64,
-    /// Index of the last entry that used it. Distinct between sessions.
+    /// Index of the last entry that used it.
     pub(super) last_used: Index,
     pub(super) acknowledged: u64,
     /// All keys are above `acknowledged`.
@@ -105,21 +132,13 @@ pub(super) struct Sessions {
     by_id: BTreeMap<u64, Arc<Session>>,
     /// (`expires_at_ms`, id) of every session.
     by_expiry: BTreeSet<(u64, u64)>,
-    /// `last_used` → id of every session.
-    by_use: BTreeMap<Index, u64>,
     /// Sum of `bytes` of every session.
     bytes: u64,
 }
 
 impl Sessions {
     pub(super) fn new(limits: SessionLimits) -> Sessions {
-        Sessions {
-            limits,
-            by_id: BTreeMap::new(),
-            by_expiry: BTreeSet::new(),
-            by_use: BTreeMap::new(),
-            bytes: 0,
-        }
+        Sessions { limits, by_id: BTreeMap::new(), by_expiry: BTreeSet::new(), bytes: 0 }
     }
 
     pub(super) fn limits(&self) -> &SessionLimits {
@@ -145,14 +164,29 @@ impl Sessions {
         }
     }
 
-    /// Opens the session of the entry at `index` and returns its time to live.
-    pub(super) fn open(&mut self, index: Index, now_ms: u64, wanted_ttl_ms: u64) -> u64 {
+    /// Bytes of responses that all sessions keep.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Opens the session of the entry at `index`.
+    ///
+    /// # Errors
+    ///
+    /// There are as many as there may be.
+    pub(super) fn open(
+        &mut self,
+        index: Index,
+        now_ms: u64,
+        wanted_ttl_ms: u64,
+    ) -> Result<Opened, CommandRefused> {
         let ttl_ms = match wanted_ttl_ms {
             0 => self.limits.ttl_default_ms,
             wanted => wanted.clamp(self.limits.ttl_min_ms, self.limits.ttl_max_ms),
         };
-        while self.len() >= self.limits.sessions_max.max(1) {
-            self.remove_least_recently_used();
+        let max = self.limits.sessions_max.max(1);
+        if self.len() >= max {
+            return Err(CommandRefused::TooManySessions { max });
         }
         let session = Session {
             ttl_ms,
@@ -165,38 +199,60 @@ impl Sessions {
         };
         let fresh = self.insert(index.0, session);
         assert!(fresh, "session {index} opened twice");
-        ttl_ms
+        let SessionLimits { responses_max, responses_max_bytes, .. } = self.limits;
+        Ok(Opened { ttl_ms, responses_max, responses_max_bytes })
     }
 
     /// Forgets a session, if it is there.
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(session) = self.by_id.remove(&id) {
             let expiry = self.by_expiry.remove(&(session.expires_at_ms, id));
-            let used = self.by_use.remove(&session.last_used);
-            assert!(expiry && used == Some(id), "the indexes of session {id} are out of step");
+            assert!(expiry, "the index of session {id} is out of step");
             self.bytes -= session.bytes;
         }
+    }
+
+    /// Counts as a use of a session, without a command; returns its time to live.
+    ///
+    /// # Errors
+    ///
+    /// It is gone.
+    pub(super) fn keep(
+        &mut self,
+        request: &v1::KeepSession,
+        index: Index,
+        now_ms: u64,
+    ) -> Result<u64, CommandRefused> {
+        let session = self.touch(request.session_id, index, now_ms);
+        let session = session.ok_or(CommandRefused::SessionExpired)?;
+        let (ttl_ms, forgotten) = (session.ttl_ms, session.acknowledge(request.acknowledged));
+        self.bytes -= forgotten;
+        Ok(ttl_ms)
     }
 
     /// Says what to do with a command, and counts it as a use of its session.
     pub(super) fn begin(
         &mut self,
         command: &v1::SessionCommand,
+        hash: CommandHash,
         index: Index,
         now_ms: u64,
     ) -> Begin {
-        let begin = self.look_up(command);
+        let begin = self.look_up(command, hash);
         if command.sequence > 0
             && let Some(session) = self.touch(command.session_id, index, now_ms)
         {
             let forgotten = session.acknowledge(command.acknowledged);
             self.bytes -= forgotten;
         }
-        begin
+        match begin {
+            Begin::Run => self.make_room(command).map_or_else(Begin::Refused, |()| Begin::Run),
+            other => other,
+        }
     }
 
-    /// What `begin` would say. Changes nothing.
-    pub(super) fn look_up(&self, command: &v1::SessionCommand) -> Begin {
+    /// What is known of a command: `Run` when it never ran. Changes nothing.
+    pub(super) fn look_up(&self, command: &v1::SessionCommand, hash: CommandHash) -> Begin {
         if command.sequence == 0 {
             let reason = "sequence numbers of a session start at 1".to_owned();
             return Begin::Refused(CommandRefused::Malformed(reason));
@@ -208,6 +264,9 @@ impl Sessions {
             return Begin::Refused(CommandRefused::SequenceTooOld);
         }
         match session.completed.get(&command.sequence) {
+            Some(response) if response.command != hash => {
+                Begin::Refused(CommandRefused::SequenceReused { sequence: command.sequence })
+            }
             Some(response) => {
                 let outcome = convert::outcome_from_record(&response.outcome);
                 Begin::Duplicate(outcome.expect("checked when stored"))
@@ -216,22 +275,46 @@ impl Sessions {
         }
     }
 
+    /// Whether one more response can be kept, for a command that never ran.
+    fn make_room(&mut self, command: &v1::SessionCommand) -> Result<(), CommandRefused> {
+        let limits = &self.limits;
+        let session = self.by_id.get(&command.session_id).expect("`look_up` found it");
+        let is_next = command.sequence == session.acknowledged + 1;
+        let (responses, bytes) = (session.completed.len() as u64, session.bytes);
+        let is_full =
+            responses >= limits.responses_max.max(1) || bytes >= limits.responses_max_bytes.max(1);
+        if museum::is_on(Exhibit::ResponsesForgotten) {
+            if is_full {
+                let session = changing(self.by_id.get_mut(&command.session_id).expect("as above"));
+                let lowest = *session.completed.keys().next().expect("it is full");
+                let forgotten = session.acknowledge(lowest);
+                self.bytes -= forgotten;
+            }
+            return Ok(());
+        }
+        if is_full && !is_next {
+            return Err(CommandRefused::SessionFull { responses, bytes });
+        }
+        let most = if is_next { limits.total_max_bytes } else { limits.ordinary_max_bytes() };
+        if self.bytes >= most.max(1) {
+            return Err(CommandRefused::SessionsFull { bytes: self.bytes });
+        }
+        Ok(())
+    }
+
     /// Keeps the outcome of a command for which `begin` said `Run`.
-    pub(super) fn complete(&mut self, id: u64, sequence: u64, outcome: &Outcome) {
+    pub(super) fn complete(
+        &mut self,
+        id: u64,
+        sequence: u64,
+        hash: CommandHash,
+        outcome: &Outcome,
+    ) {
         let session = self.by_id.get_mut(&id).expect("`begin` found it");
         let session = changing(session);
         let before = session.bytes;
-        session.store(sequence, convert::outcome_to_record(outcome));
-        while session.completed.len() as u64 > self.limits.responses_max.max(1)
-            || (session.bytes > self.limits.responses_max_bytes && session.completed.len() > 1)
-        {
-            let lowest = *session.completed.keys().next().expect("not empty");
-            session.acknowledge(lowest);
-        }
+        session.store(sequence, hash, convert::outcome_to_record(outcome));
         self.bytes = self.bytes - before + session.bytes;
-        while self.bytes > self.limits.total_max_bytes && self.by_id.len() > 1 {
-            self.remove_least_recently_used();
-        }
     }
 
     /// Puts a session back from a snapshot. False when it contradicts the ones before it.
@@ -247,22 +330,21 @@ impl Sessions {
             digest: Cached::new(),
         };
         let mut above = record.acknowledged;
-        for (sequence, outcome) in record.completed {
+        for RestoredResponse { sequence, command, outcome } in record.completed {
             if sequence <= above {
                 return false;
             }
             above = sequence;
-            session.store(sequence, outcome);
+            session.store(sequence, command, outcome);
         }
         self.insert(id, session)
     }
 
     fn insert(&mut self, id: u64, session: Session) -> bool {
-        if self.by_id.contains_key(&id) || self.by_use.contains_key(&session.last_used) {
+        if self.by_id.contains_key(&id) {
             return false;
         }
         self.by_expiry.insert((session.expires_at_ms, id));
-        self.by_use.insert(session.last_used, id);
         self.bytes += session.bytes;
         self.by_id.insert(id, Arc::new(session));
         true
@@ -271,24 +353,25 @@ impl Sessions {
     fn touch(&mut self, id: u64, index: Index, now_ms: u64) -> Option<&mut Session> {
         let session = changing(self.by_id.get_mut(&id)?);
         self.by_expiry.remove(&(session.expires_at_ms, id));
-        self.by_use.remove(&session.last_used);
         session.expires_at_ms = now_ms.saturating_add(session.ttl_ms);
         session.last_used = index;
         self.by_expiry.insert((session.expires_at_ms, id));
-        self.by_use.insert(index, id);
         Some(session)
-    }
-
-    fn remove_least_recently_used(&mut self) {
-        let (_, id) = self.by_use.first_key_value().expect("called with sessions only");
-        self.remove(*id);
     }
 }
 
+/// What a client is told of its new session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) ttl_ms: u64,
+    pub(super) responses_max: u64,
+    pub(super) responses_max_bytes: u64,
+}
+
 impl Session {
-    fn store(&mut self, sequence: u64, outcome: v1::Outcome) {
+    fn store(&mut self, sequence: u64, command: CommandHash, outcome: v1::Outcome) {
         self.bytes += cost_bytes(&outcome);
-        let response = Response { outcome, digest: Cached::new() };
+        let response = Response { outcome, command, digest: Cached::new() };
         let before = self.completed.insert(sequence, response);
         assert!(before.is_none(), "sequence {sequence} completed twice");
     }
@@ -316,8 +399,15 @@ pub(super) struct RestoredSession {
     pub(super) expires_at_ms: u64,
     pub(super) last_used: Index,
     pub(super) acknowledged: u64,
-    /// Outcomes that `convert::outcome_from_record` reads.
-    pub(super) completed: Vec<(u64, v1::Outcome)>,
+    pub(super) completed: Vec<RestoredResponse>,
+}
+
+/// A response as a snapshot holds it.
+pub(super) struct RestoredResponse {
+    pub(super) sequence: u64,
+    pub(super) command: CommandHash,
+    /// One that `convert::outcome_from_record` reads.
+    pub(super) outcome: v1::Outcome,
 }
 
 /// The session, to be changed: what was computed of it is void.
@@ -348,14 +438,30 @@ mod tests {
         v1::SessionCommand { session_id, sequence, acknowledged }
     }
 
+    /// Of the only command that these tests send, but for those that say otherwise.
+    const HASH: CommandHash = [7; 16];
+
     /// Runs a command the way the machine does and returns what `begin` said.
     fn run(sessions: &mut Sessions, index: u64, command: v1::SessionCommand) -> Begin {
-        let begin = sessions.begin(&command, Index(index), 0);
+        let answer = Outcome::Ok(command.sequence.to_string().into_bytes());
+        run_for(sessions, index, command, &answer)
+    }
+
+    fn run_for(
+        sessions: &mut Sessions,
+        index: u64,
+        command: v1::SessionCommand,
+        answer: &Outcome,
+    ) -> Begin {
+        let begin = sessions.begin(&command, HASH, Index(index), 0);
         if begin == Begin::Run {
-            let answer = Outcome::Ok(command.sequence.to_string().into_bytes());
-            sessions.complete(command.session_id, command.sequence, &answer);
+            sessions.complete(command.session_id, command.sequence, HASH, answer);
         }
         begin
+    }
+
+    fn open(sessions: &mut Sessions, index: u64) {
+        sessions.open(Index(index), 0, 0).expect("there is room");
     }
 
     fn too_old() -> Begin {
@@ -369,7 +475,7 @@ mod tests {
     #[test]
     fn retries_in_any_order_are_answered_once_executed() {
         let mut table = sessions(SessionLimits::default());
-        table.open(Index(1), 0, 0);
+        open(&mut table, 1);
         assert_eq!(run(&mut table, 2, command(1, 3, 0)), Begin::Run);
         assert_eq!(run(&mut table, 3, command(1, 1, 0)), Begin::Run);
         assert_eq!(run(&mut table, 4, command(1, 3, 0)), duplicate(3));
@@ -383,83 +489,124 @@ mod tests {
     #[test]
     fn sequence_zero_is_malformed_and_changes_nothing() {
         let mut table = sessions(SessionLimits::default());
-        table.open(Index(1), 0, 0);
+        open(&mut table, 1);
         let begin = run(&mut table, 2, command(1, 0, 9));
         assert!(matches!(begin, Begin::Refused(CommandRefused::Malformed(_))));
         assert_eq!(run(&mut table, 3, command(1, 1, 0)), Begin::Run);
     }
 
     #[test]
-    fn a_full_session_forgets_its_lowest_response_and_refuses_what_it_forgot() {
-        let mut table = sessions(SessionLimits { responses_max: 2, ..SessionLimits::default() });
-        table.open(Index(1), 0, 0);
-        for sequence in [2, 3, 4] {
-            assert_eq!(run(&mut table, sequence, command(1, sequence, 0)), Begin::Run);
-        }
-        assert_eq!(run(&mut table, 5, command(1, 2, 0)), too_old());
-        assert_eq!(run(&mut table, 6, command(1, 1, 0)), too_old());
-        assert_eq!(run(&mut table, 7, command(1, 3, 0)), duplicate(3));
-        assert_eq!(run(&mut table, 8, command(1, 4, 0)), duplicate(4));
+    fn a_sequence_number_that_was_used_for_another_command_is_refused() {
+        let mut table = sessions(SessionLimits::default());
+        open(&mut table, 1);
+        assert_eq!(run(&mut table, 2, command(1, 1, 0)), Begin::Run);
+        let other = table.begin(&command(1, 1, 0), [8; 16], Index(3), 0);
+        let reused = CommandRefused::SequenceReused { sequence: 1 };
+        assert_eq!(other, Begin::Refused(reused));
+        assert_eq!(run(&mut table, 4, command(1, 1, 0)), duplicate(1));
     }
 
     #[test]
-    fn a_session_is_bounded_in_bytes_but_keeps_its_latest_response() {
+    fn a_full_session_refuses_what_it_has_no_room_for_and_forgets_nothing() {
+        let mut table = sessions(SessionLimits { responses_max: 2, ..SessionLimits::default() });
+        open(&mut table, 1);
+        for sequence in [2, 3] {
+            assert_eq!(run(&mut table, sequence, command(1, sequence, 0)), Begin::Run);
+        }
+        let full =
+            |responses, bytes| Begin::Refused(CommandRefused::SessionFull { responses, bytes });
+        assert_eq!(run(&mut table, 4, command(1, 4, 0)), full(2, 130));
+        assert_eq!(run(&mut table, 5, command(1, 2, 0)), duplicate(2));
+        // Without its answer nothing could ever be acknowledged.
+        assert_eq!(run(&mut table, 6, command(1, 1, 0)), Begin::Run);
+        assert_eq!(run(&mut table, 7, command(1, 4, 0)), full(3, 195));
+        assert_eq!(run(&mut table, 8, command(1, 4, 2)), Begin::Run);
+        assert_eq!(run(&mut table, 9, command(1, 3, 2)), duplicate(3));
+    }
+
+    #[test]
+    fn a_session_is_full_when_its_bytes_are_and_one_answer_may_be_longer() {
         let mut table =
             sessions(SessionLimits { responses_max_bytes: 100, ..SessionLimits::default() });
-        table.open(Index(1), 0, 0);
+        open(&mut table, 1);
         let long = Outcome::Ok(vec![7; 1000]);
-        for sequence in [1, 2] {
-            let index = Index(sequence + 1);
-            assert_eq!(table.begin(&command(1, sequence, 0), index, 0), Begin::Run);
-            table.complete(1, sequence, &long);
+        assert_eq!(run_for(&mut table, 2, command(1, 2, 0), &long), Begin::Run);
+        let full = CommandRefused::SessionFull { responses: 1, bytes: 1064 };
+        assert_eq!(run(&mut table, 3, command(1, 3, 0)), Begin::Refused(full));
+        assert_eq!(run_for(&mut table, 4, command(1, 1, 0), &long), Begin::Run);
+        assert_eq!(run(&mut table, 5, command(1, 3, 2)), Begin::Run);
+    }
+
+    #[test]
+    fn one_session_too_many_is_refused_and_ends_nobody_elses() {
+        let mut table = sessions(SessionLimits { sessions_max: 2, ..SessionLimits::default() });
+        open(&mut table, 1);
+        open(&mut table, 2);
+        let refused = CommandRefused::TooManySessions { max: 2 };
+        assert_eq!(table.open(Index(3), 0, 0), Err(refused));
+        assert_eq!(run(&mut table, 4, command(1, 1, 0)), Begin::Run);
+        table.remove(2);
+        open(&mut table, 5);
+        assert_eq!(table.by_id.keys().copied().collect::<Vec<_>>(), [1, 5]);
+    }
+
+    #[test]
+    fn when_all_sessions_keep_too_much_only_the_next_command_of_each_runs() {
+        let mut table =
+            sessions(SessionLimits { total_max_bytes: 4000, ..SessionLimits::default() });
+        (1..=5).for_each(|id| open(&mut table, id));
+        let long = Outcome::Ok(vec![0; 1000]);
+        for (index, id) in [(6, 1), (7, 2), (8, 3)] {
+            assert_eq!(run_for(&mut table, index, command(id, 2, 0), &long), Begin::Run);
         }
-        assert_eq!(run(&mut table, 4, command(1, 1, 0)), too_old());
-        assert_eq!(run(&mut table, 5, command(1, 2, 0)), Begin::Duplicate(long));
+        let full = |bytes| Begin::Refused(CommandRefused::SessionsFull { bytes });
+        assert_eq!(run_for(&mut table, 9, command(4, 2, 0), &long), full(3192));
+        assert_eq!(run_for(&mut table, 10, command(4, 1, 0), &long), Begin::Run);
+        assert_eq!(run_for(&mut table, 11, command(5, 1, 0), &long), full(4256));
+        // Everybody is still there, and whoever acknowledges makes room.
+        for id in 1..=3 {
+            let again = run_for(&mut table, 11 + id, command(id, 2, 0), &long);
+            assert_eq!(again, Begin::Duplicate(long.clone()));
+        }
+        assert_eq!(run_for(&mut table, 15, command(4, 3, 1), &long), full(3192));
+        assert_eq!(run_for(&mut table, 16, command(5, 1, 0), &long), Begin::Run);
+        for id in 1..=5 {
+            table.remove(id);
+        }
+        assert_eq!(table.bytes, 0);
+        assert!(table.by_expiry.is_empty());
+    }
+
+    #[test]
+    fn keeping_a_session_alive_postpones_its_end_and_acknowledges() {
+        let mut table = sessions(SessionLimits::default());
+        open(&mut table, 1);
+        run(&mut table, 2, command(1, 1, 0));
+        let ttl_ms = SessionLimits::default().ttl_default_ms;
+        let keep = v1::KeepSession { session_id: 1, acknowledged: 1 };
+        assert_eq!(table.keep(&keep, Index(3), ttl_ms - 1), Ok(ttl_ms));
+        assert_eq!((table.bytes, table.by_id[&1].acknowledged), (0, 1));
+        table.expire(2 * ttl_ms - 2);
+        assert_eq!(table.len(), 1);
+        table.expire(2 * ttl_ms - 1);
+        assert_eq!(table.keep(&keep, Index(4), 0), Err(CommandRefused::SessionExpired));
     }
 
     #[test]
     fn use_postpones_expiry_and_time_to_live_is_clamped() {
         let mut table = sessions(SessionLimits::default());
-        assert_eq!(table.open(Index(1), 0, 5000), 5000);
-        assert_eq!(table.open(Index(2), 0, 1), 1000);
-        assert_eq!(table.open(Index(3), 0, u64::MAX), 24 * 60 * 60 * 1000);
-        table.begin(&command(1, 1, 0), Index(4), 4999);
+        let mut ttl = |index, wanted| table.open(Index(index), 0, wanted).unwrap().ttl_ms;
+        assert_eq!(ttl(1, 5000), 5000);
+        assert_eq!(ttl(2, 1), 1000);
+        assert_eq!(ttl(3, u64::MAX), 24 * 60 * 60 * 1000);
+        table.begin(&command(1, 1, 0), HASH, Index(4), 4999);
         table.expire(5000);
         assert_eq!(table.by_id.keys().copied().collect::<Vec<_>>(), [1, 3]);
         table.expire(9998);
         assert_eq!(table.len(), 2);
         table.expire(9999);
         assert_eq!(table.len(), 1);
-        let begin = table.begin(&command(1, 2, 0), Index(5), 9999);
+        let begin = table.begin(&command(1, 2, 0), HASH, Index(5), 9999);
         assert_eq!(begin, Begin::Refused(CommandRefused::SessionExpired));
-    }
-
-    #[test]
-    fn one_session_too_many_evicts_the_least_recently_used() {
-        let mut table = sessions(SessionLimits { sessions_max: 2, ..SessionLimits::default() });
-        table.open(Index(1), 0, 0);
-        table.open(Index(2), 0, 0);
-        run(&mut table, 3, command(1, 1, 0));
-        table.open(Index(4), 0, 0);
-        assert_eq!(table.by_id.keys().copied().collect::<Vec<_>>(), [1, 4]);
-    }
-
-    #[test]
-    fn too_many_bytes_in_all_sessions_evict_the_least_recently_used() {
-        let mut table =
-            sessions(SessionLimits { total_max_bytes: 2500, ..SessionLimits::default() });
-        for id in 1..=3 {
-            table.open(Index(id), 0, 0);
-        }
-        for id in 1..=3 {
-            table.begin(&command(id, 1, 0), Index(id + 3), 0);
-            table.complete(id, 1, &Outcome::Ok(vec![0; 1000]));
-        }
-        assert_eq!(table.by_id.keys().copied().collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(table.bytes, 2128);
-        table.remove(2);
-        table.remove(3);
-        assert_eq!(table.bytes, 0);
-        assert!(table.by_expiry.is_empty() && table.by_use.is_empty());
     }
 }

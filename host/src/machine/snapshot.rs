@@ -151,6 +151,7 @@ fn session_record(id: u64, session: &Session) -> v1::SnapshotSession {
             .map(|(sequence, response)| v1::SnapshotResponse {
                 sequence: *sequence,
                 outcome: Some(response.outcome.clone()),
+                command_hash: bytes::Bytes::copy_from_slice(&response.command),
             })
             .collect(),
     }

@@ -175,6 +175,9 @@ reasons! {
         NoModule = "no_module",
         SessionExpired = "session_expired",
         SequenceTooOld = "sequence_too_old",
+        SequenceReused = "sequence_reused",
+        SessionFull = "session_full",
+        SessionsFull = "sessions_full",
         TooLarge = "too_large",
         Malformed = "malformed",
     }
@@ -275,6 +278,11 @@ impl NodeMetrics {
             Reply::NoModule => NotRun::NoModule,
             Reply::Refused(CommandRefused::SessionExpired) => NotRun::SessionExpired,
             Reply::Refused(CommandRefused::SequenceTooOld) => NotRun::SequenceTooOld,
+            Reply::Refused(CommandRefused::SequenceReused { .. }) => NotRun::SequenceReused,
+            Reply::Refused(CommandRefused::SessionFull { .. }) => NotRun::SessionFull,
+            Reply::Refused(CommandRefused::SessionsFull { .. }) => NotRun::SessionsFull,
+            // No command.
+            Reply::Refused(CommandRefused::TooManySessions { .. }) => return,
             Reply::Refused(CommandRefused::TooLarge { .. }) => NotRun::TooLarge,
             Reply::Refused(CommandRefused::Malformed(_)) => NotRun::Malformed,
             _ => return,

@@ -31,6 +31,7 @@ mod log_writer;
 mod membership;
 mod metrics;
 mod newcomers;
+mod removal;
 mod snapshots;
 mod start;
 mod stepped;
@@ -60,7 +61,7 @@ pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
 };
 pub use stepped::SteppedNode;
-pub use stop::StopReason;
+pub use stop::{StopReason, Stragglers};
 pub use trust::{DigestCounters, DigestStatus, Quarantine};
 pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
 pub use work::{Activity, JobKind, MonotonicClock};

@@ -105,7 +105,9 @@ async fn attempt(seed: &str, join: &Join, address: &str) -> Result<Admission, St
     };
     let answer = client(seed)?.join(request).await?.into_inner();
     admission(answer).map_err(|what| {
-        Status::internal(format!("its answer makes no sense ({what}); is it a raft-host?"))
+        // Another answer is not to be expected.
+        let words = format!("its answer makes no sense ({what}); is it a raft-host?");
+        Status::failed_precondition(words)
     })
 }
 
@@ -134,16 +136,22 @@ fn words(status: &Status) -> String {
     cause.to_string()
 }
 
-/// Whether asking again may help: nobody there, no leader yet, another change under way.
+/// Whether asking again may help: nobody there, no leader yet, another change under way, a connection
+/// that broke (which this side reports, in whatever words).
 fn may_pass(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Cancelled
-            | Code::Aborted
-            | Code::ResourceExhausted
-    )
+    let is_local = std::error::Error::source(status).is_some();
+    let is_unsaid = status.metadata().get(raft_host_proto::EFFECT_KEY).is_none();
+    let is_broken = is_unsaid && matches!(status.code(), Code::Unknown | Code::Internal);
+    is_local
+        || is_broken
+        || matches!(
+            status.code(),
+            Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Aborted
+                | Code::ResourceExhausted
+        )
 }
 
 #[cfg(test)]
@@ -151,6 +159,35 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    /// A seed that closes connections half way, as one that is just being restarted.
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_no_refusal() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let seed = listener.local_addr().expect("bound").to_string();
+        let breaking = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("somebody asks");
+                // The preface of HTTP/2 at least, so that it is a connection and then none.
+                let mut request = [0; 24];
+                let read = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut request).await;
+                read.expect("a preface");
+            }
+        };
+        let join = Join { seeds: vec![seed.clone()], ..Join::default() };
+        tokio::select! {
+            answer = attempt(&seed, &join, "127.0.0.1:1") => {
+                let status = answer.expect_err("nobody answers");
+                assert!(may_pass(&status), "{status:?}");
+            }
+            () = breaking => {}
+        }
+        let said = Status::internal("a bug");
+        let mut said_so = said.clone();
+        said_so.metadata_mut().insert(raft_host_proto::EFFECT_KEY, "none".parse().expect("ASCII"));
+        assert!(may_pass(&said) && !may_pass(&said_so));
+        assert!(!may_pass(&Status::invalid_argument("no")));
+    }
 
     /// A cluster of five that was started again with `--join` lost twelve seconds: each node
     /// waited for one silent node after the other.

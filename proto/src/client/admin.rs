@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use sha2::Digest as _;
-use tonic::transport::Channel;
 
-use super::retry::Repeat;
+use super::retry::{Repeat, Timed};
 use super::{Client, ClientError};
 use crate::v1::admin_client::AdminClient;
 use crate::{MESSAGE_MAX_BYTES, v1};
@@ -301,7 +300,7 @@ fn upgrade_parts(
         .map(|part| v1::UpgradeRequest { part: Some(part) })
 }
 
-fn admin(channel: Channel) -> AdminClient<Channel> {
+fn admin(channel: Timed) -> AdminClient<Timed> {
     AdminClient::new(channel)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES)

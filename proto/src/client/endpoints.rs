@@ -1,10 +1,12 @@
 //! The nodes a client may ask, and which one it asks now.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
+use super::retry::FAR;
 use super::{ClientError, ClientOptions};
 
 /// All endpoints of a client; never empty.
@@ -13,6 +15,7 @@ pub(super) struct Endpoints {
     nodes: Vec<Node>,
     /// Below `nodes.len()`.
     current: AtomicUsize,
+    connect_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -21,6 +24,8 @@ struct Node {
     endpoint: Endpoint,
     /// Made at first use, because that must happen inside of a runtime.
     channel: OnceLock<Channel>,
+    /// Its latest answer came, so there is a connection.
+    answers: AtomicBool,
 }
 
 /// One endpoint, to be asked now.
@@ -43,7 +48,8 @@ impl Endpoints {
         if nodes.is_empty() {
             return Err(ClientError::Invalid("no endpoint was given".to_owned()));
         }
-        Ok(Endpoints { nodes, current: AtomicUsize::new(0) })
+        let connect_timeout = connect_timeout(options);
+        Ok(Endpoints { nodes, current: AtomicUsize::new(0), connect_timeout })
     }
 
     pub(super) fn pick(&self) -> Picked {
@@ -51,6 +57,21 @@ impl Endpoints {
         let node = &self.nodes[number];
         let channel = node.channel.get_or_init(|| node.endpoint.connect_lazy()).clone();
         Picked { address: node.address.clone(), channel, number }
+    }
+
+    /// Remembers whether the node itself answered.
+    pub(super) fn note(&self, picked: &Picked, answered: bool) {
+        self.nodes[picked.number].answers.store(answered, Ordering::Relaxed);
+    }
+
+    /// Whether there is a connection to the current endpoint, as far as is known.
+    pub(super) fn answers(&self) -> bool {
+        self.nodes[self.current.load(Ordering::Relaxed)].answers.load(Ordering::Relaxed)
+    }
+
+    /// How long a connection may take to be made.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
     }
 
     /// Turns to the next endpoint, unless somebody else turned away from `failed` already.
@@ -64,6 +85,11 @@ impl Endpoints {
             Ordering::Relaxed,
         );
     }
+}
+
+/// Shorter than a whole request, so that a node that cannot be reached is told from one that is slow.
+fn connect_timeout(options: &ClientOptions) -> Duration {
+    options.connect_timeout.min(options.deadline.min(FAR).mul_f64(0.8))
 }
 
 impl Node {
@@ -83,13 +109,14 @@ impl Node {
             return Err(invalid("the port is missing"));
         }
         let endpoint = endpoint
-            .connect_timeout(options.connect_timeout)
+            .connect_timeout(connect_timeout(options))
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(options.keepalive)
-            .keep_alive_timeout(options.keepalive)
+            .http2_keep_alive_interval(options.keepalive.min(FAR))
+            .keep_alive_timeout(options.keepalive.min(FAR))
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20);
-        Ok(Node { address: address.to_owned(), endpoint, channel: OnceLock::new() })
+        let (address, answers) = (address.to_owned(), AtomicBool::new(false));
+        Ok(Node { address, endpoint, channel: OnceLock::new(), answers })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 use crate::{EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN, SESSION_EXPIRED_CODE, v1};
 
@@ -91,14 +91,19 @@ pub(super) struct Failure {
     pub(super) effect: Effect,
     /// The same request may succeed later or elsewhere.
     pub(super) transient: bool,
+    /// The node said it, rather than the way to it.
+    pub(super) is_answer: bool,
 }
 
 impl Failure {
     pub(super) fn from_status(status: &Status) -> Failure {
         // A status with a source was made on this side: the connection, not the node, failed.
         let local = status.source().is_some();
+        if is_caused_by::<TimeoutExpired>(status) {
+            return Failure::timeout("no answer");
+        }
         let effect = if local {
-            if is_connect_error(status) { Effect::None } else { Effect::Unknown }
+            if is_caused_by::<ConnectError>(status) { Effect::None } else { Effect::Unknown }
         } else {
             effect_of_trailer(status)
         };
@@ -107,6 +112,7 @@ impl Failure {
             message: describe(status),
             effect,
             transient: local || is_transient(status.code()),
+            is_answer: !local,
         }
     }
 
@@ -116,7 +122,8 @@ impl Failure {
             v1::Effect::None => Effect::None,
             v1::Effect::Unknown => Effect::Unknown,
         };
-        Failure { code, message: error.message.clone(), effect, transient: is_transient(code) }
+        let (message, transient) = (error.message.clone(), is_transient(code));
+        Failure { code, message, effect, transient, is_answer: true }
     }
 
     pub(super) fn timeout(what: &str) -> Failure {
@@ -125,6 +132,7 @@ impl Failure {
             message: format!("{what} in time"),
             effect: Effect::Unknown,
             transient: true,
+            is_answer: false,
         }
     }
 }
@@ -157,10 +165,10 @@ fn effect_of_trailer(status: &Status) -> Effect {
     }
 }
 
-fn is_connect_error(status: &Status) -> bool {
+fn is_caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<ConnectError>() {
+        if error.is::<E>() {
             return true;
         }
         source = error.source();
@@ -174,7 +182,8 @@ fn describe(status: &Status) -> String {
     while let Some(inner) = cause.and_then(|error| error.source()) {
         cause = Some(inner);
     }
-    match cause {
+    match cause.map(ToString::to_string) {
+        Some(cause) if status.message().contains(&cause) => status.message().to_owned(),
         Some(cause) => format!("{}: {cause}", status.message()),
         None if status.message().is_empty() => status.code().description().to_owned(),
         None => status.message().to_owned(),

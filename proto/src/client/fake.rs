@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::kept::cost_bytes;
 use super::{Client, ClientOptions};
 use crate::v1::admin_server::{Admin, AdminServer};
 use crate::v1::client_server::{Client as ClientService, ClientServer};
@@ -43,6 +44,14 @@ pub(super) struct Cluster {
     /// Requests that arrived, with their faults.
     pub(super) requests: Mutex<u64>,
     pub(super) upgrades: Mutex<Vec<v1::UpgradeRequest>>,
+    /// Bytes of answers that a session keeps; 0: any number.
+    pub(super) kept_max_bytes: Mutex<u64>,
+    /// Commands that were refused because their session kept too much.
+    pub(super) refused_full: Mutex<u64>,
+    /// Requests to keep a session alive.
+    pub(super) kept_alive: Mutex<Vec<v1::KeepSessionRequest>>,
+    /// What the last request but for streams said that it is waited for.
+    pub(super) last_timeout: Mutex<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -96,14 +105,31 @@ impl Cluster {
         if command.sequence <= acknowledged {
             return Err(Status::new(SEQUENCE_TOO_OLD_CODE, "too old"));
         }
+        let kept: u64 = session.answered.values().map(cost_bytes).sum();
+        let max = *self.kept_max_bytes.lock().unwrap();
+        let is_new = !session.answered.contains_key(&command.sequence);
+        if is_new && max > 0 && kept >= max && command.sequence != acknowledged + 1 {
+            *self.refused_full.lock().unwrap() += 1;
+            return Err(failure(Code::ResourceExhausted));
+        }
         let response = session.answered.entry(command.sequence);
         Ok(response.or_insert_with(|| self.execute(&request.command)).clone())
+    }
+
+    fn note_timeout<T>(&self, request: &Request<T>) {
+        let said = request.metadata().get("grpc-timeout");
+        *self.last_timeout.lock().unwrap() = said.map(|said| said.to_str().unwrap().to_owned());
     }
 
     fn execute(&self, command: &[u8]) -> v1::ApplyResponse {
         let mut executed = self.executed.lock().unwrap();
         executed.push(command.to_vec());
-        let kind = v1::outcome::Kind::Ok(command.to_vec().into());
+        // A command that says so is answered with that many bytes.
+        let long = command.strip_prefix(b"long ").map(|number| {
+            let text = String::from_utf8_lossy(number);
+            vec![b'x'; text.split(' ').next().unwrap().parse().unwrap()]
+        });
+        let kind = v1::outcome::Kind::Ok(long.unwrap_or_else(|| command.to_vec()).into());
         v1::ApplyResponse {
             outcome: Some(v1::Outcome { kind: Some(kind), duplicate: false }),
             index: executed.len() as u64,
@@ -179,7 +205,7 @@ impl Service {
     /// The results of one message of a stream, and whether the stream goes on.
     fn answer_batch(&self, batch: v1::ApplyStreamRequest) -> (Vec<v1::TaggedResult>, bool) {
         let mut results = Vec::new();
-        for v1::TaggedCommand { tag, request } in batch.commands {
+        for v1::TaggedCommand { tag, request, .. } in batch.commands {
             let request = request.unwrap();
             let (answer, twice) = match self.0.fault() {
                 Some(Fault::DropStream) => {
@@ -230,6 +256,7 @@ impl ClientService for Service {
         &self,
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.0.note_timeout(&request);
         self.answer(request.into_inner()).await.map(Response::new)
     }
 
@@ -277,7 +304,24 @@ impl ClientService for Service {
         let session_id = sessions.last_key_value().map_or(1, |(id, _)| id + 1);
         sessions.insert(session_id, FakeSession::default());
         let ttl_ms = request.into_inner().ttl_ms;
-        Ok(Response::new(v1::OpenSessionResponse { session_id, ttl_ms }))
+        let ttl_ms = if ttl_ms == 0 { 600_000 } else { ttl_ms };
+        let responses_max_bytes = *self.0.kept_max_bytes.lock().unwrap();
+        let opened = v1::OpenSessionResponse {
+            session_id,
+            ttl_ms,
+            responses_max_bytes,
+            ..Default::default()
+        };
+        Ok(Response::new(opened))
+    }
+
+    async fn keep_session(
+        &self,
+        request: Request<v1::KeepSessionRequest>,
+    ) -> Result<Response<v1::KeepSessionResponse>, Status> {
+        let request = request.into_inner();
+        self.0.kept_alive.lock().unwrap().push(request);
+        Ok(Response::new(v1::KeepSessionResponse { ttl_ms: 600_000 }))
     }
 
     async fn close_session(

@@ -14,6 +14,7 @@
 mod admin;
 mod endpoints;
 mod error;
+mod kept;
 mod pipeline;
 mod retry;
 mod session;
@@ -27,10 +28,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonic::transport::Channel;
 
 use self::endpoints::Endpoints;
-use self::retry::Repeat;
+use self::retry::{Repeat, Timed};
 use crate::MESSAGE_MAX_BYTES;
 use crate::v1;
 use crate::v1::client_client::ClientClient;
@@ -49,7 +49,8 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// For one attempt of a request that may be repeated; then another node is asked.
     pub attempt_timeout: Duration,
-    /// For a request with all its attempts. Exceeded by at most about `connect_timeout`.
+    /// For a request with all its attempts; nodes are told, and give up in time to say whether it
+    /// had an effect.
     pub deadline: Duration,
     /// For an admin request, which may wait for replication or compilation.
     pub admin_deadline: Duration,
@@ -162,8 +163,8 @@ impl Client {
         .await
     }
 
-    /// Opens a session for exactly-once commands. It lives as long as no longer than `ttl`
-    /// passes between its commands; `None`: the cluster's default.
+    /// Opens a session for exactly-once commands. It is kept alive until it is dropped, and ends
+    /// when the cluster has not heard from it for `ttl`; `None`: the cluster's default.
     ///
     /// # Errors
     ///
@@ -186,7 +187,7 @@ impl Client {
     }
 }
 
-fn grpc(channel: Channel) -> ClientClient<Channel> {
+fn grpc(channel: Timed) -> ClientClient<Timed> {
     ClientClient::new(channel)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES)

@@ -11,6 +11,7 @@
 //! happens twice. A command that a node could not take (busy, no leader) is sent again after a
 //! pause. So each happens once, but after such a repetition not always in the order of
 //! submission. What is acknowledged to the cluster is everything below the oldest unanswered one.
+//! No more is sent than the cluster can keep answers of ([`super::kept`]).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,8 +28,9 @@ use std::sync::Arc;
 
 use super::endpoints::Picked;
 use super::error::Failure;
-use super::retry::{Attempts, Backoff};
-use super::session::{self, WINDOW_MAX};
+use super::kept::{KeepAlive, Room as Kept, WINDOW_MAX, cost_bytes};
+use super::retry::{Attempts, Backoff, FAR, after, endless};
+use super::session;
 use super::{Client, ClientError, grpc};
 use crate::{SESSION_EXPIRED_CODE, v1};
 
@@ -61,6 +63,7 @@ pub struct PipelineSender {
     window: Arc<Semaphore>,
     window_bytes: Arc<Semaphore>,
     window_bytes_max: u32,
+    patience: Duration,
 }
 
 /// Where answers come out.
@@ -90,6 +93,7 @@ struct Room {
 struct Submitted {
     command: Bytes,
     room: Room,
+    deadline: Instant,
 }
 
 impl PipelineSender {
@@ -106,7 +110,8 @@ impl PipelineSender {
         let _command = Arc::clone(&self.window).acquire_owned().await.map_err(closed)?;
         let window_bytes = Arc::clone(&self.window_bytes);
         let _bytes = window_bytes.acquire_many_owned(bytes).await.map_err(closed)?;
-        let submitted = Submitted { command, room: Room { _command, _bytes } };
+        let deadline = after(self.patience);
+        let submitted = Submitted { command, room: Room { _command, _bytes }, deadline };
         self.inbox.send(submitted).map_err(|_| ClientError::Closed)
     }
 }
@@ -138,12 +143,22 @@ impl Drop for PipelineResults {
     }
 }
 
+/// A session that the pipeline has for itself.
+pub(super) struct Owned {
+    pub(super) id: u64,
+    /// The sequence number of the first command.
+    pub(super) first: u64,
+    pub(super) room: Kept,
+    pub(super) alive: KeepAlive,
+}
+
 pub(super) fn start(
     client: Client,
-    session_id: u64,
-    first_sequence: u64,
+    session: Owned,
     options: PipelineOptions,
 ) -> (PipelineSender, PipelineResults) {
+    let patience = client.options.deadline;
+    let Owned { id: session_id, first: first_sequence, room: kept, alive } = session;
     let window = u64::from(options.window).clamp(1, WINDOW_MAX) as usize;
     let window_bytes_max = options.window_bytes.max(1);
     // Unbounded channels: what they hold is bounded by the window's permits.
@@ -161,7 +176,10 @@ pub(super) fn start(
         first_sequence,
         first_tag: 0,
         unanswered: 0,
+        held_back: false,
         session_gone: None,
+        kept,
+        alive,
     };
     let closer = CloseOnDrop(windows.clone());
     let driver = tokio::spawn(async move {
@@ -169,7 +187,8 @@ pub(super) fn start(
         driver.run().await;
     });
     let [window, window_bytes] = windows;
-    let sender = PipelineSender { inbox: inbox_sender, window, window_bytes, window_bytes_max };
+    let sender =
+        PipelineSender { inbox: inbox_sender, window, window_bytes, window_bytes_max, patience };
     (sender, PipelineResults { results, driver: Some(driver) })
 }
 
@@ -191,6 +210,8 @@ struct Slot {
     /// Sent on the current stream and not answered there.
     in_flight: bool,
     result: Option<Result<v1::ApplyResponse, ClientError>>,
+    /// What the cluster keeps of the answer until it is acknowledged.
+    kept_bytes: u64,
 }
 
 struct Driver {
@@ -205,8 +226,12 @@ struct Driver {
     first_tag: u64,
     /// Slots without a result.
     unanswered: usize,
+    /// Some were not sent because the cluster could not keep their answers.
+    held_back: bool,
     /// Why the session is gone, once it is.
     session_gone: Option<String>,
+    kept: Kept,
+    alive: KeepAlive,
 }
 
 /// An open stream.
@@ -240,6 +265,12 @@ impl Driver {
                 self.take_in(submitted);
             }
             let picked = self.client.endpoints.pick();
+            // What is late already is not sent at all.
+            self.give_up(&Failure::timeout("it was not sent"), &picked);
+            self.hand_out();
+            if self.unanswered == 0 {
+                continue;
+            }
             let mut answered = false;
             let failure = match self.connect(picked.clone()).await {
                 Err(failure) => failure,
@@ -262,7 +293,8 @@ impl Driver {
                 unanswered = self.unanswered,
                 "a stream of commands was lost; they are sent again"
             );
-            tokio::time::sleep(backoff.pause()).await;
+            let pause = after(backoff.pause());
+            sleep_until(self.first_deadline().map_or(pause, |deadline| deadline.min(pause))).await;
         }
     }
 
@@ -285,9 +317,11 @@ impl Driver {
         // Before the stream is open: some servers answer only to a first message.
         self.send_waiting(&requests);
         let outgoing = UnboundedReceiverStream::new(outgoing);
-        let mut grpc = grpc(picked.channel.clone());
+        // A stream has no end of its own: each command says how long it is waited for.
+        let mut grpc = grpc(endless(picked.channel.clone()));
         let opening = grpc.apply_stream(outgoing);
-        let until = Instant::now() + self.client.options.attempt_timeout;
+        let until = after(self.client.options.attempt_timeout);
+        let until = self.first_deadline().map_or(until, |deadline| deadline.min(until));
         match timeout_at(until, opening).await {
             Ok(Ok(response)) => Ok(Connection {
                 picked,
@@ -313,7 +347,7 @@ impl Driver {
             if !in_flight {
                 connection.progress_at = Instant::now();
             }
-            let stalled_at = connection.progress_at + patience;
+            let stalled_at = connection.progress_at + patience.min(FAR);
             let deadline = self.first_deadline();
             let resend_at = connection.resend_at;
             let mut submitted = Vec::new();
@@ -327,6 +361,9 @@ impl Driver {
                     connection.progress_at = Instant::now();
                     for result in response.results {
                         *answered |= self.take_result(result, &mut connection);
+                    }
+                    if self.held_back && connection.resend_at.is_none() {
+                        self.send_waiting(&connection.requests);
                     }
                 }
                 count = self.inbox.recv_many(&mut submitted, BATCH_COMMANDS), if self.inbox_open => {
@@ -357,8 +394,7 @@ impl Driver {
 
     /// Numbers new commands. With the session gone they end at once, unsent.
     fn take_in(&mut self, submitted: Vec<Submitted>) {
-        let deadline = Instant::now() + self.client.options.deadline;
-        for Submitted { command, room } in submitted {
+        for Submitted { command, room, deadline } in submitted {
             let attempts = Attempts::none();
             let result = self.session_gone.as_ref().map(|message| {
                 Err(session::expired(self.session_id, message.clone(), attempts.effect))
@@ -371,24 +407,40 @@ impl Driver {
                 attempts,
                 in_flight: false,
                 result,
+                kept_bytes: 0,
             });
         }
         self.hand_out();
     }
 
-    /// Sends what has no result and is not in flight, in order.
+    /// Sends what has no result and is not in flight, in order, as far as the cluster can keep the
+    /// answers.
     fn send_waiting(&mut self, requests: &mpsc::UnboundedSender<v1::ApplyStreamRequest>) {
+        self.held_back = false;
         let unanswered = self.slots.iter().position(|slot| slot.result.is_none());
         let Some(oldest) = unanswered else {
             return;
         };
         let acknowledged = self.first_sequence + oldest as u64 - 1;
+        let (mut open, mut answers, mut bytes) = (0, 0, 0);
+        for slot in self.slots.iter().skip(oldest) {
+            open += u64::from(slot.in_flight);
+            answers += u64::from(slot.kept_bytes > 0);
+            bytes += slot.kept_bytes;
+        }
+        let now = Instant::now();
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         for (n, slot) in self.slots.iter_mut().enumerate().skip(oldest) {
             if slot.in_flight || slot.result.is_some() {
                 continue;
             }
+            // The oldest always goes: without its answer nothing can be acknowledged.
+            if n != oldest && !self.kept.takes(open, answers, bytes) {
+                self.held_back = true;
+                break;
+            }
             slot.in_flight = true;
+            open += 1;
             let full = batch_bytes + slot.command.len() > BATCH_BYTES && !batch.is_empty();
             if full || batch.len() == BATCH_COMMANDS {
                 send_batch(requests, std::mem::take(&mut batch));
@@ -400,9 +452,13 @@ impl Driver {
                 v1::SessionCommand { session_id: self.session_id, sequence, acknowledged };
             let options = &self.client.options;
             let request = options.apply_request(slot.command.clone(), Some(session));
-            batch.push(v1::TaggedCommand { tag: sequence, request: Some(request) });
+            let left = slot.deadline.saturating_duration_since(now).as_millis();
+            // 0 would mean that it does not say.
+            let timeout_ms = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+            batch.push(v1::TaggedCommand { tag: sequence, request: Some(request), timeout_ms });
         }
         if !batch.is_empty() {
+            self.alive.sent(acknowledged);
             send_batch(requests, batch);
         }
     }
@@ -445,6 +501,10 @@ impl Driver {
         };
         connection.backoff = Backoff::new(&self.client.options);
         slot.in_flight = false;
+        if let Ok(response) = &finished {
+            slot.kept_bytes = cost_bytes(response);
+            self.kept.learn(slot.kept_bytes);
+        }
         slot.result = Some(finished);
         self.unanswered -= 1;
         true
@@ -496,6 +556,7 @@ impl Driver {
             let slot = self.slots.pop_front().expect("just seen");
             let result = slot.result.expect("just seen");
             let result = PipelineResult { tag: self.first_tag, result };
+            self.alive.received(self.first_sequence, slot.kept_bytes);
             self.first_tag += 1;
             self.first_sequence += 1;
             // Failing means that nobody wants results any more; the loops notice.
@@ -522,5 +583,6 @@ fn stream_ended() -> Failure {
         message: "the node ended the stream".to_owned(),
         effect: super::Effect::Unknown,
         transient: true,
+        is_answer: false,
     }
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::error::Failure;
 use super::{Client, ClientError, ClientOptions, Effect};
@@ -21,6 +23,41 @@ pub(super) enum Repeat {
     WithoutEffect,
 }
 
+/// Waiting longer is as good as waiting for ever, and could overflow.
+pub(super) const FAR: Duration = Duration::from_secs(86_400 * 365);
+
+/// When so much time has passed from now on.
+pub(super) fn after(patience: Duration) -> Instant {
+    Instant::now() + patience.min(FAR)
+}
+
+/// A connection whose requests tell how long they are waited for (`grpc-timeout`).
+pub(super) type Timed = InterceptedService<Channel, Timeout>;
+
+/// Writes the header; see [`Timed`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeout(Option<Duration>);
+
+impl Interceptor for Timeout {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(timeout) = self.0 {
+            request.set_timeout(timeout);
+        }
+        Ok(request)
+    }
+}
+
+/// For requests that are waited for until then.
+pub(super) fn until(channel: Channel, until: Instant) -> Timed {
+    let left = until.saturating_duration_since(Instant::now());
+    InterceptedService::new(channel, Timeout(Some(left)))
+}
+
+/// For streams, which end by themselves.
+pub(super) fn endless(channel: Channel) -> Timed {
+    InterceptedService::new(channel, Timeout(None))
+}
+
 /// Pauses between attempts: each up to twice as long as the one before, the half of it random.
 #[derive(Clone, Debug)]
 pub(super) struct Backoff {
@@ -34,7 +71,7 @@ impl Backoff {
     }
 
     pub(super) fn pause(&mut self) -> Duration {
-        let pause = self.next.min(self.max);
+        let pause = self.next.min(self.max).min(FAR);
         self.next = pause.saturating_mul(2);
         pause.mul_f64(rand::random_range(0.5..=1.0))
     }
@@ -84,7 +121,7 @@ impl Client {
         &self,
         repeat: Repeat,
         patience: Duration,
-        attempt: impl Fn(Channel) -> F,
+        attempt: impl Fn(Timed) -> F,
     ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -98,31 +135,31 @@ impl Client {
         &self,
         repeat: Repeat,
         patience: Duration,
-        attempt: impl Fn(Channel) -> F,
+        attempt: impl Fn(Timed) -> F,
     ) -> Result<T, (ClientError, Effect)>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let deadline = Instant::now() + patience;
+        let deadline = after(patience);
         let mut backoff = Backoff::new(&self.options);
         let mut attempts = Attempts::none();
         loop {
             let picked = self.endpoints.pick();
-            let now = Instant::now();
-            let until = match repeat {
-                Repeat::Always => deadline.min(now + self.options.attempt_timeout),
-                // It has no reason to end early. Even at the very end there is time to learn
-                // that the node cannot be reached: otherwise the effect would be unknown
-                // without need.
-                Repeat::Patiently | Repeat::WithoutEffect => {
-                    deadline.max(now + self.options.connect_timeout.mul_f64(1.25))
-                }
+            let end = match repeat {
+                Repeat::Always => deadline.min(after(self.options.attempt_timeout)),
+                // It has no reason to end early.
+                Repeat::Patiently | Repeat::WithoutEffect => deadline,
             };
-            let failure = match timeout_at(until, attempt(picked.channel.clone())).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
+            let channel = until(picked.channel.clone(), end);
+            let failure = match timeout_at(end, attempt(channel)).await {
+                Ok(Ok(response)) => {
+                    self.endpoints.note(&picked, true);
+                    return Ok(response.into_inner());
+                }
                 Ok(Err(status)) => Failure::from_status(&status),
                 Err(_) => Failure::timeout("no answer"),
             };
+            self.endpoints.note(&picked, failure.is_answer);
             let before = attempts.effect;
             attempts.failed(failure.effect);
             if failure.transient {
@@ -131,7 +168,15 @@ impl Client {
             let repeatable = failure.transient
                 && (repeat != Repeat::WithoutEffect || failure.effect == Effect::None);
             let pause = backoff.pause();
-            if !repeatable || Instant::now() + pause >= deadline {
+            // An attempt that ends while a connection is being made would leave the effect
+            // unknown without need.
+            let needed = match repeat {
+                Repeat::WithoutEffect if !self.endpoints.answers() => {
+                    pause.saturating_add(self.endpoints.connect_timeout())
+                }
+                _ => pause,
+            };
+            if !repeatable || after(needed) >= deadline {
                 return Err((attempts.error(failure, &picked.address), before));
             }
             tracing::debug!(

@@ -1,22 +1,21 @@
 //! Exactly-once commands, one call each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::kept::{KeepAlive, Room, WINDOW_MAX, cost_bytes};
 use super::pipeline::{self, PipelineOptions, PipelineResults, PipelineSender};
 use super::retry::Repeat;
 use super::{Client, ClientError, Effect, grpc};
 use crate::{SESSION_EXPIRED_CODE, v1};
 
-/// Most sequence numbers between the lowest unanswered command and the highest one. The cluster
-/// keeps at least twice as many responses of a session, so it never forgets one that is needed.
-pub(super) const WINDOW_MAX: u64 = 2048;
-
 /// A session: every command applied through it happens exactly once, however often it has to
-/// be sent. Commands may run concurrently; then their order is not defined.
+/// be sent. Commands may run concurrently; then their order is not defined. It is kept alive until
+/// it is dropped.
 #[derive(Debug)]
 pub struct Session {
     client: Client,
@@ -25,6 +24,7 @@ pub struct Session {
     numbers: Mutex<Numbers>,
     /// Told when `numbers` gets room.
     room: Notify,
+    alive: KeepAlive,
 }
 
 /// Which sequence numbers are in use.
@@ -33,23 +33,45 @@ struct Numbers {
     next: u64,
     /// Given out and not finished. All numbers below the lowest are acknowledged.
     open: BTreeSet<u64>,
+    /// What the cluster keeps of finished ones that are not acknowledged, in bytes.
+    kept: BTreeMap<u64, u64>,
+    room: Room,
 }
 
 impl Numbers {
     fn acknowledged(&self) -> u64 {
         self.open.first().copied().unwrap_or(self.next) - 1
     }
+
+    fn has_room(&self) -> bool {
+        let bytes = self.kept.values().sum();
+        // The lowest one always goes: without its answer nothing can be acknowledged.
+        self.open.is_empty()
+            || (self.next - self.acknowledged() <= WINDOW_MAX
+                && self.room.takes(self.open.len() as u64, self.kept.len() as u64, bytes))
+    }
+
+    fn finish(&mut self, sequence: u64, bytes: Option<u64>) {
+        self.open.remove(&sequence);
+        if let Some(bytes) = bytes {
+            self.room.learn(bytes);
+            self.kept.insert(sequence, bytes);
+        }
+        self.kept = self.kept.split_off(&(self.acknowledged() + 1));
+    }
 }
 
 impl Session {
     pub(super) fn new(client: Client, opened: v1::OpenSessionResponse) -> Session {
-        Session {
-            client,
-            id: opened.session_id,
-            ttl_ms: opened.ttl_ms,
-            numbers: Mutex::new(Numbers { next: 1, open: BTreeSet::new() }),
-            room: Notify::new(),
-        }
+        let v1::OpenSessionResponse { session_id: id, ttl_ms, .. } = opened;
+        let alive = KeepAlive::start(client.clone(), id, Duration::from_millis(ttl_ms));
+        let numbers = Numbers {
+            next: 1,
+            open: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            room: Room::new(&opened),
+        };
+        Session { client, id, ttl_ms, numbers: Mutex::new(numbers), room: Notify::new(), alive }
     }
 
     /// The session's id.
@@ -57,7 +79,7 @@ impl Session {
         self.id
     }
 
-    /// How long the session lives without a command, in milliseconds.
+    /// How long the session lives when the cluster hears nothing of it, in milliseconds.
     pub fn ttl_ms(&self) -> u64 {
         self.ttl_ms
     }
@@ -70,7 +92,7 @@ impl Session {
     /// dropped early, it may have.
     pub async fn apply(&self, command: impl Into<Bytes>) -> Result<v1::ApplyResponse, ClientError> {
         let command = command.into();
-        let number = self.take_number().await;
+        let mut number = self.take_number().await;
         let client = &self.client;
         let result = client
             .call_counting(Repeat::Always, client.options.deadline, |channel| {
@@ -79,10 +101,12 @@ impl Session {
                     sequence: number.sequence,
                     acknowledged: self.lock().acknowledged(),
                 };
+                self.alive.sent(session.acknowledged);
                 let request = client.options.apply_request(command.clone(), Some(session));
                 async move { grpc(channel).apply(request).await }
             })
             .await;
+        number.bytes = result.as_ref().ok().map(cost_bytes);
         result.map_err(|(error, before)| match error {
             // That answer itself is no effect; an earlier, lost attempt may have had one.
             ClientError::Refused { code: SESSION_EXPIRED_CODE, message, .. } => {
@@ -97,8 +121,12 @@ impl Session {
     /// unless some have to be sent again: submit a command that must come after another one when
     /// that one is answered. The session is closed when the pipeline ends.
     pub fn pipeline(self, options: PipelineOptions) -> (PipelineSender, PipelineResults) {
-        let first = self.lock().next;
-        pipeline::start(self.client, self.id, first, options)
+        let (first, room) = {
+            let numbers = self.lock();
+            (numbers.next, numbers.room)
+        };
+        let session = pipeline::Owned { id: self.id, first, room, alive: self.alive };
+        pipeline::start(self.client, session, options)
     }
 
     /// Closes the session; the cluster forgets its responses.
@@ -114,7 +142,7 @@ impl Session {
         loop {
             let room = self.room.notified();
             if let Some(sequence) = self.try_take() {
-                return Number { session: self, sequence };
+                return Number { session: self, sequence, bytes: None };
             }
             room.await;
         }
@@ -123,7 +151,7 @@ impl Session {
     fn try_take(&self) -> Option<u64> {
         let mut numbers = self.lock();
         let sequence = numbers.next;
-        if sequence - numbers.acknowledged() > WINDOW_MAX {
+        if !numbers.has_room() {
             return None;
         }
         numbers.next += 1;
@@ -142,11 +170,16 @@ impl Session {
 struct Number<'a> {
     session: &'a Session,
     sequence: u64,
+    /// What the cluster keeps of its answer, if there is one.
+    bytes: Option<u64>,
 }
 
 impl Drop for Number<'_> {
     fn drop(&mut self) {
-        self.session.lock().open.remove(&self.sequence);
+        let mut numbers = self.session.lock();
+        numbers.finish(self.sequence, self.bytes);
+        self.session.alive.received(numbers.acknowledged(), self.bytes.unwrap_or(0));
+        drop(numbers);
         self.session.room.notify_waiters();
     }
 }

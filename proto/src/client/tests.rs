@@ -151,6 +151,10 @@ async fn an_expired_session_says_whether_the_command_may_have_happened() {
     assert!(matches!(error, ClientError::SessionExpired { .. }));
 }
 
+fn opened(session_id: u64) -> v1::OpenSessionResponse {
+    v1::OpenSessionResponse { session_id, ttl_ms: 600_000, ..Default::default() }
+}
+
 /// Pipelines `count` commands and returns the results.
 async fn pipelined(client: &Client, count: u64, options: PipelineOptions) -> Vec<PipelineResult> {
     let session = client.open_session(None).await.unwrap();
@@ -278,7 +282,8 @@ async fn a_pipeline_gives_up_at_the_deadline() {
     let up = node(&cluster).await;
     let session = client(&[up.address], ClientOptions::default()).open_session(None).await.unwrap();
     let dead = client(&[nobody().await], client_options);
-    let (sender, mut results) = pipeline::start(dead, session.id(), 1, PipelineOptions::default());
+    let session = Session::new(dead, opened(session.id()));
+    let (sender, mut results) = session.pipeline(PipelineOptions::default());
     sender.send("a").await.unwrap();
     let error = results.next().await.unwrap().result.unwrap_err();
     assert_eq!(error.effect(), Effect::None, "{error:?}");
@@ -326,4 +331,140 @@ async fn an_upgrade_is_sent_in_parts_after_its_header() {
         })
         .collect();
     assert_eq!(sizes, [0, 512 << 10, 512 << 10, 1]);
+}
+
+/// Answers from one byte to four megabytes, to a session that keeps little, with lost answers and
+/// broken streams.
+#[tokio::test]
+async fn commands_with_long_answers_happen_once_and_few_are_refused_for_want_of_room() {
+    let cluster = Arc::new(Cluster::default());
+    *cluster.kept_max_bytes.lock().unwrap() = 16 << 20;
+    let nodes = [node(&cluster).await, node(&cluster).await];
+    let client = client(&[nodes[0].address, nodes[1].address], ClientOptions::default());
+    for length in [1, 8 << 10, 64 << 10, 1 << 20, 4 << 20] {
+        let count = (64 << 20) / length.max(128 << 10);
+        cluster.plan([Fault::DropStream, Fault::LoseAnswer, Fault::DropStream]);
+        *cluster.refused_full.lock().unwrap() = 0;
+        cluster.executed.lock().unwrap().clear();
+        let session = client.open_session(None).await.unwrap();
+        let (sender, mut results) = session.pipeline(PipelineOptions::default());
+        let submit = async move {
+            for n in 0..count {
+                sender.send(format!("long {length} {n}")).await.unwrap();
+            }
+        };
+        let collect = async {
+            let mut answered = 0;
+            while let Some(PipelineResult { tag, result }) = results.next().await {
+                let answer = answer(&result.unwrap_or_else(|error| panic!("{tag}: {error}")));
+                assert_eq!(answer.len(), length);
+                answered += 1;
+            }
+            answered
+        };
+        assert_eq!(tokio::join!(submit, collect).1, count);
+        let executed = cluster.executed();
+        let distinct: std::collections::BTreeSet<_> = executed.iter().collect();
+        assert_eq!((executed.len(), distinct.len()), (count, count), "{length}");
+        // The first ones are a guess.
+        let refused = *cluster.refused_full.lock().unwrap();
+        assert!(refused <= count as u64, "{refused} of {count} with answers of {length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn concurrent_calls_in_a_session_wait_for_room_for_their_answers() {
+    let cluster = Arc::new(Cluster::default());
+    *cluster.kept_max_bytes.lock().unwrap() = 1 << 20;
+    let node = node(&cluster).await;
+    let client = client(&[node.address], ClientOptions::default());
+    let session = client.open_session(None).await.unwrap();
+    let calls = (0..40).map(|n| session.apply(format!("long {} {n}", 300 << 10)));
+    for result in futures::future::join_all(calls).await {
+        assert_eq!(answer(&result.unwrap()).len(), 300 << 10);
+    }
+    assert_eq!(cluster.executed().len(), 40);
+}
+
+#[tokio::test]
+async fn a_session_without_commands_is_kept_alive_and_lets_go_of_long_answers() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let client = client(&[node.address], ClientOptions::default());
+    let kept = |session: u64, acknowledged: u64| {
+        let cluster = Arc::clone(&cluster);
+        async move {
+            let is_it = |kept: &&v1::KeepSessionRequest| {
+                (kept.session_id, kept.acknowledged) == (session, acknowledged)
+            };
+            while cluster.kept_alive.lock().unwrap().iter().find(is_it).is_none() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let short = client.open_session(Some(Duration::from_millis(30))).await.unwrap();
+    kept(short.id(), 0).await;
+    // It is not due for an hour.
+    let long = client.open_session(Some(Duration::from_secs(10_800))).await.unwrap();
+    long.apply(format!("long {}", 1 << 20)).await.unwrap();
+    kept(long.id(), 1).await;
+}
+
+#[tokio::test]
+async fn nodes_are_told_how_long_a_request_is_waited_for_and_no_patience_is_too_long() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let told = || cluster.last_timeout.lock().unwrap().take().expect("it was told");
+    let patient = ClientOptions { deadline: Duration::from_secs(86_400), ..Default::default() };
+    client(&[node.address], patient).apply("a").await.unwrap();
+    assert!(told().starts_with("86399"), "a day, less what has passed");
+    let endless = ClientOptions {
+        connect_timeout: Duration::MAX,
+        attempt_timeout: Duration::MAX,
+        deadline: Duration::MAX,
+        admin_deadline: Duration::MAX,
+        backoff_max: Duration::MAX,
+        keepalive: Duration::MAX,
+        ..ClientOptions::default()
+    };
+    let client = client(&[node.address], endless);
+    client.apply("b").await.unwrap();
+    let session = client.open_session(Some(Duration::MAX)).await.unwrap();
+    cluster.plan([Fault::LoseAnswer, Fault::LoseAnswer]);
+    session.apply("c").await.unwrap();
+    client.upgrade("module", "label").await.unwrap();
+    check_all_answered_in(pipelined(&client, 3, PipelineOptions::default()).await);
+}
+
+fn check_all_answered_in(results: Vec<PipelineResult>) {
+    assert_eq!(results.len(), 3);
+    results.into_iter().for_each(|result| drop(result.result.unwrap()));
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_command_counts_from_its_submission_not_from_its_batch() {
+    let options = ClientOptions {
+        deadline: Duration::from_secs(1),
+        connect_timeout: Duration::from_millis(20),
+        ..ClientOptions::default()
+    };
+    let dead = client(&[nobody().await], options);
+    let session = Session::new(dead, opened(1));
+    let (sender, mut results) = session.pipeline(PipelineOptions::default());
+    // Two batches. The second is taken in when the first is given up; it used to wait anew.
+    for n in 0..1_000 {
+        sender.send(n.to_string()).await.unwrap();
+    }
+    drop(sender);
+    let mut attempts_made = Vec::new();
+    while let Some(result) = results.next().await {
+        match result.result.unwrap_err() {
+            ClientError::Unavailable { effect: Effect::None, attempts, .. } => {
+                attempts_made.push(attempts);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(attempts_made.len(), 1_000);
+    assert!(attempts_made[0] > 1 && attempts_made[999] == 0, "{attempts_made:?}");
 }

@@ -108,7 +108,7 @@ impl Sessions {
             self.by_end.remove(&(end, id));
             self.open.remove(&id);
         }
-        if let Reply::SessionOpened { id, ttl_ms } = entry.reply {
+        if let Reply::SessionOpened { id, ttl_ms, .. } = entry.reply {
             self.open.insert(id, (ttl_ms, now_ms + ttl_ms));
             self.by_end.insert((now_ms + ttl_ms, id));
         }
@@ -274,7 +274,9 @@ impl Invariant for BoundedGrowth {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::testing::{applied, judge, node_survey, ok, pos, refused, survey};
+    use super::super::testing::{
+        applied, judge, node_survey, ok, pos, refused, session_opened, survey,
+    };
     use super::*;
 
     const LATER: u64 = 30_000_000;
@@ -344,7 +346,7 @@ mod tests {
         let opened = |index, time_ms| AppliedEntry {
             command: None,
             time_ms,
-            ..applied(0, pos(index, 1), "", Reply::SessionOpened { id: index, ttl_ms: 1000 })
+            ..applied(0, pos(index, 1), "", session_opened(index, 1000))
         };
         let used = AppliedEntry {
             command: Some((Some((1, 1)), Bytes::new())),

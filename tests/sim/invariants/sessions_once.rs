@@ -140,11 +140,11 @@ impl Invariant for SessionsOnce {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::testing::{applied, judge, ok, pos, refused};
+    use super::super::testing::{applied, judge, ok, pos, refused, session_opened};
     use super::*;
 
     fn opened(index: u64) -> AppliedEntry {
-        let reply = Reply::SessionOpened { id: index, ttl_ms: 1000 };
+        let reply = session_opened(index, 1000);
         AppliedEntry { command: None, ..applied(0, pos(index, 1), "", reply) }
     }
 

@@ -27,6 +27,11 @@ pub(super) fn entry(index: u64, term: u64, data: &str) -> LogEntry {
     }
 }
 
+/// The answer to opening a session at an index.
+pub(super) fn session_opened(id: u64, ttl_ms: u64) -> Reply {
+    Reply::SessionOpened { id, ttl_ms, responses_max: 4096, responses_max_bytes: 16 << 20 }
+}
+
 /// A node's id is its slot's number and one.
 pub(super) fn node(slot: usize) -> NodeId {
     NodeId(slot as u64 + 1)
@@ -147,6 +152,8 @@ pub(super) fn node_survey(slot: usize) -> NodeSurvey {
         disk_bytes: 0,
         sessions: 0,
         is_quarantined: false,
+        must_not_lead: false,
+        must_yield: false,
         stopped: None,
     }
 }

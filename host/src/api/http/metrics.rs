@@ -96,6 +96,13 @@ impl Scrape {
             "1 when clients should send requests to this node.",
             serving,
         )?;
+        let stuck = self.handle.stuck_write().borrow().unwrap_or_default().as_secs_f64();
+        page.seconds(
+            "raft_host_log_write_stuck",
+            "For how long the disk has not answered a write of the log, once that is an election \
+             timeout; else 0.",
+            stuck,
+        )?;
         let uptime = self.handle.started().elapsed().as_secs_f64();
         page.seconds("raft_host_uptime", "Time since the node started.", uptime)?;
         page.bytes(
@@ -185,7 +192,12 @@ impl Scrape {
             "What the guest's memory may grow to.",
             view.info.limits.memory_max_bytes,
         )?;
-        page.gauge("raft_host_sessions", "Open sessions.", view.info.sessions)
+        page.gauge("raft_host_sessions", "Open sessions.", view.info.sessions)?;
+        page.bytes(
+            "raft_host_session_responses",
+            "Answers that sessions keep until their clients acknowledge them.",
+            view.info.session_bytes,
+        )
     }
 
     fn queries(&self, page: &mut Page<'_>) -> fmt::Result {

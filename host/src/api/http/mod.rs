@@ -4,6 +4,7 @@
 //! services that change things.
 
 mod metrics;
+mod text;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::Listener;
@@ -24,9 +25,6 @@ use super::connections::{Bounds, Table};
 use super::context::NodeInfo;
 use super::io::{Acceptor, Connection};
 use crate::node::NodeHandle;
-
-/// What OpenMetrics calls itself.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whoever scrapes needs one connection, and a request is one line and more.
 const BOUNDS: Bounds = Bounds { most: 64, greeting_bytes: 16, idle: Duration::from_secs(120) };
@@ -88,9 +86,15 @@ fn router(handle: NodeHandle, info: NodeInfo) -> Router {
     Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(face)
 }
 
-async fn metrics(State(face): State<Face>) -> impl IntoResponse {
+async fn metrics(State(face): State<Face>, headers: HeaderMap) -> impl IntoResponse {
+    // Several lines of a header are one list (RFC 9110 §5.3).
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let accepted = accepted.collect::<Vec<_>>().join(",");
     match Scrape::of(face.handle, face.info).await.text() {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPEN_METRICS)], text),
+        Ok(page) if text::wants_open_metrics(&accepted) => {
+            (StatusCode::OK, [(header::CONTENT_TYPE, text::OPEN_METRICS)], page)
+        }
+        Ok(page) => (StatusCode::OK, [(header::CONTENT_TYPE, text::TEXT)], text::to_text(&page)),
         Err(error) => {
             let plain = "text/plain; charset=utf-8";
             let status = StatusCode::INTERNAL_SERVER_ERROR;

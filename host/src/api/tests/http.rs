@@ -25,8 +25,15 @@ impl Face {
 
     /// Status, head and body.
     async fn get(&self, path: &str) -> (u16, String, String) {
+        self.get_as(path, "application/openmetrics-text; version=1.0.0").await
+    }
+
+    /// The same for a reader that takes `accept`.
+    async fn get_as(&self, path: &str, accept: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: node\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -120,6 +127,47 @@ async fn metrics_show_what_became_of_commands_and_queries() {
     }));
     let peers = samples.keys().filter(|series| series.starts_with("raft_host_peer_matched_index"));
     assert_eq!(peers.count(), 1);
+    face.stop().await;
+    cluster.stop().await;
+}
+
+/// What `promtool check metrics` reads, which is run when it is installed.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_text_gets_text_that_prometheus_tools_accept() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let face = Face::of(cluster.leader()).await;
+    let open = face.samples().await;
+    let (status, head, body) = face.get_as("/metrics", "text/plain").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    let mut names = BTreeSet::new();
+    for line in body.lines() {
+        match line.strip_prefix("# ") {
+            Some(comment) => {
+                assert!(comment.starts_with("HELP ") || comment.starts_with("TYPE "), "{line}");
+            }
+            None => drop(names.insert(line.rsplit_once(' ').unwrap().0.to_owned())),
+        }
+    }
+    assert_eq!(names, open.into_keys().collect());
+    let promtool = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    match promtool {
+        Err(error) => eprintln!("promtool is not run: {error}"),
+        Ok(mut promtool) => {
+            let mut input = promtool.stdin.take().unwrap();
+            std::io::Write::write_all(&mut input, body.as_bytes()).unwrap();
+            drop(input);
+            let said = promtool.wait_with_output().unwrap();
+            let words = String::from_utf8_lossy(&said.stderr).into_owned()
+                + &String::from_utf8_lossy(&said.stdout);
+            assert!(said.status.success(), "{words}");
+        }
+    }
     face.stop().await;
     cluster.stop().await;
 }

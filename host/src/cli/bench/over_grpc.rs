@@ -148,6 +148,7 @@ async fn prefill(
 fn batch(commands: impl Iterator<Item = (u64, bytes::Bytes)>) -> v1::ApplyStreamRequest {
     let commands = commands.map(|(tag, command)| v1::TaggedCommand {
         tag,
+        timeout_ms: 0,
         request: Some(v1::ApplyRequest { command, ..Default::default() }),
     });
     v1::ApplyStreamRequest { commands: commands.collect() }

@@ -23,11 +23,11 @@ pub(crate) struct ServeArgs {
     )]
     pub join: Vec<String>,
     /// With --join: stay a learner, which replicates but does not vote.
-    #[arg(long, requires = "join", help_heading = FORMING)]
+    #[arg(long, help_heading = FORMING)]
     pub learner: bool,
     /// With --join: the id to have, instead of one that the cluster draws.
     #[arg(
-        long, value_name = "N", requires = "join", value_parser = parse_node_id,
+        long, value_name = "N", value_parser = parse_node_id,
         help_heading = FORMING
     )]
     pub node_id: Option<NodeId>,
@@ -151,19 +151,30 @@ impl ServeArgs {
         config.advertise = self.advertise.clone().or(config.advertise);
         config.metrics_listen = self.metrics_listen.clone().or(config.metrics_listen);
         config.storage_engine = self.storage.or(config.storage_engine);
+        if self.plugin.is_some() || !self.join.is_empty() {
+            // The file's way to begin is replaced as a whole.
+            config.plugin.clone_from(&self.plugin);
+            config.join.clone_from(&self.join);
+            config.learner = false;
+        }
+        config.learner |= self.learner;
         self.tuning.lay_over(&mut config);
+        if self.node_id.is_some() && config.join.is_empty() {
+            let problem = "--node-id is for a node that joins: give --join as well".to_owned();
+            return Err(ConfigError::Invalid(vec![problem]));
+        }
         config.validate()?;
         Ok(config)
     }
 
-    /// How the node is to begin.
-    pub(crate) fn startup(&self) -> Startup {
-        let join = (!self.join.is_empty()).then(|| Join {
-            seeds: self.join.clone(),
-            learner: self.learner,
+    /// How the node is to begin, by what [`ServeArgs::config`] made of file and flags.
+    pub(crate) fn startup(&self, config: &Config) -> Startup {
+        let join = (!config.join.is_empty()).then(|| Join {
+            seeds: config.join.clone(),
+            learner: config.learner,
             node_id: self.node_id,
         });
-        Startup { plugin: self.plugin.clone(), join, ..Startup::default() }
+        Startup { plugin: config.plugin.clone(), join, ..Startup::default() }
     }
 }
 
@@ -205,6 +216,36 @@ mod tests {
     }
 
     #[test]
+    fn the_file_can_say_how_to_begin_and_what_to_log_and_flags_replace_it() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let text = "join = [\"a:1\", \"b:2\"]\nlearner = true\n[log]\nfilter = \"debug\"\n";
+        std::fs::write(file.path(), text).expect("written");
+        let file = file.path().to_str().expect("UTF-8");
+        let begin = |flags: &[&str]| {
+            let args = args(&[&["--config", file], flags].concat());
+            let config = args.config().expect("valid");
+            (args.startup(&config), config.log.filter)
+        };
+        let (startup, filter) = begin(&[]);
+        let join = startup.join.expect("in the file");
+        assert_eq!(
+            (join.seeds, join.learner, filter),
+            (vec!["a:1".into(), "b:2".into()], true, "debug".into())
+        );
+        let (startup, filter) = begin(&["--plugin", "kv.wasm", "--log", "warn"]);
+        assert!(startup.join.is_none(), "the flag says otherwise");
+        assert_eq!((startup.plugin, filter), (Some("kv.wasm".into()), "warn".to_owned()));
+    }
+
+    #[test]
+    fn what_is_for_joining_only_is_refused_without_join() {
+        for flags in [&["--learner"][..], &["--node-id", "3"]] {
+            let message = args(flags).config().unwrap_err().to_string();
+            assert!(message.contains("join"), "{message}");
+        }
+    }
+
+    #[test]
     fn flags_and_file_are_checked_together() {
         let message = args(&["--heartbeat-ms", "500"]).config().unwrap_err().to_string();
         assert!(message.contains("election_ms (1000)"), "{message}");
@@ -223,7 +264,9 @@ mod tests {
 
     #[test]
     fn several_addresses_to_join_are_separated_by_commas() {
-        let join = args(&["--join", "a:1,b:2", "--learner"]).startup().join.expect("given");
+        let args = args(&["--join", "a:1,b:2", "--learner"]);
+        let config = args.config().expect("valid");
+        let join = args.startup(&config).join.expect("given");
         assert_eq!(join.seeds, ["a:1", "b:2"]);
         assert!(join.learner);
     }

@@ -1,30 +1,43 @@
 //! `raft-host` without a subcommand: start a server, wait for a signal, drain.
 //!
 //! Exit codes: 0 when asked to stop, and when the node was removed from its cluster; 1 when
-//! it did not start or could not go on; 130 when a second signal cut the drain short.
+//! it did not start or could not go on; 2 when its settings cannot be; 7 when its data directory
+//! must not be used any more; 130 when a second signal cut the drain short.
 
 mod args;
+mod last_resort;
 mod logging;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use self::args::ServeArgs;
-use crate::config::{Config, LogFormat};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::Output;
+use crate::config::{Config, ConfigError, LogFormat};
 use crate::node::StopReason;
-use crate::server::{self, Began, RunningServer};
+use crate::server::{self, Began, RunningServer, ServeError};
 
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_IMPATIENT: i32 = 130;
+
+fn exit_code(reason: &StopReason) -> i32 {
+    match reason {
+        StopReason::Requested | StopReason::Removed => Exit::Done as i32,
+        StopReason::Outdated(_) => Exit::DataUnusable as i32,
+        StopReason::Engine(_) | StopReason::Failed(_) => Exit::Failed as i32,
+    }
+}
 
 /// Runs a server until it is told to stop.
 ///
 /// # Errors
 /// Why it does not start.
 pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.config().map_err(whole)?;
+    let config = args.config()?;
     let guest_lines = logging::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -32,7 +45,9 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .build()
         .context("starting the runtime")?;
     runtime.spawn(guest_lines.report());
-    let code = runtime.block_on(serve(config, args.startup()));
+    super::environment::warn_of_unknown();
+    let startup = args.startup(&config);
+    let code = runtime.block_on(serve(config, startup));
     // A thread that is stuck in a system call must not keep a stopped server alive.
     runtime.shutdown_background();
     code
@@ -41,7 +56,14 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let server = tokio::select! {
-        started = server::start(config.clone(), startup) => started?,
+        started = server::start(config.clone(), startup) => match started {
+            Err(error) if error.is_data_unusable() => {
+                Failure { exit: Exit::DataUnusable, ..Failure::new(error.to_string()) }
+                    .report(Output::Table);
+                return Ok(Exit::DataUnusable.into());
+            }
+            started => started?,
+        },
         name = signals.next() => {
             eprintln!("{name} while starting: stopped");
             return Ok(ExitCode::SUCCESS);
@@ -55,10 +77,13 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     if config.log.format == LogFormat::Human {
         announce(&server);
     }
+    let runtime = tokio::runtime::Handle::current();
+    last_resort::watch(server.handle().stopped(), runtime).context("starting a thread")?;
     let reason = tokio::select! {
         reason = server.stopped() => reason,
         name = signals.next() => {
             tracing::info!(signal = name, "draining; a second signal stops at once");
+            last_resort::within(server.handle().drain_patience()).context("starting a thread")?;
             tokio::spawn(async move {
                 let name = signals.next().await;
                 eprintln!("{name} again: stopped without draining");
@@ -69,28 +94,38 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     };
     let ended = server.shutdown().await;
     // What stopped it comes before what was noticed while it stopped.
-    Ok(match if reason == StopReason::Requested { ended } else { reason } {
-        StopReason::Requested => {
-            tracing::info!("stopped");
-            ExitCode::SUCCESS
-        }
-        StopReason::Removed => {
-            eprintln!(
-                "this node was removed from its cluster and has stopped; to use it again, give \
-                 it an empty data directory and --join"
-            );
-            ExitCode::SUCCESS
-        }
-        StopReason::Engine(why) | StopReason::Failed(why) => {
-            eprintln!("error: this node stopped: {why}");
-            ExitCode::FAILURE
-        }
-    })
+    let reason = if reason == StopReason::Requested { ended } else { reason };
+    tell(&reason);
+    Ok(ExitCode::from(u8::try_from(exit_code(&reason)).expect("exit codes are small")))
 }
 
-/// These errors say their causes themselves; told as a chain, each would be said twice.
-fn whole(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::Error::msg(error.to_string())
+/// The last words.
+fn tell(reason: &StopReason) {
+    let words = match reason {
+        StopReason::Requested => {
+            tracing::info!("stopped");
+            return;
+        }
+        StopReason::Removed => "this node was removed from its cluster and has stopped; to use it \
+                                again, give it an empty data directory and --join"
+            .to_owned(),
+        StopReason::Engine(why) | StopReason::Failed(why) | StopReason::Outdated(why) => {
+            format!("error: this node stopped: {why}")
+        }
+    };
+    // Nobody is left to tell when stderr is gone; the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "{words}");
+}
+
+/// Whether a server did not start because of what it was told, before it tried anything.
+pub(super) fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    let of_start = error.downcast_ref::<ServeError>().is_some_and(|error| {
+        matches!(
+            error,
+            ServeError::Config(_) | ServeError::PluginAndJoin | ServeError::NothingToStart { .. }
+        )
+    });
+    of_start || error.is::<ConfigError>() || error.is::<logging::BadFilter>()
 }
 
 /// Says what runs where, and what to type next.
@@ -128,10 +163,11 @@ fn announce(server: &RunningServer) {
     );
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGHUP: the end of a terminal is no reason to drop what is in flight.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -140,6 +176,7 @@ impl Signals {
         Ok(Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
         })
     }
 
@@ -147,6 +184,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
         }
     }
 }

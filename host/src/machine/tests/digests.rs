@@ -115,14 +115,14 @@ fn every_part_of_the_state_counts() {
     });
     differs("a session gone", &|machine| machine.state.sessions.remove(4));
     differs("a session more", &|machine| {
-        machine.state.sessions.open(Index(5), 5, 0);
+        machine.state.sessions.open(Index(5), 5, 0).unwrap();
     });
     differs("a response gone", &|machine| {
         let session = v1::SessionCommand { session_id: 4, sequence: 9, acknowledged: 2 };
-        machine.state.sessions.begin(&session, Index(7), 6);
+        machine.state.sessions.begin(&session, [0; 16], Index(7), 6);
     });
     differs("a response more", &|machine| {
-        machine.state.sessions.complete(4, 9, &Outcome::Ok(b"x".to_vec()));
+        machine.state.sessions.complete(4, 9, [0; 16], &Outcome::Ok(b"x".to_vec()));
     });
     differs("an upload gone", &|machine| machine.state.modules.uploads.clear());
     differs("an upload's bytes", &|machine| {

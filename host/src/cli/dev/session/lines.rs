@@ -146,7 +146,7 @@ impl Session {
     async fn kill(&mut self, number: usize) {
         let Some(cluster) = &mut self.cluster else { return self.say_nothing_runs() };
         let said = match cluster.kill(number).await {
-            Err(error) => format!("{error:#}"),
+            Err(error) => crate::text::sentence(error.as_ref()),
             Ok(()) => format!("node {number} is killed; {}", those_left(cluster)),
         };
         self.screen.say(&said);
@@ -157,7 +157,7 @@ impl Session {
         let Some(cluster) = &mut self.cluster else { return self.say_nothing_runs() };
         let begun = Instant::now();
         let said = match cluster.revive(number).await {
-            Err(error) => format!("{error:#}"),
+            Err(error) => crate::text::sentence(error.as_ref()),
             Ok(reached) => {
                 let took = time(begun.elapsed());
                 match reached {
