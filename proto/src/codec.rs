@@ -107,31 +107,43 @@ impl<'a> Iterator for Parts<'a> {
 
     fn next(&mut self) -> Option<(u64, &'a [u8])> {
         loop {
-            let (number, part, rest) = field(self.0)?;
+            let Field { number, content, rest } = field(self.0)?;
             self.0 = rest;
-            if let Some(part) = part {
-                return Some((number, part));
+            if let Some(content) = content {
+                return Some((number, content));
             }
         }
     }
 }
 
-/// The number of the first field, its content if that is length-delimited, and what follows. See
+/// A field at the beginning of a message.
+struct Field<'a> {
+    number: u64,
+    /// If it is length-delimited.
+    content: Option<&'a [u8]>,
+    /// What follows.
+    rest: &'a [u8],
+}
+
+/// The first field; `None` where a decoder fails as well. Groups are walked through, not over:
+/// a decoder skips one that it does not know and goes on behind it. See
 /// <https://protobuf.dev/programming-guides/encoding/>.
-fn field(message: &[u8]) -> Option<(u64, Option<&[u8]>, &[u8])> {
+fn field(message: &[u8]) -> Option<Field<'_>> {
     let (tag, rest) = varint(message)?;
     let number = tag >> 3;
-    match tag & 7 {
-        0 => varint(rest).map(|(_, rest)| (number, None, rest)),
-        1 => rest.get(8..).map(|rest| (number, None, rest)),
+    let (content, rest) = match tag & 7 {
+        0 => (None, varint(rest)?.1),
+        1 => (None, rest.get(8..)?),
         2 => {
             let (length, rest) = varint(rest)?;
             let length = usize::try_from(length).ok()?;
-            Some((number, Some(rest.get(..length)?), rest.get(length..)?))
+            (Some(rest.get(..length)?), rest.get(length..)?)
         }
-        5 => rest.get(4..).map(|rest| (number, None, rest)),
-        _ => None,
-    }
+        3 | 4 => (None, rest),
+        5 => (None, rest.get(4..)?),
+        _ => return None,
+    };
+    Some(Field { number, content, rest })
 }
 
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -148,6 +160,14 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An unknown group ended the count, and a decoder skips it and goes on.
+    #[test]
+    fn parts_behind_a_group_count() {
+        let mut message = vec![15 << 3 | 3, 15 << 3 | 4];
+        message.extend([0x0a, 0x00].repeat(1 << 20));
+        assert!(!has_few_parts(&message, None));
+    }
 
     #[test]
     fn what_clients_and_peers_send_has_few_parts() {

@@ -82,6 +82,13 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::QuarantineLiftedUnhealed, 24, "digests_agree"),
     caught(Exhibit::AskedForOthers, 2_084_006, "speaks_for_itself"),
     Catch {
+        exhibit: Exhibit::StuckDiskUnwatched,
+        seed: 2,
+        guest: Some("native"),
+        flips: false,
+        invariant: "hung_disk_yields",
+    },
+    Catch {
         exhibit: Exhibit::LimitsNotRestored,
         seed: 26,
         guest: Some("native"),
@@ -120,10 +127,6 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
         Exhibit::TruncatedAsSuperseded,
         "it takes five voters and two lost leaders; host/src/node/tests/replaced.rs catches it",
     ),
-    (
-        Exhibit::StuckDiskUnwatched,
-        "host/src/consensus/harness/stuck.rs does; a seed is still looked for",
-    ),
     (Exhibit::EngineIgnored, "no plan changes the engine profile yet"),
     (Exhibit::EngineNotRestored, "no plan changes the engine profile yet"),
     (Exhibit::EngineChangedLate, "no plan changes the engine profile yet"),
@@ -141,7 +144,7 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
 ];
 
 /// Invariants that no recorded run trips yet; their own unit tests do.
-pub const NOT_TRIPPED: &[&str] = &["quarantine_heals", "guest_answers", "hung_disk_yields"];
+pub const NOT_TRIPPED: &[&str] = &["quarantine_heals", "guest_answers"];
 
 impl Catch {
     /// Runs the seed, with the bug or without.
