@@ -17,6 +17,7 @@ use crate::fsm::Limits;
 use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
 use crate::storage::{Engine, StorageConfig};
 use crate::transport::grpc::{MAX_MESSAGE_BYTES, TransportConfig};
+use crate::types::check_address;
 
 /// Port for clients and peers unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
@@ -221,6 +222,12 @@ impl Config {
                     self.listen, listen.port
                 ));
             }
+            // Its host is what others are told to dial.
+            Some(listen) if self.advertise.is_none() => {
+                let host = format!("{}:1", listen.host);
+                let checked = check_address(&host).map_err(|error| error.to_string());
+                problems.extend(checked.err().map(|error| format!("listen: {error}")));
+            }
             Some(_) => {}
         }
         if let Some(metrics) = &self.metrics_listen {
@@ -247,7 +254,10 @@ impl Config {
                     "advertise is {advertise}, but port 0 cannot be dialed: leave advertise \
                      away and the real port is advertised"
                 )),
-                Some(_) => {}
+                Some(_) => {
+                    let checked = check_address(advertise).map_err(|error| error.to_string());
+                    problems.extend(checked.err().map(|error| format!("advertise: {error}")));
+                }
             }
         }
         problems

@@ -80,7 +80,7 @@ impl Call {
                     Answered::Learner(handle.add_learner(None, address).await)
                 }
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
-                Ask::Remove(node) => Answered::Member(handle.remove(node).await),
+                Ask::Remove(node) => Answered::Member(handle.remove(node, false).await),
                 Ask::Upgrade { upgrade, chunk_bytes } => {
                     Answered::Upgraded(handle.upgrade_checked(upgrade, chunk_bytes).await)
                 }

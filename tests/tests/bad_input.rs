@@ -241,3 +241,51 @@ fn check_says_in_one_line_what_is_wrong_with_a_module_and_what_to_do() {
     let parts = ["FAILED", "something is lost", "write every part of the state", "not fit"];
     says(&output.stdout, &parts);
 }
+
+/// A removal that leaves two voters of which one is dead, a transfer to a dead voter, and a
+/// promotion of a node that nobody ever reached: each of them stopped the cluster for good, or all
+/// writes for as long as the client tried.
+#[test]
+fn changes_that_would_stop_a_cluster_are_refused_with_the_reason() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let leader = cluster.leader();
+    let dead = (leader + 1) % 3;
+    let live = (leader + 2) % 3;
+    let (dead_id, live_id) = (cluster.node_id(dead).to_string(), cluster.node_id(live).to_string());
+    cluster.servers[dead].kill();
+    let cli = cluster.cli_of(leader);
+    cluster.eventually("the leader to notice", || {
+        let status = cluster.status(leader)?;
+        let peer = status.peers.iter().find(|peer| peer.node_id.to_string() == dead_id)?;
+        (!peer.recently_active).then_some(())
+    });
+    let leader_id = cluster.node_id(leader).to_string();
+    for id in [&live_id, &leader_id] {
+        let refused = cli.run(&["members", "remove", id]).failed();
+        says(&refused, &["1 of 2 voters heard from", "2 needed", "--force", &dead_id]);
+    }
+    says(&cli.run(&["members", "transfer", &dead_id]).failed(), &["has not been heard from"]);
+    assert_eq!(cluster.leader(), leader, "leadership moved for nothing");
+
+    let added = cli.run(&["members", "add", "127.0.0.1:1"]).ok();
+    says(&added, &["127.0.0.1:1", "learner"]);
+    let refused = cli.run(&["members", "promote", "4"]).failed();
+    says(&refused, &["learner 4", "not been heard from"]);
+
+    for (address, words) in [
+        ("0.0.0.0:7400", "cannot dial"),
+        ("[::]:7400", "cannot dial"),
+        ("a\nb:7400", "HOST:PORT"),
+        ("user@host:7400", "HOST:PORT"),
+    ] {
+        says(&cli.run(&["members", "add", address]).failed(), &[words]);
+    }
+    let huge = u64::MAX.to_string();
+    let refused = cli.run(&["members", "add", "127.0.0.1:2", "--id", &huge]).failed();
+    says(&refused, &["too high", "next free one is 5"]);
+    // Whoever knows better may do all; and the dead one may go without that.
+    cli.run(&["members", "remove", "4"]).ok();
+    cli.run(&["members", "remove", &dead_id]).ok();
+    cli.run(&["members", "remove", &live_id, "--force"]).ok();
+    cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+}

@@ -91,6 +91,7 @@ impl AdminService {
         })?;
         let leader = context.handle.leadership().borrow().leader.clone();
         let identity = context.handle.identity();
+        let tick = context.handle.config().tick();
         let mut status = v1::StatusResponse {
             cluster_id: identity.cluster.to_string(),
             node_id: identity.node.0,
@@ -110,9 +111,10 @@ impl AdminService {
             data_dir_bytes,
             resident_bytes,
             uptime_ms: context.handle.started().elapsed().as_millis() as u64,
-            peers: replica.peers.iter().map(progress_to_wire).collect(),
+            peers: replica.peers.iter().map(|peer| progress_to_wire(peer, tick)).collect(),
             log_write_stuck_ms: context.handle.stuck_write_ms(),
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
+            clock: Some(super::clock::status(&context.handle)),
             ..Default::default()
         };
         status.activity = context
@@ -191,13 +193,15 @@ impl AdminService {
         let id = NodeId(request.node_id);
         let here = || async {
             let handle = &self.context.handle;
+            let force = request.force;
             if id == handle.identity().node && self.other_voters() {
-                let leader = handle.transfer_leadership(None).await?;
+                patiently(|_| false, || handle.check_removal(id, force)).await?;
+                let leader = patiently(|_| false, || handle.transfer_leadership(None)).await?;
                 // Whoever looks for the leader finds the new one.
                 let words = format!("node {id} handed leadership to {leader} to be removed by it");
                 return Err(Failure::none(Code::Unavailable, words));
             }
-            patiently(|_| false, || handle.remove(id)).await?;
+            patiently(|_| false, || handle.remove(id, force)).await?;
             self.members_when(|view| !view.members.contains_key(&id)).await
         };
         on_leader!(&*self.context, caller, remove_member, &request, here)
@@ -216,7 +220,8 @@ impl AdminService {
         self.context.check_group(request.group)?;
         let to = (request.node_id != 0).then_some(NodeId(request.node_id));
         let here = || async {
-            let leader = self.context.handle.transfer_leadership(to).await?;
+            let handle = &self.context.handle;
+            let leader = patiently(|_| false, || handle.transfer_leadership(to)).await?;
             Ok(v1::TransferLeadershipResponse { leader_id: leader.0 })
         };
         on_leader!(&*self.context, caller, transfer_leadership, &request, here)
@@ -302,7 +307,8 @@ fn activity_to_wire(activity: Activity) -> v1::Activity {
     }
 }
 
-/// Waits while another membership change is in progress, or as long as `again` says.
+/// Waits while another membership change is in progress or the leader is new, or as long as
+/// `again` says.
 async fn patiently<T, F>(
     again: impl Fn(&MembershipFailure) -> bool,
     change: impl Fn() -> F,
@@ -310,14 +316,17 @@ async fn patiently<T, F>(
 where
     F: Future<Output = Result<T, MembershipFailure>>,
 {
-    let in_progress =
-        MembershipFailure::Propose(ProposeFailure::ConfChange(ConfChangeError::InProgress));
+    let passes = |failure: &MembershipFailure| {
+        use ConfChangeError::{InProgress, JustElected};
+        matches!(
+            failure,
+            MembershipFailure::Propose(ProposeFailure::ConfChange(InProgress | JustElected))
+        )
+    };
     let give_up = Instant::now() + CHANGE_PATIENCE;
     loop {
         match change().await {
-            Err(failure)
-                if (failure == in_progress || again(&failure)) && Instant::now() < give_up =>
-            {
+            Err(failure) if (passes(&failure) || again(&failure)) && Instant::now() < give_up => {
                 tokio::time::sleep(CHANGE_PAUSE).await;
             }
             other => return other,
@@ -384,7 +393,7 @@ fn role_to_wire(role: Role) -> v1::Role {
     }
 }
 
-fn progress_to_wire(peer: &PeerProgress) -> v1::PeerProgress {
+fn progress_to_wire(peer: &PeerProgress, tick: Duration) -> v1::PeerProgress {
     let state = match peer.state {
         ProgressState::Probe => "probe",
         ProgressState::Replicate => "replicate",
@@ -395,6 +404,9 @@ fn progress_to_wire(peer: &PeerProgress) -> v1::PeerProgress {
         match_index: peer.matched.0,
         state: state.to_owned(),
         recently_active: peer.recently_active,
+        silent_ms: peer
+            .silent_ticks
+            .map(|ticks| ticks.saturating_mul(tick.as_micros() as u64) / 1000),
     }
 }
 
@@ -502,6 +514,15 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::SetEngineResponse>, Status> {
         let caller = self.caller(&request);
         let setting = super::limits::set_engine(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(setting).await?))
+    }
+
+    async fn set_clock(
+        &self,
+        request: Request<v1::SetClockRequest>,
+    ) -> Result<Response<v1::SetClockResponse>, Status> {
+        let caller = self.caller(&request);
+        let setting = super::clock::set(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(setting).await?))
     }
 

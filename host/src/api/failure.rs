@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 use crate::consensus::ConfChangeError;
 use crate::machine::{CommandRefused, Reply};
 use crate::node::{
-    Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure, QueryFailure,
-    UpgradeFailure,
+    ClockFailure, Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure,
+    QueryFailure, UpgradeFailure,
 };
 use crate::types::Outcome;
 
@@ -131,6 +131,7 @@ impl From<ProposeFailure> for Failure {
             | ProposeFailure::Superseded
             | ProposeFailure::Stopping
             | ProposeFailure::Quarantined
+            | ProposeFailure::InDoubt
             | ProposeFailure::Unknown(_) => Code::Unavailable,
             ProposeFailure::Busy => Code::ResourceExhausted,
             ProposeFailure::TooLarge { .. } => Code::InvalidArgument,
@@ -141,8 +142,14 @@ impl From<ProposeFailure> for Failure {
                 }
                 ConfChangeError::NamedTwice(_)
                 | ConfChangeError::ZeroId
+                | ConfChangeError::IdTooHigh(_)
+                | ConfChangeError::BadAddress { .. }
                 | ConfChangeError::Empty => Code::InvalidArgument,
                 ConfChangeError::InProgress
+                | ConfChangeError::JustElected
+                | ConfChangeError::NoQuorum(_)
+                | ConfChangeError::NotHeardFrom(_)
+                | ConfChangeError::TooManyMembers
                 | ConfChangeError::LastVoter(_)
                 | ConfChangeError::NotCaughtUp { .. } => Code::FailedPrecondition,
             },
@@ -159,11 +166,17 @@ impl From<MembershipFailure> for Failure {
             MembershipFailure::IdInUse { .. } | MembershipFailure::IdWasUsed(_) => {
                 Code::AlreadyExists
             }
-            MembershipFailure::BadAddress(_) => Code::InvalidArgument,
+            MembershipFailure::BadAddress(_) | MembershipFailure::IdTooFar { .. } => {
+                Code::InvalidArgument
+            }
             MembershipFailure::NoState => Code::Unavailable,
-            // Not `Unavailable`: trying again by itself would only take the time again.
-            MembershipFailure::TransferTimedOut(_) => Code::Aborted,
-            MembershipFailure::AddressOfVoter { .. }
+            // Not `Unavailable` or `Aborted`: trying again by itself would stop all writes again
+            // for as long.
+            MembershipFailure::TransferTimedOut(_)
+            | MembershipFailure::AnotherLeads { .. }
+            | MembershipFailure::Silent { .. }
+            | MembershipFailure::AllSilent
+            | MembershipFailure::AddressOfVoter { .. }
             | MembershipFailure::NotAVoter(_)
             | MembershipFailure::NoOtherVoter => Code::FailedPrecondition,
         };
@@ -208,13 +221,25 @@ impl From<EngineFailure> for Failure {
     }
 }
 
+impl From<ClockFailure> for Failure {
+    fn from(failure: ClockFailure) -> Failure {
+        let code = match failure {
+            ClockFailure::Propose(failure) => return failure.into(),
+            ClockFailure::Invalid(_) => Code::InvalidArgument,
+            ClockFailure::Refused(_) => Code::FailedPrecondition,
+        };
+        Failure::none(code, failure.to_string())
+    }
+}
+
 impl From<QueryFailure> for Failure {
     fn from(failure: QueryFailure) -> Failure {
         let code = match failure {
             QueryFailure::Busy => Code::ResourceExhausted,
-            QueryFailure::Stopping | QueryFailure::Stopped | QueryFailure::Quarantined => {
-                Code::Unavailable
-            }
+            QueryFailure::Stopping
+            | QueryFailure::Stopped
+            | QueryFailure::Quarantined
+            | QueryFailure::InDoubt => Code::Unavailable,
         };
         Failure::none(code, failure.to_string())
     }
@@ -277,7 +302,7 @@ pub(super) fn outcome_to_wire(outcome: Outcome) -> v1::Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::NodeId;
+    use crate::types::{NodeId, check_address};
 
     #[test]
     fn a_failure_survives_the_wire_and_an_unlabelled_one_may_have_happened() {
@@ -303,7 +328,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_code_and_effect() {
-        let cases: [(Failure, Code, Effect); 19] = [
+        let cases: [(Failure, Code, Effect); 22] = [
             (ProposeFailure::Busy.into(), Code::ResourceExhausted, Effect::None),
             (
                 ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
@@ -325,6 +350,16 @@ mod tests {
             (CommandRefused::SequenceTooOld.into(), SEQUENCE_TOO_OLD_CODE, Effect::Unknown),
             (CommandRefused::Malformed("?".into()).into(), Code::InvalidArgument, Effect::None),
             (
+                MembershipFailure::from(check_address("?").unwrap_err()).into(),
+                Code::InvalidArgument,
+                Effect::None,
+            ),
+            (
+                MembershipFailure::TransferTimedOut("?".into()).into(),
+                Code::FailedPrecondition,
+                Effect::None,
+            ),
+            (
                 CommandRefused::SessionFull { responses: 1, bytes: 2 }.into(),
                 Code::ResourceExhausted,
                 Effect::None,
@@ -339,7 +374,6 @@ mod tests {
                 Code::InvalidArgument,
                 Effect::None,
             ),
-            (MembershipFailure::BadAddress("?".into()).into(), Code::InvalidArgument, Effect::None),
             (MembershipFailure::IdWasUsed(NodeId(1)).into(), Code::AlreadyExists, Effect::None),
             (
                 UpgradeFailure::NotActivated("?".into()).into(),
@@ -358,6 +392,8 @@ mod tests {
                 Code::Unavailable,
                 Effect::Unknown,
             ),
+            (ClockFailure::Invalid(7).into(), Code::InvalidArgument, Effect::None),
+            (ClockFailure::Refused("?".into()).into(), Code::FailedPrecondition, Effect::None),
             (Failure::no_module(), Code::FailedPrecondition, Effect::None),
         ];
         for (failure, code, effect) in cases {

@@ -15,6 +15,7 @@
 mod admin;
 mod caller;
 mod client;
+mod clock;
 mod config;
 mod connections;
 mod context;

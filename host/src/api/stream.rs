@@ -26,7 +26,7 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
-use super::caller::{Caller, in_time};
+use super::caller::{Caller, after, in_time};
 use super::client::command_entry;
 use super::context::{Again, Context, Route, no_leader, not_leader_but};
 use super::failure::{Failure, apply_response};
@@ -346,7 +346,7 @@ impl Stream {
                         tag,
                         request,
                         arrived,
-                        deadline: self.deadline(arrived, timeout_ms),
+                        deadline: self.deadline(timeout_ms),
                         place: Place::Waiting,
                         is_in_doubt: false,
                         _charge: Some(charge),
@@ -359,9 +359,9 @@ impl Stream {
     }
 
     /// When a command is given up that came with a timeout; 0: without one.
-    fn deadline(&self, arrived: Instant, timeout_ms: u64) -> Instant {
+    fn deadline(&self, timeout_ms: u64) -> Instant {
         let own = match timeout_ms {
-            0 => arrived + self.context.request_timeout(),
+            0 => after(self.context.request_timeout()),
             asked => in_time(Duration::from_millis(asked)),
         };
         match self.caller.has_deadline {

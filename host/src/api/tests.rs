@@ -437,7 +437,7 @@ async fn streams_follow_the_leadership_and_lose_nothing() {
 async fn members_come_lead_and_go() {
     let mut cluster = Cluster::of(1).await;
     let only = cluster.leader();
-    let last = v1::RemoveMemberRequest { group: 0, node_id: 1 };
+    let last = v1::RemoveMemberRequest { group: 0, node_id: 1, force: false };
     assert_fails(
         only.admin().remove_member(last).await,
         Code::FailedPrecondition,
@@ -481,12 +481,12 @@ async fn members_come_lead_and_go() {
     assert_eq!(status.leader_address, cluster.leader().address);
     let taken = asked.clone().take_snapshot(v1::TakeSnapshotRequest::default()).await.unwrap();
     assert!(taken.into_inner().index > 1);
-    let absent = v1::RemoveMemberRequest { group: 0, node_id: 42 };
+    let absent = v1::RemoveMemberRequest { group: 0, node_id: 42, force: false };
     let refused = asked.clone().remove_member(absent).await;
     assert_fails(refused, Code::NotFound, "none", "not a member");
 
     // The leader hands over first; whoever was asked finds its successor.
-    let leader = v1::RemoveMemberRequest { group: 0, node_id: 1 };
+    let leader = v1::RemoveMemberRequest { group: 0, node_id: 1, force: false };
     let left = asked.clone().remove_member(leader).await.unwrap().into_inner().members;
     assert_eq!(left.iter().map(|member| member.node_id).collect::<Vec<_>>(), [2, 3]);
     cluster.stop().await;
@@ -584,10 +584,31 @@ async fn a_missed_deadline_leaves_the_effect_open() {
     let forever = std::future::pending();
     let server = tokio::spawn(serve(listener, handle, Routes::default(), info(), config, forever));
     let mut client = ClientClient::connect(format!("http://{address}")).await.unwrap();
+    // Those that say how long they wait are not cut by that.
+    let mut patient = tonic::Request::new(set(2));
+    patient.set_timeout(Duration::from_secs(3_600));
+    let mut other = client.clone();
+    let patient = tokio::spawn(async move { other.apply(patient).await });
+    let hour = v1::TaggedCommand { timeout_ms: 3_600_000, ..tagged(3, set(3)) };
+    let commands = vec![tagged(4, set(4)), hour];
+    let stream = tokio_stream::iter([v1::ApplyStreamRequest { commands }]);
+    let mut stream = client.apply_stream(stream).await.unwrap().into_inner();
+    let results = stream.message().await.unwrap().unwrap().results;
+    assert_eq!(results.len(), 1, "{results:?}");
+    match &results[0].result {
+        Some(v1::tagged_result::Result::Error(error)) => {
+            assert_eq!((results[0].tag, error.code), (4, Code::DeadlineExceeded as i32));
+        }
+        other => panic!("{other:?}"),
+    }
     let late = client.apply(set(1)).await;
     assert_fails(late, Code::DeadlineExceeded, "unknown", "may");
-    server.abort();
     cluster.network.heal();
+    patient.await.unwrap().unwrap();
+    let results = stream.message().await.unwrap().unwrap().results;
+    let answered = matches!(results[0].result, Some(v1::tagged_result::Result::Response(_)));
+    assert!(answered && results[0].tag == 3, "{results:?}");
+    server.abort();
     cluster.stop().await;
 }
 

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::forward::passed_on;
 use super::prepare;
 use crate::fsm::Limits;
-use crate::machine::{CHUNK_MAX_BYTES, Incumbent};
+use crate::machine::{CHUNK_MAX_BYTES, Incumbent, LABEL_MAX_BYTES};
 use crate::node::{ProposeFailure, Upgrade, UpgradeFailure};
 use crate::types::{Member, ModuleHash};
 
@@ -72,6 +72,12 @@ async fn receive(
             return Err(bad("the first message of an upgrade must be its header".to_owned()));
         }
     };
+    if header.label.len() > LABEL_MAX_BYTES || header.label.contains(char::is_control) {
+        return Err(bad(format!(
+            "a module's label may have {LABEL_MAX_BYTES} bytes and no control characters; give \
+             it another one (--label)"
+        )));
+    }
     let announced = ModuleHash::try_from(&header.module_hash[..])
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
     let replaces = header.replaces.as_ref().map(Incumbent::from_wire).transpose();

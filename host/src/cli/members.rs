@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::exit::{Ended, Exit};
 use super::output::{Output, print_json, print_text, table};
 use super::remote::{self, RemoteArgs};
+use crate::types::check_address;
 
 /// Lists and changes the members of the cluster.
 #[derive(Args, Clone, Debug)]
@@ -25,7 +26,7 @@ enum Action {
     /// Adds a node as a learner: it follows the log and does not vote until it is promoted.
     Add {
         /// What other nodes dial: host:port.
-        #[arg(value_parser = remote::parse_endpoint)]
+        #[arg(value_parser = parse_address)]
         address: String,
         /// Its node id; the leader draws a fresh one if none is given.
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -42,6 +43,10 @@ enum Action {
         /// The node's id, as `raft-host members` lists it.
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         id: u64,
+        /// Even if no majority of the voters that stay has been heard from recently. If they do
+        /// not come back, the cluster never serves again.
+        #[arg(long)]
+        force: bool,
     },
     /// Hands leadership to a voter: the given one, or the most up-to-date.
     Transfer {
@@ -72,8 +77,12 @@ pub(super) fn run(args: &MembersArgs) -> Ended {
                 let members = client.promote_member(*id).await.map_err(change)?;
                 (members, Some(format!("node {id} is a voter now")))
             }
-            Some(Action::Remove { id }) => {
-                let members = client.remove_member(*id).await.map_err(change)?;
+            Some(Action::Remove { id, force }) => {
+                let removed = match force {
+                    true => client.force_remove_member(*id).await,
+                    false => client.remove_member(*id).await,
+                };
+                let members = removed.map_err(change)?;
                 (members, Some(format!("node {id} is removed")))
             }
             Some(Action::Transfer { id }) => {
@@ -88,6 +97,13 @@ pub(super) fn run(args: &MembersArgs) -> Ended {
         })
     })?;
     show(remote.output, &members, sentence.as_deref())
+}
+
+/// What other nodes could dial; a scheme in front is tolerated.
+fn parse_address(text: &str) -> Result<String, String> {
+    let address = remote::parse_endpoint(text)?;
+    check_address(&address).map_err(|error| error.to_string())?;
+    Ok(address)
 }
 
 fn added(members: &v1::MembersResponse, address: &str) -> String {

@@ -9,7 +9,7 @@ use super::membership::ConfChangeError;
 use super::replica::Nonsense;
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage,
+    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage, SnapshotFate,
 };
 
 /// Names a proposal between the caller and the replica; never leaves the process.
@@ -29,6 +29,17 @@ pub struct Proposal {
     pub data: Bytes,
 }
 
+/// With how much care a membership change is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Care {
+    /// Up to where the machine had applied when the change was decided on: if the members have
+    /// changed since, it was decided on something that is not so.
+    pub decided_at: Index,
+    /// Make it even if it leaves no majority of voters heard from recently. The operator knows
+    /// something that the leader does not.
+    pub force: bool,
+}
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
@@ -39,7 +50,7 @@ pub enum Input {
     /// Append to the log, if this replica leads.
     Propose(Vec<Proposal>),
     /// Change the membership, if this replica leads.
-    ProposeConfChange(ProposalId, ConfChange),
+    ProposeConfChange(ProposalId, ConfChange, Care),
     /// Find an index that a linearizable read must wait for (Raft dissertation §6.4).
     Read(ReadId),
     /// Nobody waits for this read any more.
@@ -52,8 +63,10 @@ pub enum Input {
     LogRead(LogRead, Result<Vec<LogEntry>, StorageError>),
     /// A snapshot of the machine is in the snapshot store.
     SnapshotSaved(SnapshotMeta),
-    /// A snapshot that was sent to a peer arrived, or did not.
-    SnapshotSent(NodeId, bool),
+    /// What became of a snapshot to a peer.
+    SnapshotSent(NodeId, SnapshotFate),
+    /// The snapshot at this index cannot be read any more; the newest that can, if any.
+    SnapshotGone(Index, Option<SnapshotMeta>),
     /// Messages to a peer could not be sent.
     Unreachable(NodeId),
     /// Hand leadership over; `None`: to the most up-to-date active voter.

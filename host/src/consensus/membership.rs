@@ -1,10 +1,19 @@
 //! Which membership changes make sense, and how they are written into the log.
 
+use std::collections::BTreeSet;
+
 use protobuf::Message as _;
 use raft::eraftpb;
 
 use super::convert;
-use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, LogEntry, NodeId};
+use super::status::Quorum;
+use crate::types::{
+    AddressError, ConfChange, ConfChangeOp, ConfState, Index, LogEntry, NodeId, check_address,
+};
+
+/// Most members of a group: each has an entry in each snapshot's header, a progress with the
+/// leader, and a connection to everybody else.
+pub const MEMBERS_MAX: usize = 256;
 
 /// Why a membership change is refused. It surely does not happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +21,23 @@ use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, LogEntry, NodeId}
 pub enum ConfChangeError {
     #[error("another membership change is in progress; wait for it and try again")]
     InProgress,
+    #[error("this node leads only since a moment, and has not heard from all voters; try again")]
+    JustElected,
+    #[error(
+        "the change would leave a cluster that cannot make a majority: {0}. Bring back who is \
+         missing, or remove those first; with --force it is made all the same, and if they do not \
+         come back the cluster never serves again"
+    )]
+    NoQuorum(Quorum),
+    #[error(
+        "learner {0} has not been heard from recently, so it must not become a voter: is it \
+         running, and can its address be dialed?"
+    )]
+    NotHeardFrom(NodeId),
+    #[error("a cluster has at most {MEMBERS_MAX} members")]
+    TooManyMembers,
+    #[error("node {id}: {error}")]
+    BadAddress { id: NodeId, error: AddressError },
     #[error("node {0} is the last voter: a cluster without voters could never serve again")]
     LastVoter(NodeId),
     #[error("node {0} is not a member; see `raft-host members list`")]
@@ -29,24 +55,55 @@ pub enum ConfChangeError {
     NamedTwice(NodeId),
     #[error("node id 0 is not allowed")]
     ZeroId,
+    #[error("node id {0} is not allowed: ids go up to {max}", max = NodeId::HIGHEST)]
+    IdTooHigh(NodeId),
     #[error("the change has no steps")]
     Empty,
 }
 
-/// Checks the steps against the configuration they would change.
-pub(super) fn validate(change: &ConfChange, current: &ConfState) -> Result<(), ConfChangeError> {
+/// What can be said of the steps by themselves.
+fn validate_steps(change: &ConfChange) -> Result<(), ConfChangeError> {
+    if change.steps.len() > MEMBERS_MAX {
+        return Err(ConfChangeError::TooManyMembers);
+    }
+    for (op, member) in &change.steps {
+        let id = member.id;
+        if id.0 == 0 {
+            return Err(ConfChangeError::ZeroId);
+        }
+        if id > NodeId::HIGHEST {
+            return Err(ConfChangeError::IdTooHigh(id));
+        }
+        // Who is promoted or removed may come without the address, which is known.
+        if *op == ConfChangeOp::AddLearner || !member.address.is_empty() {
+            check_address(&member.address)
+                .map_err(|error| ConfChangeError::BadAddress { id, error })?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the steps against the configuration they would change, and returns the voters after
+/// them.
+pub(super) fn validate(
+    change: &ConfChange,
+    current: &ConfState,
+) -> Result<BTreeSet<NodeId>, ConfChangeError> {
     if !current.voters_outgoing.is_empty() {
         return Err(ConfChangeError::InProgress);
     }
     if change.steps.is_empty() {
         return Err(ConfChangeError::Empty);
     }
+    validate_steps(change)?;
     let mut voters = current.voters.clone();
-    let mut named = std::collections::BTreeSet::new();
+    let mut nodes = current.nodes();
+    let mut named = BTreeSet::new();
     for (op, member) in &change.steps {
-        if member.id.0 == 0 {
-            return Err(ConfChangeError::ZeroId);
-        }
+        match op {
+            ConfChangeOp::Remove => nodes.remove(&member.id),
+            ConfChangeOp::AddLearner | ConfChangeOp::AddVoter => nodes.insert(member.id),
+        };
         if !named.insert(member.id) {
             return Err(ConfChangeError::NamedTwice(member.id));
         }
@@ -79,7 +136,10 @@ pub(super) fn validate(change: &ConfChange, current: &ConfState) -> Result<(), C
             .expect("voters became empty by one of the steps");
         return Err(ConfChangeError::LastVoter(last.id));
     }
-    Ok(())
+    if nodes.len() > MEMBERS_MAX {
+        return Err(ConfChangeError::TooManyMembers);
+    }
+    Ok(voters)
 }
 
 /// The entry's data (raft-rs reads it) and context (the addresses, which raft-rs does not know).
@@ -122,7 +182,7 @@ pub(super) fn check(entry: &LogEntry) -> Result<(), String> {
     if raft.changes.len() != change.steps.len() || !raft.changes.iter().all(|c| named(c.node_id)) {
         return Err("it changes other nodes than it says".to_owned());
     }
-    Ok(())
+    validate_steps(&change).map_err(|error| error.to_string())
 }
 
 /// Has raft-rs take a committed change. `None`: it refuses it, as it does on every replica in the
@@ -132,6 +192,10 @@ pub(super) fn apply<T: raft::Storage>(
     entry: &LogEntry,
 ) -> Result<Option<ConfChange>, String> {
     let (raft, change) = decode(&entry.data, &entry.context)?;
+    if let Err(error) = validate_steps(&change) {
+        tracing::warn!(index = %entry.index, %error, "a membership change that no leader makes");
+        return Ok(None);
+    }
     if let Err(error) = raw.apply_conf_change(&raft) {
         tracing::warn!(index = %entry.index, %error, "a membership change that does not apply");
         return Ok(None);

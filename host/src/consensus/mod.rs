@@ -25,6 +25,7 @@ mod effects;
 mod harness;
 mod logger;
 mod membership;
+mod offers;
 mod offline;
 mod recovery;
 mod replica;
@@ -33,11 +34,11 @@ mod store;
 
 pub use config::{ConsensusConfig, ReplicaConfig};
 pub use effects::{
-    ApplyTask, CommittedEntry, Effects, Input, LogRead, LogReader, Proposal, ProposalId,
+    ApplyTask, Care, CommittedEntry, Effects, Input, LogRead, LogReader, Proposal, ProposalId,
     ProposalReply, ProposeError, ReadId, ReadReady, Write,
 };
-pub use membership::ConfChangeError;
+pub use membership::{ConfChangeError, MEMBERS_MAX};
 pub use offline::Configuration;
 pub use recovery::{RecoveryError, bootstrap_write, reconcile};
 pub use replica::{Nonsense, Replica, ReplicaError};
-pub use status::{PeerProgress, ProgressState, ReplicaStatus, Role};
+pub use status::{PeerProgress, ProgressState, Quorum, ReplicaStatus, Role};

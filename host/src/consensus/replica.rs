@@ -2,6 +2,7 @@
 
 mod admit;
 mod campaign;
+mod changes;
 mod compaction;
 mod contact;
 mod error;
@@ -11,6 +12,7 @@ mod reads;
 mod ready;
 mod reseed;
 mod sending;
+mod snapshots;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +24,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::admit::Admission;
 pub use self::admit::Nonsense;
+use self::changes::Contacts;
 use self::compaction::LogSize;
 use self::contact::Contact;
 pub use self::error::ReplicaError;
@@ -30,15 +33,14 @@ use self::outdated::Suspicion;
 use self::reseed::Reseed;
 use self::sending::Flow;
 use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady};
-use super::membership::{self, ConfChangeError};
+use super::membership;
+use super::offers::Offers;
 use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta};
-use crate::types::{
-    ConfChange, ConfChangeOp, Index, LogPosition, MessageKind, NodeId, PeerMessage, Term,
-};
+use crate::types::{Index, LogPosition, MessageKind, NodeId, PeerMessage, Term};
 
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
@@ -105,6 +107,10 @@ pub struct Replica {
     /// The others say that this replica is no member any more.
     is_expelled: bool,
     contact: Contact,
+    /// Who said something in the current term, and at which tick last.
+    contacts: Contacts,
+    /// Index of the newest membership change that counts here, or that a snapshot holds.
+    members_changed_at: Index,
     effects: Effects,
 }
 
@@ -121,7 +127,13 @@ impl Replica {
     ) -> Result<Replica, ReplicaError> {
         let applied = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0);
         let limits = &config.limits;
-        let store = ReplicaStore::open(log, config.group, snapshot, limits.entry_cache_bytes)?;
+        let store = ReplicaStore::open(
+            log,
+            config.group,
+            snapshot,
+            limits.entry_cache_bytes,
+            Offers::new(config.heartbeat_ticks, config.election_ticks),
+        )?;
         let raft_config = raft::Config {
             id: config.node.0,
             election_tick: config.election_ticks,
@@ -167,6 +179,8 @@ impl Replica {
             distrusted: BTreeSet::new(),
             is_expelled: false,
             contact: Contact::default(),
+            contacts: Contacts::default(),
+            members_changed_at: Index(applied),
             effects: Effects::default(),
             config,
             raw,
@@ -185,8 +199,8 @@ impl Replica {
             Input::Tick => self.on_tick()?,
             Input::Message(message) => self.on_message(message)?,
             Input::Propose(proposals) => self.propose(proposals)?,
-            Input::ProposeConfChange(id, change) => {
-                let reply = self.propose_conf_change(&change)?;
+            Input::ProposeConfChange(id, change, care) => {
+                let reply = self.propose_conf_change(&change, care)?;
                 self.effects.proposals.push((id, reply));
             }
             Input::Read(id)
@@ -205,14 +219,9 @@ impl Replica {
             Input::Persisted(number) => self.on_persisted(number),
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
-            Input::SnapshotSent(_, false) if museum::is_on(Exhibit::LostSnapshotUnreported) => {}
-            Input::SnapshotSent(to, delivered) => {
-                let status = if delivered {
-                    raft::SnapshotStatus::Finish
-                } else {
-                    raft::SnapshotStatus::Failure
-                };
-                self.raw.report_snapshot(to.0, status);
+            Input::SnapshotSent(to, fate) => self.on_snapshot_sent(to, fate),
+            Input::SnapshotGone(index, newest) => {
+                self.raw.mut_store().snapshot_gone(index, newest);
             }
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
@@ -266,7 +275,8 @@ impl Replica {
                     raft::ProgressState::Replicate => ProgressState::Replicate,
                     raft::ProgressState::Snapshot => ProgressState::Snapshot,
                 },
-                recently_active: *id == self.config.node.0 || progress.recent_active,
+                silent_ticks: self.silent_ticks(NodeId(*id)),
+                recently_active: self.is_heard(NodeId(*id)),
             })
             .collect();
         peers.sort_by_key(|peer| peer.node);
@@ -281,6 +291,7 @@ impl Replica {
             unapplied_bytes: self.unapplied_bytes,
             conf_state: membership::current(&self.raw),
             peers,
+            is_new_leader: leading && self.is_just_elected(),
             transferring: raft.lead_transferee.is_some(),
         }
     }
@@ -348,6 +359,7 @@ impl Replica {
         let soft_state = self.soft_state();
         if soft_state != self.last_soft_state {
             self.last_soft_state = soft_state;
+            self.raw.mut_store().offers().clear();
             self.effects.leadership_changed = true;
             self.ask_all_reads();
         }
@@ -355,6 +367,8 @@ impl Replica {
 
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
+        self.raw.mut_store().offers().tick();
+        self.keep_contacts();
         if !self.may_not_campaign() {
             self.pass_time();
         }
@@ -414,6 +428,7 @@ impl Replica {
         if message.kind == MessageKind::TimeoutNow && is_too_early {
             return Ok(());
         }
+        self.note_heard(&message);
         if self.raw.raft.prs().get(message.from.0).is_some() {
             self.heard.insert(message.from, self.tick);
         }
@@ -497,71 +512,6 @@ impl Replica {
             Ok(()) => Ok(true),
             Err(raft::Error::ProposalDropped) => Ok(false),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    fn propose_conf_change(
-        &mut self,
-        change: &ConfChange,
-    ) -> Result<Result<LogPosition, ProposeError>, ReplicaError> {
-        if let Some(error) = self.refuse_proposals() {
-            return Ok(Err(error));
-        }
-        if self.raw.raft.has_pending_conf() {
-            return Ok(Err(ConfChangeError::InProgress.into()));
-        }
-        if let Err(error) = membership::validate(change, &membership::current(&self.raw)) {
-            return Ok(Err(error.into()));
-        }
-        if let Some(error) = self.not_caught_up(change) {
-            return Ok(Err(error.into()));
-        }
-        let (data, context) = membership::encode(change);
-        let mut entry = eraftpb::Entry::default();
-        entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
-        entry.data = data.into();
-        entry.context = context.into();
-        if !self.step_propose(vec![entry])? {
-            return Ok(Err(ProposeError::Busy));
-        }
-        let index = Index(self.raw.raft.raft_log.last_index());
-        Ok(Ok(LogPosition { index, term: Term(self.raw.raft.term) }))
-    }
-
-    /// A voter that lags counts for the quorum but cannot help to form it.
-    fn not_caught_up(&self, change: &ConfChange) -> Option<ConfChangeError> {
-        let last = Index(self.raw.raft.raft_log.last_index());
-        change.steps.iter().find_map(|(op, member)| {
-            if *op != ConfChangeOp::AddVoter {
-                return None;
-            }
-            let matched = self.raw.raft.prs().get(member.id.0).map(|progress| progress.matched);
-            let Some(matched) = matched.map(Index) else {
-                return Some(ConfChangeError::NotAMember(member.id));
-            };
-            (matched.0 + self.config.limits.promotion_lag < last.0)
-                .then_some(ConfChangeError::NotCaughtUp { node: member.id, matched, last })
-        })
-    }
-
-    fn transfer_leader(&mut self, to: Option<NodeId>) {
-        let raft = &self.raw.raft;
-        let chosen = to.map(|node| node.0).or_else(|| {
-            raft.prs()
-                .iter()
-                .filter(|(id, progress)| {
-                    **id != self.config.node.0
-                        && progress.recent_active
-                        && !self.distrusted.contains(&NodeId(**id))
-                        && raft.prs().conf().voters().contains(**id)
-                })
-                .max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)))
-                .map(|(id, _)| *id)
-        });
-        if let Some(node) = chosen
-            && raft.state == StateRole::Leader
-        {
-            self.raw.transfer_leader(node);
         }
     }
 

@@ -15,6 +15,7 @@
 //! no order that depends on hashing, no threads and no files; of the protocol it knows only the
 //! messages that entries and snapshots hold. It does not know raft-rs, wasmtime or sockets.
 
+mod clock;
 mod convert;
 mod core;
 mod digest;
@@ -36,13 +37,14 @@ mod test_fsm;
 #[cfg(test)]
 mod tests;
 
+pub use self::clock::TIME_MAX_MS;
 pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
 pub(crate) use self::core::MachineBystander;
 pub use self::digest::TakenDigest;
 pub use self::kind::BodyKind;
-pub use self::modules::CHUNK_MAX_BYTES;
 pub(crate) use self::modules::bounded_label;
+pub use self::modules::{CHUNK_MAX_BYTES, LABEL_MAX_BYTES};
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo,
     QueryReply, QueryResult, Reply,

@@ -31,7 +31,7 @@ pub(super) const STAGED_MAX: usize = 2;
 /// Activations remembered.
 pub(super) const HISTORY_MAX: usize = 1024;
 /// Longer labels are cut.
-pub(super) const LABEL_MAX_BYTES: usize = 256;
+pub const LABEL_MAX_BYTES: usize = 256;
 
 /// A complete module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,13 +263,14 @@ impl Modules {
     }
 }
 
-/// Cuts a label to its bound, between characters.
+/// Cuts a label to its bound, between characters. Nothing in it begins a line of its own where
+/// it is shown.
 pub(crate) fn bounded_label(label: &str) -> String {
     let mut end = label.len().min(LABEL_MAX_BYTES);
     while !label.is_char_boundary(end) {
         end -= 1;
     }
-    label[..end].to_owned()
+    label[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn check_bounds(chunk: Chunk<'_>, module_max_bytes: u64) -> Result<(), String> {
@@ -477,5 +478,6 @@ mod tests {
         assert_eq!(bounded_label(&"é".repeat(200)), "é".repeat(128));
         assert_eq!(bounded_label(&format!("x{}", "é".repeat(200))).len(), 255);
         assert_eq!(bounded_label("kv.wasm"), "kv.wasm");
+        assert_eq!(bounded_label("kv\nlevel=ERROR\u{1b}[2J"), "kv level=ERROR [2J");
     }
 }

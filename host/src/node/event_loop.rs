@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
+use super::clock::{Clocks, Standing};
 use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
@@ -22,7 +23,7 @@ use super::removal::{Known, Removal};
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
 use crate::consensus::{
-    ApplyTask, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
+    ApplyTask, Care, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
     ReplicaError, ReplicaStatus, Role, Write,
 };
 use crate::machine::Reply;
@@ -31,13 +32,13 @@ use crate::storage::{SnapshotMeta, StorageError};
 use crate::transport::Transport;
 use crate::types::{
     ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, Member, NodeId, PeerMessage,
-    StateDigest, Term,
+    SnapshotFate, StateDigest, Term,
 };
 
 /// What wakes the loop.
 pub(super) enum Event {
     Submit(Vec<Submission>),
-    ConfChange(ConfChange, Waiter),
+    ConfChange(ConfChange, Care, Waiter),
     TransferLeader(Option<NodeId>),
     Messages(Vec<PeerMessage>, Charge),
     Query(QueryJob),
@@ -53,8 +54,11 @@ pub(super) enum Event {
     Applied(Index, u64),
     /// A digest point was applied.
     DigestTaken(Index, StateDigest),
-    /// A verdict about this point was applied; these nodes' states differ from the majority's.
-    DigestJudged(Index, BTreeSet<NodeId>),
+    /// A verdict about this point was applied; whether it decided; these nodes' states differ from
+    /// the majority's.
+    DigestJudged(Index, bool, BTreeSet<NodeId>),
+    /// Nothing says whether the machine's state is right, for this reason; or that is over.
+    Doubted(Option<String>),
     /// The machine's state is not trusted from now on.
     Quarantined,
     /// The machine has a state that the leader sent.
@@ -65,7 +69,11 @@ pub(super) enum Event {
     /// The machine's members changed, as of an applied entry or a snapshot.
     Members(Arc<BTreeMap<NodeId, Member>>, Arc<ConfState>),
     SnapshotSaved(SnapshotMeta),
-    SnapshotSent(NodeId, bool),
+    SnapshotSent(NodeId, SnapshotFate),
+    /// The stored snapshot at this index is gone; the newest one now.
+    SnapshotGone(Index, Option<SnapshotMeta>),
+    /// The stored snapshot at this index cannot be sent to anybody.
+    SnapshotUnreadable(Index),
     Unreachable(NodeId),
     PeerSeen(Member),
     /// A task that this node cannot do without panicked.
@@ -101,6 +109,7 @@ pub(super) struct EventLoop {
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
     /// As of the last membership change that was applied.
     pub(super) conf_state: Arc<ConfState>,
+    pub(super) clocks: Clocks,
     pub(super) digests: Digests,
     /// Callers that wait for the next digest point.
     pub(super) comparers: Vec<Waiter>,
@@ -124,6 +133,8 @@ pub(super) struct EventLoop {
     pub(super) removal: Removal,
     /// Whether they are believed.
     pub(super) expelled: watch::Sender<bool>,
+    /// Set while nothing says whether the machine's state is right.
+    pub(super) doubting: Option<Halting>,
     /// Set once the machine applies nothing more.
     pub(super) halting: Option<Halting>,
     /// How long the node then takes part in consensus.
@@ -131,6 +142,17 @@ pub(super) struct EventLoop {
     /// For how long the disk has not answered, once that is an election timeout.
     pub(super) stuck: watch::Sender<Option<Duration>>,
     pub(super) metrics: Arc<NodeMetrics>,
+}
+
+/// What the group looks like now; borrows single fields, so that others may change.
+macro_rules! standing {
+    ($event_loop:ident) => {
+        Standing {
+            leads: $event_loop.replica.role() == Role::Leader,
+            leader: $event_loop.replica.leader(),
+            conf_state: &$event_loop.conf_state,
+        }
+    };
 }
 
 impl EventLoop {
@@ -190,6 +212,10 @@ impl EventLoop {
             self.update_peers();
         }
         self.watch_disk();
+        let questions = self.clocks.on_tick(standing!(self));
+        if !questions.is_empty() {
+            self.transport.send(questions);
+        }
         if self.halting.is_none() {
             self.digests.on_tick();
         }
@@ -240,6 +266,11 @@ impl EventLoop {
                     submission.waiter.answer(Err(ProposeFailure::Stopping));
                 }
             }
+            Event::Submit(submissions) if self.is_in_doubt() => {
+                for submission in submissions {
+                    submission.waiter.answer(Err(ProposeFailure::InDoubt));
+                }
+            }
             Event::Submit(submissions) if self.is_quarantined => {
                 for submission in submissions {
                     submission.waiter.answer(Err(ProposeFailure::Quarantined));
@@ -251,17 +282,17 @@ impl EventLoop {
                     self.batch.push(Proposal { id, data: submission.data });
                 }
             }
-            Event::ConfChange(_, waiter) if self.halting.is_some() => {
+            Event::ConfChange(_, _, waiter) if self.halting.is_some() => {
                 waiter.answer(Err(ProposeFailure::Stopping));
             }
             Event::Halted(why) => self.on_halted(why),
-            Event::ConfChange(_, waiter) if self.is_quarantined => {
+            Event::ConfChange(_, _, waiter) if self.is_quarantined => {
                 waiter.answer(Err(ProposeFailure::Quarantined));
             }
-            Event::ConfChange(change, waiter) => {
+            Event::ConfChange(change, care, waiter) => {
                 self.propose_batch()?;
                 let id = self.new_proposal(waiter);
-                self.replica.step(Input::ProposeConfChange(id, change))?;
+                self.replica.step(Input::ProposeConfChange(id, change, care))?;
             }
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
             Event::Messages(messages, charge) => {
@@ -269,11 +300,10 @@ impl EventLoop {
                     self.introduced.hear(message.from);
                 }
                 for message in messages {
-                    match message.as_digest_report() {
-                        Some((point, digest)) if message.group == self.group => {
-                            self.on_digest_report(message.from, point, digest);
-                        }
-                        _ => self.replica.step(Input::Message(message))?,
+                    if message.kind.is_of_raft() || message.group != self.group {
+                        self.replica.step(Input::Message(message))?;
+                    } else {
+                        self.on_own_message(&message);
                     }
                 }
                 drop(charge);
@@ -293,8 +323,9 @@ impl EventLoop {
                 self.replica.step(Input::Applied(index))?;
             }
             Event::DigestTaken(point, digest) => self.digests.on_taken(point, digest),
-            Event::DigestJudged(point, distrusted) => {
-                self.digests.on_judged(point);
+            Event::Doubted(why) => self.on_doubted(why),
+            Event::DigestJudged(point, is_decided, distrusted) => {
+                self.digests.on_judged(point, is_decided);
                 self.replica.step(Input::Distrusted(distrusted))?;
             }
             Event::Quarantined => {
@@ -310,8 +341,10 @@ impl EventLoop {
             Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
             Event::Members(members, conf_state) => self.on_members(members, conf_state)?,
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
-            Event::SnapshotSent(to, delivered) => {
-                self.replica.step(Input::SnapshotSent(to, delivered))?;
+            Event::SnapshotSent(to, fate) => self.replica.step(Input::SnapshotSent(to, fate))?,
+            Event::SnapshotUnreadable(index) => self.send_job(Job::SnapshotUnreadable(index)),
+            Event::SnapshotGone(index, newest) => {
+                self.replica.step(Input::SnapshotGone(index, newest))?;
             }
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => self.on_peer_seen(peer),
@@ -322,6 +355,20 @@ impl EventLoop {
             Event::Stop => {}
         }
         Ok(())
+    }
+
+    /// A message of a peer that is none of Raft's.
+    fn on_own_message(&mut self, message: &PeerMessage) {
+        if message.to != self.me {
+            tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
+        } else if let Some((point, digest)) = message.as_digest_report() {
+            self.on_digest_report(message.from, point, digest);
+        } else if let Some((asked, offset)) = message.as_clock_question() {
+            let answer = self.clocks.on_question(message.from, asked, offset, standing!(self));
+            self.transport.send(vec![answer]);
+        } else if let Some((asked, wall_ms)) = message.as_clock_answer() {
+            self.clocks.on_answer(message.from, asked, wall_ms, standing!(self));
+        }
     }
 
     /// A member reports what it has applied, so this node has at least heard of it; if not yet,
@@ -389,6 +436,8 @@ impl EventLoop {
             Some(ProposeFailure::Stopping)
         } else if self.is_quarantined {
             Some(ProposeFailure::Quarantined)
+        } else if self.is_in_doubt() {
+            Some(ProposeFailure::InDoubt)
         } else if self.replica.role() != Role::Leader {
             Some(ProposeFailure::NotLeader(self.leader_member()))
         } else {
@@ -480,6 +529,7 @@ impl EventLoop {
         }
         if effects.leadership_changed {
             self.digests.on_leadership();
+            self.clocks.on_leadership(standing!(self));
             self.publish_leadership();
         }
     }
@@ -615,6 +665,7 @@ impl EventLoop {
             self.expelled.send_replace(false);
             self.replica.step(Input::Expelled(false))?;
         }
+        self.clocks.on_members(standing!(self));
         self.update_peers();
         self.publish_leadership();
         Ok(())

@@ -10,10 +10,10 @@ use raft_host_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::budget::{Budget, Charge};
+use super::clock::{ClockStatus, LogClock};
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
 use super::metrics::NodeMetrics;
-use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
 use super::work::{Activity, Work};
@@ -77,6 +77,12 @@ pub enum ProposeFailure {
          and gets a fresh state"
     )]
     Quarantined,
+    /// The replicas disagree, and nothing says yet who is right. It surely did not happen.
+    #[error(
+        "this cluster's replicas disagree, and nothing says yet which state is right: it answers \
+         nothing until a voter that is missing is back (status says more)"
+    )]
+    InDoubt,
     /// It may have happened, or may still happen.
     #[error("{0}; the command may have been applied, or may still be")]
     Unknown(String),
@@ -267,6 +273,11 @@ pub enum QueryFailure {
          until it has a fresh one; ask another node"
     )]
     Quarantined,
+    #[error(
+        "this cluster's replicas disagree, and nothing says yet which state is right: it answers \
+         nothing until a voter that is missing is back (status says more)"
+    )]
+    InDoubt,
 }
 
 pub(super) struct QueryJob {
@@ -331,8 +342,9 @@ pub(super) struct Shared {
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
-    /// The only place where the wall clock enters the log; the machine makes it monotonic.
-    pub(super) wall_clock_ms: WallClock,
+    /// What entries are stamped with; the machine makes it monotonic.
+    pub(super) log_clock: Arc<LogClock>,
+    pub(super) clocks: watch::Receiver<Arc<ClockStatus>>,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) work: Arc<Work>,
 }
@@ -414,9 +426,25 @@ impl NodeHandle {
         self.shared.expelled.clone()
     }
 
+    /// How this node's clock compares with those of its cluster; changes can be awaited.
+    pub fn clocks(&self) -> watch::Receiver<Arc<ClockStatus>> {
+        self.shared.clocks.clone()
+    }
+
+    /// The log's clock as this node would stamp an entry now, in milliseconds since the Unix epoch.
+    pub fn log_time_ms(&self) -> u64 {
+        self.shared.log_clock.now_ms()
+    }
+
     /// Whether this node's state is known to differ from its cluster's. It answers nothing then.
     pub fn is_quarantined(&self) -> bool {
         self.shared.digests.borrow().quarantine.is_some()
+    }
+
+    /// Whether the replicas disagree and nothing says yet if this node's state is right. It answers
+    /// nothing then.
+    pub fn is_in_doubt(&self) -> bool {
+        self.shared.digests.borrow().doubt.is_some() && !museum::is_on(Exhibit::DoubtAnswers)
     }
 
     /// Has every node digest its state at one index, and waits for the verdict about it, or about
@@ -467,6 +495,8 @@ impl NodeHandle {
             Some(
                 "this node was removed from its cluster, say most of the other voters (see its log)",
             )
+        } else if self.is_in_doubt() {
+            Some("this cluster's replicas disagree, and nothing says yet who is right (see status)")
         } else if self.shared.machine.borrow().is_none() {
             Some("this node has no state yet: it waits for a snapshot of its leader")
         } else if !self.engine_is_supported() {
@@ -569,12 +599,15 @@ impl NodeHandle {
         if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
             return Err(ProposeFailure::Quarantined);
         }
+        if self.is_in_doubt() {
+            return Err(ProposeFailure::InDoubt);
+        }
         Ok(())
     }
 
     fn admit(&self, body: v1::entry::Body, leads: bool) -> Result<(Bytes, Charge), ProposeFailure> {
         self.may_propose(leads)?;
-        let entry = v1::Entry { time_ms: (self.shared.wall_clock_ms)(), body: Some(body) };
+        let entry = v1::Entry { time_ms: self.shared.log_clock.now_ms(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
         let max = self.shared.config.max_entry_bytes;
         if bytes > max {
@@ -619,6 +652,9 @@ impl NodeHandle {
         }
         if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
             return Err(QueryFailure::Quarantined);
+        }
+        if self.is_in_doubt() {
+            return Err(QueryFailure::InDoubt);
         }
         let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
         let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;

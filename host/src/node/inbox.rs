@@ -5,8 +5,9 @@ use std::sync::{Arc, RwLock};
 
 use super::budget::Budget;
 use super::event_loop::{Event, EventSender};
+use crate::museum::{self, Exhibit};
 use crate::transport::{Inbox, Standing};
-use crate::types::{GroupId, Index, Member, NodeId, PeerMessage};
+use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// The node's side of a transport.
 pub struct NodeInbox {
@@ -79,9 +80,12 @@ impl Inbox for NodeInbox {
         }
     }
 
-    fn snapshot_sent(&self, _group: GroupId, to: NodeId, index: Index, delivered: bool) {
-        tracing::info!(%to, %index, delivered, "snapshot sent");
-        let _ = self.events.send(Event::SnapshotSent(to, delivered));
+    fn snapshot_sent(&self, _group: GroupId, to: NodeId, index: Index, fate: SnapshotFate) {
+        tracing::debug!(%to, %index, ?fate, "snapshot sent");
+        let _ = self.events.send(Event::SnapshotSent(to, fate));
+        if fate == SnapshotFate::Unreadable && !museum::is_on(Exhibit::DamagedSnapshotOffered) {
+            let _ = self.events.send(Event::SnapshotUnreadable(index));
+        }
     }
 
     fn unreachable(&self, to: NodeId) {

@@ -1,13 +1,18 @@
 //! Joins, promotions, removals and leadership transfers, as operators see them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::event_loop::Event;
 use super::handle::{NodeHandle, ProposeFailure, ReplySink, stopped_unknown};
-use crate::consensus::{ConfChangeError, Role};
-use crate::types::{ConfChange, ConfChangeOp, Member, NodeId};
+use crate::consensus::{Care, ConfChangeError, ReplicaStatus, Role};
+use crate::types::{AddressError, ConfChange, ConfChangeOp, Index, Member, NodeId, check_address};
+
+/// How far above all that were given out an id may be that an operator chooses: far enough for
+/// any way of numbering hosts, and so near that ids are never used up.
+const ID_JUMP_MAX: u64 = 1 << 20;
 
 /// Why a membership operation was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +37,19 @@ pub enum MembershipFailure {
          leave the choice to the cluster"
     )]
     IdWasUsed(NodeId),
+    /// The id leaves too many unused.
+    #[error(
+        "node id {id} is too high: the next free one is {next}, and at most {max} is allowed; \
+         leave the choice to the cluster"
+    )]
+    IdTooFar {
+        /// The id.
+        id: NodeId,
+        /// What the cluster would choose.
+        next: NodeId,
+        /// The bound.
+        max: u64,
+    },
     /// A voter has that address: its votes and log must not be forgotten.
     #[error(
         "the address {address} belongs to node {id}, a voter; a node that lost its data must be \
@@ -44,14 +62,37 @@ pub enum MembershipFailure {
         address: String,
     },
     /// The address is not one.
-    #[error("{0:?} is not an address: expected HOST:PORT")]
-    BadAddress(String),
+    #[error(transparent)]
+    BadAddress(#[from] AddressError),
     /// This node has no state yet.
     #[error("this node has not caught up with its cluster yet; ask another one")]
     NoState,
     /// The transfer did not come about; the old leader goes on.
     #[error("leadership did not move to {0} in time; the old leader goes on")]
     TransferTimedOut(String),
+    /// Another one won the election.
+    #[error("node {leader} leads now, and not node {asked}")]
+    AnotherLeads {
+        /// Who was to lead.
+        asked: NodeId,
+        /// Who does.
+        leader: NodeId,
+    },
+    /// Nobody there to lead.
+    #[error(
+        "node {node} has not been heard from{}, so leadership stays where it is: no command would \
+         be taken until the transfer was given up",
+        .silent.map_or_else(String::new, |silent| format!(" for {silent:.1?}"))
+    )]
+    Silent {
+        /// Who was to lead.
+        node: NodeId,
+        /// For how long; `None`: since this node leads.
+        silent: Option<Duration>,
+    },
+    /// Nobody to take over.
+    #[error("no other voter has been heard from recently, so leadership stays where it is")]
+    AllSilent,
     /// Not a voter, so it cannot lead.
     #[error("node {0} is not a voter, so it cannot lead")]
     NotAVoter(NodeId),
@@ -71,7 +112,7 @@ impl NodeHandle {
         address: String,
     ) -> Result<NodeId, MembershipFailure> {
         check_address(&address)?;
-        let view = self.machine_view()?;
+        let view = self.view_of_leader().await?;
         if let Some(member) = view.members.values().find(|member| member.address == address) {
             if view.conf_state.is_voter(member.id) {
                 return Err(MembershipFailure::AddressOfVoter { id: member.id, address });
@@ -90,10 +131,16 @@ impl NodeHandle {
                 if id < view.next_node_id {
                     return Err(MembershipFailure::IdWasUsed(id));
                 }
+                let next = view.next_node_id;
+                let max = next.0.saturating_add(ID_JUMP_MAX);
+                if id.0 > max {
+                    return Err(MembershipFailure::IdTooFar { id, next, max });
+                }
                 id
             }
         };
-        self.change(ConfChangeOp::AddLearner, Member { id, address }).await?;
+        let care = Care { decided_at: view.info.applied, force: false };
+        self.change(ConfChangeOp::AddLearner, Member { id, address }, care).await?;
         Ok(id)
     }
 
@@ -102,22 +149,53 @@ impl NodeHandle {
     /// # Errors
     /// See [`MembershipFailure`].
     pub async fn promote(&self, id: NodeId) -> Result<(), MembershipFailure> {
-        let view = self.machine_view()?;
+        let view = self.view_of_leader().await?;
         if view.conf_state.is_voter(id) {
             return Ok(());
         }
         let member = view.members.get(&id).cloned().ok_or_else(|| not_a_member(id))?;
-        self.change(ConfChangeOp::AddVoter, member).await
+        let care = Care { decided_at: view.info.applied, force: false };
+        self.change(ConfChangeOp::AddVoter, member, care).await
     }
 
-    /// Removes a member. Gone already: an error, since the id may be a mistake. Leader only.
+    /// Removes a member. Gone already: an error, since the id may be a mistake. `force`: even if
+    /// no majority of the voters that stay was heard from recently. Leader only.
     ///
     /// # Errors
     /// See [`MembershipFailure`].
-    pub async fn remove(&self, id: NodeId) -> Result<(), MembershipFailure> {
-        let view = self.machine_view()?;
+    pub async fn remove(&self, id: NodeId, force: bool) -> Result<(), MembershipFailure> {
+        let (member, decided_at) = self.removable(id, force).await?;
+        self.change(ConfChangeOp::Remove, member, Care { decided_at, force }).await
+    }
+
+    /// What [`NodeHandle::remove`] would say before it changes anything. A leader asks before it
+    /// hands leadership over in order to be removed by its successor.
+    ///
+    /// # Errors
+    /// See [`MembershipFailure`].
+    pub async fn check_removal(&self, id: NodeId, force: bool) -> Result<(), MembershipFailure> {
+        self.removable(id, force).await.map(drop)
+    }
+
+    async fn removable(
+        &self,
+        id: NodeId,
+        force: bool,
+    ) -> Result<(Member, Index), MembershipFailure> {
+        let view = self.view_of_leader().await?;
         let member = view.members.get(&id).cloned().ok_or_else(|| not_a_member(id))?;
-        self.change(ConfChangeOp::Remove, member).await
+        let mut voters = view.conf_state.voters.clone();
+        if voters.remove(&id) && !voters.is_empty() && !force {
+            let status = self.replica_status().await?;
+            let quorum = status.quorum_of(&voters);
+            if !quorum.is_there() {
+                return Err(match status.is_new_leader {
+                    true => ConfChangeError::JustElected.into(),
+                    false => ConfChangeError::NoQuorum(quorum).into(),
+                });
+            }
+        }
+        Ok((member, view.info.applied))
     }
 
     /// Hands leadership over and waits until somebody else leads. Leader only.
@@ -150,6 +228,20 @@ impl NodeHandle {
         if view.conf_state.voters.iter().all(|voter| *voter == me) {
             return Err(MembershipFailure::NoOtherVoter);
         }
+        let status = self.replica_status().await?;
+        let heard = |voter: &NodeId| *voter != me && status.is_heard(*voter);
+        let is_silent = match to {
+            Some(to) => !status.is_heard(to),
+            None => !view.conf_state.voters.iter().any(heard),
+        };
+        if is_silent && status.is_new_leader {
+            return Err(ConfChangeError::JustElected.into());
+        } else if is_silent {
+            return Err(to.map_or(MembershipFailure::AllSilent, |node| {
+                let silent = status.peer(node).and_then(|peer| peer.silent_ticks);
+                MembershipFailure::Silent { node, silent: silent.map(|ticks| self.ticks(ticks)) }
+            }));
+        }
         self.send(Event::TransferLeader(to))?;
         let patience = Duration::from_millis(self.config().election_ms * 3);
         let moved = leadership.wait_for(|now| {
@@ -157,22 +249,69 @@ impl NodeHandle {
         });
         let target = to.map_or_else(|| "another voter".to_owned(), |to| format!("node {to}"));
         match tokio::time::timeout(patience, moved).await {
-            Ok(Ok(now)) => Ok(now.leader.as_ref().expect("waited for").id),
+            Ok(Ok(now)) => {
+                let leader = now.leader.as_ref().expect("waited for").id;
+                match to.filter(|asked| *asked != leader) {
+                    Some(asked) => Err(MembershipFailure::AnotherLeads { asked, leader }),
+                    None => Ok(leader),
+                }
+            }
             Ok(Err(_)) => Err(stopped_unknown().into()),
             Err(_) => Err(MembershipFailure::TransferTimedOut(target)),
         }
     }
 
-    fn machine_view(&self) -> Result<std::sync::Arc<super::MachineView>, MembershipFailure> {
+    fn machine_view(&self) -> Result<Arc<super::MachineView>, MembershipFailure> {
         self.shared.machine.borrow().clone().ok_or(MembershipFailure::NoState)
     }
 
-    async fn change(&self, op: ConfChangeOp, member: Member) -> Result<(), MembershipFailure> {
+    /// What the machine says once it has applied all that this leader's log held when it was
+    /// asked: the members that its predecessors let in or removed are in it. Decided on anything
+    /// older, a node that lost its data could get back the id that it voted with.
+    async fn view_of_leader(&self) -> Result<Arc<super::MachineView>, MembershipFailure> {
+        let status = self.replica_status().await?;
+        let mut views = self.shared.machine.clone();
+        let mut leadership = self.leadership();
+        if status.role != Role::Leader {
+            return Err(ProposeFailure::NotLeader(leadership.borrow().leader.clone()).into());
+        }
+        let applied = views.wait_for(|view| {
+            view.as_ref().is_some_and(|view| view.info.applied >= status.last_index)
+        });
+        // What waits for a majority waits for ever once somebody else leads.
+        let deposed = leadership.wait_for(|now| now.term > status.term);
+        tokio::select! {
+            biased;
+            view = applied => match view {
+                Ok(view) => view.clone().ok_or(MembershipFailure::NoState),
+                Err(_) => Err(ProposeFailure::Stopping.into()),
+            },
+            now = deposed => {
+                let leader = now.ok().and_then(|now| now.leader.clone());
+                Err(ProposeFailure::NotLeader(leader).into())
+            }
+        }
+    }
+
+    async fn replica_status(&self) -> Result<ReplicaStatus, MembershipFailure> {
+        self.status().await.map_err(|_| ProposeFailure::Stopping.into())
+    }
+
+    fn ticks(&self, ticks: u64) -> Duration {
+        self.config().tick().saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+    }
+
+    async fn change(
+        &self,
+        op: ConfChangeOp,
+        member: Member,
+        care: Care,
+    ) -> Result<(), MembershipFailure> {
         let charge = self.charge_request()?;
         let (sender, receiver) = oneshot::channel();
         let waiter = NodeHandle::waiter(ReplySink::One(sender), charge);
         let change = ConfChange { steps: vec![(op, member)] };
-        self.send(Event::ConfChange(change, waiter))?;
+        self.send(Event::ConfChange(change, care, waiter))?;
         receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?;
         Ok(())
     }
@@ -190,13 +329,4 @@ impl From<ConfChangeError> for MembershipFailure {
     fn from(error: ConfChangeError) -> MembershipFailure {
         ProposeFailure::from(error).into()
     }
-}
-
-/// `HOST:PORT` with a host and a port that others could dial.
-fn check_address(address: &str) -> Result<(), MembershipFailure> {
-    let parts = address.rsplit_once(':');
-    let good = parts.is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    });
-    if good { Ok(()) } else { Err(MembershipFailure::BadAddress(address.to_owned())) }
 }

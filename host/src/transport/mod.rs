@@ -19,11 +19,11 @@ mod test_support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage};
+use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// Version of the peer protocol. Nodes that speak another one refuse each other. 2: digest
-/// reports.
-pub const PROTOCOL_VERSION: u32 = 2;
+/// reports. 3: clocks.
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Who a node says it is when it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ pub trait Inbox: Send + Sync + 'static {
     /// when its content is in this node's snapshot store. Never blocks; drops when full.
     fn deliver(&self, messages: Vec<PeerMessage>);
 
-    /// A snapshot to `to` was delivered, or was not.
-    fn snapshot_sent(&self, group: GroupId, to: NodeId, index: Index, delivered: bool);
+    /// What became of a snapshot to `to`.
+    fn snapshot_sent(&self, group: GroupId, to: NodeId, index: Index, fate: SnapshotFate);
 
     /// Messages to `to` could not be sent.
     fn unreachable(&self, to: NodeId);

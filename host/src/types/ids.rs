@@ -46,6 +46,12 @@ u64_newtype!(
     Term
 );
 
+impl NodeId {
+    /// The highest that a member may have. Far enough from the end of the numbers that ids can
+    /// still be counted up.
+    pub const HIGHEST: NodeId = NodeId(1 << 62);
+}
+
 impl GroupId {
     /// The group that every cluster has.
     pub const MAIN: GroupId = GroupId(1);

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of raft-rs, wasmtime, protobuf or sockets.
 
+mod address;
 mod ids;
 mod log;
 mod membership;
@@ -9,9 +10,10 @@ mod message;
 mod outcome;
 mod snapshot;
 
+pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
 pub use ids::{ClusterId, GroupId, Index, ModuleHash, NodeId, StateDigest, Term};
 pub use log::{EntryKind, HardState, LogEntry, LogPosition};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member};
 pub use message::{MessageKind, PeerMessage};
 pub use outcome::{Event, Outcome, TrapKind};
-pub use snapshot::SnapshotMeta;
+pub use snapshot::{SnapshotFate, SnapshotMeta};

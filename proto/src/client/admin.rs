@@ -91,10 +91,33 @@ impl Client {
     ///
     /// When the cluster refuses or cannot do it.
     pub async fn remove_member(&self, node_id: u64) -> Result<v1::MembersResponse, ClientError> {
-        admin_call!(self, Repeat::WithoutEffect, remove_member, RemoveMemberRequest { node_id })
+        self.remove(node_id, false).await
     }
 
-    /// Hands leadership to `node_id`; 0: to the most up-to-date voter.
+    /// Removes a member even if no majority of the voters that stay has been heard from recently.
+    /// If they do not come back, the cluster never serves again.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn force_remove_member(
+        &self,
+        node_id: u64,
+    ) -> Result<v1::MembersResponse, ClientError> {
+        self.remove(node_id, true).await
+    }
+
+    async fn remove(&self, node_id: u64, force: bool) -> Result<v1::MembersResponse, ClientError> {
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            remove_member,
+            RemoveMemberRequest { node_id, force }
+        )
+    }
+
+    /// Hands leadership to `node_id`; 0: to the most up-to-date voter. A transfer that fails is not
+    /// tried again, since each takes no commands meanwhile.
     ///
     /// # Errors
     ///
@@ -252,6 +275,15 @@ impl Client {
             set_engine,
             SetEngineRequest { profile, confirmed }
         )
+    }
+
+    /// Puts the log's clock forward, to milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it; the clock is never put back.
+    pub async fn set_clock(&self, time_ms: u64) -> Result<v1::SetClockResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, set_clock, SetClockRequest { time_ms })
     }
 
     /// Takes a snapshot on the node that answers, and compacts its log.

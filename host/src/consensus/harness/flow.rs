@@ -333,3 +333,30 @@ fn an_entry_that_was_replaced_in_its_leaders_log_may_be_committed_all_the_same()
     });
     cluster.settle();
 }
+
+/// The mistakes that these tests are about are found by them.
+#[cfg(feature = "museum")]
+#[test]
+fn exhibits_of_flow_are_caught() {
+    use crate::museum::{self, Exhibit};
+
+    let scenarios: [(Exhibit, fn()); 3] = [
+        (
+            Exhibit::UnboundedAppends,
+            a_follower_far_behind_catches_up_by_log_in_messages_that_a_transport_takes,
+        ),
+        (
+            Exhibit::UnboundedApplyQueue,
+            what_a_slow_machine_has_yet_to_apply_waits_in_the_log_and_not_in_memory,
+        ),
+        (
+            Exhibit::UnpersistedLeads,
+            a_follower_left_as_the_only_voter_waits_for_its_disk_before_it_leads,
+        ),
+    ];
+    for (exhibit, scenario) in scenarios {
+        let _on = museum::exhibit(Some(exhibit));
+        let ended = std::panic::catch_unwind(scenario);
+        assert!(ended.is_err(), "{exhibit} goes unnoticed");
+    }
+}

@@ -284,7 +284,8 @@ impl Cluster {
     fn report_snapshot(&mut self, from: NodeId, to: NodeId, delivered: bool) {
         let node = self.nodes.get_mut(&from).expect("known node");
         if let Some(replica) = &mut node.replica {
-            replica.step(Input::SnapshotSent(to, delivered)).expect("steps");
+            let fate = if delivered { SnapshotFate::Delivered } else { SnapshotFate::Failed };
+            replica.step(Input::SnapshotSent(to, fate)).expect("steps");
         }
     }
 
@@ -445,7 +446,8 @@ impl Cluster {
         let change =
             ConfChange { steps: steps.iter().map(|(op, id)| (*op, member(*id))).collect() };
         let leader = self.elect();
-        self.input(leader, Input::ProposeConfChange(MEMBERSHIP, change));
+        let care = Care { decided_at: self.nodes[&leader].applied, force: false };
+        self.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
     }
 
     fn read(&mut self, id: NodeId) {

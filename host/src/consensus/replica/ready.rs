@@ -85,6 +85,7 @@ impl Replica {
             let meta = convert::from_raft_snapshot(self.config.group, ready.snapshot());
             write.reset_to = Some(meta.position());
             self.raw.mut_store().reset_to(meta.clone());
+            self.members_changed_at = meta.index;
             self.log_size.reset(meta.index);
             self.compact_to = None;
             self.emitted = meta.index;
@@ -226,6 +227,7 @@ impl Replica {
     ) -> Result<(ConfChange, ConfState), ReplicaError> {
         let applied = membership::apply(&mut self.raw, entry)
             .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
+        self.members_changed_at = entry.index;
         let Some(change) = applied else {
             return Ok((ConfChange { steps: Vec::new() }, membership::current(&self.raw)));
         };

@@ -5,10 +5,7 @@ use raft_host_proto::v1;
 use tonic::Status;
 
 use crate::transport::{Identity, PROTOCOL_VERSION};
-use crate::types::{ClusterId, Member, NodeId};
-
-/// Longest address that a peer may introduce itself with.
-const MAX_ADDRESS_BYTES: usize = 1024;
+use crate::types::{AddressError, ClusterId, Member, NodeId, check_address};
 
 /// Why a peer is refused. The text travels to the peer, so it says who speaks.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -78,12 +75,12 @@ pub enum HelloError {
     #[error("a peer introduced itself as node 0, which does not exist")]
     ZeroNode,
     /// No usable address.
-    #[error("node {from} introduced itself with an address of {length} bytes (1 to 1024 are good)")]
+    #[error("node {from} introduced itself with a bad address: {error}")]
     Address {
         /// The refused node.
         from: u64,
-        /// Length of its address.
-        length: usize,
+        /// What is wrong with its address.
+        error: AddressError,
     },
 }
 
@@ -131,9 +128,7 @@ pub(super) fn check_hello(us: &Identity, hello: v1::Hello) -> Result<Member, Hel
     if from == node.0 {
         return Err(HelloError::Myself(node));
     }
-    if from_address.is_empty() || from_address.len() > MAX_ADDRESS_BYTES {
-        return Err(HelloError::Address { from, length: from_address.len() });
-    }
+    check_address(&from_address).map_err(|error| HelloError::Address { from, error })?;
     Ok(Member { id: NodeId(from), address: from_address })
 }
 
@@ -163,7 +158,8 @@ mod tests {
             (v1::Hello { to: 3, ..good() }, "this is node 2, not node 3"),
             (v1::Hello { from: 0, ..good() }, "node 0"),
             (v1::Hello { from: 2, ..good() }, "cannot be its own peer"),
-            (v1::Hello { from_address: String::new(), ..good() }, "address of 0 bytes"),
+            (v1::Hello { from_address: String::new(), ..good() }, "bad address"),
+            (v1::Hello { from_address: "a\nb:1".to_owned(), ..good() }, "bad address"),
             (v1::Hello { from_address: "x".repeat(1025), ..good() }, "address of 1025 bytes"),
         ];
         for (hello, words) in cases {

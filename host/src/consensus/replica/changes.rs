@@ -1,0 +1,162 @@
+//! Changes of the members and of the leader, and who was heard from: what a leader must know before
+//! it makes them.
+
+use std::collections::BTreeMap;
+
+use raft::{StateRole, eraftpb};
+
+use super::{Replica, ReplicaError};
+use crate::consensus::effects::{Care, ProposeError};
+use crate::consensus::membership::{self, ConfChangeError};
+use crate::types::{ConfChange, ConfChangeOp, Index, LogPosition, NodeId, PeerMessage, Term};
+
+/// When members were heard from last. raft-rs has a flag for that, which each of its rounds of
+/// checking the quorum takes back: right after one, nobody counts as heard from.
+#[derive(Debug, Default)]
+pub(super) struct Contacts {
+    term: u64,
+    /// The tick at which this replica became the leader of the term.
+    leads_since: Option<u64>,
+    at: BTreeMap<NodeId, u64>,
+}
+
+impl Replica {
+    /// What is said in another term says nothing about whether its sender follows this leader.
+    pub(super) fn note_heard(&mut self, message: &PeerMessage) {
+        self.keep_contacts();
+        let raft = &self.raw.raft;
+        if message.term.0 == raft.term && raft.prs().get(message.from.0).is_some() {
+            self.contacts.at.insert(message.from, self.tick);
+        }
+    }
+
+    /// Forgets what is of an earlier term or of who is no member any more.
+    pub(super) fn keep_contacts(&mut self) {
+        let raft = &self.raw.raft;
+        if self.contacts.term != raft.term {
+            self.contacts = Contacts { term: raft.term, ..Contacts::default() };
+        }
+        self.contacts.at.retain(|node, _| raft.prs().get(node.0).is_some());
+        match raft.state == StateRole::Leader {
+            true => self.contacts.leads_since = self.contacts.leads_since.or(Some(self.tick)),
+            false => self.contacts.leads_since = None,
+        }
+    }
+
+    /// Ticks since a member was heard from in this term.
+    pub(super) fn silent_ticks(&self, node: NodeId) -> Option<u64> {
+        if node == self.config.node {
+            return Some(0);
+        }
+        let is_current = self.contacts.term == self.raw.raft.term;
+        self.contacts.at.get(&node).filter(|_| is_current).map(|at| self.tick - at)
+    }
+
+    /// Whether a member was heard from within an election timeout. A leader asks each of them
+    /// several times meanwhile.
+    pub(super) fn is_heard(&self, node: NodeId) -> bool {
+        self.silent_ticks(node).is_some_and(|ticks| ticks <= self.config.election_ticks as u64)
+    }
+
+    /// Whether this leader has not had the time yet to hear from everybody.
+    pub(super) fn is_just_elected(&self) -> bool {
+        let since = self.contacts.leads_since.unwrap_or(self.tick);
+        self.tick - since < self.config.election_ticks as u64
+    }
+
+    pub(super) fn propose_conf_change(
+        &mut self,
+        change: &ConfChange,
+        care: Care,
+    ) -> Result<Result<LogPosition, ProposeError>, ReplicaError> {
+        if let Some(error) = self.refuse_proposals() {
+            return Ok(Err(error));
+        }
+        if let Err(error) = self.check_conf_change(change, care) {
+            return Ok(Err(error.into()));
+        }
+        let (data, context) = membership::encode(change);
+        let mut entry = eraftpb::Entry::default();
+        entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
+        entry.data = data.into();
+        entry.context = context.into();
+        if !self.step_propose(vec![entry])? {
+            return Ok(Err(ProposeError::Busy));
+        }
+        let index = Index(self.raw.raft.raft_log.last_index());
+        Ok(Ok(LogPosition { index, term: Term(self.raw.raft.term) }))
+    }
+
+    /// A leader with a backlog of its predecessors has pending changes, as far as raft-rs can
+    /// tell, until all of it is applied; so what is decided on then is known here.
+    fn check_conf_change(
+        &mut self,
+        change: &ConfChange,
+        care: Care,
+    ) -> Result<(), ConfChangeError> {
+        self.keep_contacts();
+        if self.raw.raft.has_pending_conf() || self.members_changed_at > care.decided_at {
+            return Err(ConfChangeError::InProgress);
+        }
+        let current = membership::current(&self.raw);
+        let voters = membership::validate(change, &current)?;
+        self.check_promotions(change)?;
+        if care.force || voters == current.voters {
+            return Ok(());
+        }
+        let quorum = self.status().quorum_of(&voters);
+        if quorum.is_there() {
+            Ok(())
+        } else if self.is_just_elected() {
+            Err(ConfChangeError::JustElected)
+        } else {
+            Err(ConfChangeError::NoQuorum(quorum))
+        }
+    }
+
+    /// A voter that lags counts for the quorum but cannot help to form it; one that is not there
+    /// never will. In a short log nobody lags, not even who has nothing.
+    fn check_promotions(&self, change: &ConfChange) -> Result<(), ConfChangeError> {
+        let last = Index(self.raw.raft.raft_log.last_index());
+        for (_, member) in change.steps.iter().filter(|(op, _)| *op == ConfChangeOp::AddVoter) {
+            let node = member.id;
+            let progress = self.raw.raft.prs().get(node.0);
+            let matched = progress.map(|progress| Index(progress.matched));
+            let matched = matched.ok_or(ConfChangeError::NotAMember(node))?;
+            if !self.is_heard(node) {
+                return Err(ConfChangeError::NotHeardFrom(node));
+            }
+            if matched == Index(0) || matched.0 + self.config.limits.promotion_lag < last.0 {
+                return Err(ConfChangeError::NotCaughtUp { node, matched, last });
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing happens for a node that was not heard from: no command would be taken until the
+    /// transfer is given up, for nothing.
+    pub(super) fn transfer_leader(&mut self, to: Option<NodeId>) {
+        self.keep_contacts();
+        let raft = &self.raw.raft;
+        let may_lead = |node: NodeId| {
+            node != self.config.node
+                && self.is_heard(node)
+                && raft.prs().conf().voters().contains(node.0)
+        };
+        let chosen = match to {
+            Some(node) => Some(node).filter(|node| may_lead(*node)),
+            None => raft
+                .prs()
+                .iter()
+                .map(|(id, progress)| (NodeId(*id), progress.matched))
+                .filter(|(node, _)| may_lead(*node) && !self.distrusted.contains(node))
+                .max_by_key(|(node, matched)| (*matched, std::cmp::Reverse(*node)))
+                .map(|(node, _)| node),
+        };
+        if let Some(node) = chosen
+            && raft.state == StateRole::Leader
+        {
+            self.raw.transfer_leader(node.0);
+        }
+    }
+}
