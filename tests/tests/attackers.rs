@@ -56,7 +56,9 @@ fn lives(server: &Server) -> bool {
 fn cost(pid: u32, attack: impl FnOnce()) -> u64 {
     let before = memory(pid, "VmRSS");
     attack();
-    memory(pid, "VmHWM").saturating_sub(before)
+    let cost = memory(pid, "VmHWM").saturating_sub(before);
+    println!("{} MiB beyond {} MiB", cost >> 20, before >> 20);
+    cost
 }
 
 fn hello(status: &v1::StatusResponse, from: u64) -> v1::Hello {
