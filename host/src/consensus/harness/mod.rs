@@ -2,6 +2,7 @@
 //! crashes that lose what was not persisted. One seed decides everything.
 
 mod flow;
+mod forwarding;
 mod outdated;
 mod reseed;
 mod scenarios;
