@@ -196,7 +196,7 @@ impl Digests {
         if self.proposed.is_some() || view.is_quarantined {
             return None;
         }
-        let wish = self.verdict(view).or_else(|| self.point(view.is_asked))?;
+        let wish = self.verdict(view).or_else(|| self.point(view))?;
         self.proposed = Some(0);
         Some(wish)
     }
@@ -241,17 +241,27 @@ impl Digests {
         is_due.then_some(Wish::Verdict(*point, votes))
     }
 
-    fn point(&self, is_asked: bool) -> Option<Wish> {
+    /// Whether more about a point may be heard. When all voters have voted and have no majority, a
+    /// new point may find what this one cannot.
+    fn is_waited_for(&self, collecting: &Collecting, view: &View<'_>) -> bool {
+        let members = view.conf_state.nodes();
+        let mut voters = members.iter().filter(|node| view.conf_state.is_voter(**node));
+        let is_hopeless = self.undecided == Some(collecting.point)
+            && voters.all(|node| collecting.votes.contains_key(node));
+        collecting.ticks < self.pace.give_up && !is_hopeless
+    }
+
+    fn point(&self, view: &View<'_>) -> Option<Wish> {
         // A new point makes what was reported about the one before worthless. Whoever asks waits
         // until that one is judged; all who wait share the next.
-        if self.collecting.as_ref().is_some_and(|c| c.ticks < self.pace.give_up) {
+        if self.collecting.as_ref().is_some_and(|c| self.is_waited_for(c, view)) {
             return None;
         }
         let Pace { every_entries, every_ticks, .. } = self.pace;
         let by_entries = every_entries > 0 && self.since_point >= every_entries;
         let by_time =
             every_ticks > 0 && self.since_point > 0 && self.ticks_since_point >= every_ticks;
-        (is_asked || by_entries || by_time).then_some(Wish::Point)
+        (view.is_asked || by_entries || by_time).then_some(Wish::Point)
     }
 }
 
@@ -379,6 +389,21 @@ mod tests {
         assert_eq!(digests.next(&view), None);
         let follower = View { leads: false, leader: Some(NodeId(2)), ..view };
         assert_eq!(digests.next(&follower), None, "nor is anything left to report");
+    }
+
+    #[test]
+    fn when_all_have_voted_without_a_majority_the_next_point_need_not_wait() {
+        let conf_state = three();
+        let asked = View { is_asked: true, ..view(&conf_state, 1) };
+        let mut digests = digests();
+        digests.on_taken(POINT, RIGHT);
+        digests.on_report(NodeId(2), POINT, WRONG);
+        assert_eq!(digests.next(&asked), None);
+        digests.on_judged(POINT, false);
+        assert_eq!(digests.next(&asked), None, "node 3 may decide");
+        let other = StateDigest([8; 32]);
+        digests.on_report(NodeId(3), POINT, other);
+        assert_eq!(digests.next(&asked), Some(Wish::Point), "it did not");
     }
 
     #[test]

@@ -294,8 +294,9 @@ pub(super) fn assemble(
     let mut clocks = Clocks::new(me, group, &config, hands, Arc::clone(&log_clock));
     if let Some(machine) = &machine {
         log_clock.follow(machine.time_ms());
-        if alone {
-            // Before anything is stamped: a new cluster would begin in 1970.
+        // Before anything is stamped: a new cluster would begin in 1970. Who is alone as of its
+        // snapshot may not be as of its log, and does not lead then: its clock alone counts nothing.
+        if alone && replica.role() == Role::Leader {
             let conf_state = machine.conf_state();
             clocks.on_leadership(Standing { leads: true, leader: Some(me), conf_state });
         }

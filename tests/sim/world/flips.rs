@@ -134,22 +134,23 @@ impl World {
         }
     }
 
-    /// Indices of the snapshots on a node's disk.
-    pub(super) fn snapshots_of(&mut self, slot: Slot) -> BTreeSet<Index> {
+    /// The snapshots on a node's disk, with their checksums: one may be taken again at the same index.
+    pub(super) fn snapshots_of(&mut self, slot: Slot) -> BTreeMap<Index, u32> {
         let stores = self.stores(slot);
         let list = stores.and_then(|stores| stores.snapshots.list(GroupId::MAIN).ok());
-        list.unwrap_or_default().iter().map(|meta| meta.index).collect()
+        list.unwrap_or_default().iter().map(|meta| (meta.index, meta.checksum)).collect()
     }
 
     /// A node has saved a snapshot, perhaps; these were there before.
-    pub(super) fn note_saved(&mut self, slot: Slot, before: &BTreeSet<Index>) {
+    pub(super) fn note_saved(&mut self, slot: Slot, before: &BTreeMap<Index, u32>) {
         let now = self.snapshots_of(slot);
-        for index in now.difference(before).copied() {
+        let is_new = |(index, checksum): &(&Index, &u32)| before.get(index) != Some(checksum);
+        for index in now.iter().filter(is_new).map(|(index, _)| *index) {
             let is_bad = self.flips.live.get(&slot).is_some_and(|since| *since <= index);
             self.flips.received(slot, index, is_bad);
             self.fact(&Fact::SnapshotSaved { slot, index });
         }
-        self.flips.snapshots.retain(|(other, index)| *other != slot || now.contains(index));
+        self.flips.snapshots.retain(|(other, index)| *other != slot || now.contains_key(index));
     }
 
     /// Shows what became of a node's trust in its state.
