@@ -22,6 +22,14 @@ pub use harness::{
 
 use std::path::{Path, PathBuf};
 
+/// Builds the library that a server whose fsync is to hang preloads.
+///
+/// # Errors
+/// Where there is no C compiler.
+pub fn build_fsync_shim(dir: &Path) -> anyhow::Result<PathBuf> {
+    chaos::disk::build_slow_fsync(dir)
+}
+
 /// A file of the workspace.
 pub fn workspace(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace member").join(path)

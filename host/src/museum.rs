@@ -62,13 +62,15 @@ pub enum Invariant {
     QuarantineKeepsQuiet,
     /// After faults stop, every quarantine ends within a bound, with a state that agrees.
     QuarantineHeals,
+    /// A leader whose disk does not answer leads no longer than that is borne, and another serves.
+    HungDiskYields,
     /// No node sends what makes no sense to its receiver.
     NobodyAccused,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 16] = [
+    pub const ALL: [Invariant; 17] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -84,6 +86,7 @@ impl Invariant {
         Invariant::DigestsAgree,
         Invariant::QuarantineKeepsQuiet,
         Invariant::QuarantineHeals,
+        Invariant::HungDiskYields,
         Invariant::NobodyAccused,
     ];
 
@@ -105,6 +108,7 @@ impl Invariant {
             Invariant::DigestsAgree => "digests-agree",
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
             Invariant::QuarantineHeals => "quarantine-heals",
+            Invariant::HungDiskYields => "hung-disk-yields",
             Invariant::NobodyAccused => "nobody-accused",
         }
     }
@@ -119,6 +123,8 @@ pub enum Need {
     PowerLoss,
     /// An fsync of the log fails, and the node goes down later.
     FailedFsync,
+    /// A leader's disk does not answer for many election timeouts.
+    HungDisks,
     /// The network splits, or delays messages beyond an election.
     Partitions,
     /// Nodes' clocks differ.
@@ -401,6 +407,11 @@ exhibits! {
     trips [HealthyServes, Progress] needs [LostMessages, Partitions]
     "A read whose question to the leader is lost, or falls on a leader too new to answer, is not \
      asked again: the node is healthy, and its reads hang."
+
+    StuckDiskUnwatched "stuck-disk-unwatched"
+    trips [HungDiskYields, Progress] needs [HungDisks]
+    "Nobody watches the log writer: a leader whose fsync never returns sends heartbeats, which need \
+     no disk, and leads for ever. Reported of etcd (sick disks of cloud machines) and others."
 
     FirstVoteIsTruth "first-vote-is-truth"
     trips [DigestsAgree] needs [BitFlips]

@@ -66,8 +66,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Builds the library that makes fsync slow.
-pub(super) fn build_slow_fsync(dir: &Path) -> anyhow::Result<PathBuf> {
+/// Builds the library that makes fsync slow, or hang.
+pub(crate) fn build_slow_fsync(dir: &Path) -> anyhow::Result<PathBuf> {
     let (source, library) = (dir.join("slow_fsync.c"), dir.join("slow_fsync.so"));
     fs::write(&source, include_str!("slow_fsync.c"))?;
     let mut cc = Command::new("cc");

@@ -18,6 +18,8 @@ pub enum Fault {
     FullDisk,
     /// fsync takes up to a second and a half on some nodes.
     SlowFsync,
+    /// fsync of the leader does not return; it may be asked to end meanwhile.
+    HungFsync,
     /// A rolling restart into another version of the program, or back.
     OtherVersion,
     /// Two groups of nodes do not reach each other.
@@ -40,13 +42,14 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 16] = [
         Fault::Kill,
         Fault::KillMajority,
         Fault::KillAll,
         Fault::Pause,
         Fault::FullDisk,
         Fault::SlowFsync,
+        Fault::HungFsync,
         Fault::OtherVersion,
         Fault::Partition,
         Fault::OneWay,
@@ -67,6 +70,7 @@ impl Fault {
             Fault::Pause => "pause",
             Fault::FullDisk => "full-disk",
             Fault::SlowFsync => "slow-fsync",
+            Fault::HungFsync => "hung-fsync",
             Fault::OtherVersion => "other-version",
             Fault::Partition => "partition",
             Fault::OneWay => "one-way",
@@ -88,6 +92,7 @@ impl Fault {
             | Fault::Pause
             | Fault::FullDisk
             | Fault::SlowFsync
+            | Fault::HungFsync
             | Fault::OtherVersion => Lane::Processes,
             Fault::Partition | Fault::OneWay | Fault::Partial | Fault::Delay => Lane::Network,
             Fault::Upgrade | Fault::Transfer | Fault::Rejoin | Fault::Snapshot => Lane::Operator,

@@ -12,7 +12,7 @@
 //! repeated exactly. What is repeatable is the simulator's job. `host/docs/chaos.md` says how to
 //! run it.
 
-mod disk;
+pub(crate) mod disk;
 mod events;
 mod fault;
 mod nemesis;
@@ -98,7 +98,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         }
     };
     let shim = disk::build_slow_fsync(&options.dir);
-    let shim = shim.map_err(|why| skip(Fault::SlowFsync, &mut faults, why)).ok();
+    let shim = shim.map_err(|why| {
+        skip(Fault::HungFsync, &mut faults, anyhow::anyhow!("{why:#}"));
+        skip(Fault::SlowFsync, &mut faults, why);
+    });
+    let shim = shim.ok();
     let setting = Setting { dir: options.dir.clone(), shim, pids: Arc::clone(&pids) };
 
     let network = Arc::new(Network::new(options.nodes, pids));

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 use super::events::Events;
 use super::fault::{Fault, Lane};
 use super::network::Network;
-use super::node::{Form, Node, client_of, slow_fsync};
+use super::node::{Form, Node, client_of, hang_fsync, slow_fsync};
 use super::workload::{Recorder, client};
 
 /// How long a node may take to end or to serve on a loaded machine, before the run goes on.
@@ -106,6 +106,7 @@ impl Nemesis {
             Fault::Pause => self.pause().await,
             Fault::FullDisk => self.full_disk().await,
             Fault::SlowFsync => self.slow_fsync().await,
+            Fault::HungFsync => self.hung_fsync().await,
             Fault::OtherVersion => self.other_version().await,
             Fault::Partition | Fault::OneWay | Fault::Partial | Fault::Delay => {
                 self.network(fault).await;
@@ -205,6 +206,38 @@ impl Nemesis {
             slow_fsync(&file, Duration::ZERO)?;
         }
         cluster.events.note("fsync", "quick again");
+        Ok(())
+    }
+
+    /// Whether somebody else comes to lead depends on what the other lanes do, and is said; that
+    /// SIGTERM ends a node whose disk hangs depends on nothing.
+    async fn hung_fsync(&mut self) -> anyhow::Result<()> {
+        let cluster = Arc::clone(&self.cluster);
+        let Some(at) = cluster.leader().await else { return Ok(()) };
+        let is_asked_to_end = self.rng.random_bool(0.5);
+        let mut node = cluster.nodes[at].lock().await;
+        cluster.events.fault(Fault::HungFsync, &node.name());
+        node.may_end = true;
+        hang_fsync(&node.fsync_file())?;
+        let new = tokio::time::timeout(2 * self.hold_max, cluster.other_leader(at)).await;
+        let found = new.map_or("nobody".to_owned(), |other| format!("node-{}", other + 1));
+        cluster.events.note("leads instead", &found);
+        if is_asked_to_end {
+            node.signal("TERM")?;
+            if !node.ends(PATIENCE).await? {
+                let text = format!("{} does not end while its fsync hangs", node.name());
+                cluster.recorder.anomaly(text);
+            }
+            node.kill()?;
+        } else {
+            self.wait(1.0).await;
+        }
+        slow_fsync(&node.fsync_file(), Duration::ZERO)?;
+        node.may_end = false;
+        if is_asked_to_end {
+            cluster.restart(&mut node)?;
+        }
+        cluster.events.note("fsync", "returns again");
         Ok(())
     }
 
@@ -397,12 +430,31 @@ impl Cluster {
         None
     }
 
+    /// Waits until somebody else says that it leads.
+    async fn other_leader(&self, than: usize) -> usize {
+        loop {
+            match self.leader().await {
+                Some(at) if at != than => return at,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
     /// Restarts nodes that ended by themselves, and remembers those that had no reason to.
     pub(super) async fn restart_ended(&self) -> anyhow::Result<()> {
         for node in &self.nodes {
             // Somebody else is at it.
             let Ok(mut node) = node.try_lock() else { continue };
-            let Some(status) = node.ended()? else { continue };
+            let Some(status) = node.ended()? else {
+                // Its removal went through, and whoever asked for that was not told.
+                if node.log().contains("removed from its cluster, say most of the other voters") {
+                    self.events.note("was removed", &node.name());
+                    node.kill()?;
+                    node.wipe()?;
+                    self.restart(&mut node)?;
+                }
+                continue;
+            };
             let log = node.log();
             let last = log.lines().rev().take(4).collect::<Vec<_>>();
             let last = last.into_iter().rev().collect::<Vec<_>>().join(" | ");

@@ -163,6 +163,18 @@ impl Node {
         Ok(())
     }
 
+    /// Waits until its process has ended. Whether it did in time.
+    pub(super) async fn ends(&mut self, patience: Duration) -> anyhow::Result<bool> {
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.runs() && tokio::time::Instant::now() < deadline {
+            if self.ended()?.is_some() {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(!self.runs())
+    }
+
     /// Asks it to end, and makes it after `patience`. Whether it ended well by itself.
     pub(super) async fn terminate(&mut self, patience: Duration) -> anyhow::Result<bool> {
         self.signal("TERM")?;
@@ -245,6 +257,11 @@ impl Drop for Node {
 /// From now on each fsync of the node with that file takes that much longer.
 pub(super) fn slow_fsync(file: &Path, delay: Duration) -> anyhow::Result<()> {
     Ok(fs::write(file, delay.as_millis().to_string())?)
+}
+
+/// From now on no fsync of the node with that file returns, until it is told something else.
+pub(super) fn hang_fsync(file: &Path) -> anyhow::Result<()> {
+    Ok(fs::write(file, "-1")?)
 }
 
 /// A client of one node that does not wait long.

@@ -41,6 +41,13 @@ impl Cluster {
         cluster
     }
 
+    /// Restarts one server with a library preloaded.
+    pub fn restart_with(&mut self, at: usize, shim: &Path) {
+        self.servers[at].kill();
+        self.servers[at].preload(shim);
+        self.servers[at].start(&[]);
+    }
+
     /// Where the servers' data and logs are.
     pub fn dir(&self) -> &Path {
         self.dir.path()

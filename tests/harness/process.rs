@@ -156,6 +156,7 @@ pub struct Server {
     /// Its data directory.
     pub data_dir: PathBuf,
     log: PathBuf,
+    environment: Vec<(String, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -177,6 +178,7 @@ impl Server {
             address,
             data_dir: dir.join(name),
             log: dir.join(format!("{name}.log")),
+            environment: Vec::new(),
             child: None,
         }
     }
@@ -184,6 +186,21 @@ impl Server {
     /// From the next start on it is this program.
     pub fn replace_program(&mut self, program: &str) {
         self.program = program.into();
+    }
+
+    /// From the next start on its fsync does what [`Server::hang_fsync`] says.
+    pub fn preload(&mut self, shim: &Path) {
+        self.environment.push(("LD_PRELOAD".to_owned(), shim.to_owned()));
+        self.environment.push(("CHAOS_FSYNC_FILE".to_owned(), self.fsync_file()));
+    }
+
+    fn fsync_file(&self) -> PathBuf {
+        self.log.with_extension("fsync")
+    }
+
+    /// Whether no fsync of it returns from now on.
+    pub fn hang_fsync(&self, hangs: bool) {
+        std::fs::write(self.fsync_file(), if hangs { "-1" } else { "0" }).expect("a file");
     }
 
     /// Starts it and waits until it serves or ends.
@@ -198,6 +215,7 @@ impl Server {
             .env_remove("RUST_LOG")
             // Museum builds flip a bit of their state when the file appears.
             .env("RAFT_HOST_FLIP_BIT_FILE", self.data_dir.join("flip-bit"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)

@@ -65,6 +65,8 @@ pub(super) struct Running {
     pub scheduled: Scheduled,
     /// The batch being written.
     pub writing: Option<GroupWrite>,
+    /// When it was begun.
+    pub writing_since: Micros,
     /// How it was seen to compare with its cluster.
     pub digests: Arc<DigestStatus>,
     /// Peers that have introduced themselves since this node started.
@@ -179,6 +181,8 @@ pub(super) struct Host {
     pub paused_until: Micros,
     /// No fsync ends before.
     pub stalled_until: Micros,
+    /// Since when, if it lasts.
+    pub stalled_since: Micros,
     /// Time of an fsync until a moment.
     pub slow_disk: (Micros, u64),
     /// It dies at a certain moment.
@@ -211,6 +215,7 @@ impl Host {
             introduced: Vec::new(),
             paused_until: Micros(0),
             stalled_until: Micros(0),
+            stalled_since: Micros(0),
             slow_disk: (Micros(0), 0),
             doom: None,
             down_us: 1_000_000,
@@ -253,11 +258,6 @@ impl Host {
         self.paused_until = self.paused_until.max(until);
     }
 
-    /// Lets no fsync end until then, and until earlier stalls are over.
-    pub(super) fn stall(&mut self, until: Micros) {
-        self.stalled_until = self.stalled_until.max(until);
-    }
-
     /// Makes fsyncs slow until then. Of two reasons at a time the stronger and the longer count.
     pub(super) fn slow_down_disk(&mut self, now: Micros, until: Micros, fsync_us: u64) {
         let (before, earlier_us) = self.slow_disk;
@@ -269,6 +269,21 @@ impl Host {
     /// Whether its process is stopped for a while.
     pub(super) fn is_paused(&self, now: Micros) -> bool {
         self.paused_until > now
+    }
+
+    /// Lets no fsync end until then, and until earlier stalls are over.
+    pub(super) fn stall(&mut self, now: Micros, until: Micros) {
+        if self.stalled_until <= now {
+            self.stalled_since = now;
+        }
+        self.stalled_until = self.stalled_until.max(until);
+    }
+
+    /// Since when a write of its log has waited for a disk that does not answer.
+    pub(super) fn stuck_since(&self, now: Micros) -> Option<Micros> {
+        let State::Up(running) = &self.state else { return None };
+        let is_stuck = self.stalled_until > now && running.writing.is_some();
+        is_stuck.then(|| self.stalled_since.max(running.writing_since))
     }
 
     /// Time that an fsync begun now takes at most, given the usual time.
@@ -317,8 +332,8 @@ mod tests {
         host.pause(Micros(100));
         host.pause(Micros(60));
         assert!(host.is_paused(Micros(80)) && !host.is_paused(Micros(100)));
-        host.stall(Micros(100));
-        host.stall(Micros(60));
+        host.stall(Micros(0), Micros(100));
+        host.stall(Micros(10), Micros(60));
         assert_eq!(host.stalled_until, Micros(100));
         host.slow_down_disk(Micros(0), Micros(100), 50);
         host.slow_down_disk(Micros(10), Micros(60), 20);

@@ -367,6 +367,11 @@ pub struct NodeSurvey {
     pub sessions: u64,
     /// It does not trust its state.
     pub is_quarantined: bool,
+    /// Its disk has not answered for so long that it must have left leading to others.
+    pub must_not_lead: bool,
+    /// Its disk has not answered for so long, with nothing else wrong, that somebody else must lead
+    /// and serve.
+    pub must_yield: bool,
     /// It stopped by itself; why.
     pub stopped: Option<String>,
 }

@@ -106,6 +106,7 @@ pub enum Action {
     ClockDrift { node: Pick, ppm: i64 },
     // Disks
     StallDisk { node: Pick, for_us: u64 },
+    HangLeadersDisk { for_us: u64 },
     SlowDisk { node: Pick, fsync_us: u64, for_us: u64 },
     FailSync { node: Pick, down_us: u64 },
     FillDisk { node: Pick, spare_bytes: u64, for_us: u64 },
@@ -194,6 +195,7 @@ impl Plan {
         // Drawn last and from a stream of their own, so that seeds without them stay what they
         // are, and actions keep their numbers.
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
+        actions.extend(draw_hangs(&mut Random::stream(seed, "hangs", 0), fixed, &shape));
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
@@ -229,6 +231,20 @@ fn draw_bounds(random: &mut Random, shape: &mut Shape) {
 /// Addresses that no guest ever reads or writes: `registers` has nothing there, and of the kv
 /// plugin it is the far end of a stack of a megabyte.
 const UNREAD: (u64, u64) = (2_048, 60_000);
+
+/// Disks of leaders that do not answer for far longer than the others may take to notice.
+fn draw_hangs(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm {
+        return Vec::new();
+    }
+    let election_us = shape.node.election_ms * 1_000;
+    let count = *random.pick(&[0, 0, 1, 2]);
+    let mut hang = || {
+        let for_us = random.between(election_us * 8, election_us * 40);
+        (random.below(shape.faults_us), Action::HangLeadersDisk { for_us })
+    };
+    (0..count).map(|_| hang()).collect()
+}
 
 /// Whether nodes compare digests, how often, and which bits flip.
 fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
@@ -409,6 +425,26 @@ impl Shape {
 }
 
 impl Action {
+    /// How long it disturbs more than itself, as far as that is planned.
+    pub fn lasts_us(&self) -> u64 {
+        match self {
+            Action::Partition { for_us, .. }
+            | Action::Isolate { for_us, .. }
+            | Action::CutLink { for_us, .. }
+            | Action::SlowLink { for_us, .. }
+            | Action::Weather { for_us, .. }
+            | Action::Pause { for_us, .. }
+            | Action::StallDisk { for_us, .. }
+            | Action::HangLeadersDisk { for_us }
+            | Action::SlowDisk { for_us, .. }
+            | Action::FillDisk { for_us, .. } => *for_us,
+            Action::Kill { down_us, .. }
+            | Action::KillAll { down_us, .. }
+            | Action::FailSync { down_us, .. } => *down_us,
+            _ => 0,
+        }
+    }
+
     /// For the summary.
     pub fn name(&self) -> &'static str {
         match self {
@@ -426,6 +462,7 @@ impl Action {
             Action::ClockJump { .. } => "clock jump",
             Action::ClockDrift { .. } => "clock drift",
             Action::StallDisk { .. } => "stuck disk",
+            Action::HangLeadersDisk { .. } => "hung disk of a leader",
             Action::SlowDisk { .. } => "slow disk",
             Action::FailSync { .. } => "failing fsync",
             Action::FillDisk { .. } => "full disk",

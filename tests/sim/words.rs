@@ -143,6 +143,9 @@ impl Action {
             Action::StallDisk { node, for_us } => {
                 format!("disk of {} is stuck for {}", name(node), time(for_us))
             }
+            Action::HangLeadersDisk { for_us } => {
+                format!("the leader's disk hangs for {}", time(for_us))
+            }
             Action::SlowDisk { node, fsync_us, for_us } => {
                 let (fsync, long) = (time(fsync_us), time(for_us));
                 format!("an fsync of {} takes up to {fsync} for {long}", name(node))

@@ -1,6 +1,6 @@
 //! Three and more processes: nothing acknowledged is lost, no error reaches the application.
 
-use raft_host_tests::{Cluster, Load, Started, block_on, kv_v2, value};
+use raft_host_tests::{Cluster, Load, block_on, kv_v2, value};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 
@@ -136,21 +136,24 @@ fn bad_modules_are_refused_with_the_reason_and_the_old_one_serves() {
 }
 
 #[test]
-fn a_node_removed_while_it_was_down_learns_of_it_and_stops() {
+fn a_node_removed_while_it_was_down_learns_of_it_and_waits_for_a_person() {
     let mut cluster = Cluster::new(PROGRAM, 3, &[]);
     let leader = cluster.leader();
     let gone = (leader + 1) % 3;
     let id = cluster.node_id(gone).to_string();
     cluster.servers[gone].kill();
     cluster.cli_of(leader).run(&["members", "remove", &id]).ok();
-    // It may hear of it before or after it answers its first request.
-    let code = match cluster.servers[gone].try_start(&[]) {
-        Started::Serving => cluster.servers[gone].wait(),
-        Started::Ended(code, _) => code,
-    };
-    assert_eq!(code, Some(0));
+    cluster.servers[gone].start(&[]);
+    let said = cluster.eventually("it knows that it was removed", || {
+        let status = cluster.status(gone)?;
+        status.not_serving.contains("removed").then_some(status)
+    });
+    assert_ne!(said.role(), raft_host_proto::v1::Role::Leader);
     let log = cluster.servers[gone].log();
-    assert!(log.contains("removed from its cluster"), "{log}");
+    assert!(log.contains("removed from its cluster, say most of the other voters"), "{log}");
+    let shown = cluster.cli_of(gone).run(&["status"]);
+    assert!(format!("{shown:?}").contains("does not serve: this node was removed"), "{shown:?}");
+    assert_eq!(cluster.servers[gone].terminate(), Some(0));
     cluster.cli_of(leader).run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
 }
 

@@ -107,10 +107,12 @@ impl AdminService {
             snapshot_index: replica.snapshot.0,
             storage: context.info.storage.clone(),
             memory_backend: context.handle.memory_backend().to_owned(),
+            not_serving: context.handle.not_serving().unwrap_or_default().to_owned(),
             data_dir_bytes,
             resident_bytes,
             uptime_ms: context.handle.started().elapsed().as_millis() as u64,
             peers: replica.peers.iter().map(|peer| progress_to_wire(peer, tick)).collect(),
+            log_write_stuck_ms: context.handle.stuck_write_ms(),
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
             ..Default::default()
         };

@@ -14,6 +14,8 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
     let mut draining = handle.watch_draining();
     let mut stopped = handle.stopped();
     let mut digests = handle.digests();
+    let mut stuck = handle.stuck_write();
+    let mut expelled = handle.expelled();
     let mut reported = None;
     loop {
         leadership.mark_unchanged();
@@ -21,6 +23,8 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
         draining.mark_unchanged();
         stopped.mark_unchanged();
         digests.mark_unchanged();
+        stuck.mark_unchanged();
+        expelled.mark_unchanged();
         let serving = handle.is_serving();
         if reported != Some(serving) {
             reported = Some(serving);
@@ -34,6 +38,8 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
             Ok(()) = draining.changed() => {}
             Ok(()) = stopped.changed() => {}
             Ok(()) = digests.changed() => {}
+            Ok(()) = stuck.changed() => {}
+            Ok(()) = expelled.changed() => {}
             // The node is gone.
             else => return set(&reporter, false).await,
         }

@@ -16,7 +16,9 @@ Exit codes:
   3  the state machine rejected it; it changed nothing
   4  the state machine trapped; it was undone
   5  the effect is unknown: it may have happened, or may still happen
-  6  no node or no leader could be reached in time; nothing was changed";
+  6  no node or no leader could be reached in time; nothing was changed
+  7  (server) the data directory lost something, or is older than its cluster
+     knows: starting it again does not help; the message says what does";
 
 /// The exit codes. Scripts depend on the numbers: never change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +38,8 @@ pub(super) enum Exit {
     Unknown = 5,
     /// Nobody could be asked; nothing was changed.
     Unavailable = 6,
+    /// The data directory must not be used any more.
+    DataUnusable = 7,
 }
 
 impl Exit {
@@ -48,6 +52,7 @@ impl Exit {
             Exit::Trapped => "trapped",
             Exit::Unknown => "unknown_effect",
             Exit::Unavailable => "unavailable",
+            Exit::DataUnusable => "data_unusable",
         }
     }
 }
@@ -139,6 +144,7 @@ mod tests {
             Exit::Trapped,
             Exit::Unknown,
             Exit::Unavailable,
+            Exit::DataUnusable,
         ];
         for (number, exit) in all.into_iter().enumerate() {
             assert_eq!(exit as usize, number);

@@ -196,6 +196,7 @@ impl NodeRow {
                 "snapshot_index": status.snapshot_index,
                 "storage": status.storage,
                 "memory_backend": status.memory_backend,
+                "not_serving": status.not_serving,
                 "module_hash": status.module_hash,
                 "module_label": status.module_label,
                 "module_activated_at": status.module_activated_at,
@@ -205,6 +206,7 @@ impl NodeRow {
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
+                "log_write_stuck_ms": status.log_write_stuck_ms,
                 "activity": activity_to_json(status.activity.as_ref()),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
@@ -277,11 +279,21 @@ fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
 fn digest_notes(row: &NodeRow) -> Vec<String> {
     let mut notes = Vec::new();
     let Ok(status) = &row.status else { return notes };
+    if !status.not_serving.is_empty() {
+        notes.push(format!("{} does not serve: {}", row.address, status.not_serving));
+    }
     if status.memory_backend == "plain copy" {
         notes.push(format!(
             "{} checkpoints its guest by comparing all of its memory: its kernel offers no \
              userfaultfd with asynchronous write protection (Linux 6.7)",
             row.address
+        ));
+    }
+    if status.log_write_stuck_ms > 0 {
+        notes.push(format!(
+            "{} has a STUCK log write since {}: its disk does not answer; it neither leads nor serves",
+            row.address,
+            human_duration(Duration::from_millis(status.log_write_stuck_ms))
         ));
     }
     let Some(digest) = &status.digest else { return notes };

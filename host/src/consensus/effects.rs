@@ -76,6 +76,8 @@ pub enum Input {
     Quarantined,
     /// The machine has a state that can be trusted.
     Trusted,
+    /// Whether the others say that this replica is no member any more: then it does not campaign.
+    Expelled(bool),
     /// The nodes whose state cannot be trusted as far as is known: leadership is not handed to
     /// them.
     Distrusted(BTreeSet<NodeId>),

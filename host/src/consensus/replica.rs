@@ -4,24 +4,31 @@ mod admit;
 mod campaign;
 mod changes;
 mod compaction;
+mod contact;
+mod error;
 mod fetching;
+mod outdated;
 mod reads;
 mod ready;
 mod reseed;
 mod sending;
+mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use raft::{RawNode, StateRole, eraftpb};
-use rand::{Rng as _, SeedableRng as _};
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use self::admit::Admission;
 pub use self::admit::Nonsense;
 use self::changes::Contacts;
 use self::compaction::LogSize;
+use self::contact::Contact;
+pub use self::error::ReplicaError;
 use self::fetching::Fetches;
+use self::outdated::Suspicion;
 use self::reseed::Reseed;
 use self::sending::Flow;
 use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady};
@@ -30,32 +37,15 @@ use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
-use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
+use crate::storage::{GroupWrite, LogStore, SnapshotMeta};
 use crate::types::{Index, LogPosition, MessageKind, NodeId, PeerMessage, Term};
-
-/// Why a replica cannot go on. The node must stop and say so.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicaError {
-    /// The log store failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// raft-rs refused something that must not be refused.
-    #[error("raft: {0}")]
-    Raft(#[from] raft::Error),
-    /// A committed entry cannot be read.
-    #[error("committed entry {index}: {reason}")]
-    BadEntry {
-        /// Its index.
-        index: Index,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
 
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
     /// Of the write; handed back as [`Input::Persisted`].
     number: u64,
+    /// Tick at which it was handed out.
+    since: u64,
     /// The newest raft-rs `Ready` that is durable once the write is.
     ready: u64,
     /// The term and the commit index that the write makes durable.
@@ -91,6 +81,10 @@ pub struct Replica {
     /// Reads without an answer, and the tick at which they were asked last.
     reads: BTreeMap<ReadId, u64>,
     tick: u64,
+    /// Tick at which a write was last heard to have ended.
+    last_persisted: u64,
+    /// Heartbeats that know more of this log than there is.
+    suspicion: Option<Suspicion>,
     /// Of the log; for compaction.
     log_size: LogSize,
     /// When each peer said something last, in ticks.
@@ -112,6 +106,9 @@ pub struct Replica {
     contacts: Contacts,
     /// Index of the newest membership change that counts here, or that a snapshot holds.
     members_changed_at: Index,
+    /// The others say that this replica is no member any more.
+    is_expelled: bool,
+    contact: Contact,
     effects: Effects,
 }
 
@@ -161,6 +158,8 @@ impl Replica {
             applied: Index(applied),
             reads: BTreeMap::new(),
             tick: 0,
+            last_persisted: 0,
+            suspicion: None,
             log_size: LogSize::new(Index(raw.raft.raft_log.last_index())),
             heard: BTreeMap::new(),
             flows: BTreeMap::new(),
@@ -172,6 +171,8 @@ impl Replica {
             distrusted: BTreeSet::new(),
             contacts: Contacts::default(),
             members_changed_at: Index(applied),
+            is_expelled: false,
+            contact: Contact::default(),
             effects: Effects::default(),
             config,
             raw,
@@ -226,6 +227,7 @@ impl Replica {
             Input::Quarantined => self.begin_reseed(),
             Input::Trusted => self.end_reseed(),
             Input::Distrusted(nodes) => self.distrusted = nodes,
+            Input::Expelled(is_expelled) => self.is_expelled = is_expelled,
         }
         self.redraw_election_timeout();
         self.check_log()
@@ -278,7 +280,7 @@ impl Replica {
         ReplicaStatus {
             role: self.role(),
             term: Term(raft.term),
-            leader: convert::node(raft.leader_id),
+            leader: self.leader(),
             first_index: store.start().index.next(),
             last_index: Index(raft.raft_log.last_index()),
             commit: Index(raft.raft_log.committed),
@@ -338,9 +340,9 @@ impl Replica {
         Term(self.raw.raft.term)
     }
 
-    /// Who leads, if known.
+    /// Who leads, if known and heard from lately.
     pub fn leader(&self) -> Option<NodeId> {
-        convert::node(self.raw.raft.leader_id)
+        convert::node(self.raw.raft.leader_id).filter(|_| !self.is_out_of_touch())
     }
 
     fn soft_state(&self) -> (u64, StateRole, u64) {
@@ -359,25 +361,14 @@ impl Replica {
         }
     }
 
-    /// raft-rs draws its election timeout from the thread's generator on every reset. Resets
-    /// show as a change of term, role or leader: draw again from ours, so that the same seed
-    /// gives the same elections.
-    fn redraw_election_timeout(&mut self) {
-        let now = self.soft_state();
-        if now != self.timeout_drawn_for {
-            self.timeout_drawn_for = now;
-            let base = self.config.election_ticks;
-            let timeout = self.rng.random_range(base..2 * base);
-            self.raw.raft.set_randomized_election_timeout(timeout);
-        }
-    }
-
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
         self.keep_contacts();
         if !self.may_not_campaign() {
             self.pass_time();
         }
+        self.leave_leading();
+        self.look_for_leader();
         self.pursue_reseed();
         self.leave_joint()?;
         self.compact_what_was_held()?;
@@ -413,8 +404,11 @@ impl Replica {
             return Ok(());
         }
         match self.admit(&message) {
-            Ok(Admission::Step) => {}
+            Ok(Admission::Step) => self.trust_disk(&message),
             Ok(Admission::Drop) => return Ok(()),
+            Err(Nonsense::CommitBeyondLog { commit, last }) => {
+                return self.suspect_disk(&message, commit, last);
+            }
             Err(why) => {
                 self.effects.nonsense.push((message.from, why));
                 return Ok(());
@@ -425,7 +419,7 @@ impl Replica {
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
-        let is_too_early = self.may_not_campaign() || self.is_held_back();
+        let is_too_early = self.may_not_campaign() || self.is_held_back() || self.is_stuck();
         if message.kind == MessageKind::TimeoutNow && is_too_early {
             return Ok(());
         }
@@ -441,7 +435,10 @@ impl Replica {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");
             return Ok(());
         }
-        match self.raw.step(convert::to_raft_message(message)) {
+        let from = message.from;
+        let stepped = self.raw.step(convert::to_raft_message(message));
+        self.heard_from(from);
+        match stepped {
             // From a node that has been removed, or has not been added yet here.
             Err(raft::Error::StepPeerNotFound) => Ok(()),
             // A proposal or transfer that raft-rs dropped; the sender tries again.
@@ -514,6 +511,7 @@ impl Replica {
     }
 
     fn on_persisted(&mut self, number: u64) {
+        self.last_persisted = self.tick;
         let mut ready = None;
         while self.pending_writes.front().is_some_and(|write| write.number <= number) {
             let write = self.pending_writes.pop_front().expect("just seen");

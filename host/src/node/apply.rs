@@ -467,7 +467,8 @@ impl ApplyLoop {
         if membership_changed {
             self.members = Arc::new(machine.members().clone());
             self.conf_state = Arc::new(machine.conf_state().clone());
-            self.roster.update(Arc::clone(&self.members), machine.next_node_id());
+            let (next, as_of) = (machine.next_node_id(), machine.applied_index());
+            self.roster.update(Arc::clone(&self.members), next, as_of);
             let event = Event::Members(Arc::clone(&self.members), Arc::clone(&self.conf_state));
             // An event loop that has ended needs no news.
             let _ = self.events.send(event);

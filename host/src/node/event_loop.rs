@@ -17,6 +17,7 @@ use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::metrics::NodeMetrics;
+use super::removal::{Known, Removal};
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
 use crate::consensus::{
@@ -66,8 +67,10 @@ pub(super) enum Event {
     SnapshotSent(NodeId, bool),
     Unreachable(NodeId),
     PeerSeen(Member),
-    /// A member has applied this node's removal.
-    Removed,
+    /// A task that this node cannot do without panicked.
+    Broken(&'static str),
+    /// This member says that this node is no member as of this index.
+    RemovalSaid(NodeId, Index),
     /// The machine applies nothing more, for this reason: stop soon.
     Halted(String),
     /// Something stopped the node: look at the signal.
@@ -116,10 +119,16 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
+    /// What others say about this node's removal.
+    pub(super) removal: Removal,
+    /// Whether they are believed.
+    pub(super) expelled: watch::Sender<bool>,
     /// Set once the machine applies nothing more.
     pub(super) halting: Option<Halting>,
     /// How long the node then takes part in consensus.
     pub(super) linger_ticks: usize,
+    /// For how long the disk has not answered, once that is an election timeout.
+    pub(super) stuck: watch::Sender<Option<Duration>>,
     pub(super) metrics: Arc<NodeMetrics>,
 }
 
@@ -164,16 +173,43 @@ impl EventLoop {
     }
 
     pub(super) fn fail(&self, error: &ReplicaError) {
-        self.stop.fail("consensus cannot go on", error);
+        match error {
+            ReplicaError::Outdated { .. } => {
+                self.stop.stop(StopReason::Outdated(error.to_string()));
+            }
+            _ => self.stop.fail("consensus cannot go on", error),
+        }
     }
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.linger();
+        self.watch_disk();
         if self.halting.is_none() {
             self.digests.on_tick();
         }
         self.waiters.on_tick();
         self.replica.step(Input::Tick)
+    }
+
+    /// Says when the disk does not answer, and when it does again.
+    fn watch_disk(&mut self) {
+        let waits = self.replica.write_waits().filter(|_| self.replica.is_stuck());
+        let stuck =
+            waits.map(|ticks| self.tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)));
+        let was = *self.stuck.borrow();
+        match (was, stuck) {
+            (None, Some(since)) => tracing::error!(
+                since_ms = since.as_millis() as u64,
+                "a write of the log is stuck: the disk does not answer. This node leaves leading to \
+                 others and is not healthy until it does"
+            ),
+            (Some(_), None) => tracing::warn!("the disk answers again: the log is written"),
+            _ => {}
+        }
+        let seconds = |stuck: Option<Duration>| stuck.map(|stuck| stuck.as_secs());
+        if seconds(was) != seconds(stuck) {
+            self.stuck.send_replace(stuck);
+        }
     }
 
     /// Brings what came in during a turn before the replica, and does what it wants done.
@@ -263,14 +299,17 @@ impl EventLoop {
             }
             #[cfg(feature = "museum")]
             Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
-            Event::Members(members, conf_state) => self.on_members(members, conf_state),
+            Event::Members(members, conf_state) => self.on_members(members, conf_state)?,
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
             Event::SnapshotSent(to, delivered) => {
                 self.replica.step(Input::SnapshotSent(to, delivered))?;
             }
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => self.on_peer_seen(peer),
-            Event::Removed => self.stop.stop(StopReason::Removed),
+            Event::Broken(what) => self.stop.stop(StopReason::Failed(format!(
+                "{what} panicked: a broken invariant; the log above says which"
+            ))),
+            Event::RemovalSaid(by, as_of) => self.on_removal_said(by, as_of)?,
             Event::Stop => {}
         }
         Ok(())
@@ -548,7 +587,11 @@ impl EventLoop {
         let _ = self.apply.send(job);
     }
 
-    fn on_members(&mut self, members: Arc<BTreeMap<NodeId, Member>>, conf_state: Arc<ConfState>) {
+    fn on_members(
+        &mut self,
+        members: Arc<BTreeMap<NodeId, Member>>,
+        conf_state: Arc<ConfState>,
+    ) -> Result<(), ReplicaError> {
         let was_member = self.members.contains_key(&self.me);
         self.members = members;
         // Ids ascend: whoever is below the newest member and not among them was removed.
@@ -558,8 +601,33 @@ impl EventLoop {
             self.stop.stop(StopReason::Removed);
         }
         self.conf_state = conf_state;
+        if self.removal.on_membership(&self.conf_state, self.me) {
+            tracing::warn!("this node is a member all the same: its log says so");
+            self.expelled.send_replace(false);
+            self.replica.step(Input::Expelled(false))?;
+        }
         self.update_peers();
         self.publish_leadership();
+        Ok(())
+    }
+
+    fn on_removal_said(&mut self, by: NodeId, as_of: Index) -> Result<(), ReplicaError> {
+        let known = Known {
+            me: self.me,
+            conf_state: &self.conf_state,
+            introduced: self.introduced.keys().copied().collect(),
+            applied: self.replica.applied(),
+        };
+        let Some(voices) = self.removal.on_said(by, as_of, &known) else { return Ok(()) };
+        let voices = voices.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        tracing::error!(
+            said_by = voices,
+            "this node was removed from its cluster, say most of the other voters. It campaigns no \
+             more and waits for a person: stop it, and give it an empty data directory and --join \
+             to use it again"
+        );
+        self.expelled.send_replace(true);
+        self.replica.step(Input::Expelled(true))
     }
 
     fn on_peer_seen(&mut self, peer: Member) {

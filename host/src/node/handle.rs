@@ -272,6 +272,9 @@ pub(super) struct Shared {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) machine: watch::Receiver<Option<Arc<MachineView>>>,
     pub(super) digests: watch::Receiver<Arc<DigestStatus>>,
+    pub(super) stuck: watch::Receiver<Option<Duration>>,
+    /// Most of the other voters say that this node was removed.
+    pub(super) expelled: watch::Receiver<bool>,
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
@@ -352,6 +355,12 @@ impl NodeHandle {
         self.shared.digests.clone()
     }
 
+    /// Whether most of the other voters say that this node is no member any more; changes can be
+    /// awaited.
+    pub fn expelled(&self) -> watch::Receiver<bool> {
+        self.shared.expelled.clone()
+    }
+
     /// Whether this node's state is known to differ from its cluster's. It answers nothing then.
     pub fn is_quarantined(&self) -> bool {
         self.shared.digests.borrow().quarantine.is_some()
@@ -397,8 +406,14 @@ impl NodeHandle {
             Some("this node has stopped; its log says why")
         } else if self.draining() {
             Some("this node is shutting down")
+        } else if self.shared.stuck.borrow().is_some() {
+            Some("a write of this node's log is stuck: its disk does not answer (see status)")
         } else if self.is_quarantined() {
             Some("this node is quarantined: its state differs from its cluster's (see status)")
+        } else if *self.shared.expelled.borrow() {
+            Some(
+                "this node was removed from its cluster, say most of the other voters (see its log)",
+            )
         } else if self.shared.machine.borrow().is_none() {
             Some("this node has no state yet: it waits for a snapshot of its leader")
         } else if !self.engine_is_supported() {
@@ -413,6 +428,22 @@ impl NodeHandle {
     fn engine_is_supported(&self) -> bool {
         let view = self.shared.machine.borrow();
         view.as_ref().is_none_or(|view| self.shared.loader.supports(&view.info.engine).is_ok())
+    }
+
+    /// For how long the disk has not answered, once that is an election timeout; changes can be
+    /// awaited.
+    pub fn stuck_write(&self) -> watch::Receiver<Option<Duration>> {
+        self.shared.stuck.clone()
+    }
+
+    /// The same in milliseconds; 0 when the disk answers.
+    pub fn stuck_write_ms(&self) -> u64 {
+        self.shared.stuck.borrow().map_or(0, |stuck| stuck.as_millis() as u64)
+    }
+
+    /// How long a node that is asked to stop waits for what is in flight (`drain_ms`).
+    pub fn drain_patience(&self) -> Duration {
+        Duration::from_millis(self.shared.config.drain_ms)
     }
 
     /// Whether the node refuses new requests because it is shutting down.

@@ -23,18 +23,25 @@ struct Known {
     members: Arc<BTreeMap<NodeId, Member>>,
     /// Every id below that is not in `members` belonged to a node that was removed.
     next: NodeId,
+    /// Up to where that was applied.
+    as_of: Index,
 }
 
 impl Roster {
-    pub(super) fn update(&self, members: Arc<BTreeMap<NodeId, Member>>, next: NodeId) {
+    pub(super) fn update(
+        &self,
+        members: Arc<BTreeMap<NodeId, Member>>,
+        next: NodeId,
+        as_of: Index,
+    ) {
         let mut known = self.0.write().expect("no code panics while it holds this lock");
-        *known = Some(Known { members, next });
+        *known = Some(Known { members, next, as_of });
     }
 
-    fn was_removed(&self, node: NodeId) -> bool {
+    fn removal_of(&self, node: NodeId) -> Option<Index> {
         let known = self.0.read().expect("no code panics while it holds this lock");
-        let gone = |known: &Known| node < known.next && !known.members.contains_key(&node);
-        known.as_ref().is_some_and(gone)
+        let gone = |known: &&Known| node < known.next && !known.members.contains_key(&node);
+        known.as_ref().filter(gone).map(|known| known.as_of)
     }
 }
 
@@ -70,13 +77,16 @@ impl Inbox for NodeInbox {
         group == GroupId::MAIN
     }
 
-    fn was_removed(&self, peer: NodeId) -> bool {
-        self.roster.was_removed(peer)
+    fn removal_of(&self, peer: NodeId) -> Option<Index> {
+        self.roster.removal_of(peer)
     }
 
-    fn removed(&self, by: NodeId) {
-        tracing::warn!(%by, "a member says that this node was removed from the cluster");
-        let _ = self.events.send(Event::Removed);
+    fn removed(&self, by: NodeId, as_of: Index) {
+        let _ = self.events.send(Event::RemovalSaid(by, as_of));
+    }
+
+    fn broken(&self, what: &'static str) {
+        let _ = self.events.send(Event::Broken(what));
     }
 
     fn peer_seen(&self, peer: Member) {

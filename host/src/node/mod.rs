@@ -30,6 +30,7 @@ mod log_reader;
 mod log_writer;
 mod membership;
 mod metrics;
+mod removal;
 mod snapshots;
 mod start;
 mod stepped;
@@ -58,7 +59,7 @@ pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
 };
 pub use stepped::SteppedNode;
-pub use stop::StopReason;
+pub use stop::{StopReason, Stragglers};
 pub use trust::{DigestCounters, DigestStatus, Quarantine};
 pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
 pub use work::{Activity, JobKind, MonotonicClock};

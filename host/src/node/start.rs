@@ -17,8 +17,9 @@ use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
+use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
-use super::stop::{StopOnPanic, StopReason, StopSignal};
+use super::stop::{EndJobs, StopOnPanic, StopReason, StopSignal, Stragglers, join_within};
 use super::trust::Trust;
 use super::waiters::Waiters;
 use super::work::{Jobs, MonotonicClock, Watchdog, Work};
@@ -268,6 +269,8 @@ pub(super) fn assemble(
     let (leadership_sender, leadership) =
         watch::channel(Leadership { role: Role::Follower, term: replica.term(), leader: None });
     let (view_sender, view) = watch::channel(None);
+    let (stuck_sender, stuck) = watch::channel(None);
+    let (expelled_sender, expelled) = watch::channel(false);
     let NodeChannel { events, receiver, roster } = channel;
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
@@ -336,8 +339,11 @@ pub(super) fn assemble(
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),
+        removal: Removal::default(),
+        expelled: expelled_sender,
         halting: None,
         linger_ticks: config.election_ticks(),
+        stuck: stuck_sender,
         metrics: Arc::clone(&metrics),
     };
     let handle = NodeHandle {
@@ -351,6 +357,8 @@ pub(super) fn assemble(
             leadership,
             machine: view,
             digests,
+            stuck,
+            expelled,
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),
@@ -399,6 +407,7 @@ impl Node {
             Arc::clone(&metrics),
             stop.clone(),
         )?;
+        let end_jobs = EndJobs(jobs.clone());
         let snapshot_writer =
             snapshots::spawn(stores.snapshots, keep, saves, jobs, metrics, stop.clone())?;
         let watchdog = Watchdog::spawn(&work)?;
@@ -413,6 +422,7 @@ impl Node {
         let event_thread =
             std::thread::Builder::new().name("event-loop".into()).spawn(move || {
                 let _guard = StopOnPanic(guard, "event loop");
+                let _end_jobs = end_jobs;
                 event_loop.run();
             })?;
         let threads = vec![event_thread, apply_thread, log_writer, log_reader, snapshot_writer];
@@ -425,10 +435,13 @@ impl Node {
     }
 
     /// Refuses new requests, hands leadership over when somebody can take it, and waits for
-    /// what is in flight, all within `drain_ms`.
+    /// what is in flight, all within `drain_ms`. A node that has stopped has nothing to wait for.
     pub async fn drain(&self) {
         let shared = &self.handle.shared;
         shared.draining.send_replace(true);
+        if shared.stop.is_given() {
+            return;
+        }
         let patience = Duration::from_millis(shared.config.drain_ms);
         let drained = tokio::time::timeout(patience, async {
             if shared.leadership.borrow().role == Role::Leader {
@@ -446,17 +459,20 @@ impl Node {
         }
     }
 
-    /// Ends the threads; what was handed to the log writer is flushed. Blocks.
+    /// As [`Node::stop_within`], for who can wait: a stuck disk may hold it up for ever.
     pub fn stop(self) -> StopReason {
+        self.stop_within(Duration::MAX).0
+    }
+
+    /// Ends the threads; what was handed to the log writer is flushed. Blocks, for as long as
+    /// `patience` at most: threads that are stuck by then are returned as they are.
+    pub fn stop_within(self, patience: Duration) -> (StopReason, Option<Stragglers>) {
         let shared = &self.handle.shared;
         shared.stop.stop(StopReason::Requested);
         // A loop that has ended needs no waking.
         let _ = shared.events.send(Event::Stop);
-        for thread in self.threads {
-            // A panic has been reported as the reason to stop.
-            let _ = thread.join();
-        }
-        self.handle.shared.stop.reason().expect("set above")
+        let stragglers = join_within(self.threads, patience);
+        (shared.stop.reason().expect("set above"), stragglers)
     }
 }
 

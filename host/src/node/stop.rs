@@ -1,6 +1,12 @@
 //! Why a node stops, said once by whoever knows first.
 
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
 use tokio::sync::watch;
+
+use super::apply::Job;
 
 /// Why a node stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +18,9 @@ pub enum StopReason {
     /// The cluster's engine profile is one that this program does not offer. The state up to the
     /// change is safe in a snapshot; the text says what to do.
     Engine(String),
+    /// The data directory is older than what the cluster knows of it: what this node has
+    /// acknowledged is not in it. A restart does not help; the text says what to do.
+    Outdated(String),
     /// It cannot be sure to be correct any more; the text says why.
     Failed(String),
 }
@@ -34,7 +43,9 @@ impl StopSignal {
                 return false;
             }
             match &reason {
-                StopReason::Failed(why) => tracing::error!(%why, "this node stops"),
+                StopReason::Failed(why) | StopReason::Outdated(why) => {
+                    tracing::error!(%why, "this node stops");
+                }
                 StopReason::Engine(why) => tracing::warn!(%why, "this node stops"),
                 StopReason::Removed => {
                     tracing::warn!("this node was removed from its cluster and stops");
@@ -60,6 +71,61 @@ impl StopSignal {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<StopReason>> {
         self.reason.subscribe()
+    }
+}
+
+/// Tells the apply thread that the event loop has ended, however that came about: it holds an end
+/// of its own queue, and would wait in it for ever.
+pub(super) struct EndJobs(pub(super) Sender<Job>);
+
+impl Drop for EndJobs {
+    fn drop(&mut self) {
+        // An apply thread that has ended needs no end.
+        let _ = self.0.send(Job::End);
+    }
+}
+
+/// Threads that have not ended, though the node has stopped: in a system call, or in a guest.
+///
+/// They may still write what the node handed to them, so nobody else may have the data directory
+/// until they have ended.
+#[derive(Debug)]
+pub struct Stragglers(Vec<JoinHandle<()>>);
+
+impl Stragglers {
+    /// Their names, for people.
+    pub fn names(&self) -> String {
+        let name = |thread: &JoinHandle<()>| thread.thread().name().unwrap_or("?").to_owned();
+        self.0.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Waits until they have ended, which may be never.
+    pub fn wait(self) {
+        for thread in self.0 {
+            // A panic has been reported as the reason to stop.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Time between two looks at threads that are to end.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Joins what ends in time.
+pub(super) fn join_within(threads: Vec<JoinHandle<()>>, patience: Duration) -> Option<Stragglers> {
+    let began = Instant::now();
+    let mut left = threads;
+    loop {
+        let (ended, running) = left.into_iter().partition(JoinHandle::is_finished);
+        Stragglers(ended).wait();
+        left = running;
+        if left.is_empty() {
+            return None;
+        }
+        if began.elapsed() >= patience {
+            return Some(Stragglers(left));
+        }
+        std::thread::sleep(LOOK.min(patience.saturating_sub(began.elapsed())));
     }
 }
 

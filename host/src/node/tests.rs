@@ -2,6 +2,7 @@
 
 #[cfg(feature = "museum")]
 mod digests;
+mod ends;
 mod engine;
 mod metrics;
 mod replaced;

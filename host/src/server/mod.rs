@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};
-pub use self::running::{Began, RunningServer, start};
+pub use self::running::{Began, RunningServer, SHUTDOWN_GRACE, start};
 pub(crate) use self::services::count_dropped_guest_lines;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
@@ -217,6 +217,20 @@ pub enum ServeError {
     /// A task broke; a bug.
     #[error("a task of the server ended: {0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl ServeError {
+    /// Whether the data directory must not be used any more: to start again does not help.
+    pub fn is_data_unusable(&self) -> bool {
+        use crate::consensus::RecoveryError;
+        use crate::node::StartError;
+        matches!(
+            self,
+            ServeError::Storage(StorageError::LostPart(_))
+                | ServeError::Node(StartError::Storage(StorageError::LostPart(_)))
+                | ServeError::Node(StartError::Recovery(RecoveryError::LostEntries { .. }))
+        )
+    }
 }
 
 /// Takes the address before anything else is touched.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,15 +17,22 @@ use super::plugin::Plugin;
 use super::{Join, ServeError, Startup, bind, form, join, promote, release, services};
 use crate::config::Config;
 use crate::consensus::Role;
-use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason};
+use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
 use crate::storage::{DataDir, NodeIdentity};
 use crate::transport::Identity;
 use crate::transport::grpc::GrpcTransport;
 use crate::types::{GroupId, Member};
 use crate::wasm::CompiledModules;
 
-/// Longest wait for the services, which cut open calls by themselves before that.
-const LAST_CALLS: Duration = Duration::from_secs(10);
+/// How long a node that has stopped by itself may take to end in order.
+const AFTER_STOP: Duration = Duration::from_secs(3);
+/// What closing takes at most beyond that, or beyond `drain_ms`: cutting calls and connections.
+const CLOSING: Duration = Duration::from_secs(2);
+/// What threads that have been told to end are given at least.
+const LAST_STEPS: Duration = Duration::from_secs(1);
+/// The end of a server is in order within `drain_ms` and this, and is not waited for after that.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
+const _: () = assert!(SHUTDOWN_GRACE.as_secs() >= CLOSING.as_secs() + LAST_STEPS.as_secs());
 
 /// How a node came to be what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,7 +240,11 @@ async fn run(
     if !home.stores().snapshots.list(GroupId::MAIN)?.is_empty() {
         // It has a state; until the first look at it, nothing can be said about the node. A node
         // that stops meanwhile says so in another way.
-        let _ = handle.machine().wait_for(Option::is_some).await;
+        let (mut machine, mut stopped) = (handle.machine(), handle.stopped());
+        tokio::select! {
+            _ = machine.wait_for(Option::is_some) => {}
+            _ = stopped.wait_for(Option::is_some) => {}
+        }
     }
     let home = Arc::new(home);
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
@@ -333,19 +344,29 @@ impl RunningServer {
                 Ok(reason) => reason.clone().expect("waited for"),
                 Err(_) => StopReason::Failed("the node is gone".to_owned()),
             },
-            Ok(why) = broken.wait_for(Option::is_some) => {
-                StopReason::Failed(why.clone().expect("waited for"))
-            }
+            why = broken.wait_for(Option::is_some) => StopReason::Failed(match why {
+                Ok(why) => why.clone().expect("waited for"),
+                Err(_) => "the task that serves requests panicked: a broken invariant; the log \
+                           above says which"
+                    .to_owned(),
+            }),
         }
     }
 
     /// Stops in order: takes no new requests, hands leadership over, finishes what is in
     /// flight, flushes, lets go of the data directory.
+    ///
+    /// Takes no longer than `drain_ms` (or three seconds, when the node has stopped by itself) and
+    /// [`SHUTDOWN_GRACE`], whatever its threads are at: one that is stuck is left behind, and with it
+    /// the lock of the data directory until it ends.
     pub async fn shutdown(self) -> StopReason {
+        let has_stopped = self.handle.stopped().borrow().is_some();
+        let patience = if has_stopped { AFTER_STOP } else { self.handle.drain_patience() };
+        let deadline = Instant::now() + patience + CLOSING;
         self.chores_end.cancel();
         self.node.drain().await;
         self.closing.cancel();
-        self.end().await
+        self.end(deadline).await
     }
 
     /// Stops at once, as near to a crash as a process can do to a part of itself: nothing is
@@ -353,30 +374,34 @@ impl RunningServer {
     pub async fn kill(self) {
         self.chores_end.cancel();
         self.serving.abort();
-        self.end().await;
+        self.end(Instant::now() + AFTER_STOP).await;
     }
 
-    async fn end(self) -> StopReason {
-        let RunningServer { node, transport, mut serving, metrics, closing, chores, home, .. } =
-            self;
-        transport.shutdown().await;
-        if tokio::time::timeout(LAST_CALLS, &mut serving).await.is_err() {
-            tracing::debug!("cutting calls that did not end");
-            serving.abort();
-            // Aborted: the error says so.
+    async fn end(self, deadline: Instant) -> StopReason {
+        let RunningServer { node, transport, serving, metrics, closing, chores, home, .. } = self;
+        let abort = serving.abort_handle();
+        let last_calls = async {
+            transport.shutdown().await;
+            // Aborted or panicked: the log says so.
             let _ = serving.await;
+            // It ends within a second, or is aborted with the handle when the server is killed.
+            if let Some(metrics) = metrics.filter(|_| closing.is_cancelled()) {
+                let _ = metrics.await;
+            }
+            chores.close();
+            chores.wait().await;
+        };
+        if tokio::time::timeout_at(deadline.into(), last_calls).await.is_err() {
+            tracing::warn!("cutting calls that did not end");
+            abort.abort();
         }
-        // It ends within a second, or is aborted with the handle when the server is killed.
-        if let Some(metrics) = metrics.filter(|_| closing.is_cancelled()) {
-            // A panic of it is on the log.
-            let _ = metrics.await;
-        }
-        chores.close();
-        chores.wait().await;
         let stopping = tokio::task::spawn_blocking(move || {
-            let reason = node.stop();
-            drop(home);
-            reason
+            let patience = deadline.saturating_duration_since(Instant::now()).max(LAST_STEPS);
+            let (reason, stragglers) = node.stop_within(patience);
+            match stragglers {
+                Some(stragglers) => leave(stragglers, home, reason),
+                None => reason,
+            }
         });
         stopping.await.unwrap_or_else(|error| StopReason::Failed(error.to_string()))
     }
@@ -453,14 +478,41 @@ impl RunningServer {
     }
 }
 
+/// Goes on without threads that do not end. The directory stays locked until they have.
+fn leave(stragglers: Stragglers, home: Arc<Home>, reason: StopReason) -> StopReason {
+    let what = format!(
+        "threads that are stuck were left behind ({}): what they had not written is not on the \
+         disk, as after a kill",
+        stragglers.names()
+    );
+    tracing::error!("{what}");
+    let waiting = std::thread::Builder::new().name("stragglers".into()).spawn(move || {
+        stragglers.wait();
+        drop(home);
+    });
+    if let Err(error) = waiting {
+        tracing::error!(%error, "no thread to wait for them; the data directory is let go of");
+    }
+    match reason {
+        StopReason::Requested => StopReason::Failed(what),
+        why => why,
+    }
+}
+
 /// Waits until it is clear whether the cluster has a module, then proposes or compares.
+/// A node that stops meanwhile says so in another way.
 async fn introduce(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeError> {
-    let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
     let mut stopped = handle.stopped();
     tokio::select! {
-        _ = stopped.wait_for(Option::is_some) => return Ok(()),
-        _ = leadership.wait_for(|now| now.leader.is_some()) => {}
+        _ = stopped.wait_for(Option::is_some) => Ok(()),
+        introduced = introduce_to_cluster(handle, plugin) => introduced,
     }
+}
+
+async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeError> {
+    let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
+    // It ends with the node.
+    let _ = leadership.wait_for(|now| now.leader.is_some()).await;
     let current = async {
         if leadership.borrow().role == Role::Leader {
             // All that was committed before this leader's term is applied once it answers.

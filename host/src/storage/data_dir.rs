@@ -3,6 +3,7 @@
 //! ```text
 //!   LOCK        held by the process that uses the directory; contains its pid
 //!   IDENTITY    whose data this is (below); replaced atomically
+//!   PLEDGE      which log and snapshots belong to it; see `lineage`
 //!   INTENT      what an interrupted start has left to do; see `server`
 //!   log/        the log store's own files
 //!   snapshots/  see `snapshot_files`
@@ -18,6 +19,7 @@
 //!   40  CRC-32 of bytes 0..40, u32
 //! ```
 
+mod lineage;
 mod stopped;
 
 use std::fmt;
@@ -121,14 +123,14 @@ pub struct DataDir {
 impl DataDir {
     /// Whether a directory is some node's, as far as its names tell; nothing is locked or read.
     pub fn is_some_nodes(path: &Path) -> bool {
-        path.join(IDENTITY_FILE).exists()
+        path.join(IDENTITY_FILE).exists() || path.join(lineage::PLEDGE_FILE).exists()
     }
 
     /// Locks a directory, creating it if it is missing, and reads whose it is.
     ///
     /// # Errors
     /// `ForeignData` when another process has it, when it holds files that are not ours, or
-    /// data of a newer format; `Corrupt` when the identity is damaged; `Io` when it cannot be
+    /// data of a newer format; `LostPart` when its identity is gone; `Corrupt` when the identity is damaged; `Io` when it cannot be
     /// read or written. Nothing is deleted.
     pub fn lock(path: impl AsRef<Path>) -> Result<DataDir, StorageError> {
         let path = path.as_ref();
@@ -157,6 +159,7 @@ impl DataDir {
         if self.identity.is_some() {
             return self.expect(Some(identity.cluster), Some(identity.node), identity.engine);
         }
+        lineage::begin(&self.path, &identity)?;
         write_atomically(&self.path.join(IDENTITY_FILE), &encode(&identity))?;
         self.identity = Some(identity);
         Ok(())
@@ -202,7 +205,8 @@ impl DataDir {
     /// Opens the stores of an initialized directory with the engine that it was made for.
     ///
     /// # Errors
-    /// `ForeignData` when the directory is nobody's yet; `Corrupt`, naming file and offset,
+    /// `ForeignData` when the directory is nobody's yet; `LostPart` when one of its parts is missing,
+    /// older than the others, or another node's; `Corrupt`, naming file and offset,
     /// when what is stored is not what was written.
     pub fn open_stores(&self, config: &StorageConfig) -> Result<Stores, StorageError> {
         let log_dir = self.log_dir();
@@ -210,14 +214,17 @@ impl DataDir {
             let path = self.path.display();
             return Err(StorageError::ForeignData(format!("{path} is not initialized yet")));
         };
+        let before = lineage::check(&self.path, &identity)?;
         let snapshots = Arc::new(SnapshotFiles::open(&self.snapshots_dir())?);
-        Ok(match identity.engine {
+        let stores = match identity.engine {
             Engine::RaftEngine => {
                 Stores { log: Arc::new(RaftEngineLog::open(&log_dir, config)?), snapshots }
             }
             Engine::Sled => Stores { log: Arc::new(SledLog::open(&log_dir, config)?), snapshots },
             Engine::Memory => Stores { log: Arc::new(MemoryLog::new()), snapshots },
-        })
+        };
+        lineage::advance(&self.path, before, &stores)?;
+        Ok(stores)
     }
 
     /// The directory itself.
@@ -269,7 +276,7 @@ fn refuse_strangers(path: &Path) -> Result<(), StorageError> {
             strangers.push(name.to_string_lossy().into_owned());
         }
     }
-    if strangers.is_empty() {
+    if strangers.is_empty() || lineage::is_unborn(path)? {
         return Ok(());
     }
     strangers.sort_unstable();

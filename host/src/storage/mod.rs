@@ -97,6 +97,10 @@ pub enum StorageError {
         /// Its words.
         message: String,
     },
+    /// A part of the data directory is missing, older than the others, or another node's. A
+    /// restart does not help; the text says what does.
+    #[error("{0}")]
+    LostPart(String),
     /// The data directory belongs to something else; the text says to what.
     #[error("{0}")]
     ForeignData(String),

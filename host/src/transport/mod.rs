@@ -66,12 +66,16 @@ pub trait Inbox: Send + Sync + 'static {
     /// Whether this node has a replica of the group.
     fn has_group(&self, group: GroupId) -> bool;
 
-    /// Whether `peer` was a member and is none any more. It is told so instead of being
-    /// listened to: it may have been down when it was removed.
-    fn was_removed(&self, peer: NodeId) -> bool;
+    /// As of which index `peer` is no member any more, if it ever was one. It is told so instead
+    /// of being listened to: it may have been down when it was removed.
+    fn removal_of(&self, peer: NodeId) -> Option<Index>;
 
-    /// The member `by` says that this node was removed from the cluster.
-    fn removed(&self, by: NodeId);
+    /// Whoever listens on the address of the member `by`, and says that it is that member, says
+    /// that this node is no member as of this index.
+    fn removed(&self, by: NodeId, as_of: Index);
+
+    /// A task of the transport panicked. Without it the node would go on as if nothing was wrong.
+    fn broken(&self, what: &'static str);
 
     /// A peer introduced itself with this address (it may not be in the table yet).
     fn peer_seen(&self, peer: Member);

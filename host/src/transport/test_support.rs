@@ -121,7 +121,7 @@ pub(super) struct Told {
     /// Whom this node refuses as removed.
     pub(super) expelled: Vec<NodeId>,
     /// Who said that this node was removed.
-    pub(super) removed_by: Vec<NodeId>,
+    pub(super) removed_by: Vec<(NodeId, Index)>,
 }
 
 impl Told {
@@ -186,12 +186,17 @@ impl Inbox for TestInbox {
         group == GroupId::MAIN
     }
 
-    fn was_removed(&self, peer: NodeId) -> bool {
-        self.told.lock().expect("no test panics here").expelled.contains(&peer)
+    fn removal_of(&self, peer: NodeId) -> Option<Index> {
+        let told = self.told.lock().expect("no test panics here");
+        told.expelled.contains(&peer).then_some(Index(7))
     }
 
-    fn removed(&self, by: NodeId) {
-        self.note(|told| told.removed_by.push(by));
+    fn removed(&self, by: NodeId, as_of: Index) {
+        self.note(|told| told.removed_by.push((by, as_of)));
+    }
+
+    fn broken(&self, what: &'static str) {
+        panic!("{what} panicked");
     }
 
     fn peer_seen(&self, peer: Member) {

@@ -8,6 +8,7 @@ mod digests_agree;
 mod excused_stops;
 mod guest_answers;
 mod healthy_serves;
+mod hung_disk_yields;
 mod leader_completeness;
 mod leader_per_term;
 mod linearizable;
@@ -29,6 +30,7 @@ pub use digests_agree::DigestsAgree;
 pub use excused_stops::ExcusedStops;
 pub use guest_answers::GuestAnswers;
 pub use healthy_serves::HealthyServes;
+pub use hung_disk_yields::HungDiskYields;
 pub use leader_completeness::LeaderCompleteness;
 pub use leader_per_term::LeaderPerTerm;
 pub use linearizable::Linearizable;
@@ -87,6 +89,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(NothingLost::new(Rc::clone(&replay))),
         Box::new(Linearizable::new(replay)),
         Box::new(HealthyServes),
+        Box::new(HungDiskYields),
         Box::new(BoundedGrowth::default()),
         Box::new(ExcusedStops),
         Box::new(NobodyAccused),

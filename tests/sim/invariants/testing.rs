@@ -152,6 +152,8 @@ pub(super) fn node_survey(slot: usize) -> NodeSurvey {
         disk_bytes: 0,
         sessions: 0,
         is_quarantined: false,
+        must_not_lead: false,
+        must_yield: false,
         stopped: None,
     }
 }

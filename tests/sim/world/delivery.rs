@@ -26,8 +26,8 @@ enum Content {
     SnapshotSent(NodeId, Index, bool),
     /// To a sender: that peer cannot be reached.
     Unreachable(NodeId),
-    /// To a sender: it was removed from the cluster.
-    Removed(NodeId),
+    /// To a sender: it is no member as of this index, says this one.
+    Removed(NodeId, Index),
 }
 
 /// A sender learns of a broken connection after so long.
@@ -172,7 +172,7 @@ impl World {
                         running.inbox.snapshot_sent(GroupId::MAIN, peer, index, delivered);
                     }
                     Content::Unreachable(peer) => running.inbox.unreachable(peer),
-                    Content::Removed(by) => running.inbox.removed(by),
+                    Content::Removed(by, as_of) => running.inbox.removed(by, as_of),
                     Content::Message(_) => unreachable!("handled above"),
                 }
                 self.wake(to);
@@ -192,9 +192,8 @@ impl World {
             }
             return self.notify(from, Content::Unreachable(receiver), NOTICE_US);
         };
-        if running.inbox.was_removed(message.from) {
-            let by = receiver;
-            return self.notify(from, Content::Removed(by), NOTICE_US);
+        if let Some(as_of) = running.inbox.removal_of(message.from) {
+            return self.notify(from, Content::Removed(receiver, as_of), NOTICE_US);
         }
         if !running.introduced.contains(&from) {
             running.introduced.push(from);

@@ -1,5 +1,7 @@
 //! Executes the plan: what goes wrong, and what operators do meanwhile.
 
+use raft_host::types::NodeId;
+
 use super::operators::Goal;
 use super::{Event, Mend, Stage, World};
 use crate::sim::disk::FileKind;
@@ -17,6 +19,44 @@ impl World {
         for (at, planned) in self.plan.actions.iter().enumerate() {
             self.queue.at(Micros(now.0 + planned.at.0), Event::Action(at));
         }
+    }
+
+    /// Something else than a hung disk is wrong, for so long at least.
+    pub(super) fn disturb(&mut self, for_us: u64) {
+        self.disturbed_until = self.disturbed_until.max(Micros(self.now().0 + for_us));
+    }
+
+    /// Whether its disk has not answered for so long that this node, which has had all the time to
+    /// notice, must not lead: whatever else is wrong. It may if it knows of no other voter.
+    pub(super) fn must_not_lead(&self, slot: Slot) -> bool {
+        let now = self.now();
+        let host = &self.hosts[slot.0];
+        let (Some(since), Some(node)) = (host.stuck_since(now), host.node()) else { return false };
+        let conf_state = node.status().conf_state;
+        let others = conf_state.voters.len() > 1 || !conf_state.voters_outgoing.is_empty();
+        // Its clock may run slow.
+        others && now.0 > since.max(host.paused_until).0 + 2 * self.bounds().election.0
+    }
+
+    /// Whether nothing but its disk has been wrong for so long that this node must have left
+    /// leading to others, and one of them must serve.
+    pub(super) fn must_yield(&self, slot: Slot) -> bool {
+        let now = self.now();
+        let Some(since) = self.hosts[slot.0].stuck_since(now) else { return false };
+        let voters = &self.conf_state.voters;
+        let able = |node: &&NodeId| {
+            let host = self.by_node.get(node).map(|slot| &self.hosts[slot.0]);
+            host.is_some_and(|host| {
+                host.is_up() && !host.is_paused(now) && host.stalled_until <= now
+            })
+        };
+        let is_alone = self.operators_are_done()
+            && self.conf_state.voters_outgoing.is_empty()
+            && !self.plan.shape.compares_digests()
+            && voters.iter().filter(able).count() > voters.len() / 2;
+        let since = since.max(self.disturbed_until);
+        // Two of these would do without the network's usual losses.
+        is_alone && now.0 > since.0 + 3 * self.bounds().election.0 + 2_000_000
     }
 
     fn pick(&self, pick: Pick) -> Option<Slot> {
@@ -40,6 +80,9 @@ impl World {
         let words = planned.action.words(name);
         self.trace.line(now, Who::World, format_args!("#{number}: {words}"));
         self.counters.fault(planned.action.name());
+        if !matches!(planned.action, Action::HangLeadersDisk { .. }) {
+            self.disturb(planned.action.lasts_us());
+        }
         self.act_on_network(&planned.action);
         self.act_on_host(&planned.action);
         self.act_as_operator(&planned.action);
@@ -146,7 +189,13 @@ impl World {
             Action::StallDisk { node, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
                 let until = self.in_time(for_us);
-                self.hosts[slot.0].stall(until);
+                self.hosts[slot.0].stall(now, until);
+            }
+            Action::HangLeadersDisk { for_us } => {
+                let Some(slot) = self.leader() else { return };
+                let until = self.in_time(for_us);
+                self.hosts[slot.0].stall(now, until);
+                self.trace.line(now, Who::Host(slot), format_args!("its disk hangs"));
             }
             Action::SlowDisk { node, fsync_us, for_us } => {
                 let Some(slot) = self.pick(node) else { return };

@@ -118,6 +118,8 @@ impl World {
 
     fn survey_node(&mut self, slot: Slot, now: Micros) -> NodeSurvey {
         let is_member = self.conf_state.contains(self.hosts[slot.0].node);
+        let must_yield = self.must_yield(slot);
+        let must_not_lead = self.must_not_lead(slot);
         let host = &mut self.hosts[slot.0];
         let mut survey = NodeSurvey {
             slot,
@@ -141,6 +143,8 @@ impl World {
             disk_bytes: host.disk.used_bytes(),
             sessions: 0,
             is_quarantined: false,
+            must_not_lead,
+            must_yield,
             stopped: None,
         };
         let Some(running) = host.running() else { return survey };

@@ -139,6 +139,8 @@ pub struct World {
     is_done: bool,
     /// When everything was mended.
     mended: Option<Micros>,
+    /// Until when something other than a hung disk was, or is planned to be, wrong.
+    disturbed_until: Micros,
 }
 
 /// No run takes longer, in virtual time: growing, faults, and the bound for progress.
@@ -190,6 +192,7 @@ impl World {
             trace: Trace::new(keeps_trace),
             is_done: false,
             mended: None,
+            disturbed_until: Micros(0),
             plan,
         }
     }

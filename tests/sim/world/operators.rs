@@ -97,7 +97,7 @@ impl World {
     }
 
     /// The node that leads in the highest term, as operators find out by asking around.
-    fn leader(&self) -> Option<Slot> {
+    pub(super) fn leader(&self) -> Option<Slot> {
         let now = self.now();
         let nodes = self.hosts.iter().filter(|host| !host.is_paused(now));
         nodes

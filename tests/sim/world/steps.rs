@@ -166,6 +166,7 @@ impl World {
             calls: Vec::new(),
             scheduled: Scheduled::default(),
             writing: None,
+            writing_since: Micros(0),
             digests: Arc::default(),
             introduced: Vec::new(),
         }));
@@ -179,6 +180,7 @@ impl World {
             ),
         );
         self.counters.starts += 1;
+        self.disturb(0);
         let (module, activated) = module.unzip();
         self.taint_as_snapshot(slot, applied);
         self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module, activated });
@@ -343,6 +345,7 @@ impl World {
             return;
         }
         let now = self.now();
+        self.disturb(0);
         // What it did until then still counts.
         self.take_notes(slot);
         let host = &mut self.hosts[slot.0];
@@ -463,7 +466,9 @@ impl World {
             StopReason::Requested => "on request".to_owned(),
             StopReason::Removed => "it was removed".to_owned(),
             StopReason::Engine(why) => why.clone(),
-            StopReason::Failed(why) => self.hosts[slot.0].disk.describe(why),
+            StopReason::Failed(why) | StopReason::Outdated(why) => {
+                self.hosts[slot.0].disk.describe(why)
+            }
         };
         self.trace.line(now, Who::Host(slot), format_args!("stops: {words}"));
         let host = &self.hosts[slot.0];
@@ -516,6 +521,7 @@ impl World {
             && let Some(write) = running.node.begin_write()
         {
             running.writing = Some(write.clone());
+            running.writing_since = now;
             let (from, to) = match (write.entries.first(), write.entries.last()) {
                 (Some(first), Some(last)) => (first.index.0, last.index.0),
                 _ => (0, 0),

@@ -96,6 +96,13 @@ impl Scrape {
             "1 when clients should send requests to this node.",
             serving,
         )?;
+        let stuck = self.handle.stuck_write().borrow().unwrap_or_default().as_secs_f64();
+        page.seconds(
+            "raft_host_log_write_stuck",
+            "For how long the disk has not answered a write of the log, once that is an election \
+             timeout; else 0.",
+            stuck,
+        )?;
         let uptime = self.handle.started().elapsed().as_secs_f64();
         page.seconds("raft_host_uptime", "Time since the node started.", uptime)?;
         page.bytes(

@@ -1,24 +1,36 @@
 //! `raft-host` without a subcommand: start a server, wait for a signal, drain.
 //!
 //! Exit codes: 0 when asked to stop, and when the node was removed from its cluster; 1 when
-//! it did not start or could not go on; 2 when its settings cannot be; 130 when a second signal cut
-//! the drain short.
+//! it did not start or could not go on; 2 when its settings cannot be; 7 when its data directory
+//! must not be used any more; 130 when a second signal cut the drain short.
 
 mod args;
+mod last_resort;
 mod logging;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use self::args::ServeArgs;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::Output;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::node::StopReason;
 use crate::server::{self, Began, RunningServer, ServeError};
 
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_IMPATIENT: i32 = 130;
+
+fn exit_code(reason: &StopReason) -> i32 {
+    match reason {
+        StopReason::Requested | StopReason::Removed => Exit::Done as i32,
+        StopReason::Outdated(_) => Exit::DataUnusable as i32,
+        StopReason::Engine(_) | StopReason::Failed(_) => Exit::Failed as i32,
+    }
+}
 
 /// Runs a server until it is told to stop.
 ///
@@ -44,7 +56,14 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let server = tokio::select! {
-        started = server::start(config.clone(), startup) => started?,
+        started = server::start(config.clone(), startup) => match started {
+            Err(error) if error.is_data_unusable() => {
+                Failure { exit: Exit::DataUnusable, ..Failure::new(error.to_string()) }
+                    .report(Output::Table);
+                return Ok(Exit::DataUnusable.into());
+            }
+            started => started?,
+        },
         name = signals.next() => {
             eprintln!("{name} while starting: stopped");
             return Ok(ExitCode::SUCCESS);
@@ -58,10 +77,13 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     if config.log.format == LogFormat::Human {
         announce(&server);
     }
+    let runtime = tokio::runtime::Handle::current();
+    last_resort::watch(server.handle().stopped(), runtime).context("starting a thread")?;
     let reason = tokio::select! {
         reason = server.stopped() => reason,
         name = signals.next() => {
             tracing::info!(signal = name, "draining; a second signal stops at once");
+            last_resort::within(server.handle().drain_patience()).context("starting a thread")?;
             tokio::spawn(async move {
                 let name = signals.next().await;
                 eprintln!("{name} again: stopped without draining");
@@ -72,23 +94,27 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     };
     let ended = server.shutdown().await;
     // What stopped it comes before what was noticed while it stopped.
-    Ok(match if reason == StopReason::Requested { ended } else { reason } {
+    let reason = if reason == StopReason::Requested { ended } else { reason };
+    tell(&reason);
+    Ok(ExitCode::from(u8::try_from(exit_code(&reason)).expect("exit codes are small")))
+}
+
+/// The last words.
+fn tell(reason: &StopReason) {
+    let words = match reason {
         StopReason::Requested => {
             tracing::info!("stopped");
-            ExitCode::SUCCESS
+            return;
         }
-        StopReason::Removed => {
-            eprintln!(
-                "this node was removed from its cluster and has stopped; to use it again, give \
-                 it an empty data directory and --join"
-            );
-            ExitCode::SUCCESS
+        StopReason::Removed => "this node was removed from its cluster and has stopped; to use it \
+                                again, give it an empty data directory and --join"
+            .to_owned(),
+        StopReason::Engine(why) | StopReason::Failed(why) | StopReason::Outdated(why) => {
+            format!("error: this node stopped: {why}")
         }
-        StopReason::Engine(why) | StopReason::Failed(why) => {
-            eprintln!("error: this node stopped: {why}");
-            ExitCode::FAILURE
-        }
-    })
+    };
+    // Nobody is left to tell when stderr is gone; the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 /// Whether a server did not start because of what it was told, before it tried anything.

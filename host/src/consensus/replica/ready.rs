@@ -137,6 +137,7 @@ impl Replica {
             // It may promise what earlier writes have yet to make durable.
             pending.ready = number;
             pending.messages.extend(later);
+            Replica::bound_waiting(&mut pending.messages);
         } else {
             self.raw.on_persist_ready(number);
             self.send(later);
@@ -188,6 +189,7 @@ impl Replica {
         self.written_commit = hard_state.map_or(self.written_commit, |(_, commit)| commit);
         self.pending_writes.push_back(PendingWrite {
             number,
+            since: self.tick,
             ready: ready.unwrap_or(earlier),
             hard_state,
             last,

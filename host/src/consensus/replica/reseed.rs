@@ -81,9 +81,10 @@ impl Replica {
     }
 
     /// The clock of raft-rs. A replica that is held back campaigns not, but must notice that its
-    /// leader is gone, or it would not vote for another.
+    /// leader is gone, or it would not vote for another. Nor does one whose disk does not answer.
     pub(super) fn pass_time(&mut self) {
-        if self.is_held_back() {
+        let leads = self.raw.raft.state == StateRole::Leader;
+        if self.is_held_back() || (self.is_stuck() && !leads) {
             self.raw.raft.election_elapsed += 1;
         } else {
             self.raw.tick();
@@ -91,9 +92,11 @@ impl Replica {
     }
 
     /// Takes no entries beyond the end of the log while it is frozen, as if the leader had sent
-    /// fewer. What the log has it acknowledges again.
+    /// fewer. What the log has it acknowledges again. A disk that does not answer freezes it too:
+    /// entries would only pile up in memory.
     pub(super) fn freeze_log(&self, message: &mut PeerMessage) {
-        if message.kind != MessageKind::AppendEntries || !self.is_frozen(message.term.0) {
+        let is_frozen = self.is_frozen(message.term.0) || self.is_stuck();
+        if message.kind != MessageKind::AppendEntries || !is_frozen {
             return;
         }
         let last = self.raw.raft.raft_log.last_index();

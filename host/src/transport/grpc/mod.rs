@@ -14,6 +14,7 @@ mod hello;
 mod incoming;
 mod peer;
 mod queue;
+mod removal;
 mod service;
 mod snapshot_receive;
 mod snapshot_send;
@@ -128,7 +129,7 @@ impl GrpcTransport {
     fn start_snapshot(&self, peer: &Arc<PeerHandle>, message: PeerMessage) {
         match SnapshotTask::begin(&self.shared, peer, &self.closing) {
             Some(task) => {
-                self.tasks.spawn_on(task.run(message), &self.runtime);
+                self.spawn("a task that sends a snapshot", task.run(message));
             }
             None => self.refuse_snapshot(message),
         }
@@ -139,12 +140,22 @@ impl GrpcTransport {
         let inbox = Arc::clone(&self.shared.inbox);
         let index = message.snapshot.map(|meta| meta.index).unwrap_or_default();
         let report = async move { inbox.snapshot_sent(message.group, message.to, index, false) };
-        self.tasks.spawn_on(report, &self.runtime);
+        self.spawn("a task that reports to the node", report);
     }
 
     fn report_unknown(&self, peer: NodeId) {
         let inbox = Arc::clone(&self.shared.inbox);
-        self.tasks.spawn_on(async move { inbox.unreachable(peer) }, &self.runtime);
+        self.spawn("a task that reports to the node", async move { inbox.unreachable(peer) });
+    }
+
+    /// A peer without its task would be cut off, and nobody would say why.
+    fn spawn(&self, what: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let guard = TellOnPanic { inbox: Arc::clone(&self.shared.inbox), what };
+        let guarded = async move {
+            let _guard = guard;
+            work.await;
+        };
+        self.tasks.spawn_on(guarded, &self.runtime);
     }
 }
 
@@ -173,7 +184,7 @@ impl Transport for GrpcTransport {
             let handle = Arc::new(PeerHandle::new(id, member.address, &self.shared.config, cancel));
             let task =
                 PeerTask::new(Arc::clone(&self.shared), Arc::clone(&handle), self.closing.clone());
-            self.tasks.spawn_on(task.run(), &self.runtime);
+            self.spawn("the task of a peer", task.run());
             handles.insert(id, handle);
         }
     }
@@ -208,6 +219,20 @@ impl Transport for GrpcTransport {
 
     fn disconnect(&self, peer: NodeId, why: &str) {
         self.incoming.end(peer, why);
+    }
+}
+
+/// Tells the node of the panic of a task.
+struct TellOnPanic {
+    inbox: SharedInbox,
+    what: &'static str,
+}
+
+impl Drop for TellOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.inbox.broken(self.what);
+        }
     }
 }
 

@@ -16,7 +16,9 @@ use super::Shared;
 use super::config::{MAX_MESSAGE_BYTES, TransportConfig, millis};
 use super::hello::hello;
 use super::queue::{EnvelopeStream, SendQueue};
-use crate::types::NodeId;
+use super::removal;
+use crate::transport::Identity;
+use crate::types::{Index, NodeId};
 
 /// What the transport holds of a peer.
 pub(super) struct PeerHandle {
@@ -69,8 +71,8 @@ pub(super) enum End {
     Closed,
     /// The peer will not talk to this node; its words.
     Refused(String),
-    /// The peer knows that this node was removed from the cluster; its words.
-    Removed(String),
+    /// The peer says that this node is no member of the cluster as of this index; its words.
+    Removed(Index, String),
     /// The stream broke, or the peer could not serve it.
     Broken(String),
     /// No connection could be made.
@@ -78,12 +80,19 @@ pub(super) enum End {
 }
 
 impl End {
-    pub(super) fn of(status: &Status) -> End {
+    /// How a call of `us` to `peer` ended.
+    pub(super) fn of(us: &Identity, peer: NodeId, status: &Status) -> End {
+        if let Some(as_of) = removal::stated(us, peer, status) {
+            return End::Removed(as_of, status.message().to_owned());
+        }
         match status.code() {
             Code::FailedPrecondition | Code::InvalidArgument => {
                 End::Refused(status.message().to_owned())
             }
-            Code::PermissionDenied => End::Removed(status.message().to_owned()),
+            Code::PermissionDenied | Code::Unauthenticated => End::Refused(format!(
+                "what listens there lets nobody in, and is no member of this cluster: {}",
+                status.message()
+            )),
             Code::Unimplemented => {
                 End::Refused("what listens there does not serve raft-host's peers".to_owned())
             }
@@ -183,7 +192,7 @@ impl PeerTask {
         tracing::debug!(peer = %self.peer.id, %address, "connected");
         match client.messages(envelopes).await {
             Ok(_) => End::Closed,
-            Err(status) => End::of(&status),
+            Err(status) => End::of(&self.shared.identity, self.peer.id, &status),
         }
     }
 
@@ -195,8 +204,8 @@ impl PeerTask {
                 tracing::debug!(%peer, %address, "the peer closed the connection");
                 return;
             }
-            End::Removed(words) => {
-                self.shared.inbox.removed(peer);
+            End::Removed(as_of, words) => {
+                self.shared.inbox.removed(peer, *as_of);
                 words
             }
             End::Refused(words) | End::Broken(words) | End::NotConnected(words) => words,
@@ -206,7 +215,7 @@ impl PeerTask {
             return;
         }
         match end {
-            End::Refused(_) | End::Removed(_) => {
+            End::Refused(_) | End::Removed(..) => {
                 tracing::warn!(%peer, %address, reason = %words, "the peer refuses this node");
             }
             _ => tracing::warn!(%peer, %address, error = %words, "the peer is not reachable"),
@@ -227,7 +236,7 @@ impl PeerTask {
 fn pause(config: &TransportConfig, end: &End, failures: u32) -> Duration {
     match end {
         // Only people can mend this: look again now and then.
-        End::Refused(_) => {
+        End::Refused(_) | End::Removed(..) => {
             let least = config.refused_retry_ms;
             millis(rand::rng().random_range(least..=least.saturating_mul(2)))
         }

@@ -14,6 +14,7 @@ use super::PeerTable;
 use super::config::MAX_MESSAGE_BYTES;
 use super::hello::{HelloError, check_hello};
 use super::incoming::Incoming;
+use super::removal;
 use super::snapshot_receive::Reception;
 use crate::storage::SnapshotStore;
 use crate::transport::{Identity, SharedInbox};
@@ -72,10 +73,8 @@ impl PeerService {
             tracing::debug!(%error, "refused a peer");
             Status::from(error)
         })?;
-        if self.inbox.was_removed(member.id) {
-            let words =
-                format!("node {} was removed from cluster {}", member.id, self.identity.cluster);
-            return Err(Status::permission_denied(words));
+        if let Some(as_of) = self.inbox.removal_of(member.id) {
+            return Err(removal::refusal(&self.identity, member.id, as_of));
         }
         Ok(member)
     }

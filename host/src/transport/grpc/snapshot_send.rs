@@ -18,7 +18,7 @@ use super::config::millis;
 use super::hello::hello;
 use super::peer::{End, PeerHandle, dial};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
-use crate::types::{Index, LogPosition, PeerMessage};
+use crate::types::{Index, LogPosition, NodeId, PeerMessage};
 
 /// Parts read ahead of the connection.
 const READ_AHEAD_PARTS: usize = 2;
@@ -135,7 +135,7 @@ async fn send(
     let (result, reader_joined) = tokio::select! {
         () = peer.cancel.cancelled() => (Err(SendError::Cancelled), false),
         () = closing.cancelled() => (Err(SendError::Cancelled), false),
-        result = call(shared, &address, parts) => (result, false),
+        result = call(shared, peer.id, &address, parts) => (result, false),
         error = reading_failed(&mut reader) => (Err(error), true),
         error = stalled(shared, &progress) => (Err(error), false),
     };
@@ -149,21 +149,22 @@ async fn send(
 
 async fn call(
     shared: &Shared,
+    peer: NodeId,
     address: &str,
     parts: impl Stream<Item = v1::SnapshotPart> + Send + 'static,
 ) -> Result<(), SendError> {
     let mut client = dial(&shared.config, address).await.map_err(|end| match end {
         End::NotConnected(words)
         | End::Refused(words)
-        | End::Removed(words)
+        | End::Removed(_, words)
         | End::Broken(words) => SendError::NotConnected(words),
         End::Closed => SendError::NotConnected("closed".to_owned()),
     })?;
     match client.snapshot(parts).await {
         Ok(_) => Ok(()),
-        Err(status) => match End::of(&status) {
+        Err(status) => match End::of(&shared.identity, peer, &status) {
             End::Refused(words)
-            | End::Removed(words)
+            | End::Removed(_, words)
             | End::Broken(words)
             | End::NotConnected(words) => Err(SendError::Refused(words)),
             End::Closed => Err(SendError::Refused("closed".to_owned())),

@@ -4,6 +4,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use raft_host_proto::v1;
 use raft_host_proto::v1::peer_client::PeerClient;
+use raft_host_proto::v1::peer_server::Peer;
 use raft_host_proto::v1::snapshot_part::Part;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -186,10 +187,58 @@ async fn a_node_that_was_removed_is_told_so() {
     let (one, two) = (Node::start(1).await, Node::start(2).await);
     two.inbox.expel(NodeId(1));
     one.knows(&[(2, &two)]);
-    keep_sending(&one, message(1, 2, 1), &one, |told| told.removed_by.contains(&NodeId(2))).await;
+    keep_sending(&one, message(1, 2, 1), &one, |told| {
+        told.removed_by.contains(&(NodeId(2), Index(7)))
+    })
+    .await;
     assert!(two.inbox.told().messages.is_empty());
     one.stop().await;
     two.stop().await;
+}
+
+/// Denies everything, as a proxy or a mesh does that knows nobody.
+struct Denying(tokio::sync::mpsc::UnboundedSender<()>);
+
+#[tonic::async_trait]
+impl Peer for Denying {
+    async fn messages(
+        &self,
+        _: tonic::Request<tonic::Streaming<v1::PeerEnvelope>>,
+    ) -> Result<tonic::Response<v1::MessagesClosed>, Status> {
+        // The test may be over.
+        let _ = self.0.send(());
+        Err(Status::permission_denied("RBAC: access denied"))
+    }
+
+    async fn snapshot(
+        &self,
+        _: tonic::Request<tonic::Streaming<v1::SnapshotPart>>,
+    ) -> Result<tonic::Response<v1::SnapshotReceived>, Status> {
+        Err(Status::permission_denied("RBAC: access denied"))
+    }
+}
+
+/// With node 3 down and such a server on its port, both others took themselves for removed.
+#[tokio::test]
+async fn who_denies_everything_on_a_peers_address_removes_nobody() {
+    let one = Node::start(1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let (denied, mut denials) = tokio::sync::mpsc::unbounded_channel();
+    let server = tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(PeerServer::new(Denying(denied)))
+            .serve_with_incoming(TcpIncoming::from(listener)),
+    );
+    one.transport.set_peers([(NodeId(2), Member { id: NodeId(2), address })].into());
+    for _ in 0..3 {
+        one.transport.send(vec![message(1, 2, 1)]);
+        denials.recv().await.expect("it is dialed again and again");
+    }
+    one.inbox.until("it is unreachable", |told| !told.unreachable.is_empty()).await;
+    assert!(one.inbox.told().removed_by.is_empty());
+    server.abort();
+    one.stop().await;
 }
 
 #[tokio::test]

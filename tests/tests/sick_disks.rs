@@ -1,0 +1,127 @@
+//! Disks that do not answer, that lost something, and that are older than they may be.
+
+use std::fs;
+use std::path::Path;
+
+use raft_host_proto::v1;
+use raft_host_tests::{Cluster, Started, build_fsync_shim};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
+const DATA_UNUSABLE: Option<i32> = Some(7);
+
+fn set(key: &str) -> String {
+    format!(r#"{{"op":"set","key":"{key}","value":"1"}}"#)
+}
+
+fn leads(status: &v1::StatusResponse) -> bool {
+    status.role == v1::Role::Leader as i32
+}
+
+/// A leader whose fsync hung sent heartbeats for ever; all nodes were healthy, nobody could write,
+/// and SIGTERM did not end it.
+#[test]
+fn when_the_leaders_fsync_hangs_another_serves_and_sigterm_still_ends_it() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let shim = build_fsync_shim(cluster.dir()).expect("a C compiler");
+    for at in 0..3 {
+        cluster.restart_with(at, &shim);
+    }
+    cluster.cli().run(&["apply", &set("before")]).ok();
+    let old = cluster.leader();
+    cluster.servers[old].hang_fsync(true);
+    // Needs an fsync of everybody; who answers may be the old one or the new.
+    let applied = cluster.cli().run(&["apply", "--session", &set("during")]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    let new = cluster.eventually("another leader", || {
+        let others = (0..3).filter(|at| *at != old);
+        others.into_iter().find(|at| cluster.status(*at).as_ref().is_some_and(leads))
+    });
+    assert!(cluster.query(new, r#"{"op":"get","key":"during"}"#).contains('1'));
+    let said = cluster.eventually("the stuck one says so", || {
+        cluster.status(old).filter(|status| status.log_write_stuck_ms > 0)
+    });
+    assert!(!leads(&said), "{said:?}");
+    assert!(cluster.cli_of(old).run(&["status", "--only"]).ok().contains("STUCK"));
+    // What it had been handed is not on its disk, so this is not the end of a healthy node.
+    assert_eq!(cluster.servers[old].terminate(), Some(1));
+    assert!(cluster.servers[old].log().contains("log-writer"), "{}", cluster.servers[old].log());
+    cluster.servers[old].hang_fsync(false);
+    cluster.servers[old].start(&[]);
+    cluster.wait_for_agreement();
+    assert!(cluster.local(old, r#"{"op":"get","key":"during"}"#).contains('1'));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+fn replace(directory: &Path, by: &Path) {
+    fs::remove_dir_all(directory).expect("removed");
+    copy(by, directory);
+}
+
+/// It panicked in raft-rs, and then the process hung.
+#[test]
+fn an_old_copy_of_a_voters_directory_ends_the_process_with_the_reason() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    cluster.cli().run(&["apply", &set("before")]).ok();
+    cluster.wait_for_agreement();
+    let leader = cluster.leader();
+    let victim = (0..3).find(|at| *at != leader).expect("three");
+    assert_eq!(cluster.servers[victim].terminate(), Some(0));
+    let (data, old) = (cluster.servers[victim].data_dir.clone(), cluster.dir().join("old"));
+    copy(&data, &old);
+    cluster.servers[victim].start(&[]);
+    for n in 0..20 {
+        cluster.cli_of(leader).run(&["apply", &set(&format!("key-{n}"))]).ok();
+    }
+    cluster.wait_for_agreement();
+    cluster.servers[victim].kill();
+    replace(&data, &old);
+    let code = match cluster.servers[victim].try_start(&[]) {
+        Started::Serving => cluster.servers[victim].wait(),
+        Started::Ended(code, _) => code,
+    };
+    assert_eq!(code, DATA_UNUSABLE);
+    let log = cluster.servers[victim].log();
+    assert!(log.contains("this directory is older than what its cluster knows of it"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// A voter whose log was emptied while it was down had forgotten its vote and what it had
+/// acknowledged; with another voter down, an acknowledged write was gone on all nodes in the end.
+#[test]
+fn a_voter_whose_log_was_emptied_refuses_to_start_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let leader = cluster.leader();
+    let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    let (victim, absent) = (others[0], others[1]);
+    cluster.servers[absent].kill();
+    cluster.cli_of(leader).run(&["apply", &set("acknowledged")]).ok();
+    cluster.servers[leader].kill();
+    cluster.servers[victim].kill();
+    let log_dir = cluster.servers[victim].data_dir.join("log");
+    fs::remove_dir_all(&log_dir).expect("removed");
+    fs::create_dir(&log_dir).expect("made");
+    cluster.servers[absent].start(&[]);
+    match cluster.servers[victim].try_start(&[]) {
+        Started::Ended(code, log) => {
+            assert_eq!(code, DATA_UNUSABLE, "{log}");
+            assert!(log.contains("its directory log was emptied or replaced"), "{log}");
+            assert!(log.contains("members remove"), "{log}");
+        }
+        Started::Serving => panic!("it starts without what it has acknowledged"),
+    }
+    cluster.servers[leader].start(&[]);
+    let elected = cluster.leader();
+    assert!(cluster.query(elected, r#"{"op":"get","key":"acknowledged"}"#).contains('1'));
+}
