@@ -76,6 +76,7 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),
     flipped(Exhibit::QuarantineLiftedUnhealed, 24, "digests_agree"),
     caught(Exhibit::AskedForOthers, 2_084_006, "speaks_for_itself"),
+    caught(Exhibit::AddressIsIdentity, 7_200_045, "nobody_accused"),
     Catch {
         exhibit: Exhibit::LimitsNotRestored,
         seed: 26,

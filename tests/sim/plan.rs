@@ -115,6 +115,7 @@ pub enum Action {
     LoseWrite { node: Pick },
     // Operators
     Replace { node: Pick },
+    Rejoin { node: Pick },
     Join { promote: bool },
     Remove { node: Pick },
     Transfer { to: Pick },
@@ -197,6 +198,7 @@ impl Plan {
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
         actions.extend(draw_hangs(&mut Random::stream(seed, "hangs", 0), fixed, &shape));
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -262,6 +264,22 @@ fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| flip()).collect()
+}
+
+/// Out of a thousand seeds, those with members that lose their data and join again under their
+/// address.
+const REJOINS_PER_MILLE: u64 = 250;
+
+fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(REJOINS_PER_MILLE) {
+        return Vec::new();
+    }
+    let count = random.between(1, 4);
+    let mut rejoin = || {
+        let action = Action::Rejoin { node: Pick(random.number()) };
+        (random.below(shape.faults_us), action)
+    };
+    (0..count).map(|_| rejoin()).collect()
 }
 
 fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
@@ -470,6 +488,7 @@ impl Action {
             Action::MisdirectWrite { .. } => "misdirected write",
             Action::LoseWrite { .. } => "lost write",
             Action::Replace { .. } => "replaced node",
+            Action::Rejoin { .. } => "wiped member that rejoins",
             Action::Join { .. } => "join",
             Action::Remove { .. } => "removal",
             Action::Transfer { .. } => "leadership transfer",

@@ -442,8 +442,8 @@ impl Cluster {
     /// More than one step goes through a joint configuration.
     fn change_together(&mut self, steps: &[(ConfChangeOp, u64)]) {
         let member = |id| Member { id: NodeId(id), address: format!("node-{id}:1") };
-        let change =
-            ConfChange { steps: steps.iter().map(|(op, id)| (*op, member(*id))).collect() };
+        let steps = steps.iter().map(|(op, id)| (*op, member(*id))).collect();
+        let change = ConfChange { steps, ..ConfChange::default() };
         let leader = self.elect();
         let care = Care { decided_at: self.nodes[&leader].applied, force: false };
         self.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));

@@ -344,7 +344,7 @@ fn a_removal_that_leaves_no_majority_of_voters_heard_from_is_refused_unless_forc
     cluster.crash(live);
     cluster.run(3);
     let member = Member { id: live, address: "node:1".to_owned() };
-    let change = ConfChange { steps: vec![(ConfChangeOp::Remove, member)] };
+    let change = ConfChange::of(ConfChangeOp::Remove, member);
     let care = Care { decided_at: cluster.nodes[&leader].applied, force: true };
     cluster.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
     assert_eq!(cluster.refused, []);
@@ -372,7 +372,7 @@ fn a_change_with_an_address_or_an_id_out_of_bounds_is_refused() {
     let care = Care { decided_at: cluster.nodes[&leader].applied, force: true };
     let mut refused = |id: u64, address: &str| {
         let member = Member { id: NodeId(id), address: address.to_owned() };
-        let change = ConfChange { steps: vec![(ConfChangeOp::AddLearner, member)] };
+        let change = ConfChange::of(ConfChangeOp::AddLearner, member);
         cluster.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
         cluster.refused.pop()
     };
@@ -390,7 +390,7 @@ fn a_change_with_an_address_or_an_id_out_of_bounds_is_refused() {
     assert_eq!(refused(u64::MAX, "a:1"), Some(ConfChangeError::IdTooHigh(id).into()));
     let many = (2..=1 + MEMBERS_MAX as u64)
         .map(|id| (ConfChangeOp::AddLearner, Member { id: NodeId(id), address: "a:1".into() }));
-    let change = ConfChange { steps: many.collect() };
+    let change = ConfChange { steps: many.collect(), ..Default::default() };
     cluster.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
     assert_eq!(cluster.refused, [ConfChangeError::TooManyMembers.into()]);
 }
@@ -407,7 +407,7 @@ fn a_change_that_was_decided_on_older_members_is_refused() {
     });
     cluster.run(10);
     let member = Member { id: NodeId(3), address: "a:1".to_owned() };
-    let change = ConfChange { steps: vec![(ConfChangeOp::AddLearner, member)] };
+    let change = ConfChange::of(ConfChangeOp::AddLearner, member);
     let care = Care { decided_at: before, force: false };
     cluster.input(leader, Input::ProposeConfChange(MEMBERSHIP, change.clone(), care));
     assert_eq!(cluster.refused, [ConfChangeError::InProgress.into()]);
