@@ -64,13 +64,16 @@ pub enum Invariant {
     QuarantineHeals,
     /// A leader whose disk does not answer leads no longer than that is borne, and another serves.
     HungDiskYields,
+    /// The log's clock never shows more than what the clocks of a majority of the voters showed,
+    /// and the time since.
+    ClockWithinMajority,
     /// No node sends what makes no sense to its receiver.
     NobodyAccused,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 17] = [
+    pub const ALL: [Invariant; 18] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -87,6 +90,7 @@ impl Invariant {
         Invariant::QuarantineKeepsQuiet,
         Invariant::QuarantineHeals,
         Invariant::HungDiskYields,
+        Invariant::ClockWithinMajority,
         Invariant::NobodyAccused,
     ];
 
@@ -109,6 +113,7 @@ impl Invariant {
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
             Invariant::QuarantineHeals => "quarantine-heals",
             Invariant::HungDiskYields => "hung-disk-yields",
+            Invariant::ClockWithinMajority => "clock-within-majority",
             Invariant::NobodyAccused => "nobody-accused",
         }
     }
@@ -249,6 +254,11 @@ exhibits! {
      for ever and sends that follower nothing more. (The documentation of etcd's raft warns of \
      this limbo at ReportSnapshot.)"
 
+    DamagedSnapshotOffered "damaged-snapshot-offered"
+    trips [Progress] needs [InstalledSnapshots]
+    "A leader whose newest snapshot cannot be read tries to send it again and again, so whoever \
+     needs it never catches up. (Found by a seed that rots a sector of it.)"
+
     LogNotSynced "log-not-synced"
     trips [NothingLost, LeaderCompleteness, OneLeaderPerTerm] needs [PowerLoss]
     "The log is written without fsync and called durable. (Jepsen: NATS 2.12.1: by default it \
@@ -357,6 +367,11 @@ exhibits! {
     "The fuel of a command depends on the host a little, as when an engine counts it otherwise. The \
      states are equal, and for as long as no budget runs out so are the answers."
 
+    LeadersClockTrusted "leaders-clock-trusted"
+    trips [ClockWithinMajority] needs [ClockSkew]
+    "The leader's clock goes into the log as it is. One leader whose clock says next decade ends all \
+     sessions, and the log's time stands still for ten years. (Until this was found, ours did.)"
+
     PastNotRestored "past-not-restored"
     trips [StateMachineSafety] needs [Restarts, InstalledSnapshots]
     "Snapshots leave out the running hash over what came out before them, so nodes that were \
@@ -436,6 +451,10 @@ exhibits! {
     trips [DigestsAgree] needs [BitFlips]
     "The next digest point ends a quarantine, as if asking anew were enough, although the state is \
      still the wrong one."
+
+    DoubtAnswers "doubt-answers"
+    trips [QuarantineKeepsQuiet, Linearizable] needs [BitFlips]
+    "Two voters whose states differ go on answering while the third, which would decide, is down."
 
     IncumbentUnchecked "incumbent-unchecked"
     trips [OneActivation] needs [Upgrades]

@@ -162,7 +162,7 @@ impl Subject {
         let reached = match checked {
             // The sender is who it says, and not this node: the streams' introductions see to it.
             Ok(message) if message.from == ME || message.to != ME => return,
-            Ok(message) if message.kind == MessageKind::DigestReport => true,
+            Ok(message) if !message.kind.is_of_raft() => true,
             Ok(message) => self.input(Input::Message(message)),
             Err(_) => false,
         };

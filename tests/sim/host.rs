@@ -101,6 +101,10 @@ pub(super) struct Clock {
     drift_ppm: i64,
     /// What the node reads; set before each of its steps.
     reading_ms: Arc<AtomicU64>,
+    /// Its monotonic time, which drifts and never jumps, when it was looked at last, and when.
+    steady_us: (Micros, u64),
+    /// What the node reads of it.
+    steady_reading: Arc<AtomicU64>,
 }
 
 /// Wall-clock time at the start of every run, in milliseconds since the Unix epoch.
@@ -108,7 +112,13 @@ const EPOCH_MS: i64 = 1_700_000_000_000;
 
 impl Clock {
     fn new() -> Clock {
-        Clock { offset_ms: 0, drift_ppm: 0, reading_ms: Arc::default() }
+        Clock {
+            offset_ms: 0,
+            drift_ppm: 0,
+            reading_ms: Arc::default(),
+            steady_us: (Micros(0), 0),
+            steady_reading: Arc::default(),
+        }
     }
 
     /// Moves it.
@@ -120,8 +130,20 @@ impl Clock {
     pub(super) fn drift(&mut self, now: Micros, ppm: i64) {
         // It goes on from where it is.
         let before = self.read(now);
+        self.steady_us = (now, self.steady(now));
         self.drift_ppm = ppm;
         self.offset_ms += before - self.read(now);
+    }
+
+    fn steady(&self, now: Micros) -> u64 {
+        let (then, reading) = self.steady_us;
+        let passed = (now.0 - then.0) as i64;
+        reading + (passed + passed * self.drift_ppm / 1_000_000).max(0) as u64
+    }
+
+    /// What it shows, in milliseconds since the Unix epoch.
+    pub(super) fn reading_ms(&self, now: Micros) -> u64 {
+        self.read(now).max(0) as u64
     }
 
     fn read(&self, now: Micros) -> i64 {
@@ -131,8 +153,9 @@ impl Clock {
 
     /// Sets what the node reads.
     pub(super) fn set(&self, now: Micros) -> u64 {
-        let reading = self.read(now).max(0) as u64;
+        let reading = self.reading_ms(now);
         self.reading_ms.store(reading, Ordering::Relaxed);
+        self.steady_reading.store(self.steady(now), Ordering::Relaxed);
         reading
     }
 
@@ -140,6 +163,12 @@ impl Clock {
     pub(super) fn reader(&self) -> raft_host::node::WallClock {
         let reading = Arc::clone(&self.reading_ms);
         Arc::new(move || reading.load(Ordering::Relaxed))
+    }
+
+    /// For the node's environment.
+    pub(super) fn steady_reader(&self) -> raft_host::node::MonotonicClock {
+        let reading = Arc::clone(&self.steady_reading);
+        Arc::new(move || std::time::Duration::from_micros(reading.load(Ordering::Relaxed)))
     }
 
     /// How long a tick of this clock takes.
@@ -181,6 +210,8 @@ pub(super) struct Host {
     pub paused_until: Micros,
     /// No fsync ends before.
     pub stalled_until: Micros,
+    /// Its machine is at a long job until then.
+    pub machine_stalled_until: Micros,
     /// Since when, if it lasts.
     pub stalled_since: Micros,
     /// Time of an fsync until a moment.
@@ -215,6 +246,7 @@ impl Host {
             introduced: Vec::new(),
             paused_until: Micros(0),
             stalled_until: Micros(0),
+            machine_stalled_until: Micros(0),
             stalled_since: Micros(0),
             slow_disk: (Micros(0), 0),
             doom: None,
@@ -256,6 +288,11 @@ impl Host {
     /// Stops its process until then. One that stands still already goes on when both are over.
     pub(super) fn pause(&mut self, until: Micros) {
         self.paused_until = self.paused_until.max(until);
+    }
+
+    /// Lets no job of the machine end until then, and until earlier long ones are over.
+    pub(super) fn stall_machine(&mut self, until: Micros) {
+        self.machine_stalled_until = self.machine_stalled_until.max(until);
     }
 
     /// Makes fsyncs slow until then. Of two reasons at a time the stronger and the longer count.

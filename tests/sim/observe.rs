@@ -206,12 +206,25 @@ pub enum Fact<'a> {
         /// What it found.
         digest: StateDigest,
     },
+    /// What the clocks of the voters allow the log's clock to be now.
+    Clocks {
+        /// More than half of the voters' clocks show this or more, in milliseconds since the Unix
+        /// epoch.
+        latest_ms: u64,
+    },
     /// Whether a node trusts its state, after a step in which that, or a verdict, was news.
     Trust {
         /// Where.
         slot: Slot,
         /// Index of the verdict by which it does not, and of the digest point.
         quarantine: Option<(Index, Index)>,
+    },
+    /// Whether a node knows of replicas that disagree without a majority, and waits for one.
+    Doubt {
+        /// Where.
+        slot: Slot,
+        /// Index of the verdict by which it does.
+        since: Option<Index>,
     },
     /// A node answered a query or a proposal from its state.
     Answered {

@@ -122,6 +122,8 @@ pub enum Action {
     Snapshot { node: Pick },
     Upgrade { version: u64 },
     SetLimits { choice: u64 },
+    // Machines
+    StallMachine { node: Pick, for_us: u64 },
     // Memory
     FlipBit { node: Pick, at: u64 },
 }
@@ -196,8 +198,11 @@ impl Plan {
         // Drawn last and from a stream of their own, so that seeds without them stay what they
         // are, and actions keep their numbers.
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
+        draw_digests(&mut Random::stream(seed, "digests", 0), &mut shape);
         actions.extend(draw_hangs(&mut Random::stream(seed, "hangs", 0), fixed, &shape));
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
+        actions.extend(draw_slow_machines(&mut Random::stream(seed, "machines", 0), fixed, &shape));
+        actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
@@ -211,14 +216,29 @@ impl Plan {
     }
 }
 
-/// Longest entry of any plan, with some room: a part of a module.
-pub const LARGEST_ENTRY_BYTES: u64 = 16 << 10;
+/// Longest time that one job of a machine takes: less than a query may take at a healthy node.
+const SLOW_APPLY_US: u64 = SECOND;
+
+/// Jobs of machines that take long, as a large snapshot's installation or a costly command does.
+fn draw_slow_machines(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    let count = if fixed.calm { 0 } else { *random.pick(&[0, 0, 1, 4]) };
+    let mut slow = || {
+        let for_us = random.magnitude(SLOW_APPLY_US / 64, SLOW_APPLY_US);
+        let action = Action::StallMachine { node: Pick(random.number()), for_us };
+        (random.below(shape.faults_us), action)
+    };
+    (0..count).map(|_| slow()).collect()
+}
+
+/// Longest entry besides parts of modules, and what such a part has around it.
+const SMALL_ENTRY_BYTES: u64 = 2 << 10;
 
 /// Limits in bytes, of links and of what leaders keep: from as tight as they can be to those of the
 /// product.
 fn draw_bounds(random: &mut Random, shape: &mut Shape) {
+    let entry_bytes = shape.largest_entry_bytes();
     let consensus = &mut shape.consensus;
-    let message_bytes = consensus.max_append_bytes.max(LARGEST_ENTRY_BYTES) * 2;
+    let message_bytes = consensus.max_append_bytes.max(entry_bytes) * 2;
     shape.link.message_bytes = random.magnitude(message_bytes, 64 << 20);
     // What is checked of the product's configuration: a window fits the queue.
     let window_bytes = random.magnitude(consensus.max_append_bytes, 16 << 20);
@@ -246,6 +266,16 @@ fn draw_hangs(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Ac
         (random.below(shape.faults_us), Action::HangLeadersDisk { for_us })
     };
     (0..count).map(|_| hang()).collect()
+}
+
+/// Some runs compare digests although no bit flips, so that digests meet every other fault.
+fn draw_digests(random: &mut Random, shape: &mut Shape) {
+    if random.per_mille(250) {
+        shape.node.digest = DigestConfig {
+            every_entries: random.magnitude(2, 256),
+            every_ms: *random.pick(&[0, 500, 2_000, 10_000]),
+        };
+    }
 }
 
 /// Whether nodes compare digests, how often, and which bits flip.
@@ -280,6 +310,18 @@ fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, 
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| rejoin()).collect()
+}
+
+/// Clocks that suddenly say another year, in some runs.
+fn draw_leaps(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    const DAY_MS: u64 = 86_400_000;
+    let count = if fixed.calm { 0 } else { *random.pick(&[0, 0, 0, 1, 1, 3]) };
+    let mut leap = || {
+        let by_ms = random.magnitude(DAY_MS, 20 * 365 * DAY_MS) as i64;
+        let by_ms = if random.per_mille(800) { by_ms } else { -by_ms };
+        (random.below(shape.faults_us), Action::ClockJump { node: Pick(random.number()), by_ms })
+    };
+    (0..count).map(|_| leap()).collect()
 }
 
 fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
@@ -436,6 +478,11 @@ fn draw_action(random: &mut Random, weights: &[u64], shape: &Shape) -> Action {
 }
 
 impl Shape {
+    /// Longest entry, with some room.
+    pub fn largest_entry_bytes(&self) -> u64 {
+        self.chunk_bytes as u64 + SMALL_ENTRY_BYTES
+    }
+
     /// Whether nodes compare digests, and bits flip.
     pub fn compares_digests(&self) -> bool {
         self.node.digest != DigestConfig::OFF
@@ -495,6 +542,7 @@ impl Action {
             Action::Snapshot { .. } => "snapshot on demand",
             Action::Upgrade { .. } => "upgrade",
             Action::SetLimits { .. } => "limits changed",
+            Action::StallMachine { .. } => "slow apply",
             Action::FlipBit { .. } => "bit flip",
         }
     }

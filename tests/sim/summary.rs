@@ -42,6 +42,7 @@ pub struct Counters {
     pub verdicts: u64,
     pub quarantines: u64,
     pub healed: u64,
+    pub doubts: u64,
     pub overwhelmed: u64,
     pub trace_lines: u64,
 }
@@ -88,7 +89,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 28] {
+    fn numbers(&mut self) -> [&mut u64; 29] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -116,6 +117,7 @@ impl Counters {
             &mut self.verdicts,
             &mut self.quarantines,
             &mut self.healed,
+            &mut self.doubts,
             &mut self.overwhelmed,
             &mut self.trace_lines,
         ]
@@ -165,8 +167,9 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "verdicts applied {}, quarantines {}, of these healed {}; runs with too many flips {}",
-            self.verdicts, self.quarantines, self.healed, self.overwhelmed
+            "verdicts applied {}, quarantines {}, of these healed {}; in doubt {}; runs with too many \
+             flips {}",
+            self.verdicts, self.quarantines, self.healed, self.doubts, self.overwhelmed
         )?;
         writeln!(
             f,

@@ -94,6 +94,8 @@ impl Kind {
                 ("disk:", Kind::Disks),
                 ("is quarantined", Kind::Digests),
                 ("is trusted", Kind::Digests),
+                ("is in doubt", Kind::Digests),
+                ("is no more in doubt", Kind::Digests),
             ],
         };
         let found = beginnings.iter().find(|(beginning, _)| text.starts_with(beginning));

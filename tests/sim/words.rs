@@ -143,6 +143,9 @@ impl Action {
             Action::StallDisk { node, for_us } => {
                 format!("disk of {} is stuck for {}", name(node), time(for_us))
             }
+            Action::StallMachine { node, for_us } => {
+                format!("{} applies nothing for {}", name(node), time(for_us))
+            }
             Action::HangLeadersDisk { for_us } => {
                 format!("the leader's disk hangs for {}", time(for_us))
             }

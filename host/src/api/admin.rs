@@ -116,6 +116,7 @@ impl AdminService {
             peers: replica.peers.iter().map(|peer| progress_to_wire(peer, tick)).collect(),
             log_write_stuck_ms: context.handle.stuck_write_ms(),
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
+            clock: Some(super::clock::status(&context.handle)),
             ..Default::default()
         };
         status.activity = context
@@ -550,6 +551,15 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::SetEngineResponse>, Status> {
         let caller = self.caller(&request);
         let setting = super::limits::set_engine(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(setting).await?))
+    }
+
+    async fn set_clock(
+        &self,
+        request: Request<v1::SetClockRequest>,
+    ) -> Result<Response<v1::SetClockResponse>, Status> {
+        let caller = self.caller(&request);
+        let setting = super::clock::set(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(setting).await?))
     }
 

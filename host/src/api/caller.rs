@@ -26,10 +26,14 @@ const MAX_MARGIN: Duration = Duration::from_millis(100);
 /// A far deadline is as good as an endless one, and cannot overflow.
 const FAR: Duration = Duration::from_secs(86_400 * 365);
 
+/// When so much time has passed from now on.
+pub(super) fn after(patience: Duration) -> Instant {
+    Instant::now() + patience.min(FAR)
+}
+
 /// When to answer somebody who waits for so long.
 pub(super) fn in_time(asked: Duration) -> Instant {
-    let asked = asked.min(FAR);
-    Instant::now() + (asked - MAX_MARGIN.min(asked / 20))
+    after(asked - MAX_MARGIN.min(asked / 20))
 }
 
 impl Caller {
@@ -37,7 +41,7 @@ impl Caller {
         let asked = timeout(request.metadata());
         Caller {
             forwarded: request.metadata().contains_key(FORWARDED_KEY),
-            deadline: asked.map_or_else(|| Instant::now() + default.min(FAR), in_time),
+            deadline: asked.map_or_else(|| after(default), in_time),
             has_deadline: asked.is_some(),
         }
     }

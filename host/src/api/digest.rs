@@ -70,7 +70,7 @@ fn result(verdict: &Verdict, members: &BTreeSet<NodeId>) -> v1::DigestResult {
 }
 
 pub(super) fn status(status: &DigestStatus) -> v1::DigestStatus {
-    let DigestStatus { last, verdict, agreed, quarantine, alarm, counters } = status;
+    let DigestStatus { last, verdict, agreed, quarantine, doubt, alarm, counters } = status;
     let last = last.as_ref();
     v1::DigestStatus {
         point_index: last.map_or(0, |taken| taken.index.0),
@@ -95,6 +95,7 @@ pub(super) fn status(status: &DigestStatus) -> v1::DigestStatus {
         quarantines: counters.quarantines,
         healed: counters.healed,
         undecided: counters.undecided,
+        doubt: doubt.as_ref().map(|doubt| doubt.reason.clone()).unwrap_or_default(),
     }
 }
 

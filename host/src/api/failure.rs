@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 use crate::consensus::ConfChangeError;
 use crate::machine::{CommandRefused, Reply};
 use crate::node::{
-    Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure, QueryFailure,
-    UpgradeFailure,
+    ClockFailure, Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure,
+    QueryFailure, UpgradeFailure,
 };
 use crate::types::Outcome;
 
@@ -131,6 +131,7 @@ impl From<ProposeFailure> for Failure {
             | ProposeFailure::Superseded
             | ProposeFailure::Stopping
             | ProposeFailure::Quarantined
+            | ProposeFailure::InDoubt
             | ProposeFailure::Unknown(_) => Code::Unavailable,
             ProposeFailure::Busy => Code::ResourceExhausted,
             ProposeFailure::TooLarge { .. } => Code::InvalidArgument,
@@ -223,13 +224,25 @@ impl From<EngineFailure> for Failure {
     }
 }
 
+impl From<ClockFailure> for Failure {
+    fn from(failure: ClockFailure) -> Failure {
+        let code = match failure {
+            ClockFailure::Propose(failure) => return failure.into(),
+            ClockFailure::Invalid(_) => Code::InvalidArgument,
+            ClockFailure::Refused(_) => Code::FailedPrecondition,
+        };
+        Failure::none(code, failure.to_string())
+    }
+}
+
 impl From<QueryFailure> for Failure {
     fn from(failure: QueryFailure) -> Failure {
         let code = match failure {
             QueryFailure::Busy => Code::ResourceExhausted,
-            QueryFailure::Stopping | QueryFailure::Stopped | QueryFailure::Quarantined => {
-                Code::Unavailable
-            }
+            QueryFailure::Stopping
+            | QueryFailure::Stopped
+            | QueryFailure::Quarantined
+            | QueryFailure::InDoubt => Code::Unavailable,
         };
         Failure::none(code, failure.to_string())
     }
@@ -318,7 +331,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_code_and_effect() {
-        let cases: [(Failure, Code, Effect); 20] = [
+        let cases: [(Failure, Code, Effect); 22] = [
             (ProposeFailure::Busy.into(), Code::ResourceExhausted, Effect::None),
             (
                 ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
@@ -382,6 +395,8 @@ mod tests {
                 Code::Unavailable,
                 Effect::Unknown,
             ),
+            (ClockFailure::Invalid(7).into(), Code::InvalidArgument, Effect::None),
+            (ClockFailure::Refused("?".into()).into(), Code::FailedPrecondition, Effect::None),
             (Failure::no_module(), Code::FailedPrecondition, Effect::None),
         ];
         for (failure, code, effect) in cases {

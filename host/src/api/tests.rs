@@ -342,9 +342,9 @@ async fn bad_requests_fail_with_words_and_break_no_connection() {
         "none",
         "there is no group 2",
     );
-    let huge = v1::ApplyRequest { command: vec![b'x'; 10 << 20].into(), ..Default::default() };
+    let huge = v1::ApplyRequest { command: vec![b'x'; 3 << 20].into(), ..Default::default() };
     assert_fails(node.client().apply(huge).await, Code::InvalidArgument, "none", "too many");
-    let query = v1::QueryRequest { query: vec![0; 10 << 20].into(), ..Default::default() };
+    let query = v1::QueryRequest { query: vec![0; 3 << 20].into(), ..Default::default() };
     assert_fails(node.client().query(query).await, Code::InvalidArgument, "none", "allows");
     let odd = v1::QueryRequest { consistency: 9, ..Default::default() };
     assert_fails(node.client().query(odd).await, Code::InvalidArgument, "none", "consistency 9");
@@ -605,10 +605,31 @@ async fn a_missed_deadline_leaves_the_effect_open() {
     let forever = std::future::pending();
     let server = tokio::spawn(serve(listener, handle, Routes::default(), info(), config, forever));
     let mut client = ClientClient::connect(format!("http://{address}")).await.unwrap();
+    // Those that say how long they wait are not cut by that.
+    let mut patient = tonic::Request::new(set(2));
+    patient.set_timeout(Duration::from_secs(3_600));
+    let mut other = client.clone();
+    let patient = tokio::spawn(async move { other.apply(patient).await });
+    let hour = v1::TaggedCommand { timeout_ms: 3_600_000, ..tagged(3, set(3)) };
+    let commands = vec![tagged(4, set(4)), hour];
+    let stream = tokio_stream::iter([v1::ApplyStreamRequest { commands }]);
+    let mut stream = client.apply_stream(stream).await.unwrap().into_inner();
+    let results = stream.message().await.unwrap().unwrap().results;
+    assert_eq!(results.len(), 1, "{results:?}");
+    match &results[0].result {
+        Some(v1::tagged_result::Result::Error(error)) => {
+            assert_eq!((results[0].tag, error.code), (4, Code::DeadlineExceeded as i32));
+        }
+        other => panic!("{other:?}"),
+    }
     let late = client.apply(set(1)).await;
     assert_fails(late, Code::DeadlineExceeded, "unknown", "may");
-    server.abort();
     cluster.network.heal();
+    patient.await.unwrap().unwrap();
+    let results = stream.message().await.unwrap().unwrap().results;
+    let answered = matches!(results[0].result, Some(v1::tagged_result::Result::Response(_)));
+    assert!(answered && results[0].tag == 3, "{results:?}");
+    server.abort();
     cluster.stop().await;
 }
 

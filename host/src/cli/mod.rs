@@ -11,6 +11,7 @@ mod apply_lines;
 mod bench;
 mod build;
 mod check;
+mod clock;
 mod completions;
 mod demo;
 mod dev;
@@ -83,6 +84,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Digest(digest::DigestArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Clock(clock::ClockArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     New(new::NewArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Build(build::BuildArgs),
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
+        Command::Clock(args) => (args.remote.output, clock::run(&args)),
         Command::New(args) => (args.output, new::run(&args)),
         Command::Build(args) => (args.output, build::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),

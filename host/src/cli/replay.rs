@@ -390,14 +390,17 @@ fn reply_text(reply: &Reply) -> String {
         Reply::SessionKept { .. } => "kept".to_owned(),
         Reply::SessionClosed => "closed".to_owned(),
         Reply::ChunkStored { received, total } => format!("{received} of {total} bytes"),
-        Reply::ChunkRefused(_) | Reply::LimitsRefused(_) | Reply::EngineRefused(_) => {
-            "refused".to_owned()
-        }
+        Reply::ChunkRefused(_)
+        | Reply::LimitsRefused(_)
+        | Reply::EngineRefused(_)
+        | Reply::ClockRefused(_) => "refused".to_owned(),
         Reply::Activated { hash, .. } => format!("active: {}", hash.short()),
         Reply::AlreadyActive { .. } => "active already".to_owned(),
         Reply::ActivationFailed(_) => "not activated".to_owned(),
         Reply::ActivationSuperseded { .. } => "superseded".to_owned(),
-        Reply::LimitsSet { .. } | Reply::EngineSet { .. } => "set".to_owned(),
+        Reply::LimitsSet { .. } | Reply::EngineSet { .. } | Reply::ClockSet { .. } => {
+            "set".to_owned()
+        }
         Reply::DigestTaken { digest, .. } => format!("digest {}", digest.short()),
         Reply::DigestJudged(verdict) => format!("verdict about {}", verdict.point),
     }

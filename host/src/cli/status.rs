@@ -207,6 +207,7 @@ impl NodeRow {
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
                 "log_write_stuck_ms": status.log_write_stuck_ms,
+                "clock": status.clock.as_ref().map(super::clock::to_json),
                 "activity": activity_to_json(status.activity.as_ref()),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
@@ -238,6 +239,7 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
             "evidence": quarantine.evidence,
         })),
         "alarm": digest.alarm,
+        "doubt": digest.doubt,
         "points": digest.points,
         "verdicts": digest.verdicts,
         "quarantines": digest.quarantines,
@@ -296,6 +298,9 @@ fn digest_notes(row: &NodeRow) -> Vec<String> {
             human_duration(Duration::from_millis(status.log_write_stuck_ms))
         ));
     }
+    if let Some(clock) = status.clock.as_ref().filter(|clock| !clock.alarm.is_empty()) {
+        notes.push(format!("{} raises an ALARM about clocks: {}", row.address, clock.alarm));
+    }
     let Some(digest) = &status.digest else { return notes };
     if let Some(quarantine) = &digest.quarantine {
         let kept = match quarantine.evidence.as_str() {
@@ -306,6 +311,9 @@ fn digest_notes(row: &NodeRow) -> Vec<String> {
             "{} is QUARANTINED since index {} and answers nothing: {}{kept}",
             row.address, quarantine.since_index, quarantine.reason
         ));
+    }
+    if !digest.doubt.is_empty() {
+        notes.push(format!("{} is IN DOUBT: {}", row.address, digest.doubt));
     }
     if !digest.alarm.is_empty() {
         notes.push(format!("{} raises an ALARM: {}", row.address, digest.alarm));

@@ -157,11 +157,11 @@ pub(super) fn to_raft_message(message: PeerMessage) -> eraftpb::Message {
 
 /// Whether an append says the truth about where its entries belong.
 ///
-/// raft-rs 0.7 with `batch_append` adds entries to a message that waits to be sent, and takes
-/// any entries for a message that has none yet. When a refusal moves a peer's progress back in
-/// between, the message names one position and carries the entries after another. A follower
-/// that has the entries already would confirm as many after the named position, which it does
-/// not have. Such a message is dropped, which is as good as lost: Raft sends again.
+/// A message that names one position and carries the entries after another has a follower that
+/// has those entries already confirm as many after the named position, which it does not have.
+/// raft-rs 0.7 with `batch_append` makes such messages: it adds entries to one that waits to be
+/// sent, and takes any for one that has none yet. We do without it, and drop what a peer sends of
+/// the kind, which is as good as lost: Raft sends again.
 pub(super) fn entries_follow_index(message: &PeerMessage) -> bool {
     if message.kind != MessageKind::AppendEntries {
         // Reads carry their context as an entry.
@@ -211,7 +211,7 @@ mod tests {
         for (at, kind) in MessageKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at + 1);
             let raft = KINDS.get(at).map(|(kind, _)| *kind);
-            assert_eq!(raft, (kind != MessageKind::DigestReport).then_some(kind));
+            assert_eq!(raft, kind.is_of_raft().then_some(kind));
         }
     }
 }

@@ -9,7 +9,7 @@ use super::membership::ConfChangeError;
 use super::replica::Nonsense;
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage,
+    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage, SnapshotFate,
 };
 
 /// Names a proposal between the caller and the replica; never leaves the process.
@@ -63,8 +63,10 @@ pub enum Input {
     LogRead(LogRead, Result<Vec<LogEntry>, StorageError>),
     /// A snapshot of the machine is in the snapshot store.
     SnapshotSaved(SnapshotMeta),
-    /// A snapshot that was sent to a peer arrived, or did not.
-    SnapshotSent(NodeId, bool),
+    /// What became of a snapshot to a peer.
+    SnapshotSent(NodeId, SnapshotFate),
+    /// The snapshot at this index cannot be read any more; the newest that can, if any.
+    SnapshotGone(Index, Option<SnapshotMeta>),
     /// Messages to a peer could not be sent.
     Unreachable(NodeId),
     /// Hand leadership over; `None`: to the most up-to-date active voter.

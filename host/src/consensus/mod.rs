@@ -25,6 +25,7 @@ mod effects;
 mod harness;
 mod logger;
 mod membership;
+mod offers;
 mod offline;
 mod recovery;
 mod replica;

@@ -12,6 +12,7 @@ mod reads;
 mod ready;
 mod reseed;
 mod sending;
+mod snapshots;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,6 +34,7 @@ use self::reseed::Reseed;
 use self::sending::Flow;
 use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady};
 use super::membership;
+use super::offers::Offers;
 use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
@@ -102,13 +104,13 @@ pub struct Replica {
     reseed: Option<Reseed>,
     /// Leadership is not handed to these.
     distrusted: BTreeSet<NodeId>,
+    /// The others say that this replica is no member any more.
+    is_expelled: bool,
+    contact: Contact,
     /// Who said something in the current term, and at which tick last.
     contacts: Contacts,
     /// Index of the newest membership change that counts here, or that a snapshot holds.
     members_changed_at: Index,
-    /// The others say that this replica is no member any more.
-    is_expelled: bool,
-    contact: Contact,
     effects: Effects,
 }
 
@@ -125,7 +127,13 @@ impl Replica {
     ) -> Result<Replica, ReplicaError> {
         let applied = snapshot.as_ref().map_or(0, |snapshot| snapshot.index.0);
         let limits = &config.limits;
-        let store = ReplicaStore::open(log, config.group, snapshot, limits.entry_cache_bytes)?;
+        let store = ReplicaStore::open(
+            log,
+            config.group,
+            snapshot,
+            limits.entry_cache_bytes,
+            Offers::new(config.heartbeat_ticks, config.election_ticks),
+        )?;
         let raft_config = raft::Config {
             id: config.node.0,
             election_tick: config.election_ticks,
@@ -169,10 +177,10 @@ impl Replica {
             last_soft_state: (0, StateRole::Follower, 0),
             reseed: None,
             distrusted: BTreeSet::new(),
-            contacts: Contacts::default(),
-            members_changed_at: Index(applied),
             is_expelled: false,
             contact: Contact::default(),
+            contacts: Contacts::default(),
+            members_changed_at: Index(applied),
             effects: Effects::default(),
             config,
             raw,
@@ -211,14 +219,9 @@ impl Replica {
             Input::Persisted(number) => self.on_persisted(number),
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved(meta) => self.on_snapshot_saved(meta)?,
-            Input::SnapshotSent(_, false) if museum::is_on(Exhibit::LostSnapshotUnreported) => {}
-            Input::SnapshotSent(to, delivered) => {
-                let status = if delivered {
-                    raft::SnapshotStatus::Finish
-                } else {
-                    raft::SnapshotStatus::Failure
-                };
-                self.raw.report_snapshot(to.0, status);
+            Input::SnapshotSent(to, fate) => self.on_snapshot_sent(to, fate),
+            Input::SnapshotGone(index, newest) => {
+                self.raw.mut_store().snapshot_gone(index, newest);
             }
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
@@ -356,6 +359,7 @@ impl Replica {
         let soft_state = self.soft_state();
         if soft_state != self.last_soft_state {
             self.last_soft_state = soft_state;
+            self.raw.mut_store().offers().clear();
             self.effects.leadership_changed = true;
             self.ask_all_reads();
         }
@@ -363,6 +367,7 @@ impl Replica {
 
     fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.tick += 1;
+        self.raw.mut_store().offers().tick();
         self.keep_contacts();
         if !self.may_not_campaign() {
             self.pass_time();

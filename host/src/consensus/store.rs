@@ -20,6 +20,7 @@ use raft::eraftpb;
 use raft::{GetEntriesContext, RaftState};
 
 use super::convert;
+use super::offers::Offers;
 use crate::museum::{self, Exhibit};
 use crate::storage::{LogStore, SnapshotMeta, StorageError};
 use crate::types::{
@@ -63,6 +64,7 @@ pub(super) struct ReplicaStore {
     failure: Cell<Option<StorageError>>,
     /// No snapshot may be sent: what they hold cannot be trusted.
     is_withheld: bool,
+    offers: Offers,
 }
 
 impl ReplicaStore {
@@ -71,6 +73,7 @@ impl ReplicaStore {
         group: GroupId,
         snapshot: Option<SnapshotMeta>,
         tail_budget_bytes: u64,
+        offers: Offers,
     ) -> Result<ReplicaStore, StorageError> {
         let start = log.start(group)?;
         let mut last_index = log.last_index(group)?;
@@ -103,6 +106,7 @@ impl ReplicaStore {
             snapshot_wanted: Cell::new(false),
             failure: Cell::new(None),
             is_withheld: false,
+            offers,
         })
     }
 
@@ -238,6 +242,26 @@ impl ReplicaStore {
 
     pub(super) fn set_snapshot(&mut self, snapshot: SnapshotMeta) {
         self.snapshot = Some(snapshot);
+    }
+
+    /// A stored snapshot cannot be read any more; `newest` is the newest that can.
+    pub(super) fn snapshot_gone(&mut self, index: Index, newest: Option<SnapshotMeta>) {
+        self.offers.gone(index);
+        if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.index == index) {
+            // What is newer than this one waits to be installed, and is not this replica's yet.
+            self.snapshot = newest.filter(|newest| newest.index <= index);
+        }
+    }
+
+    pub(super) fn offers(&mut self) -> &mut Offers {
+        &mut self.offers
+    }
+
+    /// Whether `to` can go on with the log once it has this snapshot.
+    fn is_of_use(&self, snapshot: &SnapshotMeta, request_index: u64, to: NodeId) -> bool {
+        snapshot.index.0 >= request_index
+            && snapshot.index >= self.start.index
+            && snapshot.conf_state.contains(to)
     }
 
     /// Forgets the prefix up to and including `index`, which the snapshot covers and which is
@@ -425,23 +449,22 @@ impl raft::Storage for ReplicaStore {
     }
 
     /// A replica refuses a snapshot whose configuration does not name it, so one from before
-    /// `to` was added is as good as none.
+    /// `to` was added is as good as none. So is one that the log does not go on from.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
-        match &self.snapshot {
-            _ if self.is_withheld && !museum::is_on(Exhibit::QuarantinedSnapshots) => {
-                Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
-            }
-            Some(snapshot)
-                if snapshot.index.0 >= request_index
-                    && snapshot.conf_state.contains(NodeId(to)) =>
-            {
-                Ok(convert::to_raft_snapshot(snapshot))
-            }
-            _ => {
-                self.snapshot_wanted.set(true);
-                Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
-            }
+        let to = NodeId(to);
+        let is_withheld = self.is_withheld && !museum::is_on(Exhibit::QuarantinedSnapshots);
+        if is_withheld || self.offers.is_resting(to) {
+            return Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable));
         }
+        let candidates = [self.offers.unfinished(to), self.snapshot.clone()];
+        let mut usable = candidates.into_iter().flatten();
+        if let Some(snapshot) = usable.find(|found| self.is_of_use(found, request_index, to)) {
+            let offered = convert::to_raft_snapshot(&snapshot);
+            self.offers.offered(to, snapshot);
+            return Ok(offered);
+        }
+        self.snapshot_wanted.set(true);
+        Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable))
     }
 }
 

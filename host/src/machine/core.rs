@@ -249,6 +249,11 @@ impl Machine {
         self.state.applied
     }
 
+    /// The log's clock after the last applied entry, in milliseconds since the Unix epoch.
+    pub fn time_ms(&self) -> u64 {
+        self.state.time_ms
+    }
+
     /// Members as of the last applied entry.
     pub fn members(&self) -> &BTreeMap<NodeId, Member> {
         &self.state.membership.members
@@ -351,13 +356,7 @@ impl Machine {
     fn apply_entry(&mut self, index: Index, entry: v1::Entry) -> Result<Applied, HostFailure> {
         // An entry's kind that this version does not know decodes as no kind at all.
         let body = entry.body.ok_or_else(|| unknown_kind(index))?;
-        let now_ms = match museum::is_on(Exhibit::HostTimeInApply) {
-            true => museum::host_time_ms(),
-            false => entry.time_ms,
-        };
-        self.state.time_ms = self.state.time_ms.max(now_ms);
-        self.state.sessions.expire(self.state.time_ms);
-        self.state.modules.expire_uploads(self.state.time_ms);
+        self.state.move_clock(entry.time_ms);
         match body {
             Body::Command(command) => self.apply_command(index, &command),
             Body::OpenSession(open) => {
@@ -389,6 +388,7 @@ impl Machine {
             Body::ActivateModule(request) => self.activate(index, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
+            Body::SetClock(request) => Ok(Applied::without_guest(self.state.set_clock(&request))),
             Body::DigestPoint(v1::DigestPoint {}) => {
                 let digest = self.take_digest(index)?.digest;
                 Ok(Applied::without_guest(Reply::DigestTaken { index, digest }))

@@ -19,12 +19,13 @@ pub enum BodyKind {
     /// Nothing that this version knows.
     Unknown,
     SetEngine,
+    SetClock,
     KeepSession,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 12] = [
+    pub const ALL: [BodyKind; 13] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -36,6 +37,7 @@ impl BodyKind {
         BodyKind::DigestVerdict,
         BodyKind::Unknown,
         BodyKind::SetEngine,
+        BodyKind::SetClock,
         BodyKind::KeepSession,
     ];
 
@@ -57,6 +59,7 @@ impl BodyKind {
                 8 => return BodyKind::DigestPoint,
                 9 => return BodyKind::DigestVerdict,
                 10 => return BodyKind::SetEngine,
+                11 => return BodyKind::SetClock,
                 20 => return BodyKind::KeepSession,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
@@ -81,6 +84,7 @@ impl BodyKind {
             BodyKind::DigestVerdict => "digest_verdict",
             BodyKind::Unknown => "unknown",
             BodyKind::SetEngine => "set_engine",
+            BodyKind::SetClock => "set_clock",
             BodyKind::KeepSession => "keep_session",
         }
     }
@@ -106,6 +110,7 @@ mod tests {
             (Body::DigestPoint(v1::DigestPoint {}), BodyKind::DigestPoint),
             (Body::DigestVerdict(v1::DigestVerdict::default()), BodyKind::DigestVerdict),
             (Body::SetEngine(v1::SetEngine::default()), BodyKind::SetEngine),
+            (Body::SetClock(v1::SetClock { time_ms: 7 }), BodyKind::SetClock),
             (Body::KeepSession(v1::KeepSession::default()), BodyKind::KeepSession),
         ];
         for (body, kind) in bodies {

@@ -15,6 +15,7 @@
 //! no order that depends on hashing, no threads and no files; of the protocol it knows only the
 //! messages that entries and snapshots hold. It does not know raft-rs, wasmtime or sockets.
 
+mod clock;
 mod convert;
 mod core;
 mod digest;
@@ -36,6 +37,7 @@ mod test_fsm;
 #[cfg(test)]
 mod tests;
 
+pub use self::clock::TIME_MAX_MS;
 pub use self::convert::{changed_limits, limits_message};
 pub use self::core::Machine;
 pub(crate) use self::core::MachineBystander;

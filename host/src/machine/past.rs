@@ -111,6 +111,8 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
                 number(hasher, active.activated_at.0);
             }
         }
+        Reply::ClockSet { .. } => hasher.update([18]),
+        Reply::ClockRefused(_) => hasher.update([19]),
     }
 }
 

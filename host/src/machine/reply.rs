@@ -113,6 +113,15 @@ pub enum Reply {
     },
     /// What was to be the engine profile is none, and why; nothing changed.
     EngineRefused(String),
+    /// The log's clock was put forward. In milliseconds since the Unix epoch.
+    ClockSet {
+        /// Now.
+        time_ms: u64,
+        /// Before.
+        previous_ms: u64,
+    },
+    /// The log's clock was not set, and why.
+    ClockRefused(String),
     /// The state was digested: the same on every replica whose state is the same.
     DigestTaken {
         /// The point.

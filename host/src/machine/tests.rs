@@ -453,6 +453,28 @@ fn a_new_machine_survives_its_snapshot() {
 }
 
 #[test]
+fn the_clock_is_put_forward_on_purpose_and_never_back() {
+    let mut machine = running("test");
+    apply(&mut machine, 5_000, open_session(60_000));
+    let set = |time_ms| Body::SetClock(v1::SetClock { time_ms });
+    let before = machine.applied_index();
+    match apply(&mut machine, 6_000, set(5_999)).reply {
+        Reply::ClockRefused(reason) => assert!(reason.contains("6000 ms"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let absurd = apply(&mut machine, 6_000, set(TIME_MAX_MS + 1)).reply;
+    assert!(matches!(absurd, Reply::ClockRefused(_)), "{absurd:?}");
+    assert_eq!((machine.time_ms(), machine.info().sessions), (6_000, 1));
+    let reply = apply(&mut machine, 6_001, set(90_000)).reply;
+    assert_eq!(reply, Reply::ClockSet { time_ms: 90_000, previous_ms: 6_001 });
+    assert_eq!((machine.time_ms(), machine.info().sessions), (90_000, 0), "its time was over");
+    assert_eq!(machine.applied_index(), Index(before.0 + 3));
+    // A stamp of no time that there is, as no correct leader makes.
+    apply(&mut machine, u64::MAX, command(b"late"));
+    assert_eq!(machine.time_ms(), TIME_MAX_MS);
+}
+
+#[test]
 fn a_snapshot_of_another_cluster_group_or_version_is_refused_by_name() {
     let bytes = snapshot(&mut busy_machine());
     let refusal = |cluster, group| {

@@ -39,6 +39,16 @@ impl Verdict {
         self.votes.iter().filter(differs).map(|vote| vote.node)
     }
 
+    /// Whether the votes that are missing could make a majority where there is none.
+    pub fn may_still_be_decided(&self, conf_state: &ConfState) -> bool {
+        let voters = conf_state.voters.union(&conf_state.voters_outgoing).count();
+        let cast: Vec<&Vote> =
+            self.votes.iter().filter(|vote| conf_state.is_voter(vote.node)).collect();
+        let supporters = |digest| cast.iter().filter(|vote| vote.digest == digest).count();
+        let most = cast.iter().map(|vote| supporters(vote.digest)).max().unwrap_or(0);
+        self.truth.is_none() && 2 * (most + voters - cast.len()) > voters
+    }
+
     /// Whether two nodes found different things.
     pub fn is_disputed(&self) -> bool {
         self.votes.windows(2).any(|pair| pair[0].digest != pair[1].digest)
@@ -113,6 +123,24 @@ mod tests {
         assert_eq!(found(&[(1, 7)], &voters(&[1])), Some(7));
         assert_eq!(found(&[(1, 7), (2, 7), (3, 9), (4, 9)], &voters(&[1, 2, 3, 4])), None);
         assert_eq!(found(&[], &three), None);
+    }
+
+    #[test]
+    fn without_a_majority_the_missing_votes_may_decide_or_not() {
+        let open = |of: &[(u64, u8)], conf_state: &ConfState| {
+            let votes = votes(of);
+            let truth = truth(&votes, conf_state);
+            let verdict = Verdict { at: Index(9), point: Index(7), votes, truth };
+            verdict.may_still_be_decided(conf_state)
+        };
+        let three = voters(&[1, 2, 3]);
+        assert!(open(&[(1, 7), (2, 9)], &three));
+        assert!(!open(&[(1, 7), (2, 9), (3, 8)], &three), "all have voted");
+        assert!(!open(&[(1, 7), (2, 7)], &three), "decided");
+        assert!(!open(&[(1, 7), (2, 9)], &voters(&[1, 2])));
+        assert!(!open(&[(1, 7), (2, 9), (3, 8)], &voters(&[1, 2, 3, 4])), "two of four are half");
+        assert!(open(&[(1, 7), (2, 9), (3, 7)], &voters(&[1, 2, 3, 4])));
+        assert!(open(&[(1, 7), (2, 9), (4, 9)], &three), "a learner's vote does not count");
     }
 
     #[test]

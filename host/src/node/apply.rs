@@ -11,10 +11,12 @@ use raft_host_proto::v1::{self, entry::Body};
 use tokio::sync::{oneshot, watch};
 
 use super::beside::{self, Beside};
+use super::clock::LogClock;
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
 use super::metrics::NodeMetrics;
+use super::recovery::{LoadError, restore};
 use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::{StopReason, StopSignal};
 use super::trust::Trust;
@@ -52,6 +54,8 @@ pub(super) enum Job {
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     /// A follower needs a snapshot newer than the newest.
     SnapshotWanted,
+    /// The stored snapshot at this index cannot be sent.
+    SnapshotUnreadable(Index),
     /// The snapshot thread is done; it may have failed.
     Saved(Option<SnapshotMeta>),
     /// Fails the machine's memory, for tests.
@@ -111,6 +115,7 @@ pub(super) struct ApplyLoop {
     /// applied or answered, and the node stops soon.
     pub(super) halted: bool,
     pub(super) trust: Trust,
+    pub(super) log_clock: Arc<LogClock>,
     /// Compile modules that have become complete before they are activated.
     pub(super) compile_ahead: bool,
     /// Answer queries on a thread of their own while an activation runs.
@@ -229,6 +234,7 @@ impl ApplyLoop {
                 }
                 Ok(())
             }
+            Job::SnapshotUnreadable(index) => self.on_unreadable(index),
             Job::Saved(meta) => {
                 self.on_saved(meta);
                 // Something costly may have ended while this one was written.
@@ -370,11 +376,12 @@ impl ApplyLoop {
 
     fn install(&mut self, meta: &SnapshotMeta) -> Result<(), ApplyError> {
         let ticket = self.work.begin(JobKind::Install, meta.index);
-        let (_, mut content) = self.snapshots.open(self.group, meta.index)?;
-        let machine =
-            Machine::restore(&mut content, self.cluster, self.group, Arc::clone(&self.loader))
-                .map_err(|source| ApplyError::Restore { index: meta.index, source })?;
-        assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
+        let machine = restore(&*self.snapshots, meta, self.cluster, &self.loader).map_err(
+            |error| match error {
+                LoadError::Storage(error) => ApplyError::Storage(error),
+                LoadError::Restore(source) => ApplyError::Restore { index: meta.index, source },
+            },
+        )?;
         self.work.end(ticket);
         self.metrics.snapshots_installed.add(1);
         self.metrics.snapshot_bytes.set(meta.size_bytes);
@@ -386,7 +393,7 @@ impl ApplyLoop {
         }
         self.prepare();
         self.policy.saved(meta.size_bytes);
-        self.snapshots.retain(self.group, self.policy.keep())?;
+        self.snapshots.retain(self.group, self.policy.keep(), meta.index)?;
         self.on_new_state();
         self.after_progress(true);
         Ok(())
@@ -466,6 +473,7 @@ impl ApplyLoop {
 
     fn publish(&mut self, membership_changed: bool) {
         let Some(machine) = &self.machine else { return };
+        self.log_clock.follow(machine.time_ms());
         if membership_changed {
             self.members = Arc::new(machine.members().clone());
             self.joins = Arc::new(machine.joins().clone());
@@ -507,6 +515,26 @@ impl ApplyLoop {
         }
         self.snapshot_callers.push(caller);
         self.start_snapshot()
+    }
+
+    /// The event loop is told which one is the newest now. A fresh one is taken at once: the log
+    /// may not reach back to the one before, and then a restart would find nothing to go on from.
+    fn on_unreadable(&mut self, index: Index) -> Result<(), ApplyError> {
+        let stored = self.snapshots.list(self.group)?;
+        let damaged = stored.into_iter().find(|meta| meta.index == index);
+        if let Some(damaged) = &damaged {
+            tracing::error!(%index, "this node's snapshot is damaged: it is set aside");
+            self.snapshots.set_aside(damaged);
+            self.policy.lost();
+        }
+        let newest = self.snapshots.list(self.group)?.into_iter().next();
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::SnapshotGone(index, newest));
+        let may = self.machine.is_some() && self.trust.refuses_snapshots().is_none();
+        if damaged.is_some() && may && !self.halted && !self.policy.saving() {
+            self.start_snapshot()?;
+        }
+        Ok(())
     }
 
     fn start_snapshot(&mut self) -> Result<(), ApplyError> {

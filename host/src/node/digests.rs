@@ -77,8 +77,10 @@ pub(super) struct Digests {
     pace: Pace,
     /// What was found here at the newest point that has no verdict yet.
     own: Option<(Index, StateDigest)>,
-    /// Newest point with a verdict.
+    /// Newest point with a verdict that decided.
     judged: Index,
+    /// A point whose verdict had no majority: one more vote may make one.
+    undecided: Option<Index>,
     /// Entries applied since the last point.
     since_point: u64,
     ticks_since_point: u64,
@@ -105,6 +107,7 @@ impl Digests {
             pace,
             own: None,
             judged: Index(0),
+            undecided: None,
             since_point: 0,
             ticks_since_point: 0,
             report: None,
@@ -126,12 +129,18 @@ impl Digests {
         self.proposed = None;
     }
 
-    /// A verdict was applied.
-    pub(super) fn on_judged(&mut self, point: Index) {
+    /// A verdict was applied. One that decided nothing leaves the question open: who has not
+    /// voted, or votes otherwise after a restart, may decide.
+    pub(super) fn on_judged(&mut self, point: Index, is_decided: bool) {
+        self.proposed = None;
+        if !is_decided {
+            self.undecided = Some(point);
+            return;
+        }
+        self.undecided = self.undecided.filter(|undecided| *undecided > point);
         self.judged = self.judged.max(point);
         self.own = self.own.filter(|(own, _)| *own > point);
         self.collecting = self.collecting.take().filter(|collecting| collecting.point > point);
-        self.proposed = None;
     }
 
     /// The machine was replaced: what the old one found says nothing about it.
@@ -219,11 +228,16 @@ impl Digests {
         let voted = votes.iter().filter(|vote| view.conf_state.is_voter(vote.node)).count();
         let is_complete = votes.len() == members.len();
         // Whoever is missing may be who decides: without a majority it is waited for longer.
-        let is_late = match truth(&votes, view.conf_state) {
+        let truth = truth(&votes, view.conf_state);
+        let is_late = match truth {
             Some(_) => *ticks >= self.pace.patience,
             None => *ticks >= self.pace.disputed,
         };
-        let is_due = is_complete || (is_late && 2 * voted > voters);
+        let is_due = match self.undecided {
+            // That there is no majority is in the log already.
+            Some(undecided) if undecided == *point => truth.is_some(),
+            _ => is_complete || (is_late && 2 * voted > voters),
+        };
         is_due.then_some(Wish::Verdict(*point, votes))
     }
 
@@ -293,7 +307,7 @@ mod tests {
         assert_eq!(digests.next(&view), Some(Wish::Point), "by time");
         assert_eq!(digests.next(&view), None, "one at a time");
         digests.on_taken(POINT, RIGHT);
-        digests.on_judged(POINT);
+        digests.on_judged(POINT, true);
         digests.on_applied(4);
         ticks(&mut digests, 99);
         assert_eq!(digests.next(&view), None);
@@ -322,7 +336,7 @@ mod tests {
         ticks(&mut digests, 1);
         assert_eq!(digests.next(&view), verdict(&[(1, RIGHT), (3, RIGHT)]));
         assert_eq!(digests.next(&view), None, "one at a time");
-        digests.on_judged(POINT);
+        digests.on_judged(POINT, true);
         assert_eq!(digests.next(&view), None);
         digests.on_report(NodeId(2), POINT, RIGHT);
         assert_eq!(digests.next(&view), None, "too late");
@@ -345,6 +359,39 @@ mod tests {
         assert_eq!(digests.next(&view), None);
         ticks(&mut digests, 800);
         assert_eq!(digests.next(&view), verdict(&[(1, RIGHT), (2, WRONG)]));
+    }
+
+    #[test]
+    fn a_verdict_without_a_majority_is_followed_by_one_that_decides_as_soon_as_a_vote_does() {
+        let conf_state = three();
+        let view = view(&conf_state, 1);
+        let mut digests = digests();
+        digests.on_taken(POINT, RIGHT);
+        assert_eq!(digests.next(&view), None);
+        digests.on_report(NodeId(2), POINT, WRONG);
+        ticks(&mut digests, 800);
+        assert_eq!(digests.next(&view), verdict(&[(1, RIGHT), (2, WRONG)]));
+        digests.on_judged(POINT, false);
+        assert_eq!(digests.next(&view), None, "the same again would say nothing new");
+        digests.on_report(NodeId(3), POINT, RIGHT);
+        assert_eq!(digests.next(&view), verdict(&[(1, RIGHT), (2, WRONG), (3, RIGHT)]));
+        digests.on_judged(POINT, true);
+        assert_eq!(digests.next(&view), None);
+        let follower = View { leads: false, leader: Some(NodeId(2)), ..view };
+        assert_eq!(digests.next(&follower), None, "nor is anything left to report");
+    }
+
+    #[test]
+    fn a_follower_goes_on_reporting_while_nothing_is_decided() {
+        let conf_state = three();
+        let follower = view(&conf_state, 2);
+        let mut digests = digests();
+        digests.on_taken(POINT, RIGHT);
+        assert!(digests.next(&follower).is_some());
+        digests.on_judged(POINT, false);
+        digests.on_leadership();
+        let report = Some(Wish::Report(NodeId(2), POINT, RIGHT));
+        assert_eq!(digests.next(&follower), report, "the next leader hears it, too");
     }
 
     #[test]
@@ -376,7 +423,7 @@ mod tests {
         assert_eq!(digests.next(&asked), None);
         ticks(&mut digests, 1);
         assert_eq!(digests.next(&asked), verdict(&[(1, RIGHT), (3, RIGHT)]));
-        digests.on_judged(POINT);
+        digests.on_judged(POINT, true);
         assert_eq!(digests.next(&asked), Some(Wish::Point));
         digests.on_taken(Index(11), RIGHT);
         assert_eq!(digests.next(&quiet), None, "nobody asks any more");
@@ -409,7 +456,7 @@ mod tests {
         assert_eq!(sent, 6, "after 10, 30, 70, 150, 310 and 630 ticks");
         digests.on_leadership();
         assert_eq!(digests.next(&view(&conf_state, 3)), report(3));
-        digests.on_judged(POINT);
+        digests.on_judged(POINT, true);
         ticks(&mut digests, 10_000);
         assert_eq!(digests.next(&view(&conf_state, 3)), None);
     }

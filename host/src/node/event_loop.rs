@@ -13,10 +13,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::apply::{ApplyJob, Job};
 use super::budget::Charge;
+use super::clock::{Clocks, Standing};
 use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::metrics::NodeMetrics;
+use super::newcomers::Newcomers;
 use super::removal::{Known, Removal};
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
@@ -30,7 +32,7 @@ use crate::storage::{SnapshotMeta, StorageError};
 use crate::transport::Transport;
 use crate::types::{
     ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, Member, NodeId, PeerMessage,
-    StateDigest, Term,
+    SnapshotFate, StateDigest, Term,
 };
 
 /// What wakes the loop.
@@ -52,8 +54,11 @@ pub(super) enum Event {
     Applied(Index, u64),
     /// A digest point was applied.
     DigestTaken(Index, StateDigest),
-    /// A verdict about this point was applied; these nodes' states differ from the majority's.
-    DigestJudged(Index, BTreeSet<NodeId>),
+    /// A verdict about this point was applied; whether it decided; these nodes' states differ from
+    /// the majority's.
+    DigestJudged(Index, bool, BTreeSet<NodeId>),
+    /// Nothing says whether the machine's state is right, for this reason; or that is over.
+    Doubted(Option<String>),
     /// The machine's state is not trusted from now on.
     Quarantined,
     /// The machine has a state that the leader sent.
@@ -64,7 +69,11 @@ pub(super) enum Event {
     /// The machine's members changed, as of an applied entry or a snapshot.
     Members(Arc<BTreeMap<NodeId, Member>>, Arc<ConfState>),
     SnapshotSaved(SnapshotMeta),
-    SnapshotSent(NodeId, bool),
+    SnapshotSent(NodeId, SnapshotFate),
+    /// The stored snapshot at this index is gone; the newest one now.
+    SnapshotGone(Index, Option<SnapshotMeta>),
+    /// The stored snapshot at this index cannot be sent to anybody.
+    SnapshotUnreadable(Index),
     Unreachable(NodeId),
     PeerSeen(Member),
     /// A task that this node cannot do without panicked.
@@ -96,10 +105,11 @@ pub(super) struct EventLoop {
     pub(super) stop: StopSignal,
     pub(super) tick: Duration,
     /// Known from joining, or introduced themselves; the machine may not know them yet.
-    pub(super) introduced: BTreeMap<NodeId, Member>,
+    pub(super) introduced: Newcomers,
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
     /// As of the last membership change that was applied.
     pub(super) conf_state: Arc<ConfState>,
+    pub(super) clocks: Clocks,
     pub(super) digests: Digests,
     /// Callers that wait for the next digest point.
     pub(super) comparers: Vec<Waiter>,
@@ -123,6 +133,8 @@ pub(super) struct EventLoop {
     pub(super) removal: Removal,
     /// Whether they are believed.
     pub(super) expelled: watch::Sender<bool>,
+    /// Set while nothing says whether the machine's state is right.
+    pub(super) doubting: Option<Halting>,
     /// Set once the machine applies nothing more.
     pub(super) halting: Option<Halting>,
     /// How long the node then takes part in consensus.
@@ -130,6 +142,17 @@ pub(super) struct EventLoop {
     /// For how long the disk has not answered, once that is an election timeout.
     pub(super) stuck: watch::Sender<Option<Duration>>,
     pub(super) metrics: Arc<NodeMetrics>,
+}
+
+/// What the group looks like now; borrows single fields, so that others may change.
+macro_rules! standing {
+    ($event_loop:ident) => {
+        Standing {
+            leads: $event_loop.replica.role() == Role::Leader,
+            leader: $event_loop.replica.leader(),
+            conf_state: &$event_loop.conf_state,
+        }
+    };
 }
 
 impl EventLoop {
@@ -183,7 +206,16 @@ impl EventLoop {
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.linger();
+        let leader = self.replica.leader();
+        let knows_none = self.members.is_empty();
+        if self.introduced.on_tick(|id| knows_none || leader == Some(id)) {
+            self.update_peers();
+        }
         self.watch_disk();
+        let questions = self.clocks.on_tick(standing!(self));
+        if !questions.is_empty() {
+            self.transport.send(questions);
+        }
         if self.halting.is_none() {
             self.digests.on_tick();
         }
@@ -234,6 +266,11 @@ impl EventLoop {
                     submission.waiter.answer(Err(ProposeFailure::Stopping));
                 }
             }
+            Event::Submit(submissions) if self.is_in_doubt() => {
+                for submission in submissions {
+                    submission.waiter.answer(Err(ProposeFailure::InDoubt));
+                }
+            }
             Event::Submit(submissions) if self.is_quarantined => {
                 for submission in submissions {
                     submission.waiter.answer(Err(ProposeFailure::Quarantined));
@@ -259,12 +296,14 @@ impl EventLoop {
             }
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
             Event::Messages(messages, charge) => {
+                if let Some(message) = messages.first() {
+                    self.introduced.hear(message.from);
+                }
                 for message in messages {
-                    match message.as_digest_report() {
-                        Some((point, digest)) if message.group == self.group => {
-                            self.on_digest_report(message.from, point, digest);
-                        }
-                        _ => self.replica.step(Input::Message(message))?,
+                    if message.kind.is_of_raft() || message.group != self.group {
+                        self.replica.step(Input::Message(message))?;
+                    } else {
+                        self.on_own_message(&message);
                     }
                 }
                 drop(charge);
@@ -284,8 +323,9 @@ impl EventLoop {
                 self.replica.step(Input::Applied(index))?;
             }
             Event::DigestTaken(point, digest) => self.digests.on_taken(point, digest),
-            Event::DigestJudged(point, distrusted) => {
-                self.digests.on_judged(point);
+            Event::Doubted(why) => self.on_doubted(why),
+            Event::DigestJudged(point, is_decided, distrusted) => {
+                self.digests.on_judged(point, is_decided);
                 self.replica.step(Input::Distrusted(distrusted))?;
             }
             Event::Quarantined => {
@@ -301,8 +341,10 @@ impl EventLoop {
             Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
             Event::Members(members, conf_state) => self.on_members(members, conf_state)?,
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
-            Event::SnapshotSent(to, delivered) => {
-                self.replica.step(Input::SnapshotSent(to, delivered))?;
+            Event::SnapshotSent(to, fate) => self.replica.step(Input::SnapshotSent(to, fate))?,
+            Event::SnapshotUnreadable(index) => self.send_job(Job::SnapshotUnreadable(index)),
+            Event::SnapshotGone(index, newest) => {
+                self.replica.step(Input::SnapshotGone(index, newest))?;
             }
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => self.on_peer_seen(peer),
@@ -313,6 +355,20 @@ impl EventLoop {
             Event::Stop => {}
         }
         Ok(())
+    }
+
+    /// A message of a peer that is none of Raft's.
+    fn on_own_message(&mut self, message: &PeerMessage) {
+        if message.to != self.me {
+            tracing::warn!(from = %message.from, to = %message.to, "a message for somebody else");
+        } else if let Some((point, digest)) = message.as_digest_report() {
+            self.on_digest_report(message.from, point, digest);
+        } else if let Some((asked, offset)) = message.as_clock_question() {
+            let answer = self.clocks.on_question(message.from, asked, offset, standing!(self));
+            self.transport.send(vec![answer]);
+        } else if let Some((asked, wall_ms)) = message.as_clock_answer() {
+            self.clocks.on_answer(message.from, asked, wall_ms, standing!(self));
+        }
     }
 
     /// A member reports what it has applied, so this node has at least heard of it; if not yet,
@@ -380,6 +436,8 @@ impl EventLoop {
             Some(ProposeFailure::Stopping)
         } else if self.is_quarantined {
             Some(ProposeFailure::Quarantined)
+        } else if self.is_in_doubt() {
+            Some(ProposeFailure::InDoubt)
         } else if self.replica.role() != Role::Leader {
             Some(ProposeFailure::NotLeader(self.leader_member()))
         } else {
@@ -471,6 +529,7 @@ impl EventLoop {
         }
         if effects.leadership_changed {
             self.digests.on_leadership();
+            self.clocks.on_leadership(standing!(self));
             self.publish_leadership();
         }
     }
@@ -596,7 +655,7 @@ impl EventLoop {
         self.members = members;
         // Ids ascend: whoever is below the newest member and not among them was removed.
         let newest = self.members.keys().next_back().copied().unwrap_or_default();
-        self.introduced.retain(|id, _| *id > newest);
+        self.introduced.retain_above(newest);
         if was_member && !conf_state.contains(self.me) {
             self.stop.stop(StopReason::Removed);
         }
@@ -606,6 +665,7 @@ impl EventLoop {
             self.expelled.send_replace(false);
             self.replica.step(Input::Expelled(false))?;
         }
+        self.clocks.on_members(standing!(self));
         self.update_peers();
         self.publish_leadership();
         Ok(())
@@ -615,7 +675,7 @@ impl EventLoop {
         let known = Known {
             me: self.me,
             conf_state: &self.conf_state,
-            introduced: self.introduced.keys().copied().collect(),
+            introduced: self.introduced.members().into_keys().collect(),
             applied: self.replica.applied(),
         };
         let Some(voices) = self.removal.on_said(by, as_of, &known) else { return Ok(()) };
@@ -633,15 +693,14 @@ impl EventLoop {
     fn on_peer_seen(&mut self, peer: Member) {
         // Even a member may not know it: one that was down while the peer joined, and led by
         // it now, must answer it to learn of it.
-        if !self.members.contains_key(&peer.id) && self.introduced.get(&peer.id) != Some(&peer) {
-            self.introduced.insert(peer.id, peer);
+        if !self.members.contains_key(&peer.id) && self.introduced.introduce(peer) {
             self.update_peers();
             self.publish_leadership();
         }
     }
 
     pub(super) fn update_peers(&self) {
-        let mut peers = self.introduced.clone();
+        let mut peers = self.introduced.members();
         peers.extend(self.members.iter().map(|(id, member)| (*id, member.clone())));
         peers.remove(&self.me);
         self.transport.set_peers(peers);
@@ -649,7 +708,7 @@ impl EventLoop {
 
     fn leader_member(&self) -> Option<Member> {
         let id = self.replica.leader()?;
-        let known = self.members.get(&id).or_else(|| self.introduced.get(&id));
+        let known = self.members.get(&id).or_else(|| self.introduced.get(id));
         known.cloned().or(Some(Member { id, address: String::new() }))
     }
 

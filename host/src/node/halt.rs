@@ -1,3 +1,8 @@
+//! How a node lingers before it stops.
+//!
+//! In doubt, it waits for the voter that decides, and stops late: started again, it executes its log
+//! again, which may decide as well.
+//!
 //! What a node does at an engine profile that its program does not offer: it leaves its state where
 //! the next program finds it, lingers so that the others can learn what is committed, and stops.
 //!
@@ -60,7 +65,19 @@ pub(super) struct Halting {
     ticks_left: usize,
 }
 
+/// Election timeouts for which a node in doubt waits for the voter that decides.
+const DOUBT_TIMEOUTS: usize = 64;
+
 impl EventLoop {
+    pub(super) fn on_doubted(&mut self, why: Option<String>) {
+        let ticks_left = self.linger_ticks * DOUBT_TIMEOUTS;
+        self.doubting = why.map(|why| Halting { why, ticks_left });
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubting.is_some() && !museum::is_on(Exhibit::DoubtAnswers)
+    }
+
     pub(super) fn on_halted(&mut self, why: String) {
         self.halting = Some(Halting { why, ticks_left: self.linger_ticks });
     }
@@ -68,6 +85,12 @@ impl EventLoop {
     /// The others must be able to learn that what stops this node is committed, so that they come to
     /// the same end without it.
     pub(super) fn linger(&mut self) {
+        if let Some(doubting) = &mut self.doubting {
+            match doubting.ticks_left.checked_sub(1) {
+                Some(left) => doubting.ticks_left = left,
+                None => self.stop.fail("the voter that decides is still missing", &doubting.why),
+            }
+        }
         if let Some(halting) = &mut self.halting {
             match halting.ticks_left.checked_sub(1) {
                 Some(left) => halting.ticks_left = left,

@@ -10,10 +10,10 @@ use raft_host_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::budget::{Budget, Charge};
+use super::clock::{ClockStatus, LogClock};
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
 use super::metrics::NodeMetrics;
-use super::start::WallClock;
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
 use super::work::{Activity, Work};
@@ -77,6 +77,12 @@ pub enum ProposeFailure {
          and gets a fresh state"
     )]
     Quarantined,
+    /// The replicas disagree, and nothing says yet who is right. It surely did not happen.
+    #[error(
+        "this cluster's replicas disagree, and nothing says yet which state is right: it answers \
+         nothing until a voter that is missing is back (status says more)"
+    )]
+    InDoubt,
     /// It may have happened, or may still happen.
     #[error("{0}; the command may have been applied, or may still be")]
     Unknown(String),
@@ -99,6 +105,61 @@ pub enum ReplySink {
     One(oneshot::Sender<ProposeResult>),
     /// To a caller with many proposals, who tells them apart by a tag.
     Tagged(u64, mpsc::UnboundedSender<(u64, ProposeResult)>),
+    /// The same for a caller who may not take the answers: they count until it drops the charge.
+    /// Of an answer that does not fit the caller hears only that.
+    Charged(u64, mpsc::UnboundedSender<ChargedAnswer>, Budget),
+}
+
+impl ReplySink {
+    /// A caller that went away does not want the answer any more.
+    fn send(self, result: ProposeResult) {
+        match self {
+            ReplySink::One(sender) => drop(sender.send(result)),
+            ReplySink::Tagged(tag, sender) => drop(sender.send((tag, result))),
+            ReplySink::Charged(tag, sender, room) => {
+                drop(sender.send(ChargedAnswer::new(tag, result, &room)));
+            }
+        }
+    }
+}
+
+/// An answer that takes room.
+#[derive(Debug)]
+pub struct ChargedAnswer {
+    /// As given to [`ReplySink::Charged`].
+    pub tag: u64,
+    /// The answer.
+    pub result: ProposeResult,
+    /// To be dropped when the answer has left.
+    pub charge: Option<Charge>,
+}
+
+impl ChargedAnswer {
+    fn new(tag: u64, result: ProposeResult, room: &Budget) -> ChargedAnswer {
+        match room.take(answer_bytes(&result)) {
+            charge @ Some(_) => ChargedAnswer { tag, result, charge },
+            None => {
+                let words = "the command was executed, and its answer dropped: too many answers \
+                             wait to be read. In a session, send it again for the answer";
+                let result = Err(ProposeFailure::Unknown(words.to_owned()));
+                ChargedAnswer { tag, result, charge: None }
+            }
+        }
+    }
+}
+
+/// Bookkeeping of an answer, counted as bytes.
+const ANSWER_OVERHEAD_BYTES: u64 = 256;
+
+fn answer_bytes(result: &ProposeResult) -> u64 {
+    let content = match result {
+        Ok(committed) => match &committed.reply {
+            Reply::Command(outcome) => outcome.bytes(),
+            _ => 0,
+        },
+        Err(_) => 0,
+    };
+    content as u64 + ANSWER_OVERHEAD_BYTES
 }
 
 /// A proposal on its way; dropping it without an answer is an answer too.
@@ -127,6 +188,7 @@ impl Waiter {
         match &self.sink {
             Some(ReplySink::One(sender)) => sender.is_closed(),
             Some(ReplySink::Tagged(_, sender)) => sender.is_closed(),
+            Some(ReplySink::Charged(_, sender, _)) => sender.is_closed(),
             None => self.others.iter().all(Waiter::is_gone),
         }
     }
@@ -149,11 +211,8 @@ impl Waiter {
     }
 
     fn send(&mut self, result: ProposeResult) {
-        // A caller that went away does not want the answer any more.
-        match self.sink.take() {
-            Some(ReplySink::One(sender)) => drop(sender.send(result)),
-            Some(ReplySink::Tagged(tag, sender)) => drop(sender.send((tag, result))),
-            None => {}
+        if let Some(sink) = self.sink.take() {
+            sink.send(result);
         }
     }
 }
@@ -214,6 +273,11 @@ pub enum QueryFailure {
          until it has a fresh one; ask another node"
     )]
     Quarantined,
+    #[error(
+        "this cluster's replicas disagree, and nothing says yet which state is right: it answers \
+         nothing until a voter that is missing is back (status says more)"
+    )]
+    InDoubt,
 }
 
 pub(super) struct QueryJob {
@@ -280,8 +344,9 @@ pub(super) struct Shared {
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
-    /// The only place where the wall clock enters the log; the machine makes it monotonic.
-    pub(super) wall_clock_ms: WallClock,
+    /// What entries are stamped with; the machine makes it monotonic.
+    pub(super) log_clock: Arc<LogClock>,
+    pub(super) clocks: watch::Receiver<Arc<ClockStatus>>,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) work: Arc<Work>,
 }
@@ -363,9 +428,25 @@ impl NodeHandle {
         self.shared.expelled.clone()
     }
 
+    /// How this node's clock compares with those of its cluster; changes can be awaited.
+    pub fn clocks(&self) -> watch::Receiver<Arc<ClockStatus>> {
+        self.shared.clocks.clone()
+    }
+
+    /// The log's clock as this node would stamp an entry now, in milliseconds since the Unix epoch.
+    pub fn log_time_ms(&self) -> u64 {
+        self.shared.log_clock.now_ms()
+    }
+
     /// Whether this node's state is known to differ from its cluster's. It answers nothing then.
     pub fn is_quarantined(&self) -> bool {
         self.shared.digests.borrow().quarantine.is_some()
+    }
+
+    /// Whether the replicas disagree and nothing says yet if this node's state is right. It answers
+    /// nothing then.
+    pub fn is_in_doubt(&self) -> bool {
+        self.shared.digests.borrow().doubt.is_some() && !museum::is_on(Exhibit::DoubtAnswers)
     }
 
     /// Has every node digest its state at one index, and waits for the verdict about it, or about
@@ -416,6 +497,8 @@ impl NodeHandle {
             Some(
                 "this node was removed from its cluster, say most of the other voters (see its log)",
             )
+        } else if self.is_in_doubt() {
+            Some("this cluster's replicas disagree, and nothing says yet who is right (see status)")
         } else if self.shared.machine.borrow().is_none() {
             Some("this node has no state yet: it waits for a snapshot of its leader")
         } else if !self.engine_is_supported() {
@@ -496,11 +579,7 @@ impl NodeHandle {
                 }
                 Err(failure) => {
                     self.shared.metrics.on_refusal(&failure);
-                    match sink {
-                        // A caller that went away does not want the answer any more.
-                        ReplySink::One(sender) => drop(sender.send(Err(failure))),
-                        ReplySink::Tagged(tag, sender) => drop(sender.send((tag, Err(failure)))),
-                    }
+                    sink.send(Err(failure));
                 }
             }
         }
@@ -522,12 +601,15 @@ impl NodeHandle {
         if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
             return Err(ProposeFailure::Quarantined);
         }
+        if self.is_in_doubt() {
+            return Err(ProposeFailure::InDoubt);
+        }
         Ok(())
     }
 
     fn admit(&self, body: v1::entry::Body, leads: bool) -> Result<(Bytes, Charge), ProposeFailure> {
         self.may_propose(leads)?;
-        let entry = v1::Entry { time_ms: (self.shared.wall_clock_ms)(), body: Some(body) };
+        let entry = v1::Entry { time_ms: self.shared.log_clock.now_ms(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
         let max = self.shared.config.max_entry_bytes;
         if bytes > max {
@@ -572,6 +654,9 @@ impl NodeHandle {
         }
         if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
             return Err(QueryFailure::Quarantined);
+        }
+        if self.is_in_doubt() {
+            return Err(QueryFailure::InDoubt);
         }
         let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
         let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;

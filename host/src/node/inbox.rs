@@ -5,8 +5,9 @@ use std::sync::{Arc, RwLock};
 
 use super::budget::Budget;
 use super::event_loop::{Event, EventSender};
-use crate::transport::Inbox;
-use crate::types::{GroupId, Index, Member, NodeId, PeerMessage};
+use crate::museum::{self, Exhibit};
+use crate::transport::{Inbox, Standing};
+use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// The node's side of a transport.
 pub struct NodeInbox {
@@ -38,12 +39,27 @@ impl Roster {
         *known = Some(Known { members, next, as_of });
     }
 
+    fn standing(&self, node: NodeId) -> Standing {
+        let known = self.0.read().expect("no code panics while it holds this lock");
+        match &*known {
+            Some(known) if known.members.contains_key(&node) => Standing::Member,
+            Some(known) if node < known.next => Standing::Removed,
+            Some(known) if node.0 - known.next.0 < NEWCOMERS => Standing::Newcomer,
+            Some(_) => Standing::Stranger,
+            None => Standing::Member,
+        }
+    }
+
     fn removal_of(&self, node: NodeId) -> Option<Index> {
         let known = self.0.read().expect("no code panics while it holds this lock");
         let gone = |known: &&Known| node < known.next && !known.members.contains_key(&node);
         known.as_ref().filter(gone).map(|known| known.as_of)
     }
 }
+
+/// Ids that may have been given out since this node last heard of members: so many may have
+/// joined while it was away.
+const NEWCOMERS: u64 = 1 << 20;
 
 /// Fixed cost of a message in the byte budget.
 const MESSAGE_OVERHEAD_BYTES: u64 = 128;
@@ -64,13 +80,20 @@ impl Inbox for NodeInbox {
         }
     }
 
-    fn snapshot_sent(&self, _group: GroupId, to: NodeId, index: Index, delivered: bool) {
-        tracing::info!(%to, %index, delivered, "snapshot sent");
-        let _ = self.events.send(Event::SnapshotSent(to, delivered));
+    fn snapshot_sent(&self, _group: GroupId, to: NodeId, index: Index, fate: SnapshotFate) {
+        tracing::debug!(%to, %index, ?fate, "snapshot sent");
+        let _ = self.events.send(Event::SnapshotSent(to, fate));
+        if fate == SnapshotFate::Unreadable && !museum::is_on(Exhibit::DamagedSnapshotOffered) {
+            let _ = self.events.send(Event::SnapshotUnreadable(index));
+        }
     }
 
     fn unreachable(&self, to: NodeId) {
         let _ = self.events.send(Event::Unreachable(to));
+    }
+
+    fn standing(&self, peer: NodeId) -> Standing {
+        self.roster.standing(peer)
     }
 
     fn has_group(&self, group: GroupId) -> bool {

@@ -24,7 +24,10 @@ pub(super) enum Judgement {
     DiffersFromItself(StateDigest),
     /// There is no majority, and this node's state is what its log says.
     Disputed,
-    /// There is no majority, and nothing speaks for this node's state.
+    /// There is no majority yet, nothing speaks for this node's state, and a voter that has not
+    /// answered may decide.
+    Open,
+    /// There is no majority, nothing speaks for this node's state, and no vote can change that.
     InDoubt,
 }
 
@@ -44,6 +47,7 @@ pub(super) fn judge(
         Some(truth) => Judgement::Differs(truth),
         None if verdict.votes.iter().all(|vote| vote.digest == own.digest) => Judgement::Nothing,
         None if own.is_reexecuted => Judgement::Disputed,
+        None if verdict.may_still_be_decided(conf_state) => Judgement::Open,
         None => Judgement::InDoubt,
     }
 }
@@ -101,11 +105,23 @@ mod tests {
     }
 
     #[test]
+    fn two_of_three_that_differ_wait_for_the_third() {
+        let three = voters(&[1, 2, 3]);
+        let split = verdict(&[(1, 9), (2, 7)], &three);
+        for (me, own) in [(1, 9), (2, 7), (3, 7)] {
+            assert_eq!(judge(NodeId(me), &split, &three, live(own)), Judgement::Open);
+        }
+        assert_eq!(judge(NodeId(2), &split, &three, reexecuted(7)), Judgement::Disputed);
+        let nobody = verdict(&[(1, 9), (2, 7), (3, 8)], &three);
+        assert_eq!(judge(NodeId(2), &nobody, &three, live(7)), Judgement::InDoubt);
+    }
+
+    #[test]
     fn too_few_answers_that_nobody_disputes_mean_nothing() {
         let five = voters(&[1, 2, 3, 4, 5]);
         let few = verdict(&[(1, 7), (2, 7)], &five);
         assert_eq!(judge(NodeId(1), &few, &five, live(7)), Judgement::Nothing);
-        assert_eq!(judge(NodeId(3), &few, &five, live(9)), Judgement::InDoubt);
+        assert_eq!(judge(NodeId(3), &few, &five, live(9)), Judgement::Open);
     }
 
     #[test]

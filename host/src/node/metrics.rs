@@ -202,6 +202,7 @@ reasons! {
         Membership = "membership",
         Stopping = "stopping",
         Quarantined = "quarantined",
+        InDoubt = "in_doubt",
         Unknown = "unknown",
     }
 }
@@ -329,6 +330,7 @@ impl NodeMetrics {
             ProposeFailure::ConfChange(_) => Refusal::Membership,
             ProposeFailure::Stopping => Refusal::Stopping,
             ProposeFailure::Quarantined => Refusal::Quarantined,
+            ProposeFailure::InDoubt => Refusal::InDoubt,
             ProposeFailure::Unknown(_) => Refusal::Unknown,
         };
         self.proposals_failed[refusal as usize].add(1);

@@ -17,6 +17,7 @@
 mod apply;
 mod beside;
 mod budget;
+mod clock;
 mod config;
 mod digests;
 mod event_loop;
@@ -30,6 +31,8 @@ mod log_reader;
 mod log_writer;
 mod membership;
 mod metrics;
+mod newcomers;
+mod recovery;
 mod removal;
 mod snapshots;
 mod start;
@@ -43,10 +46,12 @@ mod waiters;
 mod work;
 
 pub use apply::Witness;
+pub use budget::{Budget, Charge};
+pub use clock::{ClockFailure, ClockSet, ClockStatus};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
-    Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
-    QueryFailure, ReplySink, Submit,
+    ChargedAnswer, Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure,
+    ProposeResult, QueryFailure, ReplySink, Submit,
 };
 pub use inbox::NodeInbox;
 pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
@@ -60,6 +65,6 @@ pub use start::{
 };
 pub use stepped::SteppedNode;
 pub use stop::{StopReason, Stragglers};
-pub use trust::{DigestCounters, DigestStatus, Quarantine};
+pub use trust::{DigestCounters, DigestStatus, Doubt, Quarantine};
 pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
 pub use work::{Activity, JobKind, MonotonicClock};

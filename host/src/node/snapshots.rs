@@ -86,6 +86,12 @@ impl SnapshotPolicy {
         is_time
     }
 
+    /// The last one is gone: the next is not the same again, even if nothing was applied since.
+    pub(super) fn lost(&mut self) {
+        self.failures = self.failures.max(1);
+        self.passing = 0;
+    }
+
     pub(super) fn saving(&self) -> bool {
         self.saving
     }
@@ -159,7 +165,8 @@ pub(super) fn save_job(
     }
 }
 
-/// Writes a captured machine into the store and drops what is older than the newest `keep`.
+/// Writes a captured machine into the store and drops what is older than the newest `keep`. What
+/// was received meanwhile is newer, and stays: it waits to be installed.
 pub(super) fn save(
     store: &dyn SnapshotStore,
     keep: usize,
@@ -174,7 +181,7 @@ pub(super) fn save(
         source,
     })?;
     let meta = sink.finish()?;
-    store.retain(group, keep)?;
+    store.retain(group, keep, meta.index)?;
     Ok(meta)
 }
 

@@ -11,12 +11,15 @@ use tokio::sync::watch;
 
 use super::apply::{ApplyLoop, Job};
 use super::budget::Budget;
+use super::clock::{Clocks, LogClock, Standing};
 use super::config::NodeConfig;
 use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
+use super::newcomers::Newcomers;
+use super::recovery::{Recovered, recover};
 use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::stop::{EndJobs, StopOnPanic, StopReason, StopSignal, Stragglers, join_within};
@@ -26,16 +29,18 @@ use super::work::{Jobs, MonotonicClock, Watchdog, Work};
 use super::{log_reader, log_writer};
 use crate::consensus::{
     ConsensusConfig, Input, LogRead, RecoveryError, Replica, ReplicaConfig, ReplicaError, Role,
-    Write, bootstrap_write, reconcile,
+    Write, bootstrap_write,
 };
 use crate::fsm::{HostFailure, Limits, STACK_MAX_BYTES, SharedLoader};
 use crate::machine::{Machine, RestoreError};
 use crate::storage::{SnapshotMeta, StorageError, Stores, WriteBatch};
 use crate::transport::{Identity, Transport};
-use crate::types::{ClusterId, ConfState, GroupId, Index, Member, NodeId, Term};
+use crate::types::{ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
 pub(super) const APPLY_STACK_BYTES: usize = 16 << 20;
+/// An unknown peer that is silent for so many election timeouts is forgotten.
+const NEWCOMER_ELECTIONS: u64 = 20;
 const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
 
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
@@ -54,6 +59,14 @@ pub enum StartError {
         index: Index,
         /// The cause.
         source: RestoreError,
+    },
+    /// A snapshot is damaged, and the log does not reach back to the one before.
+    #[error("{damage}. No older state will do: {without}")]
+    NoOlderState {
+        /// What is wrong with the newest one.
+        damage: Box<StartError>,
+        /// Why the others and the log are not enough.
+        without: RecoveryError,
     },
     /// Consensus did not start.
     #[error(transparent)]
@@ -160,10 +173,12 @@ pub fn bootstrap(
 
 /// What a node takes from the world around it.
 pub struct Environment {
-    /// What is stamped on entries.
+    /// What this node tells its cluster when that agrees on the time.
     pub wall_clock_ms: WallClock,
     /// What durations are measured with, for people; it decides nothing.
     pub monotonic_clock: MonotonicClock,
+    /// What the log's clock goes on by while clocks do not agree, and between two agreements.
+    pub steady_clock: MonotonicClock,
     /// Seeds the election timeouts.
     pub seed: u64,
     /// Differs between any two starts of a node.
@@ -182,9 +197,11 @@ impl Environment {
     fn real() -> Environment {
         let started = Instant::now();
         let since_epoch = || SystemTime::now().duration_since(UNIX_EPOCH);
+        let monotonic_clock: MonotonicClock = Arc::new(move || started.elapsed());
         Environment {
             wall_clock_ms: Arc::new(move || since_epoch().map_or(0, |t| t.as_millis() as u64)),
-            monotonic_clock: Arc::new(move || started.elapsed()),
+            steady_clock: Arc::clone(&monotonic_clock),
+            monotonic_clock,
             seed: rand::random(),
             incarnation: rand::random(),
             compile_ahead: true,
@@ -223,15 +240,8 @@ pub(super) fn assemble(
     let NodeOptions { identity, group, config, consensus, stores, loader, introduced, evidence } =
         options;
     let me = identity.node;
-    let snapshot = stores.snapshots.list(group)?.into_iter().next();
-    if let Some(write) = reconcile(&*stores.log, group, snapshot.as_ref())? {
-        stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
-    }
+    let Recovered { snapshot, machine } = recover(&stores, identity.cluster, group, &loader)?;
     let replayed_to = stores.log.last_index(group)?;
-    let machine = match &snapshot {
-        Some(meta) => Some(restore(&stores, meta, identity.cluster, &loader)?),
-        None => None,
-    };
     if let Some(machine) = &machine
         && !machine.conf_state().contains(me)
     {
@@ -279,6 +289,18 @@ pub(super) fn assemble(
     let last_size = snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
     let trust = Trust::new(me, replayed_to, evidence);
     let digests = trust.status.subscribe();
+    let log_clock = Arc::new(LogClock::new(Arc::clone(&environment.steady_clock)));
+    let hands = (environment.wall_clock_ms, environment.steady_clock);
+    let mut clocks = Clocks::new(me, group, &config, hands, Arc::clone(&log_clock));
+    if let Some(machine) = &machine {
+        log_clock.follow(machine.time_ms());
+        if alone {
+            // Before anything is stamped: a new cluster would begin in 1970.
+            let conf_state = machine.conf_state();
+            clocks.on_leadership(Standing { leads: true, leader: Some(me), conf_state });
+        }
+    }
+    let clock_status = clocks.watch();
     let apply_loop = ApplyLoop {
         cluster: identity.cluster,
         group,
@@ -303,6 +325,7 @@ pub(super) fn assemble(
         stop: stop.clone(),
         halted: false,
         trust,
+        log_clock: Arc::clone(&log_clock),
         compile_ahead: environment.compile_ahead,
         beside: environment.beside,
         witness: None,
@@ -321,13 +344,13 @@ pub(super) fn assemble(
         leadership: leadership_sender,
         stop: stop.clone(),
         tick: config.tick(),
-        introduced: introduced
-            .into_iter()
-            .filter(|member| member.id != me)
-            .map(|member| (member.id, member))
-            .collect(),
+        introduced: Newcomers::new(
+            introduced.into_iter().filter(|member| member.id != me).collect(),
+            config.election_ticks() as u64 * NEWCOMER_ELECTIONS,
+        ),
         members: Arc::default(),
         conf_state: Arc::default(),
+        clocks,
         digests: Digests::new(&config),
         comparers: Vec::new(),
         is_quarantined: false,
@@ -342,6 +365,7 @@ pub(super) fn assemble(
         batch: Vec::new(),
         removal: Removal::default(),
         expelled: expelled_sender,
+        doubting: None,
         halting: None,
         linger_ticks: config.election_ticks(),
         stuck: stuck_sender,
@@ -363,7 +387,8 @@ pub(super) fn assemble(
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),
-            wall_clock_ms: environment.wall_clock_ms,
+            log_clock,
+            clocks: clock_status,
             metrics: Arc::clone(&metrics),
             work: Arc::clone(&work),
         }),
@@ -490,17 +515,4 @@ fn assemble_on_large_stack(
         .spawn(move || assemble(options, channel, transport, Environment::real()))?
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn restore(
-    stores: &Stores,
-    meta: &SnapshotMeta,
-    cluster: ClusterId,
-    loader: &SharedLoader,
-) -> Result<Machine, StartError> {
-    let (_, mut content) = stores.snapshots.open(meta.group, meta.index)?;
-    let machine = Machine::restore(&mut content, cluster, meta.group, Arc::clone(loader))
-        .map_err(|source| StartError::Restore { index: meta.index, source })?;
-    assert_eq!(machine.applied_index(), meta.index, "a snapshot holds what it says");
-    Ok(machine)
 }

@@ -148,6 +148,16 @@ impl SteppedNode {
         let _ = self.events.send(Event::TransferLeader(to));
     }
 
+    /// Asks for a snapshot, without waiting for it.
+    #[cfg(test)]
+    pub(super) fn take_snapshot(
+        &mut self,
+        caller: tokio::sync::oneshot::Sender<Result<crate::storage::SnapshotMeta, String>>,
+    ) {
+        // The loop is part of this node, so its queue is open.
+        let _ = self.events.send(Event::TakeSnapshot(caller));
+    }
+
     /// Takes the next batch to write, unless one is being written.
     pub fn begin_write(&mut self) -> Option<&GroupWrite> {
         if self.writing.is_some() || self.stop.is_given() {

@@ -6,6 +6,7 @@ mod ends;
 mod engine;
 mod metrics;
 mod replaced;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -82,6 +83,7 @@ fn start_on(
     };
     let environment = Environment {
         wall_clock_ms: Arc::new(|| 0),
+        steady_clock: Arc::new(|| Duration::ZERO),
         monotonic_clock,
         seed: 1,
         incarnation: 1,

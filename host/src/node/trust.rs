@@ -30,6 +30,8 @@ pub struct DigestStatus {
     pub agreed: Index,
     /// Present while the state is not trusted.
     pub quarantine: Option<Quarantine>,
+    /// Present while the replicas disagree and nothing says yet who is right.
+    pub doubt: Option<Doubt>,
     /// Something that people should look at although the node goes on.
     pub alarm: Option<String>,
     /// Counted since the start of the node.
@@ -47,6 +49,18 @@ pub struct Quarantine {
     pub reason: String,
     /// Where the evidence is, once it is written.
     pub evidence: Option<PathBuf>,
+}
+
+/// A state of which nobody knows whether it is right, because as many voters found another and one
+/// that has not answered decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Index of the verdict that began it.
+    pub since: Index,
+    /// The digest point at which the replicas disagreed.
+    pub point: Index,
+    /// For people, with what to do.
+    pub reason: String,
 }
 
 /// What happened since the start of the node, for metrics.
@@ -88,24 +102,38 @@ impl Trust {
         self.status.borrow().quarantine.is_some()
     }
 
+    fn is_in_doubt(&self) -> bool {
+        self.status.borrow().doubt.is_some() && !museum::is_on(Exhibit::DoubtAnswers)
+    }
+
     /// Why a query is not answered, if it is not.
     pub(super) fn refuses_queries(&self) -> Option<QueryFailure> {
-        let refuses = self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers);
-        refuses.then_some(QueryFailure::Quarantined)
+        if self.is_quarantined() && !museum::is_on(Exhibit::QuarantineAnswers) {
+            return Some(QueryFailure::Quarantined);
+        }
+        self.is_in_doubt().then_some(QueryFailure::InDoubt)
     }
 
     /// Why the machine's answer to an entry is not passed on, if it is not.
     pub(super) fn hides_replies(&self) -> Option<ProposeFailure> {
-        let words =
-            "this node's state differs from its cluster's, so its answers count for nothing";
-        self.refuses_queries().map(|_| ProposeFailure::Unknown(words.into()))
+        let words = match self.refuses_queries()? {
+            QueryFailure::InDoubt => {
+                "the replicas disagree, and nothing says yet whether this node's answer is right"
+            }
+            _ => "this node's state differs from its cluster's, so its answers count for nothing",
+        };
+        Some(ProposeFailure::Unknown(words.into()))
     }
 
     /// Why no snapshot is taken, if none is.
     pub(super) fn refuses_snapshots(&self) -> Option<String> {
-        let refuses = self.is_quarantined() && !museum::is_on(Exhibit::QuarantinedSnapshots);
-        refuses.then(|| {
-            "this node is quarantined: its state differs from its cluster's and must not be kept"
+        if self.is_quarantined() && !museum::is_on(Exhibit::QuarantinedSnapshots) {
+            let words = "this node is quarantined: its state differs from its cluster's and must not be kept";
+            return Some(words.to_owned());
+        }
+        // And what the log before it says must stay, to be executed again.
+        self.is_in_doubt().then(|| {
+            "the replicas disagree, and nothing says yet whether this node's state is right"
                 .to_owned()
         })
     }
@@ -182,15 +210,23 @@ impl ApplyLoop {
         });
         let distrusted: BTreeSet<NodeId> = verdict.differing().collect();
         // An event loop that has ended needs no news.
-        let _ = self.events.send(Event::DigestJudged(verdict.point, distrusted));
+        let judged = Event::DigestJudged(verdict.point, verdict.truth.is_some(), distrusted);
+        let _ = self.events.send(judged);
         let (point, votes) = (verdict.point, votes(verdict));
         match judgement {
             Judgement::Nothing => {}
-            Judgement::Agrees => self.trust.update(|status| {
-                status.agreed = point;
-                status.alarm = None;
-            }),
-            Judgement::Differs(truth) => self.quarantine(verdict, truth),
+            Judgement::Agrees => {
+                self.trust.update(|status| {
+                    status.agreed = point;
+                    status.alarm = None;
+                });
+                self.end_doubt("this node's state is that of most voters");
+            }
+            Judgement::Differs(truth) => {
+                self.quarantine(verdict, truth);
+                self.end_doubt("this node's state is not that of most voters");
+            }
+            Judgement::Open => self.doubt(verdict, &conf_state),
             Judgement::DiffersFromItself(logged) => self.raise(format!(
                 "executing the log again gave another state at index {point} than the first time \
                  (then {}): this node's memory, disk or processor cannot be trusted",
@@ -205,6 +241,48 @@ impl ApplyLoop {
             }
         }
         Ok(())
+    }
+
+    /// Serving goes on only where the state is known to be right, which nobody can prove with as many
+    /// votes for as against. The log is not in doubt: the node goes on voting and appending, and the
+    /// voter that is missing decides when it is back.
+    fn doubt(&mut self, verdict: &Verdict, conf_state: &ConfState) {
+        if self.trust.status.borrow().doubt.is_some() || self.trust.is_quarantined() {
+            return;
+        }
+        let all = conf_state.voters.union(&conf_state.voters_outgoing);
+        let missing: Vec<String> = all
+            .filter(|voter| verdict.vote_of(**voter).is_none())
+            .map(|voter| voter.to_string())
+            .collect();
+        let (since, point) = (verdict.at, verdict.point);
+        let reason = format!(
+            "the replicas disagree at index {point} and no state has a majority of the {} voters \
+             ({}), so this node answers nothing until node {} has voted, too: start that; or start \
+             this one again, which executes its log again from the disk",
+            voters(conf_state),
+            votes(verdict),
+            missing.join(" or ")
+        );
+        tracing::error!(%reason, "IN DOUBT");
+        self.trust.update(|status| {
+            status.doubt = Some(Doubt { since, point, reason: reason.clone() });
+        });
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::Doubted(Some(reason)));
+        for queries in std::mem::take(&mut self.waiting).into_values() {
+            self.refuse(queries);
+        }
+    }
+
+    fn end_doubt(&mut self, why: &'static str) {
+        if self.trust.status.borrow().doubt.is_none() {
+            return;
+        }
+        tracing::warn!(why, "no more in doubt");
+        self.trust.update(|status| status.doubt = None);
+        // An event loop that has ended needs no news.
+        let _ = self.events.send(Event::Doubted(None));
     }
 
     fn raise(&self, alarm: String) {
@@ -289,6 +367,7 @@ impl ApplyLoop {
     /// The machine was replaced by what the leader sent.
     pub(super) fn on_new_state(&mut self) {
         self.trust.since_point = 0;
+        self.end_doubt("this node has a fresh state");
         let was_quarantined = self.trust.is_quarantined();
         self.trust.update(|status| {
             status.last = None;

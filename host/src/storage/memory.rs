@@ -148,11 +148,23 @@ impl SnapshotStore for MemorySnapshots {
         Ok((meta.clone(), Box::new(content.clone().reader())))
     }
 
-    fn retain(&self, group: GroupId, keep: usize) -> Result<(), StorageError> {
-        let drop_from = keep.max(1);
-        for meta in self.list(group)?.into_iter().skip(drop_from) {
+    fn retain(&self, group: GroupId, keep: usize, upto: Index) -> Result<(), StorageError> {
+        let covered = self.list(group)?.into_iter().filter(|meta| meta.index <= upto);
+        for meta in covered.skip(keep.max(1)) {
             self.snapshots.lock().expect(UNPOISONED).remove(&(group, meta.index));
         }
         Ok(())
+    }
+
+    fn set_aside(&self, damaged: &SnapshotMeta) {
+        let mut snapshots = self.snapshots.lock().expect(UNPOISONED);
+        let key = (damaged.group, damaged.index);
+        if snapshots.get(&key).is_some_and(|(meta, _)| meta == damaged) {
+            snapshots.remove(&key);
+        }
+    }
+
+    fn damaged(&self, _: GroupId) -> Vec<StorageError> {
+        Vec::new()
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   log writer --WriteBatch--> LogStore::write (one fsync) --> disk
-//!   event loop --entries/term--> LogStore (reads)
+//!   log reader --entries--> LogStore; event loop --term--> LogStore (in memory)
 //!   apply thread --SnapshotSink / open--> SnapshotStore
 //! ```
 
@@ -167,7 +167,8 @@ pub trait LogStore: StableStore {
     /// assumed about the batch, and the store refuses all later writes.
     fn write(&self, batch: &WriteBatch) -> Result<(), StorageError>;
 
-    /// Releases the space of compacted prefixes. May run long; call it off the write path.
+    /// Releases the space of compacted prefixes. May run long; call it off the write path. Reads do
+    /// not wait for it.
     ///
     /// # Errors
     /// As [`LogStore::write`].
@@ -205,8 +206,17 @@ pub trait SnapshotStore: Send + Sync + 'static {
         index: Index,
     ) -> Result<(SnapshotMeta, Box<dyn Read + Send>), StorageError>;
 
-    /// Deletes all but the newest `keep` (at least 1) snapshots of a group.
-    fn retain(&self, group: GroupId, keep: usize) -> Result<(), StorageError>;
+    /// Deletes what is not needed any more once the state at `upto` is safe: of the snapshots up
+    /// to and including that index all but the newest `keep` (at least 1), and what was damaged.
+    /// Newer ones were received, and wait to be installed.
+    fn retain(&self, group: GroupId, keep: usize, upto: Index) -> Result<(), StorageError>;
+
+    /// Takes a snapshot out of the list whose content turned out to be damaged, unless another
+    /// one has replaced it. Its file stays until the next [`SnapshotStore::retain`].
+    fn set_aside(&self, damaged: &SnapshotMeta);
+
+    /// What was damaged already when the store was opened, as [`StorageError::Corrupt`].
+    fn damaged(&self, group: GroupId) -> Vec<StorageError>;
 }
 
 /// The stores of one node, opened together from one data directory.

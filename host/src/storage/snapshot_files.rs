@@ -1,7 +1,9 @@
 //! [`SnapshotStore`] as files: `<dir>/<group>/<index>-<term>.snap`.
 //!
 //! A snapshot is written under a temporary name, synced, renamed, and its directory synced:
-//! it is there whole or not at all. Temporary files are removed when the store is opened.
+//! it is there whole or not at all. Temporary files are removed when the store is opened. A file
+//! that is damaged all the same is left out of the list: whether the state before it will do is
+//! for those to say who know the log. It goes when a newer snapshot is safe.
 //!
 //! ```text
 //!   header   magic "RHSNAPSH" | format version u32 = 1 | meta length u32 | meta (below)
@@ -15,6 +17,7 @@
 //!
 //! All numbers are little-endian; CRC-32 is that of IEEE 802.3.
 
+mod damage;
 mod format;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use self::damage::{Damage, Damaged};
 use self::format::{FOOTER_BYTES, decode_footer, encode_footer, encode_header, read_header};
 use super::disk::{Directories, RealDisk, corrupt, ensure_dir, io_error, list, sync_dir};
 use super::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
@@ -90,6 +94,7 @@ struct Shared {
     dir: PathBuf,
     disk: Arc<dyn SnapshotDisk>,
     finished: Mutex<Finished>,
+    damaged: Mutex<Damaged>,
     temporaries: AtomicU64,
 }
 
@@ -101,8 +106,8 @@ impl SnapshotFiles {
     /// Opens or creates the store in a directory of its own; removes partial snapshots.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] when the header or footer of a snapshot does not fit. The
-    /// content is checked when it is read.
+    /// When the directory cannot be read. A snapshot whose header or footer does not fit is
+    /// only left out (see [`SnapshotStore::damaged`]); content is checked when it is read.
     pub fn open(dir: &Path) -> Result<SnapshotFiles, StorageError> {
         SnapshotFiles::open_with_disk(dir, Arc::new(RealDisk))
     }
@@ -116,18 +121,18 @@ impl SnapshotFiles {
         disk: Arc<dyn SnapshotDisk>,
     ) -> Result<SnapshotFiles, StorageError> {
         ensure_dir(disk.as_ref(), dir)?;
-        let mut finished = Finished::new();
+        let (mut finished, mut damaged) = (Finished::new(), Damaged::default());
         for group_dir in list(disk.as_ref(), dir)? {
             if disk.is_dir(&group_dir) {
-                load_group(disk.as_ref(), &group_dir, &mut finished)?;
+                load_group(disk.as_ref(), &group_dir, &mut finished, &mut damaged)?;
                 // The last process may have died after a rename and before this sync. From
                 // now on the snapshot counts, and the log it covers may be dropped.
                 sync_dir(disk.as_ref(), &group_dir)?;
             }
         }
-        let finished = Mutex::new(finished);
+        let (finished, damaged) = (Mutex::new(finished), Mutex::new(damaged));
         let (dir, temporaries) = (dir.to_owned(), AtomicU64::new(0));
-        Ok(SnapshotFiles(Arc::new(Shared { dir, disk, finished, temporaries })))
+        Ok(SnapshotFiles(Arc::new(Shared { dir, disk, finished, damaged, temporaries })))
     }
 }
 
@@ -135,6 +140,7 @@ fn load_group(
     disk: &dyn SnapshotDisk,
     group_dir: &Path,
     finished: &mut Finished,
+    damaged: &mut Damaged,
 ) -> Result<(), StorageError> {
     for path in list(disk, group_dir)? {
         match path.extension().and_then(|extension| extension.to_str()) {
@@ -142,14 +148,12 @@ fn load_group(
                 tracing::info!(file = %path.display(), "removing a partial snapshot");
                 disk.remove(&path).map_err(io_error("remove", &path))?;
             }
-            Some("snap") => {
-                let (meta, _) = inspect(disk, &path)?;
-                if !path.ends_with(file_name(&meta)) {
-                    let reason = format!("holds {}, not what its name says", file_name(&meta));
-                    return Err(corrupt(&path, 0, reason));
+            Some("snap") => match inspect_named(disk, &path) {
+                Ok(meta) => {
+                    finished.insert((meta.group, meta.index), (meta, path));
                 }
-                finished.insert((meta.group, meta.index), (meta, path));
-            }
+                Err(error) => damaged.add(Damage::found(path, error)?),
+            },
             _ => {}
         }
     }
@@ -159,6 +163,16 @@ fn load_group(
 /// `<group>/<index>-<term>.snap`
 fn file_name(meta: &SnapshotMeta) -> String {
     format!("{}/{:020}-{}.snap", meta.group, meta.index.0, meta.term)
+}
+
+/// As [`inspect`]; the file's name must say the same.
+fn inspect_named(disk: &dyn SnapshotDisk, path: &Path) -> Result<SnapshotMeta, StorageError> {
+    let (meta, _) = inspect(disk, path)?;
+    if path.ends_with(file_name(&meta)) {
+        return Ok(meta);
+    }
+    let reason = format!("holds {}, not what its name says", file_name(&meta));
+    Err(corrupt(path, 0, reason))
 }
 
 /// Opens a snapshot, and reads and checks its header and footer.
@@ -253,6 +267,7 @@ impl SnapshotSink for FileSink {
         self.is_renamed = true;
         sync_dir(self.store.disk.as_ref(), &self.store.dir.join(self.meta.group.to_string()))?;
         let meta = self.meta.clone();
+        self.store.damaged.lock().expect(UNPOISONED).forget(&path);
         let mut finished = self.store.finished.lock().expect(UNPOISONED);
         let replaced = finished.insert((meta.group, meta.index), (meta.clone(), path.clone()));
         if let Some((_, old)) = replaced.filter(|(_, old)| *old != path) {
@@ -334,10 +349,18 @@ impl SnapshotStore for SnapshotFiles {
         Ok((meta, Box::new(reader)))
     }
 
-    fn retain(&self, group: GroupId, keep: usize) -> Result<(), StorageError> {
-        let surplus: Vec<_> = self.list(group)?.into_iter().skip(keep.max(1)).collect();
-        if surplus.is_empty() || museum::is_on(Exhibit::SnapshotsNeverDropped) {
+    fn retain(&self, group: GroupId, keep: usize, upto: Index) -> Result<(), StorageError> {
+        let covered = self.list(group)?.into_iter().filter(|meta| meta.index <= upto);
+        let surplus: Vec<_> = covered.skip(keep.max(1)).collect();
+        let damaged = self.0.damaged.lock().expect(UNPOISONED).take(group, upto);
+        if (surplus.is_empty() && damaged.is_empty())
+            || museum::is_on(Exhibit::SnapshotsNeverDropped)
+        {
             return Ok(());
+        }
+        for path in damaged {
+            tracing::warn!(file = %path.display(), "removing a damaged snapshot");
+            self.0.disk.remove(&path).map_err(io_error("remove", &path))?;
         }
         for meta in surplus {
             let removed = self.0.finished.lock().expect(UNPOISONED).remove(&(group, meta.index));
@@ -346,6 +369,22 @@ impl SnapshotStore for SnapshotFiles {
             }
         }
         sync_dir(self.0.disk.as_ref(), &self.0.dir.join(group.to_string()))
+    }
+
+    fn set_aside(&self, meta: &SnapshotMeta) {
+        let mut finished = self.0.finished.lock().expect(UNPOISONED);
+        let key = (meta.group, meta.index);
+        if finished.get(&key).is_none_or(|(present, _)| present != meta) {
+            return;
+        }
+        if let Some((_, path)) = finished.remove(&key) {
+            let damage = Damage::set_aside(path, meta);
+            self.0.damaged.lock().expect(UNPOISONED).add(damage);
+        }
+    }
+
+    fn damaged(&self, group: GroupId) -> Vec<StorageError> {
+        self.0.damaged.lock().expect(UNPOISONED).errors(group)
     }
 }
 

@@ -266,7 +266,7 @@ mod tests {
     }
 
     /// Kinds that peers send.
-    const TRAVELLING: [MessageKind; 13] = {
+    const TRAVELLING: [MessageKind; 15] = {
         use MessageKind as M;
         [
             M::AppendEntries,
@@ -282,6 +282,8 @@ mod tests {
             M::RequestPreVote,
             M::RequestPreVoteResponse,
             M::DigestReport,
+            M::ClockQuestion,
+            M::ClockAnswer,
         ]
     };
 
@@ -313,7 +315,9 @@ mod tests {
                 PeerMessage { commit, ..with_term }
             }
             MessageKind::ReadIndexResponse => PeerMessage { index, ..with_term },
-            MessageKind::DigestReport => PeerMessage { index, ..empty },
+            MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
+                PeerMessage { index, ..empty }
+            }
             MessageKind::ReadIndex => empty,
             _ => with_term,
         }
@@ -329,6 +333,9 @@ mod tests {
             let mut message = bare(message);
             match message.kind {
                 MessageKind::DigestReport => message.context = Bytes::copy_from_slice(&[7; 32]),
+                MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
+                    message.context = Bytes::copy_from_slice(&[7; 8]);
+                }
                 MessageKind::Heartbeat => message.context = Bytes::copy_from_slice(&[7; 24]),
                 MessageKind::InstallSnapshot => {
                     let term = Term(snapshot.term.0.min(message.term.0));
@@ -457,7 +464,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_zero_ids_are_refused() {
         let base = || append(8, &[(9, 3)]);
-        for kind in [0, 16, 256 + 1, u32::MAX] {
+        for kind in [0, 18, 256 + 1, u32::MAX] {
             assert_eq!(
                 refused(v1::RaftMessage { kind, ..base() }),
                 ConvertError::UnknownMessageKind(kind)
@@ -498,6 +505,41 @@ mod tests {
         }
         let other = PeerMessage { kind: MessageKind::Heartbeat, ..report };
         assert_eq!(other.as_digest_report(), None);
+    }
+
+    #[test]
+    fn messages_about_clocks_are_whole_or_refused() {
+        let (one, two) = (NodeId(1), NodeId(2));
+        let read = |message: &PeerMessage| {
+            PeerMessage::try_from(v1::RaftMessage::from(message.clone())).expect("whole")
+        };
+        for offset in [None, Some(-7), Some(i64::MAX)] {
+            let question = PeerMessage::clock_question(GroupId(1), one, two, 9, offset);
+            assert_eq!(read(&question).as_clock_question(), Some((9, offset)));
+            assert_eq!(read(&question).as_clock_answer(), None);
+        }
+        let answer = PeerMessage::clock_answer(GroupId(1), two, one, 9, 1_700_000_000_000);
+        assert_eq!(read(&answer).as_clock_answer(), Some((9, 1_700_000_000_000)));
+        assert_eq!(read(&answer).as_clock_question(), None);
+        let good = v1::RaftMessage::from(answer);
+        let question = MessageKind::ClockQuestion as u32;
+        for bad in [
+            v1::RaftMessage { context: Bytes::new(), ..good.clone() },
+            v1::RaftMessage { context: Bytes::from_static(&[3; 7]), ..good.clone() },
+            v1::RaftMessage {
+                kind: question,
+                context: Bytes::from_static(&[3; 9]),
+                ..good.clone()
+            },
+        ] {
+            assert!(matches!(refused(bad), ConvertError::BadClockMessage(_)));
+        }
+        for bad in [
+            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good.clone() },
+            v1::RaftMessage { term: 3, ..good },
+        ] {
+            assert!(matches!(refused(bad), ConvertError::BreaksRule { .. }));
+        }
     }
 
     #[test]

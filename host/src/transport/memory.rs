@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{SharedInbox, Transport};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
-use crate::types::{Member, MessageKind, NodeId, PeerMessage};
+use crate::types::{Member, MessageKind, NodeId, PeerMessage, SnapshotFate};
 
 /// The hub. Clones share it.
 #[derive(Clone)]
@@ -230,20 +230,24 @@ impl Step {
                     let index = index.unwrap_or_default();
                     let copied = match &message.snapshot {
                         Some(meta) => copy_snapshot(&*sender.snapshots, &*receiver.snapshots, meta),
-                        None => Err("the message names no snapshot".to_owned()),
+                        None => Err(NotCopied::Failed("the message names no snapshot".to_owned())),
                     };
-                    let delivered = match copied {
+                    let fate = match copied {
                         Ok(meta) => {
                             message.snapshot = Some(meta);
                             receiver.inbox.deliver(vec![message]);
-                            true
+                            SnapshotFate::Delivered
                         }
-                        Err(error) => {
+                        Err(NotCopied::Unreadable(error)) => {
+                            tracing::warn!(%group, %to, %index, %error, "snapshot cannot be read");
+                            SnapshotFate::Unreadable
+                        }
+                        Err(NotCopied::Failed(error)) => {
                             tracing::warn!(%group, %to, %index, %error, "snapshot was not delivered");
-                            false
+                            SnapshotFate::Failed
                         }
                     };
-                    sender.inbox.snapshot_sent(group, to, index, delivered);
+                    sender.inbox.snapshot_sent(group, to, index, fate);
                 } else {
                     receiver.inbox.deliver(vec![message]);
                 }
@@ -251,7 +255,12 @@ impl Step {
             Step::Lost { message, sender, unreachable } => {
                 let Some(sender) = sender else { return };
                 if let Some(meta) = message.snapshot {
-                    sender.inbox.snapshot_sent(message.group, message.to, meta.index, false);
+                    sender.inbox.snapshot_sent(
+                        message.group,
+                        message.to,
+                        meta.index,
+                        SnapshotFate::Failed,
+                    );
                 }
                 if unreachable {
                     sender.inbox.unreachable(message.to);
@@ -261,27 +270,40 @@ impl Step {
     }
 }
 
+/// Why a snapshot was not copied.
+enum NotCopied {
+    /// The sender's own is of no use.
+    Unreadable(String),
+    Failed(String),
+}
+
 /// Copies the content of a snapshot unless the receiver has it, and returns its metadata there.
 fn copy_snapshot(
     from: &dyn SnapshotStore,
     to: &dyn SnapshotStore,
     wanted: &SnapshotMeta,
-) -> Result<SnapshotMeta, String> {
-    let words = |error: StorageError| error.to_string();
+) -> Result<SnapshotMeta, NotCopied> {
+    let words = |error: StorageError| NotCopied::Failed(error.to_string());
+    let unreadable = |error: StorageError| NotCopied::Unreadable(error.to_string());
     let present = to.list(wanted.group).map_err(words)?;
     // At the same position the receiver may have one of a state that went wrong there.
     if let Some(meta) = present.into_iter().find(|meta| meta == wanted) {
         return Ok(meta);
     }
-    let (meta, mut content) = from.open(wanted.group, wanted.index).map_err(words)?;
+    let (meta, mut content) = from.open(wanted.group, wanted.index).map_err(unreadable)?;
     if meta.position() != wanted.position() {
-        return Err(format!("the snapshot at {} is of term {}", meta.index, meta.term));
+        let words = format!("the snapshot at {} is of term {}", meta.index, meta.term);
+        return Err(NotCopied::Unreadable(words));
     }
+    // Before the receiver has any of it.
+    io::copy(&mut content, &mut io::sink())
+        .map_err(|error| NotCopied::Unreadable(error.to_string()))?;
+    let (_, mut content) = from.open(wanted.group, wanted.index).map_err(unreadable)?;
     let mut sink = to.create(meta.clone()).map_err(words)?;
-    io::copy(&mut content, &mut sink).map_err(|error| error.to_string())?;
+    io::copy(&mut content, &mut sink).map_err(|error| NotCopied::Failed(error.to_string()))?;
     let finished = sink.finish().map_err(words)?;
     if finished != meta {
-        return Err("the copy differs from the original".to_owned());
+        return Err(NotCopied::Failed("the copy differs from the original".to_owned()));
     }
     Ok(finished)
 }

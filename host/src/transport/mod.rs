@@ -19,11 +19,11 @@ mod test_support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage};
+use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// Version of the peer protocol. Nodes that speak another one refuse each other. 2: digest
-/// reports.
-pub const PROTOCOL_VERSION: u32 = 2;
+/// reports. 3: clocks.
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Who a node says it is when it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,17 +51,34 @@ pub trait Transport: Send + Sync + 'static {
     fn disconnect(&self, peer: NodeId, why: &str);
 }
 
+/// What a node is to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A member; or this node has no state yet, and cannot tell.
+    Member,
+    /// Its id is above those that this node knows: it may have been taken in meanwhile.
+    Newcomer,
+    /// It was a member and is none any more. It is told so instead of being listened to: it may
+    /// have been down when it was removed.
+    Removed,
+    /// No cluster gives out such an id next.
+    Stranger,
+}
+
 /// Where a transport delivers.
 pub trait Inbox: Send + Sync + 'static {
     /// Messages of one peer, in the order they were sent. An `InstallSnapshot` arrives only
     /// when its content is in this node's snapshot store. Never blocks; drops when full.
     fn deliver(&self, messages: Vec<PeerMessage>);
 
-    /// A snapshot to `to` was delivered, or was not.
-    fn snapshot_sent(&self, group: GroupId, to: NodeId, index: Index, delivered: bool);
+    /// What became of a snapshot to `to`.
+    fn snapshot_sent(&self, group: GroupId, to: NodeId, index: Index, fate: SnapshotFate);
 
     /// Messages to `to` could not be sent.
     fn unreachable(&self, to: NodeId);
+
+    /// What `peer` is to this node.
+    fn standing(&self, peer: NodeId) -> Standing;
 
     /// Whether this node has a replica of the group.
     fn has_group(&self, group: GroupId) -> bool;

@@ -98,6 +98,9 @@ pub enum ConvertError {
     /// A DigestReport names a point and holds a digest.
     #[error("a digest report without a point, or with a digest of {0} bytes")]
     BadDigestReport(usize),
+    /// A ClockQuestion holds nothing or an offset, a ClockAnswer a time.
+    #[error("a message about clocks with {0} bytes of time")]
+    BadClockMessage(usize),
     /// A configuration names each node at most once per role.
     #[error("node {node} is listed twice as {role}")]
     DuplicateMember {
@@ -122,6 +125,7 @@ pub(super) fn check(message: &PeerMessage) -> Result<(), ConvertError> {
         MessageKind::ReadIndex | MessageKind::ReadIndexResponse => check_read(message),
         MessageKind::InstallSnapshot => check_install(message),
         MessageKind::DigestReport => check_digest_report(message),
+        MessageKind::ClockQuestion | MessageKind::ClockAnswer => check_clock(message),
         MessageKind::Propose | MessageKind::TransferLeader => {
             Err(breaks(message, "never travels: who leads is asked in other ways"))
         }
@@ -224,7 +228,9 @@ fn fields(kind: MessageKind) -> Fields {
         }
         MessageKind::ReadIndex => Fields { entries: true, ..none() },
         MessageKind::ReadIndexResponse => Fields { entries: true, index: true, ..none() },
-        MessageKind::DigestReport => Fields { index: true, context: true, ..none() },
+        MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
+            Fields { index: true, context: true, ..none() }
+        }
         MessageKind::InstallSnapshot
         | MessageKind::TimeoutNow
         | MessageKind::TransferLeader
@@ -234,7 +240,7 @@ fn fields(kind: MessageKind) -> Fields {
 
 fn check_fields(message: &PeerMessage) -> Result<(), ConvertError> {
     let uses = fields(message.kind);
-    let carries_term = !matches!(message.kind, MessageKind::ReadIndex | MessageKind::DigestReport);
+    let carries_term = message.kind != MessageKind::ReadIndex && message.kind.is_of_raft();
     let is_append_response = message.kind == MessageKind::AppendEntriesResponse;
     let rules = [
         ((message.term != Term(0)) == carries_term, "has a term, or has none"),
@@ -343,6 +349,11 @@ fn check_install(message: &PeerMessage) -> Result<(), ConvertError> {
         }
         _ => Ok(()),
     }
+}
+
+fn check_clock(message: &PeerMessage) -> Result<(), ConvertError> {
+    let is_whole = message.as_clock_question().is_some() || message.as_clock_answer().is_some();
+    if is_whole { Ok(()) } else { Err(ConvertError::BadClockMessage(message.context.len())) }
 }
 
 fn check_digest_report(message: &PeerMessage) -> Result<(), ConvertError> {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::Inbox;
+use super::{Inbox, Standing};
 use crate::storage::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
 use crate::types::{
-    ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId, PeerMessage, Term,
+    ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId, PeerMessage,
+    SnapshotFate, Term,
 };
 
 type Snapshots = BTreeMap<(GroupId, Index), (SnapshotMeta, Bytes)>;
@@ -106,8 +107,14 @@ impl SnapshotStore for TestStore {
         Ok((meta.clone(), Box::new(Cursor::new(content.clone()))))
     }
 
-    fn retain(&self, _: GroupId, _: usize) -> Result<(), StorageError> {
+    fn retain(&self, _: GroupId, _: usize, _: Index) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    fn set_aside(&self, _: &SnapshotMeta) {}
+
+    fn damaged(&self, _: GroupId) -> Vec<StorageError> {
+        Vec::new()
     }
 }
 
@@ -115,7 +122,7 @@ impl SnapshotStore for TestStore {
 #[derive(Clone, Default)]
 pub(super) struct Told {
     pub(super) messages: Vec<PeerMessage>,
-    pub(super) snapshots: Vec<(NodeId, Index, bool)>,
+    pub(super) snapshots: Vec<(NodeId, Index, SnapshotFate)>,
     pub(super) unreachable: Vec<NodeId>,
     pub(super) seen: Vec<Member>,
     /// Whom this node refuses as removed.
@@ -174,12 +181,20 @@ impl Inbox for TestInbox {
         self.note(|told| told.messages.extend(messages));
     }
 
-    fn snapshot_sent(&self, _: GroupId, to: NodeId, index: Index, delivered: bool) {
-        self.note(|told| told.snapshots.push((to, index, delivered)));
+    fn snapshot_sent(&self, _: GroupId, to: NodeId, index: Index, fate: SnapshotFate) {
+        self.note(|told| told.snapshots.push((to, index, fate)));
     }
 
     fn unreachable(&self, to: NodeId) {
         self.note(|told| told.unreachable.push(to));
+    }
+
+    fn standing(&self, peer: NodeId) -> Standing {
+        match self.removal_of(peer) {
+            Some(_) => Standing::Removed,
+            None if peer.0 >= 1_000 => Standing::Stranger,
+            None => Standing::Member,
+        }
     }
 
     fn has_group(&self, group: GroupId) -> bool {

@@ -25,11 +25,15 @@ pub enum MessageKind {
     Propose = 14,
     /// What the sender found at a digest point. Not one of Raft's.
     DigestReport = 15,
+    /// Asks for the receiver's wall clock. Not one of Raft's.
+    ClockQuestion = 16,
+    /// What the sender's wall clock shows. Not one of Raft's.
+    ClockAnswer = 17,
 }
 
 impl MessageKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [MessageKind; 15] = [
+    pub const ALL: [MessageKind; 17] = [
         MessageKind::AppendEntries,
         MessageKind::AppendEntriesResponse,
         MessageKind::RequestVote,
@@ -45,7 +49,17 @@ impl MessageKind {
         MessageKind::RequestPreVoteResponse,
         MessageKind::Propose,
         MessageKind::DigestReport,
+        MessageKind::ClockQuestion,
+        MessageKind::ClockAnswer,
     ];
+
+    /// Whether it is one of Raft's.
+    pub fn is_of_raft(self) -> bool {
+        !matches!(
+            self,
+            MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer
+        )
+    }
 
     /// Reads the number that goes over the wire.
     pub fn from_u8(value: u8) -> Option<MessageKind> {
@@ -69,7 +83,8 @@ pub struct PeerMessage {
     /// Term of the entry at `index` (AppendEntries), or of the sender's last entry (votes).
     pub log_term: Term,
     /// The index before the first of `entries`, the acknowledged index, or the last index. For
-    /// DigestReport: the digest point.
+    /// DigestReport: the digest point. For clocks: when the question was asked, in microseconds of a
+    /// monotonic clock that only its sender knows.
     pub index: Index,
     /// Entries to append, contiguous from `index + 1`. For ReadIndex: one entry whose data is
     /// the read's context.
@@ -87,7 +102,9 @@ pub struct PeerMessage {
     /// On refusal, where the sender's log ends.
     pub reject_hint: Index,
     /// Opaque context (heartbeats of ReadIndex, leadership transfer). For DigestReport: the
-    /// 32 bytes of the digest.
+    /// 32 bytes of the digest. For ClockQuestion: how far the receiver's clock was off when it
+    /// was asked last, in microseconds, or nothing; for ClockAnswer: milliseconds since the Unix
+    /// epoch. Eight bytes, little-endian.
     pub context: Bytes,
     /// Election priority of the sender; part of votes.
     pub priority: i64,
@@ -102,14 +119,48 @@ impl PeerMessage {
         index: Index,
         digest: StateDigest,
     ) -> PeerMessage {
+        let context = Bytes::copy_from_slice(&digest.0);
+        let kind = MessageKind::DigestReport;
+        PeerMessage { index, context, ..PeerMessage::bare(group, kind, from, to) }
+    }
+
+    /// Asks `to` for its clock, and says how far that was off, if that is known.
+    pub fn clock_question(
+        group: GroupId,
+        from: NodeId,
+        to: NodeId,
+        asked_us: u64,
+        offset_us: Option<i64>,
+    ) -> PeerMessage {
+        let context = offset_us.map(|offset| Bytes::copy_from_slice(&offset.to_le_bytes()));
+        let (kind, index) = (MessageKind::ClockQuestion, Index(asked_us));
+        let context = context.unwrap_or_default();
+        PeerMessage { index, context, ..PeerMessage::bare(group, kind, from, to) }
+    }
+
+    /// Tells `to`, who asked, what the clock of `from` shows.
+    pub fn clock_answer(
+        group: GroupId,
+        from: NodeId,
+        to: NodeId,
+        asked_us: u64,
+        wall_ms: u64,
+    ) -> PeerMessage {
+        let context = Bytes::copy_from_slice(&wall_ms.to_le_bytes());
+        let (kind, index) = (MessageKind::ClockAnswer, Index(asked_us));
+        PeerMessage { index, context, ..PeerMessage::bare(group, kind, from, to) }
+    }
+
+    /// A message in which nothing more is said.
+    fn bare(group: GroupId, kind: MessageKind, from: NodeId, to: NodeId) -> PeerMessage {
         PeerMessage {
             group,
-            kind: MessageKind::DigestReport,
+            kind,
             from,
             to,
             term: Term(0),
             log_term: Term(0),
-            index,
+            index: Index(0),
             entries: Vec::new(),
             commit: Index(0),
             commit_term: Term(0),
@@ -117,7 +168,7 @@ impl PeerMessage {
             request_snapshot: Index(0),
             reject: false,
             reject_hint: Index(0),
-            context: Bytes::copy_from_slice(&digest.0),
+            context: Bytes::new(),
             priority: 0,
         }
     }
@@ -126,5 +177,22 @@ impl PeerMessage {
     pub fn as_digest_report(&self) -> Option<(Index, StateDigest)> {
         let digest = StateDigest::try_from(&self.context[..]).ok();
         digest.filter(|_| self.kind == MessageKind::DigestReport).map(|digest| (self.index, digest))
+    }
+
+    /// When a ClockQuestion was asked, and how far the receiver's clock was off, in microseconds;
+    /// `None` for every other message.
+    pub fn as_clock_question(&self) -> Option<(u64, Option<i64>)> {
+        let offset = match &self.context[..] {
+            [] => None,
+            bytes => Some(i64::from_le_bytes(bytes.try_into().ok()?)),
+        };
+        (self.kind == MessageKind::ClockQuestion).then_some((self.index.0, offset))
+    }
+
+    /// When the question of a ClockAnswer was asked, and what the sender's clock shows, in
+    /// milliseconds; `None` for every other message.
+    pub fn as_clock_answer(&self) -> Option<(u64, u64)> {
+        let wall_ms = u64::from_le_bytes(self.context[..].try_into().ok()?);
+        (self.kind == MessageKind::ClockAnswer).then_some((self.index.0, wall_ms))
     }
 }

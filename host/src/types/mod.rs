@@ -16,4 +16,4 @@ pub use log::{EntryKind, HardState, LogEntry, LogPosition};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member};
 pub use message::{MessageKind, PeerMessage};
 pub use outcome::{Event, Outcome, TrapKind};
-pub use snapshot::SnapshotMeta;
+pub use snapshot::{SnapshotFate, SnapshotMeta};

@@ -21,6 +21,19 @@ pub struct SnapshotMeta {
     pub checksum: u32,
 }
 
+/// What became of a snapshot that a node wanted to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotFate {
+    /// The receiver has all of it.
+    Delivered,
+    /// Some of it arrived, which the next attempt need not send again.
+    Interrupted,
+    /// Nothing new of it arrived.
+    Failed,
+    /// The sender's own file cannot be read, or is gone: nobody will ever get it.
+    Unreadable,
+}
+
 impl SnapshotMeta {
     /// Index and term together.
     pub fn position(&self) -> LogPosition {

@@ -277,6 +277,15 @@ impl Client {
         )
     }
 
+    /// Puts the log's clock forward, to milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it; the clock is never put back.
+    pub async fn set_clock(&self, time_ms: u64) -> Result<v1::SetClockResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, set_clock, SetClockRequest { time_ms })
+    }
+
     /// Takes a snapshot on the node that answers, and compacts its log.
     ///
     /// # Errors

@@ -179,7 +179,7 @@ impl Rig {
             self.doubtful.insert(index, content);
         }
         let store = self.stores.as_ref().expect("open").snapshots.clone();
-        store.retain(GroupId::MAIN, 2)?;
+        store.retain(GroupId::MAIN, 2, Index(u64::MAX))?;
         let kept = self.snapshots.clone();
         self.doubtful.retain(|index, _| kept.contains_key(index));
         Ok(())

@@ -4,6 +4,7 @@
 //! keeps its own notes and trusts nothing that a node says about itself beyond the fact.
 
 mod bounded_growth;
+mod clock_within_majority;
 mod digests_agree;
 mod excused_stops;
 mod guest_answers;
@@ -26,6 +27,7 @@ mod state_machine_safety;
 mod testing;
 
 pub use bounded_growth::BoundedGrowth;
+pub use clock_within_majority::ClockWithinMajority;
 pub use digests_agree::DigestsAgree;
 pub use excused_stops::ExcusedStops;
 pub use guest_answers::GuestAnswers;
@@ -88,6 +90,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(StateMachineSafety::default()),
         Box::new(NothingLost::new(Rc::clone(&replay))),
         Box::new(Linearizable::new(replay)),
+        Box::new(ClockWithinMajority::default()),
         Box::new(HealthyServes),
         Box::new(HungDiskYields),
         Box::new(BoundedGrowth::default()),

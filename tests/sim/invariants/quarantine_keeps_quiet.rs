@@ -1,4 +1,5 @@
-//! A quarantined node answers no query or command, and neither takes nor sends a snapshot.
+//! A quarantined node answers no query or command, and neither takes nor sends a snapshot. A node in
+//! doubt answers nothing and takes no snapshot, either.
 
 use raft_host::types::Index;
 
@@ -11,6 +12,8 @@ use crate::sim::observe::{Fact, Micros, Slot};
 pub struct QuarantineKeepsQuiet {
     /// Since the verdict at this index.
     quarantined: Map<Slot, Index>,
+    /// Likewise.
+    in_doubt: Map<Slot, Index>,
 }
 
 impl Invariant for QuarantineKeepsQuiet {
@@ -23,8 +26,26 @@ impl Invariant for QuarantineKeepsQuiet {
             Fact::Trust { slot, quarantine: Some((since, _)) } => {
                 self.quarantined.insert(slot, since);
             }
-            Fact::Trust { slot, quarantine: None } | Fact::Started { slot, .. } => {
+            Fact::Trust { slot, quarantine: None } => {
                 self.quarantined.remove(&slot);
+            }
+            Fact::Doubt { slot, since: Some(since) } => {
+                self.in_doubt.insert(slot, since);
+            }
+            Fact::Doubt { slot, since: None } => {
+                self.in_doubt.remove(&slot);
+            }
+            Fact::Started { slot, .. } => {
+                self.quarantined.remove(&slot);
+                self.in_doubt.remove(&slot);
+            }
+            Fact::Answered { slot, what } if self.in_doubt.contains_key(&slot) => {
+                return Err(format!("{slot} is in doubt and answered a {what}"));
+            }
+            Fact::SnapshotSaved { slot, index }
+                if self.in_doubt.get(&slot).is_some_and(|since| *since <= index) =>
+            {
+                return Err(format!("{slot} is in doubt and took a snapshot at {index}"));
             }
             Fact::Answered { slot, what } if self.quarantined.contains_key(&slot) => {
                 return Err(format!("{slot} is quarantined and answered a {what}"));
@@ -69,5 +90,16 @@ mod tests {
         refused(&mut QuarantineKeepsQuiet::default(), &[trust(Some(5)), saved(5)], "took");
         let sent = Fact::SnapshotSent { slot: N, index: Index(3) };
         refused(&mut QuarantineKeepsQuiet::default(), &[trust(Some(5)), sent], "sent");
+    }
+
+    #[test]
+    fn a_node_in_doubt_answers_nothing_and_keeps_nothing() {
+        let doubt = |since: Option<u64>| Fact::Doubt { slot: N, since: since.map(Index) };
+        let saved = |index| Fact::SnapshotSaved { slot: N, index: Index(index) };
+        let fine = [answered(), doubt(Some(5)), saved(4), doubt(None), answered(), saved(6)];
+        assert_eq!(judge(&mut QuarantineKeepsQuiet::default(), &fine), Ok(()));
+        let wrong = [doubt(Some(5)), answered()];
+        refused(&mut QuarantineKeepsQuiet::default(), &wrong, "is in doubt and answered");
+        refused(&mut QuarantineKeepsQuiet::default(), &[doubt(Some(5)), saved(5)], "took");
     }
 }

@@ -3,8 +3,10 @@
 use std::io::Read as _;
 
 use raft_host::storage::SnapshotStore;
-use raft_host::transport::Inbox as _;
-use raft_host::types::{GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotMeta};
+use raft_host::transport::{Inbox as _, Standing};
+use raft_host::types::{
+    GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotFate, SnapshotMeta,
+};
 use raft_host_proto::v1;
 
 use super::{Event, Message, World, member};
@@ -23,7 +25,7 @@ pub(super) struct Parcel {
 enum Content {
     Message(Box<Message>),
     /// To a sender: what became of a snapshot.
-    SnapshotSent(NodeId, Index, bool),
+    SnapshotSent(NodeId, Index, SnapshotFate),
     /// To a sender: that peer cannot be reached.
     Unreachable(NodeId),
     /// To a sender: it is no member as of this index, says this one.
@@ -106,7 +108,8 @@ impl World {
                             Who::Host(from),
                             format_args!("cannot send its snapshot at {}: {why}", meta.index),
                         );
-                        let failed = Content::SnapshotSent(message.to, meta.index, false);
+                        let failed =
+                            Content::SnapshotSent(message.to, meta.index, SnapshotFate::Unreadable);
                         return self.notify(from, failed, NOTICE_US);
                     }
                 }
@@ -134,7 +137,11 @@ impl World {
             fate => {
                 self.counters.lost_messages += 1;
                 if let Some(index) = failed {
-                    self.notify(from, Content::SnapshotSent(message.to, index, false), NOTICE_US);
+                    self.notify(
+                        from,
+                        Content::SnapshotSent(message.to, index, SnapshotFate::Failed),
+                        NOTICE_US,
+                    );
                 }
                 self.counters.refused_messages += u64::from(fate == Fate::TooMuch);
                 if fate != Fate::Lost {
@@ -168,8 +175,8 @@ impl World {
                 }
                 let Some(running) = host.running() else { return };
                 match notice {
-                    Content::SnapshotSent(peer, index, delivered) => {
-                        running.inbox.snapshot_sent(GroupId::MAIN, peer, index, delivered);
+                    Content::SnapshotSent(peer, index, fate) => {
+                        running.inbox.snapshot_sent(GroupId::MAIN, peer, index, fate);
                     }
                     Content::Unreachable(peer) => running.inbox.unreachable(peer),
                     Content::Removed(by, as_of) => running.inbox.removed(by, as_of),
@@ -188,16 +195,23 @@ impl World {
         let receiver = message.to;
         let Some(running) = self.hosts[to.0].running() else {
             if let Some(index) = snapshot {
-                self.notify(from, Content::SnapshotSent(receiver, index, false), NOTICE_US);
+                self.notify(
+                    from,
+                    Content::SnapshotSent(receiver, index, SnapshotFate::Failed),
+                    NOTICE_US,
+                );
             }
             return self.notify(from, Content::Unreachable(receiver), NOTICE_US);
         };
         if let Some(as_of) = running.inbox.removal_of(message.from) {
             return self.notify(from, Content::Removed(receiver, as_of), NOTICE_US);
         }
-        if !running.introduced.contains(&from) {
-            running.introduced.push(from);
+        let is_new = !running.introduced.contains(&from);
+        if is_new || running.inbox.standing(message.from) == Standing::Newcomer {
             running.inbox.peer_seen(sender);
+        }
+        if is_new {
+            running.introduced.push(from);
         }
         let stores = running.node.stores().clone();
         self.trace.line(
@@ -236,7 +250,8 @@ impl World {
             running.inbox.deliver(vec![message]);
         }
         if let Some(index) = snapshot {
-            self.notify(from, Content::SnapshotSent(receiver, index, delivered), NOTICE_US);
+            let fate = if delivered { SnapshotFate::Delivered } else { SnapshotFate::Failed };
+            self.notify(from, Content::SnapshotSent(receiver, index, fate), NOTICE_US);
         }
         self.wake(to);
     }

@@ -180,7 +180,9 @@ impl World {
             }
             Action::ClockJump { node, by_ms } => {
                 let Some(slot) = self.pick(node) else { return };
+                self.note_clocks();
                 self.hosts[slot.0].clock.jump(by_ms);
+                self.note_clocks();
             }
             Action::ClockDrift { node, ppm } => {
                 let Some(slot) = self.pick(node) else { return };
@@ -196,6 +198,11 @@ impl World {
                 let until = self.in_time(for_us);
                 self.hosts[slot.0].stall(now, until);
                 self.trace.line(now, Who::Host(slot), format_args!("its disk hangs"));
+            }
+            Action::StallMachine { node, for_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                let until = self.in_time(for_us);
+                self.hosts[slot.0].stall_machine(until);
             }
             Action::SlowDisk { node, fsync_us, for_us } => {
                 let Some(slot) = self.pick(node) else { return };

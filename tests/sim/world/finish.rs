@@ -33,6 +33,7 @@ impl World {
     pub(super) fn survey(&mut self) {
         self.queue.after(SURVEY_US, Event::Survey);
         let survey = self.take_survey();
+        self.note_clocks();
         self.fact(&Fact::Survey(&survey));
         self.forget_superseded();
         self.judge_probes(&survey);

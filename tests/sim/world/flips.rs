@@ -161,6 +161,15 @@ impl World {
         {
             self.fact(&Fact::Digested { slot, point: last.index, digest: last.digest });
         }
+        if before.doubt != digests.doubt {
+            let since = digests.doubt.as_ref().map(|doubt| doubt.since);
+            self.fact(&Fact::Doubt { slot, since });
+            let words = if since.is_some() { "is in doubt" } else { "is no more in doubt" };
+            let now = self.now();
+            self.trace.line(now, Who::Host(slot), format_args!("{words}"));
+            self.counters.doubts += u64::from(since.is_some());
+            self.forget_probes(slot);
+        }
         let is_new = before.quarantine.is_some() != digests.quarantine.is_some();
         if is_judged || is_new {
             let quarantine = digests.quarantine.as_ref().map(|it| (it.since, it.point));

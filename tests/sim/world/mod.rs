@@ -33,7 +33,7 @@ use super::host::{Host, State};
 use super::invariants::{self, Invariant, Violation};
 use super::network::{Link, Network};
 use super::observe::{Bounds, Fact, Micros, Phase, Slot};
-use super::plan::{Boundary, LARGEST_ENTRY_BYTES, Plan};
+use super::plan::{Boundary, Plan};
 use super::queue::Queue;
 use super::random::Random;
 use super::summary::Counters;
@@ -327,7 +327,7 @@ impl World {
             log_file_bytes: shape.storage.log_file_bytes,
             uncommitted_bytes: shape.consensus.max_uncommitted_bytes,
             unapplied_bytes: shape.consensus.max_unapplied_bytes
-                + shape.consensus.max_append_bytes.max(LARGEST_ENTRY_BYTES),
+                + shape.consensus.max_append_bytes.max(shape.largest_entry_bytes()),
             election: Micros(shape.node.election_ms * 2_000),
         }
     }

@@ -73,7 +73,11 @@ impl World {
             Ok(Err(error)) => {
                 let why = self.hosts[slot.0].disk.describe(&error);
                 self.trace.line(now, Who::Host(slot), format_args!("does not start: {why}"));
-                let is_corrupt = matches!(error, StartError::Storage(StorageError::Corrupt { .. }));
+                let is_corrupt = matches!(
+                    error,
+                    StartError::Storage(StorageError::Corrupt { .. })
+                        | StartError::NoOlderState { .. }
+                );
                 self.counters.refused_starts += 1;
                 if !self.hosts[slot.0].is_excused() {
                     self.violate("excused_stops", format!("{slot} does not start: {why}"));
@@ -121,6 +125,7 @@ impl World {
         };
         let environment = Environment {
             wall_clock_ms: host.clock.reader(),
+            steady_clock: host.clock.steady_reader(),
             monotonic_clock: Arc::new(|| std::time::Duration::ZERO),
             seed: seed ^ (slot.0 as u64) << 32 ^ host.life,
             incarnation: host.life,
@@ -278,6 +283,11 @@ impl World {
     }
 
     pub(super) fn apply(&mut self, slot: Slot) {
+        let stalled_until = self.hosts[slot.0].machine_stalled_until;
+        if stalled_until > self.now() {
+            let life = self.hosts[slot.0].life;
+            return self.queue.at(stalled_until, Event::Apply(slot, life));
+        }
         let running = self.up(slot);
         running.scheduled.apply = false;
         running.node.apply_next();
@@ -390,6 +400,20 @@ impl World {
         self.poll_calls(slot);
         // Last: what a node answered in the step in which it was quarantined may come before that.
         self.note_trust(slot, is_judged);
+    }
+
+    /// Shows what the clocks of the voters allow the log's to be.
+    pub(super) fn note_clocks(&mut self) {
+        let now = self.now();
+        let of_voter =
+            |node: &NodeId| Some(self.hosts[self.by_node.get(node)?.0].clock.reading_ms(now));
+        let mut readings: Vec<u64> = self.conf_state.voters.iter().filter_map(of_voter).collect();
+        readings.sort_unstable();
+        // As many show this much or more as make a majority.
+        let minority = readings.len().saturating_sub(1) / 2;
+        if let Some(latest_ms) = readings.get(minority).copied() {
+            self.fact(&Fact::Clocks { latest_ms });
+        }
     }
 
     /// Shows what the apply loop did.

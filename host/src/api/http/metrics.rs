@@ -46,6 +46,7 @@ impl Collector for Scrape {
         self.queries(&mut page)?;
         self.raft(&mut page)?;
         self.digests(&mut page)?;
+        self.clocks(&mut page)?;
         self.requests(&mut page)?;
         self.storage(&mut page)
     }
@@ -226,6 +227,42 @@ impl Scrape {
         )
     }
 
+    fn clocks(&self, page: &mut Page<'_>) -> fmt::Result {
+        let clocks = self.handle.clocks().borrow().clone();
+        page.seconds(
+            "raft_host_log_clock",
+            "The log's clock, in seconds since the Unix epoch.",
+            self.handle.log_time_ms() as f64 / 1e3,
+        )?;
+        page.gauge(
+            "raft_host_clock_alarm",
+            "1 when people should look at what status says about clocks.",
+            u64::from(clocks.alarm.is_some()),
+        )?;
+        if let Some(offset) = clocks.offset_ms {
+            page.seconds(
+                "raft_host_clock_offset",
+                "How far this node's clock is ahead of what the clocks of most voters agree on.",
+                offset as f64 / 1e3,
+            )?;
+        }
+        if let Some(is_agreed) = clocks.is_agreed {
+            page.gauge(
+                "raft_host_clock_agreed",
+                "On the leader: 1 while the clocks of most voters agree.",
+                u64::from(is_agreed),
+            )?;
+        }
+        if let Some(ahead) = clocks.log_ahead_ms {
+            page.seconds(
+                "raft_host_log_clock_ahead",
+                "On the leader: how far the log's clock is ahead of what they agree on.",
+                ahead as f64 / 1e3,
+            )?;
+        }
+        Ok(())
+    }
+
     fn digests(&self, page: &mut Page<'_>) -> fmt::Result {
         let digests = self.handle.digests().borrow().clone();
         let counters = digests.counters;
@@ -255,6 +292,11 @@ impl Scrape {
             "raft_host_quarantined",
             "1 while this node's state is known to differ from its cluster's. It answers nothing.",
             u64::from(digests.quarantine.is_some()),
+        )?;
+        page.gauge(
+            "raft_host_in_doubt",
+            "1 while the replicas disagree and nothing says who is right. It answers nothing.",
+            u64::from(digests.doubt.is_some()),
         )?;
         page.gauge(
             "raft_host_digest_alarm",

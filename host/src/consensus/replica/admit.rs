@@ -189,7 +189,11 @@ impl Replica {
             MessageKind::AppendEntriesResponse
             | MessageKind::HeartbeatResponse
             | MessageKind::ReadIndex => progress.get(message.from.0).is_some(),
-            MessageKind::TransferLeader | MessageKind::Propose | MessageKind::DigestReport => false,
+            MessageKind::TransferLeader
+            | MessageKind::Propose
+            | MessageKind::DigestReport
+            | MessageKind::ClockQuestion
+            | MessageKind::ClockAnswer => false,
         }
     }
 

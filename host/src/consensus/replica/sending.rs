@@ -78,6 +78,8 @@ impl Replica {
         self.flows.retain(|peer, _| peers.binary_search(peer).is_ok());
         for peer in peers {
             self.note_progress(peer);
+            // Before, because what was acknowledged makes room; after, because it may be used up.
+            self.limit_new_entries(peer);
             self.feed(peer);
             self.limit_new_entries(peer);
         }

@@ -81,6 +81,7 @@ impl Cluster {
         };
         let environment = Environment {
             wall_clock_ms: Arc::new(|| 0),
+            steady_clock: Arc::new(|| std::time::Duration::ZERO),
             monotonic_clock: Arc::new(|| std::time::Duration::ZERO),
             seed: self.starts,
             incarnation: self.starts,
@@ -372,6 +373,75 @@ fn a_restart_of_a_quarantined_node_mends_a_state_that_only_its_memory_had() {
     cluster.write(6);
     cluster.run_until("agreement", |cluster| cluster.status(flipped).agreed > Index(0));
     assert_eq!(cluster.status(flipped).counters.quarantines, 0);
+}
+
+/// Both of them used to stop at once, though the third would have told who is right.
+#[test]
+fn two_of_three_that_differ_answer_nothing_until_the_third_is_back_and_go_on_by_themselves() {
+    let mut cluster = Cluster::new(3);
+    cluster.write(6);
+    let leader = cluster.leader();
+    let (flipped, down) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.stop(down);
+    assert!(cluster.node(flipped).flip_bit(7));
+    cluster.submit(6);
+    cluster.run_until("doubt", |cluster| {
+        [leader, flipped].iter().all(|at| cluster.status(*at).doubt.is_some())
+    });
+    for at in [leader, flipped] {
+        assert_eq!(cluster.refused(at), Some(QueryFailure::InDoubt));
+        assert!(!cluster.node(at).handle().is_serving());
+        let reason = cluster.status(at).doubt.clone().expect("just seen").reason;
+        let missing = cluster.members[down].id;
+        assert!(reason.contains(&format!("until node {missing} has voted")), "{reason}");
+        let handle = cluster.node(at).handle().clone();
+        let mut taken = Box::pin(handle.take_snapshot());
+        assert!(taken.as_mut().now_or_never().is_none());
+        (0..5).for_each(|_| cluster.step());
+        let refused = taken.as_mut().now_or_never().expect("answered");
+        assert!(refused.expect_err("refused").contains("nothing says yet"));
+    }
+    cluster.start(down);
+    cluster.run_until("a decision", |cluster| {
+        (0..3).all(|at| cluster.status(at).doubt.is_none() && cluster.status(at).agreed > Index(0))
+    });
+    cluster.healed(flipped);
+    assert!((0..3).all(|at| cluster.node(at).stop_reason().is_none()), "nobody stopped");
+    let quarantines: Vec<u64> = (0..3).map(|at| cluster.status(at).counters.quarantines).collect();
+    assert_eq!(quarantines.iter().sum::<u64>(), quarantines[flipped]);
+}
+
+#[test]
+fn a_restart_decides_as_well_and_who_waits_in_vain_stops_late() {
+    let mut cluster = Cluster::new(3);
+    cluster.write(6);
+    let leader = cluster.leader();
+    let (flipped, down) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.stop(down);
+    assert!(cluster.node(flipped).flip_bit(7));
+    cluster.submit(6);
+    cluster.run_until("doubt", |cluster| {
+        [leader, flipped].iter().all(|at| cluster.status(*at).doubt.is_some())
+    });
+    cluster.run_until("an end of patience", |cluster| {
+        [leader, flipped].iter().all(|at| cluster.node(*at).stop_reason().is_some())
+    });
+    for at in [leader, flipped] {
+        match cluster.stop(at) {
+            Some(StopReason::Failed(why)) => {
+                assert!(why.contains("the replicas disagree"), "{why}")
+            }
+            other => panic!("{other:?}"),
+        }
+        cluster.start(at);
+    }
+    cluster.write(12);
+    cluster.run_until("agreement", |cluster| {
+        [leader, flipped].iter().all(|at| {
+            let status = cluster.status(*at);
+            status.agreed > Index(0) && status.alarm.is_none() && status.doubt.is_none()
+        })
+    });
 }
 
 #[test]

@@ -145,3 +145,13 @@ fn whoever_went_away_holds_nothing_back() {
     }
     assert_eq!(node.handle().inflight_bytes(), 0);
 }
+
+#[cfg(feature = "museum")]
+#[test]
+fn to_call_a_replaced_entry_superseded_is_caught() {
+    use crate::museum::{self, Exhibit};
+
+    let _on = museum::exhibit(Some(Exhibit::TruncatedAsSuperseded));
+    let test = whoever_waits_for_an_entry_that_is_replaced_is_told_at_once_that_its_fate_is_unknown;
+    assert!(std::panic::catch_unwind(test).is_err(), "it goes unnoticed");
+}

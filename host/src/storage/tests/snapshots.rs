@@ -66,9 +66,9 @@ fn snapshots_come_back_newest_first_and_surplus_ones_go() {
         assert_eq!(indexes(store, 1), [3000, 100, 20, 7]);
         let newest = &store.list(GroupId(1)).expect("list")[0];
         assert_eq!(newest.conf_state, meta(1, 1).conf_state);
-        store.retain(GroupId(1), 2).expect("retain");
+        store.retain(GroupId(1), 2, Index(u64::MAX)).expect("retain");
         assert_eq!(indexes(store, 1), [3000, 100]);
-        store.retain(GroupId(1), 0).expect("at least one stays");
+        store.retain(GroupId(1), 0, Index(u64::MAX)).expect("at least one stays");
         assert_eq!(indexes(store, 1), [3000]);
         assert_eq!(indexes(store, 2), [5]);
         save(store, meta(1, 3000), b"written again");
@@ -77,6 +77,59 @@ fn snapshots_come_back_newest_first_and_surplus_ones_go() {
     let reopened = SnapshotFiles::open(dir.path()).expect("reopen");
     assert_eq!(reopened.list(GroupId(1)).expect("list"), on_disk.list(GroupId(1)).expect("list"));
     assert_eq!(load(&reopened, 2, 5).expect("load"), b"other group");
+}
+
+/// It was received while the state before it was being saved, and waits to be installed.
+#[test]
+fn retention_leaves_alone_what_is_newer_than_the_state_that_was_saved() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let on_disk = SnapshotFiles::open(dir.path()).expect("open");
+    let stores: [Box<dyn SnapshotStore>; 2] = [Box::new(on_disk), Box::new(MemorySnapshots::new())];
+    for store in &stores {
+        let store = store.as_ref();
+        for index in [1, 2, 3, 4, 10, 11, 12] {
+            save(store, meta(1, index), b"content");
+        }
+        store.retain(GroupId(1), 2, Index(4)).expect("retain");
+        assert_eq!(indexes(store, 1), [12, 11, 10, 4, 3]);
+        store.retain(GroupId(1), 2, Index(11)).expect("retain");
+        assert_eq!(indexes(store, 1), [12, 11, 10]);
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_left_out_and_goes_when_a_newer_one_is_safe() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let store = SnapshotFiles::open(dir.path()).expect("open");
+    for index in [7, 8, 9] {
+        save(&store, meta(1, index), b"content");
+    }
+    let group_dir = dir.path().join("1");
+    let broken = group_dir.join(format!("{:020}-4.snap", 9));
+    std::fs::write(&broken, b"nothing of ours").expect("write");
+    let foreign = group_dir.join("holiday.snap");
+    std::fs::write(&foreign, b"nothing of ours").expect("write");
+    let store = SnapshotFiles::open(dir.path()).expect("the others are good");
+    assert_eq!(indexes(&store, 1), [8, 7]);
+    assert_eq!(store.damaged(GroupId(1)).len(), 2);
+    assert_eq!(store.damaged(GroupId(2)).len(), 0);
+
+    // What turns out to be damaged later goes the same way, unless it was replaced meanwhile.
+    let finished = store.list(GroupId(1)).expect("list")[0].clone();
+    store.set_aside(&SnapshotMeta { checksum: 1, ..finished.clone() });
+    assert_eq!(indexes(&store, 1), [8, 7]);
+    store.set_aside(&finished);
+    assert_eq!(indexes(&store, 1), [7]);
+    save(&store, meta(1, 8), b"written again");
+    assert_eq!(load(&store, 1, 8).expect("load"), b"written again");
+
+    store.retain(GroupId(1), 2, Index(8)).expect("retain");
+    assert!(broken.exists(), "it may be all that is left of index 9");
+    save(&store, meta(1, 10), b"content");
+    store.retain(GroupId(1), 2, Index(10)).expect("retain");
+    assert_eq!(indexes(&store, 1), [10, 8]);
+    assert!(!broken.exists());
+    assert!(foreign.exists(), "nobody's but whose it is");
 }
 
 #[test]
@@ -120,7 +173,10 @@ fn altered_or_shortened_content_never_reads_as_good() {
         let error = load(&store, 1, 7).expect_err(&what);
         assert!(error.to_string().contains("corrupt at offset"), "{what}: {error}");
         // What is not noticed at the start is noticed by the reader.
-        if let Err(error) = SnapshotFiles::open(dir.path()) {
+        let reopened = SnapshotFiles::open(dir.path()).expect("open");
+        let (found, damage) = (indexes(&reopened, 1), reopened.damaged(GroupId(1)));
+        assert_eq!(found.len() + damage.len(), 1, "{what}: {found:?}, {damage:?}");
+        for error in damage {
             assert!(matches!(error, StorageError::Corrupt { .. }), "{what}: {error}");
         }
     };

@@ -33,7 +33,7 @@ pub use config::{
     MAX_MESSAGE_BYTES, MAX_SNAPSHOT_PART_BYTES, TransportConfig, TransportConfigError,
 };
 pub use hello::HelloError;
-pub use service::PeerService;
+pub use service::{PeerMark, PeerService};
 
 use self::config::millis;
 use self::incoming::Incoming;
@@ -41,7 +41,7 @@ use self::peer::{PeerHandle, PeerTask};
 use self::snapshot_send::SnapshotTask;
 use super::{Identity, SharedInbox, Transport};
 use crate::storage::SnapshotStore;
-use crate::types::{Member, MessageKind, NodeId, PeerMessage};
+use crate::types::{Member, MessageKind, NodeId, PeerMessage, SnapshotFate};
 
 /// Sends to peers over gRPC. Receiving is [`PeerService`]'s work; see
 /// [`GrpcTransport::peer_server`].
@@ -139,7 +139,9 @@ impl GrpcTransport {
     fn refuse_snapshot(&self, message: PeerMessage) {
         let inbox = Arc::clone(&self.shared.inbox);
         let index = message.snapshot.map(|meta| meta.index).unwrap_or_default();
-        let report = async move { inbox.snapshot_sent(message.group, message.to, index, false) };
+        let report = async move {
+            inbox.snapshot_sent(message.group, message.to, index, SnapshotFate::Failed);
+        };
         self.spawn("a task that reports to the node", report);
     }
 

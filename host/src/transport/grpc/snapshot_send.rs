@@ -18,7 +18,7 @@ use super::config::millis;
 use super::hello::hello;
 use super::peer::{End, PeerHandle, dial};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
-use crate::types::{Index, LogPosition, NodeId, PeerMessage};
+use crate::types::{Index, LogPosition, NodeId, PeerMessage, SnapshotFate};
 
 /// Parts read ahead of the connection.
 const READ_AHEAD_PARTS: usize = 2;
@@ -46,6 +46,22 @@ enum SendError {
     Stalled(std::time::Duration),
     #[error("the peer was removed, or this node is shutting down")]
     Cancelled,
+}
+
+impl SendError {
+    /// Whether the snapshot itself is of no use, whoever asks for it.
+    fn is_own(&self) -> bool {
+        match self {
+            SendError::Storage(StorageError::Corrupt { .. }) | SendError::OtherTerm { .. } => true,
+            SendError::Storage(StorageError::Io { source, .. }) | SendError::Read(source) => {
+                let is_medium_error = source.raw_os_error() == Some(libc::EIO);
+                // Removed since: a newer one is there.
+                let is_gone = source.kind() == std::io::ErrorKind::NotFound;
+                is_medium_error || is_gone || source.kind() == std::io::ErrorKind::InvalidData
+            }
+            _ => false,
+        }
+    }
 }
 
 /// One transfer. While it exists no other one to the same peer begins.
@@ -101,7 +117,12 @@ impl SnapshotTask {
             ),
             Err(error) => tracing::warn!(%group, %to, %index, %error, "snapshot not delivered"),
         }
-        shared.inbox.snapshot_sent(group, to, index, sent.is_ok());
+        let fate = match &sent {
+            Ok(_) => SnapshotFate::Delivered,
+            Err(error) if error.is_own() => SnapshotFate::Unreadable,
+            Err(_) => SnapshotFate::Failed,
+        };
+        shared.inbox.snapshot_sent(group, to, index, fate);
     }
 }
 

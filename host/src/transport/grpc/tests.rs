@@ -17,7 +17,7 @@ use super::*;
 use crate::transport::test_support::{
     TestInbox, TestStore, Told, append, install, message, meta, peers,
 };
-use crate::types::{ClusterId, Index};
+use crate::types::{ClusterId, Index, SnapshotFate};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 
@@ -348,7 +348,7 @@ async fn a_snapshot_arrives_whole_before_its_message() {
     assert_eq!(told.messages, [install(1, 2, meta)]);
     assert!(two.store.content(9).expect("stored") == content);
     let told = one.inbox.until("the report", |told| !told.snapshots.is_empty()).await;
-    assert_eq!(told.snapshots, [(NodeId(2), Index(9), true)]);
+    assert_eq!(told.snapshots, [(NodeId(2), Index(9), SnapshotFate::Delivered)]);
     one.stop().await;
     two.stop().await;
 }
@@ -364,7 +364,7 @@ async fn a_snapshot_that_is_already_there_is_not_stored_again() {
     one.store.corrupt(9);
     one.transport.send(vec![install(1, 2, meta)]);
     let told = one.inbox.until("the report", |told| !told.snapshots.is_empty()).await;
-    assert_eq!(told.snapshots, [(NodeId(2), Index(9), true)]);
+    assert_eq!(told.snapshots, [(NodeId(2), Index(9), SnapshotFate::Delivered)]);
     assert_eq!(two.inbox.told().messages, [install(1, 2, present)]);
     one.stop().await;
     two.stop().await;
@@ -379,7 +379,7 @@ async fn another_snapshot_at_the_same_position_is_replaced() {
     two.store.add(9, b"a state that went wrong");
     one.transport.send(vec![install(1, 2, meta.clone())]);
     let told = one.inbox.until("the report", |told| !told.snapshots.is_empty()).await;
-    assert_eq!(told.snapshots, [(NodeId(2), Index(9), true)]);
+    assert_eq!(told.snapshots, [(NodeId(2), Index(9), SnapshotFate::Delivered)]);
     assert_eq!(two.inbox.told().messages, [install(1, 2, meta)]);
     assert_eq!(two.store.content(9).expect("stored"), &b"the leader's state"[..]);
     one.stop().await;
@@ -395,11 +395,12 @@ async fn a_damaged_snapshot_is_refused_and_leaves_nothing() {
     let short = one.store.add(10, &[2; 200_000]);
     one.store.shorten(10);
     let missing = meta(11);
-    for (n, meta) in [corrupt, short, missing].into_iter().enumerate() {
+    let fates = [SnapshotFate::Failed, SnapshotFate::Failed, SnapshotFate::Failed];
+    for (n, (meta, fate)) in [corrupt, short, missing].into_iter().zip(fates).enumerate() {
         let index = meta.index;
         one.transport.send(vec![install(1, 2, meta)]);
         let told = one.inbox.until("the report", |told| told.snapshots.len() > n).await;
-        assert_eq!(told.snapshots[n], (NodeId(2), index, false));
+        assert_eq!(told.snapshots[n], (NodeId(2), index, fate));
         assert_eq!(two.store.content(index.0), None);
     }
     assert!(two.inbox.told().messages.is_empty());
@@ -420,10 +421,10 @@ async fn only_one_snapshot_at_a_time_goes_to_a_peer_and_removal_ends_it() {
     let (first, second) = (one.store.add(9, &[1; 100]), one.store.add(10, &[1; 100]));
     one.transport.send(vec![install(1, 2, first), install(1, 2, second)]);
     let told = one.inbox.until("the second", |told| !told.snapshots.is_empty()).await;
-    assert_eq!(told.snapshots, [(NodeId(2), Index(10), false)]);
+    assert_eq!(told.snapshots, [(NodeId(2), Index(10), SnapshotFate::Failed)]);
     one.transport.set_peers(BTreeMap::new());
     let told = one.inbox.until("the first", |told| told.snapshots.len() > 1).await;
-    assert_eq!(told.snapshots[1], (NodeId(2), Index(9), false));
+    assert_eq!(told.snapshots[1], (NodeId(2), Index(9), SnapshotFate::Failed));
     one.stop().await;
 }
 

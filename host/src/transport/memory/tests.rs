@@ -1,6 +1,6 @@
 use super::*;
 use crate::transport::test_support::{TestInbox, TestStore, append, install, message, meta, peers};
-use crate::types::Index;
+use crate::types::{Index, SnapshotFate};
 
 struct TestNode {
     transport: Arc<MemoryTransport>,
@@ -113,7 +113,7 @@ fn a_snapshot_arrives_with_its_content() {
     one.transport.send(vec![install(1, 2, meta.clone())]);
     assert_eq!(two.inbox.told().messages, [install(1, 2, meta)]);
     assert_eq!(two.store.content(7).as_deref(), Some(&b"state"[..]));
-    assert_eq!(one.inbox.told().snapshots, [(NodeId(2), Index(7), true)]);
+    assert_eq!(one.inbox.told().snapshots, [(NodeId(2), Index(7), SnapshotFate::Delivered)]);
 }
 
 #[test]
@@ -123,7 +123,10 @@ fn a_snapshot_that_is_not_there_or_cannot_pass_is_reported() {
     let meta = one.store.add(8, b"state");
     network.cut(NodeId(1), NodeId(2));
     one.transport.send(vec![install(1, 2, meta)]);
-    let failed = [(NodeId(2), Index(7), false), (NodeId(2), Index(8), false)];
+    let failed = [
+        (NodeId(2), Index(7), SnapshotFate::Unreadable),
+        (NodeId(2), Index(8), SnapshotFate::Failed),
+    ];
     assert_eq!(one.inbox.told().snapshots, failed);
     assert!(two.inbox.told().messages.is_empty());
     assert_eq!(two.store.content(8), None);
