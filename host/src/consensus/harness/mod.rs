@@ -1,6 +1,7 @@
 //! Steps replicas in virtual time: a network that loses and delays, disks that are slow,
 //! crashes that lose what was not persisted. One seed decides everything.
 
+mod changes;
 mod flow;
 mod outdated;
 mod reseed;
