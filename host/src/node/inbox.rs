@@ -5,8 +5,9 @@ use std::sync::{Arc, RwLock};
 
 use super::budget::Budget;
 use super::event_loop::{Event, EventSender};
+use super::standing::RaftStanding;
 use crate::museum::{self, Exhibit};
-use crate::transport::Inbox;
+use crate::transport::{Inbox, SnapshotWish};
 use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// The node's side of a transport.
@@ -14,6 +15,7 @@ pub struct NodeInbox {
     pub(super) events: EventSender,
     pub(super) budget: Budget,
     pub(super) roster: Arc<Roster>,
+    pub(super) standing: Arc<RaftStanding>,
 }
 
 /// Who is a member and who was, as far as this node has applied. Empty until it has a state.
@@ -37,6 +39,11 @@ impl Roster {
     ) {
         let mut known = self.0.write().expect("no code panics while it holds this lock");
         *known = Some(Known { members, next, as_of });
+    }
+
+    /// Whether it is known to be no member. Newer ids than this node has heard of may be.
+    fn is_stranger(&self, node: NodeId) -> bool {
+        node == NodeId(0) || self.removal_of(node).is_some()
     }
 
     fn removal_of(&self, node: NodeId) -> Option<Index> {
@@ -63,6 +70,13 @@ impl Inbox for NodeInbox {
             Some(charge) => drop(self.events.send(Event::Messages(messages, charge))),
             None => tracing::debug!(count = messages.len(), "inbox full: peer messages dropped"),
         }
+    }
+
+    fn wants_snapshot(&self, message: &PeerMessage) -> Result<SnapshotWish, String> {
+        if self.roster.is_stranger(message.from) {
+            return Err(format!("node {} is no member here", message.from));
+        }
+        self.standing.wants_snapshot(message)
     }
 
     fn snapshot_sent(&self, _group: GroupId, to: NodeId, index: Index, fate: SnapshotFate) {

@@ -34,6 +34,7 @@ mod metrics;
 mod recovery;
 mod removal;
 mod snapshots;
+mod standing;
 mod start;
 mod stepped;
 mod stop;
