@@ -498,7 +498,6 @@ async fn a_transfer_that_broke_off_goes_on_where_it_was() {
     });
     two.store.until_written(150_000).await;
     call.abort();
-    drop(parts);
     // While the thread that writes is at it, nothing is left for others yet.
     let left = async {
         loop {
@@ -510,6 +509,8 @@ async fn a_transfer_that_broke_off_goes_on_where_it_was() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), left).await.expect("left");
+    // Not before: an end that is told is none of a connection.
+    drop(parts);
     one.knows(&[(2, &two)]);
     one.transport.send(vec![install(1, 2, meta.clone())]);
     let told = two.inbox.until("the message", |told| !told.messages.is_empty()).await;
