@@ -301,6 +301,20 @@ impl Config {
                 self.consensus.max_append_bytes
             ));
         }
+        if message > MAX_MESSAGE_BYTES as u64 {
+            problems.push(format!(
+                "node.max_entry_bytes ({}) and consensus.max_append_bytes ({}) together must be at \
+                 most {MAX_MESSAGE_BYTES}: peers refuse larger messages",
+                self.node.max_entry_bytes, self.consensus.max_append_bytes
+            ));
+        }
+        if (self.api.max_message_bytes as u64) < self.node.max_entry_bytes {
+            problems.push(format!(
+                "api.max_message_bytes ({}) must be at least node.max_entry_bytes ({}): a command \
+                 travels in one message",
+                self.api.max_message_bytes, self.node.max_entry_bytes
+            ));
+        }
         if self.node.max_inbox_bytes < message {
             problems.push(format!(
                 "node.max_inbox_bytes ({}) must hold at least one message: \

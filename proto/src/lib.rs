@@ -1,6 +1,7 @@
 //! The wire contract of raft-host, and the client that speaks it.
 
 pub mod client;
+pub mod codec;
 
 pub use client::{Client, ClientError, Effect};
 

@@ -262,6 +262,11 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was started").id()
+    }
+
     /// Whether it runs.
     pub fn is_running(&self) -> bool {
         self.child.is_some()

@@ -57,6 +57,9 @@ fn the_data_directory_does_not_grow_without_bound() {
         "500",
         "--trailing-logs",
         "500",
+        // What is young is kept whatever its number, unless told otherwise.
+        "--trailing-ms",
+        "0",
     ]);
     let client = raft_host_proto::client::Client::connect(
         [server.address.to_string()],

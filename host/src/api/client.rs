@@ -5,7 +5,6 @@ use std::sync::Arc;
 use raft_host_proto::v1;
 use raft_host_proto::v1::client_server::Client;
 use raft_host_proto::v1::entry::Body;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::caller::Caller;
@@ -225,7 +224,7 @@ impl Client for ClientService {
         Ok(Response::new(self.apply_one(&caller, request.into_inner()).await?))
     }
 
-    type ApplyStreamStream = ReceiverStream<Result<v1::ApplyStreamResponse, Status>>;
+    type ApplyStreamStream = stream::Responses;
 
     async fn apply_stream(
         &self,

@@ -18,10 +18,16 @@ pub struct ApiConfig {
     /// Largest message that is decoded at all, in bytes. Larger than any entry, so that a
     /// command that is too long gets an answer rather than a broken connection.
     pub max_message_bytes: usize,
-    /// HTTP/2 flow-control window of a stream, in bytes.
+    /// HTTP/2 flow-control window of a stream, in bytes; a connection has twice as much. So many
+    /// bytes may wait unread on each connection, and a stream carries as much per round trip:
+    /// over long distances snapshots and writes of many bytes need more.
     pub window_bytes: u32,
     /// Concurrent calls on one connection.
     pub max_concurrent_streams: u32,
+    /// Connections at once, besides those of peers. Fewer when the limit of open files is low.
+    pub max_connections: usize,
+    /// A connection without a call is ended after this time, in milliseconds.
+    pub idle_timeout_ms: u64,
     /// Longest time to reach the leader, in milliseconds.
     pub connect_timeout_ms: u64,
     /// How long calls may go on after the server was asked to stop, in milliseconds.
@@ -35,9 +41,11 @@ impl Default for ApiConfig {
             upgrade_timeout_ms: 600_000,
             stream_max_commands: 16_384,
             stream_max_bytes: 8 << 20,
-            max_message_bytes: raft_host_proto::MESSAGE_MAX_BYTES,
-            window_bytes: 4 << 20,
-            max_concurrent_streams: 65_536,
+            max_message_bytes: 4 << 20,
+            window_bytes: 256 << 10,
+            max_concurrent_streams: 512,
+            max_connections: 512,
+            idle_timeout_ms: 600_000,
             connect_timeout_ms: 1_000,
             shutdown_ms: 3_000,
         }
@@ -56,17 +64,21 @@ impl ApiConfig {
             ("stream_max_commands", self.stream_max_commands as u64),
             ("stream_max_bytes", self.stream_max_bytes as u64),
             ("max_concurrent_streams", u64::from(self.max_concurrent_streams)),
+            ("max_connections", self.max_connections as u64),
+            ("idle_timeout_ms", self.idle_timeout_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
         ] {
             if value == 0 {
                 return Err(format!("api.{name} must not be 0"));
             }
         }
-        if self.max_message_bytes < 4 << 20 {
+        let longest = raft_host_proto::MESSAGE_MAX_BYTES;
+        if !(2 << 20..=longest).contains(&self.max_message_bytes) {
             return Err(format!(
-                "api.max_message_bytes ({}) must be at least {} (4 MiB): answers are that long",
+                "api.max_message_bytes ({}) must be between {} (2 MiB: parts of modules are half as \
+                 long) and {longest}",
                 self.max_message_bytes,
-                4 << 20
+                2 << 20
             ));
         }
         if !(65_535..=i32::MAX as u32).contains(&self.window_bytes) {

@@ -14,7 +14,7 @@ use super::config::ApiConfig;
 use super::failure::Failure;
 use super::forward::Forwarder;
 use crate::consensus::Role;
-use crate::node::{Leadership, NodeHandle};
+use crate::node::{Budget, Leadership, NodeHandle};
 use crate::types::{GroupId, Member};
 
 /// Facts for the status page that the node itself does not know.
@@ -47,6 +47,10 @@ pub(super) struct Context {
     pub(super) config: ApiConfig,
     pub(super) info: NodeInfo,
     pub(super) forwarder: Forwarder,
+    /// For commands of streams without an answer.
+    pub(super) pending: Budget,
+    /// For answers of streams that have not left.
+    pub(super) answers: Budget,
     /// The server takes no new calls and long-lived ones should end.
     pub(super) stopping: CancellationToken,
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use raft_host_proto::FORWARDED_KEY;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
+use raft_host_proto::{FORWARDED_KEY, MESSAGE_MAX_BYTES};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -19,7 +19,6 @@ pub(super) struct Forwarder {
     channels: Mutex<BTreeMap<String, Channel>>,
     connect_timeout: Duration,
     window_bytes: u32,
-    max_message_bytes: usize,
 }
 
 /// Connections kept; leaders are few, so more are left over from members that are gone.
@@ -33,20 +32,19 @@ impl Forwarder {
             channels: Mutex::default(),
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
             window_bytes: config.window_bytes,
-            max_message_bytes: config.max_message_bytes,
         }
     }
 
     pub(super) fn client(&self, address: &str) -> Result<ClientClient<Channel>, Failure> {
         Ok(ClientClient::new(self.channel(address)?)
-            .max_decoding_message_size(self.max_message_bytes)
-            .max_encoding_message_size(self.max_message_bytes))
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES))
     }
 
     pub(super) fn admin(&self, address: &str) -> Result<AdminClient<Channel>, Failure> {
         Ok(AdminClient::new(self.channel(address)?)
-            .max_decoding_message_size(self.max_message_bytes)
-            .max_encoding_message_size(self.max_message_bytes))
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES))
     }
 
     /// A connection that is opened when it is used, and again after it broke.

@@ -5,7 +5,7 @@
 //! leader what only the leader can do. Knows nothing of logs, consensus or modules' insides.
 //!
 //! ```text
-//!   client ──► client / stream / admin ──► here? ──► NodeHandle ──► answer
+//!   client ──► door ──► client / stream / admin ──► here? ──► NodeHandle ──► answer
 //!                                      └─► leader elsewhere ──► forward (once) ──► that node
 //! ```
 //!
@@ -17,8 +17,10 @@ mod caller;
 mod client;
 mod clock;
 mod config;
+mod connections;
 mod context;
 mod digest;
+mod door;
 mod failure;
 mod forward;
 mod health;
@@ -34,6 +36,7 @@ mod upgrade;
 mod tests;
 
 pub use config::ApiConfig;
+pub(crate) use connections::PROBATION_PLACES;
 pub use context::NodeInfo;
 pub use http::serve_http;
 pub use server::{ApiError, serve};

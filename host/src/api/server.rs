@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_host_proto::v1;
 use raft_host_proto::v1::admin_server::AdminServer;
 use raft_host_proto::v1::client_server::ClientServer;
+use raft_host_proto::{MESSAGE_MAX_BYTES, v1};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -16,10 +16,12 @@ use tonic::transport::Server;
 use super::admin::AdminService;
 use super::client::ClientService;
 use super::config::ApiConfig;
+use super::connections::{Bounds, Table};
 use super::context::{Context, NodeInfo};
+use super::door::{self, Door};
 use super::forward::Forwarder;
 use super::{health, io};
-use crate::node::NodeHandle;
+use crate::node::{Budget, NodeHandle};
 
 /// Why a server ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,14 @@ pub enum ApiError {
     Serve(#[from] tonic::transport::Error),
 }
 
+/// Commands of all streams that have no answer.
+const STREAMS_PENDING_BYTES_MAX: u64 = 64 << 20;
+/// Answers of all streams that have not left.
+const STREAMS_ANSWERS_BYTES_MAX: u64 = 64 << 20;
+/// HTTP/2's preface and an empty SETTINGS frame (RFC 9113 §3.4).
+const HTTP2_GREETING_BYTES: u64 = 33;
+/// Longest headers of a call.
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// How soon a client that vanished is found out.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long connections may take to notice that they were cut.
@@ -59,6 +69,8 @@ pub async fn serve(
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
     let context = Arc::new(Context {
         forwarder: Forwarder::new(&config),
+        pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
+        answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
         handle: handle.clone(),
         config: config.clone(),
         info,
@@ -66,16 +78,26 @@ pub async fn serve(
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let routes = add_services(others, &context)?.add_service(health_service);
+    let table = Table::new(Bounds {
+        most: config.max_connections,
+        greeting_bytes: HTTP2_GREETING_BYTES,
+        idle: Duration::from_millis(config.idle_timeout_ms),
+    });
+    let door = Door::new(Arc::clone(&table));
+    let routes = Routes::from(
+        routes.into_axum_router().layer(axum::middleware::from_fn_with_state(door, door::pass)),
+    );
     let mut serving = pin!(
         Server::builder()
             .initial_stream_window_size(config.window_bytes)
-            .initial_connection_window_size(config.window_bytes.saturating_mul(4).min(1 << 30))
+            .initial_connection_window_size(config.window_bytes.saturating_mul(2).min(1 << 30))
+            .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .max_concurrent_streams(config.max_concurrent_streams)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_routes(routes)
             .serve_with_incoming_shutdown(
-                io::accept(listener, cut.clone()),
+                io::accept(listener, Arc::clone(&table), cut.clone()),
                 stopping.clone().cancelled_owned(),
             )
     );
@@ -84,6 +106,7 @@ pub async fn serve(
         // The node is gone, and said so; the server ends when it is told to.
         std::future::pending::<()>().await;
     };
+    let reporting = async { tokio::join!(reporting, table.keep_swept()).0 };
     let mut reporting = pin!(reporting);
     let mut shutdown = pin!(shutdown);
     tokio::select! {
@@ -117,10 +140,10 @@ fn add_services(others: Routes, context: &Arc<Context>) -> Result<Routes, ApiErr
     let max = context.config.max_message_bytes;
     let client = ClientServer::new(ClientService { context: Arc::clone(context) })
         .max_decoding_message_size(max)
-        .max_encoding_message_size(max);
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
     let admin = AdminServer::new(AdminService { context: Arc::clone(context) })
         .max_decoding_message_size(max)
-        .max_encoding_message_size(max);
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)

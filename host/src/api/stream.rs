@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use prost::Message as _;
 use raft_host_proto::v1;
 use tokio::sync::{mpsc, watch};
@@ -29,7 +31,7 @@ use super::client::command_entry;
 use super::context::{Again, Context, Route, no_leader, not_leader_but};
 use super::failure::{Failure, apply_response};
 use super::forward::passed_on;
-use crate::node::{Leadership, ProposeFailure, ProposeResult, ReplySink, Submit};
+use crate::node::{Charge, ChargedAnswer, Leadership, ProposeFailure, ReplySink, Submit};
 use crate::types::Member;
 
 /// Answers taken in at once.
@@ -38,21 +40,35 @@ const ANSWERS_AT_ONCE: usize = 2048;
 /// that gRPC clients take by default.
 const MESSAGE_BYTES: usize = 1 << 20;
 /// Responses ready to be sent.
-const RESPONSES_QUEUED: usize = 8;
+const RESPONSES_QUEUED: usize = 2;
+/// Messages of the leader that wait to be looked at.
+const UPSTREAM_QUEUED: usize = 4;
+/// A client that takes no answer for so long is left alone.
+const UNREAD_TIME: Duration = Duration::from_secs(30);
+/// Answers that a stream may expect at once, in bytes, going by those that it got.
+const EXPECTED_BYTES: usize = 16 << 20;
+/// Commands on their way at once before the sizes of answers are known.
+const FIRST_COMMANDS: usize = 64;
 /// How often parked commands are tried again and late ones given up.
 const TICK: Duration = Duration::from_millis(20);
 /// Bookkeeping of a command, counted as bytes.
 const COMMAND_OVERHEAD: usize = 64;
+
+/// What a client gets.
+pub(super) type Responses = BoxStream<'static, Result<v1::ApplyStreamResponse, Status>>;
+
+/// Answers on their way to the client, and the room that they take until then.
+type Outgoing = Result<(v1::ApplyStreamResponse, Vec<Charge>), Status>;
 
 /// Starts the stream's task and returns its answers.
 pub(super) fn run(
     context: Arc<Context>,
     caller: Caller,
     incoming: Streaming<v1::ApplyStreamRequest>,
-) -> ReceiverStream<Result<v1::ApplyStreamResponse, Status>> {
+) -> Responses {
     let (out, answers_out) = mpsc::channel(RESPONSES_QUEUED);
     let (answer_to, answers) = mpsc::unbounded_channel();
-    let (upstream_to, upstream_events) = mpsc::unbounded_channel();
+    let (upstream_to, upstream_events) = mpsc::channel(UPSTREAM_QUEUED);
     let leadership = context.handle.leadership();
     let stream = Stream {
         commands: Commands::default(),
@@ -64,6 +80,10 @@ pub(super) fn run(
         replaced: Vec::new(),
         next_upstream: 0,
         parked: VecDeque::new(),
+        waiting: VecDeque::new(),
+        under_way: 0,
+        window: FIRST_COMMANDS,
+        answer_bytes: 0,
         results: Vec::new(),
         stopping: false,
         caller,
@@ -71,12 +91,16 @@ pub(super) fn run(
     };
     // Ends with the stream: when both sides are done, or the client is gone.
     tokio::spawn(stream.serve(incoming, answers, upstream_events, out));
-    ReceiverStream::new(answers_out)
+    // What has been taken is counted by the connection until it has left.
+    ReceiverStream::new(answers_out).map(|item: Outgoing| Ok(item?.0)).boxed()
 }
 
 /// Where a command is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
+    /// Behind others, for its turn.
+    Waiting,
+    /// For a place where it can be applied.
     Parked,
     Here,
     Upstream(u64),
@@ -91,9 +115,14 @@ struct Command {
     place: Place,
     /// It was passed to a leader that was replaced before it answered.
     is_in_doubt: bool,
+    _charge: Option<Charge>,
 }
 
 impl Command {
+    fn is_under_way(&self) -> bool {
+        matches!(self.place, Place::Here | Place::Upstream(_))
+    }
+
     /// Whether it may be given to another leader without knowing what became of it at the first.
     fn is_repeatable(&self) -> bool {
         self.request.session.is_some()
@@ -170,8 +199,8 @@ struct Stream {
     caller: Caller,
     commands: Commands,
     leadership: watch::Receiver<Leadership>,
-    answer_to: mpsc::UnboundedSender<(u64, ProposeResult)>,
-    upstream_to: mpsc::UnboundedSender<UpstreamEvent>,
+    answer_to: mpsc::UnboundedSender<ChargedAnswer>,
+    upstream_to: mpsc::Sender<UpstreamEvent>,
     /// The one that takes new commands. Dropping it half-closes the stream to the old leader,
     /// whose answers still come.
     upstream: Option<Upstream>,
@@ -181,7 +210,15 @@ struct Stream {
     /// session went to the next one already.
     replaced: Vec<(u64, Instant, bool)>,
     parked: VecDeque<u64>,
-    results: Vec<v1::TaggedResult>,
+    /// For their turn, in the order in which they came.
+    waiting: VecDeque<u64>,
+    /// Commands that may be answered any moment.
+    under_way: usize,
+    /// How many of them there may be; grows with answers.
+    window: usize,
+    /// Size of answers lately.
+    answer_bytes: usize,
+    results: Vec<(v1::TaggedResult, Option<Charge>)>,
     /// Nothing is tried again.
     stopping: bool,
 }
@@ -193,9 +230,9 @@ impl Stream {
     async fn serve(
         mut self,
         mut incoming: Streaming<v1::ApplyStreamRequest>,
-        mut answers: mpsc::UnboundedReceiver<(u64, ProposeResult)>,
-        mut upstream_events: mpsc::UnboundedReceiver<UpstreamEvent>,
-        out: mpsc::Sender<Result<v1::ApplyStreamResponse, Status>>,
+        mut answers: mpsc::UnboundedReceiver<ChargedAnswer>,
+        mut upstream_events: mpsc::Receiver<UpstreamEvent>,
+        out: mpsc::Sender<Outgoing>,
     ) {
         let stopping = self.context.stopping.clone();
         let mut tick = tokio::time::interval(TICK);
@@ -206,8 +243,8 @@ impl Stream {
         while reading || !self.commands.is_empty() {
             tokio::select! {
                 _ = answers.recv_many(&mut taken, ANSWERS_AT_ONCE) => {
-                    for (number, result) in taken.drain(..) {
-                        self.on_answer(number, result);
+                    for answer in taken.drain(..) {
+                        self.on_answer(answer);
                     }
                 }
                 Some(event) = upstream_events.recv() => self.on_upstream(event),
@@ -242,8 +279,14 @@ impl Stream {
                 }
                 () = out.closed() => return,
             }
-            if self.flush(&out).await.is_err() {
-                return;
+            self.take_turns();
+            match tokio::time::timeout(UNREAD_TIME, self.flush(&out)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Gone)) => return,
+                Err(_) => {
+                    tracing::warn!("a client takes no answers of its stream: ended it");
+                    return;
+                }
             }
         }
         if let Some(status) = end {
@@ -256,35 +299,62 @@ impl Stream {
         let config = &self.context.config;
         self.commands.slots.len() < config.stream_max_commands
             && self.commands.bytes < config.stream_max_bytes
+            && self.waiting.len() < self.allowed()
+            && (self.commands.is_empty() || self.context.pending.has_room())
+    }
+
+    /// How many commands may be under way: as many answers as there is room for, if they are as
+    /// large as lately. What is not known yet is found out with few.
+    fn allowed(&self) -> usize {
+        (EXPECTED_BYTES / self.answer_bytes.max(1)).clamp(1, self.window)
+    }
+
+    /// Sends on what waits for its turn.
+    fn take_turns(&mut self) {
+        if !self.parked.is_empty() {
+            // Behind those that came before.
+            return;
+        }
+        let free = self.allowed().saturating_sub(self.under_way);
+        let numbers: Vec<u64> = self.waiting.drain(..free.min(self.waiting.len())).collect();
+        if !numbers.is_empty() {
+            self.dispatch(numbers);
+        }
+    }
+
+    /// An answer of this size came.
+    fn learn(&mut self, bytes: usize) {
+        let fading = self.answer_bytes - self.answer_bytes / 64;
+        self.answer_bytes = bytes.max(fading);
+        self.window = (self.window + 1).min(self.context.config.stream_max_commands);
     }
 
     fn on_message(&mut self, message: v1::ApplyStreamRequest) {
         let arrived = Instant::now();
-        let mut numbers = Vec::with_capacity(message.commands.len());
         for v1::TaggedCommand { tag, request, timeout_ms } in message.commands {
             let checked = request
                 .ok_or_else(|| Failure::none(Code::InvalidArgument, "the command is missing"))
                 .and_then(|request| {
                     self.context.check_group(request.group)?;
-                    Ok(request)
+                    let bytes = request.command.len() + COMMAND_OVERHEAD;
+                    let charge = self.context.pending.take(bytes as u64).ok_or_else(too_many)?;
+                    Ok((request, charge))
                 });
             match checked {
-                Ok(request) => numbers.push(self.commands.push(Command {
-                    tag,
-                    request,
-                    arrived,
-                    deadline: self.deadline(timeout_ms),
-                    place: Place::Parked,
-                    is_in_doubt: false,
-                })),
-                Err(failure) => self.results.push(failed(tag, failure)),
+                Ok((request, charge)) => {
+                    let number = self.commands.push(Command {
+                        tag,
+                        request,
+                        arrived,
+                        deadline: self.deadline(timeout_ms),
+                        place: Place::Waiting,
+                        is_in_doubt: false,
+                        _charge: Some(charge),
+                    });
+                    self.waiting.push_back(number);
+                }
+                Err(failure) => self.results.push((failed(tag, failure), None)),
             }
-        }
-        if self.parked.is_empty() {
-            self.dispatch(numbers);
-        } else {
-            // Behind those that came before.
-            self.parked.extend(numbers);
         }
     }
 
@@ -320,8 +390,10 @@ impl Stream {
         let mut proposals = Vec::with_capacity(numbers.len());
         for number in numbers {
             let Some(command) = self.commands.get(*number) else { continue };
+            self.under_way += usize::from(!command.is_under_way());
             command.place = Place::Here;
-            let sink = ReplySink::Tagged(*number, self.answer_to.clone());
+            let room = self.context.answers.clone();
+            let sink = ReplySink::Charged(*number, self.answer_to.clone(), room);
             let count_pages = command.request.count_pages;
             let body = command_entry(command.request.clone());
             proposals.push(Submit { body, sink, count_pages });
@@ -340,6 +412,7 @@ impl Stream {
         let now = Instant::now();
         for number in numbers {
             let Some(command) = self.commands.get(*number) else { continue };
+            self.under_way += usize::from(!command.is_under_way());
             command.place = Place::Upstream(upstream.number);
             bytes += command.request.command.len() + COMMAND_OVERHEAD;
             let request = Some(command.request.clone());
@@ -369,7 +442,7 @@ impl Stream {
         let task = tokio::spawn(async move {
             let failure = relay(&context, &address, number, receiver, &events).await;
             // A stream that has ended needs no news.
-            let _ = events.send(UpstreamEvent::Ended(number, failure));
+            let _ = events.send(UpstreamEvent::Ended(number, failure)).await;
         });
         self.upstream_tasks.insert(number, AbortOnDropHandle::new(task));
         self.upstream = Some(Upstream { number, leader, requests });
@@ -414,16 +487,21 @@ impl Stream {
     fn doubt_and_park(&mut self, number: u64) {
         let Some(command) = self.commands.get(number) else { return };
         command.is_in_doubt = true;
+        self.under_way -= usize::from(command.is_under_way());
         command.place = Place::Parked;
         self.parked.push_back(number);
     }
 
-    fn on_answer(&mut self, number: u64, result: ProposeResult) {
+    fn on_answer(&mut self, answer: ChargedAnswer) {
+        let ChargedAnswer { tag: number, result, charge } = answer;
         if result.as_ref().is_err_and(|failure| *failure == ProposeFailure::Busy) {
             return self.park_or_fail(number, true, ProposeFailure::Busy.into());
         }
         match result.map_err(Failure::from).and_then(apply_response) {
-            Ok(response) => self.finish(number, v1::tagged_result::Result::Response(response)),
+            Ok(response) => {
+                self.learn(response.encoded_len());
+                self.finish(number, v1::tagged_result::Result::Response(response), charge);
+            }
             Err(failure) => self.on_failure(number, failure),
         }
     }
@@ -456,7 +534,19 @@ impl Stream {
             Some(Answer::Error(error)) => {
                 self.on_failure(result.tag, Failure::from_apply_error(error));
             }
-            Some(answer) => self.finish(result.tag, answer),
+            Some(answer) => {
+                let bytes = answer.encoded_len();
+                self.learn(bytes);
+                match self.context.answers.take(bytes as u64) {
+                    charge @ Some(_) => self.finish(result.tag, answer, charge),
+                    None => {
+                        let words = "the command was executed, and its answer dropped: too many \
+                                     answers wait to be read";
+                        let failure = Failure::unknown(Code::ResourceExhausted, words);
+                        self.on_failure(result.tag, failure);
+                    }
+                }
+            }
             None => {
                 let failure = Failure::unknown(Code::Internal, "the leader's answer is empty");
                 self.on_failure(result.tag, failure);
@@ -474,6 +564,7 @@ impl Stream {
         let patience = self.context.election_patience();
         let Some(command) = self.commands.get(number) else { return };
         if may_pass && !self.stopping && command.arrived.elapsed() < patience {
+            self.under_way -= usize::from(command.is_under_way());
             command.place = Place::Parked;
             self.parked.push_back(number);
         } else {
@@ -484,12 +575,14 @@ impl Stream {
     fn fail(&mut self, number: u64, failure: Failure) {
         let Some(command) = self.commands.get(number) else { return };
         let error = failure.in_doubt(command.is_in_doubt).into_apply_error();
-        self.finish(number, v1::tagged_result::Result::Error(error));
+        self.finish(number, v1::tagged_result::Result::Error(error), None);
     }
 
-    fn finish(&mut self, number: u64, result: v1::tagged_result::Result) {
+    fn finish(&mut self, number: u64, result: v1::tagged_result::Result, charge: Option<Charge>) {
         if let Some(command) = self.commands.take(number) {
-            self.results.push(v1::TaggedResult { tag: command.tag, result: Some(result) });
+            self.under_way -= usize::from(command.is_under_way());
+            let result = v1::TaggedResult { tag: command.tag, result: Some(result) };
+            self.results.push((result, charge));
         }
     }
 
@@ -509,6 +602,7 @@ impl Stream {
         while let Some(number) = self.commands.overdue(now) {
             let place = self.commands.get(number).map(|command| command.place);
             let failure = match place {
+                Some(Place::Waiting) => too_many(),
                 Some(Place::Parked) => no_leader(),
                 _ => deadline_exceeded(),
             };
@@ -517,25 +611,24 @@ impl Stream {
     }
 
     /// Sends what is there, in messages that every client can take.
-    async fn flush(
-        &mut self,
-        out: &mpsc::Sender<Result<v1::ApplyStreamResponse, Status>>,
-    ) -> Result<(), Gone> {
+    async fn flush(&mut self, out: &mpsc::Sender<Outgoing>) -> Result<(), Gone> {
         if self.results.is_empty() {
             return Ok(());
         }
         let mut message = v1::ApplyStreamResponse::default();
-        let mut bytes = 0;
-        for result in self.results.drain(..) {
+        let (mut charges, mut bytes) = (Vec::new(), 0);
+        for (result, charge) in self.results.drain(..) {
             let length = result.encoded_len();
             if bytes + length > MESSAGE_BYTES && !message.results.is_empty() {
-                out.send(Ok(std::mem::take(&mut message))).await.map_err(|_| Gone)?;
+                let whole = (std::mem::take(&mut message), std::mem::take(&mut charges));
+                out.send(Ok(whole)).await.map_err(|_| Gone)?;
                 bytes = 0;
             }
             bytes += length;
             message.results.push(result);
+            charges.extend(charge);
         }
-        out.send(Ok(message)).await.map_err(|_| Gone)
+        out.send(Ok((message, charges))).await.map_err(|_| Gone)
     }
 }
 
@@ -545,7 +638,7 @@ async fn relay(
     address: &str,
     number: u64,
     requests: mpsc::UnboundedReceiver<v1::ApplyStreamRequest>,
-    events: &mpsc::UnboundedSender<UpstreamEvent>,
+    events: &mpsc::Sender<UpstreamEvent>,
 ) -> Failure {
     let mut client = match context.forwarder.client(address) {
         Ok(client) => client,
@@ -560,7 +653,7 @@ async fn relay(
         match answers.message().await {
             Ok(Some(message)) => {
                 // A stream that has ended needs no answers.
-                let _ = events.send(UpstreamEvent::Results(number, message.results));
+                let _ = events.send(UpstreamEvent::Results(number, message.results)).await;
             }
             Ok(None) => {
                 let words = "the leader ended the stream without an answer to this command";
@@ -574,6 +667,11 @@ async fn relay(
 fn failed(tag: u64, failure: Failure) -> v1::TaggedResult {
     let error = v1::tagged_result::Result::Error(failure.into_apply_error());
     v1::TaggedResult { tag, result: Some(error) }
+}
+
+fn too_many() -> Failure {
+    let words = "too many commands of streams wait for an answer on this node; try again later";
+    Failure::none(Code::ResourceExhausted, words)
 }
 
 fn deadline_exceeded() -> Failure {

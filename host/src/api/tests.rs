@@ -341,9 +341,9 @@ async fn bad_requests_fail_with_words_and_break_no_connection() {
         "none",
         "there is no group 2",
     );
-    let huge = v1::ApplyRequest { command: vec![b'x'; 10 << 20].into(), ..Default::default() };
+    let huge = v1::ApplyRequest { command: vec![b'x'; 3 << 20].into(), ..Default::default() };
     assert_fails(node.client().apply(huge).await, Code::InvalidArgument, "none", "too many");
-    let query = v1::QueryRequest { query: vec![0; 10 << 20].into(), ..Default::default() };
+    let query = v1::QueryRequest { query: vec![0; 3 << 20].into(), ..Default::default() };
     assert_fails(node.client().query(query).await, Code::InvalidArgument, "none", "allows");
     let odd = v1::QueryRequest { consistency: 9, ..Default::default() };
     assert_fails(node.client().query(odd).await, Code::InvalidArgument, "none", "consistency 9");

@@ -5,30 +5,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A bound on bytes in flight, shared by all that take from it.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
+pub struct Budget {
     used: Arc<AtomicU64>,
     max: u64,
 }
 
 /// Bytes taken from a budget; dropping it gives them back.
 #[derive(Debug)]
-pub(super) struct Charge {
+pub struct Charge {
     used: Arc<AtomicU64>,
     bytes: u64,
 }
 
 impl Budget {
-    pub(super) fn new(max: u64) -> Budget {
+    /// A bound of so many bytes.
+    pub fn new(max: u64) -> Budget {
         Budget { used: Arc::default(), max }
     }
 
     /// `None` when the bytes do not fit. Something always fits into an unused budget.
-    pub(super) fn take(&self, bytes: u64) -> Option<Charge> {
+    pub fn take(&self, bytes: u64) -> Option<Charge> {
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             let sum = used.checked_add(bytes)?;
             (used == 0 || sum <= self.max).then_some(sum)
         });
         taken.ok().map(|_| Charge { used: Arc::clone(&self.used), bytes })
+    }
+
+    /// Whether more could be taken.
+    pub fn has_room(&self) -> bool {
+        self.in_use() < self.max
     }
 
     pub(super) fn in_use(&self) -> u64 {

@@ -140,12 +140,12 @@ impl NodeConfig {
                 1_100 << 10
             ));
         }
-        if self.max_entry_bytes > 32 << 20 {
+        if self.max_entry_bytes > 8 << 20 {
             return Err(format!(
-                "node.max_entry_bytes ({}) must be at most {} (32 MiB): peers refuse larger \
-                 messages",
+                "node.max_entry_bytes ({}) must be at most {} (8 MiB): peers refuse messages twice \
+                 as large",
                 self.max_entry_bytes,
-                32 << 20
+                8 << 20
             ));
         }
         for (name, value) in [

@@ -18,6 +18,7 @@ use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::metrics::NodeMetrics;
+use super::newcomers::Newcomers;
 use super::removal::{Known, Removal};
 use super::standing::RaftStanding;
 use super::stop::{StopReason, StopSignal};
@@ -106,7 +107,7 @@ pub(super) struct EventLoop {
     pub(super) stop: StopSignal,
     pub(super) tick: Duration,
     /// Known from joining, or introduced themselves; the machine may not know them yet.
-    pub(super) introduced: BTreeMap<NodeId, Member>,
+    pub(super) introduced: Newcomers,
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
     /// As of the last membership change that was applied.
     pub(super) conf_state: Arc<ConfState>,
@@ -207,6 +208,11 @@ impl EventLoop {
 
     pub(super) fn on_tick(&mut self) -> Result<(), ReplicaError> {
         self.linger();
+        let leader = self.replica.leader();
+        let knows_none = self.members.is_empty();
+        if self.introduced.on_tick(|id| knows_none || leader == Some(id)) {
+            self.update_peers();
+        }
         self.watch_disk();
         let questions = self.clocks.on_tick(standing!(self));
         if !questions.is_empty() {
@@ -293,6 +299,9 @@ impl EventLoop {
             }
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
             Event::Messages(messages, charge) => {
+                if let Some(message) = messages.first() {
+                    self.introduced.hear(message.from);
+                }
                 for message in messages {
                     if message.kind.is_of_raft() || message.group != self.group {
                         self.replica.step(Input::Message(message))?;
@@ -649,7 +658,7 @@ impl EventLoop {
         self.members = members;
         // Ids ascend: whoever is below the newest member and not among them was removed.
         let newest = self.members.keys().next_back().copied().unwrap_or_default();
-        self.introduced.retain(|id, _| *id > newest);
+        self.introduced.retain_above(newest);
         if was_member && !conf_state.contains(self.me) {
             self.stop.stop(StopReason::Removed);
         }
@@ -669,7 +678,7 @@ impl EventLoop {
         let known = Known {
             me: self.me,
             conf_state: &self.conf_state,
-            introduced: self.introduced.keys().copied().collect(),
+            introduced: self.introduced.members().into_keys().collect(),
             applied: self.replica.applied(),
         };
         let Some(voices) = self.removal.on_said(by, as_of, &known) else { return Ok(()) };
@@ -687,15 +696,14 @@ impl EventLoop {
     fn on_peer_seen(&mut self, peer: Member) {
         // Even a member may not know it: one that was down while the peer joined, and led by
         // it now, must answer it to learn of it.
-        if !self.members.contains_key(&peer.id) && self.introduced.get(&peer.id) != Some(&peer) {
-            self.introduced.insert(peer.id, peer);
+        if !self.members.contains_key(&peer.id) && self.introduced.introduce(peer) {
             self.update_peers();
             self.publish_leadership();
         }
     }
 
     pub(super) fn update_peers(&self) {
-        let mut peers = self.introduced.clone();
+        let mut peers = self.introduced.members();
         peers.extend(self.members.iter().map(|(id, member)| (*id, member.clone())));
         peers.remove(&self.me);
         self.transport.set_peers(peers);
@@ -703,7 +711,7 @@ impl EventLoop {
 
     fn leader_member(&self) -> Option<Member> {
         let id = self.replica.leader()?;
-        let known = self.members.get(&id).or_else(|| self.introduced.get(&id));
+        let known = self.members.get(&id).or_else(|| self.introduced.get(id));
         known.cloned().or(Some(Member { id, address: String::new() }))
     }
 

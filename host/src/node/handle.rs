@@ -105,6 +105,61 @@ pub enum ReplySink {
     One(oneshot::Sender<ProposeResult>),
     /// To a caller with many proposals, who tells them apart by a tag.
     Tagged(u64, mpsc::UnboundedSender<(u64, ProposeResult)>),
+    /// The same for a caller who may not take the answers: they count until it drops the charge.
+    /// Of an answer that does not fit the caller hears only that.
+    Charged(u64, mpsc::UnboundedSender<ChargedAnswer>, Budget),
+}
+
+impl ReplySink {
+    /// A caller that went away does not want the answer any more.
+    fn send(self, result: ProposeResult) {
+        match self {
+            ReplySink::One(sender) => drop(sender.send(result)),
+            ReplySink::Tagged(tag, sender) => drop(sender.send((tag, result))),
+            ReplySink::Charged(tag, sender, room) => {
+                drop(sender.send(ChargedAnswer::new(tag, result, &room)));
+            }
+        }
+    }
+}
+
+/// An answer that takes room.
+#[derive(Debug)]
+pub struct ChargedAnswer {
+    /// As given to [`ReplySink::Charged`].
+    pub tag: u64,
+    /// The answer.
+    pub result: ProposeResult,
+    /// To be dropped when the answer has left.
+    pub charge: Option<Charge>,
+}
+
+impl ChargedAnswer {
+    fn new(tag: u64, result: ProposeResult, room: &Budget) -> ChargedAnswer {
+        match room.take(answer_bytes(&result)) {
+            charge @ Some(_) => ChargedAnswer { tag, result, charge },
+            None => {
+                let words = "the command was executed, and its answer dropped: too many answers \
+                             wait to be read. In a session, send it again for the answer";
+                let result = Err(ProposeFailure::Unknown(words.to_owned()));
+                ChargedAnswer { tag, result, charge: None }
+            }
+        }
+    }
+}
+
+/// Bookkeeping of an answer, counted as bytes.
+const ANSWER_OVERHEAD_BYTES: u64 = 256;
+
+fn answer_bytes(result: &ProposeResult) -> u64 {
+    let content = match result {
+        Ok(committed) => match &committed.reply {
+            Reply::Command(outcome) => outcome.bytes(),
+            _ => 0,
+        },
+        Err(_) => 0,
+    };
+    content as u64 + ANSWER_OVERHEAD_BYTES
 }
 
 /// A proposal on its way; dropping it without an answer is an answer too.
@@ -133,6 +188,7 @@ impl Waiter {
         match &self.sink {
             Some(ReplySink::One(sender)) => sender.is_closed(),
             Some(ReplySink::Tagged(_, sender)) => sender.is_closed(),
+            Some(ReplySink::Charged(_, sender, _)) => sender.is_closed(),
             None => self.others.iter().all(Waiter::is_gone),
         }
     }
@@ -155,11 +211,8 @@ impl Waiter {
     }
 
     fn send(&mut self, result: ProposeResult) {
-        // A caller that went away does not want the answer any more.
-        match self.sink.take() {
-            Some(ReplySink::One(sender)) => drop(sender.send(result)),
-            Some(ReplySink::Tagged(tag, sender)) => drop(sender.send((tag, result))),
-            None => {}
+        if let Some(sink) = self.sink.take() {
+            sink.send(result);
         }
     }
 }
@@ -524,11 +577,7 @@ impl NodeHandle {
                 }
                 Err(failure) => {
                     self.shared.metrics.on_refusal(&failure);
-                    match sink {
-                        // A caller that went away does not want the answer any more.
-                        ReplySink::One(sender) => drop(sender.send(Err(failure))),
-                        ReplySink::Tagged(tag, sender) => drop(sender.send((tag, Err(failure)))),
-                    }
+                    sink.send(Err(failure));
                 }
             }
         }

@@ -7,7 +7,7 @@ use super::budget::Budget;
 use super::event_loop::{Event, EventSender};
 use super::standing::RaftStanding;
 use crate::museum::{self, Exhibit};
-use crate::transport::{Inbox, SnapshotWish};
+use crate::transport::{Inbox, SnapshotWish, Standing};
 use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// The node's side of a transport.
@@ -15,7 +15,7 @@ pub struct NodeInbox {
     pub(super) events: EventSender,
     pub(super) budget: Budget,
     pub(super) roster: Arc<Roster>,
-    pub(super) standing: Arc<RaftStanding>,
+    pub(super) raft: Arc<RaftStanding>,
 }
 
 /// Who is a member and who was, as far as this node has applied. Empty until it has a state.
@@ -41,9 +41,15 @@ impl Roster {
         *known = Some(Known { members, next, as_of });
     }
 
-    /// Whether it is known to be no member. Newer ids than this node has heard of may be.
-    fn is_stranger(&self, node: NodeId) -> bool {
-        node == NodeId(0) || self.removal_of(node).is_some()
+    fn standing(&self, node: NodeId) -> Standing {
+        let known = self.0.read().expect("no code panics while it holds this lock");
+        match &*known {
+            Some(known) if known.members.contains_key(&node) => Standing::Member,
+            Some(known) if node < known.next => Standing::Removed,
+            Some(known) if node.0 - known.next.0 < NEWCOMERS => Standing::Newcomer,
+            Some(_) => Standing::Stranger,
+            None => Standing::Member,
+        }
     }
 
     fn removal_of(&self, node: NodeId) -> Option<Index> {
@@ -52,6 +58,10 @@ impl Roster {
         known.as_ref().filter(gone).map(|known| known.as_of)
     }
 }
+
+/// Ids that may have been given out since this node last heard of members: so many may have
+/// joined while it was away.
+const NEWCOMERS: u64 = 1 << 20;
 
 /// Fixed cost of a message in the byte budget.
 const MESSAGE_OVERHEAD_BYTES: u64 = 128;
@@ -73,10 +83,12 @@ impl Inbox for NodeInbox {
     }
 
     fn wants_snapshot(&self, message: &PeerMessage) -> Result<SnapshotWish, String> {
-        if self.roster.is_stranger(message.from) {
-            return Err(format!("node {} is no member here", message.from));
+        match self.roster.standing(message.from) {
+            Standing::Member | Standing::Newcomer => self.raft.wants_snapshot(message),
+            Standing::Removed | Standing::Stranger => {
+                Err(format!("node {} is no member here", message.from))
+            }
         }
-        self.standing.wants_snapshot(message)
     }
 
     fn snapshot_sent(&self, _group: GroupId, to: NodeId, index: Index, fate: SnapshotFate) {
@@ -89,6 +101,10 @@ impl Inbox for NodeInbox {
 
     fn unreachable(&self, to: NodeId) {
         let _ = self.events.send(Event::Unreachable(to));
+    }
+
+    fn standing(&self, peer: NodeId) -> Standing {
+        self.roster.standing(peer)
     }
 
     fn has_group(&self, group: GroupId) -> bool {

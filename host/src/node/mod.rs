@@ -31,6 +31,7 @@ mod log_reader;
 mod log_writer;
 mod membership;
 mod metrics;
+mod newcomers;
 mod recovery;
 mod removal;
 mod snapshots;
@@ -46,11 +47,12 @@ mod waiters;
 mod work;
 
 pub use apply::Witness;
+pub use budget::{Budget, Charge};
 pub use clock::{ClockFailure, ClockSet, ClockStatus};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
-    Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
-    QueryFailure, ReplySink, Submit,
+    ChargedAnswer, Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure,
+    ProposeResult, QueryFailure, ReplySink, Submit,
 };
 pub use inbox::NodeInbox;
 pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};

@@ -18,6 +18,7 @@ use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
+use super::newcomers::Newcomers;
 use super::recovery::{Recovered, recover};
 use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
@@ -39,6 +40,8 @@ use crate::types::{ConfState, GroupId, Index, Member, NodeId, Term};
 
 /// Guests run on the apply thread's stack; address space only, until it is used.
 pub(super) const APPLY_STACK_BYTES: usize = 16 << 20;
+/// An unknown peer that is silent for so many election timeouts is forgotten.
+const NEWCOMER_ELECTIONS: u64 = 20;
 const _: () = assert!(APPLY_STACK_BYTES as u64 > STACK_MAX_BYTES + (4 << 20), "see `Limits`");
 
 /// Why a node does not start. Nothing was changed but what a crash would have changed too.
@@ -123,7 +126,7 @@ pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
         events: events.clone(),
         budget: Budget::new(config.max_inbox_bytes),
         roster: Arc::clone(&roster),
-        standing: Arc::clone(&standing),
+        raft: Arc::clone(&standing),
     };
     (Arc::new(inbox), NodeChannel { events, receiver, roster, standing })
 }
@@ -346,11 +349,10 @@ pub(super) fn assemble(
         leadership: leadership_sender,
         stop: stop.clone(),
         tick: config.tick(),
-        introduced: introduced
-            .into_iter()
-            .filter(|member| member.id != me)
-            .map(|member| (member.id, member))
-            .collect(),
+        introduced: Newcomers::new(
+            introduced.into_iter().filter(|member| member.id != me).collect(),
+            config.election_ticks() as u64 * NEWCOMER_ELECTIONS,
+        ),
         members: Arc::default(),
         conf_state: Arc::default(),
         clocks,

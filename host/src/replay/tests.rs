@@ -156,14 +156,15 @@ fn an_entry_that_another_host_executes_otherwise_is_found_with_what_is_other() {
         let comparison = found(&Node::written(&commands), &Node::written(&commands).on(slip));
         comparison.divergence.expect("found")
     };
+    // The state holds a running hash over what was answered and the fuel for it.
     let fuel = other(|context, call| call.fuel_used += u64::from(context.index == Index(7)));
-    assert_eq!(fuel, Divergence::Execution { index: Index(7), what: vec!["fuel"] });
+    assert_eq!(fuel, Divergence::Execution { index: Index(7), what: vec!["fuel", "state"] });
     let outcome = other(|context, call| {
         if context.index == Index(8) {
             call.result = GuestResult::Rejected(b"a slip".to_vec());
         }
     });
-    assert_eq!(outcome, Divergence::Execution { index: Index(8), what: vec!["outcome"] });
+    assert_eq!(outcome, Divergence::Execution { index: Index(8), what: vec!["outcome", "state"] });
 }
 
 #[test]

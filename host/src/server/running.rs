@@ -14,7 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
-use super::{Join, ServeError, Startup, bind, form, join, promote, release, services};
+use super::{Join, ServeError, Startup, bind, descriptors, form, join, promote, release, services};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
@@ -75,8 +75,9 @@ pub struct RunningServer {
 ///
 /// # Errors
 /// See [`ServeError`]. Until a cluster is formed or has taken this node in, nothing is written.
-pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
+pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
     config.validate()?;
+    descriptors::provide(&mut config.api);
     if startup.plugin.is_some() && startup.join.is_some() {
         return Err(ServeError::PluginAndJoin);
     }

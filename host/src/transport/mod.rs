@@ -53,6 +53,20 @@ pub trait Transport: Send + Sync + 'static {
     fn disconnect(&self, peer: NodeId, why: &str);
 }
 
+/// What a node is to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A member; or this node has no state yet, and cannot tell.
+    Member,
+    /// Its id is above those that this node knows: it may have been taken in meanwhile.
+    Newcomer,
+    /// It was a member and is none any more. It is told so instead of being listened to: it may
+    /// have been down when it was removed.
+    Removed,
+    /// No cluster gives out such an id next.
+    Stranger,
+}
+
 /// Where a transport delivers.
 pub trait Inbox: Send + Sync + 'static {
     /// Messages of one peer, in the order they were sent. An `InstallSnapshot` arrives only
@@ -71,6 +85,9 @@ pub trait Inbox: Send + Sync + 'static {
 
     /// Messages to `to` could not be sent.
     fn unreachable(&self, to: NodeId);
+
+    /// What `peer` is to this node.
+    fn standing(&self, peer: NodeId) -> Standing;
 
     /// Whether this node has a replica of the group.
     fn has_group(&self, group: GroupId) -> bool;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::{Inbox, SnapshotWish};
+use super::{Inbox, SnapshotWish, Standing};
 use crate::storage::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
 use crate::types::{
     ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId, PeerMessage,
@@ -227,6 +227,14 @@ impl Inbox for TestInbox {
 
     fn unreachable(&self, to: NodeId) {
         self.note(|told| told.unreachable.push(to));
+    }
+
+    fn standing(&self, peer: NodeId) -> Standing {
+        match self.removal_of(peer) {
+            Some(_) => Standing::Removed,
+            None if peer.0 >= 1_000 => Standing::Stranger,
+            None => Standing::Member,
+        }
     }
 
     fn has_group(&self, group: GroupId) -> bool {

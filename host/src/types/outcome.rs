@@ -101,6 +101,17 @@ pub enum Outcome {
     Duplicate(Box<Outcome>),
 }
 
+impl Outcome {
+    /// Bytes of the guest's answer.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Outcome::Ok(bytes) | Outcome::Rejected(bytes) => bytes.len(),
+            Outcome::Trapped(_) => 0,
+            Outcome::Duplicate(first) => first.bytes(),
+        }
+    }
+}
+
 /// Something a guest emitted while it applied a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -230,6 +230,10 @@ impl Rig {
 
     fn read_snapshots(&self) -> Result<BTreeMap<u64, Vec<u8>>, String> {
         let store = &self.stores.as_ref().expect("open").snapshots;
+        // Left out of the list, and said.
+        if let Some(damage) = store.damaged(GroupId::MAIN).first() {
+            return Err(damage.to_string());
+        }
         let mut found = BTreeMap::new();
         for meta in store.list(GroupId::MAIN).map_err(|error| error.to_string())? {
             let (_, mut reader) =

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use raft_host::storage::SnapshotStore;
-use raft_host::transport::{Inbox as _, SnapshotWish, admit_snapshot};
+use raft_host::transport::{Inbox as _, SnapshotWish, Standing, admit_snapshot};
 use raft_host::types::{
     GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotFate, SnapshotMeta,
 };
@@ -207,9 +207,12 @@ impl World {
         if let Some(as_of) = running.inbox.removal_of(message.from) {
             return self.notify(from, Content::Removed(receiver, as_of), NOTICE_US);
         }
-        if !running.introduced.contains(&from) {
-            running.introduced.push(from);
+        let is_new = !running.introduced.contains(&from);
+        if is_new || running.inbox.standing(message.from) == Standing::Newcomer {
             running.inbox.peer_seen(sender);
+        }
+        if is_new {
+            running.introduced.push(from);
         }
         let stores = running.node.stores().clone();
         let inbox = Arc::clone(&running.inbox);

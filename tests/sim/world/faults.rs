@@ -197,7 +197,7 @@ impl World {
                 let Some(slot) = self.leader() else { return };
                 let until = self.in_time(for_us);
                 self.hosts[slot.0].stall(now, until);
-                self.trace.line(now, Who::Host(slot), format_args!("its disk hangs"));
+                self.trace.line(now, Who::Host(slot), format_args!("disk: hangs"));
             }
             Action::StallMachine { node, for_us } => {
                 let Some(slot) = self.pick(node) else { return };

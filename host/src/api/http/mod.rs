@@ -6,6 +6,7 @@
 mod metrics;
 mod text;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,19 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::serve::Listener;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::metrics::Scrape;
+use super::connections::{Bounds, Table};
 use super::context::NodeInfo;
+use super::io::{Acceptor, Connection};
 use crate::node::NodeHandle;
+
+/// Whoever scrapes needs one connection, and a request is one line and more.
+const BOUNDS: Bounds = Bounds { most: 64, greeting_bytes: 16, idle: Duration::from_secs(120) };
 
 /// How long requests may go on after the server was asked to stop: they are short.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -41,7 +48,9 @@ pub async fn serve_http(
     info: NodeInfo,
     closing: CancellationToken,
 ) -> std::io::Result<()> {
-    let serving = axum::serve(listener, router(handle, info))
+    let table = Table::new(BOUNDS);
+    let acceptor = Acceptor::new(listener, Arc::clone(&table), closing.child_token());
+    let serving = axum::serve(Doorway(acceptor), router(handle, info))
         .with_graceful_shutdown(closing.clone().cancelled_owned());
     let out_of_patience = async {
         closing.cancelled().await;
@@ -50,6 +59,25 @@ pub async fn serve_http(
     tokio::select! {
         ended = serving.into_future() => ended,
         () = out_of_patience => Ok(()),
+        () = table.keep_swept() => Ok(()),
+    }
+}
+
+/// Counts connections as the other port does.
+struct Doorway(Acceptor);
+
+impl Listener for Doorway {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let connection = self.0.next().await;
+        let from = connection.peer_address();
+        (connection, from)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 

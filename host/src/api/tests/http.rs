@@ -89,7 +89,7 @@ async fn metrics_show_what_became_of_commands_and_queries() {
     }
     leader.client().apply(v1::ApplyRequest::default()).await.unwrap();
     query(leader, r#"{"op":"count"}"#).await.unwrap();
-    let unlucky = v1::ApplyRequest { command: vec![b'x'; 10 << 20].into(), ..Default::default() };
+    let unlucky = v1::ApplyRequest { command: vec![b'x'; 3 << 20].into(), ..Default::default() };
     leader.client().apply(unlucky).await.unwrap_err();
 
     let face = Face::of(leader).await;

@@ -2,6 +2,7 @@
 //! crashes that lose what was not persisted. One seed decides everything.
 
 mod flow;
+mod forwarding;
 mod outdated;
 mod reseed;
 mod scenarios;
@@ -267,10 +268,10 @@ impl Cluster {
             let snapshot = message.snapshot.as_ref().map(|meta| snapshots[&meta.index].clone());
             let delay = self.rng.random_range(1..=self.faults.max_delay);
             let lost = self.rng.random_range(0..100) < self.faults.loss;
-            if snapshot.is_some() {
+            if snapshot.is_some() && lost {
                 // The transport reports how it ended.
                 let to = message.to;
-                self.report_snapshot(id, to, !lost);
+                self.report_snapshot(id, to, false);
             }
             if !lost {
                 self.network.push(InFlight { deliver_at: self.now + delay, message, snapshot });
@@ -386,6 +387,9 @@ impl Cluster {
                 if reachable || self.rng.random_bool(0.5) {
                     self.input(from, Input::Unreachable(to));
                 }
+                if snapshot.is_some() {
+                    self.report_snapshot(from, to, false);
+                }
                 continue;
             }
             if let (Some(meta), Some(state)) = (&message.snapshot, snapshot) {
@@ -395,7 +399,11 @@ impl Cluster {
                     node.snapshots.push((meta.clone(), state));
                 }
             }
+            let is_snapshot = message.kind == MessageKind::InstallSnapshot;
             self.input(to, Input::Message(message));
+            if is_snapshot {
+                self.report_snapshot(from, to, true);
+            }
         }
     }
 

@@ -6,8 +6,8 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Endpoint, Server};
 
-/// Largest gRPC message that peers accept of each other.
-pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Largest gRPC message that peers accept of each other. An append and one entry more fit well.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Largest part of a snapshot on the wire.
 pub const MAX_SNAPSHOT_PART_BYTES: usize = 1 << 20;

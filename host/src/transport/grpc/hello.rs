@@ -60,6 +60,17 @@ pub enum HelloError {
          or is its own address given to another node?"
     )]
     Myself(NodeId),
+    /// No cluster gives out such an id.
+    #[error(
+        "node {from} is no member of the cluster that node {node} knows, nor can it have become one \
+         since"
+    )]
+    NoMember {
+        /// The refusing node.
+        node: NodeId,
+        /// The refused one.
+        from: NodeId,
+    },
     /// Node 0 does not exist.
     #[error("a peer introduced itself as node 0, which does not exist")]
     ZeroNode,

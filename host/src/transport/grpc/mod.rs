@@ -33,7 +33,7 @@ pub use config::{
     MAX_MESSAGE_BYTES, MAX_SNAPSHOT_PART_BYTES, TransportConfig, TransportConfigError,
 };
 pub use hello::HelloError;
-pub use service::PeerService;
+pub use service::{PeerMark, PeerService};
 
 use self::config::millis;
 use self::incoming::Incoming;

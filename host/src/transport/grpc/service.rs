@@ -1,6 +1,7 @@
 //! The receiving side: checks who speaks, then hands messages to the inbox in order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use raft_host_proto::v1;
@@ -16,11 +17,28 @@ use super::incoming::Incoming;
 use super::removal;
 use super::snapshot_receive::{Reception, Receptions};
 use crate::storage::{SnapshotMeta, SnapshotStore};
-use crate::transport::{Identity, SharedInbox, SnapshotRefusal, SnapshotWish, admit_snapshot};
+use crate::transport::{
+    Identity, SharedInbox, SnapshotRefusal, SnapshotWish, Standing, admit_snapshot,
+};
 use crate::types::{Member, MessageKind, NodeId, PeerMessage};
 
 /// Who opens a stream and says nothing is sent away after this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who serves this puts one into the requests of a connection, and learns whether a member uses it.
+#[derive(Clone, Debug, Default)]
+pub struct PeerMark(Arc<AtomicBool>);
+
+impl PeerMark {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a member has introduced itself on the connection.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Serves `raft_host.v1.Peer`.
 pub struct PeerService {
@@ -75,6 +93,9 @@ impl PeerService {
         if let Some(as_of) = self.inbox.removal_of(member.id) {
             return Err(removal::refusal(&self.identity, member.id, as_of));
         }
+        if self.inbox.standing(member.id) == Standing::Stranger {
+            return Err(HelloError::NoMember { node: self.identity.node, from: member.id }.into());
+        }
         Ok(member)
     }
 
@@ -114,6 +135,13 @@ impl PeerService {
         })
     }
 
+    /// Members' connections are kept when others are too many.
+    fn mark(&self, peer: NodeId, mark: Option<PeerMark>) {
+        if let Some(mark) = mark.filter(|_| self.inbox.standing(peer) == Standing::Member) {
+            mark.set();
+        }
+    }
+
     fn accept(&self, peer: NodeId, wire: Vec<v1::RaftMessage>) -> Result<(), Status> {
         let mut messages = Vec::with_capacity(wire.len());
         let mut refused = None;
@@ -145,6 +173,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<v1::PeerEnvelope>>,
     ) -> Result<Response<v1::MessagesClosed>, Status> {
+        let mark = request.extensions().get::<PeerMark>().cloned();
         let mut stream = request.into_inner();
         let closed = || Ok(Response::new(v1::MessagesClosed {}));
         let Some(first) = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await? else {
@@ -153,11 +182,12 @@ impl Peer for PeerService {
         let member = self.introduce(first.hello)?;
         let peer = member.id;
         tracing::debug!(%peer, address = %member.address, "a peer connected");
-        self.inbox.peer_seen(member);
+        self.inbox.peer_seen(member.clone());
         if let Some(table) = &self.dial_back {
             table.dial_back(peer);
         }
         let mut registration = self.incoming.register(peer);
+        self.mark(peer, mark);
         self.accept(peer, first.messages)?;
         loop {
             let envelope = tokio::select! {
@@ -170,6 +200,10 @@ impl Peer for PeerService {
             let Some(envelope) = envelope else { return closed() };
             if envelope.hello.is_some() {
                 return Err(HelloError::Repeated.into());
+            }
+            if self.inbox.standing(peer) == Standing::Newcomer {
+                // Nobody else tells this node where it lives, which may have forgotten it.
+                self.inbox.peer_seen(member.clone());
             }
             self.accept(peer, envelope.messages)?;
         }
@@ -197,6 +231,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<v1::SnapshotPart>>,
     ) -> Result<Response<v1::SnapshotReceived>, Status> {
+        let mark = request.extensions().get::<PeerMark>().cloned();
         let mut stream = request.into_inner();
         let first = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await?;
         let hello = match first.and_then(|part| part.part) {
@@ -204,6 +239,7 @@ impl Peer for PeerService {
             _ => None,
         };
         let peer = self.introduce(hello)?.id;
+        self.mark(peer, mark);
         let second = next(&mut stream, &self.shutdown, self.stall_timeout).await?;
         let Some(v1::SnapshotPart { part: Some(Part::Message(wire)), start_at }) = second else {
             return Err(refuse(peer, "the message must follow the hello of a snapshot"));
