@@ -152,7 +152,7 @@ impl PeerMessage {
     }
 
     /// A message in which nothing more is said.
-    fn bare(group: GroupId, kind: MessageKind, from: NodeId, to: NodeId) -> PeerMessage {
+    pub(crate) fn bare(group: GroupId, kind: MessageKind, from: NodeId, to: NodeId) -> PeerMessage {
         PeerMessage {
             group,
             kind,

@@ -20,22 +20,8 @@ fn a_read_that_reaches_a_follower_goes_no_further() {
         context: Bytes::new(),
     };
     let question = PeerMessage {
-        group: GROUP,
-        kind: MessageKind::ReadIndex,
-        from: asks,
-        to: asked,
-        term: Term(0),
-        log_term: Term(0),
-        index: Index(0),
         entries: vec![context],
-        commit: Index(0),
-        commit_term: Term(0),
-        snapshot: None,
-        request_snapshot: Index(0),
-        reject: false,
-        reject_hint: Index(0),
-        context: Bytes::new(),
-        priority: 0,
+        ..PeerMessage::bare(GROUP, MessageKind::ReadIndex, asks, asked)
     };
     let before = cluster.network.len();
     cluster.input(asked, Input::Message(question));

@@ -37,24 +37,7 @@ fn stores_of_three(loader: &SharedLoader) -> Stores {
 }
 
 fn from_two(kind: MessageKind, term: Term) -> PeerMessage {
-    PeerMessage {
-        group: GroupId::MAIN,
-        kind,
-        from: NodeId(2),
-        to: NodeId(1),
-        term,
-        log_term: Term(0),
-        index: Index(0),
-        entries: Vec::new(),
-        commit: Index(0),
-        commit_term: Term(0),
-        snapshot: None,
-        request_snapshot: Index(0),
-        reject: false,
-        reject_hint: Index(0),
-        context: Bytes::new(),
-        priority: 0,
-    }
+    PeerMessage { term, ..PeerMessage::bare(GroupId::MAIN, kind, NodeId(2), NodeId(1)) }
 }
 
 fn step(node: &mut SteppedNode, tick: bool) {
