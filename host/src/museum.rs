@@ -481,6 +481,12 @@ exhibits! {
     "A follower that is asked for a read index hands the question on to the leader in the name of \
      who asked, as raft-rs does by itself. The leader breaks the follower's stream for it; or, \
      when who asked has been removed, the follower is told that it was, and stops."
+
+    AddressIsIdentity "address-is-identity"
+    trips [NobodyAccused] needs [MembershipChanges]
+    "A learner that lost its data and joins again under its address gets its old id back. The \
+     leader believes that it has what its predecessor acknowledged, and tells it of commits beyond \
+     its log. (Node 2 of 3 with an empty directory died in a loop of panics.)"
 }
 
 /// There is no exhibit of that name.

@@ -13,7 +13,7 @@ use raft_host::node::{
     Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeFailure,
     ProposeResult, QueryFailure, Upgrade, UpgradeFailure, Upgraded,
 };
-use raft_host::types::{NodeId, SnapshotMeta};
+use raft_host::types::{JoinNonce, NodeId, SnapshotMeta};
 use raft_host_proto::v1;
 use raft_host_proto::v1::entry::Body;
 
@@ -33,7 +33,7 @@ pub(super) enum Owner {
 pub(super) enum Ask {
     Propose(Body),
     Query(Bytes, Consistency),
-    AddLearner(String),
+    Join(String, JoinNonce),
     Promote(NodeId),
     Remove(NodeId),
     Upgrade { upgrade: Upgrade, chunk_bytes: usize },
@@ -76,8 +76,8 @@ impl Call {
                 Ask::Query(query, consistency) => {
                     Answered::Queried(handle.query(query, consistency).await)
                 }
-                Ask::AddLearner(address) => {
-                    Answered::Learner(handle.add_learner(None, address).await)
+                Ask::Join(address, nonce) => {
+                    Answered::Learner(handle.join(None, address, nonce).await)
                 }
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
                 Ask::Remove(node) => Answered::Member(handle.remove(node, false).await),

@@ -77,6 +77,7 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::FirstVoteIsTruth, 3, "digests_agree"),
     flipped(Exhibit::QuarantinedSnapshots, 8, "quarantine_keeps_quiet"),
     flipped(Exhibit::QuarantineLiftedUnhealed, 8, "digests_agree"),
+    caught(Exhibit::AddressIsIdentity, 7_200_045, "nobody_accused"),
     Catch {
         exhibit: Exhibit::StuckDiskUnwatched,
         seed: 2,

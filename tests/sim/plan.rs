@@ -115,6 +115,7 @@ pub enum Action {
     LoseWrite { node: Pick },
     // Operators
     Replace { node: Pick },
+    Rejoin { node: Pick },
     Join { promote: bool },
     Remove { node: Pick },
     Transfer { to: Pick },
@@ -202,6 +203,7 @@ impl Plan {
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
         actions.extend(draw_slow_machines(&mut Random::stream(seed, "machines", 0), fixed, &shape));
         actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
+        actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -292,6 +294,22 @@ fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| flip()).collect()
+}
+
+/// Out of a thousand seeds, those with members that lose their data and join again under their
+/// address.
+const REJOINS_PER_MILLE: u64 = 250;
+
+fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(REJOINS_PER_MILLE) {
+        return Vec::new();
+    }
+    let count = random.between(1, 4);
+    let mut rejoin = || {
+        let action = Action::Rejoin { node: Pick(random.number()) };
+        (random.below(shape.faults_us), action)
+    };
+    (0..count).map(|_| rejoin()).collect()
 }
 
 /// Clocks that suddenly say another year, in some runs.
@@ -517,6 +535,7 @@ impl Action {
             Action::MisdirectWrite { .. } => "misdirected write",
             Action::LoseWrite { .. } => "lost write",
             Action::Replace { .. } => "replaced node",
+            Action::Rejoin { .. } => "wiped member that rejoins",
             Action::Join { .. } => "join",
             Action::Remove { .. } => "removal",
             Action::Transfer { .. } => "leadership transfer",

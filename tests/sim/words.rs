@@ -173,6 +173,9 @@ impl Action {
             Action::Replace { node } => {
                 format!("{} loses its disk and is replaced", name(node))
             }
+            Action::Rejoin { node } => {
+                format!("{} loses its disk and joins again under its address", name(node))
+            }
             Action::Join { promote: true } => "a voter joins".to_owned(),
             Action::Join { promote: false } => "a learner joins".to_owned(),
             Action::Remove { node } => format!("{} is to be removed", name(node)),

@@ -184,3 +184,31 @@ fn a_follower_more_than_64_mib_behind_catches_up_by_log() {
     assert!(cluster.local(behind, r#"{"op":"get","key":"last"}"#).contains("here"));
     assert_eq!(installed(&cluster), before, "by log, not by snapshot");
 }
+
+/// A learner that lost its data got its old id back, was told of commits beyond its log, and died
+/// in a loop; a voter was refused until somebody removed it.
+#[test]
+fn a_member_that_lost_its_data_joins_again_under_its_address_as_another_one() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let learner = cluster.join(&["--learner"]);
+    Load::start(cluster.client(), 200).finish(200);
+    let leader = cluster.leader();
+    let voter = (leader + 1) % 3;
+    let seed = cluster.servers[leader].address.to_string();
+    for (at, arguments) in [(learner, &["--learner"][..]), (voter, &[])] {
+        let before = cluster.node_id(at);
+        cluster.servers[at].kill();
+        let data_dir = cluster.servers[at].data_dir.clone();
+        std::fs::remove_dir_all(data_dir).expect("it was there");
+        let mut all = vec!["--join", &seed];
+        all.extend(arguments);
+        cluster.servers[at].start(&all);
+        assert!(cluster.node_id(at) > before, "it has the id of the member that it was");
+    }
+    cluster.eventually("three voters and a learner", || {
+        let listed = cluster.cli().run(&["members", "list"]).ok();
+        let count = |role| listed.matches(role).count();
+        ((count("voter"), count("learner")) == (3, 1)).then_some(())
+    });
+    everything_is_on_every_node(&cluster, 200);
+}

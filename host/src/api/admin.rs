@@ -16,7 +16,7 @@ use super::forward::passed_on;
 use crate::consensus::{ConfChangeError, PeerProgress, ProgressState, Role};
 use crate::node::{Activity, MachineView, MembershipFailure, ProposeFailure};
 use crate::transport::PROTOCOL_VERSION;
-use crate::types::{ClusterId, ConfState, Member, ModuleHash, NodeId};
+use crate::types::{ClusterId, ConfState, JoinNonce, Member, ModuleHash, NodeId, check_address};
 
 /// See `admin.proto`.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub(super) struct AdminService {
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a membership change is tried again.
 const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+/// How long dialing a joining node may take.
+const DIAL_BACK: Duration = Duration::from_secs(3);
 /// How long the view may lag behind a change that was applied.
 const VIEW_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -145,29 +147,40 @@ impl AdminService {
     ) -> Result<v1::MembersResponse, Failure> {
         self.context.check_group(request.group)?;
         let here = || async {
-            let id = self.add_learner(request.node_id, &request.address, true).await?;
+            let id = self.add_learner(request.node_id, &request.address).await?;
             self.members_when(|view| view.members.contains_key(&id)).await
         };
         on_leader!(&*self.context, caller, add_member, &request, here)
     }
 
-    /// `known`: a voter with this id and address may ask again; nothing changes then.
-    async fn add_learner(
-        &self,
-        id: u64,
-        address: &str,
-        known: bool,
-    ) -> Result<NodeId, MembershipFailure> {
+    /// Whether it is a member with this address, who may ask again; nothing changes then.
+    fn is_member(&self, id: NodeId, address: &str) -> bool {
+        let view = self.view();
+        let member = view.as_ref().and_then(|view| view.members.get(&id));
+        member.is_some_and(|member| member.address == address)
+    }
+
+    async fn add_learner(&self, id: u64, address: &str) -> Result<NodeId, MembershipFailure> {
         let id = (id != 0).then_some(NodeId(id));
-        if known
-            && let (Some(id), Some(view)) = (id, self.view())
-            && view.members.get(&id).is_some_and(|member| member.address == address)
-        {
+        if let Some(id) = id.filter(|id| self.is_member(*id, address)) {
             return Ok(id);
         }
         let handle = &self.context.handle;
         patiently(|failure| drawn_twice(id, failure), || handle.add_learner(id, address.to_owned()))
             .await
+    }
+
+    async fn take_in(
+        &self,
+        id: Option<NodeId>,
+        address: &str,
+        nonce: JoinNonce,
+    ) -> Result<NodeId, Failure> {
+        let handle = &self.context.handle;
+        check_address(address).map_err(MembershipFailure::from)?;
+        dial_back(handle.identity().node, address).await?;
+        let join = || handle.join(id, address.to_owned(), nonce);
+        Ok(patiently(|failure| drawn_twice(id, failure), join).await?)
     }
 
     async fn promote(
@@ -243,10 +256,17 @@ impl AdminService {
         }
         let cluster = self.context.handle.identity().cluster;
         check_cluster(cluster, &request.cluster_id)?;
+        let asked = (request.node_id != 0).then_some(NodeId(request.node_id));
         // Only a node that has its data knows its cluster.
         let has_data = !request.cluster_id.is_empty();
+        let nonce = JoinNonce::try_from(&request.nonce[..]).map_err(|error| {
+            Failure::none(Code::InvalidArgument, format!("the nonce of the join: {error}"))
+        });
         let here = || async {
-            let id = self.add_learner(request.node_id, &request.address, has_data).await?;
+            let id = match asked.filter(|id| has_data && self.is_member(*id, &request.address)) {
+                Some(id) => id,
+                None => self.take_in(asked, &request.address, nonce.clone()?).await?,
+            };
             let members = self.members_when(|view| view.members.contains_key(&id)).await?.members;
             Ok(v1::JoinResponse { cluster_id: cluster.to_string(), node_id: id.0, members })
         };
@@ -343,6 +363,23 @@ fn drawn_twice(asked: Option<NodeId>, failure: &MembershipFailure) -> bool {
                 ConfChangeError::AlreadyAMember(_)
             ))
         )
+}
+
+/// A member that nobody can dial would be sent nothing, and nobody would tell it why. Its socket
+/// is there before it asks.
+async fn dial_back(me: NodeId, address: &str) -> Result<(), Failure> {
+    let dialing = tokio::net::TcpStream::connect(address);
+    let why = match tokio::time::timeout(DIAL_BACK, dialing).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {DIAL_BACK:?}"),
+    };
+    let words = format!(
+        "node {me}, which leads, cannot dial {address}, the address that the joining node \
+         advertises ({why}): say with --advertise under which address members reach it, and let \
+         the network pass them"
+    );
+    Err(Failure::none(Code::Aborted, words))
 }
 
 fn check_cluster(ours: ClusterId, theirs: &str) -> Result<(), Failure> {

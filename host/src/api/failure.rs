@@ -142,6 +142,7 @@ impl From<ProposeFailure> for Failure {
                 }
                 ConfChangeError::NamedTwice(_)
                 | ConfChangeError::ZeroId
+                | ConfChangeError::StrangeJoin(_)
                 | ConfChangeError::IdTooHigh(_)
                 | ConfChangeError::BadAddress { .. }
                 | ConfChangeError::Empty => Code::InvalidArgument,
@@ -170,13 +171,15 @@ impl From<MembershipFailure> for Failure {
                 Code::InvalidArgument
             }
             MembershipFailure::NoState => Code::Unavailable,
+            // It passes if it is what is left of the member; asking again stops nobody.
+            MembershipFailure::AddressAlive { .. } => Code::Aborted,
             // Not `Unavailable` or `Aborted`: trying again by itself would stop all writes again
             // for as long.
             MembershipFailure::TransferTimedOut(_)
             | MembershipFailure::AnotherLeads { .. }
             | MembershipFailure::Silent { .. }
             | MembershipFailure::AllSilent
-            | MembershipFailure::AddressOfVoter { .. }
+            | MembershipFailure::AddressInUse { .. }
             | MembershipFailure::NotAVoter(_)
             | MembershipFailure::NoOtherVoter => Code::FailedPrecondition,
         };

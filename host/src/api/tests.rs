@@ -224,7 +224,8 @@ impl Cluster {
 
 fn join_request(address: &str) -> v1::JoinRequest {
     let address = address.to_owned();
-    v1::JoinRequest { address, protocol_version: PROTOCOL_VERSION, ..Default::default() }
+    let nonce = rand::random::<[u8; 16]>().to_vec().into();
+    v1::JoinRequest { address, nonce, protocol_version: PROTOCOL_VERSION, ..Default::default() }
 }
 
 async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeResponse, Status> {
@@ -448,6 +449,12 @@ async fn members_come_lead_and_go() {
     cluster.grow().await;
     let asked = cluster.follower().admin();
     let other = ClusterId([8; 16]).to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = listener.local_addr().unwrap().to_string();
+    let silent = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
     let refused = [
         (
             v1::JoinRequest { cluster_id: other.clone(), ..join_request("127.0.0.1:9") },
@@ -459,13 +466,27 @@ async fn members_come_lead_and_go() {
             Code::FailedPrecondition,
             "speaks 99",
         ),
+        (v1::JoinRequest { node_id: 2, ..join_request(&elsewhere) }, Code::AlreadyExists, "in use"),
         (
-            v1::JoinRequest { node_id: 2, ..join_request("127.0.0.1:9") },
-            Code::AlreadyExists,
-            "in use",
+            v1::JoinRequest { node_id: u64::MAX, ..join_request(&elsewhere) },
+            Code::InvalidArgument,
+            "too high",
+        ),
+        (
+            v1::JoinRequest { nonce: vec![1; 15].into(), ..join_request(&elsewhere) },
+            Code::InvalidArgument,
+            "nonce",
+        ),
+        (join_request(&silent), Code::Aborted, "cannot dial"),
+        (join_request("0.0.0.0:7400"), Code::InvalidArgument, "cannot dial it"),
+        (join_request("a\nb:7400"), Code::InvalidArgument, "HOST:PORT"),
+        (
+            join_request(&("\u{1}".repeat(3 << 20) + ":1")),
+            Code::InvalidArgument,
+            "an address of 3145730 bytes",
         ),
         (join_request("nowhere"), Code::InvalidArgument, "HOST:PORT"),
-        (join_request(&cluster.leader().address), Code::FailedPrecondition, "a voter"),
+        (join_request(&cluster.leader().address), Code::Aborted, "heard from"),
     ];
     for (request, code, words) in refused {
         assert_fails(asked.clone().join(request).await, code, "none", words);
@@ -669,5 +690,33 @@ async fn reflection_lists_the_services() {
     for name in ["raft_host.v1.Client", "raft_host.v1.Admin", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
     }
+    cluster.stop().await;
+}
+
+/// The answer to a join was lost: asked again with the same nonce it is the same join, and with
+/// another one, from the address of a member that nobody hears from, it is another node.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_join_again_is_one_join_and_lost_data_makes_another_member() {
+    let cluster = Cluster::of(1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let request = join_request(&address);
+    let mut admin = cluster.leader().admin();
+    for _ in 0..3 {
+        let joined = admin.join(request.clone()).await.unwrap().into_inner();
+        assert_eq!(joined.node_id, 2);
+        assert_eq!(joined.members.len(), 2);
+    }
+    let joined = admin.join(join_request(&address)).await.unwrap().into_inner();
+    let ids: Vec<u64> = joined.members.iter().map(|member| member.node_id).collect();
+    assert_eq!((joined.node_id, &ids[..]), (3, &[1, 3][..]));
+    // An operator may say in advance who is to join, and nobody else gets that id.
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let awaited = elsewhere.local_addr().unwrap().to_string();
+    let add = v1::AddMemberRequest { group: 0, node_id: 7, address: awaited.clone() };
+    admin.add_member(add).await.unwrap();
+    let claim = v1::JoinRequest { node_id: 7, ..join_request(&awaited) };
+    assert_eq!(admin.join(claim).await.unwrap().into_inner().node_id, 7);
+    assert_eq!(admin.join(join_request(&awaited)).await.unwrap().into_inner().node_id, 8);
     cluster.stop().await;
 }

@@ -8,7 +8,8 @@ use raft::eraftpb;
 use super::convert;
 use super::status::Quorum;
 use crate::types::{
-    AddressError, ConfChange, ConfChangeOp, ConfState, Index, LogEntry, NodeId, check_address,
+    AddressError, ConfChange, ConfChangeOp, ConfState, Index, LogEntry, Member, NodeId,
+    check_address,
 };
 
 /// Most members of a group: each has an entry in each snapshot's header, a progress with the
@@ -53,6 +54,8 @@ pub enum ConfChangeError {
     NotCaughtUp { node: NodeId, matched: Index, last: Index },
     #[error("the change names node {0} twice")]
     NamedTwice(NodeId),
+    #[error("node {0} joins by a change that does not add it")]
+    StrangeJoin(NodeId),
     #[error("node id 0 is not allowed")]
     ZeroId,
     #[error("node id {0} is not allowed: ids go up to {max}", max = NodeId::HIGHEST)]
@@ -65,6 +68,14 @@ pub enum ConfChangeError {
 fn validate_steps(change: &ConfChange) -> Result<(), ConfChangeError> {
     if change.steps.len() > MEMBERS_MAX {
         return Err(ConfChangeError::TooManyMembers);
+    }
+    for id in change.joins.keys() {
+        let adds = |(op, member): &(ConfChangeOp, Member)| {
+            *op == ConfChangeOp::AddLearner && member.id == *id
+        };
+        if !change.steps.iter().any(adds) {
+            return Err(ConfChangeError::StrangeJoin(*id));
+        }
     }
     for (op, member) in &change.steps {
         let id = member.id;
@@ -108,6 +119,11 @@ pub(super) fn validate(
             return Err(ConfChangeError::NamedTwice(member.id));
         }
         match op {
+            ConfChangeOp::AddLearner if change.joins.contains_key(&member.id) => {
+                if current.is_voter(member.id) {
+                    return Err(ConfChangeError::AlreadyAVoter(member.id));
+                }
+            }
             ConfChangeOp::AddLearner if current.learners.contains(&member.id) => {
                 return Err(ConfChangeError::AlreadyAMember(member.id));
             }
@@ -168,7 +184,7 @@ fn decode(data: &[u8], context: &[u8]) -> Result<(eraftpb::ConfChangeV2, ConfCha
     let mut raft = eraftpb::ConfChangeV2::default();
     raft.merge_from_bytes(data).map_err(|error| format!("membership entry: {error}"))?;
     let change = if context.is_empty() {
-        ConfChange { steps: Vec::new() }
+        ConfChange::default()
     } else {
         serde_json::from_slice(context).map_err(|error| format!("membership entry: {error}"))?
     };

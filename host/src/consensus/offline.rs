@@ -31,7 +31,7 @@ impl Configuration {
     pub fn apply(&mut self, entry: &LogEntry) -> Result<(ConfChange, ConfState), ReplicaError> {
         let applied = membership::apply(&mut self.0, entry)
             .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
-        let change = applied.unwrap_or(ConfChange { steps: Vec::new() });
+        let change = applied.unwrap_or(ConfChange::default());
         Ok((change, membership::current(&self.0)))
     }
 }

@@ -25,7 +25,8 @@ use crate::fsm::{
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ClusterId, ConfChange, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome, TrapKind,
+    ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId,
+    Outcome, TrapKind,
 };
 
 /// Longest text of a guest that a reason quotes.
@@ -261,6 +262,11 @@ impl Machine {
     /// The configuration as of the last applied entry.
     pub fn conf_state(&self) -> &ConfState {
         &self.state.membership.conf_state
+    }
+
+    /// Of the members that asked to be taken in themselves, the nonce that they did it with.
+    pub fn joins(&self) -> &BTreeMap<NodeId, JoinNonce> {
+        &self.state.membership.joins
     }
 
     /// An id that no member ever had. Every id below it may have been somebody's.

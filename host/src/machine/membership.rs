@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::{ConfChange, ConfChangeOp, ConfState, Member, NodeId};
+use crate::types::{ConfChange, ConfChangeOp, ConfState, JoinNonce, Member, NodeId};
 
 /// Members, their addresses, and the configuration that consensus derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub(super) struct Membership {
     /// Exactly the nodes of `conf_state` whose address is known.
     pub(super) members: BTreeMap<NodeId, Member>,
     pub(super) conf_state: ConfState,
+    /// Of the members that asked to be taken in themselves.
+    pub(super) joins: BTreeMap<NodeId, JoinNonce>,
     /// At least as high as every id that ever was a member's.
     pub(super) highest_id: NodeId,
 }
@@ -30,6 +32,7 @@ impl Membership {
                 ConfChangeOp::Remove => {}
             }
         }
+        self.joins.extend(&change.joins);
         self.settle(conf_state);
     }
 
@@ -47,6 +50,7 @@ impl Membership {
 
     fn settle(&mut self, conf_state: ConfState) {
         self.members.retain(|id, _| conf_state.contains(*id));
+        self.joins.retain(|id, _| conf_state.contains(*id));
         let highest = conf_state.nodes().last().copied().unwrap_or_default();
         self.highest_id = self.highest_id.max(highest);
         self.conf_state = conf_state;
@@ -66,7 +70,7 @@ mod tests {
     }
 
     fn change(op: ConfChangeOp, member: Member) -> ConfChange {
-        ConfChange { steps: vec![(op, member)] }
+        ConfChange::of(op, member)
     }
 
     #[test]
@@ -85,9 +89,9 @@ mod tests {
         membership.set([member(1), member(2)], voters(&[1, 2]));
         let joint = ConfState { voters_outgoing: [NodeId(1), NodeId(2)].into(), ..voters(&[1, 3]) };
         let steps = vec![(ConfChangeOp::Remove, member(2)), (ConfChangeOp::AddVoter, member(3))];
-        membership.apply(&ConfChange { steps }, joint);
+        membership.apply(&ConfChange { steps, ..ConfChange::default() }, joint);
         assert!(membership.members.contains_key(&NodeId(2)));
-        membership.apply(&ConfChange { steps: Vec::new() }, voters(&[1, 3]));
+        membership.apply(&ConfChange::default(), voters(&[1, 3]));
         assert!(!membership.members.contains_key(&NodeId(2)));
     }
 
@@ -101,6 +105,29 @@ mod tests {
         let moved = Member { id: NodeId(1), address: "10.9.9.9:1".into() };
         membership.apply(&change(ConfChangeOp::AddVoter, moved.clone()), voters(&[1]));
         assert_eq!(membership.members[&NodeId(1)], moved);
+    }
+
+    #[test]
+    fn a_join_is_known_by_its_nonce_until_the_member_is_none() {
+        let (first, second) = (JoinNonce([1; 16]), JoinNonce([2; 16]));
+        let learners = |ids: &[u64]| ConfState {
+            learners: ids.iter().copied().map(NodeId).collect(),
+            ..voters(&[1])
+        };
+        let mut membership = Membership::default();
+        membership.set([member(1)], voters(&[1]));
+        let mut join = change(ConfChangeOp::AddLearner, member(2));
+        join.joins.insert(NodeId(2), first);
+        membership.apply(&join, learners(&[2]));
+        assert_eq!(membership.joins, [(NodeId(2), first)].into());
+        let again = Member { id: NodeId(3), ..member(2) };
+        let mut replace = change(ConfChangeOp::AddLearner, again);
+        replace.steps.push((ConfChangeOp::Remove, member(2)));
+        replace.joins.insert(NodeId(3), second);
+        membership.apply(&replace, learners(&[3]));
+        assert_eq!(membership.joins, [(NodeId(3), second)].into());
+        membership.apply(&change(ConfChangeOp::Remove, member(3)), voters(&[1]));
+        assert_eq!(membership.joins, BTreeMap::new());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::fsm::{
     SharedLoader,
 };
 use crate::museum::{self, Exhibit};
-use crate::types::{ClusterId, GroupId, Index, Member, ModuleHash, NodeId, StateDigest};
+use crate::types::{ClusterId, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId, StateDigest};
 
 /// Longest header: bounds memory, far above any real one.
 const HEADER_MAX_BYTES: usize = 64 << 20;
@@ -214,6 +214,11 @@ fn membership(header: &v1::SnapshotHeader) -> Result<Membership, RestoreError> {
         .iter()
         .map(|member| Member { id: NodeId(member.id), address: member.address.clone() });
     membership.set(members, convert::conf_state_from_record(conf_state));
+    for member in header.members.iter().filter(|member| !member.join_nonce.is_empty()) {
+        let nonce = JoinNonce::try_from(&member.join_nonce[..])
+            .map_err(|error| invalid(format!("the nonce of node {}: {error}", member.id)))?;
+        membership.joins.insert(NodeId(member.id), nonce);
+    }
     if membership.members.len() != header.members.len() {
         return Err(invalid("its members contradict its configuration"));
     }

@@ -115,7 +115,16 @@ pub(super) fn header(state: &State) -> v1::SnapshotHeader {
         session_limits: Some(convert::session_limits_to_record(state.sessions.limits())),
         members: members
             .values()
-            .map(|member| v1::SnapshotMember { id: member.id.0, address: member.address.clone() })
+            .map(|member| v1::SnapshotMember {
+                id: member.id.0,
+                address: member.address.clone(),
+                join_nonce: state
+                    .membership
+                    .joins
+                    .get(&member.id)
+                    .map(|nonce| bytes::Bytes::copy_from_slice(&nonce.0))
+                    .unwrap_or_default(),
+            })
             .collect(),
         conf_state: Some(convert::conf_state_to_record(&state.membership.conf_state)),
         highest_node_id: state.membership.highest_id.0,

@@ -403,7 +403,7 @@ fn busy_machine() -> Machine {
         apply(&mut machine, 30, in_session(b"trap", id, sequence + 9, 0));
     }
     let learner = Member { id: NodeId(9), address: "10.0.0.9:7400".to_owned() };
-    let change = ConfChange { steps: vec![(ConfChangeOp::AddLearner, learner)] };
+    let change = ConfChange::of(ConfChangeOp::AddLearner, learner);
     let conf_state = ConfState { learners: [NodeId(9)].into(), ..machine.conf_state().clone() };
     machine.apply_membership(machine.applied_index().next(), &change, conf_state);
     machine

@@ -27,7 +27,8 @@ use crate::machine::{Applied, BodyKind, Machine, ModuleInfo, Reply, RestoreError
 use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
-    ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, Member, ModuleHash, NodeId, Term,
+    ClusterId, ConfState, EntryKind, GroupId, Index, JoinNonce, LogEntry, Member, ModuleHash,
+    NodeId, Term,
 };
 
 /// Queries that are answered together, in parallel if the state machine can.
@@ -95,6 +96,7 @@ pub(super) struct ApplyLoop {
     pub(super) roster: Arc<Roster>,
     pub(super) view: watch::Sender<Option<Arc<MachineView>>>,
     pub(super) members: Arc<BTreeMap<NodeId, Member>>,
+    pub(super) joins: Arc<BTreeMap<NodeId, JoinNonce>>,
     pub(super) conf_state: Arc<ConfState>,
     pub(super) policy: SnapshotPolicy,
     pub(super) saver: Sender<SaveJob>,
@@ -474,6 +476,7 @@ impl ApplyLoop {
         self.log_clock.follow(machine.time_ms());
         if membership_changed {
             self.members = Arc::new(machine.members().clone());
+            self.joins = Arc::new(machine.joins().clone());
             self.conf_state = Arc::new(machine.conf_state().clone());
             let (next, as_of) = (machine.next_node_id(), machine.applied_index());
             self.roster.update(Arc::clone(&self.members), next, as_of);
@@ -484,6 +487,7 @@ impl ApplyLoop {
         self.view.send_replace(Some(Arc::new(MachineView {
             info: machine.info(),
             members: Arc::clone(&self.members),
+            joins: Arc::clone(&self.joins),
             conf_state: Arc::clone(&self.conf_state),
             next_node_id: machine.next_node_id(),
         })));

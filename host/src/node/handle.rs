@@ -23,7 +23,7 @@ use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
-use crate::types::{ConfState, GroupId, Index, Member, NodeId, Term};
+use crate::types::{ConfState, GroupId, Index, JoinNonce, Member, NodeId, Term};
 
 /// A proposal that was applied.
 #[derive(Clone, Debug)]
@@ -320,6 +320,8 @@ pub struct MachineView {
     pub info: MachineInfo,
     /// The members, by id.
     pub members: Arc<BTreeMap<NodeId, Member>>,
+    /// Of the members that asked to be taken in themselves, the nonce that they did it with.
+    pub joins: Arc<BTreeMap<NodeId, JoinNonce>>,
     /// The configuration at `info.applied`.
     pub conf_state: Arc<ConfState>,
     /// The id that the next new member gets.

@@ -6,9 +6,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::event_loop::Event;
-use super::handle::{NodeHandle, ProposeFailure, ReplySink, stopped_unknown};
+use super::handle::{MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_unknown};
 use crate::consensus::{Care, ConfChangeError, ReplicaStatus, Role};
-use crate::types::{AddressError, ConfChange, ConfChangeOp, Index, Member, NodeId, check_address};
+use crate::museum::{self, Exhibit};
+use crate::types::{
+    AddressError, ConfChange, ConfChangeOp, Index, JoinNonce, Member, NodeId, check_address,
+};
 
 /// How far above all that were given out an id may be that an operator chooses: far enough for
 /// any way of numbering hosts, and so near that ids are never used up.
@@ -50,13 +53,25 @@ pub enum MembershipFailure {
         /// The bound.
         max: u64,
     },
-    /// A voter has that address: its votes and log must not be forgotten.
+    /// An operator adds an address that a member has.
     #[error(
-        "the address {address} belongs to node {id}, a voter; a node that lost its data must be \
-         removed (`raft-host members remove {id}`) before it joins again"
+        "node {id} has the address {address}; a node that lost its data starts with --join and \
+         gets a new id, or is removed (`raft-host members remove {id}`)"
     )]
-    AddressOfVoter {
-        /// The voter.
+    AddressInUse {
+        /// The member.
+        id: NodeId,
+        /// The address.
+        address: String,
+    },
+    /// Somebody else joins from the address of a member that is there.
+    #[error(
+        "node {id} has the address {address} and was heard from a moment ago: if the joining node \
+         is what is left of it, it is taken in once node {id} has been silent for an election \
+         timeout; if not, give it an address of its own (--listen, --advertise)"
+    )]
+    AddressAlive {
+        /// The member.
         id: NodeId,
         /// The address.
         address: String,
@@ -114,33 +129,99 @@ impl NodeHandle {
         check_address(&address)?;
         let view = self.view_of_leader().await?;
         if let Some(member) = view.members.values().find(|member| member.address == address) {
-            if view.conf_state.is_voter(member.id) {
-                return Err(MembershipFailure::AddressOfVoter { id: member.id, address });
+            // Of a learner that nobody has joined as yet it may be the same request again.
+            if view.conf_state.is_voter(member.id) || view.joins.contains_key(&member.id) {
+                return Err(MembershipFailure::AddressInUse { id: member.id, address });
             }
             if id.is_none_or(|id| id == member.id) {
                 return Ok(member.id);
             }
         }
-        let id = match id {
-            None => view.next_node_id,
-            Some(id) => {
-                if let Some(member) = view.members.get(&id) {
-                    let address = member.address.clone();
-                    return Err(MembershipFailure::IdInUse { id, address });
-                }
-                if id < view.next_node_id {
-                    return Err(MembershipFailure::IdWasUsed(id));
-                }
-                let next = view.next_node_id;
-                let max = next.0.saturating_add(ID_JUMP_MAX);
-                if id.0 > max {
-                    return Err(MembershipFailure::IdTooFar { id, next, max });
-                }
-                id
-            }
+        let id = free_id(&view, id)?;
+        let change = ConfChange::of(ConfChangeOp::AddLearner, Member { id, address });
+        self.change(change, careful(&view)).await?;
+        Ok(id)
+    }
+
+    /// Takes in a node without data that asks for it, as a learner. The same nonce again is the
+    /// same request, whose answer was lost. Whoever has another one for the address of a member
+    /// that joined is what is left of it: that member is removed by the same change that adds the
+    /// new one, since with its old id it would deny the votes it gave and the entries it
+    /// acknowledged. Leader only.
+    ///
+    /// # Errors
+    /// See [`MembershipFailure`].
+    pub async fn join(
+        &self,
+        id: Option<NodeId>,
+        address: String,
+        nonce: JoinNonce,
+    ) -> Result<NodeId, MembershipFailure> {
+        check_address(&address)?;
+        let view = self.view_of_leader().await?;
+        let joined = view.joins.iter().find(|(_, known)| **known == nonce).map(|(node, _)| *node);
+        if let Some(member) = joined.and_then(|node| view.members.get(&node))
+            && id.is_none_or(|id| id == member.id)
+            && member.address == address
+        {
+            return self.join_again(&view, member, nonce).await;
+        }
+        let Some(holder) = view.members.values().find(|member| member.address == address) else {
+            let member = Member { id: free_id(&view, id)?, address };
+            return self.take_in(&view, member, None, nonce).await;
         };
-        let care = Care { decided_at: view.info.applied, force: false };
-        self.change(ConfChangeOp::AddLearner, Member { id, address }, care).await?;
+        if museum::is_on(Exhibit::AddressIsIdentity)
+            && view.conf_state.learners.contains(&holder.id)
+        {
+            return Ok(holder.id);
+        }
+        let is_awaited = !view.conf_state.is_voter(holder.id)
+            && !view.joins.contains_key(&holder.id)
+            && id.is_none_or(|id| id == holder.id);
+        if is_awaited {
+            return self.take_in(&view, holder.clone(), None, nonce).await;
+        }
+        let status = self.replica_status().await?;
+        if status.is_heard(holder.id) {
+            return Err(MembershipFailure::AddressAlive { id: holder.id, address });
+        }
+        if status.is_new_leader {
+            return Err(ConfChangeError::JustElected.into());
+        }
+        let member = Member { id: free_id(&view, id)?, address };
+        tracing::warn!(
+            lost = %holder.id, node = %member.id, address = member.address,
+            "a member lost its data and joins again as another one"
+        );
+        self.take_in(&view, member, Some(holder.clone()), nonce).await
+    }
+
+    /// An entry of its own, although nothing changes: whoever is answered may rely on the join
+    /// being known to a majority, which the first answer, that was lost, waited for.
+    async fn join_again(
+        &self,
+        view: &MachineView,
+        member: &Member,
+        nonce: JoinNonce,
+    ) -> Result<NodeId, MembershipFailure> {
+        if view.conf_state.is_voter(member.id) {
+            return Ok(member.id);
+        }
+        self.take_in(view, member.clone(), None, nonce).await
+    }
+
+    async fn take_in(
+        &self,
+        view: &MachineView,
+        member: Member,
+        lost: Option<Member>,
+        nonce: JoinNonce,
+    ) -> Result<NodeId, MembershipFailure> {
+        let id = member.id;
+        let mut change = ConfChange::of(ConfChangeOp::AddLearner, member);
+        change.steps.extend(lost.map(|lost| (ConfChangeOp::Remove, lost)));
+        change.joins.insert(id, nonce);
+        self.change(change, careful(view)).await?;
         Ok(id)
     }
 
@@ -154,8 +235,7 @@ impl NodeHandle {
             return Ok(());
         }
         let member = view.members.get(&id).cloned().ok_or_else(|| not_a_member(id))?;
-        let care = Care { decided_at: view.info.applied, force: false };
-        self.change(ConfChangeOp::AddVoter, member, care).await
+        self.change(ConfChange::of(ConfChangeOp::AddVoter, member), careful(&view)).await
     }
 
     /// Removes a member. Gone already: an error, since the id may be a mistake. `force`: even if
@@ -165,7 +245,8 @@ impl NodeHandle {
     /// See [`MembershipFailure`].
     pub async fn remove(&self, id: NodeId, force: bool) -> Result<(), MembershipFailure> {
         let (member, decided_at) = self.removable(id, force).await?;
-        self.change(ConfChangeOp::Remove, member, Care { decided_at, force }).await
+        let change = ConfChange::of(ConfChangeOp::Remove, member);
+        self.change(change, Care { decided_at, force }).await
     }
 
     /// What [`NodeHandle::remove`] would say before it changes anything. A leader asks before it
@@ -261,14 +342,14 @@ impl NodeHandle {
         }
     }
 
-    fn machine_view(&self) -> Result<Arc<super::MachineView>, MembershipFailure> {
+    fn machine_view(&self) -> Result<Arc<MachineView>, MembershipFailure> {
         self.shared.machine.borrow().clone().ok_or(MembershipFailure::NoState)
     }
 
     /// What the machine says once it has applied all that this leader's log held when it was
     /// asked: the members that its predecessors let in or removed are in it. Decided on anything
     /// older, a node that lost its data could get back the id that it voted with.
-    async fn view_of_leader(&self) -> Result<Arc<super::MachineView>, MembershipFailure> {
+    async fn view_of_leader(&self) -> Result<Arc<MachineView>, MembershipFailure> {
         let status = self.replica_status().await?;
         let mut views = self.shared.machine.clone();
         let mut leadership = self.leadership();
@@ -301,16 +382,10 @@ impl NodeHandle {
         self.config().tick().saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
-    async fn change(
-        &self,
-        op: ConfChangeOp,
-        member: Member,
-        care: Care,
-    ) -> Result<(), MembershipFailure> {
+    async fn change(&self, change: ConfChange, care: Care) -> Result<(), MembershipFailure> {
         let charge = self.charge_request()?;
         let (sender, receiver) = oneshot::channel();
         let waiter = NodeHandle::waiter(ReplySink::One(sender), charge);
-        let change = ConfChange { steps: vec![(op, member)] };
         self.send(Event::ConfChange(change, care, waiter))?;
         receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?;
         Ok(())
@@ -319,6 +394,27 @@ impl NodeHandle {
     fn send(&self, event: Event) -> Result<(), ProposeFailure> {
         self.shared.events.send(event).map_err(|_| ProposeFailure::Stopping)
     }
+}
+
+/// The next id, or the one that was asked for, if it may be given out.
+fn free_id(view: &MachineView, asked: Option<NodeId>) -> Result<NodeId, MembershipFailure> {
+    let next = view.next_node_id;
+    let Some(id) = asked else { return Ok(next) };
+    if let Some(member) = view.members.get(&id) {
+        return Err(MembershipFailure::IdInUse { id, address: member.address.clone() });
+    }
+    if id < next {
+        return Err(MembershipFailure::IdWasUsed(id));
+    }
+    let max = next.0.saturating_add(ID_JUMP_MAX);
+    if id.0 > max {
+        return Err(MembershipFailure::IdTooFar { id, next, max });
+    }
+    Ok(id)
+}
+
+fn careful(view: &MachineView) -> Care {
+    Care { decided_at: view.info.applied, force: false }
 }
 
 fn not_a_member(id: NodeId) -> MembershipFailure {

@@ -314,6 +314,7 @@ pub(super) fn assemble(
         roster,
         view: view_sender,
         members: Arc::default(),
+        joins: Arc::default(),
         conf_state: Arc::default(),
         policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
         saver,

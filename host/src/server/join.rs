@@ -10,7 +10,7 @@ use tonic::{Code, Request, Status};
 
 use super::{Join, ServeError};
 use crate::transport::PROTOCOL_VERSION;
-use crate::types::{ClusterId, Member, NodeId};
+use crate::types::{ClusterId, JoinNonce, Member, NodeId};
 
 /// How long one attempt may take: the cluster commits a membership change meanwhile.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -32,12 +32,14 @@ pub(super) struct Admission {
 
 /// Asks one address after the other until one takes this node in.
 pub(super) async fn ask(join: &Join, address: &str) -> Result<Admission, ServeError> {
+    // One for all attempts: whoever took this node in already knows it by that.
+    let nonce = JoinNonce(rand::random());
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut pause = PAUSE_MIN;
     loop {
         let mut reason = String::new();
         for seed in &join.seeds {
-            match attempt(seed, join, address).await {
+            match attempt(seed, join, address, nonce).await {
                 Ok(admission) => return Ok(admission),
                 Err(status) if !may_pass(&status) => {
                     let reason = status.message().to_owned();
@@ -96,11 +98,17 @@ pub(super) fn client(address: &str) -> Result<AdminClient<Channel>, Status> {
     Ok(AdminClient::new(endpoint.connect_lazy()))
 }
 
-async fn attempt(seed: &str, join: &Join, address: &str) -> Result<Admission, Status> {
+async fn attempt(
+    seed: &str,
+    join: &Join,
+    address: &str,
+    nonce: JoinNonce,
+) -> Result<Admission, Status> {
     let request = v1::JoinRequest {
         address: address.to_owned(),
         node_id: join.node_id.map_or(0, |id| id.0),
         protocol_version: PROTOCOL_VERSION,
+        nonce: nonce.0.to_vec().into(),
         ..Default::default()
     };
     let answer = client(seed)?.join(request).await?.into_inner();
@@ -176,7 +184,7 @@ mod tests {
         };
         let join = Join { seeds: vec![seed.clone()], ..Join::default() };
         tokio::select! {
-            answer = attempt(&seed, &join, "127.0.0.1:1") => {
+            answer = attempt(&seed, &join, "127.0.0.1:1", JoinNonce([1; 16])) => {
                 let status = answer.expect_err("nobody answers");
                 assert!(may_pass(&status), "{status:?}");
             }

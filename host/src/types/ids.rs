@@ -79,6 +79,11 @@ impl Term {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub [u8; 16]);
 
+/// Drawn at random by a node without data before it asks to be taken in: the same request, sent
+/// again because its answer was lost, has the same; a node that lost its data has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JoinNonce(pub [u8; 16]);
+
 /// SHA-256 of a wasm module's bytes: what `sha256sum plugin.wasm` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModuleHash(pub [u8; 32]);
@@ -143,6 +148,7 @@ macro_rules! hex_newtype {
 }
 
 hex_newtype!(ClusterId, 16);
+hex_newtype!(JoinNonce, 16);
 hex_newtype!(ModuleHash, 32);
 hex_newtype!(StateDigest, 32);
 

@@ -1,10 +1,10 @@
 //! Who is in a group, and how that changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::NodeId;
+use super::{JoinNonce, NodeId};
 
 /// A configuration of a group, joint while `voters_outgoing` is not empty
 /// (Raft dissertation §4.3).
@@ -67,8 +67,19 @@ pub enum ConfChangeOp {
 }
 
 /// A membership change; several steps at once go through joint consensus.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfChange {
     /// The steps, applied together. Empty: leave the joint configuration.
     pub steps: Vec<(ConfChangeOp, Member)>,
+    /// Of the learners among the steps that asked to be taken in themselves. A learner that is
+    /// one already stays it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joins: BTreeMap<NodeId, JoinNonce>,
+}
+
+impl ConfChange {
+    /// One step that nobody joins by.
+    pub fn of(op: ConfChangeOp, member: Member) -> ConfChange {
+        ConfChange { steps: vec![(op, member)], ..ConfChange::default() }
+    }
 }

@@ -11,7 +11,7 @@ mod outcome;
 mod snapshot;
 
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
-pub use ids::{ClusterId, GroupId, Index, ModuleHash, NodeId, StateDigest, Term};
+pub use ids::{ClusterId, GroupId, Index, JoinNonce, ModuleHash, NodeId, StateDigest, Term};
 pub use log::{EntryKind, HardState, LogEntry, LogPosition};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member};
 pub use message::{MessageKind, PeerMessage};

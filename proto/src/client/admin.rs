@@ -140,12 +140,12 @@ impl Client {
     ///
     /// When the cluster refuses or cannot do it.
     pub async fn join(&self, request: v1::JoinRequest) -> Result<v1::JoinResponse, ClientError> {
-        let v1::JoinRequest { address, node_id, cluster_id, protocol_version, .. } = request;
+        let v1::JoinRequest { address, node_id, cluster_id, protocol_version, nonce, .. } = request;
         admin_call!(
             self,
             Repeat::WithoutEffect,
             join,
-            JoinRequest { address, node_id, cluster_id, protocol_version }
+            JoinRequest { address, node_id, cluster_id, protocol_version, nonce }
         )
     }
 

@@ -284,6 +284,15 @@ impl World {
                 self.hosts[slot.0].state = State::Broken;
                 self.begin(Goal::Replace { slot, was_voter }, None);
             }
+            Action::Rejoin { node } => {
+                let Some(slot) = self.pick(node).filter(|slot| self.is_expendable(*slot)) else {
+                    return;
+                };
+                let was_voter = self.conf_state.is_voter(self.hosts[slot.0].node);
+                self.crash(slot, true, None);
+                self.hosts[slot.0].state = State::Broken;
+                self.begin_rejoin(slot, was_voter);
+            }
             Action::Join { promote } => self.begin_join(promote, None),
             Action::Remove { node } => {
                 let Some(slot) = self.pick(node) else { return };

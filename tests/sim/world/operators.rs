@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use raft_host::consensus::Role;
 use raft_host::machine::Incumbent;
 use raft_host::node::{MembershipFailure, Upgrade, UpgradeFailure};
-use raft_host::types::{ConfState, Index, Member, NodeId};
+use raft_host::types::{ConfState, Index, JoinNonce, Member, NodeId};
 use raft_host_proto::v1;
 use raft_host_proto::v1::limit_change::Limit;
 
@@ -19,8 +19,15 @@ use crate::sim::trace::Who;
 /// What an operator is about.
 #[derive(Clone, Debug)]
 pub(super) enum Goal {
-    /// A new host, as a learner and perhaps a voter. The slot is there once it has an id.
-    Join { promote: bool, slot: Option<Slot>, address: String },
+    /// A new host, as a learner and perhaps a voter. The slot is there once it has an id. It may
+    /// have the address of a member that lost its data.
+    Join {
+        promote: bool,
+        slot: Option<Slot>,
+        address: String,
+        nonce: JoinNonce,
+        lost: Option<Slot>,
+    },
     /// A member is to be none.
     Remove { slot: Slot },
     /// A member that lost its data is removed, and another one takes its place.
@@ -70,8 +77,18 @@ impl World {
     pub(super) fn begin_join(&mut self, promote: bool, patience_us: Option<u64>) {
         // An address of its own, which no earlier host had.
         let number = self.number();
-        let goal = Goal::Join { promote, slot: None, address: format!("new{number}:1") };
+        let address = format!("new{number}:1");
+        let nonce = nonce(number);
+        let goal = Goal::Join { promote, slot: None, address, nonce, lost: None };
         self.begin(goal, patience_us);
+    }
+
+    /// A member that lost its data is started again with an empty directory and `--join`.
+    pub(super) fn begin_rejoin(&mut self, lost: Slot, promote: bool) {
+        let nonce = nonce(self.number());
+        let address = self.hosts[lost.0].address.clone();
+        let lost = Some(lost);
+        self.begin(Goal::Join { promote, slot: None, address, nonce, lost }, None);
     }
 
     pub(super) fn begin(&mut self, goal: Goal, patience_us: Option<u64>) {
@@ -131,7 +148,12 @@ impl World {
             _ => PATIENCE_US,
         };
         let ask = match goal {
-            Goal::Join { slot: None, address, .. } => Some((leader, Ask::AddLearner(address))),
+            // The change that lets it in removes the member that it was.
+            Goal::Join { slot: None, lost: Some(lost), .. } if !self.may_remove(lost) => None,
+            Goal::Join { slot: None, address, nonce, lost, .. } => {
+                self.doubtful.extend(lost);
+                Some((leader, Ask::Join(address, nonce)))
+            }
             Goal::Join { slot: Some(slot), .. } => {
                 Some((leader, Ask::Promote(self.hosts[slot.0].node)))
             }
@@ -276,7 +298,11 @@ impl World {
             self.told_done(self.hosts[slot.0].node);
         }
         match (goal, answer) {
-            (Goal::Join { promote, slot: None, .. }, Answered::Learner(Ok(node))) => {
+            (Goal::Join { promote, slot: None, lost, .. }, Answered::Learner(Ok(node))) => {
+                if let Some(lost) = lost {
+                    self.hosts[lost.0].state = State::Retired;
+                    self.told_done(self.hosts[lost.0].node);
+                }
                 self.joined(number, node, promote);
             }
             (Goal::Join { .. }, Answered::Member(Ok(()))) => self.end_task(number, "done"),
@@ -350,13 +376,15 @@ impl World {
 
     /// A new member has an id: its host starts, and learns all else from the cluster.
     fn joined(&mut self, number: u64, node: NodeId, promote: bool) {
-        let Some(Task { goal: Goal::Join { address, .. }, .. }) = self.tasks.get(&number) else {
+        let Some(Task { goal: Goal::Join { address, lost, .. }, .. }) = self.tasks.get(&number)
+        else {
             return;
         };
-        let address = address.clone();
+        let (address, lost) = (address.clone(), *lost);
         let slot = match self.by_node.get(&node) {
-            Some(slot) => *slot,
-            None => self.add_host(node, address),
+            // Whoever gets back the id that it had has an empty disk all the same.
+            Some(slot) if Some(*slot) != lost => *slot,
+            _ => self.add_host(node, address),
         };
         let introduced: Vec<Member> = self
             .hosts
@@ -387,7 +415,7 @@ impl World {
             .collect();
         for slot in broken {
             let is_known = self.tasks.values().any(|task| {
-                matches!(task.goal, Goal::Replace { slot: other, .. } | Goal::Remove { slot: other } if other == slot)
+                matches!(task.goal, Goal::Replace { slot: other, .. } | Goal::Remove { slot: other } | Goal::Join { lost: Some(other), .. } if other == slot)
             });
             if !is_known {
                 let was_voter = self.conf_state.is_voter(self.hosts[slot.0].node);
@@ -400,6 +428,13 @@ impl World {
     pub(super) fn drop_removals(&mut self) {
         self.tasks.retain(|_, task| !matches!(task.goal, Goal::Remove { .. }));
     }
+}
+
+/// As good as drawn at random, in a run.
+fn nonce(number: u64) -> JoinNonce {
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&number.to_le_bytes());
+    JoinNonce(nonce)
 }
 
 /// A change of the guest's limits that its commands live with, or trap more by.

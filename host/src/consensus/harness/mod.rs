@@ -1,6 +1,7 @@
 //! Steps replicas in virtual time: a network that loses and delays, disks that are slow,
 //! crashes that lose what was not persisted. One seed decides everything.
 
+mod changes;
 mod flow;
 mod forwarding;
 mod outdated;
@@ -451,8 +452,8 @@ impl Cluster {
     /// More than one step goes through a joint configuration.
     fn change_together(&mut self, steps: &[(ConfChangeOp, u64)]) {
         let member = |id| Member { id: NodeId(id), address: format!("node-{id}:1") };
-        let change =
-            ConfChange { steps: steps.iter().map(|(op, id)| (*op, member(*id))).collect() };
+        let steps = steps.iter().map(|(op, id)| (*op, member(*id))).collect();
+        let change = ConfChange { steps, ..ConfChange::default() };
         let leader = self.elect();
         let care = Care { decided_at: self.nodes[&leader].applied, force: false };
         self.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));

@@ -229,7 +229,7 @@ impl Replica {
             .map_err(|reason| ReplicaError::BadEntry { index: entry.index, reason })?;
         self.members_changed_at = entry.index;
         let Some(change) = applied else {
-            return Ok((ConfChange { steps: Vec::new() }, membership::current(&self.raw)));
+            return Ok((ConfChange::default(), membership::current(&self.raw)));
         };
         let conf_state = membership::current(&self.raw);
         let me = self.config.node;

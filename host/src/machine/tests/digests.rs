@@ -3,7 +3,7 @@
 use super::super::test_fsm::WHIM;
 use super::*;
 use crate::machine::modules::Upload;
-use crate::types::StateDigest;
+use crate::types::{JoinNonce, StateDigest};
 
 fn point() -> Body {
     Body::DigestPoint(v1::DigestPoint {})
@@ -109,6 +109,9 @@ fn every_part_of_the_state_counts() {
         let member = Member { id: NodeId(1), address: "elsewhere:1".to_owned() };
         let conf_state = machine.state.membership.conf_state.clone();
         machine.state.membership.set([member], conf_state);
+    });
+    differs("a join", &|machine| {
+        machine.state.membership.joins.insert(NodeId(1), JoinNonce([1; 16]));
     });
     differs("configuration", &|machine| {
         machine.state.membership.conf_state.auto_leave = true;
