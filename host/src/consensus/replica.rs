@@ -328,6 +328,11 @@ impl Replica {
         self.applied
     }
 
+    /// Up to where it knows entries to be committed.
+    pub fn commit(&self) -> Index {
+        Index(self.raw.raft.raft_log.committed)
+    }
+
     /// What this replica is.
     pub fn role(&self) -> Role {
         match self.raw.raft.state {

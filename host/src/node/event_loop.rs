@@ -20,6 +20,7 @@ use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission,
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
 use super::removal::{Known, Removal};
+use super::standing::RaftStanding;
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
 use crate::consensus::{
@@ -96,6 +97,7 @@ pub(super) struct EventLoop {
     pub(super) me: NodeId,
     pub(super) group: GroupId,
     pub(super) replica: Replica,
+    pub(super) standing: Arc<RaftStanding>,
     pub(super) events: Receiver<Event>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) writer: Sender<Write>,
@@ -256,6 +258,7 @@ impl EventLoop {
         let effects = self.replica.effects()?;
         self.execute(effects);
         self.answer_settled();
+        self.standing.update(self.me, &self.replica);
         Ok(())
     }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, RwLock};
 
 use super::budget::Budget;
 use super::event_loop::{Event, EventSender};
+use super::standing::RaftStanding;
 use crate::museum::{self, Exhibit};
-use crate::transport::{Inbox, Standing};
+use crate::transport::{Inbox, SnapshotWish, Standing};
 use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// The node's side of a transport.
@@ -14,6 +15,7 @@ pub struct NodeInbox {
     pub(super) events: EventSender,
     pub(super) budget: Budget,
     pub(super) roster: Arc<Roster>,
+    pub(super) raft: Arc<RaftStanding>,
 }
 
 /// Who is a member and who was, as far as this node has applied. Empty until it has a state.
@@ -77,6 +79,15 @@ impl Inbox for NodeInbox {
             // A loop that is gone needs no messages.
             Some(charge) => drop(self.events.send(Event::Messages(messages, charge))),
             None => tracing::debug!(count = messages.len(), "inbox full: peer messages dropped"),
+        }
+    }
+
+    fn wants_snapshot(&self, message: &PeerMessage) -> Result<SnapshotWish, String> {
+        match self.roster.standing(message.from) {
+            Standing::Member | Standing::Newcomer => self.raft.wants_snapshot(message),
+            Standing::Removed | Standing::Stranger => {
+                Err(format!("node {} is no member here", message.from))
+            }
         }
     }
 

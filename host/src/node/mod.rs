@@ -35,6 +35,7 @@ mod newcomers;
 mod recovery;
 mod removal;
 mod snapshots;
+mod standing;
 mod start;
 mod stepped;
 mod stop;

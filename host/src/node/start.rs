@@ -22,6 +22,7 @@ use super::newcomers::Newcomers;
 use super::recovery::{Recovered, recover};
 use super::removal::Removal;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
+use super::standing::RaftStanding;
 use super::stop::{EndJobs, StopOnPanic, StopReason, StopSignal, Stragglers, join_within};
 use super::trust::Trust;
 use super::waiters::Waiters;
@@ -113,18 +114,21 @@ pub struct NodeChannel {
     events: EventSender,
     receiver: Receiver<Event>,
     roster: Arc<Roster>,
+    standing: Arc<RaftStanding>,
 }
 
 /// The inbox comes first: a transport needs it, and a node needs a transport.
 pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
     let (events, receiver) = mpsc::channel();
     let roster = Arc::<Roster>::default();
+    let standing = Arc::<RaftStanding>::default();
     let inbox = NodeInbox {
         events: events.clone(),
         budget: Budget::new(config.max_inbox_bytes),
         roster: Arc::clone(&roster),
+        raft: Arc::clone(&standing),
     };
-    (Arc::new(inbox), NodeChannel { events, receiver, roster })
+    (Arc::new(inbox), NodeChannel { events, receiver, roster, standing })
 }
 
 /// A running node.
@@ -281,7 +285,8 @@ pub(super) fn assemble(
     let (view_sender, view) = watch::channel(None);
     let (stuck_sender, stuck) = watch::channel(None);
     let (expelled_sender, expelled) = watch::channel(false);
-    let NodeChannel { events, receiver, roster } = channel;
+    let NodeChannel { events, receiver, roster, standing } = channel;
+    standing.update(me, &replica);
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
     let (apply, jobs) = mpsc::channel();
@@ -337,6 +342,7 @@ pub(super) fn assemble(
         me,
         group,
         replica,
+        standing,
         events: receiver,
         transport,
         writer,

@@ -164,6 +164,10 @@ impl SnapshotStore for MemorySnapshots {
         }
     }
 
+    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
+        Ok(None)
+    }
+
     fn damaged(&self, _: GroupId) -> Vec<StorageError> {
         Vec::new()
     }

@@ -215,6 +215,9 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// one has replaced it. Its file stays until the next [`SnapshotStore::retain`].
     fn set_aside(&self, damaged: &SnapshotMeta);
 
+    /// How many bytes more may be stored, if the store knows.
+    fn free_bytes(&self) -> Result<Option<u64>, StorageError>;
+
     /// What was damaged already when the store was opened, as [`StorageError::Corrupt`].
     fn damaged(&self, group: GroupId) -> Vec<StorageError>;
 }

@@ -50,6 +50,9 @@ pub trait SnapshotDisk: Directories + Send + Sync + 'static {
 
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Bytes that files in a directory may still grow by.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// A file being written on a [`SnapshotDisk`].
@@ -84,6 +87,11 @@ impl SnapshotDisk for RealDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }
 
@@ -381,6 +389,11 @@ impl SnapshotStore for SnapshotFiles {
             let damage = Damage::set_aside(path, meta);
             self.0.damaged.lock().expect(UNPOISONED).add(damage);
         }
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
+        let dir = &self.0.dir;
+        self.0.disk.free_bytes(dir).map(Some).map_err(io_error("look for space in", dir))
     }
 
     fn damaged(&self, group: GroupId) -> Vec<StorageError> {

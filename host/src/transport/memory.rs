@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{SharedInbox, Transport};
+use super::{SharedInbox, SnapshotWish, Transport, admit_snapshot};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{Member, MessageKind, NodeId, PeerMessage, SnapshotFate};
 
@@ -228,9 +228,14 @@ impl Step {
                     let (group, to) = (message.group, message.to);
                     let index = message.snapshot.as_ref().map(|meta| meta.index);
                     let index = index.unwrap_or_default();
-                    let copied = match &message.snapshot {
-                        Some(meta) => copy_snapshot(&*sender.snapshots, &*receiver.snapshots, meta),
-                        None => Err(NotCopied::Failed("the message names no snapshot".to_owned())),
+                    let admitted =
+                        admit_snapshot(&*receiver.inbox, &*receiver.snapshots, &message, 0);
+                    let copied = match admitted {
+                        Ok((meta, SnapshotWish::Content)) => {
+                            copy_snapshot(&*sender.snapshots, &*receiver.snapshots, &meta)
+                        }
+                        Ok((meta, SnapshotWish::MessageOnly)) => Ok(meta),
+                        Err(refusal) => Err(NotCopied::Failed(refusal.to_string())),
                     };
                     let fate = match copied {
                         Ok(meta) => {

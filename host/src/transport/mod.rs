@@ -6,12 +6,13 @@
 //!
 //! ```text
 //!   event loop --Transport::send--> queue per peer ==stream==> PeerService --Inbox::deliver--> event loop
-//!   SnapshotStore --read--> snapshot task =========stream====> PeerService --write--> SnapshotStore
+//!   SnapshotStore --read--> snapshot task ==offer, stream====> PeerService --write--> SnapshotStore
 //! ```
 
 pub mod convert;
 pub mod grpc;
 pub mod memory;
+mod offer;
 mod rules;
 #[cfg(test)]
 mod test_support;
@@ -19,6 +20,7 @@ mod test_support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::offer::{MAX_SNAPSHOT_BYTES, SnapshotRefusal, SnapshotWish, admit_snapshot};
 use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
 
 /// Version of the peer protocol. Nodes that speak another one refuse each other. 2: digest
@@ -70,6 +72,13 @@ pub trait Inbox: Send + Sync + 'static {
     /// Messages of one peer, in the order they were sent. An `InstallSnapshot` arrives only
     /// when its content is in this node's snapshot store. Never blocks; drops when full.
     fn deliver(&self, messages: Vec<PeerMessage>);
+
+    /// Whether the snapshot that this message announces would be of use, or why not. Asked before
+    /// anything of it is stored.
+    ///
+    /// # Errors
+    /// A sentence for the sender.
+    fn wants_snapshot(&self, message: &PeerMessage) -> Result<SnapshotWish, String>;
 
     /// What became of a snapshot to `to`.
     fn snapshot_sent(&self, group: GroupId, to: NodeId, index: Index, fate: SnapshotFate);

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::{Inbox, Standing};
+use super::{Inbox, SnapshotWish, Standing};
 use crate::storage::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
 use crate::types::{
     ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId, PeerMessage,
@@ -21,6 +21,9 @@ type Snapshots = BTreeMap<(GroupId, Index), (SnapshotMeta, Bytes)>;
 #[derive(Clone, Default)]
 pub(super) struct TestStore {
     snapshots: Arc<Mutex<Snapshots>>,
+    free_bytes: Arc<Mutex<Option<u64>>>,
+    /// Sinks made, and bytes written into them.
+    work: Arc<watch::Sender<(u64, usize)>>,
 }
 
 impl TestStore {
@@ -29,6 +32,23 @@ impl TestStore {
         let mut sink = self.create(meta(index)).expect("in memory");
         sink.write_all(content).expect("in memory");
         sink.finish().expect("in memory")
+    }
+
+    pub(super) fn creations(&self) -> u64 {
+        self.work.borrow().0
+    }
+
+    /// Waits until so much was written.
+    pub(super) async fn until_written(&self, bytes: usize) {
+        let mut work = self.work.subscribe();
+        let wait = work.wait_for(|(_, written)| *written >= bytes);
+        let reached = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        reached.expect("in time").expect("the sender is here");
+    }
+
+    /// How much more fits.
+    pub(super) fn set_free_bytes(&self, bytes: u64) {
+        *self.free_bytes.lock().expect("no test panics here") = Some(bytes);
     }
 
     /// Changes the content, not the checksum.
@@ -64,6 +84,7 @@ struct TestSink {
 
 impl Write for TestSink {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.store.work.send_modify(|work| work.1 += bytes.len());
         self.content.write(bytes)
     }
 
@@ -85,6 +106,7 @@ impl SnapshotSink for TestSink {
 
 impl SnapshotStore for TestStore {
     fn create(&self, meta: SnapshotMeta) -> Result<Box<dyn SnapshotSink>, StorageError> {
+        self.work.send_modify(|work| work.0 += 1);
         Ok(Box::new(TestSink { store: self.clone(), meta, content: Vec::new() }))
     }
 
@@ -113,6 +135,10 @@ impl SnapshotStore for TestStore {
 
     fn set_aside(&self, _: &SnapshotMeta) {}
 
+    fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
+        Ok(*self.free_bytes.lock().expect("no test panics here"))
+    }
+
     fn damaged(&self, _: GroupId) -> Vec<StorageError> {
         Vec::new()
     }
@@ -125,6 +151,10 @@ pub(super) struct Told {
     pub(super) snapshots: Vec<(NodeId, Index, SnapshotFate)>,
     pub(super) unreachable: Vec<NodeId>,
     pub(super) seen: Vec<Member>,
+    /// Snapshots that Raft has no use for.
+    pub(super) unwanted: Vec<Index>,
+    /// What is before needs no snapshot.
+    pub(super) committed: Index,
     /// Whom this node refuses as removed.
     pub(super) expelled: Vec<NodeId>,
     /// Who said that this node was removed.
@@ -170,7 +200,7 @@ impl TestInbox {
         self.note(|told| told.expelled.push(peer));
     }
 
-    fn note(&self, change: impl FnOnce(&mut Told)) {
+    pub(super) fn note(&self, change: impl FnOnce(&mut Told)) {
         change(&mut self.told.lock().expect("no test panics here"));
         self.news.notify_one();
     }
@@ -179,6 +209,16 @@ impl TestInbox {
 impl Inbox for TestInbox {
     fn deliver(&self, messages: Vec<PeerMessage>) {
         self.note(|told| told.messages.extend(messages));
+    }
+
+    fn wants_snapshot(&self, message: &PeerMessage) -> Result<SnapshotWish, String> {
+        let told = self.told.lock().expect("no test panics here");
+        let index = message.snapshot.as_ref().map_or(Index(0), |meta| meta.index);
+        if told.unwanted.contains(&index) {
+            return Err("somebody else leads".to_owned());
+        }
+        let is_known = index < told.committed;
+        Ok(if is_known { SnapshotWish::MessageOnly } else { SnapshotWish::Content })
     }
 
     fn snapshot_sent(&self, _: GroupId, to: NodeId, index: Index, fate: SnapshotFate) {

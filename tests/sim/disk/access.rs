@@ -219,6 +219,11 @@ impl FileSystem for Mount {
 }
 
 impl SnapshotDisk for Mount {
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity_bytes.saturating_sub(state.used_bytes()))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn SnapshotFile>> {
         let id = self.state().create(self.boot, path, true)?;
         Ok(Box::new(Cursor { file: Arc::new(self.open_file(id)), position: 0 }))

@@ -1,9 +1,10 @@
 //! Messages between nodes, and the snapshots that travel with them.
 
 use std::io::Read as _;
+use std::sync::Arc;
 
 use raft_host::storage::SnapshotStore;
-use raft_host::transport::{Inbox as _, Standing};
+use raft_host::transport::{Inbox as _, SnapshotWish, Standing, admit_snapshot};
 use raft_host::types::{
     GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotFate, SnapshotMeta,
 };
@@ -214,6 +215,7 @@ impl World {
             running.introduced.push(from);
         }
         let stores = running.node.stores().clone();
+        let inbox = Arc::clone(&running.inbox);
         self.trace.line(
             now,
             Who::Host(to),
@@ -230,8 +232,17 @@ impl World {
         );
         let mut delivered = true;
         if let (Some(meta), Some(content)) = (&message.snapshot, content) {
-            match store_snapshot(&*stores.snapshots, meta, &content) {
-                Ok(meta) => {
+            let admitted = admit_snapshot(&*inbox, &*stores.snapshots, &message, 0);
+            let stored = match admitted {
+                Ok((_, SnapshotWish::MessageOnly)) => Ok(None),
+                Ok((meta, SnapshotWish::Content)) => {
+                    store_snapshot(&*stores.snapshots, &meta, &content).map(Some)
+                }
+                Err(refusal) => Err(refusal.to_string()),
+            };
+            match stored {
+                Ok(None) => {}
+                Ok(Some(meta)) => {
                     self.flips.received(to, meta.index, is_bad);
                     message.snapshot = Some(meta);
                 }

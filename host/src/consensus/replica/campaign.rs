@@ -21,10 +21,12 @@ impl Replica {
         }
     }
 
+    /// Whether a snapshot is being installed.
+    ///
     /// The log begins after a snapshot that is not durable and applied yet. Who campaigned now
     /// would look for membership changes among entries that are gone, which raft-rs does not
     /// survive; with a stuck disk or a large snapshot that may take longer than an election.
-    pub(super) fn is_installing(&self) -> bool {
+    pub fn is_installing(&self) -> bool {
         self.raw.raft.raft_log.applied < self.raw.store().start().index.0
     }
 

@@ -3,7 +3,8 @@
 use super::*;
 use crate::storage::SnapshotSink;
 
-use crate::types::{Index, SnapshotFate, Term};
+use crate::transport::SnapshotWish;
+use crate::types::{Index, MessageKind, SnapshotFate, Term};
 
 fn clock() -> MonotonicClock {
     Arc::new(|| Duration::ZERO)
@@ -124,4 +125,62 @@ fn a_snapshot_that_cannot_be_sent_is_replaced_though_nothing_was_applied_since()
     drop(node);
     let (mut node, ..) = start_again(&stores).expect("it is a good one");
     assert_eq!(node.machine().expect("one").applied_index(), applied);
+}
+
+fn announcing(from: u64, term: u64, index: u64, members: &[u64]) -> PeerMessage {
+    let voters = members.iter().map(|id| NodeId(*id)).collect();
+    PeerMessage {
+        kind: MessageKind::InstallSnapshot,
+        term: Term(term),
+        snapshot: Some(SnapshotMeta {
+            group: GroupId::MAIN,
+            index: Index(index),
+            term: Term(term.min(3)),
+            conf_state: ConfState { voters, ..ConfState::default() },
+            size_bytes: 1,
+            checksum: 1,
+        }),
+        ..PeerMessage::digest_report(
+            GroupId::MAIN,
+            NodeId(from),
+            NodeId(1),
+            Index(0),
+            crate::types::StateDigest([0; 32]),
+        )
+    }
+}
+
+/// Any complete snapshot of anybody was stored before Raft was asked.
+#[test]
+fn only_a_snapshot_that_raft_has_a_use_for_is_wanted() {
+    let (mut node, inbox, _) =
+        start(NodeConfig::default(), Limits::default(), Arc::new(NativeLoader), clock());
+    settle(&mut node);
+    let (term, commit) = (node.term().0, node.status().commit.0);
+    assert!(commit > 1 && term > 0);
+    let wish = |message: PeerMessage| inbox.wants_snapshot(&message);
+    let members = [1, 2];
+    for (message, why) in [
+        (announcing(2, term - 1, commit + 9, &members), "it is of term"),
+        (announcing(2, term, commit + 9, &members), "another node leads"),
+        (announcing(2, term + 1, 0, &members), "none that a leader can have"),
+        (announcing(2, term + 1, commit + 9, &[1]), "does not name node 2"),
+        (announcing(2, term + 1, commit + 9, &[2]), "does not name node 1"),
+        (announcing(0, term + 1, commit + 9, &members), "no member"),
+    ] {
+        let refused = wish(message).expect_err(why);
+        assert!(refused.contains(why), "{refused}");
+    }
+    let newer = announcing(2, term + 1, commit + 9, &members);
+    assert_eq!(wish(newer), Ok(SnapshotWish::Content));
+    let known = announcing(2, term + 1, commit - 1, &members);
+    assert_eq!(wish(known), Ok(SnapshotWish::MessageOnly));
+}
+
+#[test]
+fn a_node_without_a_state_wants_the_first_snapshot() {
+    let (mut node, inbox, _) = start_again(&Stores::memory()).expect("waits for its leader");
+    settle(&mut node);
+    let first = announcing(2, 7, 900, &[1, 2]);
+    assert_eq!(inbox.wants_snapshot(&first), Ok(SnapshotWish::Content));
 }

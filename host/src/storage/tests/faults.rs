@@ -239,6 +239,11 @@ impl SnapshotFile for FaultyFile {
 }
 
 impl SnapshotDisk for FaultyDisk {
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let free = self.0.free_bytes.load(std::sync::atomic::Ordering::SeqCst);
+        Ok(u64::try_from(free).unwrap_or(0))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn SnapshotFile>> {
         Ok(Box::new(FaultyFile(RealDisk.create(path)?, self.0.clone())))
     }

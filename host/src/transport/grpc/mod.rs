@@ -22,7 +22,7 @@ mod snapshot_send;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use raft_host_proto::v1::peer_server::PeerServer;
 use tokio::runtime::Handle;
@@ -38,9 +38,10 @@ pub use service::{PeerMark, PeerService};
 use self::config::millis;
 use self::incoming::Incoming;
 use self::peer::{PeerHandle, PeerTask};
+use self::snapshot_receive::Receptions;
 use self::snapshot_send::SnapshotTask;
 use super::{Identity, SharedInbox, Transport};
-use crate::storage::SnapshotStore;
+use crate::storage::{SnapshotMeta, SnapshotStore};
 use crate::types::{Member, MessageKind, NodeId, PeerMessage, SnapshotFate};
 
 /// Sends to peers over gRPC. Receiving is [`PeerService`]'s work; see
@@ -63,6 +64,9 @@ struct Shared {
     snapshots: Arc<dyn SnapshotStore>,
     inbox: SharedInbox,
     config: TransportConfig,
+    /// The snapshot that was read last and found to be good. What rots later is found when it is
+    /// read for sending.
+    verified: Mutex<Option<SnapshotMeta>>,
 }
 
 /// The peers that have a task.
@@ -81,7 +85,13 @@ impl GrpcTransport {
         runtime: Handle,
     ) -> Arc<GrpcTransport> {
         Arc::new(GrpcTransport {
-            shared: Arc::new(Shared { identity, snapshots, inbox, config }),
+            shared: Arc::new(Shared {
+                identity,
+                snapshots,
+                inbox,
+                config,
+                verified: Mutex::default(),
+            }),
             peers: Arc::default(),
             incoming: Arc::default(),
             runtime,
@@ -102,7 +112,7 @@ impl GrpcTransport {
             inbox: Arc::clone(&shared.inbox),
             shutdown: self.closing.clone(),
             stall_timeout: millis(shared.config.snapshot_stall_timeout_ms),
-            receiving: Arc::default(),
+            receptions: Receptions::default(),
             incoming: Arc::clone(&self.incoming),
             dial_back: Some(Arc::clone(&self.peers)),
         }

@@ -1,8 +1,7 @@
 //! The receiving side: checks who speaks, then hands messages to the inbox in order.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use raft_host_proto::v1;
@@ -16,10 +15,12 @@ use super::config::MAX_MESSAGE_BYTES;
 use super::hello::{HelloError, check_hello};
 use super::incoming::Incoming;
 use super::removal;
-use super::snapshot_receive::Reception;
-use crate::storage::SnapshotStore;
-use crate::transport::{Identity, SharedInbox, Standing};
-use crate::types::{GroupId, Member, MessageKind, NodeId, PeerMessage};
+use super::snapshot_receive::{Reception, Receptions};
+use crate::storage::{SnapshotMeta, SnapshotStore};
+use crate::transport::{
+    Identity, SharedInbox, SnapshotRefusal, SnapshotWish, Standing, admit_snapshot,
+};
+use crate::types::{Member, MessageKind, NodeId, PeerMessage};
 
 /// Who opens a stream and says nothing is sent away after this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ pub struct PeerService {
     pub(super) shutdown: CancellationToken,
     pub(super) stall_timeout: Duration,
     /// Groups that are receiving a snapshot: at most one at a time each.
-    pub(super) receiving: Arc<Mutex<BTreeSet<GroupId>>>,
+    pub(super) receptions: Receptions,
     /// The streams of peers.
     pub(super) incoming: Arc<Incoming>,
     pub(super) dial_back: Option<Arc<PeerTable>>,
@@ -71,7 +72,7 @@ impl PeerService {
             inbox,
             shutdown,
             stall_timeout,
-            receiving: Arc::default(),
+            receptions: Receptions::default(),
             incoming: Arc::default(),
             dial_back: None,
         }
@@ -115,6 +116,23 @@ impl PeerService {
             return Err(refuse(peer, &words));
         }
         Ok(message)
+    }
+
+    /// Whether an announced snapshot is taken, decided before any of it is stored.
+    fn admit(&self, message: &PeerMessage) -> Result<(SnapshotMeta, SnapshotWish), Status> {
+        let received =
+            message.snapshot.as_ref().map_or(0, |meta| self.receptions.received_bytes(meta));
+        admit_snapshot(&*self.inbox, &*self.snapshots, message, received).map_err(|refusal| {
+            let peer = message.from;
+            tracing::debug!(%peer, %refusal, "refused a snapshot");
+            let words = refusal.to_string();
+            match refusal {
+                SnapshotRefusal::None | SnapshotRefusal::TooLarge { .. } => refuse(peer, &words),
+                SnapshotRefusal::NotWanted(_) => Status::failed_precondition(words),
+                SnapshotRefusal::NoSpace { .. } => Status::resource_exhausted(words),
+                SnapshotRefusal::Storage(_) => Status::internal(words),
+            }
+        })
     }
 
     /// Members' connections are kept when others are too many.
@@ -191,6 +209,24 @@ impl Peer for PeerService {
         }
     }
 
+    async fn offer_snapshot(
+        &self,
+        request: Request<v1::SnapshotOffer>,
+    ) -> Result<Response<v1::SnapshotAccepted>, Status> {
+        let v1::SnapshotOffer { hello, message } = request.into_inner();
+        let peer = self.introduce(hello)?.id;
+        let Some(wire) = message else {
+            return Err(refuse(peer, "an offer of a snapshot comes with its message"));
+        };
+        let message = self.check_message(peer, wire)?;
+        let (meta, wish) = self.admit(&message)?;
+        let received_bytes = match wish {
+            SnapshotWish::MessageOnly => meta.size_bytes,
+            SnapshotWish::Content => self.receptions.received_bytes(&meta),
+        };
+        Ok(Response::new(v1::SnapshotAccepted { received_bytes }))
+    }
+
     async fn snapshot(
         &self,
         request: Request<Streaming<v1::SnapshotPart>>,
@@ -205,18 +241,20 @@ impl Peer for PeerService {
         let peer = self.introduce(hello)?.id;
         self.mark(peer, mark);
         let second = next(&mut stream, &self.shutdown, self.stall_timeout).await?;
-        let Some(Part::Message(wire)) = second.and_then(|part| part.part) else {
+        let Some(v1::SnapshotPart { part: Some(Part::Message(wire)), start_at }) = second else {
             return Err(refuse(peer, "the message must follow the hello of a snapshot"));
         };
         let mut message = self.check_message(peer, wire)?;
-        let Some(meta) = message.snapshot.take() else {
-            return Err(refuse(peer, "only InstallSnapshot messages come with content"));
-        };
-        let reception = Reception::begin(&self.receiving, Arc::clone(&self.snapshots), meta)?;
-        let stored = reception.run(&mut stream, &self.shutdown, self.stall_timeout).await;
-        message.snapshot = Some(stored.inspect_err(|status| {
-            tracing::warn!(%peer, reason = status.message(), "a snapshot was not received");
-        })?);
+        // Also of who has offered it: much may have happened since.
+        let (meta, wish) = self.admit(&message)?;
+        if wish == SnapshotWish::Content {
+            let store = Arc::clone(&self.snapshots);
+            let reception = Reception::begin(&self.receptions, store, meta, start_at)?;
+            let stored = reception.run(&mut stream, &self.shutdown, self.stall_timeout).await;
+            message.snapshot = Some(stored.inspect_err(|status| {
+                tracing::warn!(%peer, reason = status.message(), "a snapshot was not received");
+            })?);
+        }
         self.inbox.deliver(vec![message]);
         Ok(Response::new(v1::SnapshotReceived {}))
     }

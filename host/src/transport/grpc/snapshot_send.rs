@@ -1,17 +1,20 @@
 //! Sends one snapshot on a connection of its own.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use raft_host_proto::v1;
+use raft_host_proto::v1::peer_client::PeerClient;
 use raft_host_proto::v1::snapshot_part::Part;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
 
 use super::Shared;
 use super::config::millis;
@@ -36,8 +39,6 @@ enum SendError {
     Read(#[from] std::io::Error),
     #[error("the task that reads the snapshot broke: {0}")]
     Reader(#[from] tokio::task::JoinError),
-    #[error("the task that reads the snapshot ended early")]
-    ReaderGone,
     #[error("cannot reach the peer: {0}")]
     NotConnected(String),
     #[error("the peer did not take it: {0}")]
@@ -108,7 +109,8 @@ impl SnapshotTask {
         let (group, to) = (message.group, message.to);
         let index = message.snapshot.as_ref().map_or(Index(0), |meta| meta.index);
         let started = Instant::now();
-        let sent = send(&shared, &busy.0, &closing, message).await;
+        let moved = AtomicU64::new(0);
+        let sent = send(&shared, &busy.0, &closing, message, &moved).await;
         // Before the report: its receiver may send the next one at once.
         drop(busy);
         match &sent {
@@ -120,6 +122,7 @@ impl SnapshotTask {
         let fate = match &sent {
             Ok(_) => SnapshotFate::Delivered,
             Err(error) if error.is_own() => SnapshotFate::Unreadable,
+            Err(_) if moved.into_inner() > 0 => SnapshotFate::Interrupted,
             Err(_) => SnapshotFate::Failed,
         };
         shared.inbox.snapshot_sent(group, to, index, fate);
@@ -127,89 +130,137 @@ impl SnapshotTask {
 }
 
 async fn send(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     peer: &PeerHandle,
     closing: &CancellationToken,
+    message: PeerMessage,
+    moved: &AtomicU64,
+) -> Result<u64, SendError> {
+    tokio::select! {
+        () = peer.cancel.cancelled() => Err(SendError::Cancelled),
+        () = closing.cancelled() => Err(SendError::Cancelled),
+        sent = send_all(shared, peer, message, moved) => sent,
+    }
+}
+
+/// Reads it first of all, then asks, then sends what is not there.
+async fn send_all(
+    shared: &Arc<Shared>,
+    peer: &PeerHandle,
     mut message: PeerMessage,
+    moved: &AtomicU64,
 ) -> Result<u64, SendError> {
     let wanted = message.snapshot.take().ok_or(SendError::NoSnapshot)?;
+    let reading = Arc::clone(shared);
+    let meta = tokio::task::spawn_blocking(move || verify(&reading, &wanted)).await??;
+    message.snapshot = Some(meta.clone());
+    let limit = millis(shared.config.snapshot_stall_timeout_ms);
+    let mut client = connect(shared, &peer.address()).await?;
+    let hello = hello(&shared.identity, peer.id);
+    let wire = v1::RaftMessage::from(message);
+    let offer = v1::SnapshotOffer { hello: Some(hello.clone()), message: Some(wire.clone()) };
+    let start_at = match tokio::time::timeout(limit, client.offer_snapshot(offer)).await {
+        Err(_) => return Err(SendError::Stalled(limit)),
+        Ok(answer) => {
+            answer.map_err(|status| refused(shared, peer.id, &status))?.into_inner().received_bytes
+        }
+    };
+    if start_at > meta.size_bytes {
+        return Err(SendError::Refused(format!("it says it has {start_at} bytes")));
+    }
     let (chunks, received_chunks) = mpsc::channel(READ_AHEAD_PARTS);
-    let (opened, is_opened) = oneshot::channel();
-    let store = Arc::clone(&shared.snapshots);
+    let (store, read_meta) = (Arc::clone(&shared.snapshots), meta.clone());
     let chunk_bytes = shared.config.snapshot_chunk_bytes;
     let mut reader = tokio::task::spawn_blocking(move || {
-        read_snapshot(&*store, &wanted, chunk_bytes, opened, &chunks)
+        read_snapshot(&*store, &read_meta, start_at, chunk_bytes, &chunks)
     });
-    let Ok(meta) = is_opened.await else {
-        return Err(reader.await?.err().unwrap_or(SendError::ReaderGone));
-    };
-    let size_bytes = meta.size_bytes;
-    message.snapshot = Some(meta);
-
     let progress = Arc::new(AtomicU64::new(0));
     let head = [
-        Part::Hello(hello(&shared.identity, peer.id)),
-        Part::Message(v1::RaftMessage::from(message)),
+        v1::SnapshotPart { part: Some(Part::Hello(hello)), start_at: 0 },
+        v1::SnapshotPart { part: Some(Part::Message(wire)), start_at },
     ];
     let parts = part_stream(head, received_chunks, Arc::clone(&progress));
-    let address = peer.address();
     let (result, reader_joined) = tokio::select! {
-        () = peer.cancel.cancelled() => (Err(SendError::Cancelled), false),
-        () = closing.cancelled() => (Err(SendError::Cancelled), false),
-        result = call(shared, peer.id, &address, parts) => (result, false),
+        result = client.snapshot(parts) => {
+            (result.map(drop).map_err(|status| refused(shared, peer.id, &status)), false)
+        },
         error = reading_failed(&mut reader) => (Err(error), true),
         error = stalled(shared, &progress) => (Err(error), false),
     };
+    // Of what was handed out, so much may be on its way at most.
+    let under_way = u64::from(shared.config.window_bytes) * 2;
+    moved.store(progress.load(Ordering::Relaxed).saturating_sub(under_way), Ordering::Relaxed);
     // The stream is dropped by now, so a reader that still runs finds its channel closed. Its
     // errors do not matter any more: the peer has answered or the transfer was given up.
     if !reader_joined && !reader.is_finished() {
         drop(reader.await);
     }
-    result.map(|()| size_bytes)
+    result.map(|()| meta.size_bytes)
 }
 
-async fn call(
-    shared: &Shared,
-    peer: NodeId,
-    address: &str,
-    parts: impl Stream<Item = v1::SnapshotPart> + Send + 'static,
-) -> Result<(), SendError> {
-    let mut client = dial(&shared.config, address).await.map_err(|end| match end {
+async fn connect(shared: &Shared, address: &str) -> Result<PeerClient<Channel>, SendError> {
+    dial(&shared.config, address).await.map_err(|end| SendError::NotConnected(words(end)))
+}
+
+fn refused(shared: &Shared, peer: NodeId, status: &Status) -> SendError {
+    SendError::Refused(words(End::of(&shared.identity, peer, status)))
+}
+
+fn words(end: End) -> String {
+    match end {
         End::NotConnected(words)
         | End::Refused(words)
         | End::Removed(_, words)
-        | End::Broken(words) => SendError::NotConnected(words),
-        End::Closed => SendError::NotConnected("closed".to_owned()),
-    })?;
-    match client.snapshot(parts).await {
-        Ok(_) => Ok(()),
-        Err(status) => match End::of(&shared.identity, peer, &status) {
-            End::Refused(words)
-            | End::Removed(_, words)
-            | End::Broken(words)
-            | End::NotConnected(words) => Err(SendError::Refused(words)),
-            End::Closed => Err(SendError::Refused("closed".to_owned())),
-        },
+        | End::Broken(words) => words,
+        End::Closed => "closed".to_owned(),
     }
 }
 
+/// Reads all of a snapshot, so that nobody is offered one that has rotted. Runs on a thread that
+/// may block.
+fn verify(shared: &Shared, wanted: &SnapshotMeta) -> Result<SnapshotMeta, SendError> {
+    let (meta, mut content) = open(&*shared.snapshots, wanted)?;
+    let known = shared.verified.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if known.as_ref() != Some(&meta) {
+        std::io::copy(&mut content, &mut std::io::sink())?;
+        *shared.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(meta.clone());
+    }
+    Ok(meta)
+}
+
+fn open(
+    store: &dyn SnapshotStore,
+    wanted: &SnapshotMeta,
+) -> Result<(SnapshotMeta, Box<dyn Read + Send>), SendError> {
+    let (meta, content) = store.open(wanted.group, wanted.index)?;
+    if meta.position() != wanted.position() {
+        let (found, wanted) = (meta.position(), wanted.position());
+        return Err(SendError::OtherTerm { found, wanted });
+    }
+    Ok((meta, content))
+}
+
 fn part_stream(
-    head: [Part; 2],
+    head: [v1::SnapshotPart; 2],
     chunks: mpsc::Receiver<Chunk>,
     progress: Arc<AtomicU64>,
 ) -> impl Stream<Item = v1::SnapshotPart> + Send + 'static {
-    let content = futures::stream::unfold(chunks, |mut chunks| async move {
-        match chunks.recv().await {
-            Some(Chunk::Data(data)) => Some((Part::Data(data), chunks)),
-            Some(Chunk::End) => None,
-            // Never end a broken content as if it were complete: `reading_failed` ends the call.
-            None => std::future::pending().await,
+    let content = futures::stream::unfold(chunks, move |mut chunks| {
+        let progress = Arc::clone(&progress);
+        async move {
+            match chunks.recv().await {
+                Some(Chunk::Data(data)) => {
+                    progress.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    Some((v1::SnapshotPart { part: Some(Part::Data(data)), start_at: 0 }, chunks))
+                }
+                Some(Chunk::End) => None,
+                // Never end a broken content as if it were complete: `reading_failed` ends the
+                // call.
+                None => std::future::pending().await,
+            }
         }
     });
-    futures::stream::iter(head).chain(content).map(move |part| {
-        progress.fetch_add(1, Ordering::Relaxed);
-        v1::SnapshotPart { part: Some(part) }
-    })
+    futures::stream::iter(head).chain(content)
 }
 
 /// Resolves only when reading failed.
@@ -239,18 +290,12 @@ async fn stalled(shared: &Shared, progress: &AtomicU64) -> SendError {
 fn read_snapshot(
     store: &dyn SnapshotStore,
     wanted: &SnapshotMeta,
+    start_at: u64,
     chunk_bytes: usize,
-    opened: oneshot::Sender<SnapshotMeta>,
     chunks: &mpsc::Sender<Chunk>,
 ) -> Result<(), SendError> {
-    let (meta, mut content) = store.open(wanted.group, wanted.index)?;
-    if meta.position() != wanted.position() {
-        let (found, wanted) = (meta.position(), wanted.position());
-        return Err(SendError::OtherTerm { found, wanted });
-    }
-    if opened.send(meta).is_err() {
-        return Ok(());
-    }
+    let (_, mut content) = open(store, wanted)?;
+    std::io::copy(&mut content.by_ref().take(start_at), &mut std::io::sink())?;
     loop {
         let mut chunk = Vec::with_capacity(chunk_bytes);
         content.by_ref().take(chunk_bytes as u64).read_to_end(&mut chunk)?;

@@ -210,6 +210,13 @@ impl Peer for Denying {
         Err(Status::permission_denied("RBAC: access denied"))
     }
 
+    async fn offer_snapshot(
+        &self,
+        _: tonic::Request<v1::SnapshotOffer>,
+    ) -> Result<tonic::Response<v1::SnapshotAccepted>, Status> {
+        Err(Status::permission_denied("RBAC: access denied"))
+    }
+
     async fn snapshot(
         &self,
         _: tonic::Request<tonic::Streaming<v1::SnapshotPart>>,
@@ -258,7 +265,7 @@ async fn strangers_are_refused_with_words_that_say_why() {
         let status = answer(&node, vec![envelope]).await;
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
         assert!(status.message().contains(words), "{status}");
-        let part = v1::SnapshotPart { part: Some(Part::Hello(hello)) };
+        let part = v1::SnapshotPart { part: Some(Part::Hello(hello)), start_at: 0 };
         let parts = futures::stream::iter([part]).chain(futures::stream::pending());
         let status = client(&node).await.snapshot(parts).await.expect_err(words);
         assert!(status.message().contains(words), "{status}");
@@ -395,12 +402,11 @@ async fn a_damaged_snapshot_is_refused_and_leaves_nothing() {
     let short = one.store.add(10, &[2; 200_000]);
     one.store.shorten(10);
     let missing = meta(11);
-    let fates = [SnapshotFate::Failed, SnapshotFate::Failed, SnapshotFate::Failed];
-    for (n, (meta, fate)) in [corrupt, short, missing].into_iter().zip(fates).enumerate() {
+    for (n, meta) in [corrupt, short, missing].into_iter().enumerate() {
         let index = meta.index;
         one.transport.send(vec![install(1, 2, meta)]);
         let told = one.inbox.until("the report", |told| told.snapshots.len() > n).await;
-        assert_eq!(told.snapshots[n], (NodeId(2), index, fate));
+        assert_eq!(told.snapshots[n], (NodeId(2), index, SnapshotFate::Failed));
         assert_eq!(two.store.content(index.0), None);
     }
     assert!(two.inbox.told().messages.is_empty());
@@ -408,6 +414,109 @@ async fn a_damaged_snapshot_is_refused_and_leaves_nothing() {
     let good = one.store.add(12, &[3; 200_000]);
     one.transport.send(vec![install(1, 2, good)]);
     two.inbox.until("the message", |told| !told.messages.is_empty()).await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn what_raft_has_no_use_for_what_is_too_large_and_what_does_not_fit_is_refused_unsent() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    two.inbox.note(|told| told.unwanted.push(Index(9)));
+    let unwanted = one.store.add(9, &[1; 200_000]);
+    let endless = SnapshotMeta { size_bytes: 1 << 40, ..one.store.add(10, &[1; 200_000]) };
+    let large = one.store.add(11, &[1; 200_000]);
+    for (n, meta) in [unwanted, large].into_iter().enumerate() {
+        let index = meta.index;
+        if n == 1 {
+            two.store.set_free_bytes(199_999);
+        }
+        one.transport.send(vec![install(1, 2, meta)]);
+        let told = one.inbox.until("the report", |told| told.snapshots.len() > n).await;
+        assert_eq!(told.snapshots[n], (NodeId(2), index, SnapshotFate::Failed));
+        assert_eq!(two.store.content(index.0), None);
+    }
+    assert!(two.inbox.told().messages.is_empty());
+    // A stranger that announces a terabyte, and one that sends without asking.
+    let mut client = client(&two).await;
+    let offer = v1::SnapshotOffer {
+        hello: Some(hello(1, 2)),
+        message: Some(install(1, 2, endless.clone()).into()),
+    };
+    let refused = client.offer_snapshot(offer).await.expect_err("a terabyte");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let parts = [
+        Part::Hello(hello(1, 2)),
+        Part::Message(install(1, 2, endless).into()),
+        Part::Data(vec![1; 100].into()),
+    ];
+    let parts = parts.map(|part| v1::SnapshotPart { part: Some(part), start_at: 0 });
+    let refused = client.snapshot(futures::stream::iter(parts)).await.expect_err("a terabyte");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn what_this_node_has_committed_already_needs_no_content() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    one.knows(&[(2, &two)]);
+    two.inbox.note(|told| told.committed = Index(20));
+    let meta = one.store.add(9, &[1; 200_000]);
+    one.transport.send(vec![install(1, 2, meta.clone())]);
+    let told = two.inbox.until("the message", |told| !told.messages.is_empty()).await;
+    assert_eq!(told.messages, [install(1, 2, meta)]);
+    assert_eq!(two.store.content(9), None);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_transfer_that_broke_off_goes_on_where_it_was() {
+    let (one, two) = (Node::start(1).await, Node::start(2).await);
+    let content: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let meta = one.store.add(9, &content);
+    let message = || v1::RaftMessage::from(install(1, 2, meta.clone()));
+    let mut client = client(&two).await;
+    let offer = || v1::SnapshotOffer { hello: Some(hello(1, 2)), message: Some(message()) };
+    let accepted = client.offer_snapshot(offer()).await.expect("wanted").into_inner();
+    assert_eq!(accepted.received_bytes, 0);
+    // Two parts, and then the connection is gone.
+    let (parts, stream) = tokio::sync::mpsc::channel(8);
+    for part in [
+        Part::Hello(hello(1, 2)),
+        Part::Message(message()),
+        Part::Data(content[..100_000].to_vec().into()),
+        Part::Data(content[100_000..150_000].to_vec().into()),
+    ] {
+        parts.send(v1::SnapshotPart { part: Some(part), start_at: 0 }).await.expect("taken");
+    }
+    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+    let call = tokio::spawn({
+        let mut client = client.clone();
+        async move { client.snapshot(stream).await.map(drop) }
+    });
+    two.store.until_written(150_000).await;
+    call.abort();
+    // While the thread that writes is at it, nothing is left for others yet.
+    let left = async {
+        loop {
+            let answer = client.clone().offer_snapshot(offer()).await.expect("wanted");
+            if answer.into_inner().received_bytes == 150_000 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), left).await.expect("left");
+    // Not before: an end that is told is none of a connection.
+    drop(parts);
+    one.knows(&[(2, &two)]);
+    one.transport.send(vec![install(1, 2, meta.clone())]);
+    let told = two.inbox.until("the message", |told| !told.messages.is_empty()).await;
+    assert_eq!(told.messages, [install(1, 2, meta)]);
+    assert!(two.store.content(9).expect("stored") == content);
+    assert_eq!(two.store.creations(), 1, "begun once");
     one.stop().await;
     two.stop().await;
 }
