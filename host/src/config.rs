@@ -402,6 +402,30 @@ mod tests {
         assert_eq!(config, expected);
     }
 
+    /// The file in `operations.md`.
+    fn documented() -> String {
+        let page = include_str!("../docs/operations.md");
+        let (_, from) = page.split_once("```toml\n").expect("the page shows a file");
+        from.split_once("```").expect("it ends").0.to_owned()
+    }
+
+    #[test]
+    fn operations_md_shows_every_setting_with_its_default() {
+        parse(&documented()).expect("every key is a setting");
+        let shown: toml::Table = documented().parse().expect("TOML");
+        let defaults: toml::Table = toml::Table::try_from(Config::default()).expect("TOML");
+        for (key, default) in &defaults {
+            if default.is_table() {
+                assert_eq!(shown.get(key), Some(default), "[{key}]");
+            }
+        }
+        // What stands alone shows an example, since most of it has no default.
+        let alone = ["data_dir", "listen", "advertise", "metrics_listen", "storage_engine"];
+        for key in alone {
+            assert!(shown.contains_key(key), "{key}");
+        }
+    }
+
     #[test]
     fn a_written_configuration_reads_back_the_same() {
         let text = toml::to_string(&Config::default()).expect("TOML holds it");

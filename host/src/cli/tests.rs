@@ -103,6 +103,13 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 #[test]
+fn exit_codes_are_documented_in_operations_md() {
+    let (_, codes) = super::exit::EXIT_CODES_HELP.split_once('\n').expect("a title");
+    let page = include_str!("../../docs/operations.md");
+    assert!(page.contains(codes), "operations.md differs from --help");
+}
+
+#[test]
 fn exit_codes_are_documented_in_the_help() {
     for arguments in [&["--help"][..], &["apply", "--help"], &["check", "-h"]] {
         let help = parse(arguments).expect_err("help is no command");

@@ -80,6 +80,32 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     panic!("no end: {text}");
 }
 
+/// `operations.md` has a table of metrics: none is missing, and none is there that no node has.
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_md_has_every_metric_and_no_other() {
+    let cluster = Cluster::of(2).await.with_kv().await;
+    let face = Face::of(cluster.leader()).await;
+    let (_, _, text) = face.get_as("/metrics", "text/plain").await;
+    let told: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let page = include_str!("../../../docs/operations.md");
+    let (_, table) = page.split_once("\n## Metrics\n").expect("the section");
+    let (table, _) = table.split_once("\n## ").expect("another one follows");
+    let documented: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next())
+        .flat_map(|names| names.split('`'))
+        .filter_map(|name| name.split('{').next())
+        .filter(|name| name.starts_with("raft_host_") || name.starts_with("process_"))
+        .collect();
+    assert_eq!(told, documented);
+    face.stop().await;
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_show_what_became_of_commands_and_queries() {
     let cluster = Cluster::of(2).await.with_kv().await;
