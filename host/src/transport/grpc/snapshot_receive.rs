@@ -40,8 +40,8 @@ enum ReceiveError {
     StoredOtherwise,
     #[error("a part is not data, or larger than {MAX_SNAPSHOT_PART_BYTES} bytes")]
     BadPart,
-    #[error("the stream broke off")]
-    Aborted,
+    #[error("the stream broke off after {0} bytes")]
+    Aborted(u64),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error("cannot write the snapshot: {0}")]
@@ -57,7 +57,7 @@ impl From<ReceiveError> for Status {
             ReceiveError::Busy(_) => Status::resource_exhausted(words),
             ReceiveError::Size { .. } | ReceiveError::Checksum { .. } => Status::data_loss(words),
             ReceiveError::BadPart => Status::invalid_argument(words),
-            ReceiveError::Aborted | ReceiveError::StartsElsewhere(_) => Status::aborted(words),
+            ReceiveError::Aborted(_) | ReceiveError::StartsElsewhere(_) => Status::aborted(words),
             ReceiveError::StoredOtherwise
             | ReceiveError::Storage(_)
             | ReceiveError::Write(_)
@@ -194,7 +194,7 @@ impl Reception {
             // any more: whoever calls goes away when the connection breaks.
             let mut partial = partial;
             let received = receive(&*store, meta, &mut partial, received);
-            if let (Err(ReceiveError::Aborted), Some(mut left)) = (&received, partial) {
+            if let (Err(ReceiveError::Aborted(_)), Some(mut left)) = (&received, partial) {
                 left.number += 1;
                 let (group, number) = (slot.group, left.number);
                 let receptions = slot.receptions.clone();
@@ -280,18 +280,17 @@ fn receive(
                 arrived.sink.write_all(&data)?;
                 arrived.size = size;
             }
-            Some(Chunk::End) => break,
-            None => {
+            Some(Chunk::End) if arrived.size == announced.size_bytes => break,
+            // A call that its caller cancels (RST_STREAM, CANCEL) looks like a stream that ends.
+            Some(Chunk::End) | None => {
+                let size = arrived.size;
                 *partial = Some(arrived);
-                return Err(ReceiveError::Aborted);
+                return Err(ReceiveError::Aborted(size));
             }
         }
     }
-    let Partial { sink, hasher, size, .. } = arrived;
+    let Partial { sink, hasher, .. } = arrived;
     // Before `finish` makes it visible.
-    if size != announced.size_bytes {
-        return Err(ReceiveError::Size { announced: announced.size_bytes, found: size });
-    }
     let found = hasher.finalize();
     if found != announced.checksum {
         return Err(ReceiveError::Checksum { announced: announced.checksum, found });

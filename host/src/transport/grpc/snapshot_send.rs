@@ -222,7 +222,11 @@ fn verify(shared: &Shared, wanted: &SnapshotMeta) -> Result<SnapshotMeta, SendEr
     let (meta, mut content) = open(&*shared.snapshots, wanted)?;
     let known = shared.verified.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if known.as_ref() != Some(&meta) {
-        std::io::copy(&mut content, &mut std::io::sink())?;
+        let read = std::io::copy(&mut content, &mut std::io::sink())?;
+        if read != meta.size_bytes {
+            let words = format!("it has {read} bytes instead of {}", meta.size_bytes);
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, words).into());
+        }
         *shared.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(meta.clone());
     }
     Ok(meta)
