@@ -3,7 +3,7 @@
 pub mod client;
 pub mod codec;
 
-pub use client::{Client, ClientError, Effect};
+pub use client::{Client, ClientError, ClusterId, Effect};
 
 /// Generated from `proto/raft_host/v1`.
 #[allow(
@@ -35,6 +35,10 @@ pub const SEQUENCE_TOO_OLD_CODE: tonic::Code = tonic::Code::AlreadyExists;
 
 /// Largest gRPC message that clients and servers send or take.
 pub const MESSAGE_MAX_BYTES: usize = 64 << 20;
+
+/// Metadata of every answer: the id of the cluster that gave it, 32 hexadecimal digits. On a request:
+/// the cluster that it is meant for; every other one refuses it.
+pub const CLUSTER_KEY: &str = "raft-host-cluster";
 
 /// Set on requests that one node passes to another, which must not pass them on again.
 pub const FORWARDED_KEY: &str = "raft-host-forwarded";

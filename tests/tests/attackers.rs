@@ -72,6 +72,7 @@ fn hello(status: &v1::StatusResponse, from: u64) -> v1::Hello {
         from_address: "127.0.0.1:1".to_owned(),
         to: status.node_id,
         protocol_version: PROTOCOL,
+        to_address: "127.0.0.1:2".to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Three and more processes: nothing acknowledged is lost, no error reaches the application.
 
-use raft_host_tests::{Cluster, Load, block_on, kv_v2, value};
+use raft_host_tests::{Cluster, Load, block_on, kv, kv_v2, value};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 
@@ -211,4 +211,93 @@ fn a_member_that_lost_its_data_joins_again_under_its_address_as_another_one() {
         ((count("voter"), count("learner")) == (3, 1)).then_some(())
     });
     everything_is_on_every_node(&cluster, 200);
+}
+
+/// Clients that know all nodes were answered by a second cluster, which had formed on the old address
+/// of a member; commands were acknowledged by both.
+#[test]
+fn a_wiped_node_with_its_old_command_line_takes_no_clients_from_its_cluster() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let ours = cluster.status(1).expect("a status").cluster_id;
+    let load = Load::start(cluster.client(), 1_500);
+    cluster.eventually("some progress", || {
+        cluster.status(1).filter(|status| status.applied_index > 100)
+    });
+    cluster.servers[0].kill();
+    std::fs::remove_dir_all(&cluster.servers[0].data_dir).expect("it was there");
+    let plugin = kv();
+    let command_line = ["--plugin", plugin.to_str().expect("UTF-8")];
+    cluster.servers[0].start(&command_line);
+    let disputed = |cluster: &Cluster| {
+        cluster.eventually("it says that it is unconfirmed", || {
+            cluster.status(0).filter(|it| it.rival.as_ref().is_some_and(|rival| rival.unconfirmed))
+        })
+    };
+    let status = disputed(&cluster);
+    let theirs = status.cluster_id;
+    assert_ne!(theirs, ours);
+    let rival = status.rival.expect("just seen");
+    assert_eq!(rival.cluster_id, ours);
+    assert_eq!(rival.dialled_address, cluster.servers[0].address.to_string());
+    let log = cluster.servers[0].log();
+    assert!(log.contains("serves nobody until its cluster is confirmed"), "{log}");
+
+    // Who knew the cluster goes on with it; who does not yet finds it.
+    load.finish(1_500);
+    let newcomer = cluster.client();
+    let set = r#"{"op":"set","key":"late","value":"x"}"#;
+    block_on(newcomer.apply(set)).expect("the other two are a majority");
+    assert_eq!(newcomer.cluster().expect("it has one").to_string(), ours);
+    let said = cluster.cli_of(0).run(&["apply", set, "--timeout", "2s"]);
+    assert_eq!(said.code, Some(6), "{said:?}");
+    assert!(said.stderr.contains("raft-host confirm"), "{said:?}");
+    let said = cluster.cli_of(0).run(&["status"]).ok();
+    for words in ["UNCONFIRMED", "does not serve", &ours, &theirs] {
+        assert!(said.contains(words), "{words:?} is missing: {said}");
+    }
+    // The others start again with what they were once started with.
+    let seeds = format!("{},{}", cluster.servers[0].address, cluster.servers[2].address);
+    cluster.servers[1].kill();
+    cluster.servers[1].start(&["--join", &seeds]);
+
+    // A restart forgets nothing.
+    cluster.servers[0].kill();
+    cluster.servers[0].start(&command_line);
+    assert!(cluster.status(0).expect("a status").rival.is_some_and(|rival| rival.unconfirmed));
+    let said = cluster.cli_of(0).run(&["confirm", &ours]).failed();
+    assert!(said.contains(&theirs), "{said}");
+    cluster.cli_of(0).run(&["confirm", &theirs]).ok();
+    for _ in 0..2 {
+        assert!(cluster.local(0, r#"{"op":"count"}"#).contains('0'), "nothing was executed here");
+        cluster.servers[0].kill();
+        cluster.servers[0].start(&command_line);
+    }
+    // Two clusters by now; whoever says which one is meant gets it.
+    let both = cluster.cli();
+    let said = both.run(&["query", r#"{"op":"count"}"#, "--cluster-id", &ours]);
+    assert!(said.stdout.contains("1501"), "{said:?}");
+    let said = both.run(&["query", r#"{"op":"count"}"#, "--cluster-id", &theirs]);
+    assert!(said.stdout.contains('0') && !said.stdout.contains("1501"), "{said:?}");
+    let said = cluster.cli_of(0).run(&["query", r#"{"op":"count"}"#, "--cluster-id", &ours]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains(&theirs) && said.stderr.contains(&ours), "{said:?}");
+}
+
+#[test]
+fn a_plugin_for_a_node_that_has_a_cluster_is_compared_and_said() {
+    let mut cluster = Cluster::new(PROGRAM, 1, &[]);
+    let id = cluster.status(0).expect("a status").cluster_id;
+    let (same, other) = (kv(), kv_v2());
+    for (plugin, words) in [
+        (&same, "the cluster runs this plugin already"),
+        (&other, "changes nothing: cluster"),
+        (&other, "raft-host upgrade"),
+    ] {
+        assert_eq!(cluster.servers[0].terminate(), Some(0));
+        let before = cluster.servers[0].log().len();
+        cluster.servers[0].start(&["--plugin", plugin.to_str().expect("UTF-8")]);
+        let log = cluster.servers[0].log();
+        let said = &log[before..];
+        assert!(said.contains(words) && said.contains(&id), "{said}");
+    }
 }

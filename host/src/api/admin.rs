@@ -117,6 +117,7 @@ impl AdminService {
             log_write_stuck_ms: context.handle.stuck_write_ms(),
             digest: Some(super::digest::status(&context.handle.digests().borrow())),
             clock: Some(super::clock::status(&context.handle)),
+            rival: super::cluster::rival_to_wire(context),
             ..Default::default()
         };
         status.activity = context
@@ -571,6 +572,15 @@ impl Admin for AdminService {
         let caller = Caller::of(&request, patience);
         let comparing = super::digest::compare(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(comparing).await?))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmResponse>, Status> {
+        let caller = self.caller(&request);
+        let confirming = super::cluster::confirm(&self.context, request.into_inner());
+        Ok(Response::new(caller.within(confirming).await?))
     }
 
     async fn take_snapshot(

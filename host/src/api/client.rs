@@ -216,6 +216,13 @@ fn query_response(reply: QueryReply) -> Result<v1::QueryResponse, Failure> {
 
 #[tonic::async_trait]
 impl Client for ClientService {
+    async fn cluster(
+        &self,
+        _request: Request<v1::ClusterRequest>,
+    ) -> Result<Response<v1::ClusterResponse>, Status> {
+        Ok(Response::new(super::cluster::name(&self.context)?))
+    }
+
     async fn apply(
         &self,
         request: Request<v1::ApplyRequest>,

@@ -14,10 +14,10 @@ use super::config::ApiConfig;
 use super::failure::Failure;
 use super::forward::Forwarder;
 use crate::consensus::Role;
-use crate::node::{Budget, Leadership, NodeHandle};
+use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
 use crate::types::{GroupId, Member};
 
-/// Facts for the status page that the node itself does not know.
+/// What the node itself does not know or do: facts for the status page, and what is written down.
 #[derive(Clone)]
 pub struct NodeInfo {
     /// Version of raft-host.
@@ -30,6 +30,9 @@ pub struct NodeInfo {
     pub resident_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Log lines of guests that were too many.
     pub guest_lines_dropped: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Writes down that this cluster is meant to be: see
+    /// [`NodeHandle::begin_probation`]. May block.
+    pub confirm: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 
 impl fmt::Debug for NodeInfo {
@@ -185,6 +188,10 @@ impl Context {
         R: Fn(Member) -> RF,
         RF: Future<Output = Result<T, Failure>>,
     {
+        if self.handle.is_unconfirmed() {
+            // Waiting helps nobody: only a person ends it.
+            return Err(ProposeFailure::Unconfirmed.into());
+        }
         let give_up = caller.deadline.min(Instant::now() + patience);
         let mut leadership = self.handle.leadership();
         let mut pause = PAUSE_MIN;

@@ -132,6 +132,7 @@ impl From<ProposeFailure> for Failure {
             | ProposeFailure::Stopping
             | ProposeFailure::Quarantined
             | ProposeFailure::InDoubt
+            | ProposeFailure::Unconfirmed
             | ProposeFailure::Unknown(_) => Code::Unavailable,
             ProposeFailure::Busy => Code::ResourceExhausted,
             ProposeFailure::TooLarge { .. } => Code::InvalidArgument,
@@ -242,7 +243,8 @@ impl From<QueryFailure> for Failure {
             QueryFailure::Stopping
             | QueryFailure::Stopped
             | QueryFailure::Quarantined
-            | QueryFailure::InDoubt => Code::Unavailable,
+            | QueryFailure::InDoubt
+            | QueryFailure::Unconfirmed => Code::Unavailable,
         };
         Failure::none(code, failure.to_string())
     }

@@ -6,20 +6,45 @@ use std::time::Duration;
 
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
-use raft_host_proto::{FORWARDED_KEY, MESSAGE_MAX_BYTES};
-use tonic::metadata::MetadataValue;
+use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, MESSAGE_MAX_BYTES};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 use super::config::ApiConfig;
 use super::failure::Failure;
+use crate::types::ClusterId;
 
 /// Connections to other nodes, by address.
 pub(super) struct Forwarder {
     channels: Mutex<BTreeMap<String, Channel>>,
     connect_timeout: Duration,
     window_bytes: u32,
+    ours: Ours,
 }
+
+/// Says with each request which cluster it is meant for: whoever listens on the address of the last
+/// leader may belong to another one by now.
+#[derive(Clone)]
+pub(super) struct Ours(MetadataValue<Ascii>);
+
+impl Ours {
+    fn new(cluster: ClusterId) -> Ours {
+        Ours(MetadataValue::try_from(cluster.to_string()).expect("digits are ASCII"))
+    }
+}
+
+impl Interceptor for Ours {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert(CLUSTER_KEY, self.0.clone());
+        Ok(request)
+    }
+}
+
+/// The way to a node of this cluster.
+type Way = InterceptedService<Channel, Ours>;
 
 /// Connections kept; leaders are few, so more are left over from members that are gone.
 const MAX_CHANNELS: usize = 16;
@@ -27,22 +52,23 @@ const MAX_CHANNELS: usize = 16;
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 impl Forwarder {
-    pub(super) fn new(config: &ApiConfig) -> Forwarder {
+    pub(super) fn new(config: &ApiConfig, cluster: ClusterId) -> Forwarder {
         Forwarder {
             channels: Mutex::default(),
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
             window_bytes: config.window_bytes,
+            ours: Ours::new(cluster),
         }
     }
 
-    pub(super) fn client(&self, address: &str) -> Result<ClientClient<Channel>, Failure> {
-        Ok(ClientClient::new(self.channel(address)?)
+    pub(super) fn client(&self, address: &str) -> Result<ClientClient<Way>, Failure> {
+        Ok(ClientClient::with_interceptor(self.channel(address)?, self.ours.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES))
     }
 
-    pub(super) fn admin(&self, address: &str) -> Result<AdminClient<Channel>, Failure> {
-        Ok(AdminClient::new(self.channel(address)?)
+    pub(super) fn admin(&self, address: &str) -> Result<AdminClient<Way>, Failure> {
+        Ok(AdminClient::with_interceptor(self.channel(address)?, self.ours.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES))
     }

@@ -16,6 +16,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
     let mut digests = handle.digests();
     let mut stuck = handle.stuck_write();
     let mut expelled = handle.expelled();
+    let mut rivals = handle.rivals();
     let mut reported = None;
     loop {
         leadership.mark_unchanged();
@@ -25,6 +26,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
         digests.mark_unchanged();
         stuck.mark_unchanged();
         expelled.mark_unchanged();
+        rivals.mark_unchanged();
         let serving = handle.is_serving();
         if reported != Some(serving) {
             reported = Some(serving);
@@ -40,6 +42,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
             Ok(()) = digests.changed() => {}
             Ok(()) = stuck.changed() => {}
             Ok(()) = expelled.changed() => {}
+            Ok(()) = rivals.changed() => {}
             // The node is gone.
             else => return set(&reporter, false).await,
         }

@@ -5,7 +5,7 @@
 //! leader what only the leader can do. Knows nothing of logs, consensus or modules' insides.
 //!
 //! ```text
-//!   client ──► door ──► client / stream / admin ──► here? ──► NodeHandle ──► answer
+//!   client ──► cluster ──► door ──► client / stream / admin ──► here? ──► NodeHandle ──► answer
 //!                                      └─► leader elsewhere ──► forward (once) ──► that node
 //! ```
 //!
@@ -16,6 +16,7 @@ mod admin;
 mod caller;
 mod client;
 mod clock;
+mod cluster;
 mod config;
 mod connections;
 mod context;

@@ -20,7 +20,7 @@ use super::connections::{Bounds, Table};
 use super::context::{Context, NodeInfo};
 use super::door::{self, Door};
 use super::forward::Forwarder;
-use super::{health, io};
+use super::{cluster, health, io};
 use crate::node::{Budget, NodeHandle};
 
 /// Why a server ended before it was asked to.
@@ -68,7 +68,7 @@ pub async fn serve(
     // Whichever way this function ends, no connection outlives it.
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
     let context = Arc::new(Context {
-        forwarder: Forwarder::new(&config),
+        forwarder: Forwarder::new(&config, handle.identity().cluster),
         pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
         answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
         handle: handle.clone(),
@@ -84,9 +84,11 @@ pub async fn serve(
         idle: Duration::from_millis(config.idle_timeout_ms),
     });
     let door = Door::new(Arc::clone(&table));
-    let routes = Routes::from(
-        routes.into_axum_router().layer(axum::middleware::from_fn_with_state(door, door::pass)),
-    );
+    let door = axum::middleware::from_fn_with_state(door, door::pass);
+    let ours = handle.identity().cluster;
+    let cluster = axum::middleware::from_fn_with_state(ours, cluster::check);
+    // Who is meant for another cluster does not get to the door.
+    let routes = Routes::from(routes.into_axum_router().layer(door).layer(cluster));
     let mut serving = pin!(
         Server::builder()
             .initial_stream_window_size(config.window_bytes)

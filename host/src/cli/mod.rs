@@ -13,6 +13,7 @@ mod build;
 mod check;
 mod clock;
 mod completions;
+mod confirm;
 mod demo;
 mod dev;
 mod digest;
@@ -86,6 +87,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Clock(clock::ClockArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Confirm(confirm::ConfirmArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     New(new::NewArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Build(build::BuildArgs),
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Clock(args) => (args.remote.output, clock::run(&args)),
+        Command::Confirm(args) => (args.remote.output, confirm::run(&args)),
         Command::New(args) => (args.output, new::run(&args)),
         Command::Build(args) => (args.output, build::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use raft_host_proto::client::ClientOptions;
+use raft_host_proto::client::{ClientOptions, ClusterId};
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::{Client, ClientError, Effect, MESSAGE_MAX_BYTES};
@@ -41,6 +41,11 @@ pub(super) struct RemoteArgs {
         value_name = "HOST:PORT"
     )]
     pub(super) endpoints: Vec<String>,
+
+    /// Talk to this cluster and no other: 32 hexadecimal digits, as `raft-host status` shows them
+    /// [default: the one of the node that answers first].
+    #[arg(long, global = true, env = "RAFT_HOST_CLUSTER_ID", value_name = "ID")]
+    pub(super) cluster_id: Option<ClusterId>,
 
     /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for each
     /// command of --lines; 2m for upgrade and snapshot].
@@ -94,10 +99,23 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    show_warnings();
     let result = runtime.block_on(future);
     // Threads that read standard input cannot be interrupted: leave them.
     runtime.shutdown_background();
     result
+}
+
+/// Lets people see what the client library warns of.
+fn show_warnings() {
+    let warnings = tracing_subscriber::fmt()
+        .with_env_filter("raft_host_proto=warn")
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_ansi(false);
+    // Somebody else shows more already.
+    let _ = warnings.try_init();
 }
 
 /// How to reach one node without the client library.
@@ -178,6 +196,7 @@ impl RemoteArgs {
         let mut endpoints = self.endpoints.clone();
         endpoints.rotate_left(reachable);
         let options = ClientOptions {
+            cluster: self.cluster_id,
             connect_timeout: CONNECT_TIMEOUT,
             attempt_timeout: ATTEMPT_TIMEOUT.min(timeout),
             deadline: timeout,
@@ -315,8 +334,12 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("bound").to_string();
         drop(free);
-        let args =
-            RemoteArgs { endpoints: vec![address.clone()], timeout: None, output: Output::Table };
+        let args = RemoteArgs {
+            endpoints: vec![address.clone()],
+            cluster_id: None,
+            timeout: None,
+            output: Output::Table,
+        };
         let failure = block_on(args.client()).expect_err("nobody listens");
         assert_eq!(failure.exit, Exit::Unavailable);
         assert!(failure.message.contains(&address), "{}", failure.message);

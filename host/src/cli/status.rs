@@ -1,5 +1,6 @@
 //! `raft-host status`: one line per node.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -208,6 +209,7 @@ impl NodeRow {
                 "uptime_ms": status.uptime_ms,
                 "log_write_stuck_ms": status.log_write_stuck_ms,
                 "clock": status.clock.as_ref().map(super::clock::to_json),
+                "rival": rival_to_json(status.rival.as_ref()),
                 "activity": activity_to_json(status.activity.as_ref()),
                 "digest": digest_to_json(status.digest.as_ref()),
                 "peers": status.peers.iter().map(|peer| json!({
@@ -265,6 +267,38 @@ fn activity_note(row: &NodeRow) -> Option<String> {
         human_duration(Duration::from_millis(activity.for_ms)),
         activity.index
     ))
+}
+
+/// What people should know of another cluster's member that dials a node.
+fn rival_note(row: &NodeRow) -> Option<String> {
+    let rival = row.status.as_ref().ok()?.rival.as_ref()?;
+    let when = match rival.silent_ms {
+        Some(ms) => format!(", {} ago", human_duration(Duration::from_millis(ms))),
+        None => String::new(),
+    };
+    Some(format!(
+        "{} was dialled as {}{when}, by node {} at {} of cluster {}, which has a member with that \
+         address{}",
+        row.address,
+        rival.dialled_address,
+        rival.node_id,
+        rival.address,
+        rival.cluster_id,
+        if rival.unconfirmed { ": it is UNCONFIRMED" } else { "" }
+    ))
+}
+
+fn rival_to_json(rival: Option<&v1::Rival>) -> Value {
+    let Some(rival) = rival else { return Value::Null };
+    json!({
+        "cluster_id": rival.cluster_id,
+        "node_id": rival.node_id,
+        "address": rival.address,
+        "dialled_address": rival.dialled_address,
+        "silent_ms": rival.silent_ms,
+        "hellos": rival.hellos,
+        "unconfirmed": rival.unconfirmed,
+    })
 }
 
 fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
@@ -354,20 +388,31 @@ fn to_text(rows: &[NodeRow]) -> String {
             notes.push(format!("{} is unreachable: {reason}", row.address));
         }
         notes.extend(activity_note(row));
+        notes.extend(rival_note(row));
         notes.extend(digest_notes(row));
     }
-    let cluster = |row: &NodeRow| row.status.as_ref().ok().map(|s| s.cluster_id.clone());
-    let mut clusters: Vec<String> = rows.iter().filter_map(cluster).collect();
-    clusters.sort();
-    clusters.dedup();
-    if clusters.len() > 1 {
-        notes.push(format!("these nodes belong to different clusters: {}", clusters.join(", ")));
-    }
+    notes.extend(different_clusters(rows));
     if !notes.is_empty() {
         text.push_str("\n\n");
         text.push_str(&notes.join("\n"));
     }
     text
+}
+
+/// Who belongs where, if not all to one cluster.
+fn different_clusters(rows: &[NodeRow]) -> Option<String> {
+    let mut clusters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        if let Ok(status) = &row.status {
+            clusters.entry(&status.cluster_id).or_default().push(&row.address);
+        }
+    }
+    let lists: Vec<String> = clusters
+        .iter()
+        .map(|(cluster, nodes)| format!("{} to {cluster}", nodes.join(", ")))
+        .collect();
+    (lists.len() > 1)
+        .then(|| format!("these nodes belong to different clusters: {}", lists.join("; ")))
 }
 
 fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
@@ -545,7 +590,30 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
         if let Ok(status) = &mut other.status {
             status.cluster_id = "d2".repeat(16);
         }
-        assert!(to_text(&[answer(1, v1::Role::Leader), other]).contains("different clusters"));
+        let text = to_text(&[answer(1, v1::Role::Leader), other]);
+        for words in ["different clusters: 127.0.0.1:7400 to c1c1", "; 127.0.0.1:7401 to d2d2"] {
+            assert!(text.contains(words), "{words:?} is missing:\n{text}");
+        }
+    }
+
+    #[test]
+    fn another_clusters_member_that_dials_a_node_is_noticed() {
+        let mut row = answer(1, v1::Role::Leader);
+        let rival = v1::Rival {
+            cluster_id: "d2".repeat(16),
+            node_id: 2,
+            address: "10.0.0.2:7400".to_owned(),
+            dialled_address: "10.0.0.1:7400".to_owned(),
+            silent_ms: Some(2_000),
+            hellos: 3,
+            unconfirmed: true,
+        };
+        row.status.as_mut().expect("it answered").rival = Some(rival);
+        let text = to_text(std::slice::from_ref(&row));
+        let expected = "127.0.0.1:7400 was dialled as 10.0.0.1:7400, 2.0s ago, by node 2 at \
+                        10.0.0.2:7400 of cluster d2d2";
+        assert!(text.contains(expected) && text.contains("UNCONFIRMED"), "{text}");
+        assert_eq!(row.to_json()["rival"]["hellos"], 3);
     }
 
     #[test]

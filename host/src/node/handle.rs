@@ -14,6 +14,7 @@ use super::clock::{ClockStatus, LogClock};
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
 use super::metrics::NodeMetrics;
+use super::rivals::{Rivals, UNCONFIRMED};
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
 use super::work::{Activity, Work};
@@ -83,6 +84,9 @@ pub enum ProposeFailure {
          nothing until a voter that is missing is back (status says more)"
     )]
     InDoubt,
+    /// Nobody has confirmed this node's cluster. It surely did not happen.
+    #[error("{UNCONFIRMED}")]
+    Unconfirmed,
     /// It may have happened, or may still happen.
     #[error("{0}; the command may have been applied, or may still be")]
     Unknown(String),
@@ -278,6 +282,8 @@ pub enum QueryFailure {
          nothing until a voter that is missing is back (status says more)"
     )]
     InDoubt,
+    #[error("{UNCONFIRMED}")]
+    Unconfirmed,
 }
 
 pub(super) struct QueryJob {
@@ -341,6 +347,7 @@ pub(super) struct Shared {
     pub(super) stuck: watch::Receiver<Option<Duration>>,
     /// Most of the other voters say that this node was removed.
     pub(super) expelled: watch::Receiver<bool>,
+    pub(super) rivals: Arc<Rivals>,
     pub(super) draining: watch::Sender<bool>,
     pub(super) stop: StopSignal,
     pub(super) started: Instant,
@@ -497,6 +504,8 @@ impl NodeHandle {
             Some(
                 "this node was removed from its cluster, say most of the other voters (see its log)",
             )
+        } else if self.is_unconfirmed() {
+            Some(UNCONFIRMED)
         } else if self.is_in_doubt() {
             Some("this cluster's replicas disagree, and nothing says yet who is right (see status)")
         } else if self.shared.machine.borrow().is_none() {
@@ -604,6 +613,9 @@ impl NodeHandle {
         if self.is_in_doubt() {
             return Err(ProposeFailure::InDoubt);
         }
+        if self.is_unconfirmed() {
+            return Err(ProposeFailure::Unconfirmed);
+        }
         Ok(())
     }
 
@@ -657,6 +669,9 @@ impl NodeHandle {
         }
         if self.is_in_doubt() {
             return Err(QueryFailure::InDoubt);
+        }
+        if self.is_unconfirmed() {
+            return Err(QueryFailure::Unconfirmed);
         }
         let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
         let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;

@@ -5,10 +5,11 @@ use std::sync::{Arc, RwLock};
 
 use super::budget::Budget;
 use super::event_loop::{Event, EventSender};
+use super::rivals::Rivals;
 use super::standing::RaftStanding;
 use crate::museum::{self, Exhibit};
 use crate::transport::{Inbox, SnapshotWish, Standing};
-use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
+use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, Rival, SnapshotFate};
 
 /// The node's side of a transport.
 pub struct NodeInbox {
@@ -16,6 +17,7 @@ pub struct NodeInbox {
     pub(super) budget: Budget,
     pub(super) roster: Arc<Roster>,
     pub(super) raft: Arc<RaftStanding>,
+    pub(super) rivals: Arc<Rivals>,
 }
 
 /// Who is a member and who was, as far as this node has applied. Empty until it has a state.
@@ -125,5 +127,9 @@ impl Inbox for NodeInbox {
 
     fn peer_seen(&self, peer: Member) {
         let _ = self.events.send(Event::PeerSeen(peer));
+    }
+
+    fn rival(&self, rival: Rival, at_own_address: bool) {
+        self.rivals.on_hello(rival, at_own_address);
     }
 }

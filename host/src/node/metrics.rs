@@ -203,6 +203,7 @@ reasons! {
         Stopping = "stopping",
         Quarantined = "quarantined",
         InDoubt = "in_doubt",
+        Unconfirmed = "unconfirmed",
         Unknown = "unknown",
     }
 }
@@ -331,6 +332,7 @@ impl NodeMetrics {
             ProposeFailure::Stopping => Refusal::Stopping,
             ProposeFailure::Quarantined => Refusal::Quarantined,
             ProposeFailure::InDoubt => Refusal::InDoubt,
+            ProposeFailure::Unconfirmed => Refusal::Unconfirmed,
             ProposeFailure::Unknown(_) => Refusal::Unknown,
         };
         self.proposals_failed[refusal as usize].add(1);

@@ -21,6 +21,7 @@ use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
 use super::recovery::{Recovered, recover};
 use super::removal::Removal;
+use super::rivals::Rivals;
 use super::snapshots::{self, SaveJob, SnapshotPolicy};
 use super::standing::RaftStanding;
 use super::stop::{EndJobs, StopOnPanic, StopReason, StopSignal, Stragglers, join_within};
@@ -115,6 +116,7 @@ pub struct NodeChannel {
     receiver: Receiver<Event>,
     roster: Arc<Roster>,
     standing: Arc<RaftStanding>,
+    rivals: Arc<Rivals>,
 }
 
 /// The inbox comes first: a transport needs it, and a node needs a transport.
@@ -122,13 +124,15 @@ pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
     let (events, receiver) = mpsc::channel();
     let roster = Arc::<Roster>::default();
     let standing = Arc::<RaftStanding>::default();
+    let rivals = Arc::<Rivals>::default();
     let inbox = NodeInbox {
         events: events.clone(),
         budget: Budget::new(config.max_inbox_bytes),
         roster: Arc::clone(&roster),
         raft: Arc::clone(&standing),
+        rivals: Arc::clone(&rivals),
     };
-    (Arc::new(inbox), NodeChannel { events, receiver, roster, standing })
+    (Arc::new(inbox), NodeChannel { events, receiver, roster, standing, rivals })
 }
 
 /// A running node.
@@ -285,7 +289,7 @@ pub(super) fn assemble(
     let (view_sender, view) = watch::channel(None);
     let (stuck_sender, stuck) = watch::channel(None);
     let (expelled_sender, expelled) = watch::channel(false);
-    let NodeChannel { events, receiver, roster, standing } = channel;
+    let NodeChannel { events, receiver, roster, standing, rivals } = channel;
     standing.update(me, &replica);
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
@@ -391,6 +395,7 @@ pub(super) fn assemble(
             digests,
             stuck,
             expelled,
+            rivals,
             draining: watch::Sender::new(false),
             stop: stop.clone(),
             started: Instant::now(),

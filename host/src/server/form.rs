@@ -14,6 +14,9 @@ use crate::transport::Identity;
 use crate::types::{ClusterId, GroupId, NodeId};
 use crate::wasm::CompiledModules;
 
+/// What is left to do once there is a cluster.
+const SETTLE: Intent = Intent::Settle { disputed_by: None };
+
 /// Forms a cluster where nothing is yet. Until the plugin has passed, nothing is written.
 pub(super) async fn form(
     config: &Config,
@@ -45,7 +48,7 @@ pub(super) fn complete(
     if home.is_empty()? {
         return first_snapshot(home, identity, config, loader);
     }
-    home.intent_done()
+    home.intend(&SETTLE)
 }
 
 fn first_snapshot(
@@ -55,5 +58,5 @@ fn first_snapshot(
     loader: SharedLoader,
 ) -> Result<(), ServeError> {
     node::bootstrap(home.stores(), identity, GroupId::MAIN, config.limits.clone(), loader)?;
-    home.intent_done()
+    home.intend(&SETTLE)
 }

@@ -111,6 +111,11 @@ impl Home {
             && self.stores.log.last_index(group)? == Index(0))
     }
 
+    /// Says what the start has left to do from now on. Blocks.
+    pub(super) fn intend(&self, intent: &Intent) -> Result<(), ServeError> {
+        self.path().map_or(Ok(()), |path| intent.write(path))
+    }
+
     /// Nothing is left of what the start set out to do. Blocks.
     pub(super) fn intent_done(&self) -> Result<(), ServeError> {
         self.path().map_or(Ok(()), Intent::done)

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   raft-host-intent 1 <CRC-32 of the rest, 8 hexadecimal digits>\n
-//!   {"form":…} or {"join":…}\n
+//!   "form", {"settle":…} or {"join":…}\n
 //! ```
 
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::ServeError;
-use crate::types::Member;
+use crate::types::{Member, Rival};
 
 const FILE: &str = "INTENT";
 const FILE_BEING_WRITTEN: &str = "INTENT.tmp";
@@ -26,6 +26,11 @@ const MAGIC: &str = "raft-host-intent 1";
 pub(super) enum Intent {
     /// Form a cluster of one voter.
     Form,
+    /// See a cluster that was formed through its probation.
+    Settle {
+        /// The other cluster's member that has dialled this node meanwhile, if one has.
+        disputed_by: Option<Rival>,
+    },
     /// Enter a cluster that has taken this node in.
     Join {
         /// Members to reach before this node's own state says who they are.
@@ -98,7 +103,7 @@ fn failed(action: &str, path: &Path, source: std::io::Error) -> ServeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::NodeId;
+    use crate::types::{ClusterId, NodeId};
 
     fn joining() -> Intent {
         let member = Member { id: NodeId(1), address: "127.0.0.1:7400".to_owned() };
@@ -109,7 +114,14 @@ mod tests {
     fn an_intent_stays_until_it_is_done() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         assert_eq!(Intent::read(dir.path()).expect("absent"), None);
-        for intent in [Intent::Form, joining()] {
+        let rival = Rival {
+            cluster: ClusterId([9; 16]),
+            node: NodeId(2),
+            address: "127.0.0.1:7401".to_owned(),
+            dialled: "127.0.0.1:7400".to_owned(),
+        };
+        let settling = |disputed_by| Intent::Settle { disputed_by };
+        for intent in [Intent::Form, settling(None), settling(Some(rival)), joining()] {
             intent.write(dir.path()).expect("written");
             assert_eq!(Intent::read(dir.path()).expect("readable"), Some(intent));
         }

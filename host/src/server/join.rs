@@ -5,6 +5,7 @@ use std::time::Duration;
 use raft_host_proto::v1;
 use raft_host_proto::v1::admin_client::AdminClient;
 use tokio::task::JoinSet;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
@@ -57,21 +58,32 @@ pub(super) async fn ask(join: &Join, address: &str) -> Result<Admission, ServeEr
     }
 }
 
-/// The cluster that the addresses belong to, by the first that answers. All are asked at once: when
-/// a whole cluster is restarted, each node finds the others listening but silent.
-pub(super) async fn cluster_at(seeds: &[String]) -> Option<(String, ClusterId)> {
-    first_to_answer(seeds, DIAL).await
+/// The cluster that the addresses belong to: `expected` if any of them does, else by the first that
+/// answers. All are asked at once: when a whole cluster is restarted, each node finds the others
+/// listening but silent.
+pub(super) async fn cluster_at(
+    seeds: &[String],
+    expected: ClusterId,
+) -> Option<(String, ClusterId)> {
+    first_to_answer(seeds, expected, DIAL).await
 }
 
-async fn first_to_answer(seeds: &[String], patience: Duration) -> Option<(String, ClusterId)> {
+async fn first_to_answer(
+    seeds: &[String],
+    expected: ClusterId,
+    patience: Duration,
+) -> Option<(String, ClusterId)> {
     let mut asked: JoinSet<_> =
         seeds.iter().map(|seed| cluster_of(seed.clone(), patience)).collect();
+    let mut other = None;
     while let Some(answer) = asked.join_next().await {
-        if let Ok(Some(found)) = answer {
+        let Ok(Some(found)) = answer else { continue };
+        if found.1 == expected {
             return Some(found);
         }
+        other = other.or(Some(found));
     }
-    None
+    other
 }
 
 async fn cluster_of(seed: String, patience: Duration) -> Option<(String, ClusterId)> {
@@ -80,7 +92,12 @@ async fn cluster_of(seed: String, patience: Duration) -> Option<(String, Cluster
     request.set_timeout(patience);
     match client.status(request).await {
         Ok(answer) => {
-            let cluster = answer.into_inner().cluster_id.parse().ok()?;
+            let status = answer.into_inner();
+            if status.rival.is_some_and(|rival| rival.unconfirmed) {
+                tracing::debug!(%seed, "nobody has confirmed the cluster that answers there");
+                return None;
+            }
+            let cluster = status.cluster_id.parse().ok()?;
             Some((seed, cluster))
         }
         Err(status) => {
@@ -88,6 +105,14 @@ async fn cluster_of(seed: String, patience: Duration) -> Option<(String, Cluster
             None
         }
     }
+}
+
+/// A request that any other cluster refuses: an address may have come to belong to another one.
+pub(super) fn meant_for<T>(cluster: ClusterId, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = MetadataValue::try_from(cluster.to_string()).expect("digits are ASCII");
+    request.metadata_mut().insert(raft_host_proto::CLUSTER_KEY, value);
+    request
 }
 
 /// A lazy connection.
@@ -207,7 +232,8 @@ mod tests {
             seeds.push(listener.local_addr().expect("bound").to_string());
             silent.push(listener);
         }
-        let asking = async move { first_to_answer(&seeds, ATTEMPT).await };
+        let expected = ClusterId([1; 16]);
+        let asking = async move { first_to_answer(&seeds, expected, ATTEMPT).await };
         let all_asked = async {
             let mut connections = Vec::new();
             for listener in &silent {

@@ -7,7 +7,7 @@
 //! ```text
 //!   bind ─► look at the data directory ─► check the plugin │ ask to join
 //!        ─► open the directory ─► intent, identity, first snapshot ─► node ─► services
-//!        ─► propose the plugin │ ask for promotion ─► intent is done
+//!        ─► propose the plugin │ ask for promotion ─► (a new cluster's probation) ─► intent is done
 //! ```
 //!
 //! What can be refused is refused before anything is written. What is interrupted later is
@@ -18,7 +18,9 @@ mod form;
 mod home;
 mod intent;
 mod join;
+mod late;
 mod plugin;
+mod probation;
 mod promote;
 mod release;
 mod running;

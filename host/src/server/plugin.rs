@@ -80,20 +80,4 @@ impl Plugin {
             }),
         }
     }
-
-    /// Says what became of a plugin that was given to a cluster which has one.
-    pub(super) fn compare(&self, active: &crate::machine::ActiveModule) {
-        if active.hash == self.hash {
-            tracing::info!(hash = %self.hash.short(), "the cluster runs this plugin already");
-        } else {
-            tracing::warn!(
-                "--plugin {} changes nothing: the cluster runs another module ({} {}). To replace \
-                 it on all nodes: raft-host upgrade {}",
-                self.path.display(),
-                active.label,
-                active.hash.short(),
-                self.path.display()
-            );
-        }
-    }
 }

@@ -35,7 +35,10 @@ pub(super) async fn until_voter(handle: &NodeHandle) {
         for member in others {
             let request = v1::PromoteMemberRequest { group: handle.group().0, node_id: me.0 };
             let asked = match join::client(&member.address) {
-                Ok(mut client) => client.promote_member(request).await.map(drop),
+                Ok(mut client) => {
+                    let request = join::meant_for(handle.identity().cluster, request);
+                    client.promote_member(request).await.map(drop)
+                }
                 Err(status) => Err(status),
             };
             let Err(status) = asked else { break };

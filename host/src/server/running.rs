@@ -14,16 +14,21 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
-use super::{Join, ServeError, Startup, bind, descriptors, form, join, promote, release, services};
+use super::{
+    Join, ServeError, Startup, bind, descriptors, form, join, late, probation, promote, release,
+    services,
+};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
 use crate::storage::{DataDir, NodeIdentity};
 use crate::transport::Identity;
 use crate::transport::grpc::GrpcTransport;
-use crate::types::{GroupId, Member};
+use crate::types::{GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
 
+/// How long a leader is waited for before a plugin is compared with what this node knows by itself.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a node that has stopped by itself may take to end in order.
 const AFTER_STOP: Duration = Duration::from_secs(3);
 /// What closing takes at most beyond that, or beyond `drain_ms`: cutting calls and connections.
@@ -92,7 +97,10 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
     let address = config.advertised(bound);
     let modules = startup.modules;
     let prepared = match (Home::owned(&config)?, &plugin, &startup.join) {
-        (Some(owned), _, join) => {
+        (Some(owned), plugin, join) => {
+            if let Some(plugin) = plugin {
+                late::say(&place(&config), owned.1, plugin);
+            }
             come_back(&config, owned, join.as_ref(), address, &modules).await?
         }
         (None, Some(plugin), _) => {
@@ -103,6 +111,7 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
                 identity,
                 introduced: Vec::new(),
                 promote: false,
+                probation: Some(None),
             }
         }
         (None, None, Some(join)) => enter(&config, join, address).await?,
@@ -110,7 +119,10 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
             return Err(ServeError::NothingToStart { place: place(&config) });
         }
     };
-    let server = run(config, prepared, &modules, (listener, bound), metrics).await?;
+    let server = run(config.clone(), prepared, &modules, (listener, bound), metrics).await?;
+    if let Some(view) = server.handle.machine().borrow().as_ref() {
+        late::say_of_limits(&config, &view.info.limits);
+    }
     let prepared = match (server.check_address(), plugin) {
         (Ok(()), Some(plugin)) => server.introduce(plugin).await,
         (checked, _) => checked,
@@ -130,6 +142,8 @@ struct Prepared {
     identity: Identity,
     introduced: Vec<Member>,
     promote: bool,
+    /// Its cluster has just been formed, and who has dialled it meanwhile, if somebody has.
+    probation: Option<Option<Rival>>,
 }
 
 /// Opens what an earlier start made, and completes what it left.
@@ -142,7 +156,13 @@ async fn come_back(
 ) -> Result<Prepared, ServeError> {
     if let Some(join) = join {
         let seeds: Vec<_> = join.seeds.iter().filter(|seed| **seed != address).cloned().collect();
-        match join::cluster_at(&seeds).await {
+        if let Some(asked) = join.node_id.filter(|asked| *asked != owner.node) {
+            tracing::warn!(
+                "--node-id {asked} changes nothing: this node has the id {}",
+                owner.node
+            );
+        }
+        match join::cluster_at(&seeds, owner.cluster).await {
             Some((seed, other)) if other != owner.cluster => {
                 let (place, own) = (place(config), owner.cluster);
                 return Err(ServeError::OtherCluster { place, own, seed, other });
@@ -158,11 +178,13 @@ async fn come_back(
     let (config, modules) = (config.clone(), modules.clone());
     tokio::task::spawn_blocking(move || {
         let (home, intent) = Home::open(&config, dir, owner)?;
-        let (mut introduced, mut wants_promotion) = (Vec::new(), false);
+        let (mut introduced, mut wants_promotion, mut probation) = (Vec::new(), false, None);
         match intent {
             Some(Intent::Form) => {
                 form::complete(&home, &identity, &config, release::loader(None, &modules)?)?;
+                probation = Some(None);
             }
+            Some(Intent::Settle { disputed_by }) => probation = Some(disputed_by),
             Some(Intent::Join { introduced: members, promote }) => {
                 (introduced, wants_promotion) = (members, promote);
             }
@@ -172,7 +194,7 @@ async fn come_back(
             None => {}
         }
         let promote = wants_promotion;
-        Ok(Prepared { began: Began::Restarted, home, identity, introduced, promote })
+        Ok(Prepared { began: Began::Restarted, home, identity, introduced, promote, probation })
     })
     .await?
 }
@@ -198,7 +220,8 @@ async fn enter(config: &Config, join: &Join, address: String) -> Result<Prepared
     let made = move || empty.initialize(&config, &intent, cluster, node);
     let home = tokio::task::spawn_blocking(made).await??;
     let identity = Identity { cluster, node, address };
-    Ok(Prepared { began: Began::Joined, home, identity, introduced, promote })
+    let probation = None;
+    Ok(Prepared { began: Began::Joined, home, identity, introduced, promote, probation })
 }
 
 async fn run(
@@ -208,7 +231,7 @@ async fn run(
     (listener, bound): (TcpListener, SocketAddr),
     metrics: Option<(TcpListener, SocketAddr)>,
 ) -> Result<RunningServer, ServeError> {
-    let Prepared { began, home, identity, introduced, promote } = prepared;
+    let Prepared { began, home, identity, introduced, promote, probation } = prepared;
     let joining = !introduced.is_empty();
     let loader = release::loader(home.compiled_dir(), modules)?;
     let (inbox, channel) = node::channel(&config.node);
@@ -288,6 +311,10 @@ async fn run(
     };
     if joining {
         server.finish_joining(promote);
+    }
+    if let Some(disputed_by) = probation {
+        server.handle.begin_probation(disputed_by);
+        server.chore(probation::see_through(server.handle(), Arc::downgrade(&server.home)));
     }
     #[cfg(feature = "museum")]
     {
@@ -409,6 +436,10 @@ impl RunningServer {
 
     /// Gives the cluster its first plugin, or says what the given one is to it.
     async fn introduce(&self, plugin: Plugin) -> Result<(), ServeError> {
+        if self.handle.is_unconfirmed() {
+            tracing::warn!("nothing is done with --plugin before this node's cluster is confirmed");
+            return Ok(());
+        }
         if self.began == Began::Formed || self.is_alone() {
             return introduce(&self.handle, &plugin).await;
         }
@@ -512,6 +543,15 @@ async fn introduce(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeErro
 
 async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeError> {
     let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
+    let cluster = handle.identity().cluster;
+    let active = || handle.machine().borrow().as_ref().and_then(|view| view.info.active.clone());
+    let led = leadership.wait_for(|now| now.leader.is_some());
+    let is_led = tokio::time::timeout(LEADER_PATIENCE, led).await.is_ok();
+    if !is_led && let Some(active) = active() {
+        // As far as this node knows by itself.
+        late::say_of_module(cluster, &active, plugin);
+        return Ok(());
+    }
     // It ends with the node.
     let _ = leadership.wait_for(|now| now.leader.is_some()).await;
     let current = async {
@@ -530,10 +570,9 @@ async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<()
     if !current.await {
         tracing::debug!("what the plugin is compared to may be out of date");
     }
-    let active = || handle.machine().borrow().as_ref().and_then(|view| view.info.active.clone());
     match active() {
         Some(active) => {
-            plugin.compare(&active);
+            late::say_of_module(cluster, &active, plugin);
             Ok(())
         }
         None if leadership.borrow().role == Role::Leader => plugin.activate(handle).await,

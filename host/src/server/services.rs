@@ -1,8 +1,8 @@
 //! What a server answers on its port: clients, operators and peers.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -64,6 +64,7 @@ pub(crate) fn count_dropped_guest_lines(lines: u64) {
 /// Facts for `raft-host status` and the metrics.
 pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
     let weak = Arc::downgrade(home);
+    let confirming = Weak::clone(&weak);
     NodeInfo {
         version: release::version().to_owned(),
         storage: home.engine().to_string(),
@@ -81,6 +82,10 @@ pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
         }),
         resident_bytes: Arc::new(resident_bytes),
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
+        confirm: Arc::new(move || match confirming.upgrade() {
+            Some(home) => home.intent_done().map_err(|error| error.to_string()),
+            None => Err("this node stopped".to_owned()),
+        }),
     }
 }
 

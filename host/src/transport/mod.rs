@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::offer::{MAX_SNAPSHOT_BYTES, SnapshotRefusal, SnapshotWish, admit_snapshot};
-use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, SnapshotFate};
+use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, Rival, SnapshotFate};
 
 /// Version of the peer protocol. Nodes that speak another one refuse each other. 2: digest
 /// reports. 3: clocks.
@@ -105,6 +105,10 @@ pub trait Inbox: Send + Sync + 'static {
 
     /// A peer introduced itself with this address (it may not be in the table yet).
     fn peer_seen(&self, peer: Member);
+
+    /// A member of another cluster dialled this node, and was refused; `at_own_address`: where this
+    /// node lives. Nothing of what it says can be checked.
+    fn rival(&self, rival: Rival, at_own_address: bool);
 }
 
 /// Shared handle to an inbox.

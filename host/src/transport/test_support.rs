@@ -12,7 +12,7 @@ use super::{Inbox, SnapshotWish, Standing};
 use crate::storage::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
 use crate::types::{
     ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId, PeerMessage,
-    SnapshotFate, Term,
+    Rival, SnapshotFate, Term,
 };
 
 type Snapshots = BTreeMap<(GroupId, Index), (SnapshotMeta, Bytes)>;
@@ -159,6 +159,8 @@ pub(super) struct Told {
     pub(super) expelled: Vec<NodeId>,
     /// Who said that this node was removed.
     pub(super) removed_by: Vec<(NodeId, Index)>,
+    /// Members of other clusters, and whether they dialled this node's address.
+    pub(super) rivals: Vec<(Rival, bool)>,
 }
 
 impl Told {
@@ -256,6 +258,10 @@ impl Inbox for TestInbox {
 
     fn peer_seen(&self, peer: Member) {
         self.note(|told| told.seen.push(peer));
+    }
+
+    fn rival(&self, rival: Rival, at_own_address: bool) {
+        self.note(|told| told.rivals.push((rival, at_own_address)));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{JoinNonce, NodeId};
+use super::{ClusterId, JoinNonce, NodeId};
 
 /// A configuration of a group, joint while `voters_outgoing` is not empty
 /// (Raft dissertation §4.3).
@@ -53,6 +53,19 @@ pub struct Member {
     pub id: NodeId,
     /// `host:port` that others dial (`--advertise`).
     pub address: String,
+}
+
+/// A member of another cluster that dialled this node, as it introduced itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rival {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id there.
+    pub node: NodeId,
+    /// Where it says that it lives.
+    pub address: String,
+    /// The address of this node in its cluster's membership.
+    pub dialled: String,
 }
 
 /// One step of a membership change.

@@ -35,28 +35,49 @@ macro_rules! admin_call {
 /// Admin calls. Those that change something are repeated only when they surely had no effect,
 /// unless they say otherwise.
 impl Client {
-    /// The view of the node that answers.
+    /// The view of the node that answers. Of whatever cluster it is, while the client has none.
     ///
     /// # Errors
     ///
     /// When no node answered in time.
     pub async fn status(&self) -> Result<v1::StatusResponse, ClientError> {
         let request = v1::StatusRequest { group: self.options.group, ..Default::default() };
-        self.call(Repeat::Always, self.options.deadline, |channel| {
+        self.ask_anybody(self.options.deadline, |channel| {
             let request = request.clone();
             async move { admin(channel).status(request).await }
         })
         .await
     }
 
-    /// The members, as the node that answers has applied them.
+    /// Says that the cluster of the node that answers is meant to be, although another cluster has a
+    /// member with that node's address; [`ClientOptions::cluster`](super::ClientOptions::cluster) is
+    /// to name it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`] when the options name no cluster; else when no node of it could do
+    /// that.
+    pub async fn confirm_cluster(&self) -> Result<v1::ConfirmResponse, ClientError> {
+        let Some(cluster) = self.options.cluster else {
+            let words = "which cluster is meant to be? The client's options must name it";
+            return Err(ClientError::Invalid(words.to_owned()));
+        };
+        self.call(Repeat::Always, self.options.deadline, |channel| async move {
+            let request = v1::ConfirmRequest { cluster_id: cluster.to_string() };
+            admin(channel).confirm(request).await
+        })
+        .await
+    }
+
+    /// The members, as the node that answers has applied them. Of whatever cluster it is, while the
+    /// client has none.
     ///
     /// # Errors
     ///
     /// When no node answered in time.
     pub async fn members(&self) -> Result<v1::MembersResponse, ClientError> {
         let request = v1::MembersRequest { group: self.options.group };
-        self.call(Repeat::Always, self.options.deadline, |channel| async move {
+        self.ask_anybody(self.options.deadline, |channel| async move {
             admin(channel).members(request).await
         })
         .await

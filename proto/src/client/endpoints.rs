@@ -1,13 +1,17 @@
 //! The nodes a client may ask, and which one it asks now.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 use super::retry::FAR;
 use super::{ClientError, ClientOptions};
+
+/// How long an endpoint of another cluster is left alone: somebody may mend it meanwhile.
+const FOREIGN_FOR: Duration = Duration::from_secs(60);
 
 /// All endpoints of a client; never empty.
 #[derive(Debug)]
@@ -26,6 +30,17 @@ struct Node {
     channel: OnceLock<Channel>,
     /// Its latest answer came, so there is a connection.
     answers: AtomicBool,
+    /// It belongs to another cluster, as far as is known until then.
+    foreign_until: Mutex<Option<Instant>>,
+}
+
+/// What is left when an endpoint turned out to belong to another cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    /// Nobody knew that it does.
+    pub(super) is_news: bool,
+    /// Endpoints that may belong to the client's.
+    pub(super) others: usize,
 }
 
 /// One endpoint, to be asked now.
@@ -76,7 +91,11 @@ impl Endpoints {
 
     /// Turns to the next endpoint, unless somebody else turned away from `failed` already.
     pub(super) fn rotate(&self, failed: &Picked) {
-        let next = (failed.number + 1) % self.nodes.len();
+        let count = self.nodes.len();
+        let next = (1..=count)
+            .map(|step| (failed.number + step) % count)
+            .find(|number| !self.nodes[*number].is_foreign(Instant::now()))
+            .unwrap_or((failed.number + 1) % count);
         // Failing means that another request rotated first, which is as good.
         let _ = self.current.compare_exchange(
             failed.number,
@@ -84,6 +103,16 @@ impl Endpoints {
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
+    }
+
+    /// Leaves an endpoint of another cluster alone for a while, and turns to the next one.
+    pub(super) fn leave_foreign(&self, picked: &Picked) -> Left {
+        let now = Instant::now();
+        let is_news = !self.nodes[picked.number].is_foreign(now);
+        self.nodes[picked.number].leave(now);
+        self.rotate(picked);
+        let others = self.nodes.iter().filter(|node| !node.is_foreign(now)).count();
+        Left { is_news, others }
     }
 }
 
@@ -115,8 +144,24 @@ impl Node {
             .keep_alive_timeout(options.keepalive.min(FAR))
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20);
-        let (address, answers) = (address.to_owned(), AtomicBool::new(false));
-        Ok(Node { address, endpoint, channel: OnceLock::new(), answers })
+        Ok(Node {
+            address: address.to_owned(),
+            endpoint,
+            channel: OnceLock::new(),
+            answers: AtomicBool::new(false),
+            foreign_until: Mutex::default(),
+        })
+    }
+
+    fn is_foreign(&self, now: Instant) -> bool {
+        // Nothing panics under this lock.
+        let until = self.foreign_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| now < until)
+    }
+
+    fn leave(&self, now: Instant) {
+        let mut until = self.foreign_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = Some(now + FOREIGN_FOR);
     }
 }
 
@@ -135,6 +180,32 @@ mod tests {
         assert_eq!(address("localhost:7400").unwrap(), "localhost:7400");
         assert_eq!(address("http://10.0.0.1:7400/").unwrap(), "10.0.0.1:7400");
         assert_eq!(address("[::1]:7400").unwrap(), "[::1]:7400");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_of_another_cluster_is_left_alone_for_a_while() {
+        let addresses = ["a:1", "b:2", "c:3"];
+        let endpoints = Endpoints::new(addresses, &ClientOptions::default()).unwrap();
+        let first = Picked {
+            address: addresses[0].to_owned(),
+            channel: Endpoint::from_static("http://a:1").connect_lazy(),
+            number: 0,
+        };
+        let left = endpoints.leave_foreign(&first);
+        assert!(left.is_news && left.others == 2);
+        assert!(!endpoints.leave_foreign(&first).is_news);
+        let turns: Vec<usize> = (0..4)
+            .map(|_| {
+                let number = endpoints.current.load(Ordering::Relaxed);
+                endpoints.rotate(&Picked { number, ..first.clone() });
+                number
+            })
+            .collect();
+        assert_eq!(turns, [1, 2, 1, 2]);
+        // Only a person mends it, who needs a while.
+        let later = Instant::now() + FOREIGN_FOR;
+        assert!(endpoints.nodes[0].is_foreign(Instant::now()));
+        assert!(!endpoints.nodes[0].is_foreign(later));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::error::Error as _;
 
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
-use crate::{EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN, SESSION_EXPIRED_CODE, v1};
+use super::ClusterId;
+use crate::{CLUSTER_KEY, EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN, SESSION_EXPIRED_CODE, v1};
 
 /// Whether a failed request may have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub(super) struct Failure {
     pub(super) transient: bool,
     /// The node said it, rather than the way to it.
     pub(super) is_answer: bool,
+    /// The cluster that said it, if it did.
+    pub(super) cluster: Option<ClusterId>,
 }
 
 impl Failure {
@@ -113,6 +116,7 @@ impl Failure {
             effect,
             transient: local || is_transient(status.code()),
             is_answer: !local,
+            cluster: cluster_of(status),
         }
     }
 
@@ -123,7 +127,7 @@ impl Failure {
             v1::Effect::Unknown => Effect::Unknown,
         };
         let (message, transient) = (error.message.clone(), is_transient(code));
-        Failure { code, message, effect, transient, is_answer: true }
+        Failure { code, message, effect, transient, is_answer: true, cluster: None }
     }
 
     pub(super) fn timeout(what: &str) -> Failure {
@@ -133,6 +137,19 @@ impl Failure {
             effect: Effect::Unknown,
             transient: true,
             is_answer: false,
+            cluster: None,
+        }
+    }
+
+    /// An answer that no node of raft-host gives.
+    pub(super) fn nonsense(what: &str) -> Failure {
+        Failure {
+            code: Code::Internal,
+            message: format!("an answer makes no sense ({what}); is it a raft-host?"),
+            effect: Effect::Unknown,
+            transient: false,
+            is_answer: true,
+            cluster: None,
         }
     }
 }
@@ -147,6 +164,10 @@ fn is_transient(code: Code) -> bool {
             | Code::DeadlineExceeded
             | Code::Unknown
     )
+}
+
+fn cluster_of(status: &Status) -> Option<ClusterId> {
+    status.metadata().get(CLUSTER_KEY)?.to_str().ok()?.parse().ok()
 }
 
 fn effect_of_trailer(status: &Status) -> Effect {

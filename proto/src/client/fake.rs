@@ -17,7 +17,9 @@ use super::kept::cost_bytes;
 use super::{Client, ClientOptions};
 use crate::v1::admin_server::{Admin, AdminServer};
 use crate::v1::client_server::{Client as ClientService, ClientServer};
-use crate::{EFFECT_KEY, EFFECT_NONE, SEQUENCE_TOO_OLD_CODE, SESSION_EXPIRED_CODE, v1};
+use crate::{
+    CLUSTER_KEY, EFFECT_KEY, EFFECT_NONE, SEQUENCE_TOO_OLD_CODE, SESSION_EXPIRED_CODE, v1,
+};
 
 /// What the next request meets; nothing planned: it works.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,12 @@ pub(super) enum Fault {
 /// What all nodes of the fake cluster share.
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
+    /// What its id is made of.
+    pub(super) number: Mutex<u8>,
+    /// Whether its nodes do not say which cluster they belong to.
+    pub(super) is_unconfirmed: Mutex<bool>,
+    /// Requests that were meant for another cluster.
+    pub(super) refused_foreign: Mutex<u64>,
     pub(super) faults: Mutex<VecDeque<Fault>>,
     /// Every executed command, in order.
     pub(super) executed: Mutex<Vec<Vec<u8>>>,
@@ -61,6 +69,27 @@ struct FakeSession {
 }
 
 impl Cluster {
+    pub(super) fn numbered(number: u8) -> Arc<Cluster> {
+        Arc::new(Cluster { number: Mutex::new(number), ..Cluster::default() })
+    }
+
+    pub(super) fn id(&self) -> String {
+        format!("{:02x}", *self.number.lock().unwrap()).repeat(16)
+    }
+
+    /// What every node does with every request, before it looks at it.
+    fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        match request.metadata().get(CLUSTER_KEY) {
+            Some(meant) if meant.as_bytes() != self.id().as_bytes() => {
+                *self.refused_foreign.lock().unwrap() += 1;
+                let mut refusal = failure(Code::FailedPrecondition);
+                refusal.metadata_mut().insert(CLUSTER_KEY, self.id().parse().unwrap());
+                Err(refusal)
+            }
+            _ => Ok(request),
+        }
+    }
+
     pub(super) fn plan(&self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.lock().unwrap().extend(faults);
     }
@@ -160,10 +189,11 @@ pub(super) async fn node(cluster: &Arc<Cluster>) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = Service(Arc::clone(cluster));
+    let (one, other) = (Arc::clone(cluster), Arc::clone(cluster));
     let task = tokio::spawn(async move {
         tonic::transport::Server::builder()
-            .add_service(ClientServer::new(service.clone()))
-            .add_service(AdminServer::new(service))
+            .add_service(ClientServer::with_interceptor(service.clone(), move |it| one.check(it)))
+            .add_service(AdminServer::with_interceptor(service, move |it| other.check(it)))
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await
             .unwrap();
@@ -251,6 +281,16 @@ fn tagged(tag: u64, answer: Result<v1::ApplyResponse, Status>) -> v1::TaggedResu
 #[tonic::async_trait]
 impl ClientService for Service {
     type ApplyStreamStream = BoxStream<'static, Result<v1::ApplyStreamResponse, Status>>;
+
+    async fn cluster(
+        &self,
+        _request: Request<v1::ClusterRequest>,
+    ) -> Result<Response<v1::ClusterResponse>, Status> {
+        match *self.0.is_unconfirmed.lock().unwrap() {
+            true => Err(failure(Code::Unavailable)),
+            false => Ok(Response::new(v1::ClusterResponse { cluster_id: self.0.id() })),
+        }
+    }
 
     async fn apply(
         &self,
@@ -363,6 +403,7 @@ impl Admin for Service {
         set_clock: SetClockRequest -> SetClockResponse,
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,
+        confirm: ConfirmRequest -> ConfirmResponse,
     );
 
     async fn digest(

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Client ──► Endpoints (lazy channels, the current one rotates on failure)
+//!     ├─ Cluster, once                 whose id every later request carries
 //!     ├─ apply, query, admin calls     one call, retried only when that is safe
 //!     └─ open_session ──► Session      exactly once: retried until a deadline
 //!                           └─ pipeline ──► many commands in flight over one stream
@@ -12,6 +13,7 @@
 //! ([`Effect`]), and it never repeats such a command outside of a session.
 
 mod admin;
+mod cluster;
 mod endpoints;
 mod error;
 mod kept;
@@ -24,7 +26,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +38,7 @@ use crate::v1;
 use crate::v1::client_client::ClientClient;
 
 pub use self::admin::UpgradeOptions;
+pub use self::cluster::{BadClusterId, ClusterId};
 pub use self::error::{ClientError, Effect};
 pub use self::pipeline::{PipelineOptions, PipelineResult, PipelineResults, PipelineSender};
 pub use self::session::Session;
@@ -43,6 +46,9 @@ pub use self::session::Session;
 /// How patient a client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
+    /// The cluster to talk to; endpoints of others are not asked. `None`: the one of the node that
+    /// answers first.
+    pub cluster: Option<ClusterId>,
     /// The group that requests are for; 1 is the main one.
     pub group: u64,
     /// For one TCP connection to be made.
@@ -78,6 +84,7 @@ impl ClientOptions {
 impl Default for ClientOptions {
     fn default() -> ClientOptions {
         ClientOptions {
+            cluster: None,
             group: 1,
             connect_timeout: Duration::from_secs(2),
             attempt_timeout: Duration::from_secs(10),
@@ -91,7 +98,11 @@ impl Default for ClientOptions {
     }
 }
 
-/// A client of one cluster. Clones share connections.
+/// A client of one cluster. Clones share connections, and which cluster it is.
+///
+/// It stays with the cluster that it has talked to first, or that its options name: an endpoint that
+/// belongs to another one is left alone, with a warning in the log, for a minute at a time. If all
+/// do, requests fail with [`ClientError::Refused`].
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), raft_host_proto::ClientError> {
@@ -106,6 +117,8 @@ impl Default for ClientOptions {
 #[derive(Clone, Debug)]
 pub struct Client {
     endpoints: Arc<Endpoints>,
+    /// Set once.
+    cluster: Arc<OnceLock<ClusterId>>,
     options: Arc<ClientOptions>,
 }
 
@@ -121,7 +134,8 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Client, ClientError> {
         let endpoints = Arc::new(Endpoints::new(endpoints, &options)?);
-        Ok(Client { endpoints, options: Arc::new(options) })
+        let cluster = Arc::new(options.cluster.map_or_else(OnceLock::new, OnceLock::from));
+        Ok(Client { endpoints, cluster, options: Arc::new(options) })
     }
 
     /// Applies a command and answers when it is durable and applied.

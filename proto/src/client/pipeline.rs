@@ -282,6 +282,7 @@ impl Driver {
             if self.results.is_closed() {
                 return;
             }
+            let failure = self.client.weigh(&picked, failure);
             self.client.endpoints.rotate(&picked);
             if answered {
                 backoff = Backoff::new(&self.client.options);
@@ -313,15 +314,16 @@ impl Driver {
 
     /// Opens a stream and sends everything that is unanswered.
     async fn connect(&mut self, picked: Picked) -> Result<Connection, Failure> {
+        let until = after(self.client.options.attempt_timeout);
+        let until = self.first_deadline().map_or(until, |deadline| deadline.min(until));
         let (requests, outgoing) = mpsc::unbounded_channel();
         // Before the stream is open: some servers answer only to a first message.
         self.send_waiting(&requests);
         let outgoing = UnboundedReceiverStream::new(outgoing);
+        let cluster = self.client.cluster_by(&picked, until).await?;
         // A stream has no end of its own: each command says how long it is waited for.
-        let mut grpc = grpc(endless(picked.channel.clone()));
+        let mut grpc = grpc(endless(picked.channel.clone(), cluster));
         let opening = grpc.apply_stream(outgoing);
-        let until = after(self.client.options.attempt_timeout);
-        let until = self.first_deadline().map_or(until, |deadline| deadline.min(until));
         match timeout_at(until, opening).await {
             Ok(Ok(response)) => Ok(Connection {
                 picked,
@@ -584,5 +586,6 @@ fn stream_ended() -> Failure {
         effect: super::Effect::Unknown,
         transient: true,
         is_answer: false,
+        cluster: None,
     }
 }

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::error::Failure;
-use super::{Client, ClientError, ClientOptions, Effect};
+use super::{Client, ClientError, ClientOptions, ClusterId, Effect};
+use crate::CLUSTER_KEY;
 
 /// Which failed attempts may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,15 @@ pub(super) enum Repeat {
     WithoutEffect,
 }
 
+/// Whom a request may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// A node of the client's cluster.
+    Cluster,
+    /// While the client has no cluster yet, any node: the question is about that node.
+    Anybody,
+}
+
 /// Waiting longer is as good as waiting for ever, and could overflow.
 pub(super) const FAR: Duration = Duration::from_secs(86_400 * 365);
 
@@ -31,31 +42,39 @@ pub(super) fn after(patience: Duration) -> Instant {
     Instant::now() + patience.min(FAR)
 }
 
-/// A connection whose requests tell how long they are waited for (`grpc-timeout`).
-pub(super) type Timed = InterceptedService<Channel, Timeout>;
+/// A connection whose requests tell how long they are waited for (`grpc-timeout`), and which
+/// cluster they are meant for.
+pub(super) type Timed = InterceptedService<Channel, Labels>;
 
-/// Writes the header; see [`Timed`].
+/// Writes the headers; see [`Timed`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timeout(Option<Duration>);
+pub(super) struct Labels {
+    timeout: Option<Duration>,
+    cluster: Option<ClusterId>,
+}
 
-impl Interceptor for Timeout {
+impl Interceptor for Labels {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(timeout) = self.0 {
+        if let Some(timeout) = self.timeout {
             request.set_timeout(timeout);
+        }
+        if let Some(cluster) = self.cluster {
+            let value = MetadataValue::try_from(cluster.to_string()).expect("digits are ASCII");
+            request.metadata_mut().insert(CLUSTER_KEY, value);
         }
         Ok(request)
     }
 }
 
 /// For requests that are waited for until then.
-pub(super) fn until(channel: Channel, until: Instant) -> Timed {
+pub(super) fn until(channel: Channel, until: Instant, cluster: Option<ClusterId>) -> Timed {
     let left = until.saturating_duration_since(Instant::now());
-    InterceptedService::new(channel, Timeout(Some(left)))
+    InterceptedService::new(channel, Labels { timeout: Some(left), cluster })
 }
 
 /// For streams, which end by themselves.
-pub(super) fn endless(channel: Channel) -> Timed {
-    InterceptedService::new(channel, Timeout(None))
+pub(super) fn endless(channel: Channel, cluster: ClusterId) -> Timed {
+    InterceptedService::new(channel, Labels { timeout: None, cluster: Some(cluster) })
 }
 
 /// Pauses between attempts: each up to twice as long as the one before, the half of it random.
@@ -129,10 +148,36 @@ impl Client {
         self.call_counting(repeat, patience, attempt).await.map_err(|(error, _)| error)
     }
 
+    /// Like [`Client::call`], of a question about the node that answers.
+    pub(super) async fn ask_anybody<T, F>(
+        &self,
+        patience: Duration,
+        attempt: impl Fn(Timed) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let asked = self.call_of(Whom::Anybody, Repeat::Always, patience, attempt).await;
+        asked.map_err(|(error, _)| error)
+    }
+
     /// Like [`Client::call`]; the error comes with what the attempts *before* the last one may
     /// have done.
     pub(super) async fn call_counting<T, F>(
         &self,
+        repeat: Repeat,
+        patience: Duration,
+        attempt: impl Fn(Timed) -> F,
+    ) -> Result<T, (ClientError, Effect)>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_of(Whom::Cluster, repeat, patience, attempt).await
+    }
+
+    async fn call_of<T, F>(
+        &self,
+        whom: Whom,
         repeat: Repeat,
         patience: Duration,
         attempt: impl Fn(Timed) -> F,
@@ -150,14 +195,26 @@ impl Client {
                 // It has no reason to end early.
                 Repeat::Patiently | Repeat::WithoutEffect => deadline,
             };
-            let channel = until(picked.channel.clone(), end);
-            let failure = match timeout_at(end, attempt(channel)).await {
-                Ok(Ok(response)) => {
+            let cluster = match whom {
+                Whom::Cluster => self.cluster_by(&picked, end).await.map(Some),
+                Whom::Anybody => Ok(self.cluster()),
+            };
+            let answer = match cluster {
+                Ok(cluster) => {
+                    let channel = until(picked.channel.clone(), end, cluster);
+                    match timeout_at(end, attempt(channel)).await {
+                        Ok(answer) => answer.map_err(|status| Failure::from_status(&status)),
+                        Err(_) => Err(Failure::timeout("no answer")),
+                    }
+                }
+                Err(failure) => Err(failure),
+            };
+            let failure = match answer {
+                Ok(response) => {
                     self.endpoints.note(&picked, true);
                     return Ok(response.into_inner());
                 }
-                Ok(Err(status)) => Failure::from_status(&status),
-                Err(_) => Failure::timeout("no answer"),
+                Err(failure) => self.weigh(&picked, failure),
             };
             self.endpoints.note(&picked, failure.is_answer);
             let before = attempts.effect;

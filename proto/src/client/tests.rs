@@ -468,3 +468,88 @@ async fn the_deadline_of_a_command_counts_from_its_submission_not_from_its_batch
     assert_eq!(attempts_made.len(), 1_000);
     assert!(attempts_made[0] > 1 && attempts_made[999] == 0, "{attempts_made:?}");
 }
+
+/// A node that was wiped formed a second cluster on its old address, and answered the clients of the
+/// first one.
+#[tokio::test]
+async fn a_client_stays_with_the_cluster_that_answered_first() {
+    let (ours, other) = (Cluster::numbered(1), Cluster::numbered(2));
+    let (first, second) = (node(&ours).await, node(&ours).await);
+    let client = client(&[first.address, second.address], ClientOptions::default());
+    assert_eq!(client.cluster(), None);
+    let session = client.open_session(None).await.unwrap();
+    assert_eq!(client.cluster().unwrap().to_string(), ours.id());
+    session.apply("a").await.unwrap();
+    // All nodes of the endpoint at hand are replaced: the connection stays, the cluster does not.
+    let impostor = Client {
+        endpoints: Arc::new(
+            Endpoints::new(
+                [node_of(&other).await, second.address.to_string()],
+                &ClientOptions::default(),
+            )
+            .unwrap(),
+        ),
+        ..client.clone()
+    };
+    assert_eq!(answer(&impostor.apply("b").await.unwrap()), "b");
+    let (sender, mut results) =
+        impostor.open_session(None).await.unwrap().pipeline(PipelineOptions::default());
+    sender.send("c").await.unwrap();
+    assert_eq!(answer(&results.next().await.unwrap().result.unwrap()), "c");
+    assert_eq!(ours.executed(), ["a", "b", "c"]);
+    assert!(other.executed().is_empty() && other.sessions().is_empty());
+    // Left alone after the first refusal.
+    assert_eq!(*other.refused_foreign.lock().unwrap(), 1);
+}
+
+/// The address of a node that runs until the test ends.
+async fn node_of(cluster: &Arc<Cluster>) -> String {
+    let node = node(cluster).await;
+    let address = node.address.to_string();
+    std::mem::forget(node);
+    address
+}
+
+#[tokio::test]
+async fn when_all_endpoints_belong_to_another_cluster_requests_are_refused_at_once() {
+    let other = Cluster::numbered(2);
+    let nodes = [node(&other).await, node(&other).await];
+    let cluster = Some("01".repeat(16).parse().unwrap());
+    let options = ClientOptions { cluster, ..ClientOptions::default() };
+    let client = client(&[nodes[0].address, nodes[1].address], options);
+    let error = client.apply("a").await.unwrap_err();
+    assert!(matches!(error, ClientError::Refused { effect: Effect::None, .. }), "{error:?}");
+    for words in [other.id(), "01".repeat(16)] {
+        assert!(error.to_string().contains(&words), "{error}");
+    }
+    assert!(client.open_session(None).await.is_err());
+    assert!(client.status().await.is_err(), "nor is a question about a node asked of a stranger");
+    assert!(other.executed().is_empty() && other.sessions().is_empty());
+}
+
+#[tokio::test]
+async fn a_pipeline_ends_when_all_endpoints_turn_out_to_belong_to_another_cluster() {
+    let cluster = Cluster::numbered(1);
+    let node = node(&cluster).await;
+    let client = client(&[node.address], ClientOptions::default());
+    let (sender, mut results) =
+        client.open_session(None).await.unwrap().pipeline(PipelineOptions::default());
+    *cluster.number.lock().unwrap() = 2;
+    sender.send("a").await.unwrap();
+    let error = results.next().await.unwrap().result.unwrap_err();
+    assert!(matches!(error, ClientError::Refused { effect: Effect::None, .. }), "{error:?}");
+    assert!(cluster.executed().is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_has_confirmed_decides_nothing_and_still_tells_its_status() {
+    let (ours, unconfirmed) = (Cluster::numbered(1), Cluster::numbered(2));
+    *unconfirmed.is_unconfirmed.lock().unwrap() = true;
+    let nodes = [node(&unconfirmed).await, node(&ours).await];
+    let client = client(&[nodes[0].address, nodes[1].address], ClientOptions::default());
+    assert_eq!(client.status().await.unwrap().node_id, 7);
+    client.apply("a").await.unwrap();
+    assert_eq!(client.cluster().unwrap().to_string(), ours.id());
+    assert_eq!(ours.executed(), ["a"]);
+    assert!(unconfirmed.executed().is_empty());
+}

@@ -97,6 +97,17 @@ impl Scrape {
             "1 when clients should send requests to this node.",
             serving,
         )?;
+        let rivals = self.handle.rivals().borrow().clone();
+        page.counter(
+            "raft_host_rival_hellos",
+            "Times that a member of another cluster dialled this node.",
+            [(vec![], rivals.hellos)],
+        )?;
+        page.gauge(
+            "raft_host_unconfirmed",
+            "1 while this node serves nobody because another cluster has a member with its address.",
+            u64::from(rivals.is_unconfirmed()),
+        )?;
         let stuck = self.handle.stuck_write().borrow().unwrap_or_default().as_secs_f64();
         page.seconds(
             "raft_host_log_write_stuck",

@@ -5,7 +5,7 @@ use raft_host_proto::v1;
 use tonic::Status;
 
 use crate::transport::{Identity, PROTOCOL_VERSION};
-use crate::types::{AddressError, ClusterId, Member, NodeId, check_address};
+use crate::types::{AddressError, ClusterId, Member, NodeId, Rival, check_address};
 
 /// Why a peer is refused. The text travels to the peer, so it says who speaks.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -95,20 +95,21 @@ impl From<HelloError> for Status {
     }
 }
 
-/// What `identity` says to the peer `to`.
-pub(super) fn hello(identity: &Identity, to: NodeId) -> v1::Hello {
+/// What `identity` says to the peer `to`, dialling this address.
+pub(super) fn hello(identity: &Identity, to: NodeId, to_address: &str) -> v1::Hello {
     v1::Hello {
         cluster_id: Bytes::copy_from_slice(&identity.cluster.0),
         from: identity.node.0,
         from_address: identity.address.clone(),
         to: to.0,
         protocol_version: PROTOCOL_VERSION,
+        to_address: to_address.to_owned(),
     }
 }
 
 /// Checks an introduction and returns who it is.
 pub(super) fn check_hello(us: &Identity, hello: v1::Hello) -> Result<Member, HelloError> {
-    let v1::Hello { cluster_id, from, from_address, to, protocol_version } = hello;
+    let v1::Hello { cluster_id, from, from_address, to, protocol_version, to_address: _ } = hello;
     let node = us.node;
     // First of all: what the other fields mean depends on it.
     if protocol_version != PROTOCOL_VERSION {
@@ -132,6 +133,21 @@ pub(super) fn check_hello(us: &Identity, hello: v1::Hello) -> Result<Member, Hel
     Ok(Member { id: NodeId(from), address: from_address })
 }
 
+/// Whose introduction it is, if that may be a member of another cluster.
+pub(super) fn rival(us: &Identity, hello: &v1::Hello) -> Option<Rival> {
+    let cluster = ClusterId::try_from(&hello.cluster_id[..]).ok()?;
+    let is_possible = cluster != us.cluster
+        && (1..=NodeId::HIGHEST.0).contains(&hello.from)
+        && check_address(&hello.from_address).is_ok()
+        && check_address(&hello.to_address).is_ok();
+    is_possible.then(|| Rival {
+        cluster,
+        node: NodeId(hello.from),
+        address: hello.from_address.clone(),
+        dialled: hello.to_address.clone(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,14 +158,14 @@ mod tests {
 
     #[test]
     fn a_fitting_hello_names_the_peer() {
-        let hello = hello(&identity(1), NodeId(2));
+        let hello = hello(&identity(1), NodeId(2), "b:2");
         let member = check_hello(&identity(2), hello).expect("fits");
         assert_eq!(member, Member { id: NodeId(1), address: "a:1".to_owned() });
     }
 
     #[test]
     fn a_hello_that_does_not_fit_is_refused_with_words_that_say_why() {
-        let good = || hello(&identity(1), NodeId(2));
+        let good = || hello(&identity(1), NodeId(2), "b:2");
         let cases = [
             (v1::Hello { protocol_version: 9, ..good() }, "speaks 9"),
             (v1::Hello { cluster_id: Bytes::from_static(&[8; 16]), ..good() }, "cluster 0808"),
@@ -166,6 +182,31 @@ mod tests {
             let error = check_hello(&identity(2), hello).expect_err(words);
             assert!(error.to_string().contains(words), "{error}");
             assert_eq!(Status::from(error).code(), tonic::Code::FailedPrecondition);
+        }
+    }
+
+    #[test]
+    fn only_who_may_be_a_member_elsewhere_is_a_rival() {
+        let us = identity(2);
+        let theirs = Identity { cluster: ClusterId([8; 16]), ..identity(1) };
+        let good = || hello(&theirs, NodeId(2), "b:2");
+        let rival = |hello| super::rival(&us, &hello);
+        let expected = Rival {
+            cluster: theirs.cluster,
+            node: NodeId(1),
+            address: "a:1".to_owned(),
+            dialled: "b:2".to_owned(),
+        };
+        assert_eq!(rival(good()), Some(expected));
+        assert_eq!(rival(hello(&identity(1), NodeId(2), "b:2")), None, "of this cluster");
+        for nonsense in [
+            v1::Hello { cluster_id: Bytes::from_static(&[8; 15]), ..good() },
+            v1::Hello { from: 0, ..good() },
+            v1::Hello { from: u64::MAX, ..good() },
+            v1::Hello { from_address: "a\nb:1".to_owned(), ..good() },
+            v1::Hello { to_address: "x".repeat(1025), ..good() },
+        ] {
+            assert_eq!(rival(nonsense.clone()), None, "{nonsense:?}");
         }
     }
 }

@@ -152,7 +152,7 @@ impl PeerTask {
         let mut logged = None;
         loop {
             let target = address.borrow_and_update().clone();
-            let envelopes = queue.connect(hello(identity, id));
+            let envelopes = queue.connect(hello(identity, id, &target));
             let started = Instant::now();
             let end = tokio::select! {
                 end = self.stream_to(&target, envelopes) => Some(end),

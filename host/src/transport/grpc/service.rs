@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::PeerTable;
 use super::config::MAX_MESSAGE_BYTES;
-use super::hello::{HelloError, check_hello};
+use super::hello::{HelloError, check_hello, rival};
 use super::incoming::Incoming;
 use super::removal;
 use super::snapshot_receive::{Reception, Receptions};
@@ -84,10 +84,15 @@ impl PeerService {
     }
 
     fn introduce(&self, hello: Option<v1::Hello>) -> Result<Member, Status> {
+        let rival = hello.as_ref().and_then(|hello| rival(&self.identity, hello));
         let checked = hello.ok_or(HelloError::Missing).and_then(|h| check_hello(&self.identity, h));
         // The refused node logs these words loudly, once; here they would repeat.
         let member = checked.map_err(|error| {
             tracing::debug!(%error, "refused a peer");
+            if let Some(rival) = rival {
+                let at_own_address = rival.dialled == self.identity.address;
+                self.inbox.rival(rival, at_own_address);
+            }
             Status::from(error)
         })?;
         if let Some(as_of) = self.inbox.removal_of(member.id) {

@@ -155,8 +155,9 @@ async fn send_all(
     let meta = tokio::task::spawn_blocking(move || verify(&reading, &wanted)).await??;
     message.snapshot = Some(meta.clone());
     let limit = millis(shared.config.snapshot_stall_timeout_ms);
-    let mut client = connect(shared, &peer.address()).await?;
-    let hello = hello(&shared.identity, peer.id);
+    let address = peer.address();
+    let mut client = connect(shared, &address).await?;
+    let hello = hello(&shared.identity, peer.id, &address);
     let wire = v1::RaftMessage::from(message);
     let offer = v1::SnapshotOffer { hello: Some(hello.clone()), message: Some(wire.clone()) };
     let start_at = match tokio::time::timeout(limit, client.offer_snapshot(offer)).await {

@@ -17,7 +17,7 @@ use super::*;
 use crate::transport::test_support::{
     TestInbox, TestStore, Told, append, install, message, meta, peers,
 };
-use crate::types::{ClusterId, Index, SnapshotFate};
+use crate::types::{ClusterId, Index, Rival, SnapshotFate};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 
@@ -104,7 +104,8 @@ async fn client(node: &Node) -> PeerClient<Channel> {
 
 fn hello(from: u64, to: u64) -> v1::Hello {
     let address = "127.0.0.1:1".to_owned();
-    super::hello::hello(&Identity { cluster: CLUSTER, node: NodeId(from), address }, NodeId(to))
+    let identity = Identity { cluster: CLUSTER, node: NodeId(from), address };
+    super::hello::hello(&identity, NodeId(to), "127.0.0.1:2")
 }
 
 /// What the peer service answers to a stream of these envelopes that stays open.
@@ -283,6 +284,15 @@ async fn a_transport_in_the_wrong_cluster_delivers_nothing_and_reports_it() {
     let refused = |told: &Told| told.unreachable.len() >= 2;
     keep_sending(&one, message(1, 2, 1), &one, refused).await;
     assert!(two.inbox.told().messages.is_empty());
+    // Nor does the other one keep it to itself: its address is in another cluster's membership.
+    let told = two.inbox.until("it was dialled", |told| !told.rivals.is_empty()).await;
+    let rival = Rival {
+        cluster: ClusterId([8; 16]),
+        node: NodeId(1),
+        address: one.address.clone(),
+        dialled: two.address.clone(),
+    };
+    assert_eq!(told.rivals[0], (rival, true));
     one.stop().await;
     two.stop().await;
 }

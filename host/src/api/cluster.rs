@@ -1,0 +1,138 @@
+//! Which cluster answers. Every answer says so, and a request that is meant for another cluster is
+//! refused before anything of it is read.
+//!
+//! An address may come to belong to another cluster: a node that lost its data and is started with its
+//! old command line forms one. Clients send the id of the cluster that they know, and so do nodes with
+//! what they pass to their leader.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Response};
+use axum::middleware::Next;
+use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, v1};
+use tonic::Code;
+
+use super::context::Context;
+use super::failure::Failure;
+use crate::types::ClusterId;
+
+/// The middleware.
+pub(super) async fn check(
+    State(ours): State<ClusterId>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let mut response = match refusal(ours, request.headers()) {
+        Some(failure) => failure.into_status().into_http(),
+        None => next.run(request).await,
+    };
+    let value = HeaderValue::try_from(ours.to_string()).expect("digits are ASCII");
+    response.headers_mut().insert(CLUSTER_KEY, value);
+    response
+}
+
+/// Why a request with these headers is none for this cluster, if it is none.
+fn refusal(ours: ClusterId, headers: &HeaderMap) -> Option<Failure> {
+    let mut meant = headers.get_all(CLUSTER_KEY).iter();
+    meant.find_map(|value| {
+        let parsed = value.to_str().ok().and_then(|text| text.parse::<ClusterId>().ok());
+        let Some(theirs) = parsed else {
+            let words = format!("the metadata {CLUSTER_KEY} must be the id of a cluster: 32 hexadecimal digits");
+            return Some(Failure::none(Code::InvalidArgument, words));
+        };
+        (theirs != ours).then(|| {
+            // A node that passes a request on looks for its leader again.
+            let code = match headers.contains_key(FORWARDED_KEY) {
+                true => Code::Unavailable,
+                false => Code::FailedPrecondition,
+            };
+            let words = format!(
+                "this node belongs to cluster {ours}, and the request is meant for cluster {theirs}: \
+                 check the addresses, or whether a data directory was emptied"
+            );
+            Failure::none(code, words)
+        })
+    })
+}
+
+/// Answers which cluster this is; a node that nobody should ask does not say.
+pub(super) fn name(context: &Context) -> Result<v1::ClusterResponse, Failure> {
+    if context.handle.is_unconfirmed() {
+        let words = context.handle.not_serving().unwrap_or_default();
+        return Err(Failure::none(Code::Unavailable, words));
+    }
+    Ok(v1::ClusterResponse { cluster_id: context.handle.identity().cluster.to_string() })
+}
+
+/// A person says that this cluster is meant to be. Durable when this returns.
+pub(super) async fn confirm(
+    context: &Context,
+    request: v1::ConfirmRequest,
+) -> Result<v1::ConfirmResponse, Failure> {
+    let ours = context.handle.identity().cluster;
+    let meant: ClusterId = request.cluster_id.parse().map_err(|error| {
+        Failure::none(Code::InvalidArgument, format!("the cluster that is meant to be: {error}"))
+    })?;
+    if meant != ours {
+        let words = format!("this node belongs to cluster {ours}, not to {meant}");
+        return Err(Failure::none(Code::FailedPrecondition, words));
+    }
+    let was_unconfirmed = context.handle.is_unconfirmed();
+    let confirm = std::sync::Arc::clone(&context.info.confirm);
+    let confirmed = tokio::task::spawn_blocking(move || confirm()).await;
+    confirmed.map_err(|error| error.to_string()).flatten().map_err(|error| {
+        Failure::none(Code::Internal, format!("the confirmation was not written down: {error}"))
+    })?;
+    context.handle.end_probation();
+    tracing::info!(cluster = %ours, was_unconfirmed, "a person has confirmed this cluster");
+    Ok(v1::ConfirmResponse { was_unconfirmed })
+}
+
+/// For the status page.
+pub(super) fn rival_to_wire(context: &Context) -> Option<v1::Rival> {
+    let rivals = context.handle.rivals().borrow().clone();
+    let (rival, silent) = rivals.rival()?;
+    Some(v1::Rival {
+        cluster_id: rival.cluster.to_string(),
+        node_id: rival.node.0,
+        address: rival.address.clone(),
+        dialled_address: rival.dialled.clone(),
+        silent_ms: silent.map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
+        hellos: rivals.hellos,
+        unconfirmed: rivals.is_unconfirmed(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_request_for_another_cluster_is_refused_and_by_both_names() {
+        let (ours, other) = (ClusterId([1; 16]), ClusterId([2; 16]));
+        let headers = |values: &[&str], forwarded: bool| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CLUSTER_KEY, value.parse().expect("ASCII"));
+            }
+            if forwarded {
+                headers.insert(FORWARDED_KEY, HeaderValue::from_static("1"));
+            }
+            headers
+        };
+        let (our_id, other_id) = (ours.to_string(), other.to_string());
+        let refused = |values: &[&str], forwarded| refusal(ours, &headers(values, forwarded));
+        assert_eq!(refused(&[], false), None);
+        assert_eq!(refused(&[&our_id], false), None);
+        let failure = refused(&[&our_id, &other_id], false).expect("one of them is not ours");
+        assert_eq!(failure.code, Code::FailedPrecondition);
+        assert_eq!(failure.effect, v1::Effect::None);
+        assert!(failure.message.contains(&our_id) && failure.message.contains(&other_id));
+        let failure = refused(&[&other_id], true).expect("passed on");
+        assert!(failure.worth_rerouting(), "{failure:?}");
+        for nonsense in ["", "c1", "x"] {
+            let failure = refused(&[nonsense], false).expect("no id");
+            assert_eq!(failure.code, Code::InvalidArgument);
+        }
+    }
+}
