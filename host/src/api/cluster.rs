@@ -5,6 +5,8 @@
 //! old command line forms one. Clients send the id of the cluster that they know, and so do nodes with
 //! what they pass to their leader.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response};
@@ -37,7 +39,9 @@ fn refusal(ours: ClusterId, headers: &HeaderMap) -> Option<Failure> {
     meant.find_map(|value| {
         let parsed = value.to_str().ok().and_then(|text| text.parse::<ClusterId>().ok());
         let Some(theirs) = parsed else {
-            let words = format!("the metadata {CLUSTER_KEY} must be the id of a cluster: 32 hexadecimal digits");
+            let words = format!(
+                "the metadata {CLUSTER_KEY} must be the id of a cluster: 32 hexadecimal digits"
+            );
             return Some(Failure::none(Code::InvalidArgument, words));
         };
         (theirs != ours).then(|| {
@@ -77,8 +81,12 @@ pub(super) async fn confirm(
         let words = format!("this node belongs to cluster {ours}, not to {meant}");
         return Err(Failure::none(Code::FailedPrecondition, words));
     }
-    let was_unconfirmed = context.handle.is_unconfirmed();
-    let confirm = std::sync::Arc::clone(&context.info.confirm);
+    let rivals = context.handle.rivals().borrow().clone();
+    if !rivals.is_on_probation {
+        return Ok(v1::ConfirmResponse { was_unconfirmed: false });
+    }
+    let was_unconfirmed = rivals.is_unconfirmed();
+    let confirm = Arc::clone(&context.info.confirm);
     let confirmed = tokio::task::spawn_blocking(move || confirm()).await;
     confirmed.map_err(|error| error.to_string()).flatten().map_err(|error| {
         Failure::none(Code::Internal, format!("the confirmation was not written down: {error}"))
