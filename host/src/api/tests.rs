@@ -34,6 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 mod http;
 mod hung;
+mod transfers;
 mod upgrades;
 
 struct TestNode {
