@@ -1,6 +1,7 @@
 //! Whoever reaches the port may send what they like: no message ends a node, and no number of
 //! connections, calls or bytes stops it or takes its memory.
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use raft_host_proto::codec::BoundedCodec;
 use raft_host_proto::v1;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::v1::peer_client::PeerClient;
-use raft_host_tests::{Cli, Cluster, Server, block_on, kv};
+use raft_host_tests::{Cli, Cluster, Load, Server, block_on, kv};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -194,6 +196,64 @@ fn hundreds_of_silent_connections_and_few_files_stop_nothing() {
     assert!(cluster.servers.iter().all(lives));
     drop(silent);
 }
+
+/// As many files as the system lets this process open.
+fn with_many_files() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the system tells");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    assert!(hard > 4_096, "the test needs more open files than {hard} (ulimit -Hn)");
+}
+
+/// Whether the other side has ended the connection, whatever it said before.
+fn is_ended(connection: &mut TcpStream) -> bool {
+    let mut bytes = [0; 4_096];
+    loop {
+        match connection.read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// They stopped all writes, and no other node led: the leader could open no file, and could not dial.
+#[test]
+fn more_idle_connections_than_files_stop_no_write_and_are_gone_in_time() {
+    with_many_files();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let program = with_few_files(dir.path(), 1_024);
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[api]\nidle_timeout_ms = 4000\n").expect("written");
+    let config = ["--config", config.to_str().expect("UTF-8")];
+    let cluster = Cluster::of(&program, &kv(), 3, &config);
+    let leader = cluster.leader();
+    let before = cluster.status(leader).expect("it serves");
+    let address = cluster.servers[leader].address;
+    // They say nothing, or half a greeting, or greet and do nothing.
+    let said = [&b""[..], &GREETING[..20], GREETING];
+    let idle = |at: usize| {
+        let mut connection = TcpStream::connect(address).expect("the port is open");
+        connection.write_all(said[at % 3]).expect("it is read");
+        connection.set_nonblocking(true).expect("set");
+        connection
+    };
+    let mut connections: Vec<TcpStream> = (0..1_100).map(idle).collect();
+    let load = Load::start(cluster.client(), 2_000);
+    connections.extend((0..1_100).map(idle));
+    load.finish(2_000);
+    let cli = Cli::new(PROGRAM, &[address]);
+    cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+    let after = cluster.status(leader).expect("it serves");
+    assert_eq!((after.role, after.term), (before.role, before.term), "it led all the time");
+    cluster.eventually("the end of all of them", || {
+        connections.retain_mut(|connection| !is_ended(connection));
+        connections.is_empty().then_some(())
+    });
+    assert!(cluster.servers.iter().all(lives));
+}
+
+/// What a client of HTTP/2 says first, with an empty SETTINGS frame (RFC 9113 §3.4).
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[test]
 fn a_forged_hello_makes_nobody_dial() {
