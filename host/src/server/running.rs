@@ -15,6 +15,7 @@ use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
 use super::{Join, ServeError, Startup, bind, descriptors, form, join, promote, release, services};
+use crate::api::Anteroom;
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
@@ -85,6 +86,10 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
     let plugin = startup.plugin.as_ref().map(read).transpose()?;
     // Before anything else is touched: a second start of the same node ends here.
     let (listener, bound) = bind(&config.listen, "--listen").await?;
+    // Until it serves, it says what it is at.
+    let (anteroom, listener) = Anteroom::open(listener, &config.api).map_err(|source| {
+        ServeError::Io { action: format!("listening on {}", config.listen), source }
+    })?;
     let metrics = match &config.metrics_listen {
         Some(address) => Some(bind(address, "--metrics-listen").await?),
         None => None,
@@ -93,9 +98,11 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
     let modules = startup.modules;
     let prepared = match (Home::owned(&config)?, &plugin, &startup.join) {
         (Some(owned), _, join) => {
+            anteroom.say(format!("it reads what is in {}", place(&config)));
             come_back(&config, owned, join.as_ref(), address, &modules).await?
         }
         (None, Some(plugin), _) => {
+            anteroom.say("it forms a cluster".to_owned());
             let (home, identity) = form::form(&config, plugin, address, &modules).await?;
             Prepared {
                 began: Began::Formed,
@@ -105,7 +112,10 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
                 promote: false,
             }
         }
-        (None, None, Some(join)) => enter(&config, join, address).await?,
+        (None, None, Some(join)) => {
+            anteroom.say(format!("it asks {} to take it in", join.seeds.join(", ")));
+            enter(&config, join, address).await?
+        }
         (None, None, None) => {
             return Err(ServeError::NothingToStart { place: place(&config) });
         }
@@ -115,6 +125,7 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
         (Ok(()), Some(plugin)) => server.introduce(plugin).await,
         (checked, _) => checked,
     };
+    drop(anteroom);
     server.opening.cancel();
     if let Err(error) = prepared {
         server.shutdown().await;
