@@ -1,6 +1,7 @@
 //! Whoever reaches the port may send what they like: no message ends a node, and no number of
 //! connections, calls or bytes stops it or takes its memory.
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use raft_host_proto::codec::BoundedCodec;
 use raft_host_proto::v1;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::v1::peer_client::PeerClient;
-use raft_host_tests::{Cli, Cluster, Server, block_on, kv};
+use raft_host_tests::{Cli, Cluster, Load, Server, block_on, kv};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -194,6 +196,184 @@ fn hundreds_of_silent_connections_and_few_files_stop_nothing() {
     cluster.eventually("silent connections ended", || (files() < 200).then_some(()));
     assert!(cluster.servers.iter().all(lives));
     drop(silent);
+}
+
+/// As many files as the system lets this process open.
+fn with_many_files() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the system tells");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    assert!(hard > 4_096, "the test needs more open files than {hard} (ulimit -Hn)");
+}
+
+/// Whether the other side has ended the connection, whatever it said before.
+fn is_ended(connection: &mut TcpStream) -> bool {
+    let mut bytes = [0; 4_096];
+    loop {
+        match connection.read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// They stopped all writes, and no other node led: the leader could open no file, and could not dial.
+#[test]
+fn more_idle_connections_than_files_stop_no_write_and_are_gone_in_time() {
+    with_many_files();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let program = with_few_files(dir.path(), 1_024);
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[api]\nidle_timeout_ms = 4000\n").expect("written");
+    let config = ["--config", config.to_str().expect("UTF-8")];
+    let cluster = Cluster::of(&program, &kv(), 3, &config);
+    let leader = cluster.leader();
+    let before = cluster.status(leader).expect("it serves");
+    let address = cluster.servers[leader].address;
+    // They say nothing, or half a greeting, or greet and do nothing.
+    let said = [&b""[..], &GREETING[..20], GREETING];
+    let idle = |at: usize| {
+        let mut connection = TcpStream::connect(address).expect("the port is open");
+        connection.write_all(said[at % 3]).expect("it is read");
+        connection.set_nonblocking(true).expect("set");
+        connection
+    };
+    let mut connections: Vec<TcpStream> = (0..1_100).map(idle).collect();
+    let load = Load::start(cluster.client(), 2_000);
+    connections.extend((0..1_100).map(idle));
+    load.finish(2_000);
+    let cli = Cli::new(PROGRAM, &[address]);
+    cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+    let after = cluster.status(leader).expect("it serves");
+    assert_eq!((after.role, after.term), (before.role, before.term), "it led all the time");
+    cluster.eventually("the end of all of them", || {
+        connections.retain_mut(|connection| !is_ended(connection));
+        connections.is_empty().then_some(())
+    });
+    assert!(cluster.servers.iter().all(lives));
+}
+
+/// What a client of HTTP/2 says first, with an empty SETTINGS frame (RFC 9113 §3.4).
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// The headers of a gRPC call, in a frame that leaves the stream open.
+fn open_call(stream: u32, path: &str) -> Vec<u8> {
+    let mut block = vec![0x83, 0x86];
+    let mut say = |name: &[u8], value: &str| {
+        block.extend(name);
+        block.push(u8::try_from(value.len()).expect("short"));
+        block.extend(value.as_bytes());
+    };
+    // Literals without indexing (RFC 7541 §6.2.2): :path, :authority, content-type, te.
+    say(&[0x04], path);
+    say(&[0x01], "localhost");
+    say(&[0x0f, 0x10], "application/grpc");
+    say(&[0x00, 2, b't', b'e'], "trailers");
+    let length = u32::try_from(block.len()).expect("short").to_be_bytes();
+    // HEADERS with END_HEADERS.
+    let mut frame = [&length[1..], &[1, 4]].concat();
+    frame.extend(stream.to_be_bytes());
+    frame.extend(block);
+    frame
+}
+
+/// Begins so many calls, at most `most` of them on a connection, and takes no answer. A connection
+/// that is ended is followed by another one.
+fn open_calls(address: SocketAddr, path: &str, count: usize, most: usize) -> Vec<TcpStream> {
+    let (mut connections, mut opened) = (Vec::new(), 0);
+    while opened < count {
+        let mut connection = TcpStream::connect(address).expect("the port is open");
+        connection.set_write_timeout(Some(Duration::from_secs(5))).expect("set");
+        let mut here = 0;
+        let mut write = connection.write_all(GREETING);
+        while write.is_ok() && here < most && opened < count {
+            let streams = (here..here + 100).map(|at| u32::try_from(2 * at + 1).expect("few"));
+            let frames: Vec<u8> = streams.flat_map(|stream| open_call(stream, path)).collect();
+            write = connection.write_all(&frames);
+            here += 100;
+            opened += 100;
+        }
+        connections.push(connection);
+    }
+    connections
+}
+
+/// 60,000 streams on one connection kept 1.56 GiB.
+#[test]
+fn sixty_thousand_open_calls_cost_bounded_memory_and_others_are_served() {
+    const CALLS: usize = 60_000;
+    with_many_files();
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let (address, pid) = (cluster.servers[0].address, cluster.servers[0].pid());
+    let mut rounds = 0;
+    let bytes = cost(pid, || {
+        for path in ["Client/ApplyStream", "Client/Apply", "Peer/Messages", "Peer/Snapshot"] {
+            let path = format!("/raft_host.v1.{path}");
+            // All on one, whatever it says to that, and as many on each as it allows.
+            for most in [CALLS, 500] {
+                let held = open_calls(address, &path, CALLS, most);
+                rounds += 1;
+                let command = format!(r#"{{"op":"set","key":"k{rounds}","value":"1"}}"#);
+                cluster.eventually("a write beside them", || {
+                    cluster.cli().run(&["apply", &command]).code.filter(|code| *code == 0)
+                });
+                println!("{path}: {} MiB", memory(pid, "VmRSS") >> 20);
+                drop(held);
+            }
+        }
+    });
+    assert!(bytes < MEMORY_BOUND, "{} MiB", bytes >> 20);
+    assert!(lives(&cluster.servers[0]));
+}
+
+/// Its queries burn all the fuel that they may.
+const BURNER: &str = r#"(module (memory (export "memory") 1)
+  (func (export "raft_fsm_abi_v1"))
+  (func (export "apply") (param i32) (result i32) (i32.const 0))
+  (func (export "query") (param i32) (result i32) (loop $again (br $again)) (i32.const 0))
+  (func (export "snapshot") (result i32) (i32.const 0))
+  (func (export "restore") (param i32) (result i32) (i32.const 0)))"#;
+
+/// 64 of them were answered together, and a command waited for all.
+#[test]
+fn a_command_does_not_wait_for_all_queries_that_burn_their_fuel() {
+    const QUERIES: usize = 64;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let plugin = dir.path().join("burner.wasm");
+    std::fs::write(&plugin, wat::parse_str(BURNER).expect("WAT")).expect("written");
+    let cluster = Cluster::of(PROGRAM, &plugin, 1, &[]);
+    cluster.cli().run(&["limits", "set", "query_fuel=300_000_000"]).ok();
+    let channel = channel(cluster.servers[0].address);
+    let answered = block_on(async {
+        let mut queries = tokio::task::JoinSet::new();
+        for _ in 0..QUERIES {
+            let mut client = ClientClient::new(channel.clone());
+            let consistency = v1::Consistency::Stale.into();
+            let request = v1::QueryRequest { consistency, ..Default::default() };
+            queries.spawn(async move { client.query(request).await });
+        }
+        let take = |answer: Result<Result<tonic::Response<v1::QueryResponse>, _>, _>| {
+            let answer = answer.expect("no panic").expect("an answer").into_inner();
+            let outcome = answer.outcome.and_then(|outcome| outcome.kind);
+            assert!(matches!(outcome, Some(v1::outcome::Kind::Trapped(_))), "{outcome:?}");
+            1
+        };
+        // They are at it.
+        let mut answered = take(queries.join_next().await.expect("64 queries"));
+        let mut client = ClientClient::new(channel);
+        let mut command = std::pin::pin!(client.apply(v1::ApplyRequest::default()));
+        loop {
+            tokio::select! {
+                biased;
+                applied = &mut command => {
+                    applied.expect("applied");
+                    break answered;
+                }
+                Some(answer) = queries.join_next() => answered += take(answer),
+            }
+        }
+    });
+    assert!(answered < QUERIES / 2, "{answered} queries were answered before the command was");
 }
 
 #[test]

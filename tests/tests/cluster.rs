@@ -301,3 +301,42 @@ fn a_plugin_for_a_node_that_has_a_cluster_is_compared_and_said() {
         assert!(said.contains(words) && said.contains(&id), "{said}");
     }
 }
+
+/// Its activation is not done in this century, nor is it on the next start.
+const ENDLESS: &str = r#"(module (memory (export "memory") 1)
+  (func (export "raft_fsm_abi_v1"))
+  (func (export "apply") (param i32) (result i32) (i32.const 0))
+  (func (export "query") (param i32) (result i32) (i32.const 0))
+  (func (export "snapshot") (result i32) (i32.const 0))
+  (func (export "restore") (param i32) (result i32) (loop $again (br $again)) (i32.const 0)))"#;
+
+#[test]
+fn a_request_to_stop_is_heard_while_a_restore_does_not_end() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[node]\ndrain_ms = 1000\n").expect("written");
+    let config = ["--config", config.to_str().expect("UTF-8")];
+    let module = dir.path().join("endless.wasm");
+    std::fs::write(&module, wat::parse_str(ENDLESS).expect("WAT")).expect("written");
+    let mut cluster = Cluster::new(PROGRAM, 1, &config);
+    let cli = cluster.cli();
+    cli.run(&["limits", "set", "restore_fuel=4_000_000_000_000_000_000"]).ok();
+    let activating = |cluster: &Cluster| {
+        cluster.eventually("the activation", || {
+            let activity = cluster.status(0)?.activity?;
+            (activity.job == "activate").then_some(())
+        });
+    };
+    let upgraded = std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| cli.run(&["upgrade", module.to_str().expect("UTF-8")]));
+        activating(&cluster);
+        assert_eq!(cluster.servers[0].terminate(), Some(1));
+        upgrade.join().expect("no panic")
+    });
+    // It is in the log.
+    assert_eq!(upgraded.code, Some(5), "{upgraded:?}");
+    assert!(cluster.servers[0].log().contains("left behind"));
+    cluster.servers[0].start(&config);
+    activating(&cluster);
+    assert_eq!(cluster.servers[0].terminate(), Some(1));
+}

@@ -179,6 +179,62 @@ fn without_a_quorum_nothing_is_in_doubt_that_was_not_tried() {
     assert!(output.stdout.contains("takes no commands"), "{output:?}");
 }
 
+/// It was asked for the members again and again, for as long as it may take to answer.
+#[test]
+fn status_of_a_node_that_waits_for_its_state_says_so_at_once() {
+    let mut cluster = Cluster::new(PROGRAM, 1, &[]);
+    // Where its leader dials it somebody listens and says nothing, so that no snapshot arrives.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let newcomer = cluster.join(&["--advertise", &address]);
+    let cli = cluster.cli_of(newcomer);
+    let output = cli.run(&["status"]);
+    assert_eq!(output.code, Some(6), "it knows no leader: {output:?}");
+    for words in ["it waits for a snapshot", "follower", "this node has no state yet"] {
+        assert!(output.stdout.contains(words), "{words:?} is not in: {output:?}");
+    }
+    // Whoever asks for what it does not have waits as long as it wants.
+    let is_sooner = || {
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| cli.run(&["members", "--timeout", "500ms"]));
+            cli.run(&["status"]);
+            let is_sooner = !patient.is_finished();
+            patient.join().expect("no panic").failed();
+            is_sooner
+        })
+    };
+    assert!((0..20).any(|_| is_sooner()), "it waits for what it will not hear");
+}
+
+#[test]
+fn status_of_a_node_that_has_joined_nothing_yet_says_whom_it_asks() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let nobody = format!("127.0.0.1:{}", raft_host_tests::free_port());
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], raft_host_tests::free_port()));
+    let mut joining = std::process::Command::new(PROGRAM)
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .args(["--listen", &address.to_string(), "--join", &nobody])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let cli = Cli::new(PROGRAM, &[address]);
+    let words = format!("this node is starting: it asks {nobody} to take it in");
+    let is_told = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let output = cli.run(&["status"]);
+        assert_eq!(output.code, Some(6), "{output:?}");
+        output.stderr.contains(&words)
+    });
+    let applied = cli.run(&["apply", "x", "--timeout", "500ms"]);
+    joining.kill().expect("it can be killed");
+    joining.wait().expect("it can be waited for");
+    assert!(is_told);
+    assert_eq!(applied.code, Some(6), "{applied:?}");
+    let said = applied.stderr;
+    assert!(said.contains(&words) && said.contains("was not applied"), "{said}");
+}
+
 #[test]
 fn a_hangup_drains_as_a_request_to_stop_does() {
     let mut cluster = Cluster::new(PROGRAM, 1, &["--log-format", "json"]);

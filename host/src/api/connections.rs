@@ -42,6 +42,8 @@ pub(crate) const PROBATION_PLACES: usize = 16;
 const SWEEP: Duration = Duration::from_millis(500);
 /// A connection that does nothing for so long may be ended in favour of a new one.
 const DISPENSABLE: Duration = Duration::from_secs(1);
+/// Calls that only wait may be ended in favour of new ones when nothing of them moved for so long.
+const WAITED_OUT: Duration = Duration::from_secs(10);
 /// The bound is reported at most this often.
 const REPORT: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,10 @@ pub(super) struct Place {
     received: AtomicU64,
     /// Calls that are not done.
     calls: AtomicUsize,
+    /// Those of them whose answer has begun: they wait for their client, or for news.
+    answering: AtomicUsize,
+    /// When anything of a call came or left last; milliseconds after `opened`.
+    moved_ms: AtomicU64,
     /// When the last call ended, or the connection began; milliseconds after `opened`.
     busy_until_ms: AtomicU64,
     on_probation: AtomicBool,
@@ -84,6 +90,9 @@ pub(super) struct Registration {
 
 /// A call that is not done; dropping it ends it.
 pub(super) struct Call(Arc<Place>);
+
+/// An answer that has begun and is not done; dropping it ends it.
+pub(super) struct Answer(Arc<Place>);
 
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Arc<Table> {
@@ -115,6 +124,8 @@ impl Table {
             opened: now,
             received: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
+            answering: AtomicUsize::new(0),
+            moved_ms: AtomicU64::new(0),
             busy_until_ms: AtomicU64::new(0),
             on_probation: AtomicBool::new(on_probation),
             peer: PeerMark::default(),
@@ -176,6 +187,21 @@ impl Table {
         true
     }
 
+    /// Ends a connection whose calls all wait for their client, of which nothing has moved for a
+    /// while: the one with the most calls. Whether there is one.
+    pub(super) fn dismiss_who_only_waits(&self, now: Instant) -> bool {
+        let mut places = self.places();
+        let waiting = places.taken.values().filter(|place| place.only_waits(now));
+        let Some(worst) = waiting.max_by_key(|place| place.calls()).cloned() else { return false };
+        tracing::warn!(
+            calls = worst.calls(),
+            "as many calls as this node serves: ended the connection with the most that only wait"
+        );
+        worst.kill.cancel();
+        places.taken.remove(&worst.number);
+        true
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         // Nothing that can panic half way runs under this lock.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
@@ -230,9 +256,26 @@ impl Place {
     }
 
     /// A call begins.
-    pub(super) fn begin(self: &Arc<Place>) -> Call {
+    pub(super) fn begin(self: &Arc<Place>, now: Instant) -> Call {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.moves(now);
         Call(Arc::clone(self))
+    }
+
+    /// The answer of a call begins.
+    pub(super) fn answer(self: &Arc<Place>) -> Answer {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answer(Arc::clone(self))
+    }
+
+    /// Something of a call came or left.
+    pub(super) fn moves(&self, now: Instant) {
+        self.moved_ms.store(millis(now.duration_since(self.opened)), Ordering::Relaxed);
+    }
+
+    /// Calls that are not done.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Answers were made.
@@ -255,12 +298,24 @@ impl Place {
 
     /// Since when there is no call; `None` while there is one.
     fn idle_time(&self, now: Instant) -> Option<Duration> {
-        if self.calls.load(Ordering::Relaxed) > 0 {
+        if self.calls() > 0 {
             return None;
         }
         let busy_until = Duration::from_millis(self.busy_until_ms.load(Ordering::Relaxed));
         Some(now.duration_since(self.opened).saturating_sub(busy_until))
     }
+
+    fn only_waits(&self, now: Instant) -> bool {
+        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
+        let quiet = now.duration_since(self.opened).saturating_sub(moved);
+        let calls = self.calls();
+        let all_wait = self.answering.load(Ordering::Relaxed) >= calls;
+        calls > 0 && all_wait && quiet >= WAITED_OUT && !self.peer.is_set()
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Registration {
@@ -271,9 +326,14 @@ impl Drop for Registration {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let millis = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.busy_until_ms.store(millis, Ordering::Relaxed);
+        self.0.busy_until_ms.store(millis(self.0.opened.elapsed()), Ordering::Relaxed);
         self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -305,7 +365,7 @@ mod tests {
         let [silent, idle, busy] = [(); 3].map(|()| clock.open(&table));
         idle.place.receive(33);
         busy.place.receive(33);
-        let _call = busy.place.begin();
+        let _call = busy.place.begin(clock.0);
         table.sweep(clock.0);
         assert!(!is_ended(&silent));
         clock.advance(GREETING_TIME);
@@ -323,7 +383,7 @@ mod tests {
         for one in &all[..3] {
             one.place.receive(100);
         }
-        let calls: Vec<Call> = all[..2].iter().map(|one| one.place.begin()).collect();
+        let calls: Vec<Call> = all[..2].iter().map(|one| one.place.begin(clock.0)).collect();
         clock.advance(DISPENSABLE);
         let fifth = clock.open(&table);
         assert!(is_ended(&all[3]), "it has said nothing");
@@ -331,7 +391,7 @@ mod tests {
         assert!(is_ended(&all[2]), "it does nothing");
         fifth.place.receive(100);
         sixth.place.receive(100);
-        let more = [fifth.place.begin(), sixth.place.begin()];
+        let more = [fifth.place.begin(clock.0), sixth.place.begin(clock.0)];
         let seventh = clock.open(&table);
         assert!(seventh.place.is_on_probation());
         clock.advance(PROBATION);
@@ -347,6 +407,27 @@ mod tests {
         let all: Vec<Registration> = (0..=PROBATION_PLACES).map(|_| clock.open(&table)).collect();
         assert!(is_ended(&all[0]));
         assert!(all[1..].iter().all(|one| !is_ended(one)));
+    }
+
+    #[test]
+    fn of_those_that_only_wait_the_one_with_the_most_calls_goes_first() {
+        let (table, mut clock) = (Table::new(BOUNDS), Clock(Instant::now()));
+        let [few, many, moving, working] = [(); 4].map(|()| clock.open(&table));
+        let mut calls = Vec::new();
+        for (one, count) in [(&few, 1), (&many, 2), (&moving, 3), (&working, 4)] {
+            for _ in 0..count {
+                calls.push((one.place.begin(clock.0), Some(one.place.answer())));
+            }
+        }
+        // One that is being worked on, whose answer has not begun.
+        calls.last_mut().expect("ten calls").1 = None;
+        assert!(!table.dismiss_who_only_waits(clock.0));
+        clock.advance(WAITED_OUT);
+        moving.place.moves(clock.0);
+        assert!(table.dismiss_who_only_waits(clock.0) && is_ended(&many));
+        assert!(table.dismiss_who_only_waits(clock.0) && is_ended(&few));
+        assert!(!table.dismiss_who_only_waits(clock.0));
+        assert!(!is_ended(&moving) && !is_ended(&working));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::{Code, Status};
 
-use super::connections::{Call, Place, Table};
+use super::connections::{Answer, Call, Place, Table};
 use super::failure::Failure;
 use super::io::Caller;
 
@@ -43,6 +43,9 @@ const EXPANSION: usize = 16;
 const UNREAD_BYTES_MAX: u64 = 128 << 20;
 /// Calls at once, on all connections but those of peers.
 const CALLS_MAX: usize = 8_192;
+/// Calls at once to the peers' service on one connection: more than a member makes. They are not
+/// bounded by [`CALLS_MAX`], so that strangers' calls keep no member out.
+const PEER_CALLS_MAX: usize = 16;
 /// How long a message may take to arrive, or to find room.
 const MESSAGE_TIME: Duration = Duration::from_secs(20);
 /// Longest first message of a peer: its hello. Nobody knows yet who speaks.
@@ -85,6 +88,8 @@ impl Door {
 /// A call in progress.
 struct Passage {
     door: Arc<Door>,
+    /// Among the calls of the door: not one of a peer.
+    is_counted: bool,
     _call: Call,
     /// For the request of a call that has only one, which is there as long as the call.
     held: Mutex<Vec<OwnedSemaphorePermit>>,
@@ -99,7 +104,9 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        self.door.calls.fetch_sub(1, Ordering::Relaxed);
+        if self.is_counted {
+            self.door.calls.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -114,10 +121,20 @@ pub(super) async fn pass(
         return next.run(request).await;
     };
     let is_peer_service = request.uri().path().starts_with("/raft_host.v1.Peer/");
-    let calls = door.calls.fetch_add(1, Ordering::Relaxed);
-    let passage =
-        Arc::new(Passage { door: Arc::clone(&door), _call: place.begin(), held: Mutex::default() });
-    if calls >= CALLS_MAX && !is_peer_service {
+    let now = Instant::now();
+    let passage = Arc::new(Passage {
+        door: Arc::clone(&door),
+        is_counted: !is_peer_service,
+        _call: place.begin(now),
+        held: Mutex::default(),
+    });
+    if is_peer_service && place.calls() > PEER_CALLS_MAX {
+        let words = format!("peers make at most {PEER_CALLS_MAX} calls at once on a connection");
+        return Failure::none(Code::ResourceExhausted, words).into_status().into_http();
+    }
+    if !is_peer_service && door.calls.fetch_add(1, Ordering::Relaxed) >= CALLS_MAX {
+        // Whoever tries again finds room.
+        door.table.dismiss_who_only_waits(now);
         let words = format!("this node has {CALLS_MAX} calls in progress; try again later");
         return Failure::none(Code::ResourceExhausted, words).into_status().into_http();
     }
@@ -143,6 +160,7 @@ pub(super) async fn pass(
     let mut response = next.run(request).await;
     let mut outgoing = Outgoing {
         body: std::mem::take(response.body_mut()),
+        _answer: place.answer(),
         first: None,
         door,
         place,
@@ -314,6 +332,7 @@ impl HttpBody for Incoming {
                 // Trailers of a request say nothing.
                 continue;
             };
+            this.place.moves(Instant::now());
             let units = this.follow(&data)?;
             if units == 0 {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -337,6 +356,7 @@ struct Outgoing {
     first: Option<Result<Frame<Bytes>, axum::Error>>,
     door: Arc<Door>,
     place: Arc<Place>,
+    _answer: Answer,
     _passage: Arc<Passage>,
 }
 
@@ -368,6 +388,7 @@ impl Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.place.moves(Instant::now());
         Poll::Ready(frame.map(|frame| {
             Ok(frame?.map_data(|bytes| {
                 self.door.add_unread(&self.place, bytes.len() as u64);

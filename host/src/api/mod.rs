@@ -13,6 +13,7 @@
 //! never passed on again: the node that got it from a client is the one that looks for the leader.
 
 mod admin;
+mod anteroom;
 mod caller;
 mod client;
 mod clock;
@@ -36,6 +37,7 @@ mod upgrade;
 #[cfg(test)]
 mod tests;
 
+pub use anteroom::Anteroom;
 pub use config::ApiConfig;
 pub(crate) use connections::PROBATION_PLACES;
 pub use context::NodeInfo;

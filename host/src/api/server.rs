@@ -41,11 +41,20 @@ const STREAMS_ANSWERS_BYTES_MAX: u64 = 64 << 20;
 /// HTTP/2's preface and an empty SETTINGS frame (RFC 9113 §3.4).
 const HTTP2_GREETING_BYTES: u64 = 33;
 /// Longest headers of a call.
-const HEADERS_BYTES_MAX: u32 = 16 << 10;
+pub(super) const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// How soon a client that vanished is found out.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long connections may take to notice that they were cut.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What bounds the connections of a port.
+pub(super) fn bounds(config: &ApiConfig) -> Bounds {
+    Bounds {
+        most: config.max_connections,
+        greeting_bytes: HTTP2_GREETING_BYTES,
+        idle: Duration::from_millis(config.idle_timeout_ms),
+    }
+}
 
 /// Serves a node until `shutdown` resolves, then lets calls finish for at most
 /// `config.shutdown_ms` and cuts what is left.
@@ -78,11 +87,7 @@ pub async fn serve(
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let routes = add_services(others, &context)?.add_service(health_service);
-    let table = Table::new(Bounds {
-        most: config.max_connections,
-        greeting_bytes: HTTP2_GREETING_BYTES,
-        idle: Duration::from_millis(config.idle_timeout_ms),
-    });
+    let table = Table::new(bounds(&config));
     let door = Door::new(Arc::clone(&table));
     let door = axum::middleware::from_fn_with_state(door, door::pass);
     let ours = handle.identity().cluster;

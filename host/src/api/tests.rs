@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 mod clusters;
 mod http;
 mod hung;
+mod transfers;
 mod upgrades;
 
 struct TestNode {

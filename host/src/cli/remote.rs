@@ -178,20 +178,8 @@ impl RemoteArgs {
         self.connect(timeout, false).await
     }
 
-    /// A client that waits no longer than this.
-    pub(super) async fn client_with_deadline(&self, deadline: Duration) -> Result<Client, Failure> {
-        self.connect_within(deadline, false).await
-    }
-
     async fn connect(&self, timeout: Duration, count_pages: bool) -> Result<Client, Failure> {
-        self.connect_within(self.timeout_or(timeout), count_pages).await
-    }
-
-    async fn connect_within(
-        &self,
-        timeout: Duration,
-        count_pages: bool,
-    ) -> Result<Client, Failure> {
+        let timeout = self.timeout_or(timeout);
         let reachable = self.first_reachable(CONNECT_TIMEOUT.min(timeout)).await?;
         let mut endpoints = self.endpoints.clone();
         endpoints.rotate_left(reachable);

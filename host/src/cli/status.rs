@@ -66,18 +66,20 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
     let remote = &args.remote;
     let timeout = NODE_TIMEOUT.min(remote.timeout());
     let whole = !args.only && (args.cluster || remote.endpoints.len() == 1);
-    let members = if whole {
-        // A node without a state knows no members, which is nothing to wait for: it is asked alone.
-        let client = remote.client_with_deadline(timeout).await?;
-        client.members().await.map(|answer| answer.members).unwrap_or_default()
+    let endpoints = &remote.endpoints;
+    let alone = join_all(endpoints.iter().map(|address| row(address, None, timeout)));
+    let rows = if whole {
+        let known = join_all(endpoints.iter().map(|address| members(address, timeout)));
+        let (alone, known) = tokio::join!(alone, known);
+        match known.into_iter().find(|members| !members.is_empty()) {
+            Some(members) => {
+                join_all(members.iter().map(|m| row(&m.address, Some(m.clone()), timeout))).await
+            }
+            // A node without a state knows itself only.
+            None => alone,
+        }
     } else {
-        Vec::new()
-    };
-    let rows = if members.is_empty() {
-        // Also of a node that has not joined yet: it knows itself only.
-        join_all(remote.endpoints.iter().map(|address| row(address, None, timeout))).await
-    } else {
-        join_all(members.iter().map(|m| row(&m.address, Some(m.clone()), timeout))).await
+        alone.await
     };
     if rows.iter().all(|row| row.status.is_err()) {
         let reasons: Vec<String> = rows
@@ -89,11 +91,21 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
             .collect();
         return Err(Failure {
             exit: Exit::Unavailable,
-            message: format!("no node answered ({}); is raft-host running?", reasons.join("; ")),
+            message: format!("no node tells how it is ({}); does it run?", reasons.join("; ")),
             effect: String::new(),
         });
     }
     Ok(rows)
+}
+
+/// The members that a node knows of, asked once: one that knows none yet is not waited for.
+async fn members(address: &str, timeout: Duration) -> Vec<v1::MemberInfo> {
+    let ask = async {
+        let mut client = remote::admin(address).await.ok()?;
+        client.members(v1::MembersRequest::default()).await.ok()
+    };
+    let answer = tokio::time::timeout(timeout, ask).await.ok().flatten();
+    answer.map(|answer| answer.into_inner().members).unwrap_or_default()
 }
 
 async fn row(address: &str, member: Option<v1::MemberInfo>, timeout: Duration) -> NodeRow {
@@ -420,7 +432,9 @@ fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
         0 => "none: the cluster takes no commands now".to_owned(),
         id => format!("node {id} at {}, term {}", status.leader_address, status.term),
     };
-    let module = if status.module_hash.is_empty() {
+    let module = if status.applied_index == 0 {
+        "unknown: this node has no state yet".to_owned()
+    } else if status.module_hash.is_empty() {
         "none yet: give it one with `raft-host upgrade FILE`".to_owned()
     } else {
         let label =

@@ -18,6 +18,7 @@ use super::{
     Join, ServeError, Startup, bind, descriptors, form, join, late, probation, promote, release,
     services,
 };
+use crate::api::Anteroom;
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
@@ -90,6 +91,10 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
     let plugin = startup.plugin.as_ref().map(read).transpose()?;
     // Before anything else is touched: a second start of the same node ends here.
     let (listener, bound) = bind(&config.listen, "--listen").await?;
+    // Until it serves, it says what it is at.
+    let (anteroom, listener) = Anteroom::open(listener, &config.api).map_err(|source| {
+        ServeError::Io { action: format!("listening on {}", config.listen), source }
+    })?;
     let metrics = match &config.metrics_listen {
         Some(address) => Some(bind(address, "--metrics-listen").await?),
         None => None,
@@ -98,12 +103,14 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
     let modules = startup.modules;
     let prepared = match (Home::owned(&config)?, &plugin, &startup.join) {
         (Some(owned), plugin, join) => {
+            anteroom.say(format!("it reads what is in {}", place(&config)));
             if let Some(plugin) = plugin {
                 late::say(&place(&config), owned.1, plugin);
             }
             come_back(&config, owned, join.as_ref(), address, &modules).await?
         }
         (None, Some(plugin), _) => {
+            anteroom.say("it forms a cluster".to_owned());
             let (home, identity) = form::form(&config, plugin, address, &modules).await?;
             Prepared {
                 began: Began::Formed,
@@ -114,7 +121,10 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
                 probation: Some(None),
             }
         }
-        (None, None, Some(join)) => enter(&config, join, address).await?,
+        (None, None, Some(join)) => {
+            anteroom.say(format!("it asks {} to take it in", join.seeds.join(", ")));
+            enter(&config, join, address).await?
+        }
         (None, None, None) => {
             return Err(ServeError::NothingToStart { place: place(&config) });
         }
@@ -127,6 +137,7 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
         (Ok(()), Some(plugin)) => server.introduce(plugin).await,
         (checked, _) => checked,
     };
+    drop(anteroom);
     server.opening.cancel();
     if let Err(error) = prepared {
         server.shutdown().await;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -34,6 +35,8 @@ pub(super) enum Fault {
     AnswerTwice,
     /// Never answered.
     Hang,
+    /// Refused as by `Refuse`, after so long.
+    RefuseLate(Code, Duration),
 }
 
 /// What all nodes of the fake cluster share.
@@ -209,8 +212,8 @@ pub(super) async fn nobody() -> SocketAddr {
 /// A client that does not wait long between attempts.
 pub(super) fn client(addresses: &[SocketAddr], options: ClientOptions) -> Client {
     let options = ClientOptions {
-        backoff_min: std::time::Duration::from_millis(1),
-        backoff_max: std::time::Duration::from_millis(5),
+        backoff_min: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(5),
         ..options
     };
     Client::connect(addresses.iter().map(ToString::to_string), options).unwrap()
@@ -224,6 +227,10 @@ impl Service {
         match self.0.fault() {
             None | Some(Fault::AnswerTwice) => self.0.apply(request),
             Some(Fault::Refuse(code)) => Err(failure(code)),
+            Some(Fault::RefuseLate(code, time)) => {
+                tokio::time::sleep(time).await;
+                Err(failure(code))
+            }
             Some(Fault::LoseAnswer | Fault::DropStream) => {
                 self.0.apply(request)?;
                 Err(Status::unavailable("lost"))
@@ -233,7 +240,7 @@ impl Service {
     }
 
     /// The results of one message of a stream, and whether the stream goes on.
-    fn answer_batch(&self, batch: v1::ApplyStreamRequest) -> (Vec<v1::TaggedResult>, bool) {
+    async fn answer_batch(&self, batch: v1::ApplyStreamRequest) -> (Vec<v1::TaggedResult>, bool) {
         let mut results = Vec::new();
         for v1::TaggedCommand { tag, request, .. } in batch.commands {
             let request = request.unwrap();
@@ -244,6 +251,10 @@ impl Service {
                 }
                 Some(Fault::AnswerTwice) => (self.0.apply(request), true),
                 Some(Fault::Refuse(code)) => (Err(failure(code)), false),
+                Some(Fault::RefuseLate(code, time)) => {
+                    tokio::time::sleep(time).await;
+                    (Err(failure(code)), false)
+                }
                 Some(Fault::LoseAnswer) => {
                     self.0.apply(request).unwrap();
                     (Err(Status::unavailable("lost")), false)
@@ -305,24 +316,18 @@ impl ClientService for Service {
         request: Request<Streaming<v1::ApplyStreamRequest>>,
     ) -> Result<Response<Self::ApplyStreamStream>, Status> {
         let service = self.clone();
-        let responses = request.into_inner().scan(true, move |open, batch| {
-            let service = service.clone();
-            let was_open = *open;
-            // The answers of the batch in which the stream breaks are lost as well.
-            let answer = match batch {
-                Ok(batch) if was_open => Some(service.answer_batch(batch)),
-                _ => None,
-            };
-            let response = match answer {
-                Some((results, true)) => Some(Ok(v1::ApplyStreamResponse { results })),
-                Some((_, false)) => {
-                    *open = false;
-                    Some(Err(Status::unavailable("dropped")))
-                }
-                None => None,
-            };
-            futures::future::ready(response)
-        });
+        let batches = (service, request.into_inner(), true);
+        let responses =
+            futures::stream::unfold(batches, |(service, mut batches, open)| async move {
+                let batch = batches.next().await?.ok().filter(|_| open)?;
+                // The answers of the batch in which the stream breaks are lost as well.
+                let (results, open) = service.answer_batch(batch).await;
+                let response = match open {
+                    true => Ok(v1::ApplyStreamResponse { results }),
+                    false => Err(Status::unavailable("dropped")),
+                };
+                Some((response, (service, batches, open)))
+            });
         Ok(Response::new(responses.boxed()))
     }
 

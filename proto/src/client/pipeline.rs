@@ -29,9 +29,9 @@ use std::sync::Arc;
 use super::endpoints::Picked;
 use super::error::Failure;
 use super::kept::{KeepAlive, Room as Kept, WINDOW_MAX, cost_bytes};
-use super::retry::{Attempts, Backoff, FAR, after, endless};
+use super::retry::{Attempts, Backoff, FAR, after, endless, shortest_attempt};
 use super::session;
-use super::{Client, ClientError, grpc};
+use super::{Client, ClientError, Effect, grpc};
 use crate::{SESSION_EXPIRED_CODE, v1};
 
 /// Most bytes of commands that one message carries, save for a single larger command.
@@ -212,6 +212,14 @@ struct Slot {
     result: Option<Result<v1::ApplyResponse, ClientError>>,
     /// What the cluster keeps of the answer until it is acknowledged.
     kept_bytes: u64,
+}
+
+impl Slot {
+    /// Whether it surely had no effect so far, and its time is over too soon for another attempt to
+    /// be sure of an answer.
+    fn ends_without_effect(&self, soonest_end: Instant) -> bool {
+        self.attempts.effect == Effect::None && self.deadline < soonest_end
+    }
 }
 
 struct Driver {
@@ -431,9 +439,10 @@ impl Driver {
             bytes += slot.kept_bytes;
         }
         let now = Instant::now();
+        let soonest_end = now + shortest_attempt(self.client.options.deadline);
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         for (n, slot) in self.slots.iter_mut().enumerate().skip(oldest) {
-            if slot.in_flight || slot.result.is_some() {
+            if slot.in_flight || slot.result.is_some() || slot.ends_without_effect(soonest_end) {
                 continue;
             }
             // The oldest always goes: without its answer nothing can be acknowledged.
@@ -583,7 +592,7 @@ fn stream_ended() -> Failure {
     Failure {
         code: tonic::Code::Unavailable,
         message: "the node ended the stream".to_owned(),
-        effect: super::Effect::Unknown,
+        effect: Effect::Unknown,
         transient: true,
         is_answer: false,
         cluster: None,

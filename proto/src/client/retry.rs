@@ -42,6 +42,15 @@ pub(super) fn after(patience: Duration) -> Instant {
     Instant::now() + patience.min(FAR)
 }
 
+/// No attempt begins with less time than this, or than a quarter of what the whole request has: its
+/// answer might come too late, and what surely had no effect would end as of unknown effect.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// The least time that another attempt is worth beginning with; see [`SHORTEST_ATTEMPT`].
+pub(super) fn shortest_attempt(patience: Duration) -> Duration {
+    SHORTEST_ATTEMPT.min(patience / 4)
+}
+
 /// A connection whose requests tell how long they are waited for (`grpc-timeout`), and which
 /// cluster they are meant for.
 pub(super) type Timed = InterceptedService<Channel, Labels>;
@@ -225,15 +234,19 @@ impl Client {
             let repeatable = failure.transient
                 && (repeat != Repeat::WithoutEffect || failure.effect == Effect::None);
             let pause = backoff.pause();
-            // An attempt that ends while a connection is being made would leave the effect
-            // unknown without need.
+            // An attempt that ends too soon, or while a connection is being made, would leave the
+            // effect unknown without need.
+            let shortest = match attempts.effect {
+                Effect::None => shortest_attempt(patience),
+                Effect::Unknown => Duration::ZERO,
+            };
             let needed = match repeat {
                 Repeat::WithoutEffect if !self.endpoints.answers() => {
-                    pause.saturating_add(self.endpoints.connect_timeout())
+                    shortest.max(self.endpoints.connect_timeout())
                 }
-                _ => pause,
+                _ => shortest,
             };
-            if !repeatable || after(needed) >= deadline {
+            if !repeatable || after(pause.saturating_add(needed)) >= deadline {
                 return Err((attempts.error(failure, &picked.address), before));
             }
             tracing::debug!(

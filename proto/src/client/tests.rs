@@ -50,6 +50,32 @@ async fn a_plain_command_is_repeated_only_when_it_surely_had_no_effect() {
     assert_eq!(cluster.executed(), ["a", "b"]);
 }
 
+/// The node said in time that nothing happened; the attempt after that ended before its answer came,
+/// so that it was in doubt.
+#[tokio::test]
+async fn no_attempt_begins_so_late_that_its_end_would_say_nothing() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let options = ClientOptions { deadline: Duration::from_secs(4), ..ClientOptions::default() };
+    let client = client(&[node.address], options);
+    let late = Fault::RefuseLate(Code::Unavailable, Duration::from_millis(3_550));
+    cluster.plan([late, Fault::Hang]);
+    let error = client.apply("a").await.unwrap_err();
+    assert_eq!(error.effect(), Effect::None, "{error:?}");
+    assert_eq!(*cluster.requests.lock().unwrap(), 1);
+
+    cluster.faults.lock().unwrap().clear();
+    let session = client.open_session(None).await.unwrap();
+    let before = *cluster.requests.lock().unwrap();
+    cluster.plan([late, Fault::Hang]);
+    let (sender, mut results) = session.pipeline(PipelineOptions::default());
+    sender.send("b").await.unwrap();
+    let error = results.next().await.unwrap().result.unwrap_err();
+    assert_eq!(error.effect(), Effect::None, "{error:?}");
+    assert_eq!(*cluster.requests.lock().unwrap(), before + 1);
+    assert!(cluster.executed().is_empty());
+}
+
 #[tokio::test]
 async fn a_refusal_is_final() {
     let cluster = Arc::new(Cluster::default());

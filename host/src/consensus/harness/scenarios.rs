@@ -255,6 +255,31 @@ fn leadership_moves_to_the_node_that_was_named() {
     cluster.settle();
 }
 
+/// A leader without a file for one more connection: it hears the others and cannot dial them, so it
+/// cannot hand leadership over either. It need not.
+#[test]
+fn a_leader_that_hears_all_and_reaches_no_majority_is_replaced_within_two_election_timeouts() {
+    const ELECTION: u64 = 10;
+    for (seed, reached) in (0..20).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        let mut cluster = Cluster::new(seed, &[1, 2, 3, 4, 5]);
+        let old = cluster.elect();
+        cluster.propose_to(old, 5);
+        cluster.run(20 + seed);
+        let others: Vec<NodeId> = cluster.alive().into_iter().filter(|id| *id != old).collect();
+        cluster.cut.extend(others[reached..].iter().map(|other| (old, *other)));
+        cluster.propose_to(old, 1);
+        // What was on its way is still delivered, and answered.
+        cluster.run(2 + 2 * ELECTION);
+        assert_ne!(cluster.replica(old).role(), Role::Leader, "seed {seed}, {reached} reached");
+        let new = cluster.elect();
+        let before = cluster.acknowledged.len();
+        cluster.propose_to(new, 5);
+        cluster.run(2 * ELECTION);
+        assert!(cluster.acknowledged.len() >= before + 5, "seed {seed}: the others do not serve");
+        cluster.settle();
+    }
+}
+
 #[test]
 fn a_log_that_lost_committed_entries_is_refused() {
     let log = MemoryLog::new();
