@@ -34,6 +34,7 @@ mod metrics;
 mod newcomers;
 mod recovery;
 mod removal;
+mod room;
 mod snapshots;
 mod standing;
 mod start;
@@ -61,6 +62,7 @@ pub use metrics::{
     Applies, BUCKETS_SECONDS, Counter, Durations, Ending, NodeMetrics, NotAsked, NotRun, PerEnding,
     Queries, Refusal,
 };
+pub use room::{GuestMemory, MachineMemory};
 pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
 };

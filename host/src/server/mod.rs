@@ -18,6 +18,7 @@ mod form;
 mod home;
 mod intent;
 mod join;
+mod memory;
 mod plugin;
 mod promote;
 mod release;

@@ -14,7 +14,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
-use super::{Join, ServeError, Startup, bind, descriptors, form, join, promote, release, services};
+use super::{
+    Join, ServeError, Startup, bind, descriptors, form, join, memory, promote, release, services,
+};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
@@ -288,6 +290,15 @@ async fn run(
     };
     if joining {
         server.finish_joining(promote);
+    }
+    {
+        let (handle, end) = (server.handle.clone(), server.chores_end.clone());
+        server.chores.spawn(async move {
+            tokio::select! {
+                () = memory::tell(handle) => {}
+                () = end.cancelled() => {}
+            }
+        });
     }
     #[cfg(feature = "museum")]
     {
