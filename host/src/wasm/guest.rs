@@ -128,6 +128,7 @@ impl Guest {
         limits: &Arc<Limits>,
         plan: Plan,
     ) -> Result<Result<Guest, ModuleRefused>, HostFailure> {
+        provide_signal_stack()?;
         let engine = compiled.pre.module().engine();
         let mut store = Store::new(engine, CallState::new(Arc::clone(limits)));
         store.limiter(|state| state);
@@ -426,8 +427,7 @@ impl Guest {
     /// A guest that reaches its stack limit traps; the thread's own end would kill the node. So would
     /// a signal that finds no stack.
     fn check_thread(&self) -> Result<(), HostFailure> {
-        memory::make_signal_stack()
-            .map_err(|error| HostFailure(format!("a stack for signals: {}", explained(&error))))?;
+        provide_signal_stack()?;
         let needed = self.limits.stack_max_bytes + HOST_STACK_BYTES;
         match memory::stack_left_bytes() {
             Some(left) if (left as u64) < needed => Err(HostFailure(format!(
@@ -437,6 +437,11 @@ impl Guest {
             _ => Ok(()),
         }
     }
+}
+
+fn provide_signal_stack() -> Result<(), HostFailure> {
+    memory::make_signal_stack()
+        .map_err(|error| HostFailure(format!("a stack for signals: {}", explained(&error))))
 }
 
 /// Sorts an error of a call: the guest's doing, or the host's. When unsure, the host's.
