@@ -91,11 +91,11 @@ fn compare(one: &mut dyn Fsm, two: &mut dyn Fsm) {
     assert_eq!(digests.0, digests.1);
 }
 
-fn same(
-    one: Result<raft_host::fsm::Call, raft_host::fsm::HostFailure>,
-    two: Result<raft_host::fsm::Call, raft_host::fsm::HostFailure>,
+fn same<E: std::fmt::Debug>(
+    one: Result<raft_host::fsm::Call, E>,
+    two: Result<raft_host::fsm::Call, E>,
 ) {
-    let see = |call: Result<_, raft_host::fsm::HostFailure>| -> Seen {
+    let see = |call: Result<_, E>| -> Seen {
         seen(call.expect("a guest is no reason for a host to fail"))
     };
     assert_eq!(see(one), see(two));

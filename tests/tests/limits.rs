@@ -69,6 +69,72 @@ fn limits_that_cannot_be_are_refused_with_the_reason_and_nothing_changes() {
 }
 
 #[test]
+fn what_limits_may_cost_in_memory_is_told_and_warned_of_where_a_machine_has_less() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let cli = cluster.cli();
+    assert!(cli.run(&["limits"]).ok().contains("the guest takes up to 2.0 GiB, an activation 4.5"));
+    let most = ["memory_max_bytes=4GiB", "snapshot_max_bytes=4GiB", "-o", "json"];
+    let set = cli.run(&[&["limits", "set"][..], &most].concat()).ok();
+    let set: serde_json::Value = serde_json::from_str(&set).expect("JSON");
+    let shown = cli.run(&["limits", "-o", "json"]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["running_memory_bytes"], 8u64 << 30);
+    assert_eq!(shown["activation_memory_bytes"], 24u64 << 30);
+    let machine = shown["machine_memory_bytes"].as_u64().expect("a number");
+    let is_short = 0 < machine && machine < 24 << 30;
+    for answer in [&set, &shown] {
+        let warning = answer["memory_warning"].as_str().expect("a text");
+        assert_eq!(warning.contains("may come to take"), is_short, "{machine}: {warning:?}");
+    }
+    // Each node says so in its log as well.
+    cluster.eventually("the log of it", || {
+        let log = cluster.servers[0].log();
+        let told = log.lines().filter(|line| line.contains("memory that guests may come to take"));
+        let told: Vec<&str> = told.collect();
+        let [_, last] = told[..] else { return None };
+        assert!(last.contains("24.0 GiB"), "{last}");
+        assert_eq!(log.contains("WARN") && log.contains("or give every node more"), is_short);
+        Some(())
+    });
+}
+
+/// Changes how many addresses a process may use.
+fn limit_addresses(pid: u32, soft: &str) {
+    let status = std::process::Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--as={soft}:unlimited")])
+        .status()
+        .expect("prlimit, of util-linux");
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_query_that_its_node_has_no_addresses_for_is_refused_and_costs_nothing_else() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let (cli, server) = (cluster.cli(), &cluster.servers[0]);
+    let write = |value: &str| {
+        cli.run(&["apply", &format!(r#"{{"op":"set","key":"a","value":"{value}"}}"#)]).ok()
+    };
+    write("before");
+    // A query runs beside the live guest, in 4 GiB of addresses of its own.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("status");
+    let used = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("VmSize");
+    let used_kib: u64 = used.trim().trim_end_matches(" kB").parse().expect("a number");
+    limit_addresses(server.pid(), &((used_kib + (1 << 20)) << 10).to_string());
+    for round in 0..3 {
+        let query = ["query", r#"{"op":"get","key":"a"}"#, "--timeout", "2s"];
+        let output = cli.run(&query);
+        assert_eq!(output.code, Some(6), "{output:?}");
+        assert!(output.stderr.contains("this node could not run the query"), "{output:?}");
+        assert!(output.stderr.contains("ulimit -v"), "{output:?}");
+        write(&format!("meanwhile {round}"));
+    }
+    limit_addresses(server.pid(), "unlimited");
+    let read = cli.run(&["query", r#"{"op":"get","key":"a"}"#]).ok();
+    assert!(read.contains("meanwhile 2"), "{read}");
+    assert!(server.log().contains("this node could not run a query"), "{}", server.log());
+}
+
+#[test]
 fn any_node_takes_the_change_and_all_nodes_have_it_at_the_same_index() {
     let mut cluster = Cluster::new(PROGRAM, 3, &[]);
     let leader = cluster.leader();

@@ -211,6 +211,10 @@ fn query_response(reply: QueryReply) -> Result<v1::QueryResponse, Failure> {
             Code::InvalidArgument,
             format!("the query has {bytes} bytes and the cluster allows {max}"),
         )),
+        QueryResult::Unanswered(reason) => Err(Failure::none(
+            Code::Unavailable,
+            format!("this node could not run the query, another may: {reason}"),
+        )),
     }
 }
 

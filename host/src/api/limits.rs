@@ -9,7 +9,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::forward::passed_on;
 use crate::machine::limits_message;
-use crate::node::MembershipFailure;
+use crate::node::{GuestMemory, MachineMemory, MembershipFailure};
 use crate::types::Member;
 
 /// The limits as this node has applied them.
@@ -19,13 +19,23 @@ pub(super) fn show(
 ) -> Result<v1::LimitsResponse, Failure> {
     context.check_group(request.group)?;
     let view = context.handle.machine().borrow().clone().ok_or(MembershipFailure::NoState)?;
+    let (guests, machine) = (GuestMemory::under(&view.info.limits), MachineMemory::now());
     Ok(v1::LimitsResponse {
         limits: Some(limits_message(&view.info.limits)),
         applied_index: view.info.applied.0,
         engine: view.info.engine.to_string(),
         profile_hash: view.info.engine.hash(&view.info.limits).to_string(),
         engine_offered: context.handle.offered_engine().to_string(),
+        running_memory_bytes: guests.running,
+        activation_memory_bytes: guests.activation,
+        machine_memory_bytes: machine.map_or(0, |machine| machine.total),
+        memory_warning: shortage(guests, machine),
     })
+}
+
+/// What an operator should know, if anything.
+fn shortage(guests: GuestMemory, machine: Option<MachineMemory>) -> String {
+    machine.and_then(|machine| guests.shortage(machine)).unwrap_or_default()
 }
 
 /// Changes limits, here or at the leader.
@@ -42,6 +52,7 @@ pub(super) async fn set(
             index: set.index.0,
             limits: Some(limits_message(&set.limits)),
             previous: Some(limits_message(&set.previous)),
+            memory_warning: shortage(GuestMemory::under(&set.limits), MachineMemory::now()),
         })
     };
     let there = |leader: Member| async move {

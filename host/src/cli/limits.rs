@@ -122,6 +122,10 @@ fn show(remote: &RemoteArgs) -> Ended {
             "engine": answer.engine,
             "engine_offered": answer.engine_offered,
             "profile_hash": answer.profile_hash,
+            "running_memory_bytes": answer.running_memory_bytes,
+            "activation_memory_bytes": answer.activation_memory_bytes,
+            "machine_memory_bytes": answer.machine_memory_bytes,
+            "memory_warning": answer.memory_warning,
         }))?,
         Output::Table => print_text(&shown(&answer))?,
     }
@@ -200,8 +204,12 @@ fn set(remote: &RemoteArgs, changes: &[Limit]) -> Ended {
             "index": answer.index,
             "limits": to_json(&limits),
             "previous": to_json(&previous),
+            "memory_warning": answer.memory_warning,
         }))?,
-        Output::Table => print_text(&changed(answer.index, &previous, &limits))?,
+        Output::Table => {
+            let changed = changed(answer.index, &previous, &limits);
+            print_text(&with_warning(changed, &answer.memory_warning))?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -276,7 +284,26 @@ fn shown(answer: &v1::LimitsResponse) -> String {
             answer.engine_offered
         ));
     }
-    text
+    // A version before this one does not say.
+    if answer.activation_memory_bytes > 0 {
+        text.push_str(&format!(
+            "\nmemory        the guest takes up to {}, an activation {}",
+            human_bytes(answer.running_memory_bytes),
+            human_bytes(answer.activation_memory_bytes)
+        ));
+    }
+    if answer.machine_memory_bytes > 0 {
+        let machine = human_bytes(answer.machine_memory_bytes);
+        text.push_str(&format!("; the machine of the node that answers has {machine}"));
+    }
+    with_warning(text, &answer.memory_warning)
+}
+
+fn with_warning(text: String, warning: &str) -> String {
+    match warning {
+        "" => text,
+        warning => format!("{text}\nwarning: {warning}"),
+    }
 }
 
 fn changed(index: u64, previous: &v1::Limits, limits: &v1::Limits) -> String {

@@ -83,6 +83,45 @@ pub struct GuestDigest {
 #[error("host failure while running the state machine: {0}")]
 pub struct HostFailure(pub String);
 
+/// A question that this host could not have answered: it lacked what a guest needs to run beside
+/// the live one, such as memory. That says nothing of the state, and nothing of other questions: the
+/// same one may be answered a moment later, or by another node now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this node could not run the query: {0}")]
+pub struct Unanswered(pub String);
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// It alone has none.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    /// The state machine cannot go on.
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+}
+
+/// For those who cannot do without an answer.
+impl From<QueryError> for HostFailure {
+    fn from(error: QueryError) -> HostFailure {
+        match error {
+            QueryError::Unanswered(Unanswered(reason)) => HostFailure(reason),
+            QueryError::Host(failure) => failure,
+        }
+    }
+}
+
+/// The answer to a query as one of several: that it has none is no failure of all.
+pub fn one_of_several(
+    answer: Result<Call, QueryError>,
+) -> Result<Result<Call, Unanswered>, HostFailure> {
+    match answer {
+        Ok(call) => Ok(Ok(call)),
+        Err(QueryError::Unanswered(unanswered)) => Ok(Err(unanswered)),
+        Err(QueryError::Host(failure)) => Err(failure),
+    }
+}
+
 /// A running application state machine.
 ///
 /// Calls on one `Fsm` never overlap. A call that traps leaves no trace. So does a rejected
@@ -100,11 +139,11 @@ pub trait Fsm: Send {
     fn apply(&mut self, context: Context, command: &[u8]) -> Result<Call, HostFailure>;
 
     /// Answers a question without changing anything, not even the layout of the heap.
-    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure>;
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, QueryError>;
 
     /// Answers several questions about one state, in parallel where the implementation can.
-    /// The answers are in the order of the questions.
-    fn query_all(&mut self, context: Context, queries: &[Bytes]) -> Result<Vec<Call>, HostFailure> {
+    /// The answers are in the order of the questions; without one of them there are none.
+    fn query_all(&mut self, context: Context, queries: &[Bytes]) -> Result<Vec<Call>, QueryError> {
         queries.iter().map(|query| self.query(context, query)).collect()
     }
 
@@ -115,18 +154,18 @@ pub trait Fsm: Send {
         context: Context,
         queries: &[Bytes],
         enough: u64,
-    ) -> Result<Vec<Call>, HostFailure> {
-        let mut calls: Vec<Call> = Vec::new();
+    ) -> Result<Vec<Result<Call, Unanswered>>, HostFailure> {
+        let mut answers = Vec::new();
         let mut spent: u64 = 0;
         for query in queries {
-            let call = self.query(context, query)?;
-            spent = spent.saturating_add(call.fuel_used);
-            calls.push(call);
+            let answer = one_of_several(self.query(context, query))?;
+            spent = spent.saturating_add(answer.as_ref().map_or(0, |call| call.fuel_used));
+            answers.push(answer);
             if spent >= enough {
                 break;
             }
         }
-        Ok(calls)
+        Ok(answers)
     }
 
     /// Somebody who answers questions about the state as it is now, on another thread, while this
@@ -180,7 +219,7 @@ pub trait Fsm: Send {
 /// See [`Fsm::bystander`].
 pub trait Bystander: Send {
     /// As [`Fsm::query`].
-    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure>;
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, QueryError>;
 }
 
 /// An exact copy of a guest's state, detached from it.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     Call, Context, EngineFacts, EngineProfile, EngineUnsupported, Fsm, FsmLoader, GuestDigest,
-    GuestResult, HostFailure, Image, ImageError, Limits, ModuleRefused,
+    GuestResult, HostFailure, Image, ImageError, Limits, ModuleRefused, QueryError,
 };
 use crate::types::{ModuleHash, StateDigest};
 
@@ -186,7 +186,7 @@ impl Fsm for NativeFsm {
         }))
     }
 
-    fn query(&mut self, _context: Context, query: &[u8]) -> Result<Call, HostFailure> {
+    fn query(&mut self, _context: Context, query: &[u8]) -> Result<Call, QueryError> {
         Ok(call(match &*self.state {
             State::Kv(map) => kv_query(map, query),
             State::Null { commands, .. } => Ok(commands.to_string().into_bytes()),
@@ -395,7 +395,7 @@ mod tests {
 
     const CONTEXT: Context = Context { cluster: ClusterId([1; 16]), index: Index(1), time_ms: 1 };
 
-    fn ok(call: Result<Call, HostFailure>) -> String {
+    fn ok(call: Result<Call, impl std::fmt::Debug>) -> String {
         match call.unwrap().result {
             GuestResult::Ok(output) => String::from_utf8(output).unwrap(),
             other => panic!("{other:?}"),

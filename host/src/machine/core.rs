@@ -21,7 +21,7 @@ use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
     Bystander, Call, Context, EngineProfile, EngineUnsupported, Fsm, GuestResult, HostFailure,
-    Limits, SharedLoader, Trap,
+    Limits, SharedLoader, Trap, Unanswered, one_of_several,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
@@ -217,7 +217,10 @@ impl Machine {
             if bytes > max {
                 return Some(unasked(QueryResult::TooLarge { bytes, max }));
             }
-            calls.next().map(|call| query_reply(call, applied))
+            calls.next().map(|answer| match answer {
+                Ok(call) => query_reply(call, applied),
+                Err(Unanswered(reason)) => unasked(QueryResult::Unanswered(reason)),
+            })
         });
         Ok(replies.collect())
     }
@@ -602,7 +605,13 @@ impl MachineBystander {
             let result = QueryResult::TooLarge { bytes, max };
             return Ok(QueryReply { result, fuel_used: 0, trap_message: None, applied });
         }
-        Ok(query_reply(self.fsm.query(self.context, query)?, applied))
+        Ok(match one_of_several(self.fsm.query(self.context, query))? {
+            Ok(call) => query_reply(call, applied),
+            Err(Unanswered(reason)) => {
+                let result = QueryResult::Unanswered(reason);
+                QueryReply { result, fuel_used: 0, trap_message: None, applied }
+            }
+        })
     }
 }
 

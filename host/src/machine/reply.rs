@@ -256,6 +256,9 @@ pub enum QueryResult {
         /// Longest allowed.
         max: u64,
     },
+    /// This host lacked what it takes to run it; says what. Another node may answer, or this one
+    /// a moment later.
+    Unanswered(String),
 }
 
 /// The machine's facts, for status pages. Owned, and cheap to clone.

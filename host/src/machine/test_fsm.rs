@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::fsm::{
     Call, Context, EngineProfile, Fsm, FsmLoader, GuestDigest, GuestResult, HostFailure, Image,
-    ImageError, Limits, ModuleRefused, SharedLoader, Trap,
+    ImageError, Limits, ModuleRefused, QueryError, SharedLoader, Trap, Unanswered,
 };
 use crate::types::{Event, ModuleHash, StateDigest, TrapKind};
 
@@ -149,11 +149,13 @@ impl Fsm for TestFsm {
         Ok(Call { result, fuel_used, events, pages_dirtied: None })
     }
 
-    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure> {
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, QueryError> {
         let result = match query {
             b"trap" => {
                 GuestResult::Trapped(Trap { kind: TrapKind::OutOfFuel, message: "slow".to_owned() })
             }
+            b"short" => return Err(Unanswered("no memory".to_owned()).into()),
+            b"host" => return Err(HostFailure("disk on fire".to_owned()).into()),
             _ => GuestResult::Ok([format!("{}:", context.index).as_bytes(), &self.taken].concat()),
         };
         Ok(Call { result, fuel_used: 3, events: Vec::new(), pages_dirtied: None })

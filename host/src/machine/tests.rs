@@ -5,6 +5,7 @@ mod engine;
 mod limits;
 mod sessions;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 use raft_host_proto::v1;
@@ -137,6 +138,20 @@ fn a_command_reaches_the_guest_with_index_and_clock() {
         answer(&mut machine, b"?"),
         QueryResult::Answer(Outcome::Ok(b"4:init@3;emit@4,50;".to_vec()))
     );
+}
+
+#[test]
+fn a_query_that_the_host_cannot_run_costs_no_other() {
+    let mut machine = running("test");
+    let queries = [&b"?"[..], b"short", b"?"].map(Bytes::from_static);
+    let replies = machine.query_some(&queries, u64::MAX).unwrap();
+    let [first, none, last] = &replies[..] else { panic!("{replies:?}") };
+    assert_eq!(none.result, QueryResult::Unanswered("no memory".to_owned()));
+    assert_eq!(none.applied, Index(3));
+    assert!(matches!(first.result, QueryResult::Answer(Outcome::Ok(_))));
+    assert_eq!(first, last);
+    // A failure of the state machine itself is one of the node.
+    machine.query(b"host").unwrap_err();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::clock::LogClock;
 use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, QueryJob, Waiter};
 use super::inbox::Roster;
-use super::metrics::NodeMetrics;
+use super::metrics::{NodeMetrics, NotAsked};
 use super::recovery::{LoadError, restore};
 use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::{StopReason, StopSignal};
@@ -23,7 +23,10 @@ use super::trust::Trust;
 use super::work::{JobKind, Jobs};
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
-use crate::machine::{Applied, BodyKind, Machine, ModuleInfo, Reply, RestoreError, bounded_label};
+use crate::machine::{
+    Applied, BodyKind, Machine, ModuleInfo, QueryReply, QueryResult, Reply, RestoreError,
+    bounded_label,
+};
 use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
@@ -450,8 +453,7 @@ impl ApplyLoop {
         self.work.end(ticket);
         assert!(!replies.is_empty(), "whoever asks is answered something");
         for (query, reply) in self.asked.drain(..replies.len()).zip(replies) {
-            self.metrics.on_query(&reply);
-            let _ = query.reply.send(Ok(reply));
+            answer(&self.metrics, query, reply);
         }
         Ok(())
     }
@@ -585,6 +587,20 @@ impl ApplyLoop {
             let _ = caller.send(result.clone());
         }
     }
+}
+
+/// Counts the reply to a query and hands it over.
+pub(super) fn answer(metrics: &NodeMetrics, query: QueryJob, reply: QueryReply) {
+    metrics.on_query(&reply);
+    if let QueryResult::Unanswered(reason) = &reply.result {
+        let so_far = metrics.queries_not_asked[NotAsked::HostShort as usize].get();
+        // Whoever asks is told each time; the log hears of it less and less often.
+        if so_far.is_power_of_two() {
+            tracing::warn!(so_far, %reason, "this node could not run a query");
+        }
+    }
+    // A caller that went away does not want the answer any more.
+    let _ = query.reply.send(Ok(reply));
 }
 
 fn job_kind(kind: Option<BodyKind>) -> JobKind {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use super::apply::Job;
+use super::apply::{self, Job};
 use super::handle::QueryJob;
 use super::metrics::NodeMetrics;
 use super::start::APPLY_STACK_BYTES;
@@ -109,9 +109,7 @@ impl Beside<'_> {
             return Ok(());
         }
         let reply = bystander.query(&query.query)?;
-        self.metrics.on_query(&reply);
-        // A caller that went away does not want the answer any more.
-        let _ = query.reply.send(Ok(reply));
+        apply::answer(self.metrics, query, reply);
         Ok(())
     }
 }

@@ -189,6 +189,7 @@ reasons! {
         NoModule = "no_module",
         NoQueryExport = "no_query_export",
         TooLarge = "too_large",
+        HostShort = "host_short",
     }
 }
 
@@ -314,6 +315,7 @@ impl NodeMetrics {
             QueryResult::NoModule => NotAsked::NoModule,
             QueryResult::NoQueryExport => NotAsked::NoQueryExport,
             QueryResult::TooLarge { .. } => NotAsked::TooLarge,
+            QueryResult::Unanswered(_) => NotAsked::HostShort,
         };
         self.queries_not_asked[not_asked as usize].add(1);
     }

@@ -35,6 +35,7 @@ mod newcomers;
 mod recovery;
 mod removal;
 mod rivals;
+mod room;
 mod snapshots;
 mod standing;
 mod start;
@@ -63,6 +64,7 @@ pub use metrics::{
     Queries, Refusal,
 };
 pub use rivals::RivalStatus;
+pub use room::{GuestMemory, MachineMemory};
 pub use start::{
     Environment, Node, NodeChannel, NodeOptions, StartError, WallClock, bootstrap, channel,
 };

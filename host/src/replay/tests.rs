@@ -12,7 +12,7 @@ use super::*;
 use crate::fsm::native::{KV, NativeLoader};
 use crate::fsm::{
     Call, Context, Fsm, FsmLoader, GuestDigest, GuestResult, Image, ImageError, Limits,
-    ModuleRefused,
+    ModuleRefused, QueryError,
 };
 use crate::node::bootstrap;
 use crate::storage::{GroupWrite, WriteBatch};
@@ -269,7 +269,7 @@ impl Fsm for SlippingFsm {
         Ok(call)
     }
 
-    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure> {
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, QueryError> {
         self.right.query(context, query)
     }
 

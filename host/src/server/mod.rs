@@ -19,6 +19,7 @@ mod home;
 mod intent;
 mod join;
 mod late;
+mod memory;
 mod plugin;
 mod probation;
 mod promote;

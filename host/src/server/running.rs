@@ -15,7 +15,7 @@ use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
 use super::{
-    Join, ServeError, Startup, bind, descriptors, form, join, late, probation, promote, release,
+    Join, ServeError, Startup, bind, descriptors, form, join, late, memory, probation, promote, release,
     services,
 };
 use crate::api::Anteroom;
@@ -327,6 +327,7 @@ async fn run(
         server.handle.begin_probation(disputed_by);
         server.chore(probation::see_through(server.handle(), Arc::downgrade(&server.home)));
     }
+    server.chore(memory::tell(server.handle()));
     #[cfg(feature = "museum")]
     {
         let (handle, end) = (server.handle.clone(), server.chores_end.clone());

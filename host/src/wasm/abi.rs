@@ -133,6 +133,14 @@ impl CallState {
         self.slept_ns = 0;
     }
 
+    /// Gives back what the last call leaves behind, and the next would clear.
+    pub(super) fn rest(&mut self) {
+        self.input.clear();
+        self.input.shrink_to(INPUT_KEPT_BYTES);
+        self.output = Vec::new();
+        self.events = Vec::new();
+    }
+
     /// The call's clock, which sleeping has moved on.
     pub(super) fn time_ns(&self) -> u64 {
         self.context.time_ms.saturating_mul(1_000_000).saturating_add(self.slept_ns)
@@ -154,14 +162,19 @@ impl CallState {
             .fill_bytes(bytes);
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), GuestFault> {
+    fn write(&mut self, bytes: &[u8]) -> wasmtime::Result<()> {
         let len = self.output.len() as u64 + bytes.len() as u64;
         if len > self.output_max {
             return Err(GuestFault {
                 kind: TrapKind::OutputLimit,
                 message: format!("{len} bytes of output; the limit is {}", self.output_max),
-            });
+            }
+            .into());
         }
+        // The longest thing that a guest can have the host keep.
+        self.output
+            .try_reserve(bytes.len())
+            .map_err(|_| HostFault(format!("no memory for {len} bytes of a guest's output")))?;
         self.output.extend_from_slice(bytes);
         Ok(())
     }
@@ -267,7 +280,7 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
             in_bounds(&caller, ptr, len)?;
             charge(&mut caller, u64::from(len))?;
             let (memory, state) = parts(&mut caller)?;
-            Ok(state.write(slice(memory, ptr, len)?)?)
+            state.write(slice(memory, ptr, len)?)
         },
     )?;
     linker.func_wrap(module, abi::IMPORT_INDEX, |mut caller: Caller<'_, CallState>| {

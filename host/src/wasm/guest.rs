@@ -15,7 +15,7 @@ use super::bits::Bits;
 use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
 use super::image::{GlobalValue, GuestState};
-use super::memory::{self, Plan, Region};
+use super::memory::{self, Plan, Region, explained};
 use super::rewrite::Data;
 use super::stack;
 use super::tracking::{Then, Tracking};
@@ -93,10 +93,9 @@ impl Guest {
         let plan = Plan::Successor { of: Arc::clone(&self.region) };
         let mut guest = Guest::instantiate(compiled, &self.limits, plan)?
             .map_err(|refused| HostFailure(format!("a fresh instance is refused: {refused}")))?;
-        guest
-            .region
-            .take_over(memory_bytes)
-            .map_err(|error| HostFailure(format!("taking over a guest's memory: {error}")))?;
+        guest.region.take_over(memory_bytes).map_err(|error| {
+            HostFailure(format!("taking over a guest's memory: {}", explained(&error)))
+        })?;
         guest.grow_memory_to(memory_bytes)?;
         guest.set_globals(globals)?;
         Ok(guest)
@@ -116,11 +115,11 @@ impl Guest {
     /// called.
     pub(super) fn fork(compiled: &Compiled, origin: &Origin) -> Result<Guest, HostFailure> {
         let plan = Plan::View { of: Arc::clone(&origin.region) };
-        let mut fork = Guest::instantiate(compiled, &origin.limits, plan)?
+        let fork = Guest::instantiate(compiled, &origin.limits, plan)?
             .map_err(|refused| HostFailure(format!("a second instance is refused: {refused}")))?;
-        let region = Arc::clone(&fork.region);
-        region.seal().map_err(|error| HostFailure(format!("forking a guest: {error}")))?;
-        memory::note_writes(&mut fork.store, region);
+        fork.region
+            .seal()
+            .map_err(|error| HostFailure(format!("forking a guest: {}", explained(&error))))?;
         Ok(fork)
     }
 
@@ -129,6 +128,7 @@ impl Guest {
         limits: &Arc<Limits>,
         plan: Plan,
     ) -> Result<Result<Guest, ModuleRefused>, HostFailure> {
+        provide_signal_stack()?;
         let engine = compiled.pre.module().engine();
         let mut store = Store::new(engine, CallState::new(Arc::clone(limits)));
         store.limiter(|state| state);
@@ -176,6 +176,7 @@ impl Guest {
         let limits = Arc::clone(limits);
         let region =
             region.ok_or_else(|| HostFailure("an instance without a mapped memory".to_owned()))?;
+        memory::sort_faults(&mut store, Arc::clone(&region));
         Ok(Ok(Guest {
             store,
             instance,
@@ -198,7 +199,7 @@ impl Guest {
         context: Context,
     ) -> Result<Result<(), ModuleRefused>, HostFailure> {
         self.store.data_mut().begin(CallKind::Start, context, &[], false);
-        self.check_stack()?;
+        self.check_thread()?;
         self.set_fuel(self.limits.init_fuel)?;
         let start = compiled.start.as_deref();
         let exported = [abi::EXPORT_INITIALIZE, abi::EXPORT_START]
@@ -209,7 +210,9 @@ impl Guest {
                 .instance
                 .get_typed_func::<(), ()>(&mut self.store, name)
                 .map_err(|error| HostFailure(format!("the checked export `{name}`: {error:#}")))?;
-            if let Err(error) = stack::call_initialiser(&mut self.store, &function) {
+            let called = stack::call_initialiser(&mut self.store, &function);
+            self.check_nothing_refused()?;
+            if let Err(error) = called {
                 let trap = classify(error)?;
                 return Ok(Err(ModuleRefused(format!(
                     "its initialiser {}: {}",
@@ -237,7 +240,7 @@ impl Guest {
             CallKind::Restore => self.limits.restore_fuel,
             CallKind::Init | CallKind::Start => self.limits.init_fuel,
         };
-        self.check_stack()?;
+        self.check_thread()?;
         self.store.data_mut().begin(kind, context, input, quiet);
         self.set_fuel(fuel)?;
         let len = u32::try_from(input.len())
@@ -254,6 +257,7 @@ impl Guest {
             (CallKind::Init, _, Some(init)) => stack::call_for_status(&mut self.store, init),
             (CallKind::Query | CallKind::Init | CallKind::Start, _, _) => return Ok(None),
         };
+        self.check_nothing_refused()?;
         let fuel_left =
             self.store.get_fuel().map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
         let status = match result {
@@ -298,23 +302,23 @@ impl Guest {
 
     /// Adds the grains of memory that may have been written since they were last protected.
     pub(super) fn written(&self, then: Then, into: &mut Bits) -> Result<(), HostFailure> {
-        self.region
-            .written(then, into)
-            .map_err(|error| HostFailure(format!("asking which pages were written: {error}")))
+        self.region.written(then, into).map_err(|error| {
+            HostFailure(format!("asking which pages were written: {}", explained(&error)))
+        })
     }
 
     /// Adds those grains among `range` that somebody ever touched.
     pub(super) fn touched(&self, range: Range<usize>, into: &mut Bits) -> Result<(), HostFailure> {
-        self.region
-            .touched(range, into)
-            .map_err(|error| HostFailure(format!("asking which pages are there: {error}")))
+        self.region.touched(range, into).map_err(|error| {
+            HostFailure(format!("asking which pages are there: {}", explained(&error)))
+        })
     }
 
     /// Lets only what is written from now on count as written, where the host can tell.
     pub(super) fn forget_written(&self) -> Result<(), HostFailure> {
-        self.region
-            .forget_written()
-            .map_err(|error| HostFailure(format!("protecting a guest's memory: {error}")))
+        self.region.forget_written().map_err(|error| {
+            HostFailure(format!("protecting a guest's memory: {}", explained(&error)))
+        })
     }
 
     /// Whether [`Guest::written`] tells exactly.
@@ -373,11 +377,32 @@ impl Guest {
             return Ok(false);
         }
         self.grow_memory_to(origin.memory_bytes)?;
-        self.region
-            .reset_to(&origin.region)
-            .map_err(|error| HostFailure(format!("resetting a fork's memory: {error}")))?;
+        self.region.reset_to(&origin.region);
         self.set_globals(&origin.globals)?;
         Ok(true)
+    }
+
+    /// Gives back what this fork holds after a call, beyond what the next one would need again.
+    /// `false` if it has outgrown `origin`, or the host does not take it back: then it must be
+    /// dropped.
+    pub(super) fn rest(&mut self, origin: &Origin) -> bool {
+        self.store.data_mut().rest();
+        if self.memory_bytes() > origin.memory_bytes {
+            return false;
+        }
+        match self.region.give_back() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "a fork's memory is not taken back: dropping the fork");
+                false
+            }
+        }
+    }
+
+    /// Its memory as the system sees it.
+    #[cfg(test)]
+    pub(super) fn region(&self) -> &Region {
+        &self.region
     }
 
     fn grow_memory_to(&mut self, bytes: usize) -> Result<(), HostFailure> {
@@ -394,8 +419,15 @@ impl Guest {
         self.store.set_fuel(fuel).map_err(|error| HostFailure(format!("fuel: {error:#}")))
     }
 
-    /// A guest that reaches its stack limit traps; the thread's own end would kill the node.
-    fn check_stack(&self) -> Result<(), HostFailure> {
+    /// A trap is the guest's doing only if this host has refused it nothing.
+    fn check_nothing_refused(&self) -> Result<(), HostFailure> {
+        self.region.refused().map_or(Ok(()), |what| Err(HostFailure(what)))
+    }
+
+    /// A guest that reaches its stack limit traps; the thread's own end would kill the node. So would
+    /// a signal that finds no stack.
+    fn check_thread(&self) -> Result<(), HostFailure> {
+        provide_signal_stack()?;
         let needed = self.limits.stack_max_bytes + HOST_STACK_BYTES;
         match memory::stack_left_bytes() {
             Some(left) if (left as u64) < needed => Err(HostFailure(format!(
@@ -405,6 +437,11 @@ impl Guest {
             _ => Ok(()),
         }
     }
+}
+
+fn provide_signal_stack() -> Result<(), HostFailure> {
+    memory::make_signal_stack()
+        .map_err(|error| HostFailure(format!("a stack for signals: {}", explained(&error))))
 }
 
 /// Sorts an error of a call: the guest's doing, or the host's. When unsure, the host's.

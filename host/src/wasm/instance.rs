@@ -24,13 +24,15 @@ use super::guest::{Compiled, Ended, Guest};
 #[cfg(test)]
 use super::image::GlobalValue;
 use super::image::{GuestState, WasmImage, read_state};
+#[cfg(test)]
+use super::memory::Region;
 use super::pace::{Pace, Since};
-use super::queries::{Apart, Forks};
+use super::queries::{Apart, Forks, answered};
 use super::tracking::Tracking;
 use super::workers::Workers;
 use crate::fsm::{
     Bystander, Call, Context, Fsm, GuestDigest, GuestResult, HostFailure, Image, ImageError,
-    Limits, ModuleRefused, Trap,
+    Limits, ModuleRefused, QueryError, Trap, Unanswered, one_of_several,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::ModuleHash;
@@ -166,6 +168,18 @@ impl WasmFsm {
     pub(super) fn fail_bit(&mut self, at: usize) -> Result<(), HostFailure> {
         self.live.memory_mut()[at] ^= 1;
         self.live.forget_written()
+    }
+
+    /// What each idle fork holds of its own, in bytes.
+    #[cfg(test)]
+    pub(super) fn idle_private_bytes(&self) -> Vec<u64> {
+        self.forks.private_bytes()
+    }
+
+    /// The live memory as the system sees it.
+    #[cfg(test)]
+    pub(super) fn region(&self) -> &Region {
+        self.live.region()
     }
 
     /// What going back has cost so far.
@@ -304,16 +318,18 @@ impl WasmFsm {
         }
     }
 
-    /// Runs `query` or `snapshot` where nothing it does remains.
+    /// Runs `query` or `snapshot` where nothing it does remains. The inner failure is that of the
+    /// fork.
     fn call_on_fork(
         &mut self,
         kind: CallKind,
         context: Context,
         input: &[u8],
-    ) -> Result<Option<Call>, HostFailure> {
+    ) -> Result<Result<Option<Call>, HostFailure>, HostFailure> {
         self.check_not_broken()?;
+        let origin = self.live.origin()?;
         let finish = |fork: &mut Guest, ended| finish(fork, kind, ended);
-        self.forks.call(&mut self.live, kind, context, input, finish)
+        Ok(self.forks.call(&origin, kind, context, input, finish))
     }
 }
 
@@ -359,24 +375,24 @@ impl Fsm for WasmFsm {
         Ok(call)
     }
 
-    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure> {
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, QueryError> {
         if let Some(call) = too_long("query", query, self.limits.input_max_bytes) {
             return Ok(call);
         }
-        let call = match self.has_query() {
-            true => self.call_on_fork(CallKind::Query, context, query)?,
-            false => None,
-        };
-        Ok(call.unwrap_or_else(without_query))
+        match self.has_query() {
+            true => Ok(answered(self.call_on_fork(CallKind::Query, context, query)?)?),
+            false => Ok(without_query()),
+        }
     }
 
-    fn query_all(&mut self, context: Context, queries: &[Bytes]) -> Result<Vec<Call>, HostFailure> {
+    fn query_all(&mut self, context: Context, queries: &[Bytes]) -> Result<Vec<Call>, QueryError> {
         let max = self.limits.input_max_bytes;
         let is_long = |query: &Bytes| query.len() as u64 > max;
         if !self.has_query() || queries.iter().any(is_long) {
             return queries.iter().map(|query| self.query(context, query)).collect();
         }
-        self.query_some(context, queries, u64::MAX)
+        let answers = self.query_some(context, queries, u64::MAX)?;
+        answers.into_iter().map(|answer| Ok(answer?)).collect()
     }
 
     fn query_some(
@@ -384,16 +400,18 @@ impl Fsm for WasmFsm {
         context: Context,
         queries: &[Bytes],
         enough: u64,
-    ) -> Result<Vec<Call>, HostFailure> {
+    ) -> Result<Vec<Result<Call, Unanswered>>, HostFailure> {
         let max = self.limits.input_max_bytes;
         let few = queries.iter().take_while(|query| query.len() as u64 <= max).count();
         if few <= 1 || !self.has_query() {
             // One is enough of an answer; whoever asks knows what is too long.
-            return queries.iter().take(1).map(|query| self.query(context, query)).collect();
+            let first = queries.iter().take(1);
+            return first.map(|query| one_of_several(self.query(context, query))).collect();
         }
         self.check_not_broken()?;
+        let origin = self.live.origin()?;
         let finish = |fork: &mut Guest, ended| finish(fork, CallKind::Query, ended);
-        self.forks.query_some(&mut self.live, context, &queries[..few], enough, finish)
+        Ok(self.forks.query_some(&origin, context, &queries[..few], enough, finish))
     }
 
     fn bystander(&mut self) -> Result<Option<Box<dyn Bystander>>, HostFailure> {
@@ -414,7 +432,8 @@ impl Fsm for WasmFsm {
     }
 
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure> {
-        let call = self.call_on_fork(CallKind::Snapshot, context, &[])?;
+        // Replicas compare what comes of this, so a failure of the fork is one of the host.
+        let call = self.call_on_fork(CallKind::Snapshot, context, &[])??;
         // A guest that writes its state out dirties much of its fork, and a new guest follows.
         self.forks.release();
         Ok(call.expect("`snapshot` is required"))

@@ -15,7 +15,7 @@ use super::instance::{Host, WasmFsm};
 use super::rewrite::{Rewritten, rewrite};
 use super::tracking::Tracking;
 use super::workers::Workers;
-use super::{abi, engine, wasi};
+use super::{abi, engine, missing_pages, wasi};
 use crate::fsm::{Context, EngineProfile, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
 use crate::types::ModuleHash;
 
@@ -123,6 +123,7 @@ impl WasmLoader {
                 None
             }
         };
+        missing_pages::tell();
         let workers = Arc::new(Workers::of_this_machine());
         let host = Host { tracking, workers, rare_checkpoints: false };
         // A machine that cannot run guests says so now.

@@ -29,6 +29,7 @@ mod image;
 mod instance;
 mod loader;
 mod memory;
+mod missing_pages;
 mod pace;
 mod queries;
 mod rewrite;

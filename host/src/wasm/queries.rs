@@ -2,6 +2,10 @@
 //!
 //! A fork shows the live memory without copying it, and what it writes stays its own. While
 //! questions are answered the live instance rests, so any number of forks may look at it.
+//!
+//! What the host refuses to a fork (a mapping, a page, a thread's stack) concerns the fork alone:
+//! it is dropped, what was asked of it goes without an answer, and the next question finds a new
+//! one. The live instance does not depend on any of it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +15,7 @@ use bytes::Bytes;
 use super::abi::CallKind;
 use super::guest::{Compiled, Ended, Guest, Origin};
 use super::workers::Workers;
-use crate::fsm::{Bystander, Call, Context, HostFailure};
+use crate::fsm::{Bystander, Call, Context, HostFailure, QueryError, Unanswered};
 
 /// Forks of one live instance; they must be dropped with it.
 pub(super) struct Forks {
@@ -32,19 +36,21 @@ impl Forks {
     }
 
     /// Runs one call where nothing that it does remains; `finish` sees the fork afterwards.
-    /// `None` if the module does not have the export.
+    /// `None` if the module does not have the export. The failure is that of the fork.
     pub(super) fn call<T>(
         &mut self,
-        live: &mut Guest,
+        origin: &Origin,
         kind: CallKind,
         context: Context,
         input: &[u8],
         finish: impl Fn(&mut Guest, Ended) -> T,
     ) -> Result<Option<T>, HostFailure> {
         let mut fork = self.idle.pop();
-        let origin = live.origin()?;
-        let called = call_on(&mut fork, &self.compiled, &origin, kind, context, input, finish);
+        let called = call_on(&mut fork, &self.compiled, origin, kind, context, input, finish);
         self.idle.extend(fork);
+        if called.is_err() {
+            self.release();
+        }
         called
     }
 
@@ -52,13 +58,12 @@ impl Forks {
     /// `enough` fuel together. The module must have the export.
     pub(super) fn query_some(
         &mut self,
-        live: &mut Guest,
+        origin: &Origin,
         context: Context,
         queries: &[Bytes],
         enough: u64,
         finish: impl Fn(&mut Guest, Ended) -> Call + Sync,
-    ) -> Result<Vec<Call>, HostFailure> {
-        let origin = live.origin()?;
+    ) -> Vec<Result<Call, Unanswered>> {
         let pool = self.workers.pool().filter(|_| queries.len() > 1);
         let threads = pool.map_or(1, |_| self.workers.threads().min(queries.len()));
         let mut forks: Vec<Option<Guest>> = Vec::new();
@@ -74,8 +79,8 @@ impl Forks {
                 && let Some(query) = queries.get(number)
             {
                 let kind = CallKind::Query;
-                let answer = call_on(fork, compiled, &origin, kind, context, query, &finish);
-                let answer = answer.map(|answer| answer.expect("a module with `query` was asked"));
+                let answer = call_on(fork, compiled, origin, kind, context, query, &finish);
+                let answer = answered(answer);
                 let fuel = answer.as_ref().map_or(0, |call| call.fuel_used);
                 spent.fetch_add(fuel, Relaxed);
                 // Whoever panics with the lock has added its answer or not.
@@ -94,8 +99,25 @@ impl Forks {
         self.idle.extend(forks.into_iter().flatten());
         let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
         answers.sort_unstable_by_key(|(number, _)| *number);
-        answers.into_iter().map(|(_, answer)| answer).collect()
+        let answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
+        if answers.iter().any(Result::is_err) {
+            // Whatever the host is short of, the next question shall not lack it because of these.
+            self.release();
+        }
+        answers
     }
+
+    /// What the idle ones hold of their own, in bytes.
+    #[cfg(test)]
+    pub(super) fn private_bytes(&self) -> Vec<u64> {
+        self.idle.iter().map(|fork| fork.region().private_bytes()).collect()
+    }
+}
+
+/// An answer of [`call_on`] to a query, which the module was seen to export.
+pub(super) fn answered(call: Result<Option<Call>, HostFailure>) -> Result<Call, Unanswered> {
+    call.map(|call| call.expect("a module with `query` was asked"))
+        .map_err(|HostFailure(reason)| Unanswered(reason))
 }
 
 /// Answers questions about the state that a live instance had when this was made, for as long as
@@ -119,12 +141,11 @@ impl Apart {
 }
 
 impl Bystander for Apart {
-    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, HostFailure> {
+    fn query(&mut self, context: Context, query: &[u8]) -> Result<Call, QueryError> {
         let Apart { compiled, origin, fork, finish } = self;
         let kind = CallKind::Query;
         let finish = |guest: &mut Guest, ended| finish(guest, kind, ended);
-        let call = call_on(fork, compiled, origin, kind, context, query, finish)?;
-        Ok(call.expect("a module with `query` was asked"))
+        Ok(answered(call_on(fork, compiled, origin, kind, context, query, finish))?)
     }
 }
 
@@ -153,7 +174,7 @@ fn call_on<T>(
     let trapped = ended.status.is_err();
     let finished = finish(&mut fork, ended);
     // Nothing speaks against reusing an instance that trapped, but nothing is gained.
-    if !trapped {
+    if !trapped && fork.rest(origin) {
         *slot = Some(fork);
     }
     Ok(Some(finished))

@@ -48,6 +48,8 @@ mod limits;
 mod memory;
 #[cfg(feature = "museum")]
 mod museum;
+mod refusals;
+mod seccomp;
 mod stack;
 mod storms;
 mod undo;

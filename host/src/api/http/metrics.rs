@@ -230,7 +230,7 @@ impl Scrape {
         )?;
         page.counter(
             "raft_host_queries_not_asked",
-            "Queries that the guest was not asked, by reason.",
+            "Queries that the guest was not asked, or this host could not run, by reason.",
             NotAsked::ALL.iter().map(|reason| {
                 let count = metrics.queries_not_asked[*reason as usize].get();
                 (vec![("reason", reason.label().to_owned())], count)

@@ -1,5 +1,7 @@
 //! Queries see everything and leave nothing.
 
+use bytes::Bytes;
+
 use super::*;
 
 fn a_query_sees_every_command_and_its_own_writes_vanish() {
@@ -17,8 +19,11 @@ fn a_query_sees_every_command_and_its_own_writes_vanish() {
 fn queries_follow_growth_and_may_grow_themselves() {
     let mut fsm = scribe();
     let grow = |fsm: &mut dyn Fsm, query: bool| -> i32 {
-        let call = if query { fsm.query(at(1), b"g") } else { fsm.apply(at(1), b"g") };
-        i32::from_le_bytes(ok(call.unwrap()).try_into().unwrap())
+        let call = match query {
+            true => fsm.query(at(1), b"g").unwrap(),
+            false => fsm.apply(at(1), b"g").unwrap(),
+        };
+        i32::from_le_bytes(ok(call).try_into().unwrap())
     };
     assert_eq!(grow(&mut *fsm, true), 2);
     assert_eq!(grow(&mut *fsm, true), 2);
@@ -44,7 +49,7 @@ fn a_query_after_undo_image_or_restore_sees_the_new_state() {
 
 /// Writes `input[0..4]` (little-endian) bytes of `input[4]` from 64 KiB on, in apply or query;
 /// an empty query sums up that memory.
-const PAINTER: &str = r#"
+pub(super) const PAINTER: &str = r#"
   (memory (export "memory") 100)
   (func $paint (result i32)
     (drop (call $take))
@@ -63,14 +68,18 @@ const PAINTER: &str = r#"
   (func (export "snapshot") (result i32) (i32.const 0))
   (func (export "restore") (param i32) (result i32) (i32.const 0))"#;
 
+pub(super) fn painter_limits() -> Limits {
+    Limits { query_fuel: 100_000_000, apply_fuel: 100_000_000, ..small_limits() }
+}
+
+pub(super) fn paint(len: u32, color: u8) -> Vec<u8> {
+    let mut command = len.to_le_bytes().to_vec();
+    command.push(color);
+    command
+}
+
 fn queries_that_write_one_page_or_thousands_are_undone_alike() {
-    let limits = Limits { query_fuel: 100_000_000, apply_fuel: 100_000_000, ..small_limits() };
-    let mut fsm = try_start(&wasm(PAINTER), &limits).unwrap();
-    let paint = |len: u32, color: u8| {
-        let mut command = len.to_le_bytes().to_vec();
-        command.push(color);
-        command
-    };
+    let mut fsm = try_start(&wasm(PAINTER), &painter_limits()).unwrap();
     let sum = |fsm: &mut dyn Fsm| {
         u64::from_le_bytes(ok(fsm.query(at(1), b"").unwrap()).try_into().unwrap())
     };
@@ -98,6 +107,43 @@ fn pages_first_read_as_holes_by_a_query_show_later_writes() {
     command.push(1);
     ok(fsm.apply(at(1), &command).unwrap());
     assert_eq!(sum(&mut *fsm), 93_750u64.to_le_bytes());
+}
+
+/// Forks used to keep until the next query what one had written, and that may be as much as a guest
+/// may have, for each thread.
+fn idle_forks_keep_a_few_pages_of_what_queries_wrote_or_grew() {
+    // Grows by 64 MiB, if that is asked for, and writes to 60 MiB.
+    const SPENDER: &str = r#"
+      (memory (export "memory") 1024)
+      (func (export "apply") (param i32) (result i32) (i32.const 0))
+      (func (export "query") (param $len i32) (result i32)
+        (drop (call $take))
+        (if (i32.eq (i32.load8_u (i32.const 1024)) (i32.const 103))
+          (then (drop (memory.grow (i32.const 1024)))))
+        (memory.fill (i32.const 65536)
+          (i32.const 7)
+          (i32.mul (i32.load8_u (i32.const 1025)) (i32.const 1048576)))
+        (i32.const 0))
+      (func (export "snapshot") (result i32) (i32.const 0))
+      (func (export "restore") (param i32) (result i32) (i32.const 0))"#;
+    const THREADS: usize = 3;
+    let limits = Limits { memory_max_bytes: 128 << 20, query_fuel: 1 << 30, ..small_limits() };
+    let mut fsm = loader()
+        .with_threads(THREADS)
+        .start(&wasm(SPENDER), &limits, Some(at(1)))
+        .unwrap()
+        .unwrap();
+    for query in [[b'w', 60], [b'g', 60], [b'w', 1], [b'w', 60], [b'w', 0]] {
+        let queries = vec![Bytes::copy_from_slice(&query); 2 * THREADS];
+        for answer in fsm.query_all(at(1), &queries).unwrap() {
+            ok(answer);
+        }
+        let kept = fsm.idle_private_bytes();
+        assert!(kept.len() <= THREADS);
+        // What can be noted: see the memory's own bound.
+        assert!(kept.iter().all(|bytes| *bytes <= 512 * 4096), "{query:?}: {kept:?}");
+    }
+    assert!(!fsm.idle_private_bytes().is_empty());
 }
 
 fn a_module_without_query_says_so() {
@@ -131,5 +177,6 @@ on_each_backend! {
     a_query_after_undo_image_or_restore_sees_the_new_state
     queries_that_write_one_page_or_thousands_are_undone_alike
     pages_first_read_as_holes_by_a_query_show_later_writes
+    idle_forks_keep_a_few_pages_of_what_queries_wrote_or_grew
     a_module_without_query_says_so
 }
