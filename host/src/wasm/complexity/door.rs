@@ -522,11 +522,11 @@ mod tests {
         said(&exports(EXPORTS_MAX)).unwrap();
         refused(&exports(EXPORTS_MAX + 1), "more than 65536 exports");
         let long = |count: u64| {
-            let names = (0..count).map(|at| format!("(export \"{at:065536}\" (func 0))"));
+            let names = (0..count).map(|at| format!("(export \"{at:032768}\" (func 0))"));
             format!("(func) {}", names.collect::<String>())
         };
-        said(&long(64)).unwrap();
-        refused(&long(65), "more than 4194304 bytes of names of imports and exports");
+        said(&long(128)).unwrap();
+        refused(&long(129), "more than 4194304 bytes of names of imports and exports");
         let elements = |field: &str, count: u64| {
             format!("(func) (elem declare {field})").replace("..", &many("0 ", count))
         };
