@@ -18,6 +18,7 @@ use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
 use crate::storage::{Engine, StorageConfig};
 use crate::transport::grpc::{MAX_MESSAGE_BYTES, TransportConfig};
 use crate::types::check_address;
+use crate::wasm::CompilerConfig;
 
 /// Port for clients and peers unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
@@ -57,6 +58,8 @@ pub struct Config {
     pub consensus: ConsensusConfig,
     /// Sizes of the store's files and caches.
     pub storage: StorageConfig,
+    /// What checking and compiling a module may take.
+    pub compiler: CompilerConfig,
     /// Connections between nodes.
     pub transport: TransportConfig,
     /// Limits and patience of the services.
@@ -132,6 +135,7 @@ impl Default for Config {
             node: NodeConfig::default(),
             consensus: ConsensusConfig::default(),
             storage: StorageConfig::default(),
+            compiler: CompilerConfig::default(),
             transport: TransportConfig::default(),
             api: ApiConfig::default(),
             limits: Limits::default(),
@@ -183,6 +187,7 @@ impl Config {
             self.node.validate(),
             self.consensus.validate(),
             self.storage.validate(),
+            self.compiler.validate(),
             self.transport.validate().map_err(|error| error.to_string()),
             self.api.validate(),
         ];

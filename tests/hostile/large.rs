@@ -4,15 +4,16 @@ use std::borrow::Cow;
 
 use wasm_encoder::{
     BlockType, CodeSection, ConstExpr, CustomSection, DataSection, ElementSection, Elements,
-    ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, Instruction,
-    MemorySection, MemoryType, Module, TypeSection, ValType,
+    EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType,
+    ImportSection, Instruction, MemorySection, MemoryType, Module, NameMap, NameSection,
+    TypeSection, ValType,
 };
 
 /// Types that every module here has, by index.
 const STATUS: u32 = 0;
 const LEN_TO_STATUS: u32 = 1;
 const PLAIN: u32 = 2;
-/// Type of a block with the results of [`Parts::results`].
+/// Type of [`Parts::params`] and [`Parts::results`].
 const MANY: u32 = 3;
 
 /// A sound guest that does nothing, and what is to be added to it.
@@ -20,9 +21,18 @@ const MANY: u32 = 3;
 struct Parts {
     functions: Vec<Function>,
     globals: u32,
+    immutable_globals: u32,
     data: Vec<Vec<u8>>,
     elements: usize,
+    /// Functions that may be called from anywhere.
+    declared: Vec<u32>,
+    names: u32,
+    imports: u32,
+    types: u32,
     results: usize,
+    /// Parameters of the functions in `many`.
+    params: usize,
+    many: Vec<Function>,
     padding: usize,
 }
 
@@ -32,7 +42,15 @@ impl Parts {
         types.ty().function([], [ValType::I32]);
         types.ty().function([ValType::I32], [ValType::I32]);
         types.ty().function([], []);
-        types.ty().function([], vec![ValType::I32; self.results]);
+        types.ty().function(vec![ValType::I32; self.params], vec![ValType::I32; self.results]);
+        for number in 0..self.types {
+            let bit = |at: u32| if number >> at & 1 == 0 { ValType::I32 } else { ValType::I64 };
+            types.ty().function((0..20).map(bit), []);
+        }
+        let mut imports = ImportSection::new();
+        for _ in 0..self.imports {
+            imports.import("raft_fsm_v1", "index", EntityType::Function(PLAIN));
+        }
 
         let mut functions = FunctionSection::new();
         for ty in [PLAIN, LEN_TO_STATUS, STATUS, LEN_TO_STATUS] {
@@ -40,6 +58,9 @@ impl Parts {
         }
         for _ in &self.functions {
             functions.function(PLAIN);
+        }
+        for _ in &self.many {
+            functions.function(MANY);
         }
         let mut memories = MemorySection::new();
         memories.memory(MemoryType {
@@ -54,6 +75,10 @@ impl Parts {
             let ty = GlobalType { val_type: ValType::I32, mutable: true, shared: false };
             globals.global(ty, &ConstExpr::i32_const(number as i32));
         }
+        for _ in 0..self.immutable_globals {
+            let ty = GlobalType { val_type: ValType::I32, mutable: false, shared: false };
+            globals.global(ty, &ConstExpr::i32_const(0));
+        }
         let mut exports = ExportSection::new();
         exports.export("memory", ExportKind::Memory, 0);
         let names = ["raft_fsm_abi_v1", "apply", "snapshot", "restore"];
@@ -62,12 +87,13 @@ impl Parts {
         }
         let mut elements = ElementSection::new();
         elements.passive(Elements::Functions(vec![0; self.elements].into()));
+        elements.declared(Elements::Functions(Cow::Borrowed(&self.declared)));
         let mut code = CodeSection::new();
         code.function(&body(&[]));
         for _ in 1..names.len() {
             code.function(&body(&[Instruction::I32Const(0)]));
         }
-        for function in &self.functions {
+        for function in self.functions.iter().chain(&self.many) {
             code.function(function);
         }
         let mut data = DataSection::new();
@@ -76,8 +102,18 @@ impl Parts {
         }
 
         let mut module = Module::new();
-        module.section(&types).section(&functions).section(&memories).section(&globals);
+        module.section(&types).section(&imports).section(&functions);
+        module.section(&memories).section(&globals);
         module.section(&exports).section(&elements).section(&code).section(&data);
+        if self.names > 0 {
+            let mut map = NameMap::new();
+            for function in 0..self.names {
+                map.append(function, "f");
+            }
+            let mut names = NameSection::new();
+            names.functions(&map);
+            module.section(&names);
+        }
         if self.padding > 0 {
             let data = Cow::Owned(vec![7; self.padding]);
             module.section(&CustomSection { name: "padding".into(), data });
@@ -264,4 +300,49 @@ pub fn branch_tables(tables: u32, targets: u32) -> Vec<u8> {
 /// So many mutable globals.
 pub fn globals(count: u32) -> Vec<u8> {
     Parts { globals: count, ..Parts::default() }.module()
+}
+
+/// Calls of a function with so many results, none of which is used.
+pub fn calls(count: u32, results: usize) -> Vec<u8> {
+    let caller = function(0, |function| {
+        for _ in 0..count {
+            // The callee comes behind this one.
+            function.instruction(&Instruction::Call(5));
+        }
+        function.instruction(&Instruction::Unreachable);
+    });
+    let many = vec![body(&[Instruction::Unreachable])];
+    Parts { functions: vec![caller], results, many, ..Parts::default() }.module()
+}
+
+/// So many functions that may be called from anywhere, with as many parameters as results.
+pub fn callable(functions: u32, arity: usize) -> Vec<u8> {
+    let many = (0..functions).map(|_| body(&[Instruction::Unreachable])).collect();
+    let declared = (4..4 + functions).collect();
+    Parts { results: arity, params: arity, many, declared, ..Parts::default() }.module()
+}
+
+/// So many types, all different.
+pub fn types(count: u32) -> Vec<u8> {
+    Parts { types: count, ..Parts::default() }.module()
+}
+
+/// So many globals that never change.
+pub fn immutable_globals(count: u32) -> Vec<u8> {
+    Parts { immutable_globals: count, ..Parts::default() }.module()
+}
+
+/// A function that is declared so many times to be called from anywhere.
+pub fn declared(count: usize) -> Vec<u8> {
+    Parts { declared: vec![0; count], ..Parts::default() }.module()
+}
+
+/// The same import again and again.
+pub fn imports(count: u32) -> Vec<u8> {
+    Parts { imports: count, ..Parts::default() }.module()
+}
+
+/// Names for so many functions, nearly all of which do not exist.
+pub fn named(functions: u32) -> Vec<u8> {
+    Parts { names: functions, ..Parts::default() }.module()
 }

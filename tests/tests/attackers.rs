@@ -14,7 +14,8 @@ use raft_host_proto::codec::BoundedCodec;
 use raft_host_proto::v1;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::v1::peer_client::PeerClient;
-use raft_host_tests::{Cli, Cluster, Load, Server, block_on, kv};
+use raft_host_tests::hostile::large;
+use raft_host_tests::{Cli, Cluster, Load, Server, block_on, kv, workspace};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -468,6 +469,82 @@ fn answers_that_nobody_reads_cost_bounded_memory() {
     });
     assert!(bytes < MEMORY_BOUND, "{} MiB", bytes >> 20);
     block_on(ClientClient::new(channel(address)).apply(set("a", "1"))).expect("it serves on");
+}
+
+/// Uploads a module, and says with which words it is refused.
+fn refusal(cluster: &Cluster, module: &[u8]) -> String {
+    let file = cluster.dir().join("hostile.wasm");
+    std::fs::write(&file, module).expect("written");
+    let file = file.to_str().expect("UTF-8");
+    cluster.cli().run(&["upgrade", file]).failed()
+}
+
+#[test]
+fn modules_out_of_proportion_cost_no_memory() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let pid = cluster.servers[0].pid();
+    let bombs = [
+        // Each took a gigabyte or many in the validator or the compiler.
+        (large::calls(50_000, 1_000), "0 parameters and 1000 results"),
+        (large::calls(3_800_000, 1_000), "0 parameters and 1000 results"),
+        (large::calls(3_800_000, 64), "function 4 of the module is too complex"),
+        (large::callable(65_000, 1_000), "1000 parameters and 1000 results"),
+        (large::types(900_000), "more than 16384 types"),
+        (large::straight(7_500_000), "function 4 of the module is too complex"),
+        (large::declared(40_000_000), "more than 1048576 elements"),
+    ];
+    let bytes = cost(pid, || {
+        for (module, words) in &bombs {
+            let said = refusal(&cluster, module);
+            assert!(said.contains(words), "{said} should contain {words:?}");
+        }
+    });
+    assert!(bytes < MEMORY_BOUND, "{} MiB", bytes >> 20);
+    block_on(ClientClient::new(channel(cluster.servers[0].address)).apply(set("a", "1")))
+        .expect("it serves on");
+}
+
+/// A cluster of one node whose modules may take so much.
+fn with_compiler(plugin: &str, setting: &str) -> (tempfile::TempDir, Cluster) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("node.toml");
+    std::fs::write(&file, format!("[compiler]\n{setting}\n")).expect("written");
+    let config = ["--config", file.to_str().expect("UTF-8")];
+    let cluster = Cluster::of(PROGRAM, &workspace(plugin), 1, &config);
+    (dir, cluster)
+}
+
+/// What no bound foresees: here, many small functions and few resources.
+#[test]
+fn a_module_that_takes_more_than_its_check_may_is_refused_and_the_node_serves_on() {
+    let settings = [
+        ("memory_max_bytes = 134217728", "takes more than 128 MiB of memory"),
+        ("cpu_max_s = 1", "takes more than 1 s of processor time"),
+    ];
+    let module = large::functions(60_000);
+    for (setting, words) in settings {
+        let (_dir, mut cluster) = with_compiler("plugins/counter/counter.wasm", setting);
+        let pid = cluster.servers[0].pid();
+        let bytes = cost(pid, || {
+            for _ in 0..2 {
+                let said = refusal(&cluster, &module);
+                assert!(said.contains(words), "{said} should contain {words:?}");
+            }
+        });
+        assert!(bytes < MEMORY_BOUND, "{} MiB", bytes >> 20);
+        assert_eq!(cluster.servers[0].pid(), pid);
+        assert!(lives(&cluster.servers[0]));
+        // Nothing of it is in the log, and what is active goes on: also where its code is not kept.
+        cluster.servers[0].kill();
+        let compiled = cluster.dir().join("node-1/modules");
+        std::fs::remove_dir_all(&compiled).expect("there is compiled code");
+        cluster.servers[0].start(&[]);
+        cluster.eventually("the module is back, and no other", || {
+            let modules = cluster.cli().run(&["modules"]).stdout;
+            assert!(!modules.contains("hostile"), "{modules}");
+            modules.contains("counter").then_some(())
+        });
+    }
 }
 
 /// Bytes that are sent as a message as they are.

@@ -76,16 +76,25 @@ fn node() -> (LoneNode, Vec<u8>) {
 #[test]
 fn modules_that_would_keep_a_compiler_busy_for_minutes_are_refused_at_once() {
     let (node, _) = node();
-    let bombs: [(Vec<u8>, &str); 11] = [
+    let bombs: [(Vec<u8>, &str); 20] = [
         (large::functions(100_000), "has 100004 functions"),
         (large::locals(6_000, 50_000), "in all functions together"),
         (large::locals(1, 50_001), "malformed"),
         (large::nested(10_000), "blocks nest more than 4096 deep"),
         (large::merges(10, 100), "loops nest more than 64 deep"),
         (large::merges(2_000, 60), "2000 locals, and loops that nest 60 deep"),
-        (large::nested_results(1_000, 1_000), "hand 1000 values on"),
+        (large::nested_results(2_000, 60), "hand 60 values on"),
+        (large::nested_results(1_000, 1_000), "0 parameters and 1000 results"),
+        (large::calls(50_000, 1_000), "0 parameters and 1000 results"),
+        (large::calls(50_000, 64), "function 4 of the module is too complex"),
+        (large::callable(65_000, 1_000), "1000 parameters and 1000 results"),
+        (large::straight(2_000_000), "function 4 of the module is too complex"),
+        (large::types(100_000), "more than 16384 types"),
+        (large::immutable_globals(100_000), "more than 65536 globals"),
+        (large::declared(2_000_000), "more than 1048576 elements"),
+        (large::imports(100_000), "more than 4096 imports"),
         (large::exits(50_000, 1_000), "instructions + locals × branches"),
-        (large::branch_tables(300, 60_000), "instructions + locals × branches"),
+        (large::branch_tables(300, 60_000), "instructions + locals + values"),
         (large::globals(5_000), "5000 mutable globals"),
         (large::elements(100_000), "first values in 100001 steps"),
     ];
@@ -111,6 +120,9 @@ fn large_but_sound_modules_run() {
         large::data_segments(100_000),
         large::elements(16_383),
         large::branch_tables(3, 10_000),
+        large::calls(2_000, 64),
+        large::callable(2_000, 60),
+        large::named(300_000),
     ] {
         node.upgrade(&module).expect("large, but no more than that");
         assert_eq!(node.apply(b""), Outcome::Ok(Vec::new()));

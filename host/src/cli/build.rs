@@ -10,7 +10,7 @@ use super::exit::{Ended, Exit, Failure};
 use super::new::typed;
 use super::output::{Output, human_bytes, human_duration, print_json, print_text};
 use crate::project::{BuildFailure, Compiled, Project, ProjectError, ToolOutput};
-use crate::wasm::CompiledModules;
+use crate::wasm::{CompiledModules, CompilerConfig};
 
 const HELP: &str = "\
 Builds a project with its language's own tool, and checks the module.
@@ -44,7 +44,8 @@ pub(super) fn run(args: &BuildArgs) -> Ended {
     let unusable = |error: ProjectError| Failure::usage(error.to_string());
     let project = Project::open(&args.dir).map_err(unusable)?;
     let compiled = project.compile(&ToolOutput::Inherit).map_err(failure)?;
-    let report = project.check(&compiled.module, &CompiledModules::default()).map_err(failure)?;
+    let modules = CompiledModules::by_children(CompilerConfig::default());
+    let report = project.check(&compiled.module, &modules).map_err(failure)?;
     let module = project.shown_path(&project.module);
     match (args.output, &report.refused) {
         (Output::Json, _) => print_json(&json!({

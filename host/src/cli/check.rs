@@ -10,7 +10,7 @@ use super::input::{read_commands, read_module, read_script};
 use super::output::{Output, facts, human_bytes, human_count, print_json, print_text};
 use crate::check::{self, Finding, Options, Report, Script, Weight};
 use crate::fsm::HostFailure;
-use crate::wasm::ModuleReport;
+use crate::wasm::{CompiledModules, CompilerConfig, ModuleReport};
 
 /// Checks whether a cluster would take a module, without one.
 ///
@@ -48,7 +48,8 @@ pub(super) fn run(args: &CheckArgs) -> Ended {
         scripts.push(script);
     }
     let commands = args.commands.as_deref().map(read_commands).transpose()?.unwrap_or_default();
-    let options = Options { scripts, commands, ..Options::default() };
+    let modules = CompiledModules::by_children(CompilerConfig::default());
+    let options = Options { scripts, commands, modules, ..Options::default() };
     let host = |failure: HostFailure| Failure::new(format!("cannot run {name} here: {failure}"));
     let report = check::run(&module, &options).map_err(host)?;
     match (args.output, &report.refused) {

@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod check;
 mod clock;
+mod compile;
 mod completions;
 mod confirm;
 mod demo;
@@ -126,6 +127,9 @@ pub fn main_with_engine(
 
 /// Parses the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
+    if compile::is_wanted() {
+        return compile::run();
+    }
     let cli = Cli::parse();
     if let Err(failure) = environment::check() {
         return conclude(Output::Table, Err(failure));

@@ -278,7 +278,9 @@ pub trait FsmLoader: Send + Sync + 'static {
     }
 
     /// Checks a module as a cluster would (format, features, imports, exports, limits),
-    /// compiles it and keeps the result. Slow; call it off the apply path.
+    /// compiles it and keeps the result. Slow; call it off the apply path. It may refuse more than
+    /// `instantiate` does, which decides about what is in the log: what no cluster should take, and
+    /// what this host cannot compile with what it may spend on that.
     fn check(
         &self,
         module: &[u8],

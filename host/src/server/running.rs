@@ -329,15 +329,7 @@ async fn run(
     }
     server.chore(memory::tell(server.handle()));
     #[cfg(feature = "museum")]
-    {
-        let (handle, end) = (server.handle.clone(), server.chores_end.clone());
-        server.chores.spawn(async move {
-            tokio::select! {
-                () = super::tamper::watch(handle) => {}
-                () = end.cancelled() => {}
-            }
-        });
-    }
+    server.chore(super::tamper::watch(server.handle()));
     Ok(server)
 }
 

@@ -1,13 +1,15 @@
 //! Everything that is asked of a module before a cluster takes it. Each check says the same
 //! on every node: it looks at the bytes and the replicated limits only.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use raft_fsm_abi as abi;
+use serde::{Deserialize, Serialize};
 use wasmparser::{
-    BinaryReaderError, ExternalKind, FuncType, KnownCustom, Name, Operator, Parser, Payload,
-    TypeRef, ValType, Validator, WasmFeatures, types::TypesRef,
+    BinaryReaderError, ExternalKind, FuncType, KnownCustom, Name, NameSectionReader, Operator,
+    Parser, Payload, TypeRef, ValType, Validator, WasmFeatures, types::TypesRef,
 };
 
 use super::engine::FEATURES;
@@ -29,7 +31,7 @@ const WASM_MAGIC: &[u8] = b"\0asm";
 const COMPONENT_VERSION: &[u8] = &[0x0d, 0x00, 0x01, 0x00];
 
 /// Why a module is not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum CheckError {
     /// Larger than the limits allow.
     #[error("the module has {size} bytes; the cluster's limit is {max}")]
@@ -92,9 +94,9 @@ pub enum CheckError {
         /// Module and name of the import.
         name: String,
         /// What it imports.
-        kind: &'static str,
+        kind: Cow<'static, str>,
         /// What to do instead.
-        hint: &'static str,
+        hint: Cow<'static, str>,
     },
     /// A known import with another signature.
     #[error("the import `{name}` is declared as {found}; it is {expected}")]
@@ -110,7 +112,7 @@ pub enum CheckError {
     #[error("the module does not export the required function `{name}`: {expected}")]
     ExportMissing {
         /// Name of the export.
-        name: &'static str,
+        name: Cow<'static, str>,
         /// The signature it must have.
         expected: String,
     },
@@ -118,7 +120,7 @@ pub enum CheckError {
     #[error("the export `{name}` is {found}; it must be {expected}")]
     ExportSignature {
         /// Name of the export.
-        name: &'static str,
+        name: Cow<'static, str>,
         /// The signature it must have.
         expected: String,
         /// What it is.
@@ -126,7 +128,7 @@ pub enum CheckError {
     },
     /// No linear memory under the agreed name.
     #[error("the module must define one linear memory and export it as `memory`: {0}")]
-    Memory(&'static str),
+    Memory(Cow<'static, str>),
     /// The memory is larger from the start than it may ever be.
     #[error("the module's memory starts with {minimum} bytes; the cluster's limit is {max}")]
     MemoryMinimum {
@@ -188,7 +190,7 @@ impl From<CheckError> for ModuleRefused {
 }
 
 /// What is known of a module that passed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleReport {
     /// SHA-256 of the bytes.
     pub hash: ModuleHash,
@@ -214,12 +216,26 @@ pub struct ModuleReport {
     pub(super) start_function: Option<u32>,
 }
 
-/// Checks a module as a cluster with these limits would, short of compiling it.
+/// Checks a module as a cluster with these limits would before it takes it, short of compiling it.
 ///
 /// # Errors
 ///
 /// The first thing that is wrong.
 pub fn check_module(bytes: &[u8], limits: &Limits) -> Result<ModuleReport, CheckError> {
+    check_size(bytes.len() as u64, limits)?;
+    check_header(bytes)?;
+    // Even the validator must not see what is out of proportion, not even to explain it.
+    complexity::door::check(bytes).map_err(|error| explain_invalid(bytes, &error))??;
+    check_held(bytes, limits)
+}
+
+/// The same for one that a cluster has in its log: what decides whether an activation is done, or
+/// whether a node starts, must not get stricter with a release.
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+pub(super) fn check_held(bytes: &[u8], limits: &Limits) -> Result<ModuleReport, CheckError> {
     let size = bytes.len() as u64;
     check_size(size, limits)?;
     check_header(bytes)?;
@@ -348,7 +364,7 @@ impl Contents {
         };
         let mut functions_imported = 0;
         let mut hidden: Vec<(u32, &'static str)> = Vec::new();
-        let mut names = BTreeMap::new();
+        let mut name_sections = Vec::new();
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
                 Payload::ImportSection(reader) => {
@@ -389,21 +405,13 @@ impl Contents {
                 }
                 Payload::CustomSection(section) => {
                     if let KnownCustom::Name(reader) = section.as_known() {
-                        // Names are for people: a broken name section is none.
-                        for entry in reader.into_iter().map_while(Result::ok) {
-                            if let Name::Function(map) = entry {
-                                names.extend(
-                                    map.into_iter()
-                                        .map_while(Result::ok)
-                                        .map(|naming| (naming.index, naming.name.to_owned())),
-                                );
-                            }
-                        }
+                        name_sections.push(reader);
                     }
                 }
                 _ => {}
             }
         }
+        let names = names_of(name_sections, &hidden);
         contents.hidden_state = hidden
             .into_iter()
             .map(|(index, instruction)| match names.get(&index) {
@@ -413,6 +421,27 @@ impl Contents {
             .collect();
         Ok(contents)
     }
+}
+
+/// The names of the functions that are told of; a module may have very many others.
+fn names_of<'a>(
+    sections: Vec<NameSectionReader<'a>>,
+    told: &[(u32, &'static str)],
+) -> BTreeMap<u32, &'a str> {
+    let mut names = BTreeMap::new();
+    if told.is_empty() {
+        return names;
+    }
+    // Names are for people: a broken name section is none.
+    for entry in sections.into_iter().flat_map(|section| section.into_iter().map_while(Result::ok))
+    {
+        if let Name::Function(map) = entry {
+            let namings = map.into_iter().map_while(Result::ok);
+            let wanted = namings.filter(|naming| told.iter().any(|(at, _)| *at == naming.index));
+            names.extend(wanted.map(|naming| (naming.index, naming.name)));
+        }
+    }
+    names
 }
 
 /// Names the instructions that change what neither memory nor globals hold: tables, and
@@ -459,7 +488,8 @@ fn check_imports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckEr
             TypeRef::Global(_) => ("global", "define it in the module (no dynamic linking)"),
             _ => ("item", "only functions can be imported"),
         };
-        return Err(CheckError::ImportKind { name: shown(&import.full_name()), kind, hint });
+        let name = shown(&import.full_name());
+        return Err(CheckError::ImportKind { name, kind: kind.into(), hint: hint.into() });
     }
     if unknown.is_empty() { Ok(()) } else { Err(CheckError::UnknownImports(unknown)) }
 }
@@ -505,7 +535,8 @@ fn check_exports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckEr
     for (name, expected, required) in exports {
         let found = match contents.exports.get(name) {
             None if required => {
-                return Err(CheckError::ExportMissing { name, expected: expected.to_string() });
+                let expected = expected.to_string();
+                return Err(CheckError::ExportMissing { name: name.into(), expected });
             }
             None => continue,
             Some((ExternalKind::Func, index)) => {
@@ -517,7 +548,8 @@ fn check_exports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckEr
             }
             Some(_) => "not a function".to_owned(),
         };
-        return Err(CheckError::ExportSignature { name, expected: expected.to_string(), found });
+        let expected = expected.to_string();
+        return Err(CheckError::ExportSignature { name: name.into(), expected, found });
     }
     Ok(())
 }
@@ -530,9 +562,11 @@ fn check_memory(
     const PAGE_BYTES: u64 = 64 << 10;
     match contents.exports.get(abi::EXPORT_MEMORY) {
         Some((ExternalKind::Memory, _)) => {}
-        Some(_) => return Err(CheckError::Memory("`memory` is not a memory")),
-        None if types.memory_count() == 0 => return Err(CheckError::Memory("it defines none")),
-        None => return Err(CheckError::Memory("it is not exported")),
+        Some(_) => return Err(CheckError::Memory("`memory` is not a memory".into())),
+        None if types.memory_count() == 0 => {
+            return Err(CheckError::Memory("it defines none".into()));
+        }
+        None => return Err(CheckError::Memory("it is not exported".into())),
     }
     // Imported, several, shared and 64-bit memories were refused before.
     let memory = types.memory_at(0);

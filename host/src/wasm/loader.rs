@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::{Engine, Linker, Module};
 
 use super::cache::CompiledCache;
-use super::check::{CheckError, ModuleReport, check_limits, check_module};
+use super::check::{CheckError, ModuleReport, check_limits};
+use super::compiler::{self, Compiler, CompilerConfig, Whose};
 use super::guest::Compiled;
 use super::instance::{Host, WasmFsm};
 use super::rewrite::{Rewritten, rewrite};
 use super::tracking::Tracking;
 use super::workers::Workers;
-use super::{abi, engine, missing_pages, wasi};
+use super::{abi, engine, missing_pages, unchecked, wasi};
 use crate::fsm::{Context, EngineProfile, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
 use crate::types::ModuleHash;
 
@@ -65,6 +66,9 @@ struct Kept {
     /// Those that are being compiled. Whoever needs the same one waits for its lock, and finds it
     /// done.
     flights: Mutex<BTreeMap<Key, Arc<Mutex<()>>>>,
+    compiler: Compiler,
+    /// New modules are looked at one after the other: each may take what `compiler` allows.
+    door: Mutex<()>,
 }
 
 type Key = (ModuleHash, u64);
@@ -182,7 +186,7 @@ impl WasmLoader {
         module: &[u8],
         limits: &Limits,
     ) -> Result<Result<ModuleReport, Refused>, HostFailure> {
-        match self.compiled(module, limits) {
+        match self.compiled_new(module, limits) {
             Ok(compiled) => Ok(Ok(compiled.report.clone())),
             Err(LoadError::Refused(error)) => Ok(Err(Refused::Check(error))),
             Err(LoadError::Compile(reason)) => Ok(Err(Refused::Compile(reason))),
@@ -198,7 +202,7 @@ impl WasmLoader {
         limits: &Limits,
         context: Option<Context>,
     ) -> Result<Result<WasmFsm, ModuleRefused>, HostFailure> {
-        let compiled = match self.compiled(module, limits) {
+        let compiled = match self.compiled(module, limits, Whose::Held) {
             Ok(compiled) => compiled,
             Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
             Err(LoadError::Compile(reason)) => {
@@ -209,8 +213,25 @@ impl WasmLoader {
         WasmFsm::start(compiled, limits, self.host.clone(), context)
     }
 
+    /// [`WasmLoader::compiled`] for a module that nobody has yet. Whoever holds the module never waits
+    /// for others at the door.
+    fn compiled_new(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<Compiled>, LoadError> {
+        let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
+        let profile = self.modules.profile(limits.stack_max_bytes)?;
+        if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
+            return Ok(compiled);
+        }
+        let _one_by_one = lock(&self.modules.0.door);
+        self.compiled(bytes, limits, Whose::New)
+    }
+
     /// Checks and compiles, holding only the lock of this module meanwhile.
-    fn compiled(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<Compiled>, LoadError> {
+    fn compiled(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        whose: Whose,
+    ) -> Result<Arc<Compiled>, LoadError> {
         let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
         let profile = self.modules.profile(limits.stack_max_bytes)?;
         if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
@@ -221,7 +242,7 @@ impl WasmLoader {
         if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
             return Ok(compiled);
         }
-        self.compile(bytes, limits, &profile)
+        self.compile(bytes, limits, &profile, whose)
     }
 
     fn compiled_before(
@@ -243,21 +264,31 @@ impl WasmLoader {
         bytes: &[u8],
         limits: &Limits,
         profile: &Profile,
+        whose: Whose,
     ) -> Result<Arc<Compiled>, LoadError> {
         let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
-        let report = check_module(bytes, limits)?;
+        let cached =
+            self.cache.as_ref().and_then(|cache| cache.load(&profile.engine, &profile.hash, key.0));
+        let (report, code) = match &self.modules.0.compiler {
+            Compiler::InProcess => (whose.check(bytes, limits)?, None),
+            Compiler::Children(config) => {
+                let made = compiler::run(config, whose, bytes, limits, cached.is_some());
+                let (report, code) = made.map_err(LoadError::from)?;
+                (report, Some(code))
+            }
+        };
         let rewritten = rewrite(bytes, &report).map_err(|error| {
             HostFailure(format!("rewriting a module that passed every check: {error}"))
         })?;
-        let cached = self
-            .cache
-            .as_ref()
-            .and_then(|cache| cache.load(&profile.engine, &profile.hash, report.hash));
         let module = match cached {
             Some(module) => module,
             None => {
-                let module = Module::from_binary(&profile.engine, &rewritten.bytes)
-                    .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+                let module = match code {
+                    Some(code) => unchecked::load_compiled(&profile.engine, &code)
+                        .map_err(|error| HostFailure(format!("loading code: {error:#}")))?,
+                    None => Module::from_binary(&profile.engine, &rewritten.bytes)
+                        .map_err(|error| LoadError::Compile(format!("{error:#}")))?,
+                };
                 if let Some(cache) = &self.cache {
                     cache.store(&profile.hash, report.hash, &module);
                 }
@@ -276,6 +307,14 @@ impl WasmLoader {
 }
 
 impl CompiledModules {
+    /// Has children of this process check and compile, which is for programs that answer to
+    /// [`CHILD_COMMAND`](super::CHILD_COMMAND). Otherwise the threads that ask do it.
+    #[must_use]
+    pub fn by_children(config: CompilerConfig) -> CompiledModules {
+        let compiler = Compiler::Children(config);
+        CompiledModules(Arc::new(Kept { compiler, ..Kept::default() }))
+    }
+
     fn profile(&self, stack_max_bytes: u64) -> Result<Arc<Profile>, HostFailure> {
         let mut engines = lock(&self.0.engines);
         if let Some(profile) = engines.get(&stack_max_bytes) {
@@ -413,6 +452,16 @@ enum LoadError {
     Host(#[from] HostFailure),
 }
 
+impl From<compiler::Failure> for LoadError {
+    fn from(failure: compiler::Failure) -> LoadError {
+        match failure {
+            compiler::Failure::Refused(error) => LoadError::Refused(error),
+            compiler::Failure::Compile(reason) => LoadError::Compile(reason),
+            compiler::Failure::Host(reason) => LoadError::Host(HostFailure(reason)),
+        }
+    }
+}
+
 /// Everything under these locks is valid at every moment, so a panic elsewhere spoils nothing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -432,13 +481,14 @@ mod tests {
         let flight = loader.modules.flight(key);
         let alone = lock(&flight.lock);
         let (asked, compiled) = std::thread::scope(|scope| {
-            let second = scope.spawn(|| loader.compiled(module, &limits).expect("taken"));
+            let second =
+                scope.spawn(|| loader.compiled(module, &limits, Whose::New).expect("taken"));
             // The second one knows of the flight; what it does then is wait for its lock.
             while Arc::strong_count(&flight.lock) < 3 {
                 std::thread::yield_now();
             }
             let profile = loader.modules.profile(limits.stack_max_bytes).expect("guests run here");
-            let compiled = loader.compile(module, &limits, &profile).expect("taken");
+            let compiled = loader.compile(module, &limits, &profile, Whose::New).expect("taken");
             drop(alone);
             (second.join().expect("no panic"), compiled)
         });

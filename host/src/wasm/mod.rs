@@ -5,6 +5,8 @@
 //! upgrades, storage or networks. wasmtime is known in this room alone. Here, as in all rooms
 //! that decide outcomes, there is no wall clock and no ambient randomness.
 //!
+//! Servers have a child process check and compile (`compiler`).
+//!
 //! ```text
 //! bytes ─ check ─ rewrite ─ compile (engine profile, cache) ─┐
 //!                                                            ├─ Guest (one instance)
@@ -21,6 +23,7 @@ mod blocks;
 mod cache;
 mod check;
 mod checkpoint;
+mod compiler;
 mod complexity;
 mod digest;
 mod engine;
@@ -44,6 +47,7 @@ mod workers;
 mod tests;
 
 pub use check::{CheckError, ModuleReport, check_module};
+pub use compiler::{CHILD_COMMAND, CompilerConfig, compile_one};
 pub use engine::profile;
 pub(crate) use instance::WasmFsm;
 pub(crate) use loader::Refused;

@@ -17,8 +17,8 @@ pub(super) fn enable_cpu_feature(config: &mut Config, flag: &str) {
 
 /// Loads compiled code that [`Module::serialize`] produced on an engine of this profile.
 ///
-/// The caller has checked that `code` is byte for byte what this program wrote (`cache`
-/// compares a SHA-256). Whoever can write into the cache directory runs code as the host.
+/// The caller has checked that `code` is byte for byte what this program wrote (`cache` and
+/// `compiler` compare a SHA-256). Whoever can write into the cache directory runs code as the host.
 pub(super) fn load_compiled(engine: &Engine, code: &[u8]) -> wasmtime::Result<Module> {
     // SAFETY: the caller's duty above; wasmtime itself checks version and settings.
     unsafe { Module::deserialize(engine, code) }

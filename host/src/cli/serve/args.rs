@@ -8,6 +8,7 @@ use crate::config::{Config, ConfigError, LogFormat};
 use crate::server::{Join, Startup};
 use crate::storage::Engine;
 use crate::types::NodeId;
+use crate::wasm::CompiledModules;
 
 /// Flags of `raft-host` without a subcommand: serve. What is absent comes from the
 /// environment, then from the file, then from the defaults.
@@ -174,7 +175,8 @@ impl ServeArgs {
             learner: config.learner,
             node_id: self.node_id,
         });
-        Startup { plugin: config.plugin.clone(), join, ..Startup::default() }
+        let modules = CompiledModules::by_children(config.compiler.clone());
+        Startup { plugin: config.plugin.clone(), join, modules }
     }
 }
 

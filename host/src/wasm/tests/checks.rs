@@ -129,7 +129,7 @@ fn required_exports_must_be_there_with_their_signatures() {
         "the export `query` is not a function; it must be (i32) -> (i32)"
     );
     let body = SCRIBE.replace(r#"(memory (export "memory") 2)"#, "(memory 2)");
-    assert_eq!(refusal(&wasm(&body)), CheckError::Memory("it is not exported"));
+    assert_eq!(refusal(&wasm(&body)), CheckError::Memory("it is not exported".into()));
 }
 
 #[test]
