@@ -11,7 +11,7 @@ use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use raft_host::consensus::{
     ApplyTask, ConsensusConfig, Input, LogRead, Proposal, ProposalId, ReadId, Replica,
-    ReplicaConfig, Write, bootstrap_write, reconcile,
+    ReplicaConfig, ReplicaError, Write, bootstrap_write, reconcile,
 };
 use raft_host::storage::{LogStore as _, MemoryLog, WriteBatch};
 use raft_host::types::{
@@ -143,7 +143,16 @@ impl Subject {
     }
 
     fn input(&mut self, input: Input) -> bool {
-        self.replica.step(input).expect("no message makes it fail");
+        match self.replica.step(input) {
+            Ok(()) => {}
+            // Who speaks as the leader, and says the same for long enough, is believed that this
+            // disk is an older one. That replica ends on purpose.
+            Err(ReplicaError::Outdated { .. }) => {
+                self.restart();
+                return false;
+            }
+            Err(error) => panic!("no message makes it fail: {error}"),
+        }
         let effects = self.replica.effects().expect("no message makes it fail");
         self.writes.extend(effects.writes);
         self.reads.extend(effects.log_reads);

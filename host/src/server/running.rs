@@ -15,8 +15,8 @@ use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
 use super::{
-    Join, ServeError, Startup, bind, descriptors, form, join, late, memory, probation, promote, release,
-    services,
+    Join, ServeError, Startup, bind, descriptors, form, join, late, memory, probation, promote,
+    release, services,
 };
 use crate::api::Anteroom;
 use crate::config::Config;
