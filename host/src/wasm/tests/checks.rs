@@ -77,6 +77,30 @@ fn the_abi_marker_decides_about_the_version() {
     assert_eq!(error, CheckError::MarkerNotAFunction);
 }
 
+/// A bound that came later must not undo an activation in the log.
+#[test]
+fn what_a_cluster_has_already_is_loaded_although_it_would_not_be_taken_today() {
+    let module = wasm(&format!("{SCRIBE} (func (param {}))", "i32 ".repeat(300)));
+    let loader = WasmLoader::new(None).unwrap();
+    let refused = loader.check(&module, &small_limits()).unwrap().unwrap_err();
+    assert!(refused.to_string().contains("a type of 300 parameters"), "{refused}");
+    assert!(loader.instantiate(&module, &small_limits(), at(1)).unwrap().is_ok());
+}
+
+/// Saying why a module is malformed takes the validator, and that must not see what the bounds
+/// would have refused.
+#[test]
+fn a_module_with_features_that_are_off_is_weighed_as_well() {
+    let results = "i32 ".repeat(1_000);
+    let calls = "(call $f)".repeat(100_000);
+    let module = format!(
+        "(module (type (struct)) (type $t (func (result {results}))) \
+         (func $f (type $t) unreachable) (func {calls} unreachable))"
+    );
+    let error = refusal(&wat::parse_str(module).unwrap());
+    assert!(error.to_string().contains("1000 results"), "{error}");
+}
+
 #[test]
 fn unknown_imports_are_named_with_a_hint() {
     let with =
