@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use raft_host::consensus::Role;
 use raft_host::machine::Incumbent;
-use raft_host::node::{MembershipFailure, Upgrade, UpgradeFailure};
+use raft_host::node::{LimitsFailure, MembershipFailure, Upgrade, UpgradeFailure};
 use raft_host::types::{ConfState, Index, JoinNonce, Member, NodeId};
 use raft_host_proto::v1;
 use raft_host_proto::v1::limit_change::Limit;
@@ -340,6 +340,10 @@ impl World {
             (Goal::SetLimits { .. }, Answered::LimitsSet(Ok(_))) => {
                 self.counters.limit_changes += 1;
                 self.end_task(number, "done");
+            }
+            // It stays refused: memory that was grown never shrinks.
+            (Goal::SetLimits { .. }, Answered::LimitsSet(Err(LimitsFailure::Refused(why)))) => {
+                self.end_task(number, &format!("refused: {why}"));
             }
             (Goal::CompareDigests, _) if self.flips.is_overwhelmed => {
                 self.end_task(number, "nobody can tell any more");
