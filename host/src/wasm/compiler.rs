@@ -199,6 +199,8 @@ fn start() -> io::Result<Child> {
         .env_clear()
         .env("RUST_BACKTRACE", "0")
         .env("RAYON_NUM_THREADS", threads.to_string())
+        // The allocator would take a gigabyte at once, which counts, whatever of it is used.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
