@@ -248,8 +248,6 @@ fn receive(output: &mut impl Read, job: &Job) -> io::Result<(Answer, Vec<u8>)> {
 
 /// For whoever uploaded the module, or runs the node.
 fn why_it_died(job: &Job, status: ExitStatus, last_words: &str) -> String {
-    const SIGKILL: i32 = 9;
-    const SIGXCPU: i32 = 24;
     let what = match job.whose {
         Whose::New => "checking and compiling it takes more than",
         Whose::Held => "checking and compiling it takes more than four times what is set:",
@@ -259,13 +257,15 @@ fn why_it_died(job: &Job, status: ExitStatus, last_words: &str) -> String {
         return format!("{what} {mib} MiB of memory (compiler.memory_max_bytes)");
     }
     match status.signal() {
-        Some(SIGXCPU) => {
+        Some(libc::SIGXCPU) => {
             let seconds = job.bounds.cpu_max_s;
             format!("{what} {seconds} s of processor time (compiler.cpu_max_s)")
         }
-        Some(SIGKILL) => "the system ended the process that checks and compiles it: it may have \
+        Some(libc::SIGKILL) => {
+            "the system ended the process that checks and compiles it: it may have \
                           too little memory"
-            .to_owned(),
+                .to_owned()
+        }
         _ => {
             let last_words = shown(last_words.trim());
             format!("the process that checks and compiles it ended early ({status}): {last_words}")

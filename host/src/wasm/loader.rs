@@ -73,6 +73,11 @@ struct Kept {
 
 type Key = (ModuleHash, u64);
 
+/// Hashes all of a module: once for each use.
+fn key_of(module: &[u8], limits: &Limits) -> Key {
+    (ModuleHash::of(module), limits.stack_max_bytes)
+}
+
 /// Why a module is not taken.
 #[derive(Clone, Debug)]
 pub(crate) enum Refused {
@@ -202,7 +207,7 @@ impl WasmLoader {
         limits: &Limits,
         context: Option<Context>,
     ) -> Result<Result<WasmFsm, ModuleRefused>, HostFailure> {
-        let compiled = match self.compiled(module, limits, Whose::Held) {
+        let compiled = match self.compiled(key_of(module, limits), module, limits, Whose::Held) {
             Ok(compiled) => compiled,
             Err(LoadError::Refused(error)) => return Ok(Err(error.into())),
             Err(LoadError::Compile(reason)) => {
@@ -216,23 +221,23 @@ impl WasmLoader {
     /// [`WasmLoader::compiled`] for a module that nobody has yet. Whoever holds the module never waits
     /// for others at the door.
     fn compiled_new(&self, bytes: &[u8], limits: &Limits) -> Result<Arc<Compiled>, LoadError> {
-        let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
+        let key = key_of(bytes, limits);
         let profile = self.modules.profile(limits.stack_max_bytes)?;
         if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
             return Ok(compiled);
         }
         let _one_by_one = lock(&self.modules.0.door);
-        self.compiled(bytes, limits, Whose::New)
+        self.compiled(key, bytes, limits, Whose::New)
     }
 
     /// Checks and compiles, holding only the lock of this module meanwhile.
     fn compiled(
         &self,
+        key: Key,
         bytes: &[u8],
         limits: &Limits,
         whose: Whose,
     ) -> Result<Arc<Compiled>, LoadError> {
-        let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
         let profile = self.modules.profile(limits.stack_max_bytes)?;
         if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
             return Ok(compiled);
@@ -242,7 +247,7 @@ impl WasmLoader {
         if let Some(compiled) = self.compiled_before(&key, &profile, limits)? {
             return Ok(compiled);
         }
-        self.compile(bytes, limits, &profile, whose)
+        self.compile(key, bytes, limits, &profile, whose)
     }
 
     fn compiled_before(
@@ -261,12 +266,12 @@ impl WasmLoader {
 
     fn compile(
         &self,
+        key: Key,
         bytes: &[u8],
         limits: &Limits,
         profile: &Profile,
         whose: Whose,
     ) -> Result<Arc<Compiled>, LoadError> {
-        let key = (ModuleHash::of(bytes), limits.stack_max_bytes);
         let cached =
             self.cache.as_ref().and_then(|cache| cache.load(&profile.engine, &profile.hash, key.0));
         let (report, code) = match &self.modules.0.compiler {
@@ -476,19 +481,20 @@ mod tests {
         let module = include_bytes!("../../../plugins/counter/counter.wasm");
         let limits = Limits::default();
         let loader = WasmLoader::new(None).expect("guests run here");
-        let key = (ModuleHash::of(module), limits.stack_max_bytes);
+        let key = key_of(module, &limits);
         // Somebody is at it, and has it done before letting go.
         let flight = loader.modules.flight(key);
         let alone = lock(&flight.lock);
         let (asked, compiled) = std::thread::scope(|scope| {
             let second =
-                scope.spawn(|| loader.compiled(module, &limits, Whose::New).expect("taken"));
+                scope.spawn(|| loader.compiled(key, module, &limits, Whose::New).expect("taken"));
             // The second one knows of the flight; what it does then is wait for its lock.
             while Arc::strong_count(&flight.lock) < 3 {
                 std::thread::yield_now();
             }
             let profile = loader.modules.profile(limits.stack_max_bytes).expect("guests run here");
-            let compiled = loader.compile(module, &limits, &profile, Whose::New).expect("taken");
+            let compiled =
+                loader.compile(key, module, &limits, &profile, Whose::New).expect("taken");
             drop(alone);
             (second.join().expect("no panic"), compiled)
         });
