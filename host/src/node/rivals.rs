@@ -118,7 +118,7 @@ impl Rivals {
 /// Why a node on probation serves nobody.
 pub(super) const UNCONFIRMED: &str = "this cluster was formed a short while ago, and another cluster has a member with this node's \
      address, which its other members dial (see status). If this node was that member, stop it, empty \
-     its data directory and start it with --join; if this cluster is meant to be, `raft-host confirm`";
+     its data directory and start it with --join; if this cluster is meant to be, `raft-host confirm ID`";
 
 impl NodeHandle {
     /// What is known of members of other clusters that dial this node; changes can be awaited.
