@@ -5,24 +5,33 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
-    "raft_host/v1/log.proto",
-    "raft_host/v1/snapshot.proto",
+/// What applications and operators see.
+const PUBLIC: [&str; 4] = [
+    "raft_host/v1/common.proto",
+    "raft_host/v1/errors.proto",
     "raft_host/v1/client.proto",
     "raft_host/v1/admin.proto",
-    "raft_host/v1/peer.proto",
+];
+/// What nodes say to each other, and what they write down.
+const PRIVATE: [&str; 3] = [
+    "raft_host/peer/v1/peer.proto",
+    "raft_host/storage/v1/log.proto",
+    "raft_host/storage/v1/snapshot.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for file in FILES {
+    for file in PUBLIC.iter().chain(&PRIVATE) {
         println!("cargo::rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(FILES, ["."])?;
+    // Reflection shows nothing else.
+    let public = protox::compile(PUBLIC, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    std::fs::write(out.join("descriptors.bin"), public.encode_to_vec())?;
+    let all = protox::compile(PUBLIC.iter().chain(&PRIVATE), ["."])?;
+    std::fs::write(out.join("all_descriptors.bin"), all.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         .codec_path("crate::codec::BoundedCodec")
-        .compile_fds(descriptors)?;
+        .compile_fds(all)?;
     Ok(())
 }

@@ -16,7 +16,7 @@ pub mod properties;
 pub mod sim;
 
 pub use harness::{
-    Cli, Cluster, Load, Output, Server, Started, block_on, free_port, lacks_tools,
+    Cli, Cluster, Load, Output, Server, Started, block_on, free_port, hex, lacks_tools,
     share_compiled_crates, value,
 };
 

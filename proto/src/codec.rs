@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstCodec;
 
-use crate::v1;
+use crate::peer;
 
 /// Parts that every message may have.
 const PARTS_FREE: usize = 4_096;
@@ -80,7 +80,7 @@ impl<U: Message + Default + 'static> Decoder for BoundedDecoder<U> {
 /// entries. Other requests nest nothing that repeats.
 fn nesting_field<U: 'static>() -> Option<u64> {
     let wanted = TypeId::of::<U>();
-    let nests = [TypeId::of::<v1::PeerEnvelope>(), TypeId::of::<v1::SnapshotPart>()];
+    let nests = [TypeId::of::<peer::PeerEnvelope>(), TypeId::of::<peer::SnapshotPart>()];
     nests.contains(&wanted).then_some(2)
 }
 
@@ -160,6 +160,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v1;
 
     /// An unknown group ended the count, and a decoder skips it and goes on.
     #[test]
@@ -179,18 +180,18 @@ mod tests {
         let stream = v1::ApplyStreamRequest { commands: vec![tiny; 16_384] };
         assert!(has_few_parts(&stream.encode_to_vec(), None));
         let answer =
-            v1::RaftMessage { group: 1, kind: 7, from: 1, to: 2, term: 3, ..Default::default() };
-        let entry = v1::RaftEntry {
+            peer::RaftMessage { group: 1, kind: 7, from: 1, to: 2, term: 3, ..Default::default() };
+        let entry = peer::RaftEntry {
             index: 9,
             term: 3,
             data: "entry of 16 byte".into(),
             ..Default::default()
         };
-        let append = v1::RaftMessage { entries: vec![entry; 40_000], ..answer.clone() };
+        let append = peer::RaftMessage { entries: vec![entry; 40_000], ..answer.clone() };
         let mut messages = vec![answer; 16_384];
         messages.push(append);
-        let envelope = v1::PeerEnvelope { hello: None, messages };
-        let nesting = nesting_field::<v1::PeerEnvelope>();
+        let envelope = peer::PeerEnvelope { hello: None, messages };
+        let nesting = nesting_field::<peer::PeerEnvelope>();
         assert!(has_few_parts(&envelope.encode_to_vec(), nesting));
         // A command that happens to read like a message of two-byte parts.
         let command = b"\x0a\x00".repeat(1 << 20);
@@ -203,11 +204,11 @@ mod tests {
     fn a_message_of_two_byte_parts_is_refused_whichever_way_they_are_nested() {
         assert!(!has_few_parts(&b"\x0a\x00".repeat(1 << 20), None));
         assert!(!has_few_parts(&b"\x12\x00".repeat(1 << 20), Some(2)));
-        let nested = v1::RaftMessage {
-            entries: vec![v1::RaftEntry::default(); 1 << 20],
+        let nested = peer::RaftMessage {
+            entries: vec![peer::RaftEntry::default(); 1 << 20],
             ..Default::default()
         };
-        let envelope = v1::PeerEnvelope { hello: None, messages: vec![nested] };
+        let envelope = peer::PeerEnvelope { hello: None, messages: vec![nested] };
         assert!(!has_few_parts(&envelope.encode_to_vec(), Some(2)));
         assert!(has_few_parts(&b"\x12\x00".repeat(1_000), Some(2)));
     }

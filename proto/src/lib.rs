@@ -5,7 +5,7 @@ pub mod codec;
 
 pub use client::{Client, ClientError, ClusterId, Effect};
 
-/// Generated from `proto/raft_host/v1`.
+/// What applications and operators see: generated from `proto/raft_host/v1`.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -19,6 +19,51 @@ pub mod v1 {
     /// The encoded `FileDescriptorSet`, for gRPC reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
+
+impl v1::StatusResponse {
+    /// What the node says of a group; empty: of the main one.
+    pub fn group(&self, name: &str) -> Option<&v1::GroupStatus> {
+        let name = if name.is_empty() { MAIN_GROUP } else { name };
+        self.groups.iter().find(|group| group.group == name)
+    }
+}
+
+impl v1::MemberInfo {
+    /// Whether it votes, and goes on to do so.
+    pub fn is_voter(&self) -> bool {
+        self.kind() == v1::member_info::Kind::Voter
+    }
+}
+
+/// The name of the group that every cluster has.
+pub const MAIN_GROUP: &str = "main";
+
+/// What nodes say to each other: generated from `proto/raft_host/peer/v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated code"
+)]
+pub mod peer {
+    tonic::include_proto!("raft_host.peer.v1");
+}
+
+/// What nodes write down: generated from `proto/raft_host/storage/v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated code"
+)]
+pub mod stored {
+    tonic::include_proto!("raft_host.storage.v1");
+}
+
+/// The encoded `FileDescriptorSet` of all packages.
+pub const ALL_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all_descriptors.bin"));
 
 /// Trailer of a failed call that says whether the request may have had an effect:
 /// [`EFFECT_NONE`] or [`EFFECT_UNKNOWN`].

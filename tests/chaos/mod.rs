@@ -169,7 +169,7 @@ async fn start(cluster: &Arc<Cluster>) -> anyhow::Result<()> {
     let deadline = Instant::now() + START;
     loop {
         let members = client.members().await.context("the members")?.members;
-        let voters = members.iter().filter(|member| member.role == "voter").count();
+        let voters = members.iter().filter(|member| member.is_voter()).count();
         if voters == cluster.nodes.len() {
             cluster.events.note("started", &format!("{voters} voters"));
             return Ok(());

@@ -421,7 +421,8 @@ impl Cluster {
         for (at, listen) in self.listens.iter().enumerate() {
             let status = client_of(*listen).status().await.ok();
             let leads = |status: raft_host_proto::v1::StatusResponse| {
-                status.role == raft_host_proto::v1::Role::Leader as i32
+                let role = status.group("").map(raft_host_proto::v1::GroupStatus::role);
+                role == Some(raft_host_proto::v1::Role::Leader)
             };
             if status.is_some_and(leads) {
                 return Some(at);

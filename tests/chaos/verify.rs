@@ -95,7 +95,7 @@ async fn members_are_the_nodes(cluster: &Arc<Cluster>, deadline: Instant) -> any
         }
         let complete = ids.len() == cluster.nodes.len();
         let members = client.members().await.map(|answer| answer.members).unwrap_or_default();
-        let voters = members.iter().filter(|member| member.role == "voter");
+        let voters = members.iter().filter(|member| member.is_voter());
         let all_vote = voters.filter(|member| ids.contains(&member.node_id)).count() == ids.len();
         if complete && all_vote && members.len() == ids.len() {
             return Ok(());
@@ -122,7 +122,8 @@ async fn same_index(cluster: &Arc<Cluster>, deadline: Instant) -> anyhow::Result
         let mut seen = Vec::new();
         for listen in &cluster.listens {
             let status = client_of(*listen).status().await.ok();
-            seen.push(status.map(|status| (status.applied_index, status.module_hash)));
+            let group = status.and_then(|status| status.group("").cloned());
+            seen.push(group.map(|group| (group.applied_index, group.module)));
         }
         if let Some(Some(first)) = seen.first()
             && seen.iter().all(|other| other.as_ref() == Some(first))

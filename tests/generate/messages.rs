@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
+use prost::Message as _;
 use raft_host::consensus::{
     ApplyTask, ConsensusConfig, Input, LogRead, Proposal, ProposalId, ReadId, Replica,
     ReplicaConfig, ReplicaError, Write, bootstrap_write, reconcile,
@@ -17,7 +18,8 @@ use raft_host::storage::{LogStore as _, MemoryLog, WriteBatch};
 use raft_host::types::{
     ConfState, GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotMeta, Term,
 };
-use raft_host_proto::v1;
+use raft_host_proto::stored::membership_step::Kind;
+use raft_host_proto::{peer, stored};
 
 /// The replica under test.
 const ME: NodeId = NodeId(1);
@@ -29,7 +31,7 @@ const ELECTION_TICKS: usize = 6;
 const STEPS: usize = 200;
 
 /// What became of messages, by kind: (reached the replica, refused before).
-pub type Tally = BTreeMap<u32, (u64, u64)>;
+pub type Tally = BTreeMap<i32, (u64, u64)>;
 
 struct Subject {
     log: Arc<MemoryLog>,
@@ -165,7 +167,7 @@ impl Subject {
     }
 
     /// As what receives messages from the network does.
-    fn deliver(&mut self, wire: v1::RaftMessage) {
+    fn deliver(&mut self, wire: peer::RaftMessage) {
         let kind = wire.kind;
         let checked = PeerMessage::try_from(wire);
         let reached = match checked {
@@ -243,38 +245,38 @@ impl Subject {
     fn answer_honestly(&mut self) {
         let Some(message) = self.sent.pop_front() else { return };
         let last = message.index.0 + message.entries.len() as u64;
-        let base = v1::RaftMessage {
+        let base = peer::RaftMessage {
             group: 1,
             from: message.to.0,
             to: ME.0,
             term: message.term.0,
-            ..v1::RaftMessage::default()
+            ..peer::RaftMessage::default()
         };
-        let kind = |kind: MessageKind| u32::from(kind as u8);
+        let kind = |kind: MessageKind| i32::from(kind as u8);
         let answer = match message.kind {
             MessageKind::RequestPreVote => {
-                v1::RaftMessage { kind: kind(MessageKind::RequestPreVoteResponse), ..base }
+                peer::RaftMessage { kind: kind(MessageKind::RequestPreVoteResponse), ..base }
             }
             MessageKind::RequestVote => {
-                v1::RaftMessage { kind: kind(MessageKind::RequestVoteResponse), ..base }
+                peer::RaftMessage { kind: kind(MessageKind::RequestVoteResponse), ..base }
             }
-            MessageKind::AppendEntries => v1::RaftMessage {
+            MessageKind::AppendEntries => peer::RaftMessage {
                 kind: kind(MessageKind::AppendEntriesResponse),
                 index: last,
                 commit: message.commit.0.min(last),
                 ..base
             },
-            MessageKind::Heartbeat => v1::RaftMessage {
+            MessageKind::Heartbeat => peer::RaftMessage {
                 kind: kind(MessageKind::HeartbeatResponse),
                 context: message.context,
                 commit: message.commit.0,
                 ..base
             },
-            MessageKind::ReadIndex => v1::RaftMessage {
+            MessageKind::ReadIndex => peer::RaftMessage {
                 kind: kind(MessageKind::ReadIndexResponse),
                 index: self.replica.status().commit.0,
                 term: self.replica.term().0,
-                entries: message.entries.into_iter().map(v1::RaftEntry::from).collect(),
+                entries: message.entries.into_iter().map(peer::RaftEntry::from).collect(),
                 ..base
             },
             _ => return,
@@ -282,22 +284,22 @@ impl Subject {
         self.deliver(answer);
     }
 
-    fn lie(&self, bytes: &mut Unstructured<'_>) -> Result<v1::RaftMessage> {
+    fn lie(&self, bytes: &mut Unstructured<'_>) -> Result<peer::RaftMessage> {
         let status = self.replica.status();
         let (term, commit, last) = (status.term.0, status.commit.0, status.last_index.0);
-        let kind = bytes.int_in_range(1_u32..=15)?;
+        let kind = bytes.int_in_range(1_i32..=15)?;
         let from = *bytes.choose(&[2, 3, 3, 4, 1 << 63])?;
-        let mut message = v1::RaftMessage {
+        let mut message = peer::RaftMessage {
             group: 1,
             kind,
             from,
             to: ME.0,
             term: near(bytes, term)?,
-            ..v1::RaftMessage::default()
+            ..peer::RaftMessage::default()
         };
         // Most of what is drawn freely ends at the door, so fields that a kind does not have are
         // mostly left out.
-        let mut has = |fields: &[u32]| -> Result<bool> {
+        let mut has = |fields: &[i32]| -> Result<bool> {
             Ok(fields.contains(&kind) || bytes.ratio(1_u8, 30_u8)?)
         };
         let has_log = has(&[1, 2, 3, 12])?;
@@ -374,14 +376,14 @@ fn some_bytes(bytes: &mut Unstructured<'_>, most: usize) -> Result<Bytes> {
     Ok(Bytes::copy_from_slice(bytes.bytes(length)?))
 }
 
-fn entries(bytes: &mut Unstructured<'_>, after: u64, term: u64) -> Result<Vec<v1::RaftEntry>> {
+fn entries(bytes: &mut Unstructured<'_>, after: u64, term: u64) -> Result<Vec<peer::RaftEntry>> {
     let mut index = after;
     (0..bytes.int_in_range(0..=4)?)
         .map(|_| {
             index =
                 if bytes.ratio(1_u8, 40_u8)? { near(bytes, index)? } else { index.wrapping_add(1) };
             let term = if bytes.ratio(1_u8, 20_u8)? { near(bytes, term)? } else { term };
-            let mut entry = v1::RaftEntry { index, term, ..v1::RaftEntry::default() };
+            let mut entry = peer::RaftEntry { index, term, ..peer::RaftEntry::default() };
             match bytes.int_in_range(0_u8..=9)? {
                 0..=5 => entry.data = some_bytes(bytes, 20)?,
                 6 => {
@@ -397,21 +399,26 @@ fn entries(bytes: &mut Unstructured<'_>, after: u64, term: u64) -> Result<Vec<v1
         .collect()
 }
 
-/// A membership change as a leader writes it: `eraftpb.ConfChangeV2`, and JSON.
-fn membership(bytes: &mut Unstructured<'_>) -> Result<(u32, Bytes, Bytes)> {
+/// A membership change as a leader writes it: `eraftpb.ConfChangeV2`, and the addresses.
+fn membership(bytes: &mut Unstructured<'_>) -> Result<(i32, Bytes, Bytes)> {
     let (mut data, mut steps) = (Vec::new(), Vec::new());
     for _ in 0..bytes.int_in_range(1..=3)? {
         let node = bytes.int_in_range(1_u8..=5)?;
-        let (number, name) =
-            *bytes.choose(&[(0_u8, "AddVoter"), (1, "Remove"), (2, "AddLearner")])?;
+        let (number, kind) =
+            *bytes.choose(&[(0_u8, Kind::AddVoter), (1, Kind::Remove), (2, Kind::AddLearner)])?;
         data.extend([0x12, 4, 0x08, number, 0x10, node]);
-        steps.push(format!("[\"{name}\",{{\"id\":{node},\"address\":\"a:1\"}}]"));
+        steps.push(stored::MembershipStep {
+            kind: kind.into(),
+            node_id: node.into(),
+            address: "a:1".to_owned(),
+            join_nonce: Bytes::new(),
+        });
     }
-    let json = format!("{{\"steps\":[{}]}}", steps.join(","));
-    Ok((1, data.into(), json.into()))
+    let change = stored::MembershipChange { steps };
+    Ok((1, data.into(), change.encode_to_vec().into()))
 }
 
-fn read(bytes: &mut Unstructured<'_>, from: u64) -> Result<v1::RaftEntry> {
+fn read(bytes: &mut Unstructured<'_>, from: u64) -> Result<peer::RaftEntry> {
     let mut context = Vec::new();
     for part in [near(bytes, from)?, 1, near(bytes, 1)?] {
         context.extend_from_slice(&part.to_le_bytes());
@@ -419,21 +426,21 @@ fn read(bytes: &mut Unstructured<'_>, from: u64) -> Result<v1::RaftEntry> {
     if bytes.ratio(1_u8, 10_u8)? {
         context.truncate(bytes.int_in_range(0..=24)?);
     }
-    Ok(v1::RaftEntry { data: context.into(), ..v1::RaftEntry::default() })
+    Ok(peer::RaftEntry { data: context.into(), ..peer::RaftEntry::default() })
 }
 
-fn snapshot(bytes: &mut Unstructured<'_>, last: u64, term: u64) -> Result<v1::RaftSnapshot> {
+fn snapshot(bytes: &mut Unstructured<'_>, last: u64, term: u64) -> Result<peer::RaftSnapshot> {
     let mut nodes = |most: usize| -> Result<Vec<u64>> {
         (0..bytes.int_in_range(0..=most)?).map(|_| bytes.int_in_range(1..=5)).collect()
     };
-    let conf_state = v1::RaftConfState {
+    let conf_state = peer::RaftConfState {
         voters: nodes(4)?,
         learners: nodes(2)?,
         voters_outgoing: nodes(1)?,
         learners_next: nodes(1)?,
         auto_leave: bytes.ratio(1_u8, 8_u8)?,
     };
-    Ok(v1::RaftSnapshot {
+    Ok(peer::RaftSnapshot {
         index: near(bytes, last)?,
         term: near(bytes, term)?,
         conf_state: Some(conf_state),

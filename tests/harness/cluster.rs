@@ -103,12 +103,17 @@ impl Cluster {
         block_on(quick).ok().flatten()
     }
 
+    /// Status of the main group of one server, from itself.
+    pub fn group(&self, at: usize) -> Option<v1::GroupStatus> {
+        self.status(at)?.group("").cloned()
+    }
+
     /// The place of the leader, once there is one that the others agree on.
     pub fn leader(&self) -> usize {
         self.eventually("a leader", || {
-            (0..self.servers.len()).filter(|at| self.servers[*at].is_running()).find(|at| {
-                self.status(*at).is_some_and(|status| status.role == v1::Role::Leader as i32)
-            })
+            (0..self.servers.len())
+                .filter(|at| self.servers[*at].is_running())
+                .find(|at| self.group(*at).is_some_and(|group| group.role() == v1::Role::Leader))
         })
     }
 
@@ -122,7 +127,7 @@ impl Cluster {
         self.eventually("voters", || {
             let leader = self.leader();
             let members = block_on(self.client_of(leader).members()).ok()?.members;
-            let voters = members.iter().filter(|member| member.role == "voter").count();
+            let voters = members.iter().filter(|member| member.is_voter()).count();
             (voters == count && members.len() == count).then_some(())
         });
     }
@@ -130,11 +135,11 @@ impl Cluster {
     /// Waits until every running server has applied what the leader has committed.
     pub fn wait_for_agreement(&self) {
         self.eventually("agreement", || {
-            let target = self.status(self.leader())?.commit_index;
+            let target = self.group(self.leader())?.commit_index;
             let running = (0..self.servers.len()).filter(|at| self.servers[*at].is_running());
             running
-                .map(|at| self.status(at))
-                .all(|status| status.is_some_and(|status| status.applied_index >= target))
+                .map(|at| self.group(at))
+                .all(|group| group.is_some_and(|group| group.applied_index >= target))
                 .then_some(())
         });
     }
@@ -173,6 +178,11 @@ fn client(addresses: impl IntoIterator<Item = SocketAddr>) -> Client {
     let endpoints = addresses.into_iter().map(|address| address.to_string());
     let options = ClientOptions { deadline: Duration::from_secs(90), ..Default::default() };
     Client::connect(endpoints, options).expect("addresses are endpoints")
+}
+
+/// A hash or an id, as the command line shows it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs a future on the harness's own runtime.

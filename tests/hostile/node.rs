@@ -15,7 +15,7 @@ use raft_host::node::{
 use raft_host::storage::Stores;
 use raft_host::transport::{Identity, Transport};
 use raft_host::types::{ClusterId, GroupId, Index, Member, NodeId, Outcome, PeerMessage};
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 use tokio::runtime::Runtime;
 
 /// There is nobody to talk to.
@@ -98,7 +98,7 @@ impl LoneNode {
         assert_eq!(stopped, None, "the node stopped");
     }
 
-    fn propose(&self, body: v1::entry::Body) -> Committed {
+    fn propose(&self, body: stored::entry::Body) -> Committed {
         let result = self.runtime.block_on(self.handle().propose(body));
         self.check_health();
         result.expect("a node alone commits what it is given")
@@ -137,8 +137,8 @@ impl LoneNode {
     /// Runs a command.
     pub fn apply(&self, command: &[u8]) -> Outcome {
         let data = Bytes::copy_from_slice(command);
-        let command = v1::Command { data, session: None };
-        match self.propose(v1::entry::Body::Command(command)).reply {
+        let command = stored::Command { data, session: None };
+        match self.propose(stored::entry::Body::Command(command)).reply {
             Reply::Command(outcome) => outcome,
             other => panic!("{other:?}"),
         }
@@ -207,8 +207,8 @@ impl LoneNode {
     ///
     /// # Errors
     /// As the node says.
-    pub fn set_limit(&self, limit: v1::limit_change::Limit) -> Result<(), LimitsFailure> {
-        let change = v1::LimitChange { limit: Some(limit) };
+    pub fn set_limit(&self, limit: stored::limit_change::Limit) -> Result<(), LimitsFailure> {
+        let change = stored::LimitChange { limit: Some(limit) };
         let result = self.runtime.block_on(self.handle().set_limits(vec![change]));
         self.check_health();
         result.map(|_| ())

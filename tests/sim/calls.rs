@@ -14,8 +14,8 @@ use raft_host::node::{
     ProposeResult, QueryFailure, Upgrade, UpgradeFailure, Upgraded,
 };
 use raft_host::types::{JoinNonce, NodeId, SnapshotMeta};
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) enum Ask {
     Remove(NodeId),
     Upgrade { upgrade: Upgrade, chunk_bytes: usize },
     Snapshot,
-    SetLimits(v1::LimitChange),
+    SetLimits(stored::LimitChange),
     CompareDigests,
 }
 

@@ -6,8 +6,8 @@ use prost::Message as _;
 use raft_host::machine::{Applied, Machine, Reply};
 use raft_host::node::Witness;
 use raft_host::types::{ConfState, Index, LogEntry, LogPosition, ModuleHash, SnapshotMeta};
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 use sha2::{Digest as _, Sha256};
 
 use super::observe::{AppliedEntry, Digest, Slot};
@@ -95,7 +95,8 @@ pub(super) fn digest(machine: &mut Machine) -> Digest {
 
 /// The command that an entry holds, if it holds one.
 fn command(data: &[u8]) -> Option<(Option<(u64, u64)>, bytes::Bytes)> {
-    let Ok(v1::Entry { body: Some(Body::Command(command)), .. }) = v1::Entry::decode(data) else {
+    let Ok(stored::Entry { body: Some(Body::Command(command)), .. }) = stored::Entry::decode(data)
+    else {
         return None;
     };
     let session = command.session.map(|session| (session.session_id, session.sequence));

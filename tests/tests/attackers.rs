@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use raft_host_proto::codec::BoundedCodec;
-use raft_host_proto::v1;
+use raft_host_proto::peer::peer_client::PeerClient;
 use raft_host_proto::v1::client_client::ClientClient;
-use raft_host_proto::v1::peer_client::PeerClient;
+use raft_host_proto::{peer, v1};
 use raft_host_tests::hostile::large;
 use raft_host_tests::{Cli, Cluster, Load, Server, block_on, kv, workspace};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -64,13 +64,9 @@ fn cost(pid: u32, attack: impl FnOnce()) -> u64 {
     cost
 }
 
-fn hello(status: &v1::StatusResponse, from: u64) -> v1::Hello {
-    let digits = status.cluster_id.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| {
-        u8::from_str_radix(std::str::from_utf8(pair).expect("digits"), 16).expect("digits")
-    };
-    v1::Hello {
-        cluster_id: digits.map(byte).collect::<Vec<u8>>().into(),
+fn hello(status: &v1::StatusResponse, from: u64) -> peer::Hello {
+    peer::Hello {
+        cluster_id: status.cluster_id.clone(),
         from,
         from_address: "127.0.0.1:1".to_owned(),
         to: status.node_id,
@@ -80,9 +76,13 @@ fn hello(status: &v1::StatusResponse, from: u64) -> v1::Hello {
 }
 
 /// Says hello and then this; what the node answers, if it does soon.
-fn lie(address: SocketAddr, hello: v1::Hello, message: v1::RaftMessage) -> Option<tonic::Status> {
-    let hello = v1::PeerEnvelope { hello: Some(hello), messages: Vec::new() };
-    let message = v1::PeerEnvelope { hello: None, messages: vec![message] };
+fn lie(
+    address: SocketAddr,
+    hello: peer::Hello,
+    message: peer::RaftMessage,
+) -> Option<tonic::Status> {
+    let hello = peer::PeerEnvelope { hello: Some(hello), messages: Vec::new() };
+    let message = peer::PeerEnvelope { hello: None, messages: vec![message] };
     let envelopes = futures::stream::iter([hello, message]).chain(futures::stream::pending());
     let mut client = PeerClient::new(channel(address));
     let answered = async { client.messages(envelopes).await };
@@ -91,8 +91,8 @@ fn lie(address: SocketAddr, hello: v1::Hello, message: v1::RaftMessage) -> Optio
 }
 
 /// Messages that ended a node, or all of them.
-fn lies(status: &v1::StatusResponse, from: u64) -> Vec<v1::RaftMessage> {
-    let base = |kind: u32, term: u64| v1::RaftMessage {
+fn lies(status: &v1::StatusResponse, from: u64) -> Vec<peer::RaftMessage> {
+    let base = |kind: i32, term: u64| peer::RaftMessage {
         group: 1,
         kind,
         from,
@@ -100,8 +100,9 @@ fn lies(status: &v1::StatusResponse, from: u64) -> Vec<v1::RaftMessage> {
         term,
         ..Default::default()
     };
-    let (term, last) = (status.term, status.last_index);
-    let garbage = v1::RaftEntry {
+    let group = status.group("").expect("the main one");
+    let (term, last) = (group.term, group.last_index);
+    let garbage = peer::RaftEntry {
         index: last + 1,
         term,
         kind: 1,
@@ -111,26 +112,26 @@ fn lies(status: &v1::StatusResponse, from: u64) -> Vec<v1::RaftMessage> {
     vec![
         base(6, u64::MAX),
         base(6, term + (1 << 40)),
-        v1::RaftMessage { commit: 1_000_000, ..base(6, term) },
-        v1::RaftMessage { commit: 1_000_000, ..base(6, term + 1) },
+        peer::RaftMessage { commit: 1_000_000, ..base(6, term) },
+        peer::RaftMessage { commit: 1_000_000, ..base(6, term + 1) },
         base(10, 0),
         base(10, term),
         base(8, term),
         base(8, 0),
         base(11, term),
-        v1::RaftMessage { index: 1 << 60, ..base(2, term) },
-        v1::RaftMessage { index: last + 5, ..base(2, term) },
-        v1::RaftMessage { reject: true, reject_hint: u64::MAX, ..base(2, term) },
-        v1::RaftMessage { index: last, log_term: 1, ..base(1, term + 1) },
-        v1::RaftMessage {
+        peer::RaftMessage { index: 1 << 60, ..base(2, term) },
+        peer::RaftMessage { index: last + 5, ..base(2, term) },
+        peer::RaftMessage { reject: true, reject_hint: u64::MAX, ..base(2, term) },
+        peer::RaftMessage { index: last, log_term: 1, ..base(1, term + 1) },
+        peer::RaftMessage {
             index: last,
             log_term: term,
             entries: vec![garbage.clone()],
             ..base(1, term)
         },
-        v1::RaftMessage { entries: vec![garbage], ..base(14, 0) },
+        peer::RaftMessage { entries: vec![garbage], ..base(14, 0) },
         base(9, term),
-        v1::RaftMessage { group: 7, ..base(6, term) },
+        peer::RaftMessage { group: 7, ..base(6, term) },
     ]
 }
 
@@ -229,7 +230,7 @@ fn more_idle_connections_than_files_stop_no_write_and_are_gone_in_time() {
     let config = ["--config", config.to_str().expect("UTF-8")];
     let cluster = Cluster::of(&program, &kv(), 3, &config);
     let leader = cluster.leader();
-    let before = cluster.status(leader).expect("it serves");
+    let before = cluster.group(leader).expect("it serves");
     let address = cluster.servers[leader].address;
     // They say nothing, or half a greeting, or greet and do nothing.
     let said = [&b""[..], &GREETING[..20], GREETING];
@@ -245,7 +246,7 @@ fn more_idle_connections_than_files_stop_no_write_and_are_gone_in_time() {
     load.finish(2_000);
     let cli = Cli::new(PROGRAM, &[address]);
     cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
-    let after = cluster.status(leader).expect("it serves");
+    let after = cluster.group(leader).expect("it serves");
     assert_eq!((after.role, after.term), (before.role, before.term), "it led all the time");
     cluster.eventually("the end of all of them", || {
         connections.retain_mut(|connection| !is_ended(connection));

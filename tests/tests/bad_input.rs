@@ -255,8 +255,8 @@ fn changes_that_would_stop_a_cluster_are_refused_with_the_reason() {
     cluster.servers[dead].kill();
     let cli = cluster.cli_of(leader);
     cluster.eventually("the leader to notice", || {
-        let status = cluster.status(leader)?;
-        let peer = status.peers.iter().find(|peer| peer.node_id.to_string() == dead_id)?;
+        let group = cluster.group(leader)?;
+        let peer = group.peers.iter().find(|peer| peer.node_id.to_string() == dead_id)?;
         (!peer.recently_active).then_some(())
     });
     let leader_id = cluster.node_id(leader).to_string();

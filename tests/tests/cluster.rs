@@ -1,6 +1,6 @@
 //! Three and more processes: nothing acknowledged is lost, no error reaches the application.
 
-use raft_host_tests::{Cluster, Load, block_on, kv, kv_v2, value};
+use raft_host_tests::{Cluster, Load, block_on, hex, kv, kv_v2, value};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 
@@ -25,7 +25,7 @@ fn killing_the_leader_half_way_loses_nothing() {
     let leader = cluster.leader();
     let load = Load::start(cluster.client(), 2_000);
     cluster.eventually("some progress", || {
-        cluster.status(leader).filter(|status| status.applied_index > 400)
+        cluster.group(leader).filter(|status| status.applied_index > 400)
     });
     cluster.servers[leader].kill();
     let survivor = cluster.leader();
@@ -70,15 +70,14 @@ fn an_upgrade_during_load_happens_at_one_index_everywhere() {
     let load = Load::start(cluster.client(), 1_500);
     let leader = cluster.leader();
     cluster.eventually("some progress", || {
-        cluster.status(leader).filter(|status| status.applied_index > 200)
+        cluster.group(leader).filter(|status| status.applied_index > 200)
     });
     let follower = (leader + 1) % 3;
     let file = kv_v2();
     cluster.cli_of(follower).run(&["upgrade", file.to_str().expect("UTF-8")]).ok();
     load.finish(1_500);
     everything_is_on_every_node(&cluster, 1_500);
-    let activated: Vec<u64> =
-        (0..3).map(|at| cluster.status(at).expect("a status").module_activated_at).collect();
+    let activated: Vec<u64> = (0..3).map(|at| activated_at(&cluster, at)).collect();
     assert!(activated[0] > 0 && activated.iter().all(|at| *at == activated[0]), "{activated:?}");
     let cli = cluster.cli();
     let expiring = r#"{"op":"set","key":"short","value":"lived","ttl_ms":3600000}"#;
@@ -145,7 +144,7 @@ fn a_node_removed_while_it_was_down_learns_of_it_and_waits_for_a_person() {
     cluster.cli_of(leader).run(&["members", "remove", &id]).ok();
     cluster.servers[gone].start(&[]);
     let said = cluster.eventually("it knows that it was removed", || {
-        let status = cluster.status(gone)?;
+        let status = cluster.group(gone)?;
         status.not_serving.contains("removed").then_some(status)
     });
     assert_ne!(said.role(), raft_host_proto::v1::Role::Leader);
@@ -218,10 +217,10 @@ fn a_member_that_lost_its_data_joins_again_under_its_address_as_another_one() {
 #[test]
 fn a_wiped_node_with_its_old_command_line_takes_no_clients_from_its_cluster() {
     let mut cluster = Cluster::new(PROGRAM, 3, &[]);
-    let ours = cluster.status(1).expect("a status").cluster_id;
+    let ours = hex(&cluster.status(1).expect("a status").cluster_id);
     let load = Load::start(cluster.client(), 1_500);
     cluster.eventually("some progress", || {
-        cluster.status(1).filter(|status| status.applied_index > 100)
+        cluster.group(1).filter(|status| status.applied_index > 100)
     });
     cluster.servers[0].kill();
     std::fs::remove_dir_all(&cluster.servers[0].data_dir).expect("it was there");
@@ -234,10 +233,10 @@ fn a_wiped_node_with_its_old_command_line_takes_no_clients_from_its_cluster() {
         })
     };
     let status = disputed(&cluster);
-    let theirs = status.cluster_id;
+    let theirs = hex(&status.cluster_id);
     assert_ne!(theirs, ours);
     let rival = status.rival.expect("just seen");
-    assert_eq!(rival.cluster_id, ours);
+    assert_eq!(hex(&rival.cluster_id), ours);
     assert_eq!(rival.dialled_address, cluster.servers[0].address.to_string());
     let log = cluster.servers[0].log();
     assert!(log.contains("serves nobody until its cluster is confirmed"), "{log}");
@@ -286,7 +285,7 @@ fn a_wiped_node_with_its_old_command_line_takes_no_clients_from_its_cluster() {
 #[test]
 fn a_plugin_for_a_node_that_has_a_cluster_is_compared_and_said() {
     let mut cluster = Cluster::new(PROGRAM, 1, &[]);
-    let id = cluster.status(0).expect("a status").cluster_id;
+    let id = hex(&cluster.status(0).expect("a status").cluster_id);
     let (same, other) = (kv(), kv_v2());
     for (plugin, words) in [
         (&same, "the cluster runs this plugin already"),
@@ -323,8 +322,8 @@ fn a_request_to_stop_is_heard_while_a_restore_does_not_end() {
     cli.run(&["limits", "set", "restore_fuel=4_000_000_000_000_000_000"]).ok();
     let activating = |cluster: &Cluster| {
         cluster.eventually("the activation", || {
-            let activity = cluster.status(0)?.activity?;
-            (activity.job == "activate").then_some(())
+            let activity = cluster.group(0)?.activity?;
+            (activity.job() == raft_host_proto::v1::activity::Job::Activate).then_some(())
         });
     };
     let upgraded = std::thread::scope(|scope| {
@@ -339,4 +338,9 @@ fn a_request_to_stop_is_heard_while_a_restore_does_not_end() {
     cluster.servers[0].start(&config);
     activating(&cluster);
     assert_eq!(cluster.servers[0].terminate(), Some(1));
+}
+
+/// When the active module became active, as one server says.
+fn activated_at(cluster: &Cluster, at: usize) -> u64 {
+    cluster.group(at).expect("a status").module.map_or(0, |module| module.activated_at)
 }

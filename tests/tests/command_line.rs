@@ -161,9 +161,8 @@ fn without_a_quorum_nothing_is_in_doubt_that_was_not_tried() {
     }
     let cli = cluster.cli_of(survivor);
     // Until it has noticed that it does not lead any more it takes commands, whose fate is open.
-    cluster.eventually("no leader", || {
-        cluster.status(survivor).filter(|status| status.leader_id == 0)
-    });
+    cluster
+        .eventually("no leader", || cluster.group(survivor).filter(|status| status.leader_id == 0));
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     for arguments in [
         &["apply", set, "--timeout", "6s"][..],

@@ -20,7 +20,7 @@ fn flip(cluster: &Cluster, at: usize) {
 }
 
 fn digest(cluster: &Cluster, at: usize) -> v1::DigestStatus {
-    cluster.eventually("a status", || cluster.status(at)).digest.expect("this version says")
+    cluster.eventually("a status", || cluster.group(at)).digest.expect("this version says")
 }
 
 fn three(arguments: &[&str]) -> Cluster {

@@ -1,6 +1,6 @@
 //! A cluster moves to a program with another engine profile.
 
-use raft_host_tests::{Cluster, Started, block_on};
+use raft_host_tests::{Cluster, Started, block_on, hex};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 const NEXT: &str = env!("CARGO_BIN_EXE_raft-host-next-engine");
@@ -22,7 +22,7 @@ fn offered(program: &str) -> String {
 
 fn engine_of(cluster: &Cluster, at: usize) -> (String, String) {
     let answer = block_on(cluster.client_of(at).limits()).expect("an answer");
-    (answer.engine, answer.profile_hash)
+    (answer.engine, hex(&answer.profile_hash))
 }
 
 /// The index in "since entry 42 the cluster's engine profile is …".
@@ -47,7 +47,7 @@ fn a_cluster_stops_at_one_index_and_goes_on_with_the_next_program() {
     assert!(shown.contains(&old) && shown.contains(&hash_before), "{shown}");
     let status: serde_json::Value =
         serde_json::from_str(&cluster.cli().run(&["status", "-o", "json"]).ok()).expect("JSON");
-    assert_eq!(status["nodes"][0]["profile_hash"], hash_before.as_str());
+    assert_eq!(status["nodes"][0]["groups"][0]["profile_hash"], hash_before.as_str());
 
     // Who does not say that it is meant is told what would happen, by the command and the service.
     let change = format!("engine={new}");

@@ -8,7 +8,7 @@ use raft_host::machine::QueryResult;
 use raft_host::node::{JobKind, UpgradeFailure};
 use raft_host::types::{ModuleHash, Outcome, TrapKind};
 use raft_host::wasm::{CheckError, check_module};
-use raft_host_proto::v1::limit_change::Limit;
+use raft_host_proto::stored::limit_change::Limit;
 use raft_host_tests::generate::verdict::{Verdict, judge};
 use raft_host_tests::hostile::{
     Healthy, LoneNode, Script, assemble, fixtures, healthy, large, limits, loader,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 use raft_host::storage::{DataDir, GroupWrite, StorageConfig, WriteBatch};
 use raft_host::types::{GroupId, Index};
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 use raft_host_tests::{Cli, Cluster};
 use serde_json::Value;
 
@@ -70,11 +70,11 @@ fn falsify_a_command(dir: &Path) -> u64 {
         .iter()
         .position(|entry| {
             // Membership changes are encoded otherwise.
-            let body = v1::Entry::decode(&entry.data[..]).ok().and_then(|entry| entry.body);
+            let body = stored::Entry::decode(&entry.data[..]).ok().and_then(|entry| entry.body);
             is_late(entry.index) && matches!(body, Some(Body::Command(_)))
         })
         .expect("there are commands");
-    let mut entry = v1::Entry::decode(&entries[at].data[..]).expect("an entry");
+    let mut entry = stored::Entry::decode(&entries[at].data[..]).expect("an entry");
     let Some(Body::Command(command)) = &mut entry.body else { unreachable!("just seen") };
     command.data = r#"{"op":"set","key":"k0","value":"false"}"#.into();
     entries[at].data = entry.encode_to_vec().into();

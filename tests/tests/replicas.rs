@@ -9,7 +9,7 @@ use raft_host::machine::{Machine, Reply};
 use raft_host::types::{
     ClusterId, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome, TrapKind,
 };
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 use raft_host_tests::hostile;
 use raft_host_tests::properties::guests::{Guest, loaders};
 use raft_host_tests::properties::runs;
@@ -30,30 +30,31 @@ fn command(random: &mut ChaCha8Rng, number: u64) -> Vec<u8> {
     command
 }
 
-fn entry(number: u64, body: v1::entry::Body) -> Vec<u8> {
-    v1::Entry { time_ms: 1_700_000_000_000 + number, body: Some(body) }.encode_to_vec()
+fn entry(number: u64, body: stored::entry::Body) -> Vec<u8> {
+    stored::Entry { time_ms: 1_700_000_000_000 + number, body: Some(body) }.encode_to_vec()
 }
 
 /// The log: a module, and commands for it.
 fn log() -> Vec<Vec<u8>> {
     let module = Guest::Wat.module();
     let hash = ModuleHash::of(&module);
-    let chunk = v1::ModuleChunk {
+    let chunk = stored::ModuleChunk {
         module_hash: hash.0.to_vec().into(),
         total_bytes: module.len() as u64,
         offset: 0,
         data: module.into(),
     };
-    let activate = v1::ActivateModule { module_hash: hash.0.to_vec().into(), ..Default::default() };
+    let activate =
+        stored::ActivateModule { module_hash: hash.0.to_vec().into(), ..Default::default() };
     let mut log = vec![
-        entry(0, v1::entry::Body::ModuleChunk(chunk)),
-        entry(0, v1::entry::Body::ActivateModule(activate)),
+        entry(0, stored::entry::Body::ModuleChunk(chunk)),
+        entry(0, stored::entry::Body::ActivateModule(activate)),
     ];
     let mut random = ChaCha8Rng::seed_from_u64(1);
     for number in 0..COMMANDS {
         let data = command(&mut random, number).into();
-        let command = v1::Command { data, session: None };
-        log.push(entry(number, v1::entry::Body::Command(command)));
+        let command = stored::Command { data, session: None };
+        log.push(entry(number, stored::entry::Body::Command(command)));
     }
     log
 }

@@ -105,7 +105,7 @@ fn a_file_of_commands_with_long_answers_is_applied_once_though_its_leader_is_kil
     let applying = std::thread::spawn(move || cli.run(&["apply", "--lines", &path]));
     let leader = cluster.leader();
     cluster.eventually("some progress", || {
-        cluster.status(leader).filter(|status| status.applied_index > 150)
+        cluster.group(leader).filter(|status| status.applied_index > 150)
     });
     cluster.servers[leader].kill();
     cluster.servers[leader].start(&[]);

@@ -14,7 +14,7 @@ fn set(key: &str) -> String {
 }
 
 fn leads(status: &v1::StatusResponse) -> bool {
-    status.role == v1::Role::Leader as i32
+    status.group("").is_some_and(|group| group.role() == v1::Role::Leader)
 }
 
 /// A leader whose fsync hung sent heartbeats for ever; all nodes were healthy, nobody could write,

@@ -41,7 +41,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "config"]),
     ("reedline", &["cli"]),
     ("notify", &["cli"]),
-    ("raft_host_proto", &["machine", "transport", "node", "api", "cli", "server"]),
+    ("raft_host_proto", &["consensus", "machine", "transport", "node", "api", "cli", "server"]),
 ];
 
 /// Lines of one file that are not tests.

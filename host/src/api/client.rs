@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use raft_host_proto::v1;
+use raft_host_proto::stored::entry::Body;
 use raft_host_proto::v1::client_server::Client;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::{stored, v1};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::{Again, Context, Route, no_leader};
-use super::failure::{Failure, apply_response, outcome_to_wire, unexpected};
+use super::convert::{outcome_to_wire, session_to_log};
+use super::failure::{Failure, apply_response, unexpected};
 use super::forward::passed_on;
 use super::stream;
 use crate::machine::{QueryReply, QueryResult, Reply};
@@ -24,7 +25,8 @@ pub(super) struct ClientService {
 
 /// The entry that holds a command.
 pub(super) fn command_entry(request: v1::ApplyRequest) -> Body {
-    Body::Command(v1::Command { data: request.command, session: request.session })
+    let session = request.session.map(session_to_log);
+    Body::Command(stored::Command { data: request.command, session })
 }
 
 impl ClientService {
@@ -34,7 +36,7 @@ impl ClientService {
         request: v1::ApplyRequest,
     ) -> Result<v1::ApplyResponse, Failure> {
         let context = &*self.context;
-        context.check_group(request.group)?;
+        context.check_group(&request.group)?;
         let here = || async {
             let entry = command_entry(request.clone());
             apply_response(context.handle.propose_counting(entry, request.count_pages).await?)
@@ -62,9 +64,9 @@ impl ClientService {
         request: v1::OpenSessionRequest,
     ) -> Result<v1::OpenSessionResponse, Failure> {
         let context = &*self.context;
-        context.check_group(request.group)?;
+        context.check_group(&request.group)?;
         let here = || async {
-            let entry = Body::OpenSession(v1::OpenSession { ttl_ms: request.ttl_ms });
+            let entry = Body::OpenSession(stored::OpenSession { ttl_ms: request.ttl_ms });
             match context.handle.propose(entry).await?.reply {
                 Reply::SessionOpened { id, ttl_ms, responses_max, responses_max_bytes } => {
                     Ok(v1::OpenSessionResponse {
@@ -79,7 +81,7 @@ impl ClientService {
             }
         };
         let there = |leader: Member| {
-            let request = passed_on(request, Some(caller.remaining()));
+            let request = passed_on(request.clone(), Some(caller.remaining()));
             async move {
                 let mut client = context.forwarder.client(&leader.address)?;
                 let answer = client.open_session(request).await;
@@ -96,10 +98,10 @@ impl ClientService {
         request: v1::KeepSessionRequest,
     ) -> Result<v1::KeepSessionResponse, Failure> {
         let context = &*self.context;
-        context.check_group(request.group)?;
+        context.check_group(&request.group)?;
         let here = || async {
             let v1::KeepSessionRequest { session_id, acknowledged, .. } = request;
-            let entry = Body::KeepSession(v1::KeepSession { session_id, acknowledged });
+            let entry = Body::KeepSession(stored::KeepSession { session_id, acknowledged });
             match context.handle.propose(entry).await?.reply {
                 Reply::SessionKept { ttl_ms } => Ok(v1::KeepSessionResponse { ttl_ms }),
                 Reply::Refused(refused) => Err(refused.into()),
@@ -107,7 +109,7 @@ impl ClientService {
             }
         };
         let there = |leader: Member| {
-            let request = passed_on(request, Some(caller.remaining()));
+            let request = passed_on(request.clone(), Some(caller.remaining()));
             async move {
                 let mut client = context.forwarder.client(&leader.address)?;
                 let answer = client.keep_session(request).await;
@@ -124,9 +126,9 @@ impl ClientService {
         request: v1::CloseSessionRequest,
     ) -> Result<v1::CloseSessionResponse, Failure> {
         let context = &*self.context;
-        context.check_group(request.group)?;
+        context.check_group(&request.group)?;
         let here = || async {
-            let entry = Body::CloseSession(v1::CloseSession { session_id: request.session_id });
+            let entry = Body::CloseSession(stored::CloseSession { session_id: request.session_id });
             match context.handle.propose(entry).await?.reply {
                 Reply::SessionClosed => Ok(v1::CloseSessionResponse {}),
                 Reply::Refused(refused) => Err(refused.into()),
@@ -134,7 +136,7 @@ impl ClientService {
             }
         };
         let there = |leader: Member| {
-            let request = passed_on(request, Some(caller.remaining()));
+            let request = passed_on(request.clone(), Some(caller.remaining()));
             async move {
                 let mut client = context.forwarder.client(&leader.address)?;
                 let answer = client.close_session(request).await;
@@ -151,7 +153,7 @@ impl ClientService {
         request: v1::QueryRequest,
     ) -> Result<v1::QueryResponse, Failure> {
         let context = &*self.context;
-        context.check_group(request.group)?;
+        context.check_group(&request.group)?;
         let consistency = match v1::Consistency::try_from(request.consistency) {
             Ok(v1::Consistency::Linearizable) => Consistency::Linearizable,
             Ok(v1::Consistency::Stale) => Consistency::Stale,

@@ -16,7 +16,7 @@ pub(super) async fn set(
     caller: &Caller,
     request: v1::SetClockRequest,
 ) -> Result<v1::SetClockResponse, Failure> {
-    context.check_group(request.group)?;
+    context.check_group(&request.group)?;
     let request = &request;
     let here = || async {
         let set = context.handle.set_clock(request.time_ms).await?;
@@ -28,7 +28,7 @@ pub(super) async fn set(
     };
     let there = |leader: Member| async move {
         let mut admin = context.forwarder.admin(&leader.address)?;
-        let request = passed_on(*request, Some(caller.remaining()));
+        let request = passed_on(request.clone(), Some(caller.remaining()));
         let answer = admin.set_clock(request).await;
         answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
     };

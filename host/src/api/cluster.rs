@@ -15,6 +15,7 @@ use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, v1};
 use tonic::Code;
 
 use super::context::Context;
+use super::convert::{bytes, cluster_from_wire};
 use super::failure::Failure;
 use crate::types::ClusterId;
 
@@ -65,7 +66,7 @@ pub(super) fn name(context: &Context) -> Result<v1::ClusterResponse, Failure> {
         let words = context.handle.not_serving().unwrap_or_default();
         return Err(Failure::none(Code::Unavailable, words));
     }
-    Ok(v1::ClusterResponse { cluster_id: context.handle.identity().cluster.to_string() })
+    Ok(v1::ClusterResponse { cluster_id: bytes(context.handle.identity().cluster.0) })
 }
 
 /// A person says that this cluster is meant to be. Durable when this returns.
@@ -74,9 +75,8 @@ pub(super) async fn confirm(
     request: v1::ConfirmRequest,
 ) -> Result<v1::ConfirmResponse, Failure> {
     let ours = context.handle.identity().cluster;
-    let meant: ClusterId = request.cluster_id.parse().map_err(|error| {
-        Failure::none(Code::InvalidArgument, format!("the cluster that is meant to be: {error}"))
-    })?;
+    let meant =
+        cluster_from_wire("the id of the cluster that is meant to be", &request.cluster_id)?;
     if meant != ours {
         let words = format!("this node belongs to cluster {ours}, not to {meant}");
         return Err(Failure::none(Code::FailedPrecondition, words));
@@ -101,7 +101,7 @@ pub(super) fn rival_to_wire(context: &Context) -> Option<v1::Rival> {
     let rivals = context.handle.rivals().borrow().clone();
     let (rival, silent) = rivals.rival()?;
     Some(v1::Rival {
-        cluster_id: rival.cluster.to_string(),
+        cluster_id: bytes(rival.cluster.0),
         node_id: rival.node.0,
         address: rival.address.clone(),
         dialled_address: rival.dialled.clone(),

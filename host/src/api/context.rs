@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use raft_host_proto::MAIN_GROUP;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -15,7 +16,7 @@ use super::failure::Failure;
 use super::forward::Forwarder;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
-use crate::types::{GroupId, Member};
+use crate::types::Member;
 
 /// What the node itself does not know or do: facts for the status page, and what is written down.
 #[derive(Clone)]
@@ -43,6 +44,9 @@ impl fmt::Debug for NodeInfo {
             .finish_non_exhaustive()
     }
 }
+
+/// How much of a name that is none an error repeats.
+const GROUP_QUOTE_CHARS: usize = 64;
 
 /// Shared by the services of one port.
 pub(super) struct Context {
@@ -85,14 +89,28 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 impl Context {
     /// Only the main group is served today.
-    pub(super) fn check_group(&self, group: u64) -> Result<(), Failure> {
-        if group == 0 || GroupId(group) == self.handle.group() {
+    pub(super) fn check_group(&self, group: &str) -> Result<(), Failure> {
+        if group.is_empty() || group == MAIN_GROUP {
             return Ok(());
         }
+        let name: String = group.chars().take(GROUP_QUOTE_CHARS).collect();
         Err(Failure::none(
             Code::NotFound,
-            format!("there is no group {group}: this cluster has group 1 (main), also called 0"),
+            format!(
+                "there is no group {name:?}: this cluster has {MAIN_GROUP:?} only, also called \"\""
+            ),
         ))
+    }
+
+    /// Returns when this node has applied all that is committed by now.
+    pub(super) async fn after_all_committed(&self) -> Result<(), Failure> {
+        match tokio::time::timeout(self.election_patience(), self.handle.barrier()).await {
+            Ok(passed) => Ok(passed.map(drop)?),
+            Err(_) => {
+                let words = "no leader confirmed that it leads: look at `raft-host status`";
+                Err(Failure::none(Code::Unavailable, words))
+            }
+        }
     }
 
     pub(super) fn request_timeout(&self) -> Duration {

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use raft_host_proto::v1;
 use tonic::Response;
 
 use super::caller::Caller;
 use super::context::Context;
+use super::convert::bytes;
 use super::failure::Failure;
 use super::forward::passed_on;
 use crate::machine::Verdict;
@@ -26,7 +28,7 @@ pub(super) async fn compare(
     caller: &Caller,
     request: v1::DigestRequest,
 ) -> Result<v1::DigestResponse, Failure> {
-    context.check_group(request.group)?;
+    context.check_group(&request.group)?;
     let request = &request;
     let here = || async {
         let verdict = context.handle.compare_digests().await?;
@@ -36,7 +38,7 @@ pub(super) async fn compare(
     };
     let there = |leader: Member| async move {
         let mut admin = context.forwarder.admin(&leader.address)?;
-        let request = passed_on(*request, Some(caller.remaining()));
+        let request = passed_on(request.clone(), Some(caller.remaining()));
         let answer = admin.digest(request).await;
         answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
     };
@@ -57,14 +59,14 @@ fn result(verdict: &Verdict, members: &BTreeSet<NodeId>) -> v1::DigestResult {
         let digest = verdict.vote_of(node);
         v1::NodeDigest {
             node_id: node.0,
-            digest: words(digest),
+            digest: hash(digest),
             agrees: digest.is_some() && digest == verdict.truth,
         }
     };
     v1::DigestResult {
         point_index: verdict.point.0,
         verdict_index: verdict.at.0,
-        digest: words(verdict.truth),
+        digest: hash(verdict.truth),
         nodes: nodes.into_iter().map(found).collect(),
     }
 }
@@ -74,9 +76,9 @@ pub(super) fn status(status: &DigestStatus) -> v1::DigestStatus {
     let last = last.as_ref();
     v1::DigestStatus {
         point_index: last.map_or(0, |taken| taken.index.0),
-        digest: words(last.map(|taken| taken.digest)),
-        machine_digest: words(last.map(|taken| taken.machine)),
-        guest_digest: words(last.and_then(|taken| taken.guest)),
+        digest: hash(last.map(|taken| taken.digest)),
+        machine_digest: hash(last.map(|taken| taken.machine)),
+        guest_digest: hash(last.and_then(|taken| taken.guest)),
         verdict: verdict.as_ref().map(|verdict| result(verdict, &BTreeSet::new())),
         agreed_index: agreed.0,
         quarantine: quarantine.as_ref().map(|quarantine| v1::Quarantine {
@@ -99,8 +101,8 @@ pub(super) fn status(status: &DigestStatus) -> v1::DigestStatus {
     }
 }
 
-fn words(digest: Option<StateDigest>) -> String {
-    digest.map(|digest| digest.to_string()).unwrap_or_default()
+fn hash(digest: Option<StateDigest>) -> Bytes {
+    digest.map(|digest| bytes(digest.0)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -123,7 +125,11 @@ mod tests {
         let two = response(&verdict, &members);
         assert!(!two.all_agree);
         let nodes = two.result.expect("always").nodes;
-        assert_eq!((nodes[2].node_id, nodes[2].digest.as_str()), (3, ""), "it did not answer");
+        assert_eq!(
+            (nodes[2].node_id, nodes[2].digest.as_ref()),
+            (3, &b""[..]),
+            "it did not answer"
+        );
         verdict.votes.push(vote(3, right));
         assert!(response(&verdict, &members).all_agree);
         verdict.votes[0].digest = StateDigest([9; 32]);

@@ -7,13 +7,13 @@ use raft_host_proto::{
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use super::convert::outcome_to_wire;
 use crate::consensus::ConfChangeError;
 use crate::machine::{CommandRefused, Reply};
 use crate::node::{
     ClockFailure, Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure,
     QueryFailure, UpgradeFailure,
 };
-use crate::types::Outcome;
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,7 +272,7 @@ pub(super) fn apply_response(committed: Committed) -> Result<v1::ApplyResponse, 
     match committed.reply {
         Reply::Command(outcome) => Ok(v1::ApplyResponse {
             outcome: Some(outcome_to_wire(outcome)),
-            index: committed.index.0,
+            position: Some(v1::Position { index: committed.index.0, ordinal: 0 }),
             fuel_used: committed.fuel_used,
             trap_message: committed.trap_message.unwrap_or_default(),
             term: committed.term.0,
@@ -289,19 +289,6 @@ pub(super) fn apply_response(committed: Committed) -> Result<v1::ApplyResponse, 
 /// An answer that does not belong to what was asked.
 pub(super) fn unexpected(reply: &Reply) -> Failure {
     Failure::unknown(Code::Internal, format!("unexpected answer of the machine: {reply:?}"))
-}
-
-pub(super) fn outcome_to_wire(outcome: Outcome) -> v1::Outcome {
-    use v1::outcome::Kind;
-    let kind = match outcome {
-        Outcome::Ok(bytes) => Kind::Ok(bytes.into()),
-        Outcome::Rejected(bytes) => Kind::Rejected(bytes.into()),
-        Outcome::Trapped(kind) => Kind::Trapped(kind as u32),
-        Outcome::Duplicate(first) => {
-            return v1::Outcome { duplicate: true, ..outcome_to_wire(*first) };
-        }
-    };
-    v1::Outcome { kind: Some(kind), duplicate: false }
 }
 
 #[cfg(test)]
@@ -404,13 +391,5 @@ mod tests {
         for (failure, code, effect) in cases {
             assert_eq!((failure.code, failure.effect), (code, effect), "{}", failure.message);
         }
-    }
-
-    #[test]
-    fn a_duplicate_carries_the_first_answer() {
-        let outcome = Outcome::Duplicate(Box::new(Outcome::Rejected(b"no".to_vec())));
-        let wire = outcome_to_wire(outcome);
-        assert!(wire.duplicate);
-        assert_eq!(wire.kind, Some(v1::outcome::Kind::Rejected(b"no".to_vec().into())));
     }
 }

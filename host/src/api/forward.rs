@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use raft_host_proto::peer::membership_client::MembershipClient;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, MESSAGE_MAX_BYTES};
@@ -71,6 +72,10 @@ impl Forwarder {
         Ok(AdminClient::with_interceptor(self.channel(address)?, self.ours.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES))
+    }
+
+    pub(super) fn membership(&self, address: &str) -> Result<MembershipClient<Way>, Failure> {
+        Ok(MembershipClient::with_interceptor(self.channel(address)?, self.ours.clone()))
     }
 
     /// A connection that is opened when it is used, and again after it broke.

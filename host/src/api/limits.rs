@@ -2,29 +2,25 @@
 //! both.
 
 use raft_host_proto::v1;
-use tonic::Response;
+use tonic::{Code, Response};
 
 use super::caller::Caller;
 use super::context::Context;
+use super::convert::{bytes, changes_to_log, limits_to_wire};
 use super::failure::Failure;
 use super::forward::passed_on;
-use crate::machine::limits_message;
 use crate::node::{GuestMemory, MachineMemory, MembershipFailure};
 use crate::types::Member;
 
 /// The limits as this node has applied them.
-pub(super) fn show(
-    context: &Context,
-    request: v1::LimitsRequest,
-) -> Result<v1::LimitsResponse, Failure> {
-    context.check_group(request.group)?;
+pub(super) fn show(context: &Context) -> Result<v1::LimitsResponse, Failure> {
     let view = context.handle.machine().borrow().clone().ok_or(MembershipFailure::NoState)?;
     let (guests, machine) = (GuestMemory::under(&view.info.limits), MachineMemory::now());
     Ok(v1::LimitsResponse {
-        limits: Some(limits_message(&view.info.limits)),
+        limits: Some(limits_to_wire(&view.info.limits)),
         applied_index: view.info.applied.0,
         engine: view.info.engine.to_string(),
-        profile_hash: view.info.engine.hash(&view.info.limits).to_string(),
+        profile_hash: bytes(view.info.engine.hash(&view.info.limits).0),
         engine_offered: context.handle.offered_engine().to_string(),
         running_memory_bytes: guests.running,
         activation_memory_bytes: guests.activation,
@@ -44,14 +40,16 @@ pub(super) async fn set(
     caller: &Caller,
     request: v1::SetLimitsRequest,
 ) -> Result<v1::SetLimitsResponse, Failure> {
-    context.check_group(request.group)?;
+    context.check_group(&request.group)?;
     let request = &request;
     let here = || async {
-        let set = context.handle.set_limits(request.changes.clone()).await?;
+        let changes = changes_to_log(&request.changes)
+            .map_err(|words| Failure::none(Code::InvalidArgument, words))?;
+        let set = context.handle.set_limits(changes).await?;
         Ok(v1::SetLimitsResponse {
             index: set.index.0,
-            limits: Some(limits_message(&set.limits)),
-            previous: Some(limits_message(&set.previous)),
+            limits: Some(limits_to_wire(&set.limits)),
+            previous: Some(limits_to_wire(&set.previous)),
             memory_warning: shortage(GuestMemory::under(&set.limits), MachineMemory::now()),
         })
     };
@@ -70,7 +68,7 @@ pub(super) async fn set_engine(
     caller: &Caller,
     request: v1::SetEngineRequest,
 ) -> Result<v1::SetEngineResponse, Failure> {
-    context.check_group(request.group)?;
+    context.check_group(&request.group)?;
     let request = &request;
     let here = || async {
         let set = context.handle.set_engine(&request.profile, request.confirmed).await?;

@@ -21,6 +21,7 @@ mod cluster;
 mod config;
 mod connections;
 mod context;
+mod convert;
 mod digest;
 mod door;
 mod failure;
@@ -29,8 +30,11 @@ mod health;
 mod http;
 mod io;
 mod limits;
+mod members;
+mod membership;
 mod prepare;
 mod server;
+mod status;
 mod stream;
 mod upgrade;
 
@@ -41,5 +45,7 @@ pub use anteroom::Anteroom;
 pub use config::ApiConfig;
 pub(crate) use connections::PROBATION_PLACES;
 pub use context::NodeInfo;
+#[cfg(test)]
+pub(crate) use convert::{changes_to_log, limits_to_wire};
 pub use http::serve_http;
 pub use server::{ApiError, serve};

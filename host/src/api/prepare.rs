@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use raft_host_proto::v1;
+use raft_host_proto::peer;
 
 use super::context::Context;
+use super::convert::bytes;
 use super::forward::passed_on;
 use crate::types::{Member, ModuleHash};
 
@@ -64,14 +65,13 @@ async fn when_prepared(
 }
 
 async fn ask(context: &Context, voter: &Member, module: ModuleHash) -> Result<bool, String> {
-    let request = v1::StatusRequest {
-        group: context.handle.group().0,
-        module_hash: module.0.to_vec().into(),
-    };
-    let mut admin = context.forwarder.admin(&voter.address).map_err(|failure| failure.message)?;
-    let answer = admin.status(passed_on(request, Some(ANSWER_PATIENCE)));
+    let request =
+        peer::PreparedRequest { group: context.handle.group().0, module_hash: bytes(module.0) };
+    let way = context.forwarder.membership(&voter.address);
+    let mut membership = way.map_err(|failure| failure.message)?;
+    let answer = membership.prepared(passed_on(request, Some(ANSWER_PATIENCE)));
     match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
-        Ok(Ok(status)) => Ok(status.into_inner().module_prepared),
+        Ok(Ok(answer)) => Ok(answer.into_inner().prepared),
         Ok(Err(status)) => Err(status.message().to_owned()),
         Err(_) => Err("it does not answer".to_owned()),
     }

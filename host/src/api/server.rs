@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use raft_host_proto::peer::membership_server::MembershipServer;
 use raft_host_proto::v1::admin_server::AdminServer;
 use raft_host_proto::v1::client_server::ClientServer;
 use raft_host_proto::{MESSAGE_MAX_BYTES, v1};
@@ -20,6 +21,7 @@ use super::connections::{Bounds, Table};
 use super::context::{Context, NodeInfo};
 use super::door::{self, Door};
 use super::forward::Forwarder;
+use super::membership::MembershipService;
 use super::{cluster, health, io};
 use crate::node::{Budget, NodeHandle};
 
@@ -151,6 +153,7 @@ fn add_services(others: Routes, context: &Arc<Context>) -> Result<Routes, ApiErr
     let admin = AdminServer::new(AdminService { context: Arc::clone(context) })
         .max_decoding_message_size(max)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    let membership = MembershipServer::new(MembershipService { context: Arc::clone(context) });
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -159,6 +162,7 @@ fn add_services(others: Routes, context: &Arc<Context>) -> Result<Routes, ApiErr
     Ok(others
         .add_service(client)
         .add_service(admin)
+        .add_service(membership)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
 }

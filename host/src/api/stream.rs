@@ -335,7 +335,7 @@ impl Stream {
             let checked = request
                 .ok_or_else(|| Failure::none(Code::InvalidArgument, "the command is missing"))
                 .and_then(|request| {
-                    self.context.check_group(request.group)?;
+                    self.context.check_group(&request.group)?;
                     let bytes = request.command.len() + COMMAND_OVERHEAD;
                     let charge = self.context.pending.take(bytes as u64).ok_or_else(too_many)?;
                     Ok((request, charge))

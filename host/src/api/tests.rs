@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use raft_host_proto::peer::membership_client::MembershipClient;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::v1::outcome::Kind;
-use raft_host_proto::{EFFECT_KEY, v1};
+use raft_host_proto::{EFFECT_KEY, peer, v1};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -133,6 +134,10 @@ impl TestNode {
         ClientClient::new(self.channel.clone()).max_encoding_message_size(64 << 20)
     }
 
+    fn membership(&self) -> MembershipClient<Channel> {
+        MembershipClient::new(self.channel.clone())
+    }
+
     fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone())
     }
@@ -180,11 +185,11 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let request = join_request(&listener.local_addr().unwrap().to_string());
         let asked = self.nodes.last().unwrap();
-        let joined = asked.admin().join(request).await.unwrap().into_inner();
-        assert_eq!(joined.cluster_id, CLUSTER.to_string());
+        let joined = asked.membership().join(request).await.unwrap().into_inner();
+        assert_eq!(joined.cluster_id[..], CLUSTER.0);
         let id = NodeId(joined.node_id);
         let member =
-            |info: v1::MemberInfo| Member { id: NodeId(info.node_id), address: info.address };
+            |info: peer::Address| Member { id: NodeId(info.node_id), address: info.address };
         let introduced = joined.members.into_iter().map(member).collect();
         let node =
             TestNode::start(&self.network, listener, id, Some(introduced), self.loader.clone())
@@ -192,7 +197,7 @@ impl Cluster {
         node.handle.machine().wait_for(|view| view.is_some()).await.unwrap();
         let started = Instant::now();
         loop {
-            let request = v1::PromoteMemberRequest { group: 0, node_id: id.0 };
+            let request = v1::PromoteMemberRequest { group: String::new(), node_id: id.0 };
             match asked.admin().promote_member(request).await {
                 Ok(_) => break,
                 Err(status) => {
@@ -225,10 +230,10 @@ impl Cluster {
     }
 }
 
-fn join_request(address: &str) -> v1::JoinRequest {
+fn join_request(address: &str) -> peer::JoinRequest {
     let address = address.to_owned();
     let nonce = rand::random::<[u8; 16]>().to_vec().into();
-    v1::JoinRequest { address, nonce, protocol_version: PROTOCOL_VERSION, ..Default::default() }
+    peer::JoinRequest { address, nonce, protocol_version: PROTOCOL_VERSION, ..Default::default() }
 }
 
 async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeResponse, Status> {
@@ -241,11 +246,14 @@ async fn upgrade_from(
     module: &'static [u8],
 ) -> Result<v1::UpgradeResponse, Status> {
     let header = v1::UpgradeHeader {
-        group: 1,
+        group: String::new(),
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         total_bytes: module.len() as u64,
         label: "test".into(),
-        replaces: replaces.map(Incumbent::to_wire),
+        replaces: replaces.map(|it| v1::Incumbent {
+            module_hash: it.hash.0.to_vec().into(),
+            activated_at: it.activated_at.0,
+        }),
         discard_state: false,
     };
     let part = |part| v1::UpgradeRequest { part: Some(part) };
@@ -326,7 +334,7 @@ async fn any_node_takes_commands_queries_and_sessions() {
             let answer = node.client().apply(command.clone()).await.unwrap().into_inner();
             assert_eq!(answer.outcome.unwrap().duplicate, duplicate);
         }
-        let close = v1::CloseSessionRequest { group: 0, session_id };
+        let close = v1::CloseSessionRequest { group: String::new(), session_id };
         node.client().close_session(close).await.unwrap();
         let late = node.client().apply(command).await;
         assert_fails(late, Code::NotFound, "unknown", "session has expired");
@@ -338,7 +346,7 @@ async fn any_node_takes_commands_queries_and_sessions() {
 async fn bad_requests_fail_with_words_and_break_no_connection() {
     let cluster = Cluster::of(1).await.with_kv().await;
     let node = cluster.leader();
-    let elsewhere = v1::ApplyRequest { group: 2, ..set(1) };
+    let elsewhere = v1::ApplyRequest { group: "2".into(), ..set(1) };
     assert_fails(
         node.client().apply(elsewhere).await,
         Code::NotFound,
@@ -416,7 +424,7 @@ async fn streams_follow_the_leadership_and_lose_nothing() {
             sender.send(v1::ApplyStreamRequest { commands: commands.collect() }).await.unwrap();
             tag += 50;
         }
-        let request = v1::TransferLeadershipRequest { group: 0, node_id: leader };
+        let request = v1::TransferLeadershipRequest { group: String::new(), node_id: leader };
         let moved = cluster.nodes[0].admin().transfer_leadership(request).await.unwrap();
         assert_eq!(moved.into_inner().leader_id, leader);
     }
@@ -441,7 +449,7 @@ async fn streams_follow_the_leadership_and_lose_nothing() {
 async fn members_come_lead_and_go() {
     let mut cluster = Cluster::of(1).await;
     let only = cluster.leader();
-    let last = v1::RemoveMemberRequest { group: 0, node_id: 1, force: false };
+    let last = v1::RemoveMemberRequest { group: String::new(), node_id: 1, force: false };
     assert_fails(
         only.admin().remove_member(last).await,
         Code::FailedPrecondition,
@@ -460,23 +468,27 @@ async fn members_come_lead_and_go() {
     };
     let refused = [
         (
-            v1::JoinRequest { cluster_id: other.clone(), ..join_request("127.0.0.1:9") },
+            peer::JoinRequest { cluster_id: vec![8; 16].into(), ..join_request("127.0.0.1:9") },
             Code::FailedPrecondition,
             other.as_str(),
         ),
         (
-            v1::JoinRequest { protocol_version: 99, ..join_request("127.0.0.1:9") },
+            peer::JoinRequest { protocol_version: 99, ..join_request("127.0.0.1:9") },
             Code::FailedPrecondition,
             "speaks 99",
         ),
-        (v1::JoinRequest { node_id: 2, ..join_request(&elsewhere) }, Code::AlreadyExists, "in use"),
         (
-            v1::JoinRequest { node_id: u64::MAX, ..join_request(&elsewhere) },
+            peer::JoinRequest { node_id: 2, ..join_request(&elsewhere) },
+            Code::AlreadyExists,
+            "in use",
+        ),
+        (
+            peer::JoinRequest { node_id: u64::MAX, ..join_request(&elsewhere) },
             Code::InvalidArgument,
             "too high",
         ),
         (
-            v1::JoinRequest { nonce: vec![1; 15].into(), ..join_request(&elsewhere) },
+            peer::JoinRequest { nonce: vec![1; 15].into(), ..join_request(&elsewhere) },
             Code::InvalidArgument,
             "nonce",
         ),
@@ -492,25 +504,30 @@ async fn members_come_lead_and_go() {
         (join_request(&cluster.leader().address), Code::Aborted, "heard from"),
     ];
     for (request, code, words) in refused {
-        assert_fails(asked.clone().join(request).await, code, "none", words);
+        let answer = cluster.nodes[2].membership().join(request).await;
+        assert_fails(answer, code, "none", words);
     }
-    let again =
-        v1::AddMemberRequest { group: 0, node_id: 2, address: cluster.nodes[1].address.clone() };
+    let again = v1::AddMemberRequest {
+        group: String::new(),
+        node_id: 2,
+        address: cluster.nodes[1].address.clone(),
+    };
     let members = asked.clone().add_member(again).await.unwrap().into_inner().members;
     assert_eq!(members.iter().map(|member| member.node_id).collect::<Vec<_>>(), [1, 2, 3]);
-    assert!(members.iter().all(|member| member.role == "voter"));
+    assert!(members.iter().all(v1::MemberInfo::is_voter));
 
     let status = asked.clone().status(v1::StatusRequest::default()).await.unwrap().into_inner();
-    assert_eq!((status.node_id, status.leader_id, status.resident_bytes), (3, 1, 22));
-    assert_eq!(status.leader_address, cluster.leader().address);
+    assert_eq!((status.node_id, status.resident_bytes), (3, 22));
+    let group = status.group("main").unwrap();
+    assert_eq!((group.leader_id, &group.leader_address), (1, &cluster.leader().address));
     let taken = asked.clone().take_snapshot(v1::TakeSnapshotRequest::default()).await.unwrap();
     assert!(taken.into_inner().index > 1);
-    let absent = v1::RemoveMemberRequest { group: 0, node_id: 42, force: false };
+    let absent = v1::RemoveMemberRequest { group: String::new(), node_id: 42, force: false };
     let refused = asked.clone().remove_member(absent).await;
     assert_fails(refused, Code::NotFound, "none", "not a member");
 
     // The leader hands over first; whoever was asked finds its successor.
-    let leader = v1::RemoveMemberRequest { group: 0, node_id: 1, force: false };
+    let leader = v1::RemoveMemberRequest { group: String::new(), node_id: 1, force: false };
     let left = asked.clone().remove_member(leader).await.unwrap().into_inner().members;
     assert_eq!(left.iter().map(|member| member.node_id).collect::<Vec<_>>(), [2, 3]);
     cluster.stop().await;
@@ -536,7 +553,7 @@ async fn any_node_changes_limits_and_shows_them() {
     let cluster = Cluster::of(2).await.with_kv().await;
     let change = |node: &TestNode, limits: Vec<Option<Limit>>| {
         let changes = limits.into_iter().map(|limit| v1::LimitChange { limit }).collect();
-        let request = v1::SetLimitsRequest { group: 0, changes };
+        let request = v1::SetLimitsRequest { group: String::new(), changes };
         let mut admin = node.admin();
         async move { admin.set_limits(request).await }
     };
@@ -693,6 +710,7 @@ async fn reflection_lists_the_services() {
     for name in ["raft_host.v1.Client", "raft_host.v1.Admin", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
     }
+    assert!(!names.iter().any(|name| name.contains("peer")), "of no use to clients: {names:?}");
     cluster.stop().await;
 }
 
@@ -705,21 +723,22 @@ async fn the_same_join_again_is_one_join_and_lost_data_makes_another_member() {
     let address = listener.local_addr().unwrap().to_string();
     let request = join_request(&address);
     let mut admin = cluster.leader().admin();
+    let mut membership = cluster.leader().membership();
     for _ in 0..3 {
-        let joined = admin.join(request.clone()).await.unwrap().into_inner();
+        let joined = membership.join(request.clone()).await.unwrap().into_inner();
         assert_eq!(joined.node_id, 2);
         assert_eq!(joined.members.len(), 2);
     }
-    let joined = admin.join(join_request(&address)).await.unwrap().into_inner();
+    let joined = membership.join(join_request(&address)).await.unwrap().into_inner();
     let ids: Vec<u64> = joined.members.iter().map(|member| member.node_id).collect();
     assert_eq!((joined.node_id, &ids[..]), (3, &[1, 3][..]));
     // An operator may say in advance who is to join, and nobody else gets that id.
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let awaited = elsewhere.local_addr().unwrap().to_string();
-    let add = v1::AddMemberRequest { group: 0, node_id: 7, address: awaited.clone() };
+    let add = v1::AddMemberRequest { group: String::new(), node_id: 7, address: awaited.clone() };
     admin.add_member(add).await.unwrap();
-    let claim = v1::JoinRequest { node_id: 7, ..join_request(&awaited) };
-    assert_eq!(admin.join(claim).await.unwrap().into_inner().node_id, 7);
-    assert_eq!(admin.join(join_request(&awaited)).await.unwrap().into_inner().node_id, 8);
+    let claim = peer::JoinRequest { node_id: 7, ..join_request(&awaited) };
+    assert_eq!(membership.join(claim).await.unwrap().into_inner().node_id, 7);
+    assert_eq!(membership.join(join_request(&awaited)).await.unwrap().into_inner().node_id, 8);
     cluster.stop().await;
 }

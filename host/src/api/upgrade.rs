@@ -11,6 +11,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::Context;
+use super::convert::{bytes, incumbent_from_wire};
 use super::failure::Failure;
 use super::forward::passed_on;
 use super::prepare;
@@ -48,7 +49,7 @@ pub(super) async fn run(
         .as_ref()
         .map_or(Limits::default().module_max_bytes, |view| view.info.limits.module_max_bytes);
     let upload = receive(max, incoming).await?;
-    context.check_group(upload.header.group)?;
+    context.check_group(&upload.header.group)?;
     let upload = &upload;
     let here = || activate(context, caller, upload);
     let there = |leader: Member| async move {
@@ -80,8 +81,7 @@ async fn receive(
     }
     let announced = ModuleHash::try_from(&header.module_hash[..])
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
-    let replaces = header.replaces.as_ref().map(Incumbent::from_wire).transpose();
-    let replaces = replaces.map_err(|error| bad(format!("what is to be replaced: {error}")))?;
+    let replaces = header.replaces.as_ref().map(incumbent_from_wire).transpose()?;
     if header.total_bytes > max {
         return Err(bad(format!(
             "the module has {} bytes and the cluster allows {max}",
@@ -147,8 +147,8 @@ async fn activate(
     let upgraded = unless_busy(|| handle.activate(upgrade.clone())).await?;
     Ok(v1::UpgradeResponse {
         index: upgraded.index.0,
-        module_hash: upgraded.hash.to_string(),
-        previous_hash: upgraded.previous.map(|it| it.to_string()).unwrap_or_default(),
+        module_hash: bytes(upgraded.hash.0),
+        previous_hash: upgraded.previous.map(|it| bytes(it.0)).unwrap_or_default(),
         already_active: upgraded.already_active,
     })
 }

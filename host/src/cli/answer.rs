@@ -28,6 +28,8 @@ pub(super) struct Answer {
 /// What is known of a command besides its answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct AppliedFacts {
+    /// Which of its entry's commands it is.
+    pub(super) ordinal: u32,
     pub(super) term: u64,
     /// If it was asked for and the node can tell.
     pub(super) pages_dirtied: Option<u64>,
@@ -46,9 +48,11 @@ pub(super) struct ShowOptions {
 impl Answer {
     /// The answer to a command.
     pub(super) fn of_apply(response: v1::ApplyResponse) -> Result<Answer, Failure> {
-        let v1::ApplyResponse { outcome, index, fuel_used, trap_message, term, .. } = response;
-        let answer = Answer::new(outcome, index, fuel_used, trap_message)?;
+        let v1::ApplyResponse { outcome, position, fuel_used, trap_message, term, .. } = response;
+        let position = position.unwrap_or_default();
+        let answer = Answer::new(outcome, position.index, fuel_used, trap_message)?;
         let applied = AppliedFacts {
+            ordinal: position.ordinal,
             term,
             pages_dirtied: response.pages_dirtied,
             apply_duration: Duration::from_nanos(response.apply_duration_ns),
@@ -132,8 +136,8 @@ impl Answer {
         if let Some(facts) = &self.applied {
             let pages = facts.pages_dirtied.map_or("unknown".to_owned(), human_count);
             text.push_str(&format!(
-                ", pages dirtied {pages}, term {}, applied in {:?}",
-                facts.term, facts.apply_duration
+                ", ordinal {}, pages dirtied {pages}, term {}, applied in {:?}",
+                facts.ordinal, facts.term, facts.apply_duration
             ));
         }
         if self.duplicate {
@@ -158,6 +162,7 @@ impl Answer {
             "fuel_used": self.fuel_used,
         });
         if let Some(facts) = &self.applied {
+            value["ordinal"] = json!(facts.ordinal);
             value["term"] = json!(facts.term);
             value["pages_dirtied"] = json!(facts.pages_dirtied);
             value["apply_duration_ns"] = json!(facts.apply_duration.as_nanos() as u64);
@@ -173,12 +178,12 @@ impl Answer {
     }
 }
 
-fn trap_kind(number: u32) -> Option<TrapKind> {
+fn trap_kind(number: i32) -> Option<TrapKind> {
     u8::try_from(number).ok().and_then(TrapKind::from_u8)
 }
 
 /// What the state machine did, for people.
-pub(super) fn describe_trap(number: u32) -> &'static str {
+pub(super) fn describe_trap(number: i32) -> &'static str {
     trap_kind(number).map_or("trapped in a way this version does not know", TrapKind::describe)
 }
 
@@ -209,7 +214,7 @@ mod tests {
         let rejected = answer(Kind::Rejected("no such key\n".into()));
         assert_eq!(rejected.exit(), Exit::Rejected);
         assert_eq!(rejected.complaint().as_deref(), Some("rejected: no such key"));
-        let mut trapped = answer(Kind::Trapped(TrapKind::OutOfFuel as u32));
+        let mut trapped = answer(Kind::Trapped(v1::TrapKind::OutOfFuel.into()));
         trapped.trap_message = "in apply".into();
         assert_eq!(trapped.exit(), Exit::Trapped);
         assert_eq!(
@@ -223,7 +228,7 @@ mod tests {
     fn details_of_a_command_say_what_it_cost() {
         let response = v1::ApplyResponse {
             outcome: Some(v1::Outcome { kind: Some(Kind::Ok("x".into())), duplicate: false }),
-            index: 9,
+            position: Some(v1::Position { index: 9, ordinal: 4 }),
             fuel_used: 1_000,
             term: 3,
             pages_dirtied: Some(2),
@@ -233,7 +238,7 @@ mod tests {
         let answer = Answer::of_apply(response.clone()).expect("an outcome");
         assert_eq!(
             answer.details(),
-            "index 9, fuel 1,000, pages dirtied 2, term 3, applied in 1.5µs"
+            "index 9, fuel 1,000, ordinal 4, pages dirtied 2, term 3, applied in 1.5µs"
         );
         let value = answer.to_json();
         assert_eq!((&value["term"], &value["pages_dirtied"]), (&json!(3), &json!(2)));
@@ -250,7 +255,7 @@ mod tests {
         assert_eq!(value["outcome"], "ok");
         assert_eq!(value["answer"], "ff");
         assert_eq!(value["answer_encoding"], "hex");
-        let value = answer(Kind::Trapped(TrapKind::BadStatus as u32)).to_json();
+        let value = answer(Kind::Trapped(v1::TrapKind::BadStatus.into())).to_json();
         assert_eq!(value["trap"]["kind"], "bad_status");
         let value = answer(Kind::Trapped(999)).to_json();
         assert_eq!(value["trap"]["kind"], Value::Null);

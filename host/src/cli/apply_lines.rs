@@ -176,7 +176,7 @@ impl Collector<'_> {
     }
 
     fn answered(&mut self, place: Place, response: v1::ApplyResponse) {
-        let v1::ApplyResponse { outcome, index, fuel_used, .. } = response;
+        let v1::ApplyResponse { outcome, position, fuel_used, .. } = response;
         let outcome = outcome.unwrap_or_default();
         let Some(kind) = outcome.kind else {
             self.summary.refuse(place.line, "the server's answer has no outcome");
@@ -185,7 +185,7 @@ impl Collector<'_> {
         self.summary.add(LineAnswer {
             line: place.line,
             bytes: place.bytes,
-            index,
+            index: position.unwrap_or_default().index,
             fuel_used,
             duplicate: outcome.duplicate,
             kind,

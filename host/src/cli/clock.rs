@@ -112,15 +112,16 @@ fn show(remote: &RemoteArgs) -> Ended {
         let client = remote.client().await?;
         client.status().await.map_err(|error| remote::failed_question(&error))
     })?;
-    let clock = status.clock.unwrap_or_default();
+    let group = status.group("").cloned().unwrap_or_default();
+    let clock = group.clock.unwrap_or_default();
     match remote.output {
         Output::Json => {
             let mut value = to_json(&clock);
             value["node_id"] = json!(status.node_id);
-            value["time_ms"] = json!(status.time_ms);
+            value["time_ms"] = json!(group.time_ms);
             print_json(&value)?;
         }
-        Output::Table => print_text(&to_text(status.node_id, status.time_ms, &clock))?,
+        Output::Table => print_text(&to_text(status.node_id, group.time_ms, &clock))?,
     }
     Ok(Exit::Done)
 }
@@ -128,14 +129,15 @@ fn show(remote: &RemoteArgs) -> Ended {
 fn set(remote: &RemoteArgs, target: Target, yes: bool) -> Ended {
     let answer = remote::block_on(async {
         let client = remote.client().await?;
-        let current = client.status().await.map_err(|error| remote::failed_question(&error))?;
+        let status = client.status().await.map_err(|error| remote::failed_question(&error))?;
+        let current = status.group("").map_or(0, |group| group.time_ms);
         let time_ms = match target {
             Target::Now => here_ms(),
             Target::At(ms) => ms,
-            Target::Later(by) => current.time_ms.saturating_add(by.as_millis() as u64),
+            Target::Later(by) => current.saturating_add(by.as_millis() as u64),
         };
         if !yes {
-            return Err(Failure::new(unconfirmed(current.time_ms, time_ms)));
+            return Err(Failure::new(unconfirmed(current, time_ms)));
         }
         client.set_clock(time_ms).await.map_err(|error| remote::failure(&error))
     })

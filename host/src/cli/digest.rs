@@ -7,7 +7,7 @@ use raft_host_proto::v1;
 use serde_json::{Value, json};
 
 use super::exit::{Ended, Exit};
-use super::output::{Output, print_json, print_text, short_hash, table};
+use super::output::{Output, hex, print_json, print_text, short_hash, table};
 use super::remote::{self, RemoteArgs};
 
 /// Nodes that are slow, or gone, are waited for by the leader.
@@ -36,7 +36,7 @@ pub(super) fn run(args: &DigestArgs) -> Ended {
 
 /// One node's part of a result.
 fn node_to_json(node: &v1::NodeDigest) -> Value {
-    json!({ "node_id": node.node_id, "digest": node.digest, "agrees": node.agrees })
+    json!({ "node_id": node.node_id, "digest": hex(&node.digest), "agrees": node.agrees })
 }
 
 /// The fields of a result; also part of `status -o json`.
@@ -44,7 +44,7 @@ pub(super) fn result_to_json(result: &v1::DigestResult) -> Value {
     json!({
         "point_index": result.point_index,
         "verdict_index": result.verdict_index,
-        "digest": result.digest,
+        "digest": hex(&result.digest),
         "nodes": result.nodes.iter().map(node_to_json).collect::<Vec<_>>(),
     })
 }
@@ -81,16 +81,16 @@ fn to_text(answer: &v1::DigestResponse) -> String {
 mod tests {
     use super::*;
 
-    fn answer(nodes: &[(u64, &str, bool)], all_agree: bool) -> v1::DigestResponse {
+    fn answer(nodes: &[(u64, u8, bool)], all_agree: bool) -> v1::DigestResponse {
         let nodes = nodes.iter().map(|(node_id, digest, agrees)| v1::NodeDigest {
             node_id: *node_id,
-            digest: digest.repeat(32),
+            digest: vec![*digest; 32 * usize::from(*digest != 0)].into(),
             agrees: *agrees,
         });
         let result = v1::DigestResult {
             point_index: 120,
             verdict_index: 121,
-            digest: "ab".repeat(32),
+            digest: vec![0xab; 32].into(),
             nodes: nodes.collect(),
         };
         v1::DigestResponse { result: Some(result), all_agree }
@@ -98,17 +98,17 @@ mod tests {
 
     #[test]
     fn the_table_says_who_differs_and_who_is_missing() {
-        let text = to_text(&answer(&[(1, "ab", true), (2, "cd", false), (3, "", false)], false));
+        let text = to_text(&answer(&[(1, 0xab, true), (2, 0xcd, false), (3, 0, false)], false));
         for words in ["DIFFERS", "did not answer in time", "not all nodes agree at index 120"] {
             assert!(text.contains(words), "{words:?} is missing:\n{text}");
         }
-        let text = to_text(&answer(&[(1, "ab", true), (2, "ab", true)], true));
+        let text = to_text(&answer(&[(1, 0xab, true), (2, 0xab, true)], true));
         assert!(text.ends_with("all nodes agree at index 120"), "{text}");
     }
 
     #[test]
     fn json_has_what_the_table_has() {
-        let value = to_json(&answer(&[(1, "ab", true), (2, "cd", false)], false));
+        let value = to_json(&answer(&[(1, 0xab, true), (2, 0xcd, false)], false));
         assert_eq!(value["all_agree"], false);
         assert_eq!(value["point_index"], 120);
         assert_eq!(value["nodes"][1]["agrees"], false);

@@ -6,7 +6,7 @@ use raft_host_proto::v1::limit_change::Limit;
 use serde_json::{Map, Value, json};
 
 use super::exit::{Ended, Exit, Failure};
-use super::output::{Output, human_bytes, human_count, print_json, print_text, table};
+use super::output::{Output, hex, human_bytes, human_count, print_json, print_text, table};
 use super::remote::{self, RemoteArgs};
 use crate::fsm::EngineProfile;
 use crate::server;
@@ -121,7 +121,7 @@ fn show(remote: &RemoteArgs) -> Ended {
             "limits": to_json(&limits),
             "engine": answer.engine,
             "engine_offered": answer.engine_offered,
-            "profile_hash": answer.profile_hash,
+            "profile_hash": hex(&answer.profile_hash),
             "running_memory_bytes": answer.running_memory_bytes,
             "activation_memory_bytes": answer.activation_memory_bytes,
             "machine_memory_bytes": answer.machine_memory_bytes,
@@ -276,7 +276,8 @@ fn shown(answer: &v1::LimitsResponse) -> String {
     let mut text = to_text(&answer.limits.unwrap_or_default());
     text.push_str(&format!(
         "\n\nengine        {}\nprofile hash  {} (of engine and limits)",
-        answer.engine, answer.profile_hash
+        answer.engine,
+        hex(&answer.profile_hash)
     ));
     if answer.engine_offered != answer.engine {
         text.push_str(&format!(
@@ -330,18 +331,20 @@ fn to_json(limits: &v1::Limits) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{changes_to_log, limits_to_wire};
     use crate::fsm;
-    use crate::machine::{changed_limits, limits_message};
+    use crate::machine::changed_limits;
 
     #[test]
     fn the_limits_are_those_of_the_configuration_each_under_its_name() {
         let defaults = fsm::Limits::default();
         let configuration = serde_json::to_value(&defaults).expect("numbers");
-        assert_eq!(to_json(&limits_message(&defaults)), configuration);
+        assert_eq!(to_json(&limits_to_wire(&defaults)), configuration);
         for known in &LIMITS {
             let change = parse_change(&format!("{}=77", known.name)).expect("valid");
             let Change::Limit(change) = change else { panic!("{change:?}") };
             let changes = [v1::LimitChange { limit: Some(change) }];
+            let changes = changes_to_log(&changes).expect("known");
             let limits = changed_limits(&defaults, &changes).expect("known");
             let mut expected = configuration.clone();
             expected[known.name] = 77.into();
@@ -397,7 +400,7 @@ mod tests {
 
     #[test]
     fn people_read_what_changed_and_from_what() {
-        let previous = limits_message(&fsm::Limits::default());
+        let previous = limits_to_wire(&fsm::Limits::default());
         let limits = v1::Limits { apply_fuel: 5_000, memory_max_bytes: 2 << 30, ..previous };
         assert_eq!(
             changed(12, &previous, &limits),

@@ -60,6 +60,7 @@ const CHANGE: &str = "the membership change";
 
 pub(super) fn run(args: &MembersArgs) -> Ended {
     let remote = &args.remote;
+    let mut new = None;
     let (members, sentence) = remote::block_on(async {
         let client = remote.client().await?;
         let change = |error| remote::failure(&error).about(CHANGE);
@@ -69,9 +70,10 @@ pub(super) fn run(args: &MembersArgs) -> Ended {
                 (members.map_err(|error| remote::failed_question(&error))?, None)
             }
             Some(Action::Add { address, id }) => {
-                let members = client.add_member(id.unwrap_or(0), address).await.map_err(change)?;
-                let sentence = added(&members, address);
-                (members, Some(sentence))
+                let answer = client.add_member(id.unwrap_or(0), address).await.map_err(change)?;
+                let sentence = added(answer.node_id, address);
+                new = Some(answer.node_id);
+                (v1::MembersResponse { members: answer.members }, Some(sentence))
             }
             Some(Action::Promote { id }) => {
                 let members = client.promote_member(*id).await.map_err(change)?;
@@ -96,7 +98,7 @@ pub(super) fn run(args: &MembersArgs) -> Ended {
             }
         })
     })?;
-    show(remote.output, &members, sentence.as_deref())
+    show(remote.output, &members, sentence.as_deref(), new)
 }
 
 /// What other nodes could dial; a scheme in front is tolerated.
@@ -106,19 +108,28 @@ fn parse_address(text: &str) -> Result<String, String> {
     Ok(address)
 }
 
-fn added(members: &v1::MembersResponse, address: &str) -> String {
-    match members.members.iter().find(|member| member.address == address) {
-        Some(v1::MemberInfo { node_id, .. }) => format!(
-            "added node {node_id} at {address} as a learner; `raft-host members promote \
-             {node_id}` makes it a voter once it has caught up"
-        ),
-        None => format!("added {address}"),
-    }
+fn added(node_id: u64, address: &str) -> String {
+    format!(
+        "added node {node_id} at {address} as a learner; `raft-host members promote {node_id}` \
+         makes it a voter once it has caught up"
+    )
 }
 
-fn show(output: Output, members: &v1::MembersResponse, sentence: Option<&str>) -> Ended {
+/// `new`: the id of the member that was added.
+fn show(
+    output: Output,
+    members: &v1::MembersResponse,
+    sentence: Option<&str>,
+    new: Option<u64>,
+) -> Ended {
     match output {
-        Output::Json => print_json(&to_json(members))?,
+        Output::Json => {
+            let mut value = to_json(members);
+            if let Some(new) = new {
+                value["node_id"] = json!(new);
+            }
+            print_json(&value)?;
+        }
         Output::Table => {
             let head = sentence.map_or(String::new(), |sentence| format!("{sentence}\n\n"));
             print_text(&(head + &to_text(members)))?;
@@ -136,7 +147,7 @@ fn to_text(members: &v1::MembersResponse) -> String {
             vec![
                 member.node_id.to_string(),
                 member.address.clone(),
-                member.role.clone(),
+                kind_name(member.kind()).to_owned(),
                 leader.to_owned(),
             ]
         })
@@ -144,12 +155,23 @@ fn to_text(members: &v1::MembersResponse) -> String {
     table(&["node", "address", "role", "leader"], &rows)
 }
 
+/// `voter`, `learner`, ...
+pub(super) fn kind_name(kind: v1::member_info::Kind) -> &'static str {
+    use v1::member_info::Kind;
+    match kind {
+        Kind::Unspecified => "unknown",
+        Kind::Voter => "voter",
+        Kind::Learner => "learner",
+        Kind::Outgoing => "outgoing",
+    }
+}
+
 fn to_json(members: &v1::MembersResponse) -> Value {
     let list = members.members.iter().map(|member| {
         json!({
             "node_id": member.node_id,
             "address": member.address,
-            "role": member.role,
+            "role": kind_name(member.kind()),
             "leader": member.leader,
         })
     });
@@ -162,14 +184,15 @@ mod tests {
 
     #[test]
     fn members_are_listed_with_role_and_leader() {
-        let member = |node_id, role: &str, leader| v1::MemberInfo {
+        use v1::member_info::Kind;
+        let member = |node_id, kind: Kind, leader| v1::MemberInfo {
             node_id,
             address: format!("n{node_id}:7400"),
-            role: role.into(),
+            kind: kind.into(),
             leader,
         };
         let members = v1::MembersResponse {
-            members: vec![member(1, "voter", true), member(12, "learner", false)],
+            members: vec![member(1, Kind::Voter, true), member(12, Kind::Learner, false)],
         };
         assert_eq!(
             to_text(&members),

@@ -5,7 +5,9 @@ use raft_host_proto::v1;
 use serde_json::{Value, json};
 
 use super::exit::{Ended, Exit};
-use super::output::{Output, human_bytes, human_time, print_json, print_text, short_hash, table};
+use super::output::{
+    Output, hex, human_bytes, human_time, print_json, print_text, short_hash, table,
+};
 use super::remote::{self, RemoteArgs};
 
 /// Lists the modules that the cluster holds, and when each became active.
@@ -64,7 +66,7 @@ fn to_text(answer: &v1::ModulesResponse) -> String {
 fn to_json(answer: &v1::ModulesResponse) -> Value {
     let modules = answer.modules.iter().map(|module| {
         json!({
-            "hash": module.hash,
+            "hash": hex(&module.hash),
             "label": module.label,
             "size_bytes": module.size_bytes,
             "active": module.active,
@@ -73,7 +75,7 @@ fn to_json(answer: &v1::ModulesResponse) -> Value {
     let history = answer.history.iter().map(|activation| {
         json!({
             "index": activation.index,
-            "module_hash": activation.module_hash,
+            "module_hash": hex(&activation.module_hash),
             "time_ms": activation.time_ms,
             "label": activation.label,
         })
@@ -89,14 +91,14 @@ mod tests {
     fn modules_and_their_activations_are_two_tables() {
         let answer = v1::ModulesResponse {
             modules: vec![v1::ModuleInfo {
-                hash: "ab".repeat(32),
+                hash: vec![0xab; 32].into(),
                 size_bytes: 40 << 10,
                 label: "kv.wasm".into(),
                 active: true,
             }],
             history: vec![v1::Activation {
                 index: 5,
-                module_hash: "ab".repeat(32),
+                module_hash: vec![0xab; 32].into(),
                 time_ms: 1_709_251_199_999,
                 label: "kv.wasm".into(),
             }],

@@ -83,7 +83,8 @@ pub(super) fn answer_fields(bytes: &[u8]) -> (Value, &'static str) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// A hash or an id in hexadecimal digits; empty for none.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -154,12 +155,11 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-/// The first twelve digits of a module's hash; `-` for none.
-pub(super) fn short_hash(hash: &str) -> String {
-    match hash.get(..12) {
-        Some(short) => short.to_owned(),
-        None if hash.is_empty() => "-".to_owned(),
-        None => hash.to_owned(),
+/// The first twelve digits of a hash; `-` for none.
+pub(super) fn short_hash(hash: &[u8]) -> String {
+    match hash {
+        [] => "-".to_owned(),
+        hash => hex(&hash[..hash.len().min(6)]),
     }
 }
 

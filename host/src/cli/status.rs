@@ -6,13 +6,16 @@ use std::time::Duration;
 use clap::Args;
 use futures::future::join_all;
 use raft_host_proto::v1;
+use raft_host_proto::v1::activity::Job;
+use raft_host_proto::v1::member_info::Kind;
 use serde_json::{Value, json};
 use tonic::Response;
 
 use super::digest::result_to_json;
 use super::exit::{Ended, Exit, Failure};
+use super::members::kind_name;
 use super::output::{
-    Output, facts, human_bytes, human_duration, print_json, print_text, short_hash, table,
+    Output, facts, hex, human_bytes, human_duration, print_json, print_text, short_hash, table,
 };
 use super::remote::{self, RemoteArgs, sentence};
 
@@ -58,7 +61,7 @@ pub(super) fn run(args: &StatusArgs) -> Ended {
 
 /// A cluster without a leader takes no commands, which scripts want to know.
 fn ending(rows: &[NodeRow]) -> Exit {
-    let knows_leader = |row: &NodeRow| row.status.as_ref().is_ok_and(|it| it.leader_id != 0);
+    let knows_leader = |row: &NodeRow| row.group().is_some_and(|group| group.leader_id != 0);
     if rows.iter().any(knows_leader) { Exit::Done } else { Exit::Unavailable }
 }
 
@@ -131,6 +134,11 @@ fn role_name(role: v1::Role) -> &'static str {
 }
 
 impl NodeRow {
+    /// What the node says of the main group.
+    fn group(&self) -> Option<&v1::GroupStatus> {
+        self.status.as_ref().ok()?.group("")
+    }
+
     fn id(&self) -> u64 {
         match (&self.status, &self.member) {
             (Ok(status), _) => status.node_id,
@@ -141,13 +149,13 @@ impl NodeRow {
 
     /// `leader`, `follower`, `learner` …: what it does, unless it is no voter.
     fn role(&self) -> String {
-        let membership = self.member.as_ref().map_or("", |member| member.role.as_str());
-        match &self.status {
-            Err(_) => "unreachable".to_owned(),
-            Ok(status) => match role_name(status.role()) {
-                "follower" if membership == "learner" => "learner".to_owned(),
-                role => role.to_owned(),
-            },
+        let kind = self.member.as_ref().map(v1::MemberInfo::kind);
+        match (&self.status, self.group().map(v1::GroupStatus::role)) {
+            (Err(_), _) => "unreachable".to_owned(),
+            (Ok(_), Some(v1::Role::Follower)) if kind == Some(Kind::Learner) => {
+                "learner".to_owned()
+            }
+            (Ok(_), role) => role_name(role.unwrap_or_default()).to_owned(),
         }
     }
 
@@ -156,12 +164,12 @@ impl NodeRow {
             0 => "-".to_owned(),
             id => id.to_string(),
         };
-        let Ok(status) = &self.status else {
+        let (Ok(status), Some(group)) = (&self.status, self.group()) else {
             let mut cells = vec![id, self.address.clone(), self.role()];
             cells.resize(HEADERS.len(), "-".to_owned());
             return cells;
         };
-        let leader = match status.leader_id {
+        let leader = match group.leader_id {
             0 => "-".to_owned(),
             id => id.to_string(),
         };
@@ -170,11 +178,11 @@ impl NodeRow {
             self.address.clone(),
             self.role(),
             leader,
-            status.term.to_string(),
-            status.commit_index.to_string(),
-            status.applied_index.to_string(),
-            status.snapshot_index.to_string(),
-            short_hash(&status.module_hash),
+            group.term.to_string(),
+            group.commit_index.to_string(),
+            group.applied_index.to_string(),
+            group.snapshot_index.to_string(),
+            short_hash(group.module.as_ref().map_or(&[][..], |module| &module.hash)),
             human_bytes(status.data_dir_bytes),
             human_bytes(status.resident_bytes),
             human_duration(Duration::from_millis(status.uptime_ms)),
@@ -182,7 +190,7 @@ impl NodeRow {
     }
 
     fn to_json(&self) -> Value {
-        let membership = self.member.as_ref().map(|member| member.role.clone());
+        let membership = self.member.as_ref().map(|member| kind_name(member.kind()));
         match &self.status {
             Err(reason) => json!({
                 "node_id": self.id(),
@@ -196,43 +204,73 @@ impl NodeRow {
                 "address": self.address,
                 "membership": membership,
                 "reachable": true,
-                "cluster_id": status.cluster_id,
+                "cluster_id": hex(&status.cluster_id),
                 "version": status.version,
-                "role": role_name(status.role()),
-                "term": status.term,
-                "leader_id": status.leader_id,
-                "leader_address": status.leader_address,
-                "first_index": status.first_index,
-                "last_index": status.last_index,
-                "commit_index": status.commit_index,
-                "applied_index": status.applied_index,
-                "snapshot_index": status.snapshot_index,
                 "storage": status.storage,
                 "memory_backend": status.memory_backend,
-                "not_serving": status.not_serving,
-                "module_hash": status.module_hash,
-                "module_label": status.module_label,
-                "module_activated_at": status.module_activated_at,
-                "sessions": status.sessions,
-                "time_ms": status.time_ms,
-                "profile_hash": status.profile_hash,
                 "data_dir_bytes": status.data_dir_bytes,
                 "resident_bytes": status.resident_bytes,
                 "uptime_ms": status.uptime_ms,
                 "log_write_stuck_ms": status.log_write_stuck_ms,
-                "clock": status.clock.as_ref().map(super::clock::to_json),
                 "rival": rival_to_json(status.rival.as_ref()),
-                "activity": activity_to_json(status.activity.as_ref()),
-                "digest": digest_to_json(status.digest.as_ref()),
-                "peers": status.peers.iter().map(|peer| json!({
-                    "node_id": peer.node_id,
-                    "match_index": peer.match_index,
-                    "state": peer.state,
-                    "recently_active": peer.recently_active,
-                    "silent_ms": peer.silent_ms,
-                })).collect::<Vec<_>>(),
+                "groups": status.groups.iter().map(group_to_json).collect::<Vec<_>>(),
             }),
         }
+    }
+}
+
+fn group_to_json(group: &v1::GroupStatus) -> Value {
+    json!({
+        "group": group.group,
+        "role": role_name(group.role()),
+        "term": group.term,
+        "leader_id": group.leader_id,
+        "leader_address": group.leader_address,
+        "not_serving": group.not_serving,
+        "first_index": group.first_index,
+        "last_index": group.last_index,
+        "commit_index": group.commit_index,
+        "applied_index": group.applied_index,
+        "snapshot_index": group.snapshot_index,
+        "module": group.module.as_ref().map(|module| json!({
+            "hash": hex(&module.hash),
+            "label": module.label,
+            "activated_at": module.activated_at,
+        })),
+        "sessions": group.sessions,
+        "time_ms": group.time_ms,
+        "profile_hash": hex(&group.profile_hash),
+        "clock": group.clock.as_ref().map(super::clock::to_json),
+        "activity": activity_to_json(group.activity.as_ref()),
+        "digest": digest_to_json(group.digest.as_ref()),
+        "peers": group.peers.iter().map(|peer| json!({
+            "node_id": peer.node_id,
+            "match_index": peer.match_index,
+            "state": state_name(peer.state()),
+            "recently_active": peer.recently_active,
+            "silent_ms": peer.silent_ms,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn state_name(state: v1::peer_progress::State) -> &'static str {
+    use v1::peer_progress::State;
+    match state {
+        State::Unspecified => "unknown",
+        State::Probe => "probe",
+        State::Replicate => "replicate",
+        State::Snapshot => "snapshot",
+    }
+}
+
+fn job_name(job: Job) -> &'static str {
+    match job {
+        Job::Unspecified => "unknown",
+        Job::Apply => "apply",
+        Job::Activate => "activate",
+        Job::Query => "query",
+        Job::Capture => "capture",
+        Job::Install => "install",
     }
 }
 
@@ -241,9 +279,9 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
     let Some(digest) = digest else { return Value::Null };
     json!({
         "point_index": digest.point_index,
-        "digest": digest.digest,
-        "machine_digest": digest.machine_digest,
-        "guest_digest": digest.guest_digest,
+        "digest": hex(&digest.digest),
+        "machine_digest": hex(&digest.machine_digest),
+        "guest_digest": hex(&digest.guest_digest),
         "agreed_index": digest.agreed_index,
         "verdict": digest.verdict.as_ref().map(result_to_json),
         "quarantine": digest.quarantine.as_ref().map(|quarantine| json!({
@@ -264,14 +302,15 @@ fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
 
 /// What a node's commands wait for.
 fn activity_note(row: &NodeRow) -> Option<String> {
-    let activity = row.status.as_ref().ok()?.activity.as_ref()?;
-    let doing = match activity.job.as_str() {
-        "activate" if activity.name.is_empty() => "changing limits".to_owned(),
-        "activate" => format!("activating {}", activity.name),
-        "install" => "installing a snapshot".to_owned(),
-        "capture" => "copying its state for a snapshot".to_owned(),
-        "query" => "answering queries".to_owned(),
-        job => format!("at a job of kind {job:?}"),
+    let activity = row.group()?.activity.as_ref()?;
+    let doing = match activity.job() {
+        Job::Activate if activity.name.is_empty() => "changing limits".to_owned(),
+        Job::Activate => format!("activating {}", activity.name),
+        Job::Install => "installing a snapshot".to_owned(),
+        Job::Capture => "copying its state for a snapshot".to_owned(),
+        Job::Query => "answering queries".to_owned(),
+        Job::Apply => "applying an entry".to_owned(),
+        Job::Unspecified => "at a job that this version does not know".to_owned(),
     };
     Some(format!(
         "{} is {doing} since {} (index {}); its commands wait meanwhile",
@@ -295,7 +334,7 @@ fn rival_note(row: &NodeRow) -> Option<String> {
         rival.dialled_address,
         rival.node_id,
         rival.address,
-        rival.cluster_id,
+        hex(&rival.cluster_id),
         if rival.unconfirmed { ": it is UNCONFIRMED" } else { "" }
     ))
 }
@@ -303,7 +342,7 @@ fn rival_note(row: &NodeRow) -> Option<String> {
 fn rival_to_json(rival: Option<&v1::Rival>) -> Value {
     let Some(rival) = rival else { return Value::Null };
     json!({
-        "cluster_id": rival.cluster_id,
+        "cluster_id": hex(&rival.cluster_id),
         "node_id": rival.node_id,
         "address": rival.address,
         "dialled_address": rival.dialled_address,
@@ -316,7 +355,7 @@ fn rival_to_json(rival: Option<&v1::Rival>) -> Value {
 fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
     let Some(activity) = activity else { return Value::Null };
     json!({
-        "job": activity.job,
+        "job": job_name(activity.job()),
         "index": activity.index,
         "name": activity.name,
         "for_ms": activity.for_ms,
@@ -326,9 +365,9 @@ fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
 /// What people should know of a node's state.
 fn digest_notes(row: &NodeRow) -> Vec<String> {
     let mut notes = Vec::new();
-    let Ok(status) = &row.status else { return notes };
-    if !status.not_serving.is_empty() {
-        notes.push(format!("{} does not serve: {}", row.address, status.not_serving));
+    let (Ok(status), Some(group)) = (&row.status, row.group()) else { return notes };
+    if !group.not_serving.is_empty() {
+        notes.push(format!("{} does not serve: {}", row.address, group.not_serving));
     }
     if status.memory_backend == "plain copy" {
         notes.push(format!(
@@ -344,10 +383,10 @@ fn digest_notes(row: &NodeRow) -> Vec<String> {
             human_duration(Duration::from_millis(status.log_write_stuck_ms))
         ));
     }
-    if let Some(clock) = status.clock.as_ref().filter(|clock| !clock.alarm.is_empty()) {
+    if let Some(clock) = group.clock.as_ref().filter(|clock| !clock.alarm.is_empty()) {
         notes.push(format!("{} raises an ALARM about clocks: {}", row.address, clock.alarm));
     }
-    let Some(digest) = &status.digest else { return notes };
+    let Some(digest) = &group.digest else { return notes };
     if let Some(quarantine) = &digest.quarantine {
         let kept = match quarantine.evidence.as_str() {
             "" => String::new(),
@@ -381,15 +420,15 @@ fn to_json(rows: &[NodeRow]) -> Value {
 }
 
 /// The answer of the highest term: the one that knows most.
-fn best(rows: &[NodeRow]) -> Option<&v1::StatusResponse> {
-    let answers = rows.iter().filter_map(|row| row.status.as_ref().ok());
-    answers.max_by_key(|status| (status.term, status.leader_id != 0, status.applied_index))
+fn best(rows: &[NodeRow]) -> Option<(&v1::StatusResponse, &v1::GroupStatus)> {
+    let answers = rows.iter().filter_map(|row| row.status.as_ref().ok().zip(row.group()));
+    answers.max_by_key(|(_, group)| (group.term, group.leader_id != 0, group.applied_index))
 }
 
 fn to_text(rows: &[NodeRow]) -> String {
     let mut text = String::new();
-    if let Some(best) = best(rows) {
-        text.push_str(&facts(&summary(best)));
+    if let Some((status, group)) = best(rows) {
+        text.push_str(&facts(&summary(status, group)));
         text.push_str("\n\n");
     }
     let cells: Vec<Vec<String>> = rows.iter().map(NodeRow::cells).collect();
@@ -413,10 +452,10 @@ fn to_text(rows: &[NodeRow]) -> String {
 
 /// Who belongs where, if not all to one cluster.
 fn different_clusters(rows: &[NodeRow]) -> Option<String> {
-    let mut clusters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut clusters: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for row in rows {
         if let Ok(status) = &row.status {
-            clusters.entry(&status.cluster_id).or_default().push(&row.address);
+            clusters.entry(hex(&status.cluster_id)).or_default().push(&row.address);
         }
     }
     let lists: Vec<String> = clusters
@@ -427,31 +466,27 @@ fn different_clusters(rows: &[NodeRow]) -> Option<String> {
         .then(|| format!("these nodes belong to different clusters: {}", lists.join("; ")))
 }
 
-fn summary(status: &v1::StatusResponse) -> Vec<(&'static str, String)> {
-    let leader = match status.leader_id {
+fn summary(status: &v1::StatusResponse, group: &v1::GroupStatus) -> Vec<(&'static str, String)> {
+    let leader = match group.leader_id {
         0 => "none: the cluster takes no commands now".to_owned(),
-        id => format!("node {id} at {}, term {}", status.leader_address, status.term),
+        id => format!("node {id} at {}, term {}", group.leader_address, group.term),
     };
-    let module = if status.applied_index == 0 {
-        "unknown: this node has no state yet".to_owned()
-    } else if status.module_hash.is_empty() {
-        "none yet: give it one with `raft-host upgrade FILE`".to_owned()
-    } else {
-        let label =
-            if status.module_label.is_empty() { "(no label)" } else { &status.module_label };
-        format!(
-            "{label} {}, active since index {}",
-            short_hash(&status.module_hash),
-            status.module_activated_at
-        )
+    let module = match &group.module {
+        _ if group.applied_index == 0 => "unknown: this node has no state yet".to_owned(),
+        None => "none yet: give it one with `raft-host upgrade FILE`".to_owned(),
+        Some(module) => {
+            let label = if module.label.is_empty() { "(no label)" } else { &module.label };
+            let hash = short_hash(&module.hash);
+            format!("{label} {hash}, active since index {}", module.activated_at)
+        }
     };
     vec![
-        ("cluster", status.cluster_id.clone()),
+        ("cluster", hex(&status.cluster_id)),
         ("leader", leader),
         ("module", module),
-        ("sessions", status.sessions.to_string()),
-        ("profile", short_hash(&status.profile_hash)),
-        ("digests", compared(status.digest.as_ref())),
+        ("sessions", group.sessions.to_string()),
+        ("profile", short_hash(&group.profile_hash)),
+        ("digests", compared(group.digest.as_ref())),
     ]
 }
 
@@ -467,53 +502,68 @@ fn compared(digest: Option<&v1::DigestStatus>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn digest() -> v1::DigestStatus {
-        let node = |node_id, agrees| v1::NodeDigest { node_id, digest: "ab".repeat(32), agrees };
+        let digest = Bytes::from(vec![0xab; 32]);
+        let node = |node_id, agrees| v1::NodeDigest { node_id, digest: digest.clone(), agrees };
         let verdict = v1::DigestResult {
             point_index: 118,
             verdict_index: 119,
-            digest: "ab".repeat(32),
+            digest: digest.clone(),
             nodes: vec![node(1, true), node(2, true), node(3, false)],
         };
         v1::DigestStatus { verdict: Some(verdict), ..Default::default() }
     }
 
     fn answer(id: u64, role: v1::Role) -> NodeRow {
-        let status = v1::StatusResponse {
-            cluster_id: "c1".repeat(16),
-            node_id: id,
+        let module = v1::ActiveModule {
+            hash: vec![0xab; 32].into(),
+            label: "kv.wasm".into(),
+            activated_at: 7,
+        };
+        let group = v1::GroupStatus {
+            group: "main".into(),
             role: role.into(),
             term: 3,
             leader_id: 1,
             leader_address: "127.0.0.1:7400".into(),
             commit_index: 120,
             applied_index: 119 + id,
-            module_hash: "ab".repeat(32),
-            module_label: "kv.wasm".into(),
-            module_activated_at: 7,
-            data_dir_bytes: 3 << 20,
-            resident_bytes: 40 << 20,
-            uptime_ms: 61_000,
+            module: Some(module),
             digest: Some(digest()),
             ..Default::default()
         };
-        let member = member(id, "voter");
+        let status = v1::StatusResponse {
+            cluster_id: vec![0xc1; 16].into(),
+            node_id: id,
+            data_dir_bytes: 3 << 20,
+            resident_bytes: 40 << 20,
+            uptime_ms: 61_000,
+            groups: vec![group],
+            ..Default::default()
+        };
+        let member = member(id, Kind::Voter);
         NodeRow { address: member.address.clone(), member: Some(member), status: Ok(status) }
     }
 
-    fn member(id: u64, role: &str) -> v1::MemberInfo {
+    fn group_of(row: &mut NodeRow) -> &mut v1::GroupStatus {
+        &mut row.status.as_mut().expect("it answered").groups[0]
+    }
+
+    fn member(id: u64, kind: Kind) -> v1::MemberInfo {
         v1::MemberInfo {
             node_id: id,
             address: format!("127.0.0.1:{}", 7399 + id),
-            role: role.into(),
+            kind: kind.into(),
             leader: id == 1,
         }
     }
 
     fn dead(id: u64) -> NodeRow {
-        let member = member(id, "voter");
+        let member = member(id, Kind::Voter);
         NodeRow {
             address: member.address.clone(),
             member: Some(member),
@@ -545,13 +595,11 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
     #[test]
     fn a_learner_and_a_cluster_without_leader_are_called_so() {
         let mut learner = answer(2, v1::Role::Follower);
-        learner.member = Some(member(2, "learner"));
+        learner.member = Some(member(2, Kind::Learner));
         assert_eq!(learner.role(), "learner");
         let mut lost = answer(1, v1::Role::PreCandidate);
-        if let Ok(status) = &mut lost.status {
-            status.leader_id = 0;
-            status.module_hash.clear();
-        }
+        group_of(&mut lost).leader_id = 0;
+        group_of(&mut lost).module = None;
         let text = to_text(&[lost]);
         assert!(text.contains("none: the cluster takes no commands now"), "{text}");
         assert!(text.contains("none yet: give it one with `raft-host upgrade FILE`"), "{text}");
@@ -572,7 +620,7 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
             v1::DigestStatus { healed: 2, ..digest() },
         ];
         for (row, digest) in rows.iter_mut().zip(said) {
-            row.status.as_mut().expect("it answered").digest = Some(digest);
+            group_of(row).digest = Some(digest);
         }
         let text = to_text(&rows);
         for words in [
@@ -584,17 +632,15 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
             assert!(text.contains(words), "{words:?} is missing:\n{text}");
         }
         let json = to_json(&rows);
-        assert_eq!(json["nodes"][0]["digest"]["quarantine"]["since_index"], 119);
-        assert_eq!(json["nodes"][1]["digest"]["verdict"]["nodes"][2]["agrees"], false);
+        assert_eq!(json["nodes"][0]["groups"][0]["digest"]["quarantine"]["since_index"], 119);
+        assert_eq!(json["nodes"][1]["groups"][0]["digest"]["verdict"]["nodes"][2]["agrees"], false);
     }
 
     #[test]
     fn without_a_leader_it_does_not_succeed() {
         let mut rows = [answer(1, v1::Role::Follower), dead(2)];
         assert_eq!(ending(&rows), Exit::Done);
-        if let Ok(status) = &mut rows[0].status {
-            status.leader_id = 0;
-        }
+        group_of(&mut rows[0]).leader_id = 0;
         assert_eq!(ending(&rows), Exit::Unavailable);
     }
 
@@ -602,7 +648,7 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
     fn nodes_of_different_clusters_are_noticed() {
         let mut other = answer(2, v1::Role::Leader);
         if let Ok(status) = &mut other.status {
-            status.cluster_id = "d2".repeat(16);
+            status.cluster_id = vec![0xd2; 16].into();
         }
         let text = to_text(&[answer(1, v1::Role::Leader), other]);
         for words in ["different clusters: 127.0.0.1:7400 to c1c1", "; 127.0.0.1:7401 to d2d2"] {
@@ -614,7 +660,7 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
     fn another_clusters_member_that_dials_a_node_is_noticed() {
         let mut row = answer(1, v1::Role::Leader);
         let rival = v1::Rival {
-            cluster_id: "d2".repeat(16),
+            cluster_id: vec![0xd2; 16].into(),
             node_id: 2,
             address: "10.0.0.2:7400".to_owned(),
             dialled_address: "10.0.0.1:7400".to_owned(),
@@ -634,8 +680,8 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
     fn json_has_the_same_fields_for_each_node_that_answered() {
         let value = to_json(&[answer(1, v1::Role::Leader), dead(2)]);
         let nodes = value["nodes"].as_array().expect("a list");
-        assert_eq!(nodes[0]["role"], "leader");
-        assert_eq!(nodes[0]["applied_index"], 120);
+        assert_eq!(nodes[0]["groups"][0]["role"], "leader");
+        assert_eq!(nodes[0]["groups"][0]["applied_index"], 120);
         assert_eq!(nodes[0]["reachable"], true);
         assert_eq!(nodes[1]["reachable"], false);
         assert_eq!(nodes[1]["node_id"], 2);

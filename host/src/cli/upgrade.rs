@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::exit::{Ended, Exit};
 use super::input::read_module;
-use super::output::{Output, human_bytes, print_json, print_text, short_hash};
+use super::output::{Output, hex, human_bytes, print_json, print_text, short_hash};
 use super::remote::{self, RemoteArgs};
 use crate::types::ModuleHash;
 
@@ -83,7 +83,7 @@ impl Expected {
     /// Says what is there instead, if it is something else.
     fn check(&self, incumbent: Option<&v1::Incumbent>) -> Result<(), ClientError> {
         let is_it = incumbent.is_some_and(|active| {
-            hex(active).starts_with(&self.prefix)
+            hex(&active.module_hash).starts_with(&self.prefix)
                 && self.activated_at.is_none_or(|index| index == active.activated_at)
         });
         if is_it {
@@ -91,7 +91,11 @@ impl Expected {
         }
         let active = match incumbent {
             Some(active) => {
-                format!("module {} since index {}", short_hash(&hex(active)), active.activated_at)
+                format!(
+                    "module {} since index {}",
+                    short_hash(&active.module_hash),
+                    active.activated_at
+                )
             }
             None => "no module".to_owned(),
         };
@@ -106,10 +110,6 @@ impl Expected {
             effect: Effect::None,
         })
     }
-}
-
-fn hex(incumbent: &v1::Incumbent) -> String {
-    incumbent.module_hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn run(args: &UpgradeArgs) -> Ended {
@@ -137,7 +137,8 @@ async fn replace(
     label: &str,
 ) -> Result<v1::UpgradeResponse, ClientError> {
     let replaces = client.incumbent().await?;
-    let is_active = |active: &v1::Incumbent| hex(active) == ModuleHash::of(&module).to_string();
+    let is_active =
+        |active: &v1::Incumbent| hex(&active.module_hash) == ModuleHash::of(&module).to_string();
     // One that is active already needs nothing: then this is the second run of a script.
     if let Some(expected) = &args.replaces
         && !replaces.as_ref().is_some_and(is_active)
@@ -167,8 +168,8 @@ fn to_text(answer: &v1::UpgradeResponse, label: &str, size: u64) -> String {
 fn to_json(answer: &v1::UpgradeResponse) -> Value {
     json!({
         "index": answer.index,
-        "module_hash": answer.module_hash,
-        "previous_hash": answer.previous_hash,
+        "module_hash": hex(&answer.module_hash),
+        "previous_hash": hex(&answer.previous_hash),
         "already_active": answer.already_active,
     })
 }
@@ -200,8 +201,8 @@ mod tests {
     fn the_answer_says_where_and_in_place_of_what() {
         let mut answer = v1::UpgradeResponse {
             index: 42,
-            module_hash: "ab".repeat(32),
-            previous_hash: "cd".repeat(32),
+            module_hash: vec![0xab; 32].into(),
+            previous_hash: vec![0xcd; 32].into(),
             already_active: false,
         };
         assert_eq!(

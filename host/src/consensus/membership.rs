@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use protobuf::Message as _;
+use prost::Message as _;
 use raft::eraftpb;
+use raft_host_proto::stored;
+use raft_host_proto::stored::membership_step::Kind;
 
 use super::convert;
 use super::status::Quorum;
 use crate::types::{
-    AddressError, ConfChange, ConfChangeOp, ConfState, Index, LogEntry, Member, NodeId,
+    AddressError, ConfChange, ConfChangeOp, ConfState, Index, JoinNonce, LogEntry, Member, NodeId,
     check_address,
 };
 
@@ -174,20 +176,63 @@ pub(super) fn encode(change: &ConfChange) -> (Vec<u8>, Vec<u8>) {
         });
     }
     (
-        raft.write_to_bytes().expect("writing to memory does not fail"),
-        serde_json::to_vec(change).expect("plain data becomes JSON"),
+        protobuf::Message::write_to_bytes(&raft).expect("writing to memory does not fail"),
+        record(change).encode_to_vec(),
     )
+}
+
+fn record(change: &ConfChange) -> stored::MembershipChange {
+    let step = |(op, member): &(ConfChangeOp, Member)| {
+        let kind = match op {
+            ConfChangeOp::AddLearner => Kind::AddLearner,
+            ConfChangeOp::AddVoter => Kind::AddVoter,
+            ConfChangeOp::Remove => Kind::Remove,
+        };
+        let nonce = change.joins.get(&member.id);
+        stored::MembershipStep {
+            kind: kind.into(),
+            node_id: member.id.0,
+            address: member.address.clone(),
+            join_nonce: nonce.map(|nonce| nonce.0.to_vec().into()).unwrap_or_default(),
+        }
+    };
+    stored::MembershipChange { steps: change.steps.iter().map(step).collect() }
+}
+
+/// What [`record`] made, and nothing else: a field or a kind that this version does not know must not
+/// be passed over, since others take it for what it is.
+fn change_of(context: &[u8]) -> Result<ConfChange, String> {
+    let unknown = || "it holds what this version of raft-host does not know".to_owned();
+    let record = stored::MembershipChange::decode(context).map_err(|error| error.to_string())?;
+    if record.encoded_len() != context.len() {
+        return Err(unknown());
+    }
+    let mut change = ConfChange::default();
+    for step in record.steps {
+        let op = match step.kind() {
+            Kind::AddLearner => ConfChangeOp::AddLearner,
+            Kind::AddVoter => ConfChangeOp::AddVoter,
+            Kind::Remove => ConfChangeOp::Remove,
+            Kind::Unspecified => return Err(unknown()),
+        };
+        let id = NodeId(step.node_id);
+        if !step.join_nonce.is_empty() {
+            let nonce = JoinNonce::try_from(&step.join_nonce[..]);
+            change
+                .joins
+                .insert(id, nonce.map_err(|error| format!("the nonce of a join: {error}"))?);
+        }
+        change.steps.push((op, Member { id, address: step.address }));
+    }
+    Ok(change)
 }
 
 /// Reads an entry back. Empty data and context: leave the joint configuration.
 fn decode(data: &[u8], context: &[u8]) -> Result<(eraftpb::ConfChangeV2, ConfChange), String> {
     let mut raft = eraftpb::ConfChangeV2::default();
-    raft.merge_from_bytes(data).map_err(|error| format!("membership entry: {error}"))?;
-    let change = if context.is_empty() {
-        ConfChange::default()
-    } else {
-        serde_json::from_slice(context).map_err(|error| format!("membership entry: {error}"))?
-    };
+    protobuf::Message::merge_from_bytes(&mut raft, data)
+        .map_err(|error| format!("membership entry: {error}"))?;
+    let change = change_of(context).map_err(|error| format!("membership entry: {error}"))?;
     Ok((raft, change))
 }
 

@@ -1,6 +1,6 @@
 //! The log's clock: as of the last entry, and never going back.
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::core::State;
 use super::reply::Reply;
@@ -23,7 +23,7 @@ impl State {
     }
 
     /// Puts the clock forward, or refuses.
-    pub(super) fn set_clock(&mut self, request: &v1::SetClock) -> Reply {
+    pub(super) fn set_clock(&mut self, request: &stored::SetClock) -> Reply {
         let (previous_ms, time_ms) = (self.time_ms, request.time_ms);
         if time_ms < previous_ms {
             return Reply::ClockRefused(format!(

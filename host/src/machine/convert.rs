@@ -1,28 +1,27 @@
 //! Between the vocabulary of `types` and `fsm` and the records that snapshots hold.
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::sessions::SessionLimits;
 use crate::fsm::Limits;
 use crate::types::{ConfState, NodeId, Outcome, TrapKind};
 
 /// Stores an outcome; what is stored is never a duplicate.
-pub(super) fn outcome_to_record(outcome: &Outcome) -> v1::Outcome {
-    use v1::outcome::Kind;
+pub(super) fn outcome_to_record(outcome: &Outcome) -> stored::Outcome {
+    use stored::outcome::Kind;
     let kind = match outcome {
         Outcome::Ok(bytes) => Kind::Ok(bytes.clone().into()),
         Outcome::Rejected(bytes) => Kind::Rejected(bytes.clone().into()),
-        Outcome::Trapped(kind) => Kind::Trapped(*kind as u32),
+        Outcome::Trapped(kind) => Kind::Trapped(i32::from(*kind as u8)),
         Outcome::Duplicate(_) => unreachable!("a duplicate is answered, not stored"),
     };
-    v1::Outcome { kind: Some(kind), duplicate: false }
+    stored::Outcome { kind: Some(kind) }
 }
 
 /// Reads what `outcome_to_record` made; `None` for anything else.
-pub(super) fn outcome_from_record(record: &v1::Outcome) -> Option<Outcome> {
-    use v1::outcome::Kind;
+pub(super) fn outcome_from_record(record: &stored::Outcome) -> Option<Outcome> {
+    use stored::outcome::Kind;
     match record.kind.as_ref()? {
-        _ if record.duplicate => None,
         Kind::Ok(bytes) => Some(Outcome::Ok(bytes.to_vec())),
         Kind::Rejected(bytes) => Some(Outcome::Rejected(bytes.to_vec())),
         Kind::Trapped(kind) => {
@@ -34,14 +33,14 @@ pub(super) fn outcome_from_record(record: &v1::Outcome) -> Option<Outcome> {
 macro_rules! mirror {
     ($to:ident, $from:ident, $ours:ident, $record:ident, { $($field:ident),* $(,)? }) => {
         /// As a message.
-        pub(super) fn $to(ours: &$ours) -> v1::$record {
+        pub(super) fn $to(ours: &$ours) -> stored::$record {
             let $ours { $($field),* } = ours;
-            v1::$record { $($field: *$field),* }
+            stored::$record { $($field: *$field),* }
         }
 
         /// From a message.
-        pub(super) fn $from(record: &v1::$record) -> $ours {
-            let v1::$record { $($field),* } = record;
+        pub(super) fn $from(record: &stored::$record) -> $ours {
+            let stored::$record { $($field),* } = record;
             $ours { $($field: *$field),* }
         }
     };
@@ -55,8 +54,8 @@ mirror!(limits_to_record, limits_from_record, Limits, Limits, {
 
 /// The limits that a node of this version would have after `changes`; `None` if it does not know
 /// one of them.
-pub fn changed_limits(limits: &Limits, changes: &[v1::LimitChange]) -> Option<Limits> {
-    use v1::limit_change::Limit;
+pub fn changed_limits(limits: &Limits, changes: &[stored::LimitChange]) -> Option<Limits> {
+    use stored::limit_change::Limit;
     let mut limits = limits.clone();
     for change in changes {
         match change.limit? {
@@ -79,20 +78,15 @@ pub fn changed_limits(limits: &Limits, changes: &[v1::LimitChange]) -> Option<Li
     Some(limits)
 }
 
-/// The limits as messages and snapshots hold them.
-pub fn limits_message(limits: &Limits) -> v1::Limits {
-    limits_to_record(limits)
-}
-
 mirror!(
     session_limits_to_record, session_limits_from_record, SessionLimits, SnapshotSessionLimits, {
     sessions_max, ttl_default_ms, ttl_min_ms, ttl_max_ms, responses_max, responses_max_bytes,
     total_max_bytes,
 });
 
-pub(super) fn conf_state_to_record(conf_state: &ConfState) -> v1::SnapshotConfState {
+pub(super) fn conf_state_to_record(conf_state: &ConfState) -> stored::SnapshotConfState {
     let ids = |set: &std::collections::BTreeSet<NodeId>| set.iter().map(|id| id.0).collect();
-    v1::SnapshotConfState {
+    stored::SnapshotConfState {
         voters: ids(&conf_state.voters),
         learners: ids(&conf_state.learners),
         voters_outgoing: ids(&conf_state.voters_outgoing),
@@ -101,7 +95,7 @@ pub(super) fn conf_state_to_record(conf_state: &ConfState) -> v1::SnapshotConfSt
     }
 }
 
-pub(super) fn conf_state_from_record(record: &v1::SnapshotConfState) -> ConfState {
+pub(super) fn conf_state_from_record(record: &stored::SnapshotConfState) -> ConfState {
     let ids = |list: &[u64]| list.iter().copied().map(NodeId).collect();
     ConfState {
         voters: ids(&record.voters),
@@ -125,13 +119,11 @@ mod tests {
         ] {
             assert_eq!(outcome_from_record(&outcome_to_record(&outcome)), Some(outcome));
         }
-        let trapped =
-            |kind| v1::Outcome { kind: Some(v1::outcome::Kind::Trapped(kind)), duplicate: false };
-        assert_eq!(outcome_from_record(&trapped(0)), None);
-        assert_eq!(outcome_from_record(&trapped(257)), None);
-        assert_eq!(outcome_from_record(&v1::Outcome::default()), None);
-        let duplicate = v1::Outcome { duplicate: true, ..outcome_to_record(&Outcome::Ok(vec![])) };
-        assert_eq!(outcome_from_record(&duplicate), None);
+        let trapped = |kind| stored::Outcome { kind: Some(stored::outcome::Kind::Trapped(kind)) };
+        for nonsense in [0, -1, 12, 257] {
+            assert_eq!(outcome_from_record(&trapped(nonsense)), None);
+        }
+        assert_eq!(outcome_from_record(&stored::Outcome::default()), None);
     }
 
     #[test]
@@ -152,15 +144,15 @@ mod tests {
 
     #[test]
     fn changes_are_taken_in_order_and_an_unknown_one_spoils_them_all() {
-        use v1::limit_change::Limit;
-        let change = |limit| v1::LimitChange { limit: Some(limit) };
+        use stored::limit_change::Limit;
+        let change = |limit| stored::LimitChange { limit: Some(limit) };
         let before = Limits::default();
         assert_eq!(changed_limits(&before, &[]), Some(before.clone()));
         let changes =
             [Limit::ApplyFuel(1), Limit::EventsMax(2), Limit::ApplyFuel(3)].map(change).to_vec();
         let expected = Limits { apply_fuel: 3, events_max: 2, ..before.clone() };
         assert_eq!(changed_limits(&before, &changes), Some(expected));
-        let unknown = [changes, vec![v1::LimitChange { limit: None }]].concat();
+        let unknown = [changes, vec![stored::LimitChange { limit: None }]].concat();
         assert_eq!(changed_limits(&before, &unknown), None);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 
 use super::digest::Taken;
 use super::membership::Membership;
@@ -120,7 +120,7 @@ impl Machine {
         self.state.applied = index;
     }
 
-    /// Applies the normal entry at `index`; `data` is an encoded `raft_host.v1.Entry`, or empty.
+    /// Applies the normal entry at `index`; `data` is an encoded `raft_host.storage.v1.Entry`, or empty.
     ///
     /// # Errors
     ///
@@ -135,10 +135,12 @@ impl Machine {
         let applied = if data.is_empty() {
             Applied::without_guest(Reply::Nothing)
         } else {
-            match v1::Entry::decode(data) {
+            match stored::Entry::decode(data) {
+                // A field that this version passes over is one that others take for what it is.
+                Ok(entry) if entry.encoded_len() != data.len() => return Err(unknown_kind(index)),
                 Ok(entry) => self.apply_entry(index, entry)?,
                 Err(_) => refused(CommandRefused::Malformed(
-                    "its bytes are not an encoded raft_host.v1.Entry".to_owned(),
+                    "its bytes are not an encoded raft_host.storage.v1.Entry".to_owned(),
                 )),
             }
         };
@@ -356,7 +358,7 @@ impl Machine {
         Context { cluster: self.state.cluster, index, time_ms: self.state.time_ms }
     }
 
-    fn apply_entry(&mut self, index: Index, entry: v1::Entry) -> Result<Applied, HostFailure> {
+    fn apply_entry(&mut self, index: Index, entry: stored::Entry) -> Result<Applied, HostFailure> {
         // An entry's kind that this version does not know decodes as no kind at all.
         let body = entry.body.ok_or_else(|| unknown_kind(index))?;
         self.state.move_clock(entry.time_ms);
@@ -392,7 +394,7 @@ impl Machine {
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
             Body::SetClock(request) => Ok(Applied::without_guest(self.state.set_clock(&request))),
-            Body::DigestPoint(v1::DigestPoint {}) => {
+            Body::DigestPoint(stored::DigestPoint {}) => {
                 let digest = self.take_digest(index)?.digest;
                 Ok(Applied::without_guest(Reply::DigestTaken { index, digest }))
             }
@@ -409,7 +411,7 @@ impl Machine {
     fn apply_command(
         &mut self,
         index: Index,
-        command: &v1::Command,
+        command: &stored::Command,
     ) -> Result<Applied, HostFailure> {
         let bytes = command.data.len() as u64;
         let max = self.state.limits.input_max_bytes;
@@ -443,7 +445,7 @@ impl Machine {
         if let Some((session, hash)) = session
             && !museum::is_on(Exhibit::OutcomeNotRemembered)
         {
-            let v1::SessionCommand { session_id, sequence, .. } = *session;
+            let stored::SessionCommand { session_id, sequence, .. } = *session;
             self.state.sessions.complete(session_id, sequence, hash, &outcome);
         }
         let fuel_used = match museum::is_on(Exhibit::FuelOfHost) {
@@ -459,7 +461,7 @@ impl Machine {
         })
     }
 
-    fn store_chunk(&mut self, index: Index, chunk: &v1::ModuleChunk) -> Reply {
+    fn store_chunk(&mut self, index: Index, chunk: &stored::ModuleChunk) -> Reply {
         let hash = match module_hash(&chunk.module_hash) {
             Ok(hash) => hash,
             Err(reason) => return Reply::ChunkRefused(reason),
@@ -482,14 +484,14 @@ impl Machine {
     fn activate(
         &mut self,
         index: Index,
-        request: &v1::ActivateModule,
+        request: &stored::ActivateModule,
     ) -> Result<Applied, HostFailure> {
         let failed = |reason| Ok(Applied::without_guest(Reply::ActivationFailed(reason)));
         let hash = match module_hash(&request.module_hash) {
             Ok(hash) => hash,
             Err(reason) => return failed(reason),
         };
-        let replaces = match request.replaces.as_ref().map(Incumbent::from_wire).transpose() {
+        let replaces = match request.replaces.as_ref().map(Incumbent::from_log).transpose() {
             Ok(replaces) => replaces,
             Err(reason) => return failed(reason),
         };
@@ -625,7 +627,7 @@ fn query_reply(call: Call, applied: Index) -> QueryReply {
 /// that know it.
 pub(super) fn unknown_kind(index: Index) -> HostFailure {
     HostFailure(format!(
-        "entry {index} is of a kind that this version of raft-host does not know: \
+        "entry {index} is, or holds, what this version of raft-host does not know: \
          run the version that the other members run"
     ))
 }

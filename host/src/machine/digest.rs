@@ -99,7 +99,8 @@ fn whole(machine: StateDigest, guest: Option<StateDigest>) -> StateDigest {
 /// Of what a snapshot after the entry at `index` would hold, but for the guest.
 fn machine_part(state: &State, index: Index) -> StateDigest {
     let mut hasher = Sha256::new_with_prefix(MACHINE_TAG);
-    let header = raft_host_proto::v1::SnapshotHeader { applied_index: index.0, ..header(state) };
+    let header =
+        raft_host_proto::stored::SnapshotHeader { applied_index: index.0, ..header(state) };
     // The counts of all that follows are part of it.
     let header = header.encode_to_vec();
     hasher.update((header.len() as u64).to_le_bytes());

@@ -10,7 +10,7 @@
 //!   runs under A, by A's program  │ runs under B, by B's program, restored from the snapshot at 42
 //! ```
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::core::Machine;
 use super::reply::{Applied, Reply};
@@ -22,7 +22,7 @@ impl Machine {
     pub(super) fn set_engine(
         &mut self,
         index: Index,
-        request: &v1::SetEngine,
+        request: &stored::SetEngine,
     ) -> Result<Applied, HostFailure> {
         let engine = match EngineProfile::parse(&request.profile) {
             Ok(engine) => engine,

@@ -41,7 +41,7 @@ impl BodyKind {
         BodyKind::KeepSession,
     ];
 
-    /// The kind of an encoded `raft_host.v1.Entry`; what it says is checked by whoever decodes it.
+    /// The kind of an encoded `raft_host.storage.v1.Entry`; what it says is checked by whoever decodes it.
     pub fn of(data: &[u8]) -> BodyKind {
         if data.is_empty() {
             return BodyKind::Nothing;
@@ -93,29 +93,29 @@ impl BodyKind {
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use raft_host_proto::v1;
-    use raft_host_proto::v1::entry::Body;
+    use raft_host_proto::stored;
+    use raft_host_proto::stored::entry::Body;
 
     use super::*;
 
     #[test]
     fn every_kind_of_entry_is_told_without_decoding_it() {
         let bodies = [
-            (Body::Command(v1::Command::default()), BodyKind::Command),
-            (Body::OpenSession(v1::OpenSession::default()), BodyKind::OpenSession),
-            (Body::CloseSession(v1::CloseSession { session_id: 7 }), BodyKind::CloseSession),
-            (Body::ModuleChunk(v1::ModuleChunk::default()), BodyKind::ModuleChunk),
-            (Body::ActivateModule(v1::ActivateModule::default()), BodyKind::ActivateModule),
-            (Body::SetLimits(v1::SetLimits::default()), BodyKind::SetLimits),
-            (Body::DigestPoint(v1::DigestPoint {}), BodyKind::DigestPoint),
-            (Body::DigestVerdict(v1::DigestVerdict::default()), BodyKind::DigestVerdict),
-            (Body::SetEngine(v1::SetEngine::default()), BodyKind::SetEngine),
-            (Body::SetClock(v1::SetClock { time_ms: 7 }), BodyKind::SetClock),
-            (Body::KeepSession(v1::KeepSession::default()), BodyKind::KeepSession),
+            (Body::Command(stored::Command::default()), BodyKind::Command),
+            (Body::OpenSession(stored::OpenSession::default()), BodyKind::OpenSession),
+            (Body::CloseSession(stored::CloseSession { session_id: 7 }), BodyKind::CloseSession),
+            (Body::ModuleChunk(stored::ModuleChunk::default()), BodyKind::ModuleChunk),
+            (Body::ActivateModule(stored::ActivateModule::default()), BodyKind::ActivateModule),
+            (Body::SetLimits(stored::SetLimits::default()), BodyKind::SetLimits),
+            (Body::DigestPoint(stored::DigestPoint {}), BodyKind::DigestPoint),
+            (Body::DigestVerdict(stored::DigestVerdict::default()), BodyKind::DigestVerdict),
+            (Body::SetEngine(stored::SetEngine::default()), BodyKind::SetEngine),
+            (Body::SetClock(stored::SetClock { time_ms: 7 }), BodyKind::SetClock),
+            (Body::KeepSession(stored::KeepSession::default()), BodyKind::KeepSession),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {
-                let entry = v1::Entry { time_ms, body: Some(body.clone()) };
+                let entry = stored::Entry { time_ms, body: Some(body.clone()) };
                 assert_eq!(BodyKind::of(&entry.encode_to_vec()), kind);
             }
         }

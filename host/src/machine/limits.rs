@@ -11,7 +11,7 @@
 //! here either: the module must load under them, and the state must fit. That needs no run of the
 //! module's initialisers, neither here nor there: the image holds what they have done.
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::convert::changed_limits;
 use super::core::{Machine, unknown_kind};
@@ -24,7 +24,7 @@ impl Machine {
     pub(super) fn set_limits(
         &mut self,
         index: Index,
-        request: &v1::SetLimits,
+        request: &stored::SetLimits,
     ) -> Result<Applied, HostFailure> {
         let limits = changed_limits(&self.state.limits, &request.changes)
             .ok_or_else(|| unknown_kind(index))?;

@@ -38,7 +38,7 @@ mod test_fsm;
 mod tests;
 
 pub use self::clock::TIME_MAX_MS;
-pub use self::convert::{changed_limits, limits_message};
+pub use self::convert::changed_limits;
 pub use self::core::Machine;
 pub(crate) use self::core::MachineBystander;
 pub use self::digest::TakenDigest;

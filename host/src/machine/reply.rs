@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
@@ -310,8 +310,8 @@ pub struct Incumbent {
 
 impl Incumbent {
     /// As entries name it.
-    pub fn to_wire(self) -> v1::Incumbent {
-        v1::Incumbent {
+    pub fn to_log(self) -> stored::Incumbent {
+        stored::Incumbent {
             module_hash: self.hash.0.to_vec().into(),
             activated_at: self.activated_at.0,
         }
@@ -321,7 +321,7 @@ impl Incumbent {
     ///
     /// # Errors
     /// The hash is none.
-    pub fn from_wire(wire: &v1::Incumbent) -> Result<Incumbent, String> {
+    pub fn from_log(wire: &stored::Incumbent) -> Result<Incumbent, String> {
         let hash = module_hash(&wire.module_hash)?;
         Ok(Incumbent { hash, activated_at: Index(wire.activated_at) })
     }

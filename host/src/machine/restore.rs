@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::convert;
 use super::core::{Machine, State};
@@ -112,7 +112,7 @@ impl Machine {
         loader: SharedLoader,
     ) -> Result<Machine, RestoreError> {
         read_magic(input)?;
-        let header: v1::SnapshotHeader = records::read_message(input, HEADER_MAX_BYTES)?;
+        let header: stored::SnapshotHeader = records::read_message(input, HEADER_MAX_BYTES)?;
         check_owner(&header, cluster, group)?;
         let mut state = state_from_header(&header, cluster, group, &loader)?;
         loader.supports(&state.engine).map_err(RestoreError::Engine)?;
@@ -146,7 +146,7 @@ fn read_magic(input: &mut dyn Read) -> Result<(), RestoreError> {
 }
 
 fn check_owner(
-    header: &v1::SnapshotHeader,
+    header: &stored::SnapshotHeader,
     cluster: ClusterId,
     group: GroupId,
 ) -> Result<(), RestoreError> {
@@ -162,7 +162,7 @@ fn check_owner(
 }
 
 fn state_from_header(
-    header: &v1::SnapshotHeader,
+    header: &stored::SnapshotHeader,
     cluster: ClusterId,
     group: GroupId,
     loader: &SharedLoader,
@@ -204,7 +204,7 @@ fn state_from_header(
     })
 }
 
-fn membership(header: &v1::SnapshotHeader) -> Result<Membership, RestoreError> {
+fn membership(header: &stored::SnapshotHeader) -> Result<Membership, RestoreError> {
     let conf_state = header.conf_state.as_ref();
     let conf_state = conf_state.ok_or_else(|| invalid("it has no configuration"))?;
     let mut membership =
@@ -228,7 +228,7 @@ fn membership(header: &v1::SnapshotHeader) -> Result<Membership, RestoreError> {
     Ok(membership)
 }
 
-fn history(header: &v1::SnapshotHeader) -> Result<Vec<ActivationInfo>, RestoreError> {
+fn history(header: &stored::SnapshotHeader) -> Result<Vec<ActivationInfo>, RestoreError> {
     if header.history.len() > HISTORY_MAX {
         return Err(invalid("its history of activations is too long"));
     }
@@ -256,12 +256,12 @@ fn history(header: &v1::SnapshotHeader) -> Result<Vec<ActivationInfo>, RestoreEr
 
 fn read_sessions(
     input: &mut dyn Read,
-    header: &v1::SnapshotHeader,
+    header: &stored::SnapshotHeader,
     state: &mut State,
 ) -> Result<(), RestoreError> {
     let max = session_record_max(state);
     for _ in 0..header.session_count {
-        let record: v1::SnapshotSession = records::read_message(input, max)?;
+        let record: stored::SnapshotSession = records::read_message(input, max)?;
         let mut completed = Vec::with_capacity(record.completed.len());
         for response in record.completed {
             let outcome = response.outcome.unwrap_or_default();
@@ -311,7 +311,7 @@ fn session_record_max(state: &State) -> usize {
 
 fn read_modules(
     input: &mut dyn Read,
-    header: &v1::SnapshotHeader,
+    header: &stored::SnapshotHeader,
     state: &mut State,
 ) -> Result<(), RestoreError> {
     if header.module_count > MODULES_MAX || header.upload_count > UPLOADS_MAX as u64 {
@@ -319,7 +319,7 @@ fn read_modules(
     }
     let size_max = state.limits.module_max_bytes;
     for _ in 0..header.module_count {
-        let record: v1::SnapshotModule = records::read_message(input, SMALL_MAX_BYTES)?;
+        let record: stored::SnapshotModule = records::read_message(input, SMALL_MAX_BYTES)?;
         let hash = module_hash(&record.hash)?;
         let bytes = read_module_bytes(input, record.size_bytes, size_max)?;
         if ModuleHash::of(&bytes) != hash {
@@ -334,7 +334,7 @@ fn read_modules(
         state.modules.stored.insert(hash, module);
     }
     for _ in 0..header.upload_count {
-        let record: v1::SnapshotUpload = records::read_message(input, SMALL_MAX_BYTES)?;
+        let record: stored::SnapshotUpload = records::read_message(input, SMALL_MAX_BYTES)?;
         let hash = module_hash(&record.hash)?;
         let mut received = read_module_bytes(input, record.received_bytes, size_max)?;
         if museum::is_on(Exhibit::ChunksNotRestored) {

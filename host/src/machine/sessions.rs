@@ -30,7 +30,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 use sha2::{Digest as _, Sha256};
 
 use super::convert;
@@ -94,7 +94,7 @@ pub(super) type Cached = OnceLock<[u8; 32]>;
 /// What a command was answered.
 #[derive(Clone, Debug)]
 pub(super) struct Response {
-    pub(super) outcome: v1::Outcome,
+    pub(super) outcome: stored::Outcome,
     /// Of the command.
     pub(super) command: CommandHash,
     pub(super) digest: Cached,
@@ -219,7 +219,7 @@ impl Sessions {
     /// It is gone.
     pub(super) fn keep(
         &mut self,
-        request: &v1::KeepSession,
+        request: &stored::KeepSession,
         index: Index,
         now_ms: u64,
     ) -> Result<u64, CommandRefused> {
@@ -233,7 +233,7 @@ impl Sessions {
     /// Says what to do with a command, and counts it as a use of its session.
     pub(super) fn begin(
         &mut self,
-        command: &v1::SessionCommand,
+        command: &stored::SessionCommand,
         hash: CommandHash,
         index: Index,
         now_ms: u64,
@@ -252,7 +252,7 @@ impl Sessions {
     }
 
     /// What is known of a command: `Run` when it never ran. Changes nothing.
-    pub(super) fn look_up(&self, command: &v1::SessionCommand, hash: CommandHash) -> Begin {
+    pub(super) fn look_up(&self, command: &stored::SessionCommand, hash: CommandHash) -> Begin {
         if command.sequence == 0 {
             let reason = "sequence numbers of a session start at 1".to_owned();
             return Begin::Refused(CommandRefused::Malformed(reason));
@@ -276,7 +276,7 @@ impl Sessions {
     }
 
     /// Whether one more response can be kept, for a command that never ran.
-    fn make_room(&mut self, command: &v1::SessionCommand) -> Result<(), CommandRefused> {
+    fn make_room(&mut self, command: &stored::SessionCommand) -> Result<(), CommandRefused> {
         let limits = &self.limits;
         let session = self.by_id.get(&command.session_id).expect("`look_up` found it");
         let is_next = command.sequence == session.acknowledged + 1;
@@ -369,7 +369,7 @@ pub(super) struct Opened {
 }
 
 impl Session {
-    fn store(&mut self, sequence: u64, command: CommandHash, outcome: v1::Outcome) {
+    fn store(&mut self, sequence: u64, command: CommandHash, outcome: stored::Outcome) {
         self.bytes += cost_bytes(&outcome);
         let response = Response { outcome, command, digest: Cached::new() };
         let before = self.completed.insert(sequence, response);
@@ -407,7 +407,7 @@ pub(super) struct RestoredResponse {
     pub(super) sequence: u64,
     pub(super) command: CommandHash,
     /// One that `convert::outcome_from_record` reads.
-    pub(super) outcome: v1::Outcome,
+    pub(super) outcome: stored::Outcome,
 }
 
 /// The session, to be changed: what was computed of it is void.
@@ -417,8 +417,8 @@ fn changing(session: &mut Arc<Session>) -> &mut Session {
     session
 }
 
-fn cost_bytes(outcome: &v1::Outcome) -> u64 {
-    use v1::outcome::Kind;
+fn cost_bytes(outcome: &stored::Outcome) -> u64 {
+    use stored::outcome::Kind;
     let payload = match &outcome.kind {
         Some(Kind::Ok(bytes) | Kind::Rejected(bytes)) => bytes.len() as u64,
         Some(Kind::Trapped(_)) | None => 0,
@@ -434,15 +434,15 @@ mod tests {
         Sessions::new(limits)
     }
 
-    fn command(session_id: u64, sequence: u64, acknowledged: u64) -> v1::SessionCommand {
-        v1::SessionCommand { session_id, sequence, acknowledged }
+    fn command(session_id: u64, sequence: u64, acknowledged: u64) -> stored::SessionCommand {
+        stored::SessionCommand { session_id, sequence, acknowledged }
     }
 
     /// Of the only command that these tests send, but for those that say otherwise.
     const HASH: CommandHash = [7; 16];
 
     /// Runs a command the way the machine does and returns what `begin` said.
-    fn run(sessions: &mut Sessions, index: u64, command: v1::SessionCommand) -> Begin {
+    fn run(sessions: &mut Sessions, index: u64, command: stored::SessionCommand) -> Begin {
         let answer = Outcome::Ok(command.sequence.to_string().into_bytes());
         run_for(sessions, index, command, &answer)
     }
@@ -450,7 +450,7 @@ mod tests {
     fn run_for(
         sessions: &mut Sessions,
         index: u64,
-        command: v1::SessionCommand,
+        command: stored::SessionCommand,
         answer: &Outcome,
     ) -> Begin {
         let begin = sessions.begin(&command, HASH, Index(index), 0);
@@ -583,7 +583,7 @@ mod tests {
         open(&mut table, 1);
         run(&mut table, 2, command(1, 1, 0));
         let ttl_ms = SessionLimits::default().ttl_default_ms;
-        let keep = v1::KeepSession { session_id: 1, acknowledged: 1 };
+        let keep = stored::KeepSession { session_id: 1, acknowledged: 1 };
         assert_eq!(table.keep(&keep, Index(3), ttl_ms - 1), Ok(ttl_ms));
         assert_eq!((table.bytes, table.by_id[&1].acknowledged), (0, 1));
         table.expire(2 * ttl_ms - 2);

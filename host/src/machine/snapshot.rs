@@ -16,7 +16,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::core::State;
 use super::reply::ActivationInfo;
@@ -79,7 +79,7 @@ impl MachineSnapshot {
 
     fn write_modules(&self, out: &mut dyn Write) -> io::Result<()> {
         for (hash, module) in &self.state.modules.stored {
-            let record = v1::SnapshotModule {
+            let record = stored::SnapshotModule {
                 hash: hash_bytes(*hash),
                 label: module.label.clone(),
                 completed_at: module.completed_at.0,
@@ -90,7 +90,7 @@ impl MachineSnapshot {
             records::write_blob(out, &module.bytes)?;
         }
         for (hash, upload) in &self.state.modules.uploads {
-            let record = v1::SnapshotUpload {
+            let record = stored::SnapshotUpload {
                 hash: hash_bytes(*hash),
                 total_bytes: upload.total,
                 last_chunk_at: upload.last_chunk.index.0,
@@ -104,9 +104,9 @@ impl MachineSnapshot {
     }
 }
 
-pub(super) fn header(state: &State) -> v1::SnapshotHeader {
+pub(super) fn header(state: &State) -> stored::SnapshotHeader {
     let members = &state.membership.members;
-    v1::SnapshotHeader {
+    stored::SnapshotHeader {
         cluster_id: state.cluster.0.to_vec().into(),
         group: state.group.0,
         applied_index: state.applied.0,
@@ -115,7 +115,7 @@ pub(super) fn header(state: &State) -> v1::SnapshotHeader {
         session_limits: Some(convert::session_limits_to_record(state.sessions.limits())),
         members: members
             .values()
-            .map(|member| v1::SnapshotMember {
+            .map(|member| stored::SnapshotMember {
                 id: member.id.0,
                 address: member.address.clone(),
                 join_nonce: state
@@ -138,8 +138,8 @@ pub(super) fn header(state: &State) -> v1::SnapshotHeader {
     }
 }
 
-fn activation_record(activation: &ActivationInfo) -> v1::SnapshotActivation {
-    v1::SnapshotActivation {
+fn activation_record(activation: &ActivationInfo) -> stored::SnapshotActivation {
+    stored::SnapshotActivation {
         index: activation.index.0,
         module_hash: hash_bytes(activation.hash),
         time_ms: activation.time_ms,
@@ -147,8 +147,8 @@ fn activation_record(activation: &ActivationInfo) -> v1::SnapshotActivation {
     }
 }
 
-fn session_record(id: u64, session: &Session) -> v1::SnapshotSession {
-    v1::SnapshotSession {
+fn session_record(id: u64, session: &Session) -> stored::SnapshotSession {
+    stored::SnapshotSession {
         id,
         ttl_ms: session.ttl_ms,
         expires_at_ms: session.expires_at_ms,
@@ -157,7 +157,7 @@ fn session_record(id: u64, session: &Session) -> v1::SnapshotSession {
         completed: session
             .completed
             .iter()
-            .map(|(sequence, response)| v1::SnapshotResponse {
+            .map(|(sequence, response)| stored::SnapshotResponse {
                 sequence: *sequence,
                 outcome: Some(response.outcome.clone()),
                 command_hash: bytes::Bytes::copy_from_slice(&response.command),

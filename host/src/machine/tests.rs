@@ -8,9 +8,9 @@ mod sessions;
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
-use raft_host_proto::v1::limit_change::Limit;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
+use raft_host_proto::stored::limit_change::Limit;
 
 use super::test_fsm::loader;
 use super::*;
@@ -33,25 +33,25 @@ fn new_machine() -> Machine {
 
 /// Applies an entry at the next index.
 fn apply(machine: &mut Machine, time_ms: u64, body: Body) -> Applied {
-    let data = v1::Entry { time_ms, body: Some(body) }.encode_to_vec();
+    let data = stored::Entry { time_ms, body: Some(body) }.encode_to_vec();
     machine.apply(machine.applied_index().next(), &data).unwrap()
 }
 
 fn command(data: &[u8]) -> Body {
-    Body::Command(v1::Command { data: data.to_vec().into(), session: None })
+    Body::Command(stored::Command { data: data.to_vec().into(), session: None })
 }
 
 fn in_session(data: &[u8], session_id: u64, sequence: u64, acknowledged: u64) -> Body {
-    let session = v1::SessionCommand { session_id, sequence, acknowledged };
-    Body::Command(v1::Command { data: data.to_vec().into(), session: Some(session) })
+    let session = stored::SessionCommand { session_id, sequence, acknowledged };
+    Body::Command(stored::Command { data: data.to_vec().into(), session: Some(session) })
 }
 
 fn open_session(ttl_ms: u64) -> Body {
-    Body::OpenSession(v1::OpenSession { ttl_ms })
+    Body::OpenSession(stored::OpenSession { ttl_ms })
 }
 
 fn chunk(module: &[u8], from: usize, to: usize) -> Body {
-    Body::ModuleChunk(v1::ModuleChunk {
+    Body::ModuleChunk(stored::ModuleChunk {
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         total_bytes: module.len() as u64,
         offset: from as u64,
@@ -65,17 +65,17 @@ fn activate(machine: &Machine, module: &[u8]) -> Body {
 }
 
 fn activate_in_place_of(replaces: Option<Incumbent>, module: &[u8]) -> Body {
-    Body::ActivateModule(v1::ActivateModule {
+    Body::ActivateModule(stored::ActivateModule {
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         label: String::from_utf8_lossy(module).into_owned(),
-        replaces: replaces.map(Incumbent::to_wire),
+        replaces: replaces.map(Incumbent::to_log),
         discard_state: false,
     })
 }
 
 fn set_limits(limits: &[Limit]) -> Body {
-    let changes = limits.iter().map(|limit| v1::LimitChange { limit: Some(*limit) }).collect();
-    Body::SetLimits(v1::SetLimits { changes })
+    let changes = limits.iter().map(|limit| stored::LimitChange { limit: Some(*limit) }).collect();
+    Body::SetLimits(stored::SetLimits { changes })
 }
 
 /// Uploads and activates.
@@ -212,7 +212,7 @@ fn a_closed_or_expired_session_refuses_its_commands() {
     let opened = apply(&mut machine, 1000, open_session(5000)).reply;
     assert!(matches!(opened, Reply::SessionOpened { id: 4, ttl_ms: 5000, .. }), "{opened:?}");
     apply(&mut machine, 1000, open_session(0));
-    let close = Body::CloseSession(v1::CloseSession { session_id: 5 });
+    let close = Body::CloseSession(stored::CloseSession { session_id: 5 });
     assert_eq!(apply(&mut machine, 1000, close.clone()).reply, Reply::SessionClosed);
     assert_eq!(apply(&mut machine, 1000, close).reply, Reply::SessionClosed);
     assert_eq!(apply(&mut machine, 1000, in_session(b"a", 5, 1, 0)).reply, refused);
@@ -241,7 +241,7 @@ fn a_malformed_entry_is_refused_and_one_of_an_unknown_kind_stops_the_node() {
 #[test]
 fn a_host_failure_is_not_an_outcome() {
     let mut machine = running("test");
-    let data = v1::Entry { time_ms: 0, body: Some(command(b"host")) }.encode_to_vec();
+    let data = stored::Entry { time_ms: 0, body: Some(command(b"host")) }.encode_to_vec();
     assert!(machine.apply(Index(4), &data).is_err());
     assert_eq!(machine.applied_index(), Index(3));
 }
@@ -313,9 +313,9 @@ fn an_activation_that_comes_late_undoes_nothing_and_of_two_at_once_one_is_told_s
         assert_eq!(late, Reply::ActivationSuperseded { active });
     }
     assert_eq!(machine.state.modules.incumbent(), active);
-    let nonsense = v1::ActivateModule {
+    let nonsense = stored::ActivateModule {
         module_hash: ModuleHash::of(b"test v=2").0.to_vec().into(),
-        replaces: Some(v1::Incumbent { module_hash: vec![1].into(), activated_at: 1 }),
+        replaces: Some(stored::Incumbent { module_hash: vec![1].into(), activated_at: 1 }),
         ..Default::default()
     };
     let nonsense = reason(apply(&mut machine, 0, Body::ActivateModule(nonsense)).reply);
@@ -342,7 +342,7 @@ fn a_failed_activation_keeps_the_old_module_and_says_why() {
         apply(&mut machine, 0, body).reply
     });
     assert!(missing.contains("upload it"), "{missing}");
-    let nameless = v1::ActivateModule { module_hash: vec![1, 2].into(), ..Default::default() };
+    let nameless = stored::ActivateModule { module_hash: vec![1, 2].into(), ..Default::default() };
     let nameless = reason(apply(&mut machine, 0, Body::ActivateModule(nameless)).reply);
     assert!(nameless.contains("32 bytes"), "{nameless}");
 }
@@ -361,7 +361,7 @@ fn a_module_whose_snapshot_traps_can_be_replaced_if_its_state_is_given_up() {
     let failure = reason(load(&mut machine, "test v=2"));
     assert!(failure.contains("--discard-state"), "{failure}");
     let Body::ActivateModule(activate) = activate(&machine, b"test v=2") else { panic!() };
-    let activate = v1::ActivateModule { discard_state: true, ..activate };
+    let activate = stored::ActivateModule { discard_state: true, ..activate };
     let reply = apply(&mut machine, 0, Body::ActivateModule(activate)).reply;
     assert!(matches!(reply, Reply::Activated { previous: Some(_), .. }), "{reply:?}");
     let index = machine.applied_index();
@@ -400,7 +400,7 @@ fn the_failure_of_a_chunk_is_a_reply() {
     let mut machine = new_machine();
     let refused = apply(&mut machine, 0, chunk(b"test", 1, 3)).reply;
     assert!(matches!(refused, Reply::ChunkRefused(_)));
-    let hashless = Body::ModuleChunk(v1::ModuleChunk::default());
+    let hashless = Body::ModuleChunk(stored::ModuleChunk::default());
     assert!(matches!(apply(&mut machine, 0, hashless).reply, Reply::ChunkRefused(_)));
 }
 
@@ -471,7 +471,7 @@ fn a_new_machine_survives_its_snapshot() {
 fn the_clock_is_put_forward_on_purpose_and_never_back() {
     let mut machine = running("test");
     apply(&mut machine, 5_000, open_session(60_000));
-    let set = |time_ms| Body::SetClock(v1::SetClock { time_ms });
+    let set = |time_ms| Body::SetClock(stored::SetClock { time_ms });
     let before = machine.applied_index();
     match apply(&mut machine, 6_000, set(5_999)).reply {
         Reply::ClockRefused(reason) => assert!(reason.contains("6000 ms"), "{reason}"),
@@ -542,9 +542,9 @@ fn any_body() -> impl Strategy<Value = Body> {
             .prop_map(|(data, id, sequence, ack)| in_session(data.as_bytes(), id, sequence, ack)),
         2 => (0..5000_u64).prop_map(open_session),
         1 => (1..40_u64)
-            .prop_map(|session_id| Body::CloseSession(v1::CloseSession { session_id })),
+            .prop_map(|session_id| Body::CloseSession(stored::CloseSession { session_id })),
         1 => (1..30_u64, 0..9_u64).prop_map(|(session_id, acknowledged)| {
-            Body::KeepSession(v1::KeepSession { session_id, acknowledged })
+            Body::KeepSession(stored::KeepSession { session_id, acknowledged })
         }),
         3 => (module(), any::<bool>(), any::<bool>()).prop_map(|(module, start, end)| {
             let (module, half) = (module.as_bytes(), module.len() / 2);
@@ -575,7 +575,7 @@ proptest! {
             if let Body::ActivateModule(activate) = &mut body
                 && index % 4 != 0
             {
-                activate.replaces = straight.state.modules.incumbent().map(Incumbent::to_wire);
+                activate.replaces = straight.state.modules.incumbent().map(Incumbent::to_log);
             }
             let expected = apply(&mut straight, time_ms, body.clone());
             prop_assert_eq!(apply(&mut restarted, time_ms, body), expected);

@@ -1,6 +1,6 @@
 //! What the members found at a digest point, and what more than half of the voters found.
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use crate::museum::{self, Exhibit};
 use crate::types::{ConfState, Index, NodeId, StateDigest};
@@ -58,7 +58,7 @@ impl Verdict {
 /// Reads the verdict of the entry at `at`; the voters are those of the configuration there.
 pub(super) fn read(
     at: Index,
-    record: &v1::DigestVerdict,
+    record: &stored::DigestVerdict,
     conf_state: &ConfState,
 ) -> Result<Verdict, String> {
     let mut votes: Vec<Vote> = Vec::with_capacity(record.votes.len());
@@ -155,11 +155,11 @@ mod tests {
 
     #[test]
     fn a_verdict_says_who_differs() {
-        let record = v1::DigestVerdict {
+        let record = stored::DigestVerdict {
             index: 5,
             votes: votes(&[(1, 7), (2, 7), (3, 9)])
                 .iter()
-                .map(|vote| v1::DigestVote {
+                .map(|vote| stored::DigestVote {
                     node_id: vote.node.0,
                     digest: vote.digest.0.to_vec().into(),
                 })

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvError, Sender};
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft_host_proto::v1::{self, entry::Body};
+use raft_host_proto::stored::{self, entry::Body};
 use tokio::sync::{oneshot, watch};
 
 use super::beside::{self, Beside};
@@ -612,8 +612,8 @@ fn job_kind(kind: Option<BodyKind>) -> JobKind {
 
 /// What an activation makes active, for people.
 fn module_name(entry: &Bytes) -> String {
-    let Ok(v1::Entry { body: Some(Body::ActivateModule(activate)), .. }) =
-        v1::Entry::decode(&entry[..])
+    let Ok(stored::Entry { body: Some(Body::ActivateModule(activate)), .. }) =
+        stored::Entry::decode(&entry[..])
     else {
         return String::new();
     };

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 use tokio::sync::{oneshot, watch};
 
 use super::apply::{ApplyJob, Job};
@@ -416,17 +416,17 @@ impl EventLoop {
                 }
                 Wish::Point => {
                     let waiter = Waiter::all(std::mem::take(&mut self.comparers));
-                    self.propose_quietly(Body::DigestPoint(v1::DigestPoint {}), waiter);
+                    self.propose_quietly(Body::DigestPoint(stored::DigestPoint {}), waiter);
                 }
                 Wish::Verdict(point, votes) => {
                     let votes = votes
                         .iter()
-                        .map(|vote| v1::DigestVote {
+                        .map(|vote| stored::DigestVote {
                             node_id: vote.node.0,
                             digest: Bytes::copy_from_slice(&vote.digest.0),
                         })
                         .collect();
-                    let verdict = v1::DigestVerdict { index: point.0, votes };
+                    let verdict = stored::DigestVerdict { index: point.0, votes };
                     self.propose_quietly(Body::DigestVerdict(verdict), Waiter::nobody());
                 }
             }
@@ -450,7 +450,7 @@ impl EventLoop {
 
     /// It says nothing of the time, so the log's clock stays where it is.
     fn propose_quietly(&mut self, body: Body, waiter: Waiter) {
-        let data = v1::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
+        let data = stored::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
         let id = self.new_proposal(waiter);
         self.batch.push(Proposal { id, data });
     }

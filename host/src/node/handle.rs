@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::budget::{Budget, Charge};
@@ -233,15 +233,15 @@ impl Drop for Waiter {
 #[derive(Debug)]
 pub struct Submit {
     /// What the entry holds.
-    pub body: v1::entry::Body,
+    pub body: stored::entry::Body,
     /// Where the answer goes.
     pub sink: ReplySink,
     /// Count the pages that the guest writes, if this host can: see [`Committed::pages_dirtied`].
     pub count_pages: bool,
 }
 
-impl From<(v1::entry::Body, ReplySink)> for Submit {
-    fn from((body, sink): (v1::entry::Body, ReplySink)) -> Submit {
+impl From<(stored::entry::Body, ReplySink)> for Submit {
+    fn from((body, sink): (stored::entry::Body, ReplySink)) -> Submit {
         Submit { body, sink, count_pages: false }
     }
 }
@@ -555,7 +555,7 @@ impl NodeHandle {
     ///
     /// # Errors
     /// See [`ProposeFailure`]; the caller may stop waiting, which leaves the effect unknown.
-    pub async fn propose(&self, body: v1::entry::Body) -> ProposeResult {
+    pub async fn propose(&self, body: stored::entry::Body) -> ProposeResult {
         self.propose_counting(body, false).await
     }
 
@@ -565,7 +565,7 @@ impl NodeHandle {
     /// As [`NodeHandle::propose`].
     pub async fn propose_counting(
         &self,
-        body: v1::entry::Body,
+        body: stored::entry::Body,
         count_pages: bool,
     ) -> ProposeResult {
         let (sender, receiver) = oneshot::channel();
@@ -619,9 +619,13 @@ impl NodeHandle {
         Ok(())
     }
 
-    fn admit(&self, body: v1::entry::Body, leads: bool) -> Result<(Bytes, Charge), ProposeFailure> {
+    fn admit(
+        &self,
+        body: stored::entry::Body,
+        leads: bool,
+    ) -> Result<(Bytes, Charge), ProposeFailure> {
         self.may_propose(leads)?;
-        let entry = v1::Entry { time_ms: self.shared.log_clock.now_ms(), body: Some(body) };
+        let entry = stored::Entry { time_ms: self.shared.log_clock.now_ms(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
         let max = self.shared.config.max_entry_bytes;
         if bytes > max {

@@ -1,6 +1,6 @@
 //! Changing the budgets of the guest, and what must run it, through the log.
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::config::ENTRY_OVERHEAD_BYTES;
 use super::handle::{NodeHandle, ProposeFailure};
@@ -78,7 +78,7 @@ impl NodeHandle {
     /// See [`LimitsFailure`].
     pub async fn set_limits(
         &self,
-        changes: Vec<v1::LimitChange>,
+        changes: Vec<stored::LimitChange>,
     ) -> Result<LimitsSet, LimitsFailure> {
         let view = self.shared.machine.borrow().clone();
         let Some(view) = view else {
@@ -88,7 +88,7 @@ impl NodeHandle {
         // changes may be on their way.
         let max_entry_bytes = self.shared.config.max_entry_bytes;
         check(&view.info.limits, &changes, max_entry_bytes).map_err(LimitsFailure::Invalid)?;
-        let body = v1::entry::Body::SetLimits(v1::SetLimits { changes });
+        let body = stored::entry::Body::SetLimits(stored::SetLimits { changes });
         let committed = self.propose(body).await?;
         match committed.reply {
             Reply::LimitsSet { limits, previous } => {
@@ -122,7 +122,8 @@ impl NodeHandle {
         if wanted != current && !confirmed {
             return Err(EngineFailure::Unconfirmed { current, wanted });
         }
-        let body = v1::entry::Body::SetEngine(v1::SetEngine { profile: profile.to_owned() });
+        let body =
+            stored::entry::Body::SetEngine(stored::SetEngine { profile: profile.to_owned() });
         let committed = self.propose(body).await?;
         match committed.reply {
             Reply::EngineSet { engine, previous } => {
@@ -141,7 +142,7 @@ impl NodeHandle {
 
 fn check(
     current: &Limits,
-    changes: &[v1::LimitChange],
+    changes: &[stored::LimitChange],
     max_entry_bytes: u64,
 ) -> Result<(), String> {
     if changes.is_empty() {
@@ -166,14 +167,14 @@ fn check(
 
 #[cfg(test)]
 mod tests {
-    use raft_host_proto::v1::limit_change::Limit;
+    use raft_host_proto::stored::limit_change::Limit;
 
     use super::*;
 
     const ENTRY: u64 = 1 << 20;
 
     fn checked(current: &Limits, limit: Option<Limit>) -> Result<(), String> {
-        check(current, &[v1::LimitChange { limit }], ENTRY)
+        check(current, &[stored::LimitChange { limit }], ENTRY)
     }
 
     #[test]

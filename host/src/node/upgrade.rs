@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
 use super::handle::{
@@ -157,13 +157,13 @@ impl NodeHandle {
     pub async fn activate(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
         let Upgrade { module, label, replaces, discard_state } = upgrade;
         let hash = ModuleHash::of(&module);
-        let activate = v1::ActivateModule {
+        let activate = stored::ActivateModule {
             module_hash: hash.0.to_vec().into(),
             label,
-            replaces: replaces.map(Incumbent::to_wire),
+            replaces: replaces.map(Incumbent::to_log),
             discard_state,
         };
-        let committed = self.propose(v1::entry::Body::ActivateModule(activate)).await?;
+        let committed = self.propose(stored::entry::Body::ActivateModule(activate)).await?;
         match committed.reply {
             Reply::Activated { index, hash, previous } => {
                 Ok(Upgraded { index, hash, previous, already_active: false })
@@ -203,14 +203,14 @@ impl NodeHandle {
             let mut answers = Vec::new();
             for offset in group {
                 let end = module.len().min(offset + chunk_bytes);
-                let chunk = v1::ModuleChunk {
+                let chunk = stored::ModuleChunk {
                     module_hash: hash.0.to_vec().into(),
                     total_bytes: module.len() as u64,
                     offset: *offset as u64,
                     data: module.slice(*offset..end),
                 };
                 let (sender, receiver) = oneshot::channel();
-                let body = v1::entry::Body::ModuleChunk(chunk);
+                let body = stored::entry::Body::ModuleChunk(chunk);
                 self.submit([(body, ReplySink::One(sender))]);
                 answers.push(receiver);
             }

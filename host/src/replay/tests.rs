@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 
 use super::*;
 use crate::fsm::native::{KV, NativeLoader};
@@ -41,13 +41,13 @@ impl Node {
         bootstrap(&stores, &identity, GroupId::MAIN, limits, Arc::clone(&loader)).expect("empty");
         let module_hash = Bytes::from(ModuleHash::of(KV).0.to_vec());
         let mut bodies = vec![
-            Body::ModuleChunk(v1::ModuleChunk {
+            Body::ModuleChunk(stored::ModuleChunk {
                 module_hash: module_hash.clone(),
                 total_bytes: KV.len() as u64,
                 offset: 0,
                 data: KV.into(),
             }),
-            Body::ActivateModule(v1::ActivateModule {
+            Body::ActivateModule(stored::ActivateModule {
                 module_hash,
                 label: "kv".to_owned(),
                 ..Default::default()
@@ -55,14 +55,14 @@ impl Node {
         ];
         bodies.extend(commands.iter().map(|command| {
             let data = Bytes::copy_from_slice(command.as_bytes());
-            Body::Command(v1::Command { data, session: None })
+            Body::Command(stored::Command { data, session: None })
         }));
         let written = Node { stores, loader };
         let entries = bodies.into_iter().zip(2..).map(|(body, index)| LogEntry {
             index: Index(index),
             term: Term(1),
             kind: EntryKind::Normal,
-            data: v1::Entry { time_ms: index, body: Some(body) }.encode_to_vec().into(),
+            data: stored::Entry { time_ms: index, body: Some(body) }.encode_to_vec().into(),
             context: Bytes::new(),
         });
         let entries: Vec<_> = entries.collect();

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use raft_host_proto::v1;
+use raft_host_proto::peer::membership_client::MembershipClient;
 use raft_host_proto::v1::admin_client::AdminClient;
+use raft_host_proto::{peer, v1};
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -97,7 +98,7 @@ async fn cluster_of(seed: String, patience: Duration) -> Option<(String, Cluster
                 tracing::debug!(%seed, "nobody has confirmed the cluster that answers there");
                 return None;
             }
-            let cluster = status.cluster_id.parse().ok()?;
+            let cluster = ClusterId::try_from(&status.cluster_id[..]).ok()?;
             Some((seed, cluster))
         }
         Err(status) => {
@@ -117,10 +118,14 @@ pub(super) fn meant_for<T>(cluster: ClusterId, message: T) -> Request<T> {
 
 /// A lazy connection.
 pub(super) fn client(address: &str) -> Result<AdminClient<Channel>, Status> {
+    Ok(AdminClient::new(channel(address)?))
+}
+
+fn channel(address: &str) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("{address:?} is not HOST:PORT")))?;
     let endpoint = endpoint.connect_timeout(DIAL).timeout(ATTEMPT).tcp_nodelay(true);
-    Ok(AdminClient::new(endpoint.connect_lazy()))
+    Ok(endpoint.connect_lazy())
 }
 
 async fn attempt(
@@ -129,14 +134,14 @@ async fn attempt(
     address: &str,
     nonce: JoinNonce,
 ) -> Result<Admission, Status> {
-    let request = v1::JoinRequest {
+    let request = peer::JoinRequest {
         address: address.to_owned(),
         node_id: join.node_id.map_or(0, |id| id.0),
         protocol_version: PROTOCOL_VERSION,
         nonce: nonce.0.to_vec().into(),
         ..Default::default()
     };
-    let answer = client(seed)?.join(request).await?.into_inner();
+    let answer = MembershipClient::new(channel(seed)?).join(request).await?.into_inner();
     admission(answer).map_err(|what| {
         // Another answer is not to be expected.
         let words = format!("its answer makes no sense ({what}); is it a raft-host?");
@@ -144,8 +149,8 @@ async fn attempt(
     })
 }
 
-fn admission(answer: v1::JoinResponse) -> Result<Admission, &'static str> {
-    let cluster = answer.cluster_id.parse().map_err(|_| "the cluster's id")?;
+fn admission(answer: peer::JoinResponse) -> Result<Admission, &'static str> {
+    let cluster = ClusterId::try_from(&answer.cluster_id[..]).map_err(|_| "the cluster's id")?;
     if answer.node_id == 0 {
         return Err("no node id");
     }

@@ -561,7 +561,7 @@ async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<()
     let current = async {
         if leadership.borrow().role == Role::Leader {
             // All that was committed before this leader's term is applied once it answers.
-            let nothing = raft_host_proto::v1::entry::Body::CloseSession(Default::default());
+            let nothing = raft_host_proto::stored::entry::Body::CloseSession(Default::default());
             handle.propose(nothing).await.is_ok()
         } else {
             let Ok(status) = handle.status().await else { return false };

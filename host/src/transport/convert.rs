@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use raft_host_proto::v1;
+use raft_host_proto::peer;
 
 use super::rules;
 pub use super::rules::ConvertError;
@@ -16,20 +16,20 @@ use crate::types::{
 };
 
 /// To the wire. Payloads are shared, not copied.
-impl From<PeerMessage> for v1::RaftMessage {
-    fn from(message: PeerMessage) -> v1::RaftMessage {
-        v1::RaftMessage {
+impl From<PeerMessage> for peer::RaftMessage {
+    fn from(message: PeerMessage) -> peer::RaftMessage {
+        peer::RaftMessage {
             group: message.group.0,
-            kind: u32::from(message.kind as u8),
+            kind: i32::from(message.kind as u8),
             from: message.from.0,
             to: message.to.0,
             term: message.term.0,
             log_term: message.log_term.0,
             index: message.index.0,
-            entries: message.entries.into_iter().map(v1::RaftEntry::from).collect(),
+            entries: message.entries.into_iter().map(peer::RaftEntry::from).collect(),
             commit: message.commit.0,
             commit_term: message.commit_term.0,
-            snapshot: message.snapshot.map(v1::RaftSnapshot::from),
+            snapshot: message.snapshot.map(peer::RaftSnapshot::from),
             request_snapshot: message.request_snapshot.0,
             reject: message.reject,
             reject_hint: message.reject_hint.0,
@@ -39,12 +39,12 @@ impl From<PeerMessage> for v1::RaftMessage {
     }
 }
 
-impl From<LogEntry> for v1::RaftEntry {
-    fn from(entry: LogEntry) -> v1::RaftEntry {
-        v1::RaftEntry {
+impl From<LogEntry> for peer::RaftEntry {
+    fn from(entry: LogEntry) -> peer::RaftEntry {
+        peer::RaftEntry {
             index: entry.index.0,
             term: entry.term.0,
-            kind: u32::from(entry.kind as u8),
+            kind: i32::from(entry.kind as u8),
             data: entry.data,
             context: entry.context,
         }
@@ -52,9 +52,9 @@ impl From<LogEntry> for v1::RaftEntry {
 }
 
 /// The group does not travel with the snapshot: it is that of the message around it.
-impl From<SnapshotMeta> for v1::RaftSnapshot {
-    fn from(meta: SnapshotMeta) -> v1::RaftSnapshot {
-        v1::RaftSnapshot {
+impl From<SnapshotMeta> for peer::RaftSnapshot {
+    fn from(meta: SnapshotMeta) -> peer::RaftSnapshot {
+        peer::RaftSnapshot {
             index: meta.index.0,
             term: meta.term.0,
             conf_state: Some(meta.conf_state.into()),
@@ -64,10 +64,10 @@ impl From<SnapshotMeta> for v1::RaftSnapshot {
     }
 }
 
-impl From<ConfState> for v1::RaftConfState {
-    fn from(state: ConfState) -> v1::RaftConfState {
+impl From<ConfState> for peer::RaftConfState {
+    fn from(state: ConfState) -> peer::RaftConfState {
         let numbers = |nodes: BTreeSet<NodeId>| nodes.into_iter().map(|node| node.0).collect();
-        v1::RaftConfState {
+        peer::RaftConfState {
             voters: numbers(state.voters),
             learners: numbers(state.learners),
             voters_outgoing: numbers(state.voters_outgoing),
@@ -78,10 +78,10 @@ impl From<ConfState> for v1::RaftConfState {
 }
 
 /// From the wire. Payloads are shared, not copied.
-impl TryFrom<v1::RaftMessage> for PeerMessage {
+impl TryFrom<peer::RaftMessage> for PeerMessage {
     type Error = ConvertError;
 
-    fn try_from(wire: v1::RaftMessage) -> Result<PeerMessage, ConvertError> {
+    fn try_from(wire: peer::RaftMessage) -> Result<PeerMessage, ConvertError> {
         let kind = u8::try_from(wire.kind)
             .ok()
             .and_then(MessageKind::from_u8)
@@ -121,10 +121,10 @@ impl TryFrom<v1::RaftMessage> for PeerMessage {
     }
 }
 
-impl TryFrom<v1::RaftEntry> for LogEntry {
+impl TryFrom<peer::RaftEntry> for LogEntry {
     type Error = ConvertError;
 
-    fn try_from(wire: v1::RaftEntry) -> Result<LogEntry, ConvertError> {
+    fn try_from(wire: peer::RaftEntry) -> Result<LogEntry, ConvertError> {
         let index = Index(wire.index);
         let kind = u8::try_from(wire.kind)
             .ok()
@@ -136,7 +136,7 @@ impl TryFrom<v1::RaftEntry> for LogEntry {
 
 fn snapshot_from_wire(
     group: GroupId,
-    wire: v1::RaftSnapshot,
+    wire: peer::RaftSnapshot,
 ) -> Result<SnapshotMeta, ConvertError> {
     if wire.index == 0 {
         return Err(ConvertError::EmptySnapshot("index"));
@@ -374,8 +374,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_message_survives_the_wire(message in message()) {
-            let bytes = v1::RaftMessage::from(message.clone()).encode_to_vec();
-            let wire = v1::RaftMessage::decode(bytes.as_slice()).expect("own encoding");
+            let bytes = peer::RaftMessage::from(message.clone()).encode_to_vec();
+            let wire = peer::RaftMessage::decode(bytes.as_slice()).expect("own encoding");
             prop_assert_eq!(PeerMessage::try_from(wire), Ok(message));
         }
 
@@ -383,7 +383,7 @@ mod tests {
         fn garbage_bytes_are_refused_or_obey_the_rules(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
-            if let Ok(wire) = v1::RaftMessage::decode(bytes.as_slice())
+            if let Ok(wire) = peer::RaftMessage::decode(bytes.as_slice())
                 && let Ok(message) = PeerMessage::try_from(wire)
             {
                 prop_assert_ne!(message.from, NodeId(0));
@@ -392,20 +392,20 @@ mod tests {
 
         #[test]
         fn a_flipped_bit_never_panics(message in message(), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
-            let mut bytes = v1::RaftMessage::from(message).encode_to_vec();
+            let mut bytes = peer::RaftMessage::from(message).encode_to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= 1_u8 << bit;
-            if let Ok(wire) = v1::RaftMessage::decode(bytes.as_slice()) {
+            if let Ok(wire) = peer::RaftMessage::decode(bytes.as_slice()) {
                 // Any answer will do, a panic will not.
                 drop(PeerMessage::try_from(wire));
             }
         }
     }
 
-    fn append(index: u64, entries: &[(u64, u64)]) -> v1::RaftMessage {
-        v1::RaftMessage {
+    fn append(index: u64, entries: &[(u64, u64)]) -> peer::RaftMessage {
+        peer::RaftMessage {
             group: 1,
-            kind: MessageKind::AppendEntries as u32,
+            kind: MessageKind::AppendEntries as i32,
             from: 1,
             to: 2,
             term: 5,
@@ -413,23 +413,23 @@ mod tests {
             index,
             entries: entries
                 .iter()
-                .map(|&(index, term)| v1::RaftEntry { index, term, ..Default::default() })
+                .map(|&(index, term)| peer::RaftEntry { index, term, ..Default::default() })
                 .collect(),
             ..Default::default()
         }
     }
 
-    fn refused(wire: v1::RaftMessage) -> ConvertError {
+    fn refused(wire: peer::RaftMessage) -> ConvertError {
         PeerMessage::try_from(wire).expect_err("must be refused")
     }
 
     #[test]
     fn payloads_are_shared_and_not_copied() {
         let data = Bytes::from(vec![7; 64]);
-        let wire = v1::RaftEntry { index: 1, term: 1, data: data.clone(), ..Default::default() };
+        let wire = peer::RaftEntry { index: 1, term: 1, data: data.clone(), ..Default::default() };
         let entry = LogEntry::try_from(wire).expect("valid");
         assert_eq!(entry.data.as_ptr(), data.as_ptr());
-        assert_eq!(v1::RaftEntry::from(entry).data.as_ptr(), data.as_ptr());
+        assert_eq!(peer::RaftEntry::from(entry).data.as_ptr(), data.as_ptr());
     }
 
     #[test]
@@ -464,18 +464,21 @@ mod tests {
     #[test]
     fn unknown_kinds_and_zero_ids_are_refused() {
         let base = || append(8, &[(9, 3)]);
-        for kind in [0, 18, 256 + 1, u32::MAX] {
+        for kind in [0, 18, 256 + 1, -1, i32::MAX] {
             assert_eq!(
-                refused(v1::RaftMessage { kind, ..base() }),
+                refused(peer::RaftMessage { kind, ..base() }),
                 ConvertError::UnknownMessageKind(kind)
             );
         }
         let mut wire = base();
         wire.entries[0].kind = 258;
         assert_eq!(refused(wire), ConvertError::UnknownEntryKind { index: Index(9), kind: 258 });
-        assert_eq!(refused(v1::RaftMessage { from: 0, ..base() }), ConvertError::ZeroNode("from"));
-        assert_eq!(refused(v1::RaftMessage { to: 0, ..base() }), ConvertError::ZeroNode("to"));
-        assert_eq!(refused(v1::RaftMessage { group: 0, ..base() }), ConvertError::ZeroGroup);
+        assert_eq!(
+            refused(peer::RaftMessage { from: 0, ..base() }),
+            ConvertError::ZeroNode("from")
+        );
+        assert_eq!(refused(peer::RaftMessage { to: 0, ..base() }), ConvertError::ZeroNode("to"));
+        assert_eq!(refused(peer::RaftMessage { group: 0, ..base() }), ConvertError::ZeroGroup);
     }
 
     #[test]
@@ -487,19 +490,19 @@ mod tests {
             Index(9),
             StateDigest([3; 32]),
         );
-        let good = v1::RaftMessage::from(report.clone());
+        let good = peer::RaftMessage::from(report.clone());
         let read = PeerMessage::try_from(good.clone()).expect("whole");
         assert_eq!(read.as_digest_report(), Some((Index(9), StateDigest([3; 32]))));
         let short = Bytes::from_static(&[3; 31]);
         for bad in [
-            v1::RaftMessage { index: 0, ..good.clone() },
-            v1::RaftMessage { context: short, ..good.clone() },
+            peer::RaftMessage { index: 0, ..good.clone() },
+            peer::RaftMessage { context: short, ..good.clone() },
         ] {
             assert!(matches!(refused(bad), ConvertError::BadDigestReport(_)));
         }
         for bad in [
-            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good.clone() },
-            v1::RaftMessage { term: 3, ..good },
+            peer::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good.clone() },
+            peer::RaftMessage { term: 3, ..good },
         ] {
             assert!(matches!(refused(bad), ConvertError::BreaksRule { .. }));
         }
@@ -511,7 +514,7 @@ mod tests {
     fn messages_about_clocks_are_whole_or_refused() {
         let (one, two) = (NodeId(1), NodeId(2));
         let read = |message: &PeerMessage| {
-            PeerMessage::try_from(v1::RaftMessage::from(message.clone())).expect("whole")
+            PeerMessage::try_from(peer::RaftMessage::from(message.clone())).expect("whole")
         };
         for offset in [None, Some(-7), Some(i64::MAX)] {
             let question = PeerMessage::clock_question(GroupId(1), one, two, 9, offset);
@@ -521,12 +524,12 @@ mod tests {
         let answer = PeerMessage::clock_answer(GroupId(1), two, one, 9, 1_700_000_000_000);
         assert_eq!(read(&answer).as_clock_answer(), Some((9, 1_700_000_000_000)));
         assert_eq!(read(&answer).as_clock_question(), None);
-        let good = v1::RaftMessage::from(answer);
-        let question = MessageKind::ClockQuestion as u32;
+        let good = peer::RaftMessage::from(answer);
+        let question = MessageKind::ClockQuestion as i32;
         for bad in [
-            v1::RaftMessage { context: Bytes::new(), ..good.clone() },
-            v1::RaftMessage { context: Bytes::from_static(&[3; 7]), ..good.clone() },
-            v1::RaftMessage {
+            peer::RaftMessage { context: Bytes::new(), ..good.clone() },
+            peer::RaftMessage { context: Bytes::from_static(&[3; 7]), ..good.clone() },
+            peer::RaftMessage {
                 kind: question,
                 context: Bytes::from_static(&[3; 9]),
                 ..good.clone()
@@ -535,8 +538,8 @@ mod tests {
             assert!(matches!(refused(bad), ConvertError::BadClockMessage(_)));
         }
         for bad in [
-            v1::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good.clone() },
-            v1::RaftMessage { term: 3, ..good },
+            peer::RaftMessage { entries: append(8, &[(9, 3)]).entries, ..good.clone() },
+            peer::RaftMessage { term: 3, ..good },
         ] {
             assert!(matches!(refused(bad), ConvertError::BreaksRule { .. }));
         }
@@ -544,16 +547,16 @@ mod tests {
 
     #[test]
     fn a_snapshot_stands_in_install_snapshot_only_and_must_be_whole() {
-        let install = |snapshot| v1::RaftMessage {
-            kind: MessageKind::InstallSnapshot as u32,
+        let install = |snapshot| peer::RaftMessage {
+            kind: MessageKind::InstallSnapshot as i32,
             snapshot,
             log_term: 0,
             ..append(0, &[])
         };
         let voters = |voters: &[u64]| {
-            Some(v1::RaftConfState { voters: voters.to_vec(), ..Default::default() })
+            Some(peer::RaftConfState { voters: voters.to_vec(), ..Default::default() })
         };
-        let whole = v1::RaftSnapshot {
+        let whole = peer::RaftSnapshot {
             index: 3,
             term: 2,
             conf_state: voters(&[1, 2]),
@@ -562,18 +565,18 @@ mod tests {
         assert!(PeerMessage::try_from(install(Some(whole.clone()))).is_ok());
         assert_eq!(refused(install(None)), ConvertError::MissingSnapshot);
         assert_eq!(
-            refused(v1::RaftMessage { snapshot: Some(whole.clone()), ..append(8, &[]) }),
+            refused(peer::RaftMessage { snapshot: Some(whole.clone()), ..append(8, &[]) }),
             ConvertError::UnexpectedSnapshot(MessageKind::AppendEntries)
         );
         for (broken, lacks) in [
-            (v1::RaftSnapshot { index: 0, ..whole.clone() }, "index"),
-            (v1::RaftSnapshot { term: 0, ..whole.clone() }, "term"),
-            (v1::RaftSnapshot { conf_state: None, ..whole.clone() }, "configuration"),
-            (v1::RaftSnapshot { conf_state: voters(&[]), ..whole.clone() }, "voters"),
+            (peer::RaftSnapshot { index: 0, ..whole.clone() }, "index"),
+            (peer::RaftSnapshot { term: 0, ..whole.clone() }, "term"),
+            (peer::RaftSnapshot { conf_state: None, ..whole.clone() }, "configuration"),
+            (peer::RaftSnapshot { conf_state: voters(&[]), ..whole.clone() }, "voters"),
         ] {
             assert_eq!(refused(install(Some(broken))), ConvertError::EmptySnapshot(lacks));
         }
-        let twice = v1::RaftSnapshot { conf_state: voters(&[4, 4]), ..whole };
+        let twice = peer::RaftSnapshot { conf_state: voters(&[4, 4]), ..whole };
         assert_eq!(
             refused(install(Some(twice))),
             ConvertError::DuplicateMember { node: NodeId(4), role: "voter" }
@@ -582,15 +585,15 @@ mod tests {
 
     #[test]
     fn what_raft_rs_panics_on_is_refused_kind_by_kind() {
-        let base = |kind: MessageKind| v1::RaftMessage {
+        let base = |kind: MessageKind| peer::RaftMessage {
             group: 1,
-            kind: kind as u32,
+            kind: kind as i32,
             from: 1,
             to: 2,
             term: 5,
             ..Default::default()
         };
-        let read = |data: &'static [u8], context: &'static [u8]| v1::RaftEntry {
+        let read = |data: &'static [u8], context: &'static [u8]| peer::RaftEntry {
             data: Bytes::from_static(data),
             context: Bytes::from_static(context),
             ..Default::default()
@@ -599,32 +602,32 @@ mod tests {
         let cases = [
             (
                 "its term cannot be counted up",
-                v1::RaftMessage { term: u64::MAX, ..base(M::Heartbeat) },
+                peer::RaftMessage { term: u64::MAX, ..base(M::Heartbeat) },
             ),
-            ("no term", v1::RaftMessage { term: 0, ..base(M::Heartbeat) }),
-            ("a read without its context", v1::RaftMessage { term: 0, ..base(M::ReadIndex) }),
+            ("no term", peer::RaftMessage { term: 0, ..base(M::Heartbeat) }),
+            ("a read without its context", peer::RaftMessage { term: 0, ..base(M::ReadIndex) }),
             (
                 "a read with a term",
-                v1::RaftMessage { entries: vec![read(&[1; 24], &[])], ..base(M::ReadIndex) },
+                peer::RaftMessage { entries: vec![read(&[1; 24], &[])], ..base(M::ReadIndex) },
             ),
             (
                 "a read with a second context",
-                v1::RaftMessage {
+                peer::RaftMessage {
                     term: 0,
                     entries: vec![read(&[1; 24], &[1])],
                     ..base(M::ReadIndex)
                 },
             ),
             ("a transfer with a term", base(M::TransferLeader)),
-            ("a transfer", v1::RaftMessage { term: 0, ..base(M::TransferLeader) }),
-            ("a proposal", v1::RaftMessage { term: 0, ..base(M::Propose) }),
+            ("a transfer", peer::RaftMessage { term: 0, ..base(M::TransferLeader) }),
+            ("a proposal", peer::RaftMessage { term: 0, ..base(M::Propose) }),
             (
                 "an answer without a context",
-                v1::RaftMessage { index: 3, ..base(M::ReadIndexResponse) },
+                peer::RaftMessage { index: 3, ..base(M::ReadIndexResponse) },
             ),
             (
                 "a hint that overflows",
-                v1::RaftMessage {
+                peer::RaftMessage {
                     reject: true,
                     reject_hint: u64::MAX,
                     ..base(M::AppendEntriesResponse)
@@ -632,7 +635,7 @@ mod tests {
             ),
             (
                 "a hint beyond the question",
-                v1::RaftMessage {
+                peer::RaftMessage {
                     reject: true,
                     index: 3,
                     reject_hint: 4,
@@ -641,11 +644,11 @@ mod tests {
             ),
             (
                 "a candidate of the term of its log",
-                v1::RaftMessage { index: 3, log_term: 5, ..base(M::RequestVote) },
+                peer::RaftMessage { index: 3, log_term: 5, ..base(M::RequestVote) },
             ),
             (
                 "a vote that commits beyond its log",
-                v1::RaftMessage {
+                peer::RaftMessage {
                     index: 3,
                     log_term: 4,
                     commit: 4,
@@ -653,10 +656,10 @@ mod tests {
                     ..base(M::RequestVote)
                 },
             ),
-            ("a priority", v1::RaftMessage { priority: -1, ..base(M::RequestVote) }),
+            ("a priority", peer::RaftMessage { priority: -1, ..base(M::RequestVote) }),
             (
                 "a heartbeat with entries",
-                v1::RaftMessage { entries: vec![read(&[1], &[])], ..base(M::Heartbeat) },
+                peer::RaftMessage { entries: vec![read(&[1], &[])], ..base(M::Heartbeat) },
             ),
         ];
         for (what, wire) in cases {

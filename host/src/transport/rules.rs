@@ -21,14 +21,14 @@ const TRANSFER: &[u8] = b"CampaignTransfer";
 pub enum ConvertError {
     /// The kind is of no message that this version knows.
     #[error("message kind {0} is unknown; is the peer of a newer version?")]
-    UnknownMessageKind(u32),
+    UnknownMessageKind(i32),
     /// The kind is of no entry that this version knows.
     #[error("entry {index} has the unknown kind {kind}; is the peer of a newer version?")]
     UnknownEntryKind {
         /// The entry.
         index: Index,
         /// Its kind.
-        kind: u32,
+        kind: i32,
     },
     /// Node 0 does not exist.
     #[error("`{0}` is node 0, which does not exist")]

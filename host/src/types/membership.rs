@@ -69,7 +69,7 @@ pub struct Rival {
 }
 
 /// One step of a membership change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfChangeOp {
     /// Add as a non-voting replica, or demote a voter.
     AddLearner,
@@ -80,13 +80,12 @@ pub enum ConfChangeOp {
 }
 
 /// A membership change; several steps at once go through joint consensus.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfChange {
     /// The steps, applied together. Empty: leave the joint configuration.
     pub steps: Vec<(ConfChangeOp, Member)>,
     /// Of the learners among the steps that asked to be taken in themselves. A learner that is
     /// one already stays it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub joins: BTreeMap<NodeId, JoinNonce>,
 }
 

@@ -23,7 +23,7 @@ pub struct UpgradeOptions {
 /// One admin call; the request gets the client's group.
 macro_rules! admin_call {
     ($client:ident, $repeat:expr, $method:ident, $request:ident { $($field:ident),* }) => {{
-        let request = v1::$request { group: $client.options.group, $($field),* };
+        let request = v1::$request { group: $client.options.group.clone(), $($field),* };
         $client.call($repeat, $client.options.admin_deadline, |channel| {
             let request = request.clone();
             async move { admin(channel).$method(request).await }
@@ -41,10 +41,8 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn status(&self) -> Result<v1::StatusResponse, ClientError> {
-        let request = v1::StatusRequest { group: self.options.group, ..Default::default() };
-        self.ask_anybody(self.options.deadline, |channel| {
-            let request = request.clone();
-            async move { admin(channel).status(request).await }
+        self.ask_anybody(self.options.deadline, |channel| async move {
+            admin(channel).status(v1::StatusRequest::default()).await
         })
         .await
     }
@@ -63,7 +61,7 @@ impl Client {
             return Err(ClientError::Invalid(words.to_owned()));
         };
         self.call(Repeat::Always, self.options.deadline, |channel| async move {
-            let request = v1::ConfirmRequest { cluster_id: cluster.to_string() };
+            let request = v1::ConfirmRequest { cluster_id: cluster.to_bytes() };
             admin(channel).confirm(request).await
         })
         .await
@@ -76,9 +74,10 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn members(&self) -> Result<v1::MembersResponse, ClientError> {
-        let request = v1::MembersRequest { group: self.options.group };
-        self.ask_anybody(self.options.deadline, |channel| async move {
-            admin(channel).members(request).await
+        let request = v1::MembersRequest { group: self.options.group.clone(), linearizable: false };
+        self.ask_anybody(self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).members(request).await }
         })
         .await
     }
@@ -92,7 +91,7 @@ impl Client {
         &self,
         node_id: u64,
         address: &str,
-    ) -> Result<v1::MembersResponse, ClientError> {
+    ) -> Result<v1::AddMemberResponse, ClientError> {
         let address = address.to_owned();
         admin_call!(self, Repeat::WithoutEffect, add_member, AddMemberRequest { node_id, address })
     }
@@ -155,21 +154,6 @@ impl Client {
         )
     }
 
-    /// Asks to become a member; the request's group is replaced by the client's.
-    ///
-    /// # Errors
-    ///
-    /// When the cluster refuses or cannot do it.
-    pub async fn join(&self, request: v1::JoinRequest) -> Result<v1::JoinResponse, ClientError> {
-        let v1::JoinRequest { address, node_id, cluster_id, protocol_version, nonce, .. } = request;
-        admin_call!(
-            self,
-            Repeat::WithoutEffect,
-            join,
-            JoinRequest { address, node_id, cluster_id, protocol_version, nonce }
-        )
-    }
-
     /// Uploads a module and makes it active in the place of what is active now. `label` is for
     /// people, usually the file's name.
     ///
@@ -196,15 +180,9 @@ impl Client {
     ///
     /// When no leader answered in time.
     pub async fn incumbent(&self) -> Result<Option<v1::Incumbent>, ClientError> {
-        let request = v1::ModulesRequest { group: self.options.group, linearizable: true };
-        let modules = self
-            .call(Repeat::Always, self.options.deadline, |channel| async move {
-                admin(channel).modules(request).await
-            })
-            .await?;
-        let Some(active) = modules.history.last() else { return Ok(None) };
-        Ok(Some(v1::Incumbent {
-            module_hash: hash_from_hex(&active.module_hash)?,
+        let modules = self.held_modules(true).await?;
+        Ok(modules.history.last().map(|active| v1::Incumbent {
+            module_hash: active.module_hash.clone(),
             activated_at: active.index,
         }))
     }
@@ -224,7 +202,7 @@ impl Client {
         let UpgradeOptions { replaces, discard_state } = options;
         let module = module.into();
         let header = v1::UpgradeHeader {
-            group: self.options.group,
+            group: self.options.group.clone(),
             module_hash: sha2::Sha256::digest(&module).to_vec().into(),
             total_bytes: module.len() as u64,
             label: label.to_owned(),
@@ -244,9 +222,14 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn modules(&self) -> Result<v1::ModulesResponse, ClientError> {
-        let request = v1::ModulesRequest { group: self.options.group, linearizable: false };
-        self.call(Repeat::Always, self.options.deadline, |channel| async move {
-            admin(channel).modules(request).await
+        self.held_modules(false).await
+    }
+
+    async fn held_modules(&self, linearizable: bool) -> Result<v1::ModulesResponse, ClientError> {
+        let request = v1::ModulesRequest { group: self.options.group.clone(), linearizable };
+        self.call(Repeat::Always, self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).modules(request).await }
         })
         .await
     }
@@ -257,9 +240,10 @@ impl Client {
     ///
     /// When no node answered in time.
     pub async fn limits(&self) -> Result<v1::LimitsResponse, ClientError> {
-        let request = v1::LimitsRequest { group: self.options.group };
-        self.call(Repeat::Always, self.options.deadline, |channel| async move {
-            admin(channel).limits(request).await
+        let request = v1::LimitsRequest { group: self.options.group.clone(), linearizable: false };
+        self.call(Repeat::Always, self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).limits(request).await }
         })
         .await
     }
@@ -325,17 +309,6 @@ impl Client {
         // Once more does no harm, as it changes nothing; but all nodes would have to answer anew.
         admin_call!(self, Repeat::Patiently, digest, DigestRequest {})
     }
-}
-
-/// The 32 bytes that so many pairs of hexadecimal digits stand for.
-fn hash_from_hex(text: &str) -> Result<Bytes, ClientError> {
-    let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(pair).collect();
-    bytes.filter(|bytes| bytes.len() == 32).map(Bytes::from).ok_or_else(|| ClientError::Refused {
-        code: tonic::Code::Internal,
-        message: format!("the cluster answered {text:?}, which is no hash of a module"),
-        effect: super::Effect::None,
-    })
 }
 
 fn upgrade_parts(

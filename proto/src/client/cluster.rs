@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::endpoints::Picked;
@@ -26,6 +27,18 @@ pub struct ClusterId(u128);
     "the id of a cluster has 32 hexadecimal digits, as `raft-host status` shows it: {0:?} has not"
 )]
 pub struct BadClusterId(String);
+
+impl ClusterId {
+    /// As messages hold it: 16 bytes.
+    pub fn to_bytes(self) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
+    }
+
+    /// What [`ClusterId::to_bytes`] made; `None` for anything that has not 16 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<ClusterId> {
+        bytes.try_into().ok().map(|bytes| ClusterId(u128::from_be_bytes(bytes)))
+    }
+}
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,10 +75,10 @@ impl Client {
         let end = end.min(after(self.options.attempt_timeout));
         let mut client = grpc(until(picked.channel.clone(), end, None));
         let failure = match timeout_at(end, client.cluster(v1::ClusterRequest {})).await {
-            Ok(Ok(answer)) => match answer.get_ref().cluster_id.parse() {
+            Ok(Ok(answer)) => match ClusterId::from_bytes(&answer.get_ref().cluster_id) {
                 // Another request may have been faster, and answered by another cluster.
-                Ok(cluster) => return Ok(*self.cluster.get_or_init(|| cluster)),
-                Err(error) => Failure::nonsense(&BadClusterId::to_string(&error)),
+                Some(cluster) => return Ok(*self.cluster.get_or_init(|| cluster)),
+                None => Failure::nonsense("the id of a cluster has 16 bytes"),
             },
             Ok(Err(status)) => Failure::from_status(&status),
             Err(_) => Failure::timeout("no answer"),

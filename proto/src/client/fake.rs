@@ -15,7 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::kept::cost_bytes;
-use super::{Client, ClientOptions};
+use super::{Client, ClientOptions, ClusterId};
 use crate::v1::admin_server::{Admin, AdminServer};
 use crate::v1::client_server::{Client as ClientService, ClientServer};
 use crate::{
@@ -78,6 +78,10 @@ impl Cluster {
 
     pub(super) fn id(&self) -> String {
         format!("{:02x}", *self.number.lock().unwrap()).repeat(16)
+    }
+
+    fn cluster(&self) -> ClusterId {
+        self.id().parse().expect("32 digits")
     }
 
     /// What every node does with every request, before it looks at it.
@@ -164,7 +168,7 @@ impl Cluster {
         let kind = v1::outcome::Kind::Ok(long.unwrap_or_else(|| command.to_vec()).into());
         v1::ApplyResponse {
             outcome: Some(v1::Outcome { kind: Some(kind), duplicate: false }),
-            index: executed.len() as u64,
+            position: Some(v1::Position { index: executed.len() as u64, ordinal: 0 }),
             ..v1::ApplyResponse::default()
         }
     }
@@ -299,7 +303,9 @@ impl ClientService for Service {
     ) -> Result<Response<v1::ClusterResponse>, Status> {
         match *self.0.is_unconfirmed.lock().unwrap() {
             true => Err(failure(Code::Unavailable)),
-            false => Ok(Response::new(v1::ClusterResponse { cluster_id: self.0.id() })),
+            false => {
+                Ok(Response::new(v1::ClusterResponse { cluster_id: self.0.cluster().to_bytes() }))
+            }
         }
     }
 
@@ -397,11 +403,10 @@ macro_rules! unplanned {
 #[tonic::async_trait]
 impl Admin for Service {
     unplanned!(
-        add_member: AddMemberRequest -> MembersResponse,
+        add_member: AddMemberRequest -> AddMemberResponse,
         promote_member: PromoteMemberRequest -> MembersResponse,
         remove_member: RemoveMemberRequest -> MembersResponse,
         transfer_leadership: TransferLeadershipRequest -> TransferLeadershipResponse,
-        join: JoinRequest -> JoinResponse,
         limits: LimitsRequest -> LimitsResponse,
         set_limits: SetLimitsRequest -> SetLimitsResponse,
         set_engine: SetEngineRequest -> SetEngineResponse,
@@ -422,10 +427,9 @@ impl Admin for Service {
 
     async fn status(
         &self,
-        request: Request<v1::StatusRequest>,
+        _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
-        let group = request.into_inner().group;
-        Ok(Response::new(v1::StatusResponse { group, node_id: 7, ..Default::default() }))
+        Ok(Response::new(v1::StatusResponse { node_id: 7, ..Default::default() }))
     }
 
     async fn modules(
@@ -433,8 +437,8 @@ impl Admin for Service {
         request: Request<v1::ModulesRequest>,
     ) -> Result<Response<v1::ModulesResponse>, Status> {
         assert!(request.into_inner().linearizable, "another node may not know yet");
-        let active =
-            v1::Activation { index: 4, module_hash: "0a".repeat(32), ..Default::default() };
+        let module_hash = vec![0x0a; 32].into();
+        let active = v1::Activation { index: 4, module_hash, ..Default::default() };
         let history = vec![v1::Activation::default(), active];
         Ok(Response::new(v1::ModulesResponse { history, ..Default::default() }))
     }

@@ -147,11 +147,12 @@ async fn look_after(client: Client, session_id: u64, ttl: Duration, life: Arc<Mu
         if !is_due {
             continue;
         }
-        let group = client.options.group;
+        let group = client.options.group.clone();
         let request = v1::KeepSessionRequest { group, session_id, acknowledged };
         let kept = client
-            .call(Repeat::Always, rest, |channel| async move {
-                grpc(channel).keep_session(request).await
+            .call(Repeat::Always, rest, |channel| {
+                let request = request.clone();
+                async move { grpc(channel).keep_session(request).await }
             })
             .await;
         match kept {

@@ -49,8 +49,8 @@ pub struct ClientOptions {
     /// The cluster to talk to; endpoints of others are not asked. `None`: the one of the node that
     /// answers first.
     pub cluster: Option<ClusterId>,
-    /// The group that requests are for; 1 is the main one.
-    pub group: u64,
+    /// The name of the group that requests are for; empty: "main", the only one today.
+    pub group: String,
     /// For one TCP connection to be made.
     pub connect_timeout: Duration,
     /// For one attempt of a request that may be repeated; then another node is asked.
@@ -76,7 +76,7 @@ impl ClientOptions {
         command: Bytes,
         session: Option<v1::SessionCommand>,
     ) -> v1::ApplyRequest {
-        let (group, count_pages) = (self.group, self.count_pages);
+        let (group, count_pages) = (self.group.clone(), self.count_pages);
         v1::ApplyRequest { group, command, session, count_pages }
     }
 }
@@ -85,7 +85,7 @@ impl Default for ClientOptions {
     fn default() -> ClientOptions {
         ClientOptions {
             cluster: None,
-            group: 1,
+            group: String::new(),
             connect_timeout: Duration::from_secs(2),
             attempt_timeout: Duration::from_secs(10),
             deadline: Duration::from_secs(60),
@@ -166,7 +166,7 @@ impl Client {
         consistency: v1::Consistency,
     ) -> Result<v1::QueryResponse, ClientError> {
         let request = v1::QueryRequest {
-            group: self.options.group,
+            group: self.options.group.clone(),
             query: query.into(),
             consistency: consistency.into(),
         };
@@ -185,11 +185,12 @@ impl Client {
     /// When no node opened one in time.
     pub async fn open_session(&self, ttl: Option<Duration>) -> Result<Session, ClientError> {
         let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let request = v1::OpenSessionRequest { group: self.options.group, ttl_ms };
+        let request = v1::OpenSessionRequest { group: self.options.group.clone(), ttl_ms };
         // Always safe to repeat: a session that nobody knows of expires.
         let opened = self
-            .call(Repeat::Always, self.options.deadline, |channel| async move {
-                grpc(channel).open_session(request).await
+            .call(Repeat::Always, self.options.deadline, |channel| {
+                let request = request.clone();
+                async move { grpc(channel).open_session(request).await }
             })
             .await?;
         Ok(Session::new(self.clone(), opened))

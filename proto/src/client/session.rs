@@ -185,10 +185,11 @@ impl Drop for Number<'_> {
 }
 
 pub(super) async fn close(client: &Client, session_id: u64) -> Result<(), ClientError> {
-    let request = v1::CloseSessionRequest { group: client.options.group, session_id };
+    let request = v1::CloseSessionRequest { group: client.options.group.clone(), session_id };
     client
-        .call(Repeat::Always, client.options.deadline, |channel| async move {
-            grpc(channel).close_session(request).await
+        .call(Repeat::Always, client.options.deadline, |channel| {
+            let request = request.clone();
+            async move { grpc(channel).close_session(request).await }
         })
         .await
         .map(drop)

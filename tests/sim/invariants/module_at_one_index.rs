@@ -4,7 +4,7 @@
 use prost::Message as _;
 use raft_host::machine::{Incumbent, Reply};
 use raft_host::types::{Index, ModuleHash};
-use raft_host_proto::v1::{self, entry::Body};
+use raft_host_proto::stored::{self, entry::Body};
 
 use super::Invariant;
 use crate::sim::observe::{AppliedEntry, Fact, Micros, Slot};
@@ -133,10 +133,10 @@ impl ModuleAtOneIndex {
 
 /// What an entry says that it replaces; `None` if it is no activation.
 fn replaces(data: &[u8]) -> Option<Option<Incumbent>> {
-    let entry = v1::Entry::decode(data).ok()?;
+    let entry = stored::Entry::decode(data).ok()?;
     let Body::ActivateModule(activate) = entry.body? else { return None };
     match activate.replaces {
-        Some(replaces) => Incumbent::from_wire(&replaces).ok().map(Some),
+        Some(replaces) => Incumbent::from_log(&replaces).ok().map(Some),
         None => Some(None),
     }
 }
@@ -234,13 +234,13 @@ mod tests {
     #[test]
     fn an_activation_that_was_to_replace_something_else_is_found() {
         let with_data = |replaces: Option<Incumbent>| {
-            let activate = v1::ActivateModule {
+            let activate = stored::ActivateModule {
                 module_hash: TWO.0.to_vec().into(),
-                replaces: replaces.map(Incumbent::to_wire),
+                replaces: replaces.map(Incumbent::to_log),
                 ..Default::default()
             };
             let body = Some(Body::ActivateModule(activate));
-            let data = v1::Entry { body, ..Default::default() }.encode_to_vec().into();
+            let data = stored::Entry { body, ..Default::default() }.encode_to_vec().into();
             AppliedEntry { data, ..with(0, 4, activated(4, TWO, Some(ONE)), Some(TWO)) }
         };
         let one = |at| Some(Incumbent { hash: ONE, activated_at: Index(at) });

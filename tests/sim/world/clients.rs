@@ -5,8 +5,8 @@ use bytes::Bytes;
 use raft_host::machine::{QueryResult, Reply};
 use raft_host::node::{Committed, Consistency, ProposeFailure};
 use raft_host::types::{Index, LogPosition, Member, Outcome};
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 
 use super::{Event, Stage, World};
 use crate::history::{Action, Operation, Outcome as Ending};
@@ -202,14 +202,14 @@ impl World {
         }
         let slot = client.target;
         let ask = match &job.task {
-            Task::Open => Ask::Propose(Body::OpenSession(v1::OpenSession { ttl_ms: 0 })),
+            Task::Open => Ask::Propose(Body::OpenSession(stored::OpenSession { ttl_ms: 0 })),
             Task::Command { data, sequence, .. } => {
-                let session = client.session.map(|session_id| v1::SessionCommand {
+                let session = client.session.map(|session_id| stored::SessionCommand {
                     session_id,
                     sequence: *sequence,
                     acknowledged: sequence - 1,
                 });
-                Ask::Propose(Body::Command(v1::Command { data: data.clone(), session }))
+                Ask::Propose(Body::Command(stored::Command { data: data.clone(), session }))
             }
             Task::Query { key, is_linearizable, .. } => {
                 let consistency = match is_linearizable {

@@ -8,7 +8,7 @@ use raft_host::transport::{Inbox as _, SnapshotWish, Standing, admit_snapshot};
 use raft_host::types::{
     GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotFate, SnapshotMeta,
 };
-use raft_host_proto::v1;
+use raft_host_proto::peer;
 
 use super::{Event, Message, World, member};
 use crate::sim::network::Fate;
@@ -73,7 +73,7 @@ impl World {
 
     /// What the real transport does to a message on its way, where it checks it.
     fn over_the_wire(&mut self, from: Slot, to: Slot, message: &PeerMessage) {
-        let arrived = PeerMessage::try_from(v1::RaftMessage::from(message.clone()));
+        let arrived = PeerMessage::try_from(peer::RaftMessage::from(message.clone()));
         let why = match arrived {
             Ok(_) if message.from != self.hosts[from.0].node => {
                 format!("a {:?} in the name of node {}", message.kind, message.from)

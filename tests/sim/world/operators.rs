@@ -7,8 +7,8 @@ use raft_host::consensus::Role;
 use raft_host::machine::Incumbent;
 use raft_host::node::{LimitsFailure, MembershipFailure, Upgrade, UpgradeFailure};
 use raft_host::types::{ConfState, Index, JoinNonce, Member, NodeId};
-use raft_host_proto::v1;
-use raft_host_proto::v1::limit_change::Limit;
+use raft_host_proto::stored;
+use raft_host_proto::stored::limit_change::Limit;
 
 use super::{Event, Stage, World, member};
 use crate::sim::calls::{Answered, Ask, Owner};
@@ -442,7 +442,7 @@ fn nonce(number: u64) -> JoinNonce {
 }
 
 /// A change of the guest's limits that its commands live with, or trap more by.
-fn limit_change(choice: u64) -> v1::LimitChange {
+fn limit_change(choice: u64) -> stored::LimitChange {
     let limit = match choice % 5 {
         0 => Limit::ApplyFuel(1_000_000),
         1 => Limit::ApplyFuel(3_000_000),
@@ -450,7 +450,7 @@ fn limit_change(choice: u64) -> v1::LimitChange {
         3 => Limit::MemoryMaxBytes(1 << 20),
         _ => Limit::StackMaxBytes(if choice & 8 == 0 { 512 << 10 } else { 1 << 20 }),
     };
-    v1::LimitChange { limit: Some(limit) }
+    stored::LimitChange { limit: Some(limit) }
 }
 
 /// Whether the member is none any more.

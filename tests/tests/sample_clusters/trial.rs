@@ -25,7 +25,7 @@ impl Answer {
     fn of(command: String, response: v1::ApplyResponse) -> Answer {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let outcome = response.outcome.expect("every answer has an outcome");
-        let index = (!outcome.duplicate).then_some(response.index);
+        let index = (!outcome.duplicate).then_some(response.position.unwrap_or_default().index);
         let result = match outcome.kind {
             Some(Kind::Ok(output)) => Ok(text(&output)),
             Some(Kind::Rejected(reason)) => Err(text(&reason)),

@@ -35,10 +35,14 @@ async fn every_answer_says_which_cluster_gave_it_and_requests_for_another_one_do
     let node = cluster.leader();
     let applied = node.client().apply(meant_for(CLUSTER, set(1))).await.unwrap();
     assert_eq!(said_by(applied.metadata()), CLUSTER.to_string());
-    let refused = node.client().apply(v1::ApplyRequest { group: 9, ..set(1) }).await.unwrap_err();
+    let refused = node
+        .client()
+        .apply(v1::ApplyRequest { group: "other".into(), ..set(1) })
+        .await
+        .unwrap_err();
     assert_eq!(said_by(refused.metadata()), CLUSTER.to_string(), "a failure says it too");
     let named = node.client().cluster(v1::ClusterRequest {}).await.unwrap().into_inner();
-    assert_eq!(named.cluster_id, CLUSTER.to_string());
+    assert_eq!(named.cluster_id[..], CLUSTER.0);
 
     let before = node.handle.status().await.unwrap().last_index;
     let foreign = node.client().apply(meant_for(OTHER, set(2))).await;
@@ -90,7 +94,7 @@ async fn a_disputed_new_cluster_serves_nobody_until_it_is_confirmed() {
         "none",
         words,
     );
-    let joined = node.admin().join(join_request(&node.address)).await;
+    let joined = node.membership().join(join_request(&node.address)).await;
     assert_fails(joined, Code::Unavailable, "none", words);
     // Nor is a stream of before a way in.
     send(2).await.unwrap();
@@ -100,26 +104,27 @@ async fn a_disputed_new_cluster_serves_nobody_until_it_is_confirmed() {
     };
     assert_eq!(error.effect(), v1::Effect::None, "{error:?}");
     let said = status().await.unwrap().into_inner();
-    assert!(said.not_serving.contains(words), "{}", said.not_serving);
+    let not_serving = &said.group("").unwrap().not_serving;
+    assert!(not_serving.contains(words), "{not_serving}");
     let said = said.rival.expect("it is named");
-    assert_eq!((said.cluster_id, said.node_id), (OTHER.to_string(), 2));
+    assert_eq!((&said.cluster_id[..], said.node_id), (&OTHER.0[..], 2));
     assert!(said.unconfirmed);
 
-    let confirm = |cluster: &str| {
-        let request = v1::ConfirmRequest { cluster_id: cluster.to_owned() };
+    let confirm = |cluster: &[u8]| {
+        let request = v1::ConfirmRequest { cluster_id: Bytes::copy_from_slice(cluster) };
         let mut admin = node.admin();
         async move { admin.confirm(request).await }
     };
-    let another = confirm(&OTHER.to_string()).await;
+    let another = confirm(&OTHER.0).await;
     assert_fails(another, Code::FailedPrecondition, "none", &CLUSTER.to_string());
-    assert_fails(confirm("c1").await, Code::InvalidArgument, "none", "hexadecimal");
+    assert_fails(confirm(b"c1").await, Code::InvalidArgument, "none", "16 bytes");
     assert!(node.handle.is_unconfirmed());
-    let confirmed = confirm(&CLUSTER.to_string()).await.unwrap().into_inner();
+    let confirmed = confirm(&CLUSTER.0).await.unwrap().into_inner();
     assert!(confirmed.was_unconfirmed);
     node.client().apply(set(2)).await.unwrap();
     assert_eq!(query(node, r#"{"op":"count"}"#).await.unwrap(), r#"{"count":2}"#);
     assert!(status().await.unwrap().into_inner().rival.is_none());
-    let again = confirm(&CLUSTER.to_string()).await.unwrap().into_inner();
+    let again = confirm(&CLUSTER.0).await.unwrap().into_inner();
     assert!(!again.was_unconfirmed);
     drop(commands);
     cluster.stop().await;

@@ -91,7 +91,7 @@ async fn what_a_hung_leader_has_goes_to_the_next_one_if_it_may_be_repeated() {
     let mut stream = follower.client().apply_stream(requests).await.unwrap().into_inner();
     gate.swallows_more_than(before).await;
 
-    let request = v1::TransferLeadershipRequest { group: 0, node_id: 2 };
+    let request = v1::TransferLeadershipRequest { group: String::new(), node_id: 2 };
     cluster.leader().admin().transfer_leadership(request).await.unwrap();
     let harmful = answers.pop().unwrap().await.unwrap();
     assert_fails(harmful, Code::Unavailable, "unknown", "another leader was elected");

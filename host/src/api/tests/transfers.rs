@@ -14,7 +14,7 @@ async fn a_transfer_fails_when_another_one_leads_in_the_end() {
         hears_from(&old.handle, lost).await;
         // It goes on being heard, and hears nothing: not that it is to lead.
         cluster.network.cut_one_way(NodeId(leader as u64), lost);
-        let request = v1::TransferLeadershipRequest { group: 0, node_id: lost.0 };
+        let request = v1::TransferLeadershipRequest { group: String::new(), node_id: lost.0 };
         let mut admin = cluster.nodes[asked].admin();
         let failing = tokio::spawn(async move { admin.transfer_leadership(request).await });
         while !old.handle.status().await.unwrap().transferring {
@@ -22,7 +22,7 @@ async fn a_transfer_fails_when_another_one_leads_in_the_end() {
             tokio::task::yield_now().await;
         }
         // Another operator has it given to somebody else.
-        let request = v1::TransferLeadershipRequest { group: 0, node_id: winner };
+        let request = v1::TransferLeadershipRequest { group: String::new(), node_id: winner };
         let moved = old.admin().transfer_leadership(request).await.unwrap().into_inner();
         assert_eq!(moved.leader_id, winner);
         let words = format!("node {winner} leads now, and not node 3");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
@@ -369,8 +369,8 @@ async fn prefill(handles: &Arc<[NodeHandle]>, mut commands: Generator) -> Result
     Ok(())
 }
 
-fn command(data: Bytes) -> v1::entry::Body {
-    v1::entry::Body::Command(v1::Command { data, session: None })
+fn command(data: Bytes) -> stored::entry::Body {
+    stored::entry::Body::Command(stored::Command { data, session: None })
 }
 
 /// One caller in a closed loop.

@@ -77,7 +77,8 @@ async fn targets(args: &BenchArgs) -> Result<Vec<String>, Failure> {
     }
     let client = args.remote.client().await?;
     let status = client.status().await.map_err(|error| remote::failed_question(&error))?;
-    if status.leader_address.is_empty() {
+    let leader = status.group("").map(|group| group.leader_address.clone()).unwrap_or_default();
+    if leader.is_empty() {
         return Err(Failure {
             exit: Exit::Unavailable,
             ..Failure::new(
@@ -85,7 +86,7 @@ async fn targets(args: &BenchArgs) -> Result<Vec<String>, Failure> {
             )
         });
     }
-    Ok(vec![status.leader_address])
+    Ok(vec![leader])
 }
 
 async fn dial(address: &str) -> Result<ClientClient<Channel>, Failure> {
@@ -183,7 +184,8 @@ async fn read(
     while !recorder.interval().is_over() {
         let query = queries.next_command();
         let began = Instant::now();
-        let request = v1::QueryRequest { group: 0, query, consistency: consistency.into() };
+        let request =
+            v1::QueryRequest { query, consistency: consistency.into(), ..Default::default() };
         let ending = match service.query(request).await {
             Ok(response) => ending(response.into_inner().outcome.and_then(|o| o.kind)),
             Err(status) => Ending::Failed(sentence(&status)),

@@ -67,7 +67,7 @@ async fn form(cluster: &mut Cluster, teller: &Teller) -> anyhow::Result<()> {
     let client = cluster.client()?;
     until("all three nodes vote", async || {
         let members = client.members().await?.members;
-        Ok(members.iter().filter(|member| member.role == "voter").count() == 3)
+        Ok(members.iter().filter(|member| member.is_voter()).count() == 3)
     })
     .await?;
     teller.say("all three have the plugin from the log, have caught up, and vote");
@@ -233,7 +233,8 @@ async fn ask(client: &Client, query: &Value) -> anyhow::Result<Value> {
 
 /// Number of the process that leads.
 async fn leader(cluster: &Cluster) -> anyhow::Result<usize> {
-    let address = cluster.client()?.status().await?.leader_address;
+    let status = cluster.client()?.status().await?;
+    let address = status.group("").map(|group| group.leader_address.clone()).unwrap_or_default();
     let mut processes = cluster.processes().iter();
     let leader = processes.find(|process| process.address == address);
     Ok(leader.context("nobody leads")?.number)

@@ -6,7 +6,7 @@ use crate::machine::modules::Upload;
 use crate::types::{JoinNonce, StateDigest};
 
 fn point() -> Body {
-    Body::DigestPoint(v1::DigestPoint {})
+    Body::DigestPoint(stored::DigestPoint {})
 }
 
 /// Applies a digest point and returns what was found.
@@ -121,7 +121,7 @@ fn every_part_of_the_state_counts() {
         machine.state.sessions.open(Index(5), 5, 0).unwrap();
     });
     differs("a response gone", &|machine| {
-        let session = v1::SessionCommand { session_id: 4, sequence: 9, acknowledged: 2 };
+        let session = stored::SessionCommand { session_id: 4, sequence: 9, acknowledged: 2 };
         machine.state.sessions.begin(&session, [0; 16], Index(7), 6);
     });
     differs("a response more", &|machine| {
@@ -189,10 +189,12 @@ fn the_latest_digests_are_kept_and_a_point_changes_nothing_else() {
 fn a_verdict_is_answered_with_what_it_says_and_a_broken_one_is_refused() {
     let mut machine = running("test");
     let taken = take(&mut machine);
-    let vote =
-        |node_id, digest: StateDigest| v1::DigestVote { node_id, digest: digest.0.to_vec().into() };
+    let vote = |node_id, digest: StateDigest| stored::DigestVote {
+        node_id,
+        digest: digest.0.to_vec().into(),
+    };
     let judged = |machine: &mut Machine, votes| {
-        let verdict = v1::DigestVerdict { index: taken.index.0, votes };
+        let verdict = stored::DigestVerdict { index: taken.index.0, votes };
         apply(machine, 0, Body::DigestVerdict(verdict)).reply
     };
     // Node 1 is the only voter.
@@ -205,7 +207,7 @@ fn a_verdict_is_answered_with_what_it_says_and_a_broken_one_is_refused() {
         }
         other => panic!("expected a verdict, got {other:?}"),
     }
-    let broken = vec![v1::DigestVote { node_id: 1, digest: vec![1; 5].into() }];
+    let broken = vec![stored::DigestVote { node_id: 1, digest: vec![1; 5].into() }];
     let refusal = judged(&mut machine, broken);
     assert!(matches!(refusal, Reply::Refused(CommandRefused::Malformed(_))), "{refusal:?}");
 }

@@ -25,7 +25,7 @@ fn restore_with(mut bytes: &[u8], loader: SharedLoader) -> Result<Machine, Resto
 }
 
 fn set_engine(profile: &str) -> Body {
-    Body::SetEngine(v1::SetEngine { profile: profile.to_owned() })
+    Body::SetEngine(stored::SetEngine { profile: profile.to_owned() })
 }
 
 #[test]
@@ -49,7 +49,9 @@ fn a_change_is_applied_by_programs_that_do_not_offer_it_but_nothing_after_it() {
     let unsupported = machine.engine_supported().unwrap_err();
     assert_eq!((unsupported.wanted, unsupported.offered), (theirs(), ours()));
 
-    for data in [v1::Entry { time_ms: 8, body: Some(command(b"b")) }.encode_to_vec(), Vec::new()] {
+    for data in
+        [stored::Entry { time_ms: 8, body: Some(command(b"b")) }.encode_to_vec(), Vec::new()]
+    {
         let failure = machine.apply(Index(6), &data).unwrap_err().to_string();
         assert!(
             failure.contains(theirs().as_str()) && failure.contains(ours().as_str()),
@@ -118,10 +120,10 @@ fn a_snapshot_without_a_profile_has_the_first_one() {
     let mut machine = new_machine();
     let bytes = snapshot(&mut machine);
     let header = crate::machine::records::read_record(&mut &bytes[12..], 1 << 20).unwrap();
-    let mut older = v1::SnapshotHeader::decode(header.as_slice()).unwrap();
+    let mut older = stored::SnapshotHeader::decode(header.as_slice()).unwrap();
     assert_eq!(older.engine, ours().as_str());
     older.engine.clear();
-    let with_header = |changed: &v1::SnapshotHeader| {
+    let with_header = |changed: &stored::SnapshotHeader| {
         let mut changed_bytes = bytes[..12].to_vec();
         crate::machine::records::write_message(&mut changed_bytes, changed).unwrap();
         changed_bytes.extend_from_slice(&bytes[12 + 8 + header.len()..]);

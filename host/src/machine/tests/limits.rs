@@ -164,10 +164,10 @@ fn without_a_module_limits_change_too_and_hold_for_the_first_one() {
 #[test]
 fn a_limit_that_this_version_does_not_know_stops_the_node() {
     let mut machine = running("test");
-    let known = v1::LimitChange { limit: Some(Limit::ApplyFuel(5)) };
-    let changes = vec![known, v1::LimitChange { limit: None }];
-    let body = Some(Body::SetLimits(v1::SetLimits { changes }));
-    let data = v1::Entry { time_ms: 0, body }.encode_to_vec();
+    let known = stored::LimitChange { limit: Some(Limit::ApplyFuel(5)) };
+    let changes = vec![known, stored::LimitChange { limit: None }];
+    let body = Some(Body::SetLimits(stored::SetLimits { changes }));
+    let data = stored::Entry { time_ms: 0, body }.encode_to_vec();
     let failure = machine.apply(Index(4), &data).unwrap_err();
     assert!(failure.to_string().contains("does not know"), "{failure}");
 }

@@ -46,7 +46,7 @@ impl Pipeline {
         let Some(sequence) = open.get(dice.below(open.len().max(1) as u64) as usize) else {
             // What it has it would otherwise keep from the others.
             let (session_id, acknowledged) = (self.session, self.commands);
-            let keep = Body::KeepSession(v1::KeepSession { session_id, acknowledged });
+            let keep = Body::KeepSession(stored::KeepSession { session_id, acknowledged });
             let kept = apply(machine, 0, keep).reply;
             assert!(matches!(kept, Reply::SessionKept { .. }), "{kept:?}");
             return true;
@@ -154,12 +154,12 @@ fn an_idle_session_that_is_kept_alive_takes_commands_and_one_that_is_not_expires
     apply(&mut machine, 0, open_session(5_000));
     let id = machine.applied_index().0;
     for time_ms in [4_000, 8_000, 12_000] {
-        let keep = Body::KeepSession(v1::KeepSession { session_id: id, acknowledged: 0 });
+        let keep = Body::KeepSession(stored::KeepSession { session_id: id, acknowledged: 0 });
         assert_eq!(apply(&mut machine, time_ms, keep).reply, Reply::SessionKept { ttl_ms: 5_000 });
     }
     let ran = apply(&mut machine, 16_000, in_session(b"a", id, 1, 0)).reply;
     assert!(matches!(ran, Reply::Command(Outcome::Ok(_))), "{ran:?}");
-    let keep = Body::KeepSession(v1::KeepSession { session_id: id, acknowledged: 1 });
+    let keep = Body::KeepSession(stored::KeepSession { session_id: id, acknowledged: 1 });
     let expired = Reply::Refused(CommandRefused::SessionExpired);
     assert_eq!(apply(&mut machine, 21_000, keep).reply, expired);
 }

@@ -1,6 +1,6 @@
 //! Putting the log's clock forward on purpose, through the log.
 
-use raft_host_proto::v1;
+use raft_host_proto::stored;
 
 use super::super::handle::{NodeHandle, ProposeFailure};
 use crate::machine::{Reply, TIME_MAX_MS};
@@ -41,7 +41,8 @@ impl NodeHandle {
         if time_ms > TIME_MAX_MS {
             return Err(ClockFailure::Invalid(time_ms));
         }
-        let committed = self.propose(v1::entry::Body::SetClock(v1::SetClock { time_ms })).await?;
+        let committed =
+            self.propose(stored::entry::Body::SetClock(stored::SetClock { time_ms })).await?;
         match committed.reply {
             Reply::ClockSet { time_ms, previous_ms } => {
                 Ok(ClockSet { index: committed.index, time_ms, previous_ms })

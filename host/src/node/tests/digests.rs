@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
 use super::super::{Consistency, DigestConfig, ProposeResult, QueryFailure, ReplySink, StopReason};
@@ -167,13 +167,13 @@ impl Cluster {
 
     fn load(&mut self) {
         let module_hash: Bytes = ModuleHash::of(native::KV).0.to_vec().into();
-        self.propose(&Body::ModuleChunk(v1::ModuleChunk {
+        self.propose(&Body::ModuleChunk(stored::ModuleChunk {
             module_hash: module_hash.clone(),
             total_bytes: native::KV.len() as u64,
             offset: 0,
             data: Bytes::from_static(native::KV),
         }));
-        self.propose(&Body::ActivateModule(v1::ActivateModule {
+        self.propose(&Body::ActivateModule(stored::ActivateModule {
             module_hash,
             label: "kv".to_owned(),
             ..Default::default()
@@ -183,7 +183,7 @@ impl Cluster {
     fn write(&mut self, count: usize) {
         for n in 0..count {
             let data = format!(r#"{{"op":"set","key":"{n}","value":"x"}}"#).into();
-            self.propose(&Body::Command(v1::Command { data, session: None }));
+            self.propose(&Body::Command(stored::Command { data, session: None }));
         }
     }
 
@@ -192,7 +192,7 @@ impl Cluster {
         let leader = self.leader();
         for n in 0..count {
             let data = format!(r#"{{"op":"set","key":"{n}","value":"y"}}"#).into();
-            let body = Body::Command(v1::Command { data, session: None });
+            let body = Body::Command(stored::Command { data, session: None });
             let (sender, _) = oneshot::channel();
             self.node(leader).handle().submit([(body, ReplySink::One(sender))]);
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -53,7 +53,7 @@ fn propose(node: &SteppedNode, body: Body) -> oneshot::Receiver<ProposeResult> {
 
 fn set_key(key: &str) -> Body {
     let data = format!(r#"{{"op":"set","key":"{key}","value":"1"}}"#);
-    Body::Command(v1::Command { data: data.into_bytes().into(), session: None })
+    Body::Command(stored::Command { data: data.into_bytes().into(), session: None })
 }
 
 fn answered(receiver: &mut oneshot::Receiver<ProposeResult>) -> ProposeResult {
@@ -82,17 +82,22 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
         .expect("empty stores");
     let mut node = leading(&stores, &old);
     let module_hash = ModuleHash::of(KV).0.to_vec().into();
-    let chunk =
-        v1::ModuleChunk { module_hash, total_bytes: KV.len() as u64, offset: 0, data: KV.into() };
+    let chunk = stored::ModuleChunk {
+        module_hash,
+        total_bytes: KV.len() as u64,
+        offset: 0,
+        data: KV.into(),
+    };
     let activate =
-        v1::ActivateModule { module_hash: chunk.module_hash.clone(), ..Default::default() };
+        stored::ActivateModule { module_hash: chunk.module_hash.clone(), ..Default::default() };
     propose(&node, Body::ModuleChunk(chunk));
     propose(&node, Body::ActivateModule(activate));
     settle(&mut node);
     assert!(node.handle().is_serving());
 
     let mut before = propose(&node, set_key("before"));
-    let mut change = propose(&node, Body::SetEngine(v1::SetEngine { profile: next.to_string() }));
+    let mut change =
+        propose(&node, Body::SetEngine(stored::SetEngine { profile: next.to_string() }));
     let mut after = propose(&node, set_key("after"));
     settle(&mut node);
     let applied = answered(&mut before).expect("applied").reply;

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -49,7 +49,7 @@ impl Driven {
     }
 
     fn command(&mut self, data: &'static [u8]) -> crate::node::Committed {
-        let command = v1::Command { data: data.into(), session: None };
+        let command = stored::Command { data: data.into(), session: None };
         self.propose(Body::Command(command), false).expect("applied")
     }
 }
@@ -68,14 +68,14 @@ fn node_with_burner(slow_apply_ms: u64) -> Driven {
     driven.settle();
     let module = wat::parse_str(BURNER).expect("WAT");
     let hash = ModuleHash::of(&module).0.to_vec();
-    let chunk = v1::ModuleChunk {
+    let chunk = stored::ModuleChunk {
         module_hash: hash.clone().into(),
         total_bytes: module.len() as u64,
         offset: 0,
         data: module.into(),
     };
     driven.propose(Body::ModuleChunk(chunk), false).expect("stored");
-    let activate = v1::ActivateModule {
+    let activate = stored::ActivateModule {
         module_hash: hash.into(),
         label: "burner".into(),
         ..Default::default()
@@ -114,7 +114,7 @@ fn slow_jobs_are_counted_by_what_they_are() {
 #[test]
 fn asking_for_pages_changes_no_outcome() {
     let mut driven = node_with_burner(0);
-    let command = || Body::Command(v1::Command::default());
+    let command = || Body::Command(stored::Command::default());
     let plain = driven.propose(command(), false).expect("applied");
     let asked = driven.propose(command(), true).expect("applied");
     assert_eq!((plain.reply, plain.fuel_used), (asked.reply, asked.fuel_used));

@@ -1,8 +1,8 @@
 //! A leader that is deposed, and those who wait for what it appended.
 
 use bytes::Bytes;
-use raft_host_proto::v1;
-use raft_host_proto::v1::entry::Body;
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -64,7 +64,7 @@ fn lead(node: &mut SteppedNode, inbox: &NodeInbox) {
 
 fn ask(node: &SteppedNode) -> oneshot::Receiver<crate::node::ProposeResult> {
     let (sender, receiver) = oneshot::channel();
-    let command = v1::Command { data: Bytes::from_static(b"x"), session: None };
+    let command = stored::Command { data: Bytes::from_static(b"x"), session: None };
     let body = Body::Command(command);
     node.handle().submit([Submit { body, sink: ReplySink::One(sender), count_pages: false }]);
     receiver

@@ -1,7 +1,7 @@
 //! How nodes introduce themselves, and whom they refuse.
 
 use bytes::Bytes;
-use raft_host_proto::v1;
+use raft_host_proto::peer;
 use tonic::Status;
 
 use crate::transport::{Identity, PROTOCOL_VERSION};
@@ -96,8 +96,8 @@ impl From<HelloError> for Status {
 }
 
 /// What `identity` says to the peer `to`, dialling this address.
-pub(super) fn hello(identity: &Identity, to: NodeId, to_address: &str) -> v1::Hello {
-    v1::Hello {
+pub(super) fn hello(identity: &Identity, to: NodeId, to_address: &str) -> peer::Hello {
+    peer::Hello {
         cluster_id: Bytes::copy_from_slice(&identity.cluster.0),
         from: identity.node.0,
         from_address: identity.address.clone(),
@@ -108,8 +108,8 @@ pub(super) fn hello(identity: &Identity, to: NodeId, to_address: &str) -> v1::He
 }
 
 /// Checks an introduction and returns who it is.
-pub(super) fn check_hello(us: &Identity, hello: v1::Hello) -> Result<Member, HelloError> {
-    let v1::Hello { cluster_id, from, from_address, to, protocol_version, to_address: _ } = hello;
+pub(super) fn check_hello(us: &Identity, hello: peer::Hello) -> Result<Member, HelloError> {
+    let peer::Hello { cluster_id, from, from_address, to, protocol_version, to_address: _ } = hello;
     let node = us.node;
     // First of all: what the other fields mean depends on it.
     if protocol_version != PROTOCOL_VERSION {
@@ -134,7 +134,7 @@ pub(super) fn check_hello(us: &Identity, hello: v1::Hello) -> Result<Member, Hel
 }
 
 /// Whose introduction it is, if that may be a member of another cluster.
-pub(super) fn rival(us: &Identity, hello: &v1::Hello) -> Option<Rival> {
+pub(super) fn rival(us: &Identity, hello: &peer::Hello) -> Option<Rival> {
     let cluster = ClusterId::try_from(&hello.cluster_id[..]).ok()?;
     let is_possible = cluster != us.cluster
         && (1..=NodeId::HIGHEST.0).contains(&hello.from)
@@ -167,16 +167,16 @@ mod tests {
     fn a_hello_that_does_not_fit_is_refused_with_words_that_say_why() {
         let good = || hello(&identity(1), NodeId(2), "b:2");
         let cases = [
-            (v1::Hello { protocol_version: 9, ..good() }, "speaks 9"),
-            (v1::Hello { cluster_id: Bytes::from_static(&[8; 16]), ..good() }, "cluster 0808"),
-            (v1::Hello { cluster_id: Bytes::from_static(&[7; 15]), ..good() }, "cluster 0707"),
-            (v1::Hello { cluster_id: Bytes::new(), ..good() }, "to cluster :"),
-            (v1::Hello { to: 3, ..good() }, "this is node 2, not node 3"),
-            (v1::Hello { from: 0, ..good() }, "node 0"),
-            (v1::Hello { from: 2, ..good() }, "cannot be its own peer"),
-            (v1::Hello { from_address: String::new(), ..good() }, "bad address"),
-            (v1::Hello { from_address: "a\nb:1".to_owned(), ..good() }, "bad address"),
-            (v1::Hello { from_address: "x".repeat(1025), ..good() }, "address of 1025 bytes"),
+            (peer::Hello { protocol_version: 9, ..good() }, "speaks 9"),
+            (peer::Hello { cluster_id: Bytes::from_static(&[8; 16]), ..good() }, "cluster 0808"),
+            (peer::Hello { cluster_id: Bytes::from_static(&[7; 15]), ..good() }, "cluster 0707"),
+            (peer::Hello { cluster_id: Bytes::new(), ..good() }, "to cluster :"),
+            (peer::Hello { to: 3, ..good() }, "this is node 2, not node 3"),
+            (peer::Hello { from: 0, ..good() }, "node 0"),
+            (peer::Hello { from: 2, ..good() }, "cannot be its own peer"),
+            (peer::Hello { from_address: String::new(), ..good() }, "bad address"),
+            (peer::Hello { from_address: "a\nb:1".to_owned(), ..good() }, "bad address"),
+            (peer::Hello { from_address: "x".repeat(1025), ..good() }, "address of 1025 bytes"),
         ];
         for (hello, words) in cases {
             let error = check_hello(&identity(2), hello).expect_err(words);
@@ -200,11 +200,11 @@ mod tests {
         assert_eq!(rival(good()), Some(expected));
         assert_eq!(rival(hello(&identity(1), NodeId(2), "b:2")), None, "of this cluster");
         for nonsense in [
-            v1::Hello { cluster_id: Bytes::from_static(&[8; 15]), ..good() },
-            v1::Hello { from: 0, ..good() },
-            v1::Hello { from: u64::MAX, ..good() },
-            v1::Hello { from_address: "a\nb:1".to_owned(), ..good() },
-            v1::Hello { to_address: "x".repeat(1025), ..good() },
+            peer::Hello { cluster_id: Bytes::from_static(&[8; 15]), ..good() },
+            peer::Hello { from: 0, ..good() },
+            peer::Hello { from: u64::MAX, ..good() },
+            peer::Hello { from_address: "a\nb:1".to_owned(), ..good() },
+            peer::Hello { to_address: "x".repeat(1025), ..good() },
         ] {
             assert_eq!(rival(nonsense.clone()), None, "{nonsense:?}");
         }

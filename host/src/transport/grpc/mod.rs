@@ -24,7 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use raft_host_proto::v1::peer_server::PeerServer;
+use raft_host_proto::peer::peer_server::PeerServer;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use raft_host_proto::v1::peer_client::PeerClient;
+use raft_host_proto::peer::peer_client::PeerClient;
 use rand::Rng as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
 use prost::Message as _;
-use raft_host_proto::v1;
+use raft_host_proto::peer;
 use tokio::sync::Notify;
 
 use super::config::MAX_MESSAGE_BYTES;
@@ -90,7 +90,7 @@ impl SendQueue {
     /// Opens the queue for a new connection, whose envelopes the stream yields; the first
     /// envelope carries `hello` and nothing else, since who is not known is not listened to for
     /// long.
-    pub(super) fn connect(self: &Arc<SendQueue>, hello: v1::Hello) -> EnvelopeStream {
+    pub(super) fn connect(self: &Arc<SendQueue>, hello: peer::Hello) -> EnvelopeStream {
         let mut state = self.state();
         state.connection += 1;
         state.open = true;
@@ -137,7 +137,7 @@ impl SendQueue {
 pub(super) struct EnvelopeStream {
     queue: Arc<SendQueue>,
     connection: u64,
-    hello: Option<v1::Hello>,
+    hello: Option<peer::Hello>,
 }
 
 impl EnvelopeStream {
@@ -172,7 +172,7 @@ impl EnvelopeStream {
 }
 
 impl Stream for EnvelopeStream {
-    type Item = v1::PeerEnvelope;
+    type Item = peer::PeerEnvelope;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -181,7 +181,7 @@ impl Stream for EnvelopeStream {
                 return Poll::Ready(None);
             };
             let count = batch.len();
-            let messages: Vec<v1::RaftMessage> = batch.into_iter().filter_map(to_wire).collect();
+            let messages: Vec<peer::RaftMessage> = batch.into_iter().filter_map(to_wire).collect();
             if messages.len() < count {
                 // Whoever sent it counts on it.
                 this.queue.dropped.notify_one();
@@ -189,17 +189,17 @@ impl Stream for EnvelopeStream {
             let hello = this.hello.take();
             // Only when all messages were too large is there nothing to send.
             if hello.is_some() || !messages.is_empty() {
-                return Poll::Ready(Some(v1::PeerEnvelope { hello, messages }));
+                return Poll::Ready(Some(peer::PeerEnvelope { hello, messages }));
             }
         }
     }
 }
 
 /// To the wire, unless the peer would have to refuse it and with it the whole stream.
-fn to_wire(message: PeerMessage) -> Option<v1::RaftMessage> {
+fn to_wire(message: PeerMessage) -> Option<peer::RaftMessage> {
     let large = cost_bytes(&message) > MAX_MESSAGE_BYTES as u64 / 4;
     let (kind, to) = (message.kind, message.to);
-    let wire = v1::RaftMessage::from(message);
+    let wire = peer::RaftMessage::from(message);
     // The margin is for the envelope around it.
     if large && wire.encoded_len() > MAX_MESSAGE_BYTES - 4096 {
         let bytes = wire.encoded_len();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn connect(queue: &Arc<SendQueue>) -> EnvelopeStream {
-        queue.connect(v1::Hello { from: 1, ..v1::Hello::default() })
+        queue.connect(peer::Hello { from: 1, ..peer::Hello::default() })
     }
 
     fn greeted(queue: &Arc<SendQueue>) -> EnvelopeStream {

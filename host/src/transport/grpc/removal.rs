@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use raft_host_proto::v1;
+use raft_host_proto::peer;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
@@ -18,7 +18,7 @@ const KEY: &str = "raft-host-removal-bin";
 
 /// Refuses `removed`, which is no member as of this index.
 pub(super) fn refusal(us: &Identity, removed: NodeId, as_of: Index) -> Status {
-    let notice = v1::RemovalNotice {
+    let notice = peer::RemovalNotice {
         cluster_id: Bytes::copy_from_slice(&us.cluster.0),
         removed: removed.0,
         by: us.node.0,
@@ -36,7 +36,7 @@ pub(super) fn stated(us: &Identity, peer: NodeId, refusal: &Status) -> Option<In
         return None;
     }
     let bytes = refusal.metadata().get_bin(KEY)?.to_bytes().ok()?;
-    let notice = v1::RemovalNotice::decode(bytes).ok()?;
+    let notice = peer::RemovalNotice::decode(bytes).ok()?;
     let is_ours =
         notice.cluster_id[..] == us.cluster.0 && notice.removed == us.node.0 && notice.by == peer.0;
     is_ours.then_some(Index(notice.as_of))

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use raft_host_proto::v1;
-use raft_host_proto::v1::peer_server::{Peer, PeerServer};
-use raft_host_proto::v1::snapshot_part::Part;
+use raft_host_proto::peer;
+use raft_host_proto::peer::peer_server::{Peer, PeerServer};
+use raft_host_proto::peer::snapshot_part::Part;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -83,7 +83,7 @@ impl PeerService {
         PeerServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn introduce(&self, hello: Option<v1::Hello>) -> Result<Member, Status> {
+    fn introduce(&self, hello: Option<peer::Hello>) -> Result<Member, Status> {
         let rival = hello.as_ref().and_then(|hello| rival(&self.identity, hello));
         let checked = hello.ok_or(HelloError::Missing).and_then(|h| check_hello(&self.identity, h));
         // The refused node logs these words loudly, once; here they would repeat.
@@ -105,7 +105,7 @@ impl PeerService {
     }
 
     /// A message of `peer` to this node.
-    fn check_message(&self, peer: NodeId, wire: v1::RaftMessage) -> Result<PeerMessage, Status> {
+    fn check_message(&self, peer: NodeId, wire: peer::RaftMessage) -> Result<PeerMessage, Status> {
         let message = PeerMessage::try_from(wire)
             .map_err(|error| refuse(peer, &format!("a message breaks the rules: {error}")))?;
         if message.from != peer || message.to != self.identity.node {
@@ -147,7 +147,7 @@ impl PeerService {
         }
     }
 
-    fn accept(&self, peer: NodeId, wire: Vec<v1::RaftMessage>) -> Result<(), Status> {
+    fn accept(&self, peer: NodeId, wire: Vec<peer::RaftMessage>) -> Result<(), Status> {
         let mut messages = Vec::with_capacity(wire.len());
         let mut refused = None;
         for message in wire {
@@ -176,11 +176,11 @@ impl PeerService {
 impl Peer for PeerService {
     async fn messages(
         &self,
-        request: Request<Streaming<v1::PeerEnvelope>>,
-    ) -> Result<Response<v1::MessagesClosed>, Status> {
+        request: Request<Streaming<peer::PeerEnvelope>>,
+    ) -> Result<Response<peer::MessagesClosed>, Status> {
         let mark = request.extensions().get::<PeerMark>().cloned();
         let mut stream = request.into_inner();
-        let closed = || Ok(Response::new(v1::MessagesClosed {}));
+        let closed = || Ok(Response::new(peer::MessagesClosed {}));
         let Some(first) = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await? else {
             return closed();
         };
@@ -216,9 +216,9 @@ impl Peer for PeerService {
 
     async fn offer_snapshot(
         &self,
-        request: Request<v1::SnapshotOffer>,
-    ) -> Result<Response<v1::SnapshotAccepted>, Status> {
-        let v1::SnapshotOffer { hello, message } = request.into_inner();
+        request: Request<peer::SnapshotOffer>,
+    ) -> Result<Response<peer::SnapshotAccepted>, Status> {
+        let peer::SnapshotOffer { hello, message } = request.into_inner();
         let peer = self.introduce(hello)?.id;
         let Some(wire) = message else {
             return Err(refuse(peer, "an offer of a snapshot comes with its message"));
@@ -229,13 +229,13 @@ impl Peer for PeerService {
             SnapshotWish::MessageOnly => meta.size_bytes,
             SnapshotWish::Content => self.receptions.received_bytes(&meta),
         };
-        Ok(Response::new(v1::SnapshotAccepted { received_bytes }))
+        Ok(Response::new(peer::SnapshotAccepted { received_bytes }))
     }
 
     async fn snapshot(
         &self,
-        request: Request<Streaming<v1::SnapshotPart>>,
-    ) -> Result<Response<v1::SnapshotReceived>, Status> {
+        request: Request<Streaming<peer::SnapshotPart>>,
+    ) -> Result<Response<peer::SnapshotReceived>, Status> {
         let mark = request.extensions().get::<PeerMark>().cloned();
         let mut stream = request.into_inner();
         let first = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await?;
@@ -246,7 +246,7 @@ impl Peer for PeerService {
         let peer = self.introduce(hello)?.id;
         self.mark(peer, mark);
         let second = next(&mut stream, &self.shutdown, self.stall_timeout).await?;
-        let Some(v1::SnapshotPart { part: Some(Part::Message(wire)), start_at }) = second else {
+        let Some(peer::SnapshotPart { part: Some(Part::Message(wire)), start_at }) = second else {
             return Err(refuse(peer, "the message must follow the hello of a snapshot"));
         };
         let mut message = self.check_message(peer, wire)?;
@@ -261,7 +261,7 @@ impl Peer for PeerService {
             })?);
         }
         self.inbox.deliver(vec![message]);
-        Ok(Response::new(v1::SnapshotReceived {}))
+        Ok(Response::new(peer::SnapshotReceived {}))
     }
 }
 

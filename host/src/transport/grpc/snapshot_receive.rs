@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_host_proto::v1;
-use raft_host_proto::v1::snapshot_part::Part;
+use raft_host_proto::peer;
+use raft_host_proto::peer::snapshot_part::Part;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -182,7 +182,7 @@ impl Reception {
     /// Stores the content, unless the snapshot is there already. Returns what the store holds.
     pub(super) async fn run(
         self,
-        stream: &mut Streaming<v1::SnapshotPart>,
+        stream: &mut Streaming<peer::SnapshotPart>,
         shutdown: &CancellationToken,
         stall_timeout: Duration,
     ) -> Result<SnapshotMeta, Status> {
@@ -220,7 +220,7 @@ impl Reception {
 
 /// Passes the stream on, at the speed of the disk.
 async fn feed(
-    stream: &mut Streaming<v1::SnapshotPart>,
+    stream: &mut Streaming<peer::SnapshotPart>,
     shutdown: &CancellationToken,
     stall_timeout: Duration,
     chunks: &mpsc::Sender<Chunk>,
@@ -228,7 +228,7 @@ async fn feed(
     loop {
         let chunk = match next(stream, shutdown, stall_timeout).await? {
             None => Chunk::End,
-            Some(v1::SnapshotPart { part: Some(Part::Data(data)), .. })
+            Some(peer::SnapshotPart { part: Some(Part::Data(data)), .. })
                 if data.len() <= MAX_SNAPSHOT_PART_BYTES =>
             {
                 Chunk::Data(data)

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use raft_host_proto::v1;
-use raft_host_proto::v1::peer_client::PeerClient;
-use raft_host_proto::v1::snapshot_part::Part;
+use raft_host_proto::peer;
+use raft_host_proto::peer::peer_client::PeerClient;
+use raft_host_proto::peer::snapshot_part::Part;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -158,8 +158,8 @@ async fn send_all(
     let address = peer.address();
     let mut client = connect(shared, &address).await?;
     let hello = hello(&shared.identity, peer.id, &address);
-    let wire = v1::RaftMessage::from(message);
-    let offer = v1::SnapshotOffer { hello: Some(hello.clone()), message: Some(wire.clone()) };
+    let wire = peer::RaftMessage::from(message);
+    let offer = peer::SnapshotOffer { hello: Some(hello.clone()), message: Some(wire.clone()) };
     let start_at = match tokio::time::timeout(limit, client.offer_snapshot(offer)).await {
         Err(_) => return Err(SendError::Stalled(limit)),
         Ok(answer) => {
@@ -177,8 +177,8 @@ async fn send_all(
     });
     let progress = Arc::new(AtomicU64::new(0));
     let head = [
-        v1::SnapshotPart { part: Some(Part::Hello(hello)), start_at: 0 },
-        v1::SnapshotPart { part: Some(Part::Message(wire)), start_at },
+        peer::SnapshotPart { part: Some(Part::Hello(hello)), start_at: 0 },
+        peer::SnapshotPart { part: Some(Part::Message(wire)), start_at },
     ];
     let parts = part_stream(head, received_chunks, Arc::clone(&progress));
     let (result, reader_joined) = tokio::select! {
@@ -246,17 +246,17 @@ fn open(
 }
 
 fn part_stream(
-    head: [v1::SnapshotPart; 2],
+    head: [peer::SnapshotPart; 2],
     chunks: mpsc::Receiver<Chunk>,
     progress: Arc<AtomicU64>,
-) -> impl Stream<Item = v1::SnapshotPart> + Send + 'static {
+) -> impl Stream<Item = peer::SnapshotPart> + Send + 'static {
     let content = futures::stream::unfold(chunks, move |mut chunks| {
         let progress = Arc::clone(&progress);
         async move {
             match chunks.recv().await {
                 Some(Chunk::Data(data)) => {
                     progress.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    Some((v1::SnapshotPart { part: Some(Part::Data(data)), start_at: 0 }, chunks))
+                    Some((peer::SnapshotPart { part: Some(Part::Data(data)), start_at: 0 }, chunks))
                 }
                 Some(Chunk::End) => None,
                 // Never end a broken content as if it were complete: `reading_failed` ends the

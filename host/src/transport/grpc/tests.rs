@@ -2,10 +2,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use raft_host_proto::v1;
-use raft_host_proto::v1::peer_client::PeerClient;
-use raft_host_proto::v1::peer_server::Peer;
-use raft_host_proto::v1::snapshot_part::Part;
+use raft_host_proto::peer;
+use raft_host_proto::peer::peer_client::PeerClient;
+use raft_host_proto::peer::peer_server::Peer;
+use raft_host_proto::peer::snapshot_part::Part;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -102,14 +102,14 @@ async fn client(node: &Node) -> PeerClient<Channel> {
     PeerClient::connect(format!("http://{}", node.address)).await.expect("listening")
 }
 
-fn hello(from: u64, to: u64) -> v1::Hello {
+fn hello(from: u64, to: u64) -> peer::Hello {
     let address = "127.0.0.1:1".to_owned();
     let identity = Identity { cluster: CLUSTER, node: NodeId(from), address };
     super::hello::hello(&identity, NodeId(to), "127.0.0.1:2")
 }
 
 /// What the peer service answers to a stream of these envelopes that stays open.
-async fn answer(node: &Node, envelopes: Vec<v1::PeerEnvelope>) -> Status {
+async fn answer(node: &Node, envelopes: Vec<peer::PeerEnvelope>) -> Status {
     let stream = futures::stream::iter(envelopes).chain(futures::stream::pending());
     client(node).await.messages(stream).await.expect_err("must be refused")
 }
@@ -204,8 +204,8 @@ struct Denying(tokio::sync::mpsc::UnboundedSender<()>);
 impl Peer for Denying {
     async fn messages(
         &self,
-        _: tonic::Request<tonic::Streaming<v1::PeerEnvelope>>,
-    ) -> Result<tonic::Response<v1::MessagesClosed>, Status> {
+        _: tonic::Request<tonic::Streaming<peer::PeerEnvelope>>,
+    ) -> Result<tonic::Response<peer::MessagesClosed>, Status> {
         // The test may be over.
         let _ = self.0.send(());
         Err(Status::permission_denied("RBAC: access denied"))
@@ -213,15 +213,15 @@ impl Peer for Denying {
 
     async fn offer_snapshot(
         &self,
-        _: tonic::Request<v1::SnapshotOffer>,
-    ) -> Result<tonic::Response<v1::SnapshotAccepted>, Status> {
+        _: tonic::Request<peer::SnapshotOffer>,
+    ) -> Result<tonic::Response<peer::SnapshotAccepted>, Status> {
         Err(Status::permission_denied("RBAC: access denied"))
     }
 
     async fn snapshot(
         &self,
-        _: tonic::Request<tonic::Streaming<v1::SnapshotPart>>,
-    ) -> Result<tonic::Response<v1::SnapshotReceived>, Status> {
+        _: tonic::Request<tonic::Streaming<peer::SnapshotPart>>,
+    ) -> Result<tonic::Response<peer::SnapshotReceived>, Status> {
         Err(Status::permission_denied("RBAC: access denied"))
     }
 }
@@ -254,19 +254,19 @@ async fn strangers_are_refused_with_words_that_say_why() {
     let node = Node::start(2).await;
     let good = || hello(1, 2);
     let cases = [
-        (v1::Hello { cluster_id: vec![9; 16].into(), ..good() }, "belongs to cluster 0707"),
-        (v1::Hello { to: 5, ..good() }, "this is node 2, not node 5"),
-        (v1::Hello { from: 2, ..good() }, "cannot be its own peer"),
-        (v1::Hello { from: 0, ..good() }, "node 0"),
-        (v1::Hello { protocol_version: 99, ..good() }, "speaks 99"),
+        (peer::Hello { cluster_id: vec![9; 16].into(), ..good() }, "belongs to cluster 0707"),
+        (peer::Hello { to: 5, ..good() }, "this is node 2, not node 5"),
+        (peer::Hello { from: 2, ..good() }, "cannot be its own peer"),
+        (peer::Hello { from: 0, ..good() }, "node 0"),
+        (peer::Hello { protocol_version: 99, ..good() }, "speaks 99"),
     ];
     for (hello, words) in cases {
         let messages = vec![message(1, 2, 1).into()];
-        let envelope = v1::PeerEnvelope { hello: Some(hello.clone()), messages };
+        let envelope = peer::PeerEnvelope { hello: Some(hello.clone()), messages };
         let status = answer(&node, vec![envelope]).await;
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
         assert!(status.message().contains(words), "{status}");
-        let part = v1::SnapshotPart { part: Some(Part::Hello(hello)), start_at: 0 };
+        let part = peer::SnapshotPart { part: Some(Part::Hello(hello)), start_at: 0 };
         let parts = futures::stream::iter([part]).chain(futures::stream::pending());
         let status = client(&node).await.snapshot(parts).await.expect_err(words);
         assert!(status.message().contains(words), "{status}");
@@ -300,10 +300,10 @@ async fn a_transport_in_the_wrong_cluster_delivers_nothing_and_reports_it() {
 #[tokio::test]
 async fn a_stream_that_breaks_the_rules_ends_and_what_came_before_counts() {
     let node = Node::start(2).await;
-    let first = || v1::PeerEnvelope { hello: Some(hello(1, 2)), messages: Vec::new() };
+    let first = || peer::PeerEnvelope { hello: Some(hello(1, 2)), messages: Vec::new() };
     let snapshot = node.store.add(3, b"x");
-    let unknown = v1::RaftMessage { kind: 99, ..message(1, 2, 1).into() };
-    let cases: [(v1::RaftMessage, &str); 4] = [
+    let unknown = peer::RaftMessage { kind: 99, ..message(1, 2, 1).into() };
+    let cases: [(peer::RaftMessage, &str); 4] = [
         (message(3, 2, 1).into(), "from node 3"),
         (message(1, 3, 1).into(), "to node 3"),
         (install(1, 2, snapshot).into(), "without its content"),
@@ -311,14 +311,15 @@ async fn a_stream_that_breaks_the_rules_ends_and_what_came_before_counts() {
     ];
     for (bad, words) in cases {
         let messages = vec![message(1, 2, 77).into(), bad, message(1, 2, 78).into()];
-        let status = answer(&node, vec![first(), v1::PeerEnvelope { hello: None, messages }]).await;
+        let status =
+            answer(&node, vec![first(), peer::PeerEnvelope { hello: None, messages }]).await;
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains(words), "{status}");
     }
     assert_eq!(node.inbox.told().indexes(), [77; 4]);
     let status = answer(&node, vec![first(), first()]).await;
     assert!(status.message().contains("only once"), "{status}");
-    let status = answer(&node, vec![v1::PeerEnvelope::default()]).await;
+    let status = answer(&node, vec![peer::PeerEnvelope::default()]).await;
     assert!(status.message().contains("must be its hello"), "{status}");
     node.stop().await;
 }
@@ -451,7 +452,7 @@ async fn what_raft_has_no_use_for_what_is_too_large_and_what_does_not_fit_is_ref
     assert!(two.inbox.told().messages.is_empty());
     // A stranger that announces a terabyte, and one that sends without asking.
     let mut client = client(&two).await;
-    let offer = v1::SnapshotOffer {
+    let offer = peer::SnapshotOffer {
         hello: Some(hello(1, 2)),
         message: Some(install(1, 2, endless.clone()).into()),
     };
@@ -462,7 +463,7 @@ async fn what_raft_has_no_use_for_what_is_too_large_and_what_does_not_fit_is_ref
         Part::Message(install(1, 2, endless).into()),
         Part::Data(vec![1; 100].into()),
     ];
-    let parts = parts.map(|part| v1::SnapshotPart { part: Some(part), start_at: 0 });
+    let parts = parts.map(|part| peer::SnapshotPart { part: Some(part), start_at: 0 });
     let refused = client.snapshot(futures::stream::iter(parts)).await.expect_err("a terabyte");
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     one.stop().await;
@@ -488,9 +489,9 @@ async fn a_transfer_that_broke_off_goes_on_where_it_was() {
     let (one, two) = (Node::start(1).await, Node::start(2).await);
     let content: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
     let meta = one.store.add(9, &content);
-    let message = || v1::RaftMessage::from(install(1, 2, meta.clone()));
+    let message = || peer::RaftMessage::from(install(1, 2, meta.clone()));
     let mut client = client(&two).await;
-    let offer = || v1::SnapshotOffer { hello: Some(hello(1, 2)), message: Some(message()) };
+    let offer = || peer::SnapshotOffer { hello: Some(hello(1, 2)), message: Some(message()) };
     let accepted = client.offer_snapshot(offer()).await.expect("wanted").into_inner();
     assert_eq!(accepted.received_bytes, 0);
     // Two parts, and then the connection is gone.
@@ -501,7 +502,7 @@ async fn a_transfer_that_broke_off_goes_on_where_it_was() {
         Part::Data(content[..100_000].to_vec().into()),
         Part::Data(content[100_000..150_000].to_vec().into()),
     ] {
-        parts.send(v1::SnapshotPart { part: Some(part), start_at: 0 }).await.expect("taken");
+        parts.send(peer::SnapshotPart { part: Some(part), start_at: 0 }).await.expect("taken");
     }
     let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
     let call = tokio::spawn({

@@ -1,0 +1,156 @@
+//! Between what the public services speak of and what the machine and the log do.
+
+use bytes::Bytes;
+use raft_host_proto::{stored, v1};
+use tonic::Code;
+
+use super::failure::Failure;
+use crate::fsm::Limits;
+use crate::machine::Incumbent;
+use crate::types::{ClusterId, Index, ModuleHash, Outcome, TrapKind};
+
+/// The entry's part of a request: the position in a session.
+pub(super) fn session_to_log(session: v1::SessionCommand) -> stored::SessionCommand {
+    let v1::SessionCommand { session_id, sequence, acknowledged } = session;
+    stored::SessionCommand { session_id, sequence, acknowledged }
+}
+
+/// How a command or a query ended.
+pub(super) fn outcome_to_wire(outcome: Outcome) -> v1::Outcome {
+    use v1::outcome::Kind;
+    let kind = match outcome {
+        Outcome::Ok(bytes) => Kind::Ok(bytes.into()),
+        Outcome::Rejected(bytes) => Kind::Rejected(bytes.into()),
+        Outcome::Trapped(kind) => Kind::Trapped(trap_to_wire(kind).into()),
+        Outcome::Duplicate(first) => {
+            return v1::Outcome { duplicate: true, ..outcome_to_wire(*first) };
+        }
+    };
+    v1::Outcome { kind: Some(kind), duplicate: false }
+}
+
+fn trap_to_wire(kind: TrapKind) -> v1::TrapKind {
+    match kind {
+        TrapKind::OutOfFuel => v1::TrapKind::OutOfFuel,
+        TrapKind::StackOverflow => v1::TrapKind::StackOverflow,
+        TrapKind::OutOfBounds => v1::TrapKind::OutOfBounds,
+        TrapKind::Unreachable => v1::TrapKind::Unreachable,
+        TrapKind::Arithmetic => v1::TrapKind::Arithmetic,
+        TrapKind::BadCall => v1::TrapKind::BadCall,
+        TrapKind::BadHostCall => v1::TrapKind::BadHostCall,
+        TrapKind::OutputLimit => v1::TrapKind::OutputLimit,
+        TrapKind::Exit => v1::TrapKind::Exit,
+        TrapKind::BadStatus => v1::TrapKind::BadStatus,
+        TrapKind::Other => v1::TrapKind::Other,
+    }
+}
+
+macro_rules! mirrored_limits {
+    ($($field:ident: $variant:ident),* $(,)?) => {
+        /// The budgets of the guest.
+        pub(crate) fn limits_to_wire(limits: &Limits) -> v1::Limits {
+            let Limits { $($field),* } = limits;
+            v1::Limits { $($field: *$field),* }
+        }
+
+        /// A change of one budget, as entries hold it.
+        fn limit_to_log(limit: v1::limit_change::Limit) -> stored::limit_change::Limit {
+            match limit {
+                $(v1::limit_change::Limit::$variant(value) =>
+                    stored::limit_change::Limit::$variant(value),)*
+            }
+        }
+    };
+}
+
+mirrored_limits! {
+    apply_fuel: ApplyFuel,
+    query_fuel: QueryFuel,
+    init_fuel: InitFuel,
+    snapshot_fuel: SnapshotFuel,
+    restore_fuel: RestoreFuel,
+    memory_max_bytes: MemoryMaxBytes,
+    stack_max_bytes: StackMaxBytes,
+    input_max_bytes: InputMaxBytes,
+    output_max_bytes: OutputMaxBytes,
+    snapshot_max_bytes: SnapshotMaxBytes,
+    events_max: EventsMax,
+    events_max_bytes: EventsMaxBytes,
+    log_lines_max: LogLinesMax,
+    module_max_bytes: ModuleMaxBytes,
+}
+
+/// Changes of budgets, as entries hold them.
+///
+/// # Errors
+/// One of them is of a budget that this version does not know.
+pub(crate) fn changes_to_log(
+    changes: &[v1::LimitChange],
+) -> Result<Vec<stored::LimitChange>, String> {
+    let change = |change: &v1::LimitChange| {
+        let limit = change.limit.ok_or(
+            "one of the changes names no limit that this version of raft-host knows".to_owned(),
+        )?;
+        Ok(stored::LimitChange { limit: Some(limit_to_log(limit)) })
+    };
+    changes.iter().map(change).collect()
+}
+
+/// A module that is active, and since when.
+///
+/// # Errors
+/// Its hash is none.
+pub(super) fn incumbent_from_wire(wire: &v1::Incumbent) -> Result<Incumbent, Failure> {
+    let hash = ModuleHash::try_from(&wire.module_hash[..]).map_err(|error| {
+        Failure::none(Code::InvalidArgument, format!("what is to be replaced: {error}"))
+    })?;
+    Ok(Incumbent { hash, activated_at: Index(wire.activated_at) })
+}
+
+/// The id of a cluster; `whose` says which, for the error.
+///
+/// # Errors
+/// It has not 16 bytes.
+pub(super) fn cluster_from_wire(whose: &str, wire: &[u8]) -> Result<ClusterId, Failure> {
+    wire.try_into().map(ClusterId).map_err(|_| {
+        let words = format!("{whose} must have 16 bytes, and has {}", wire.len());
+        Failure::none(Code::InvalidArgument, words)
+    })
+}
+
+/// A hash or an id.
+pub(super) fn bytes<const N: usize>(array: [u8; N]) -> Bytes {
+    Bytes::copy_from_slice(&array)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trap_has_the_same_number_everywhere() {
+        for kind in TrapKind::ALL {
+            assert_eq!(trap_to_wire(kind) as i32, i32::from(kind as u8));
+            let stored = stored::TrapKind::try_from(i32::from(kind as u8)).expect("known");
+            assert_eq!(stored.as_str_name(), trap_to_wire(kind).as_str_name());
+        }
+    }
+
+    #[test]
+    fn an_unknown_change_of_limits_is_refused_with_all_others() {
+        let known = v1::LimitChange { limit: Some(v1::limit_change::Limit::EventsMax(7)) };
+        let expected =
+            stored::LimitChange { limit: Some(stored::limit_change::Limit::EventsMax(7)) };
+        assert_eq!(changes_to_log(&[known]), Ok(vec![expected]));
+        let unknown = v1::LimitChange { limit: None };
+        assert!(changes_to_log(&[known, unknown]).is_err());
+    }
+
+    #[test]
+    fn a_duplicate_carries_the_first_answer() {
+        let outcome = Outcome::Duplicate(Box::new(Outcome::Rejected(b"no".to_vec())));
+        let wire = outcome_to_wire(outcome);
+        assert!(wire.duplicate);
+        assert_eq!(wire.kind, Some(v1::outcome::Kind::Rejected(b"no".to_vec().into())));
+    }
+}

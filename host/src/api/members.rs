@@ -1,0 +1,217 @@
+//! Members: listing and changing them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft_host_proto::v1;
+use tokio::time::Instant;
+use tonic::{Code, Response};
+
+use super::caller::Caller;
+use super::context::Context;
+use super::failure::Failure;
+use super::forward::passed_on;
+use crate::consensus::ConfChangeError;
+use crate::node::{MachineView, MembershipFailure, ProposeFailure};
+use crate::types::{ConfState, Member, NodeId};
+
+/// How long another membership change may keep this one waiting.
+pub(super) const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before a membership change is tried again.
+const CHANGE_PAUSE: Duration = Duration::from_millis(20);
+/// How long the view may lag behind a change that was applied.
+const VIEW_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs a request here or passes it to the leader's method of the same name.
+macro_rules! on_leader {
+    ($context:expr, $caller:expr, $method:ident, $request:expr, $here:expr) => {{
+        let (context, caller, request) = ($context, $caller, $request);
+        let there = |leader: Member| {
+            let request = passed_on(request.clone(), Some(caller.remaining()));
+            async move {
+                let mut admin = context.forwarder.admin(&leader.address)?;
+                let answer = admin.$method(request).await;
+                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+            }
+        };
+        let patience = context.election_patience() + CHANGE_PATIENCE;
+        caller.within(context.on_leader(caller, patience, $here, there)).await
+    }};
+}
+
+/// The members of the main group.
+pub(super) struct Members<'a>(pub(super) &'a Context);
+
+impl Members<'_> {
+    /// As this node has applied them.
+    pub(super) fn list(&self) -> Result<v1::MembersResponse, Failure> {
+        let view = self.view().ok_or(MembershipFailure::NoState)?;
+        let leader = self.0.handle.leadership().borrow().leader.clone();
+        let leader = leader.map(|leader| leader.id);
+        Ok(v1::MembersResponse { members: member_infos(&view, leader) })
+    }
+
+    fn view(&self) -> Option<Arc<MachineView>> {
+        self.0.handle.machine().borrow().clone()
+    }
+
+    /// The members once the view shows a change that has been applied.
+    pub(super) async fn members_when(
+        &self,
+        shown: impl Fn(&MachineView) -> bool,
+    ) -> Result<v1::MembersResponse, Failure> {
+        let mut views = self.0.handle.machine();
+        let waiting = views.wait_for(|view| view.as_ref().is_some_and(|view| shown(view)));
+        // The change is done; a view that lags changes nothing about that.
+        let _ = tokio::time::timeout(VIEW_PATIENCE, waiting).await;
+        self.list()
+    }
+
+    pub(super) async fn add(
+        &self,
+        caller: &Caller,
+        request: v1::AddMemberRequest,
+    ) -> Result<v1::AddMemberResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let here = || async {
+            let id = self.add_learner(request.node_id, &request.address).await?;
+            let members = self.members_when(|view| view.members.contains_key(&id)).await?.members;
+            Ok(v1::AddMemberResponse { node_id: id.0, members })
+        };
+        on_leader!(self.0, caller, add_member, &request, here)
+    }
+
+    /// Whether it is a member with this address, who may ask again; nothing changes then.
+    pub(super) fn is_member(&self, id: NodeId, address: &str) -> bool {
+        let view = self.view();
+        let member = view.as_ref().and_then(|view| view.members.get(&id));
+        member.is_some_and(|member| member.address == address)
+    }
+
+    async fn add_learner(&self, id: u64, address: &str) -> Result<NodeId, MembershipFailure> {
+        let id = (id != 0).then_some(NodeId(id));
+        if let Some(id) = id.filter(|id| self.is_member(*id, address)) {
+            return Ok(id);
+        }
+        let handle = &self.0.handle;
+        patiently(|failure| drawn_twice(id, failure), || handle.add_learner(id, address.to_owned()))
+            .await
+    }
+
+    pub(super) async fn promote(
+        &self,
+        caller: &Caller,
+        request: v1::PromoteMemberRequest,
+    ) -> Result<v1::MembersResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let id = NodeId(request.node_id);
+        let here = || async {
+            patiently(|_| false, || self.0.handle.promote(id)).await?;
+            self.members_when(|view| view.conf_state.is_voter(id)).await
+        };
+        on_leader!(self.0, caller, promote_member, &request, here)
+    }
+
+    pub(super) async fn remove(
+        &self,
+        caller: &Caller,
+        request: v1::RemoveMemberRequest,
+    ) -> Result<v1::MembersResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let id = NodeId(request.node_id);
+        let here = || async {
+            let handle = &self.0.handle;
+            let force = request.force;
+            if id == handle.identity().node && self.other_voters() {
+                patiently(|_| false, || handle.check_removal(id, force)).await?;
+                let leader = patiently(|_| false, || handle.transfer_leadership(None)).await?;
+                // Whoever looks for the leader finds the new one.
+                let words = format!("node {id} handed leadership to {leader} to be removed by it");
+                return Err(Failure::none(Code::Unavailable, words));
+            }
+            patiently(|_| false, || handle.remove(id, force)).await?;
+            self.members_when(|view| !view.members.contains_key(&id)).await
+        };
+        on_leader!(self.0, caller, remove_member, &request, here)
+    }
+
+    fn other_voters(&self) -> bool {
+        let me = self.0.handle.identity().node;
+        self.view().is_some_and(|view| view.conf_state.voters.iter().any(|voter| *voter != me))
+    }
+
+    pub(super) async fn transfer(
+        &self,
+        caller: &Caller,
+        request: v1::TransferLeadershipRequest,
+    ) -> Result<v1::TransferLeadershipResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let to = (request.node_id != 0).then_some(NodeId(request.node_id));
+        let here = || async {
+            let handle = &self.0.handle;
+            let leader = patiently(|_| false, || handle.transfer_leadership(to)).await?;
+            Ok(v1::TransferLeadershipResponse { leader_id: leader.0 })
+        };
+        on_leader!(self.0, caller, transfer_leadership, &request, here)
+    }
+}
+
+/// Waits while another membership change is in progress or the leader is new, or as long as
+/// `again` says.
+pub(super) async fn patiently<T, F>(
+    again: impl Fn(&MembershipFailure) -> bool,
+    change: impl Fn() -> F,
+) -> Result<T, MembershipFailure>
+where
+    F: Future<Output = Result<T, MembershipFailure>>,
+{
+    let passes = |failure: &MembershipFailure| {
+        use ConfChangeError::{InProgress, JustElected};
+        matches!(
+            failure,
+            MembershipFailure::Propose(ProposeFailure::ConfChange(InProgress | JustElected))
+        )
+    };
+    let give_up = Instant::now() + CHANGE_PATIENCE;
+    loop {
+        match change().await {
+            Err(failure) if (passes(&failure) || again(&failure)) && Instant::now() < give_up => {
+                tokio::time::sleep(CHANGE_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Two nodes that join at once may be given the same id; one of them draws again.
+pub(super) fn drawn_twice(asked: Option<NodeId>, failure: &MembershipFailure) -> bool {
+    asked.is_none()
+        && matches!(
+            failure,
+            MembershipFailure::Propose(ProposeFailure::ConfChange(
+                ConfChangeError::AlreadyAMember(_)
+            ))
+        )
+}
+
+fn member_infos(view: &MachineView, leader: Option<NodeId>) -> Vec<v1::MemberInfo> {
+    let info = |member: &Member| v1::MemberInfo {
+        node_id: member.id.0,
+        address: member.address.clone(),
+        kind: kind_in(&view.conf_state, member.id).into(),
+        leader: leader == Some(member.id),
+    };
+    view.members.values().map(info).collect()
+}
+
+fn kind_in(conf_state: &ConfState, id: NodeId) -> v1::member_info::Kind {
+    use v1::member_info::Kind;
+    if conf_state.voters.contains(&id) {
+        Kind::Voter
+    } else if conf_state.voters_outgoing.contains(&id) {
+        Kind::Outgoing
+    } else {
+        Kind::Learner
+    }
+}

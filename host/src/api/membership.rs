@@ -1,0 +1,174 @@
+//! What nodes ask each other besides Raft: to be taken in, and whether a module is compiled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft_host_proto::peer::membership_server::Membership;
+use raft_host_proto::{peer, v1};
+use tonic::{Code, Request, Response, Status};
+
+use super::caller::Caller;
+use super::context::Context;
+use super::convert::{bytes, cluster_from_wire};
+use super::failure::Failure;
+use super::forward::passed_on;
+use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
+use crate::node::MembershipFailure;
+use crate::transport::PROTOCOL_VERSION;
+use crate::types::{ClusterId, GroupId, JoinNonce, Member, ModuleHash, NodeId, check_address};
+
+/// See `peer.proto`.
+#[derive(Clone)]
+pub(super) struct MembershipService {
+    pub(super) context: Arc<Context>,
+}
+
+/// How long dialing a joining node may take.
+const DIAL_BACK: Duration = Duration::from_secs(3);
+
+impl MembershipService {
+    async fn take_in(
+        &self,
+        id: Option<NodeId>,
+        address: &str,
+        nonce: JoinNonce,
+    ) -> Result<NodeId, Failure> {
+        let handle = &self.context.handle;
+        check_address(address).map_err(MembershipFailure::from)?;
+        dial_back(handle.identity().node, address).await?;
+        let join = || handle.join(id, address.to_owned(), nonce);
+        Ok(patiently(|failure| drawn_twice(id, failure), join).await?)
+    }
+
+    async fn join_cluster(
+        &self,
+        caller: &Caller,
+        request: peer::JoinRequest,
+    ) -> Result<peer::JoinResponse, Failure> {
+        if request.protocol_version != PROTOCOL_VERSION {
+            let words = format!(
+                "this cluster speaks peer protocol {PROTOCOL_VERSION} and the joining node \
+                 speaks {}: run the same version of raft-host",
+                request.protocol_version
+            );
+            return Err(Failure::none(Code::FailedPrecondition, words));
+        }
+        let cluster = self.context.handle.identity().cluster;
+        check_cluster(cluster, &request.cluster_id)?;
+        let asked = (request.node_id != 0).then_some(NodeId(request.node_id));
+        // Only a node that has its data knows its cluster.
+        let has_data = !request.cluster_id.is_empty();
+        let nonce = JoinNonce::try_from(&request.nonce[..]).map_err(|error| {
+            Failure::none(Code::InvalidArgument, format!("the nonce of the join: {error}"))
+        });
+        let members = Members(&self.context);
+        let here = || async {
+            let id = match asked.filter(|id| has_data && members.is_member(*id, &request.address)) {
+                Some(id) => id,
+                None => self.take_in(asked, &request.address, nonce.clone()?).await?,
+            };
+            let all = members.members_when(|view| view.members.contains_key(&id)).await?.members;
+            let address = |member: v1::MemberInfo| peer::Address {
+                node_id: member.node_id,
+                address: member.address,
+            };
+            let members = all.into_iter().map(address).collect();
+            Ok(peer::JoinResponse { cluster_id: bytes(cluster.0), node_id: id.0, members })
+        };
+        let context = &*self.context;
+        let there = |leader: Member| {
+            let request = passed_on(request.clone(), Some(caller.remaining()));
+            async move {
+                let mut membership = context.forwarder.membership(&leader.address)?;
+                let answer = membership.join(request).await;
+                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+            }
+        };
+        let patience = context.election_patience() + CHANGE_PATIENCE;
+        caller.within(context.on_leader(caller, patience, here, there)).await
+    }
+
+    fn prepared_here(&self, request: &peer::PreparedRequest) -> Result<bool, Failure> {
+        let handle = &self.context.handle;
+        if GroupId(request.group) != handle.group() {
+            let words = format!("this node has no group {}", request.group);
+            return Err(Failure::none(Code::NotFound, words));
+        }
+        let hash = ModuleHash::try_from(&request.module_hash[..]).map_err(|error| {
+            Failure::none(Code::InvalidArgument, format!("the module's hash: {error}"))
+        })?;
+        let view = handle.machine().borrow().clone().ok_or(MembershipFailure::NoState)?;
+        Ok(handle.is_prepared(hash, &view.info.limits))
+    }
+}
+
+/// A member that nobody can dial would be sent nothing, and nobody would tell it why. Its socket
+/// is there before it asks.
+async fn dial_back(me: NodeId, address: &str) -> Result<(), Failure> {
+    let dialing = tokio::net::TcpStream::connect(address);
+    let why = match tokio::time::timeout(DIAL_BACK, dialing).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {DIAL_BACK:?}"),
+    };
+    let words = format!(
+        "node {me}, which leads, cannot dial {address}, the address that the joining node \
+         advertises ({why}): say with --advertise under which address members reach it, and let \
+         the network pass them"
+    );
+    Err(Failure::none(Code::Aborted, words))
+}
+
+fn check_cluster(ours: ClusterId, theirs: &[u8]) -> Result<(), Failure> {
+    if theirs.is_empty() {
+        return Ok(());
+    }
+    let theirs = cluster_from_wire("the joining node's cluster id", theirs)?;
+    if theirs == ours {
+        return Ok(());
+    }
+    Err(Failure::none(
+        Code::FailedPrecondition,
+        format!(
+            "this is cluster {ours}, and the joining node's data belongs to cluster {theirs}: \
+             join the right cluster, or start with an empty data directory"
+        ),
+    ))
+}
+
+#[tonic::async_trait]
+impl Membership for MembershipService {
+    async fn join(
+        &self,
+        request: Request<peer::JoinRequest>,
+    ) -> Result<Response<peer::JoinResponse>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        Ok(Response::new(self.join_cluster(&caller, request.into_inner()).await?))
+    }
+
+    async fn prepared(
+        &self,
+        request: Request<peer::PreparedRequest>,
+    ) -> Result<Response<peer::PreparedResponse>, Status> {
+        let prepared = self.prepared_here(request.get_ref())?;
+        Ok(Response::new(peer::PreparedResponse { prepared }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_clusters_node_is_refused_by_both_names() {
+        let ours = ClusterId([1; 16]);
+        assert_eq!(check_cluster(ours, b""), Ok(()));
+        assert_eq!(check_cluster(ours, &ours.0), Ok(()));
+        let other = ClusterId([2; 16]);
+        let (failure, theirs) = (check_cluster(ours, &other.0).unwrap_err(), other.to_string());
+        assert_eq!(failure.code, Code::FailedPrecondition);
+        assert!(failure.message.contains(&theirs), "{}", failure.message);
+        assert!(failure.message.contains(&ours.to_string()), "{}", failure.message);
+        assert_eq!(check_cluster(ours, b"xyz").unwrap_err().code, Code::InvalidArgument);
+    }
+}

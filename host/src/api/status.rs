@@ -1,0 +1,128 @@
+//! `Status`: what the asked node knows of itself and of its groups.
+
+use std::time::Duration;
+
+use raft_host_proto::{MAIN_GROUP, v1};
+use tonic::Code;
+
+use super::context::Context;
+use super::convert::bytes;
+use super::failure::Failure;
+use crate::consensus::{PeerProgress, ProgressState, ReplicaStatus, Role};
+use crate::node::{Activity, JobKind};
+
+/// What the apply thread has been at for less is nobody's business.
+const WORTH_TELLING: Duration = Duration::from_millis(500);
+
+/// The status of this node, with that of the groups that the request names.
+pub(super) async fn show(
+    context: &Context,
+    request: v1::StatusRequest,
+) -> Result<v1::StatusResponse, Failure> {
+    request.groups.iter().try_for_each(|group| context.check_group(group))?;
+    let replica = context.handle.status().await?;
+    let info = context.info.clone();
+    let measured =
+        tokio::task::spawn_blocking(move || ((info.data_dir_bytes)(), (info.resident_bytes)()));
+    let (data_dir_bytes, resident_bytes) = measured.await.map_err(|error| {
+        Failure::none(Code::Internal, format!("measuring this node failed: {error}"))
+    })?;
+    let identity = context.handle.identity();
+    Ok(v1::StatusResponse {
+        cluster_id: bytes(identity.cluster.0),
+        node_id: identity.node.0,
+        version: context.info.version.clone(),
+        storage: context.info.storage.clone(),
+        data_dir_bytes,
+        resident_bytes,
+        uptime_ms: context.handle.started().elapsed().as_millis() as u64,
+        memory_backend: context.handle.memory_backend().to_owned(),
+        log_write_stuck_ms: context.handle.stuck_write_ms(),
+        rival: super::cluster::rival_to_wire(context),
+        groups: vec![group(context, &replica)],
+    })
+}
+
+fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
+    let handle = &context.handle;
+    let leader = handle.leadership().borrow().leader.clone();
+    let tick = handle.config().tick();
+    let activity = handle.activity().filter(|activity| activity.lasting >= WORTH_TELLING);
+    let mut status = v1::GroupStatus {
+        group: MAIN_GROUP.to_owned(),
+        role: role_to_wire(replica.role).into(),
+        term: replica.term.0,
+        leader_id: replica.leader.map_or(0, |leader| leader.0),
+        leader_address: leader.map(|leader| leader.address).unwrap_or_default(),
+        not_serving: handle.not_serving().unwrap_or_default().to_owned(),
+        first_index: replica.first_index.0,
+        last_index: replica.last_index.0,
+        commit_index: replica.commit.0,
+        snapshot_index: replica.snapshot.0,
+        peers: replica.peers.iter().map(|peer| progress_to_wire(peer, tick)).collect(),
+        digest: Some(super::digest::status(&handle.digests().borrow())),
+        clock: Some(super::clock::status(handle)),
+        activity: activity.map(activity_to_wire),
+        ..Default::default()
+    };
+    if let Some(view) = handle.machine().borrow().clone() {
+        let info = &view.info;
+        status.applied_index = info.applied.0;
+        status.sessions = info.sessions;
+        status.time_ms = info.time_ms;
+        status.profile_hash = bytes(info.engine.hash(&info.limits).0);
+        status.module = info.active.as_ref().map(|active| v1::ActiveModule {
+            hash: bytes(active.hash.0),
+            label: active.label.clone(),
+            activated_at: active.activated_at.0,
+        });
+    }
+    status
+}
+
+fn activity_to_wire(activity: Activity) -> v1::Activity {
+    v1::Activity {
+        job: job_to_wire(activity.kind).into(),
+        index: activity.index.0,
+        name: activity.name,
+        for_ms: u64::try_from(activity.lasting.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn job_to_wire(kind: JobKind) -> v1::activity::Job {
+    use v1::activity::Job;
+    match kind {
+        JobKind::Apply => Job::Apply,
+        JobKind::Activate => Job::Activate,
+        JobKind::Query => Job::Query,
+        JobKind::Capture => Job::Capture,
+        JobKind::Install => Job::Install,
+    }
+}
+
+fn role_to_wire(role: Role) -> v1::Role {
+    match role {
+        Role::Follower => v1::Role::Follower,
+        Role::PreCandidate => v1::Role::PreCandidate,
+        Role::Candidate => v1::Role::Candidate,
+        Role::Leader => v1::Role::Leader,
+    }
+}
+
+fn progress_to_wire(peer: &PeerProgress, tick: Duration) -> v1::PeerProgress {
+    use v1::peer_progress::State;
+    let state = match peer.state {
+        ProgressState::Probe => State::Probe,
+        ProgressState::Replicate => State::Replicate,
+        ProgressState::Snapshot => State::Snapshot,
+    };
+    v1::PeerProgress {
+        node_id: peer.node.0,
+        match_index: peer.matched.0,
+        state: state.into(),
+        recently_active: peer.recently_active,
+        silent_ms: peer
+            .silent_ticks
+            .map(|ticks| ticks.saturating_mul(tick.as_micros() as u64) / 1000),
+    }
+}
