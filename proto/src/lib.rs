@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod codec;
+mod errors;
 
 pub use client::{Client, ClientError, ClusterId, Effect};
 
@@ -72,11 +73,6 @@ pub const EFFECT_KEY: &str = "raft-host-effect";
 pub const EFFECT_NONE: &str = "none";
 /// The request may have had an effect, or may still have one.
 pub const EFFECT_UNKNOWN: &str = "unknown";
-
-/// Status of a command whose session has expired or never existed.
-pub const SESSION_EXPIRED_CODE: tonic::Code = tonic::Code::NotFound;
-/// Status of a command whose sequence number is at or below the acknowledged one.
-pub const SEQUENCE_TOO_OLD_CODE: tonic::Code = tonic::Code::AlreadyExists;
 
 /// Largest gRPC message that clients and servers send or take.
 pub const MESSAGE_MAX_BYTES: usize = 64 << 20;

@@ -309,8 +309,13 @@ fn sixty_thousand_open_calls_cost_bounded_memory_and_others_are_served() {
     let (address, pid) = (cluster.servers[0].address, cluster.servers[0].pid());
     let mut rounds = 0;
     let bytes = cost(pid, || {
-        for path in ["Client/ApplyStream", "Client/Apply", "Peer/Messages", "Peer/Snapshot"] {
-            let path = format!("/raft_host.v1.{path}");
+        for path in [
+            "v1.Client/ApplyStream",
+            "v1.Client/Apply",
+            "peer.v1.Peer/Messages",
+            "peer.v1.Peer/Snapshot",
+        ] {
+            let path = format!("/raft_host.{path}");
             // All on one, whatever it says to that, and as many on each as it allows.
             for most in [CALLS, 500] {
                 let held = open_calls(address, &path, CALLS, most);
@@ -397,7 +402,7 @@ fn a_forged_hello_makes_nobody_dial() {
 fn messages_of_tiny_parts_cost_no_memory_before_anybody_is_known() {
     let cluster = Cluster::new(PROGRAM, 1, &[]);
     let (address, pid) = (cluster.servers[0].address, cluster.servers[0].pid());
-    let paths = ["/raft_host.v1.Client/ApplyStream", "/raft_host.v1.Peer/Messages"];
+    let paths = ["/raft_host.v1.Client/ApplyStream", "/raft_host.peer.v1.Peer/Messages"];
     let parts = [&b"\x0a\x00"[..], b"\x12\x00"];
     let bytes = cost(pid, || {
         block_on(async {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_host_proto::v1;
 use raft_host_proto::v1::admin_server::Admin;
-use tonic::{Code, Request, Response, Status, Streaming};
+use raft_host_proto::v1::{self, Reason};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::Context;
@@ -46,7 +46,7 @@ impl AdminService {
     /// Waits, if that is asked for, until this node has applied all that is committed by now.
     async fn read_at(&self, caller: &Caller, linearizable: bool) -> Result<(), Failure> {
         match linearizable {
-            true => caller.within(self.context.after_all_committed()).await,
+            true => caller.within_question(self.context.after_all_committed()).await,
             false => Ok(()),
         }
     }
@@ -57,7 +57,7 @@ impl AdminService {
     ) -> Result<v1::TakeSnapshotResponse, Failure> {
         self.context.check_group(&request.group)?;
         let taken = self.context.handle.take_snapshot().await;
-        let meta = taken.map_err(|words| Failure::none(Code::FailedPrecondition, words))?;
+        let meta = taken.map_err(|words| Failure::none(Reason::SnapshotRefused, words))?;
         Ok(v1::TakeSnapshotResponse {
             index: meta.index.0,
             term: meta.term.0,

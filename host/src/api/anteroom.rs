@@ -8,11 +8,11 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
+use raft_host_proto::v1::Reason;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
@@ -43,9 +43,7 @@ impl Anteroom {
         let refuse = move || {
             let words = format!("this node is starting: {}", *words.borrow());
             async move {
-                Failure::none(Code::Unavailable, words)
-                    .into_status()
-                    .into_http::<axum::body::Body>()
+                Failure::none(Reason::NotReady, words).into_status().into_http::<axum::body::Body>()
             }
         };
         let streams = config.max_concurrent_streams;

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use raft_host_proto::FORWARDED_KEY;
+use raft_host_proto::v1::Reason;
 use tokio::time::Instant;
+use tonic::Request;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request};
 
 use super::failure::Failure;
 
@@ -58,9 +59,19 @@ impl Caller {
     ) -> Result<T, Failure> {
         tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(|_| {
             Err(Failure::unknown(
-                Code::DeadlineExceeded,
+                Reason::DeadlineExceeded,
                 "no answer in time; it may have been done, or may still be",
             ))
+        })
+    }
+
+    /// As [`Caller::within`], of something that changes nothing.
+    pub(super) async fn within_question<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(|_| {
+            Err(Failure::none(Reason::DeadlineExceeded, "no answer in time; nothing was changed"))
         })
     }
 }

@@ -1,11 +1,14 @@
 //! The service that applications use.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_host_proto::stored::entry::Body;
+use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::client_server::Client;
 use raft_host_proto::{stored, v1};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::{Again, Context, Route, no_leader};
@@ -14,7 +17,7 @@ use super::failure::{Failure, apply_response, unexpected};
 use super::forward::passed_on;
 use super::stream;
 use crate::machine::{QueryReply, QueryResult, Reply};
-use crate::node::Consistency;
+use crate::node::{Consistency, MachineView};
 use crate::types::Member;
 
 /// See `client.proto`.
@@ -159,23 +162,76 @@ impl ClientService {
             Ok(v1::Consistency::Stale) => Consistency::Stale,
             Err(_) => {
                 let words = format!("there is no consistency {}", request.consistency);
-                return Err(Failure::none(Code::InvalidArgument, words));
+                return Err(Failure::none(Reason::InvalidRequest, words));
             }
         };
         if context.handle.machine().borrow().is_none() && consistency == Consistency::Stale {
             let words = "this node has no state yet: it waits for its leader; ask another one";
-            return Err(Failure::none(Code::Unavailable, words));
+            return Err(Failure::none(Reason::NotReady, words));
         }
+        if let Some(max) = request.max_staleness_ms {
+            self.be_fresh(caller, consistency, Duration::from_millis(max)).await?;
+        }
+        self.await_applied(caller, request.min_index).await?;
         if consistency == Consistency::Linearizable {
             self.await_leader(caller).await?;
         }
+        let began = Instant::now();
         let asked = context.handle.query(request.query, consistency);
         match tokio::time::timeout_at(caller.deadline, asked).await {
-            Ok(reply) => query_response(reply?),
+            Ok(reply) => {
+                let response = query_response(reply?)?;
+                if consistency == Consistency::Linearizable {
+                    context.freshness.note(began);
+                }
+                let age = context.freshness.age();
+                let age_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+                Ok(v1::QueryResponse { age_ms, ..response })
+            }
             Err(_) if context.route() == Route::Nowhere => Err(no_leader()),
             Err(_) => {
                 let words = "no leader confirmed in time that it leads; a query changes nothing";
-                Err(Failure::none(Code::DeadlineExceeded, words))
+                Err(Failure::none(Reason::DeadlineExceeded, words))
+            }
+        }
+    }
+
+    /// Makes sure that this node's state is no older than that.
+    async fn be_fresh(
+        &self,
+        caller: &Caller,
+        consistency: Consistency,
+        max: Duration,
+    ) -> Result<(), Failure> {
+        if consistency == Consistency::Linearizable {
+            let words = "max_staleness_ms is for queries with CONSISTENCY_STALE; a linearizable one \
+                         is never stale";
+            return Err(Failure::none(Reason::InvalidRequest, words));
+        }
+        match self.context.freshness.age() {
+            Some(age) if age <= max => Ok(()),
+            _ => caller.within_question(self.context.after_all_committed()).await,
+        }
+    }
+
+    /// Waits until this node has applied so much.
+    async fn await_applied(&self, caller: &Caller, min: u64) -> Result<(), Failure> {
+        let mut machine = self.context.handle.machine();
+        let applied =
+            |view: &Option<Arc<MachineView>>| view.as_ref().map_or(0, |view| view.info.applied.0);
+        let has = |view: &Option<Arc<MachineView>>| applied(view) >= min;
+        if min == 0 || has(&machine.borrow()) {
+            return Ok(());
+        }
+        match tokio::time::timeout_at(caller.deadline, machine.wait_for(has)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Failure::none(Reason::Stopping, "this node has stopped")),
+            Err(_) => {
+                let at = applied(&self.context.handle.machine().borrow());
+                let words = format!(
+                    "this node has applied entry {at}, and not entry {min} yet: another one may have"
+                );
+                Err(Failure::none(Reason::CannotAnswer, words).about(at))
             }
         }
     }
@@ -202,19 +258,22 @@ fn query_response(reply: QueryReply) -> Result<v1::QueryResponse, Failure> {
             applied_index: reply.applied.0,
             fuel_used: reply.fuel_used,
             trap_message: reply.trap_message.unwrap_or_default(),
+            age_ms: None,
         }),
         QueryResult::NoModule => Err(Failure::no_module()),
         QueryResult::NoQueryExport => Err(Failure::none(
-            Code::Unimplemented,
+            Reason::NoQueries,
             "the active module does not export `query`, so it answers no questions; upgrade to \
              one that does",
         )),
-        QueryResult::TooLarge { bytes, max } => Err(Failure::none(
-            Code::InvalidArgument,
+        QueryResult::TooLarge { bytes, max } => Err(Failure::too_large(
+            "input_max_bytes",
+            bytes,
+            max,
             format!("the query has {bytes} bytes and the cluster allows {max}"),
         )),
         QueryResult::Unanswered(reason) => Err(Failure::none(
-            Code::Unavailable,
+            Reason::CannotAnswer,
             format!("this node could not run the query, another may: {reason}"),
         )),
     }

@@ -11,8 +11,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response};
 use axum::middleware::Next;
+use raft_host_proto::v1::Reason;
 use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, v1};
-use tonic::Code;
 
 use super::context::Context;
 use super::convert::{bytes, cluster_from_wire};
@@ -43,19 +43,19 @@ fn refusal(ours: ClusterId, headers: &HeaderMap) -> Option<Failure> {
             let words = format!(
                 "the metadata {CLUSTER_KEY} must be the id of a cluster: 32 hexadecimal digits"
             );
-            return Some(Failure::none(Code::InvalidArgument, words));
+            return Some(Failure::none(Reason::InvalidRequest, words));
         };
         (theirs != ours).then(|| {
             // A node that passes a request on looks for its leader again.
-            let code = match headers.contains_key(FORWARDED_KEY) {
-                true => Code::Unavailable,
-                false => Code::FailedPrecondition,
+            let reason = match headers.contains_key(FORWARDED_KEY) {
+                true => Reason::NotLeader,
+                false => Reason::OtherCluster,
             };
             let words = format!(
                 "this node belongs to cluster {ours}, and the request is meant for cluster {theirs}: \
                  check the addresses, or whether a data directory was emptied"
             );
-            Failure::none(code, words)
+            Failure::none(reason, words)
         })
     })
 }
@@ -64,7 +64,7 @@ fn refusal(ours: ClusterId, headers: &HeaderMap) -> Option<Failure> {
 pub(super) fn name(context: &Context) -> Result<v1::ClusterResponse, Failure> {
     if context.handle.is_unconfirmed() {
         let words = context.handle.not_serving().unwrap_or_default();
-        return Err(Failure::none(Code::Unavailable, words));
+        return Err(Failure::none(Reason::Unconfirmed, words));
     }
     Ok(v1::ClusterResponse { cluster_id: bytes(context.handle.identity().cluster.0) })
 }
@@ -79,7 +79,7 @@ pub(super) async fn confirm(
         cluster_from_wire("the id of the cluster that is meant to be", &request.cluster_id)?;
     if meant != ours {
         let words = format!("this node belongs to cluster {ours}, not to {meant}");
-        return Err(Failure::none(Code::FailedPrecondition, words));
+        return Err(Failure::none(Reason::OtherCluster, words));
     }
     let rivals = context.handle.rivals().borrow().clone();
     if !rivals.is_on_probation {
@@ -89,7 +89,7 @@ pub(super) async fn confirm(
     let confirm = Arc::clone(&context.info.confirm);
     let confirmed = tokio::task::spawn_blocking(move || confirm()).await;
     confirmed.map_err(|error| error.to_string()).flatten().map_err(|error| {
-        Failure::none(Code::Internal, format!("the confirmation was not written down: {error}"))
+        Failure::none(Reason::Internal, format!("the confirmation was not written down: {error}"))
     })?;
     context.handle.end_probation();
     tracing::info!(cluster = %ours, was_unconfirmed, "a person has confirmed this cluster");
@@ -133,14 +133,14 @@ mod tests {
         assert_eq!(refused(&[], false), None);
         assert_eq!(refused(&[&our_id], false), None);
         let failure = refused(&[&our_id, &other_id], false).expect("one of them is not ours");
-        assert_eq!(failure.code, Code::FailedPrecondition);
-        assert_eq!(failure.effect, v1::Effect::None);
-        assert!(failure.message.contains(&our_id) && failure.message.contains(&other_id));
+        assert_eq!(failure.reason(), Reason::OtherCluster);
+        assert_eq!(failure.effect(), v1::Effect::None);
+        assert!(failure.message().contains(&our_id) && failure.message().contains(&other_id));
         let failure = refused(&[&other_id], true).expect("passed on");
         assert!(failure.worth_rerouting(), "{failure:?}");
         for nonsense in ["", "c1", "x"] {
             let failure = refused(&[nonsense], false).expect("no id");
-            assert_eq!(failure.code, Code::InvalidArgument);
+            assert_eq!(failure.reason(), Reason::InvalidRequest);
         }
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft_host_proto::MAIN_GROUP;
+use raft_host_proto::v1::Reason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 use super::caller::Caller;
 use super::config::ApiConfig;
 use super::failure::Failure;
 use super::forward::Forwarder;
+use super::freshness::Freshness;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
 use crate::types::Member;
@@ -54,6 +55,7 @@ pub(super) struct Context {
     pub(super) config: ApiConfig,
     pub(super) info: NodeInfo,
     pub(super) forwarder: Forwarder,
+    pub(super) freshness: Freshness,
     /// For commands of streams without an answer.
     pub(super) pending: Budget,
     /// For answers of streams that have not left.
@@ -95,7 +97,7 @@ impl Context {
         }
         let name: String = group.chars().take(GROUP_QUOTE_CHARS).collect();
         Err(Failure::none(
-            Code::NotFound,
+            Reason::NoSuchGroup,
             format!(
                 "there is no group {name:?}: this cluster has {MAIN_GROUP:?} only, also called \"\""
             ),
@@ -104,11 +106,16 @@ impl Context {
 
     /// Returns when this node has applied all that is committed by now.
     pub(super) async fn after_all_committed(&self) -> Result<(), Failure> {
+        let began = Instant::now();
         match tokio::time::timeout(self.election_patience(), self.handle.barrier()).await {
-            Ok(passed) => Ok(passed.map(drop)?),
+            Ok(passed) => {
+                passed?;
+                self.freshness.note(began);
+                Ok(())
+            }
             Err(_) => {
                 let words = "no leader confirmed that it leads: look at `raft-host status`";
-                Err(Failure::none(Code::Unavailable, words))
+                Err(Failure::none(Reason::NoLeader, words))
             }
         }
     }
@@ -253,7 +260,7 @@ impl Context {
 /// There is nobody to pass a request to.
 pub(super) fn no_leader() -> Failure {
     Failure::none(
-        Code::Unavailable,
+        Reason::NoLeader,
         "no leader is known: an election is under way, or most voters cannot be reached",
     )
 }
@@ -261,7 +268,8 @@ pub(super) fn no_leader() -> Failure {
 /// A passed-on request found another leader; whoever passed it on looks again.
 pub(super) fn not_leader_but(leader: &Member) -> Failure {
     Failure::none(
-        Code::Unavailable,
+        Reason::NotLeader,
         format!("this node does not lead any more; node {} at {} does", leader.id, leader.address),
     )
+    .led_by(leader, 0)
 }

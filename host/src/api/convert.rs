@@ -1,8 +1,8 @@
 //! Between what the public services speak of and what the machine and the log do.
 
 use bytes::Bytes;
+use raft_host_proto::v1::Reason;
 use raft_host_proto::{stored, v1};
-use tonic::Code;
 
 use super::failure::Failure;
 use crate::fsm::Limits;
@@ -89,7 +89,7 @@ pub(crate) fn changes_to_log(
 ) -> Result<Vec<stored::LimitChange>, String> {
     let change = |change: &v1::LimitChange| {
         let limit = change.limit.ok_or(
-            "one of the changes names no limit that this version of raft-host knows".to_owned(),
+            "one of the changes is of a limit unknown to this version of raft-host".to_owned(),
         )?;
         Ok(stored::LimitChange { limit: Some(limit_to_log(limit)) })
     };
@@ -102,7 +102,7 @@ pub(crate) fn changes_to_log(
 /// Its hash is none.
 pub(super) fn incumbent_from_wire(wire: &v1::Incumbent) -> Result<Incumbent, Failure> {
     let hash = ModuleHash::try_from(&wire.module_hash[..]).map_err(|error| {
-        Failure::none(Code::InvalidArgument, format!("what is to be replaced: {error}"))
+        Failure::none(Reason::InvalidRequest, format!("what is to be replaced: {error}"))
     })?;
     Ok(Incumbent { hash, activated_at: Index(wire.activated_at) })
 }
@@ -114,7 +114,7 @@ pub(super) fn incumbent_from_wire(wire: &v1::Incumbent) -> Result<Incumbent, Fai
 pub(super) fn cluster_from_wire(whose: &str, wire: &[u8]) -> Result<ClusterId, Failure> {
     wire.try_into().map(ClusterId).map_err(|_| {
         let words = format!("{whose} must have 16 bytes, and has {}", wire.len());
-        Failure::none(Code::InvalidArgument, words)
+        Failure::none(Reason::InvalidRequest, words)
     })
 }
 

@@ -20,9 +20,11 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, poll_fn};
 use http_body::{Frame, SizeHint};
+use raft_host_proto::peer::peer_server;
+use raft_host_proto::v1::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::connections::{Answer, Call, Place, Table};
 use super::failure::Failure;
@@ -110,6 +112,11 @@ impl Drop for Passage {
     }
 }
 
+/// `package.Service` in `/package.Service/Method`.
+fn service_of(path: &str) -> &str {
+    path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service)
+}
+
 /// The middleware.
 pub(super) async fn pass(
     State(door): State<Arc<Door>>,
@@ -120,7 +127,7 @@ pub(super) async fn pass(
         // Not from a socket: there is nothing to protect from.
         return next.run(request).await;
     };
-    let is_peer_service = request.uri().path().starts_with("/raft_host.v1.Peer/");
+    let is_peer_service = service_of(request.uri().path()) == peer_server::SERVICE_NAME;
     let now = Instant::now();
     let passage = Arc::new(Passage {
         door: Arc::clone(&door),
@@ -130,13 +137,13 @@ pub(super) async fn pass(
     });
     if is_peer_service && place.calls() > PEER_CALLS_MAX {
         let words = format!("peers make at most {PEER_CALLS_MAX} calls at once on a connection");
-        return Failure::none(Code::ResourceExhausted, words).into_status().into_http();
+        return Failure::none(Reason::Busy, words).into_status().into_http();
     }
     if !is_peer_service && door.calls.fetch_add(1, Ordering::Relaxed) >= CALLS_MAX {
         // Whoever tries again finds room.
         door.table.dismiss_who_only_waits(now);
         let words = format!("this node has {CALLS_MAX} calls in progress; try again later");
-        return Failure::none(Code::ResourceExhausted, words).into_status().into_http();
+        return Failure::none(Reason::Busy, words).into_status().into_http();
     }
     if is_peer_service {
         request.extensions_mut().insert(place.peer.clone());

@@ -1,9 +1,7 @@
-//! What goes wrong, as clients see it: a gRPC code, words, and whether it had an effect.
+//! What goes wrong, as clients see it: a reason with its gRPC code, words, and whether it had an effect.
 
-use raft_host_proto::v1::{self, Effect};
-use raft_host_proto::{
-    EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN, SEQUENCE_TOO_OLD_CODE, SESSION_EXPIRED_CODE,
-};
+use raft_host_proto::v1::{self, Effect, ErrorDetail, Reason};
+use raft_host_proto::{EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -14,29 +12,40 @@ use crate::node::{
     ClockFailure, Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure,
     QueryFailure, UpgradeFailure,
 };
+use crate::types::Member;
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
-    pub(super) code: Code,
-    pub(super) message: String,
-    pub(super) effect: Effect,
+    message: String,
+    /// Its reason is always one that this version knows.
+    detail: Box<ErrorDetail>,
 }
 
 impl Failure {
     /// It surely changed nothing.
-    pub(super) fn none(code: Code, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into(), effect: Effect::None }
+    pub(super) fn none(reason: Reason, message: impl Into<String>) -> Failure {
+        Failure::new(reason, Effect::None, message.into())
     }
 
     /// It may have changed something.
-    pub(super) fn unknown(code: Code, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into(), effect: Effect::Unknown }
+    pub(super) fn unknown(reason: Reason, message: impl Into<String>) -> Failure {
+        Failure::new(reason, Effect::Unknown, message.into())
+    }
+
+    fn new(reason: Reason, effect: Effect, message: String) -> Failure {
+        let detail = ErrorDetail {
+            reason: reason.into(),
+            effect: effect.into(),
+            retry_after_ms: pause_ms(reason),
+            ..ErrorDetail::default()
+        };
+        Failure { message, detail: Box::new(detail) }
     }
 
     pub(super) fn no_module() -> Failure {
         Failure::none(
-            Code::FailedPrecondition,
+            Reason::NoModule,
             "the cluster runs no module yet: give it one with `raft-host upgrade FILE`",
         )
     }
@@ -44,26 +53,69 @@ impl Failure {
     /// The leader that was asked is none any more, and has not answered.
     pub(super) fn replaced() -> Failure {
         Failure::unknown(
-            Code::Unavailable,
+            Reason::LeaderReplaced,
             "another leader was elected before the one that this was passed to has answered; it \
              may have been done, or may still be",
         )
     }
 
+    /// What was longer than a limit allows.
+    pub(super) fn too_large(limit: &str, bytes: u64, max: u64, message: String) -> Failure {
+        Failure::none(Reason::TooLarge, message).exceeding(limit, bytes, max)
+    }
+
+    /// Names the limit.
+    pub(super) fn exceeding(mut self, limit: &str, value: u64, max: u64) -> Failure {
+        self.detail.exceeded = Some(v1::Exceeded { limit: limit.to_owned(), value, max });
+        self
+    }
+
+    /// Names who leads; `term` is 0 when it is not known.
+    pub(super) fn led_by(mut self, leader: &Member, term: u64) -> Failure {
+        let (node_id, address) = (leader.id.0, leader.address.clone());
+        self.detail.leader = Some(v1::Leader { node_id, address, term });
+        self
+    }
+
+    /// Names the entry that it is about.
+    pub(super) fn about(mut self, index: u64) -> Failure {
+        self.detail.index = index;
+        self
+    }
+
+    pub(super) fn reason(&self) -> Reason {
+        self.detail.reason()
+    }
+
+    pub(super) fn code(&self) -> Code {
+        self.reason().code()
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(super) fn effect(&self) -> Effect {
+        self.detail.effect()
+    }
+
     /// As the end of a request of which an earlier attempt may have happened.
-    pub(super) fn in_doubt(self, is_in_doubt: bool) -> Failure {
-        let effect = if is_in_doubt { Effect::Unknown } else { self.effect };
-        Failure { effect, ..self }
+    pub(super) fn in_doubt(mut self, is_in_doubt: bool) -> Failure {
+        if is_in_doubt {
+            self.detail.set_effect(Effect::Unknown);
+        }
+        self
     }
 
     /// Whether another node, or the same one a little later, may well do it.
     pub(super) fn worth_rerouting(&self) -> bool {
-        self.code == Code::Unavailable && self.effect == Effect::None
+        self.code() == Code::Unavailable && self.effect() == Effect::None
     }
 
     pub(super) fn into_status(self) -> Status {
-        let mut status = Status::new(self.code, self.message);
-        let effect = match self.effect {
+        let trailer = self.detail.to_trailer(self.code(), &self.message);
+        let mut status = Status::with_details(self.code(), self.message, trailer);
+        let effect = match self.detail.effect() {
             Effect::None => EFFECT_NONE,
             Effect::Unknown => EFFECT_UNKNOWN,
         };
@@ -73,36 +125,82 @@ impl Failure {
 
     /// What another node said, or what became of the way to it.
     pub(super) fn from_status(status: &Status) -> Failure {
-        let said = status.metadata().get(EFFECT_KEY);
-        let effect = match said.map(|value| value.as_encoded_bytes()) {
-            Some(said) if said == EFFECT_NONE.as_bytes() => Effect::None,
-            Some(_) => Effect::Unknown,
-            None if never_connected(status) => Effect::None,
-            None => Effect::Unknown,
-        };
-        match (said, status.code()) {
-            (Some(_), code) => Failure { code, message: status.message().to_owned(), effect },
-            (None, Code::Cancelled | Code::DeadlineExceeded) => Failure {
-                code: Code::DeadlineExceeded,
-                message: "the leader did not answer in time".to_owned(),
+        if let Some(detail) = ErrorDetail::of(status) {
+            return Failure::from_detail(status.code(), status.message(), detail);
+        }
+        let effect = if never_connected(status) { Effect::None } else { Effect::Unknown };
+        match status.code() {
+            Code::Cancelled | Code::DeadlineExceeded => Failure::new(
+                Reason::DeadlineExceeded,
                 effect,
-            },
-            (None, Code::Unavailable | Code::Unknown | Code::Internal) => Failure {
-                code: Code::Unavailable,
-                message: format!("the connection to the leader failed: {}", status.message()),
+                "the leader did not answer in time".to_owned(),
+            ),
+            Code::Unavailable | Code::Unknown | Code::Internal => Failure::new(
+                Reason::LeaderUnreachable,
                 effect,
-            },
-            (None, code) => Failure { code, message: status.message().to_owned(), effect },
+                format!("the connection to the leader failed: {}", status.message()),
+            ),
+            code => Failure::new(reason_of(code), effect, status.message().to_owned()),
         }
     }
 
+    /// A failure of the gRPC library, before anything of the request was looked at (`Effect::None`)
+    /// or after.
+    pub(super) fn of_library(status: &Status, effect: Effect) -> Failure {
+        Failure::new(reason_of(status.code()), effect, status.message().to_owned())
+    }
+
+    /// A reason that this version does not know stands for its code.
+    fn from_detail(code: Code, message: &str, mut detail: ErrorDetail) -> Failure {
+        if Reason::try_from(detail.reason).is_err() || detail.reason() == Reason::Unspecified {
+            detail.set_reason(reason_of(code));
+        }
+        Failure { message: message.to_owned(), detail: Box::new(detail) }
+    }
+
     pub(super) fn into_apply_error(self) -> v1::ApplyError {
-        v1::ApplyError { code: self.code as i32, message: self.message, effect: self.effect.into() }
+        let code = self.code() as i32;
+        v1::ApplyError { code, message: self.message, detail: Some(*self.detail) }
     }
 
     pub(super) fn from_apply_error(error: v1::ApplyError) -> Failure {
-        let effect = error.effect();
-        Failure { code: Code::from(error.code), message: error.message, effect }
+        Failure::from_detail(
+            Code::from(error.code),
+            &error.message,
+            error.detail.unwrap_or_default(),
+        )
+    }
+}
+
+/// After how long the same request may well succeed, in milliseconds.
+fn pause_ms(reason: Reason) -> Option<u64> {
+    match reason {
+        // Another node may do it at once.
+        Reason::NotLeader
+        | Reason::Stopping
+        | Reason::NotReady
+        | Reason::StateNotTrusted
+        | Reason::CannotAnswer => Some(0),
+        Reason::Busy => Some(50),
+        Reason::NoLeader | Reason::LeaderUnreachable | Reason::LeaderReplaced => Some(100),
+        Reason::SessionsFull
+        | Reason::TooManySessions
+        | Reason::ChangeInProgress
+        | Reason::MemberAlive
+        | Reason::NotCaughtUp => Some(1_000),
+        _ => None,
+    }
+}
+
+/// The nearest reason for a code that came without one.
+fn reason_of(code: Code) -> Reason {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => Reason::InvalidRequest,
+        Code::Unimplemented => Reason::UnknownMethod,
+        Code::Unavailable => Reason::LeaderUnreachable,
+        Code::DeadlineExceeded | Code::Cancelled => Reason::DeadlineExceeded,
+        Code::ResourceExhausted => Reason::Busy,
+        _ => Reason::Internal,
     }
 }
 
@@ -126,144 +224,154 @@ impl From<Failure> for Status {
 
 impl From<ProposeFailure> for Failure {
     fn from(failure: ProposeFailure) -> Failure {
-        let code = match &failure {
-            ProposeFailure::NotLeader(_)
-            | ProposeFailure::Superseded
-            | ProposeFailure::Stopping
-            | ProposeFailure::Quarantined
-            | ProposeFailure::InDoubt
-            | ProposeFailure::Unconfirmed
-            | ProposeFailure::Unknown(_) => Code::Unavailable,
-            ProposeFailure::Busy => Code::ResourceExhausted,
-            ProposeFailure::TooLarge { .. } => Code::InvalidArgument,
+        let reason = match &failure {
+            ProposeFailure::NotLeader(_) => Reason::NotLeader,
+            ProposeFailure::Superseded | ProposeFailure::Unknown(_) => Reason::LeaderReplaced,
+            ProposeFailure::Stopping => Reason::Stopping,
+            ProposeFailure::Quarantined | ProposeFailure::InDoubt => Reason::StateNotTrusted,
+            ProposeFailure::Unconfirmed => Reason::Unconfirmed,
+            ProposeFailure::Busy => Reason::Busy,
+            ProposeFailure::TooLarge { .. } => Reason::TooLarge,
             ProposeFailure::ConfChange(error) => match error {
-                ConfChangeError::NotAMember(_) => Code::NotFound,
+                ConfChangeError::NotAMember(_) => Reason::NoSuchMember,
                 ConfChangeError::AlreadyAMember(_) | ConfChangeError::AlreadyAVoter(_) => {
-                    Code::AlreadyExists
+                    Reason::AlreadyAMember
                 }
                 ConfChangeError::NamedTwice(_)
                 | ConfChangeError::ZeroId
                 | ConfChangeError::StrangeJoin(_)
                 | ConfChangeError::IdTooHigh(_)
                 | ConfChangeError::BadAddress { .. }
-                | ConfChangeError::Empty => Code::InvalidArgument,
-                ConfChangeError::InProgress
-                | ConfChangeError::JustElected
-                | ConfChangeError::NoQuorum(_)
-                | ConfChangeError::NotHeardFrom(_)
-                | ConfChangeError::TooManyMembers
-                | ConfChangeError::LastVoter(_)
-                | ConfChangeError::NotCaughtUp { .. } => Code::FailedPrecondition,
+                | ConfChangeError::Empty => Reason::InvalidRequest,
+                ConfChangeError::InProgress | ConfChangeError::JustElected => {
+                    Reason::ChangeInProgress
+                }
+                ConfChangeError::NoQuorum(_) => Reason::NoQuorum,
+                ConfChangeError::NotHeardFrom(_) => Reason::MemberSilent,
+                ConfChangeError::TooManyMembers => Reason::TooManyMembers,
+                ConfChangeError::LastVoter(_) => Reason::LastVoter,
+                ConfChangeError::NotCaughtUp { .. } => Reason::NotCaughtUp,
             },
         };
         let effect = if failure.surely_not_applied() { Effect::None } else { Effect::Unknown };
-        Failure { code, message: failure.to_string(), effect }
+        let described = Failure::new(reason, effect, failure.to_string());
+        match failure {
+            ProposeFailure::NotLeader(Some(leader)) => described.led_by(&leader, 0),
+            ProposeFailure::TooLarge { bytes, max } => {
+                described.exceeding("node.max_entry_bytes", bytes, max)
+            }
+            _ => described,
+        }
     }
 }
 
 impl From<MembershipFailure> for Failure {
     fn from(failure: MembershipFailure) -> Failure {
-        let code = match failure {
+        let reason = match failure {
             MembershipFailure::Propose(failure) => return failure.into(),
-            MembershipFailure::IdInUse { .. } | MembershipFailure::IdWasUsed(_) => {
-                Code::AlreadyExists
-            }
+            MembershipFailure::IdInUse { .. } | MembershipFailure::IdWasUsed(_) => Reason::IdTaken,
             MembershipFailure::BadAddress(_) | MembershipFailure::IdTooFar { .. } => {
-                Code::InvalidArgument
+                Reason::InvalidRequest
             }
-            MembershipFailure::NoState => Code::Unavailable,
+            MembershipFailure::NoState => Reason::NotReady,
             // It passes if it is what is left of the member; asking again stops nobody.
-            MembershipFailure::AddressAlive { .. } => Code::Aborted,
-            // Not `Unavailable` or `Aborted`: trying again by itself would stop all writes again
-            // for as long.
-            MembershipFailure::TransferTimedOut(_)
-            | MembershipFailure::AnotherLeads { .. }
-            | MembershipFailure::Silent { .. }
-            | MembershipFailure::AllSilent
-            | MembershipFailure::AddressInUse { .. }
-            | MembershipFailure::NotAVoter(_)
-            | MembershipFailure::NoOtherVoter => Code::FailedPrecondition,
+            MembershipFailure::AddressAlive { .. } => Reason::MemberAlive,
+            // Their codes are not tried again by themselves: that would stop all writes again for
+            // as long.
+            MembershipFailure::TransferTimedOut(_) | MembershipFailure::AnotherLeads { .. } => {
+                Reason::TransferFailed
+            }
+            MembershipFailure::Silent { .. } | MembershipFailure::AllSilent => Reason::MemberSilent,
+            MembershipFailure::AddressInUse { .. } => Reason::AddressInUse,
+            MembershipFailure::NotAVoter(_) => Reason::NotAVoter,
+            MembershipFailure::NoOtherVoter => Reason::LastVoter,
         };
-        Failure::none(code, failure.to_string())
+        Failure::none(reason, failure.to_string())
     }
 }
 
 impl From<UpgradeFailure> for Failure {
     fn from(failure: UpgradeFailure) -> Failure {
-        let code = match failure {
-            UpgradeFailure::Propose(failure) => return failure.into(),
-            UpgradeFailure::Refused(_) => Code::InvalidArgument,
-            // Not `Aborted`, which is tried again: only people know whether it is still wanted.
-            UpgradeFailure::NotActivated(_) | UpgradeFailure::Superseded { .. } => {
-                Code::FailedPrecondition
+        let (reason, index) = match &failure {
+            UpgradeFailure::Propose(failure) => return failure.clone().into(),
+            UpgradeFailure::Refused(_) => (Reason::ModuleRefused, 0),
+            // Not tried again: only people know whether it is still wanted.
+            UpgradeFailure::NotActivated(_) => (Reason::ModuleNotActivated, 0),
+            UpgradeFailure::Superseded { active, .. } => {
+                (Reason::IncumbentChanged, active.map_or(0, |active| active.activated_at.0))
             }
-            UpgradeFailure::Host(_) => Code::Internal,
+            UpgradeFailure::Host(_) => (Reason::Internal, 0),
         };
-        Failure::none(code, failure.to_string())
+        Failure::none(reason, failure.to_string()).about(index)
     }
 }
 
 impl From<LimitsFailure> for Failure {
     fn from(failure: LimitsFailure) -> Failure {
-        let code = match failure {
+        let reason = match failure {
             LimitsFailure::Propose(failure) => return failure.into(),
-            LimitsFailure::Invalid(_) => Code::InvalidArgument,
-            LimitsFailure::Refused(_) => Code::FailedPrecondition,
+            LimitsFailure::Invalid(_) => Reason::InvalidRequest,
+            LimitsFailure::Refused(_) => Reason::LimitsRefused,
         };
-        Failure::none(code, failure.to_string())
+        Failure::none(reason, failure.to_string())
     }
 }
 
 impl From<EngineFailure> for Failure {
     fn from(failure: EngineFailure) -> Failure {
-        let code = match failure {
+        let reason = match failure {
             EngineFailure::Propose(failure) => return failure.into(),
-            EngineFailure::Invalid(_) => Code::InvalidArgument,
-            EngineFailure::Unconfirmed { .. } => Code::FailedPrecondition,
+            EngineFailure::Invalid(_) => Reason::InvalidRequest,
+            EngineFailure::Unconfirmed { .. } => Reason::NotConfirmed,
         };
-        Failure::none(code, failure.to_string())
+        Failure::none(reason, failure.to_string())
     }
 }
 
 impl From<ClockFailure> for Failure {
     fn from(failure: ClockFailure) -> Failure {
-        let code = match failure {
+        let reason = match failure {
             ClockFailure::Propose(failure) => return failure.into(),
-            ClockFailure::Invalid(_) => Code::InvalidArgument,
-            ClockFailure::Refused(_) => Code::FailedPrecondition,
+            ClockFailure::Invalid(_) => Reason::InvalidRequest,
+            ClockFailure::Refused(_) => Reason::ClockRefused,
         };
-        Failure::none(code, failure.to_string())
+        Failure::none(reason, failure.to_string())
     }
 }
 
 impl From<QueryFailure> for Failure {
     fn from(failure: QueryFailure) -> Failure {
-        let code = match failure {
-            QueryFailure::Busy => Code::ResourceExhausted,
-            QueryFailure::Stopping
-            | QueryFailure::Stopped
-            | QueryFailure::Quarantined
-            | QueryFailure::InDoubt
-            | QueryFailure::Unconfirmed => Code::Unavailable,
+        let reason = match failure {
+            QueryFailure::Busy => Reason::Busy,
+            QueryFailure::Stopping | QueryFailure::Stopped => Reason::Stopping,
+            QueryFailure::Quarantined | QueryFailure::InDoubt => Reason::StateNotTrusted,
+            QueryFailure::Unconfirmed => Reason::Unconfirmed,
         };
-        Failure::none(code, failure.to_string())
+        Failure::none(reason, failure.to_string())
     }
 }
 
 impl From<CommandRefused> for Failure {
     fn from(refused: CommandRefused) -> Failure {
-        let code = match refused {
-            CommandRefused::SessionExpired => SESSION_EXPIRED_CODE,
-            CommandRefused::SequenceTooOld => SEQUENCE_TOO_OLD_CODE,
-            CommandRefused::SessionFull { .. }
-            | CommandRefused::SessionsFull { .. }
-            | CommandRefused::TooManySessions { .. } => Code::ResourceExhausted,
-            CommandRefused::SequenceReused { .. }
-            | CommandRefused::TooLarge { .. }
-            | CommandRefused::Malformed(_) => Code::InvalidArgument,
+        let reason = match refused {
+            CommandRefused::SessionExpired => Reason::SessionExpired,
+            CommandRefused::SequenceTooOld => Reason::SequenceTooOld,
+            CommandRefused::SessionFull { .. } => Reason::SessionFull,
+            CommandRefused::SessionsFull { .. } => Reason::SessionsFull,
+            CommandRefused::TooManySessions { .. } => Reason::TooManySessions,
+            CommandRefused::SequenceReused { .. } => Reason::SequenceReused,
+            CommandRefused::TooLarge { .. } => Reason::TooLarge,
+            CommandRefused::Malformed(_) => Reason::InvalidRequest,
         };
         let effect = if refused.surely_not_applied() { Effect::None } else { Effect::Unknown };
-        Failure { code, message: refused.to_string(), effect }
+        let failure = Failure::new(reason, effect, refused.to_string());
+        match refused {
+            CommandRefused::TooLarge { bytes, max } => {
+                failure.exceeding("input_max_bytes", bytes, max)
+            }
+            CommandRefused::TooManySessions { max } => failure.exceeding("sessions_max", max, max),
+            _ => failure,
+        }
     }
 }
 
@@ -288,7 +396,7 @@ pub(super) fn apply_response(committed: Committed) -> Result<v1::ApplyResponse, 
 
 /// An answer that does not belong to what was asked.
 pub(super) fn unexpected(reply: &Reply) -> Failure {
-    Failure::unknown(Code::Internal, format!("unexpected answer of the machine: {reply:?}"))
+    Failure::unknown(Reason::Internal, format!("unexpected answer of the machine: {reply:?}"))
 }
 
 #[cfg(test)]
@@ -299,14 +407,27 @@ mod tests {
     #[test]
     fn a_failure_survives_the_wire_and_an_unlabelled_one_may_have_happened() {
         for effect in [Effect::None, Effect::Unknown] {
-            let failure = Failure { code: Code::Aborted, message: "why".into(), effect };
+            let leader = Member { id: NodeId(2), address: "b:1".into() };
+            let failure = Failure::new(Reason::MemberAlive, effect, "why".into());
+            let failure = failure.led_by(&leader, 7).about(9).exceeding("x", 2, 1);
             assert_eq!(Failure::from_status(&failure.clone().into_status()), failure);
             assert_eq!(Failure::from_apply_error(failure.clone().into_apply_error()), failure);
         }
         let broken = Failure::from_status(&Status::unknown("h2 protocol error"));
-        assert_eq!((broken.code, broken.effect), (Code::Unavailable, Effect::Unknown));
+        assert_eq!((broken.code(), broken.effect()), (Code::Unavailable, Effect::Unknown));
         let late = Failure::from_status(&Status::cancelled("Timeout expired"));
-        assert_eq!((late.code, late.effect), (Code::DeadlineExceeded, Effect::Unknown));
+        assert_eq!((late.code(), late.effect()), (Code::DeadlineExceeded, Effect::Unknown));
+    }
+
+    #[test]
+    fn a_reason_of_a_later_version_stands_for_its_code() {
+        let detail =
+            ErrorDetail { reason: 1_999, effect: Effect::None.into(), ..Default::default() };
+        let trailer = detail.to_trailer(Code::InvalidArgument, "later");
+        let status = Status::with_details(Code::InvalidArgument, "later", trailer);
+        let failure = Failure::from_status(&status);
+        assert_eq!(failure.code(), Code::InvalidArgument);
+        assert_eq!((failure.effect(), failure.message()), (Effect::None, "later"));
     }
 
     #[test]
@@ -319,77 +440,73 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_failure_has_its_code_and_effect() {
-        let cases: [(Failure, Code, Effect); 22] = [
-            (ProposeFailure::Busy.into(), Code::ResourceExhausted, Effect::None),
-            (
-                ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
-                Code::InvalidArgument,
-                Effect::None,
-            ),
-            (ProposeFailure::Unknown("?".into()).into(), Code::Unavailable, Effect::Unknown),
+    fn each_kind_of_failure_has_its_reason_and_effect() {
+        let cases: [(Failure, Reason, Effect); 22] = [
+            (ProposeFailure::Busy.into(), Reason::Busy, Effect::None),
+            (ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(), Reason::TooLarge, Effect::None),
+            (ProposeFailure::Unknown("?".into()).into(), Reason::LeaderReplaced, Effect::Unknown),
             (
                 ProposeFailure::from(ConfChangeError::LastVoter(NodeId(1))).into(),
-                Code::FailedPrecondition,
+                Reason::LastVoter,
                 Effect::None,
             ),
             (
                 ProposeFailure::from(ConfChangeError::NotAMember(NodeId(1))).into(),
-                Code::NotFound,
+                Reason::NoSuchMember,
                 Effect::None,
             ),
-            (CommandRefused::SessionExpired.into(), Code::NotFound, Effect::Unknown),
-            (CommandRefused::SequenceTooOld.into(), SEQUENCE_TOO_OLD_CODE, Effect::Unknown),
-            (CommandRefused::Malformed("?".into()).into(), Code::InvalidArgument, Effect::None),
+            (CommandRefused::SessionExpired.into(), Reason::SessionExpired, Effect::Unknown),
+            (CommandRefused::SequenceTooOld.into(), Reason::SequenceTooOld, Effect::Unknown),
+            (CommandRefused::Malformed("?".into()).into(), Reason::InvalidRequest, Effect::None),
             (
                 MembershipFailure::from(check_address("?").unwrap_err()).into(),
-                Code::InvalidArgument,
+                Reason::InvalidRequest,
                 Effect::None,
             ),
             (
                 MembershipFailure::TransferTimedOut("?".into()).into(),
-                Code::FailedPrecondition,
+                Reason::TransferFailed,
                 Effect::None,
             ),
             (
                 CommandRefused::SessionFull { responses: 1, bytes: 2 }.into(),
-                Code::ResourceExhausted,
+                Reason::SessionFull,
                 Effect::None,
             ),
             (
                 CommandRefused::TooManySessions { max: 1 }.into(),
-                Code::ResourceExhausted,
+                Reason::TooManySessions,
                 Effect::None,
             ),
             (
                 CommandRefused::SequenceReused { sequence: 1 }.into(),
-                Code::InvalidArgument,
+                Reason::SequenceReused,
                 Effect::None,
             ),
-            (MembershipFailure::IdWasUsed(NodeId(1)).into(), Code::AlreadyExists, Effect::None),
+            (MembershipFailure::IdWasUsed(NodeId(1)).into(), Reason::IdTaken, Effect::None),
             (
                 UpgradeFailure::NotActivated("?".into()).into(),
-                Code::FailedPrecondition,
+                Reason::ModuleNotActivated,
                 Effect::None,
             ),
             (
                 UpgradeFailure::Superseded { replaces: None, active: None }.into(),
-                Code::FailedPrecondition,
+                Reason::IncumbentChanged,
                 Effect::None,
             ),
-            (LimitsFailure::Invalid("?".into()).into(), Code::InvalidArgument, Effect::None),
-            (LimitsFailure::Refused("?".into()).into(), Code::FailedPrecondition, Effect::None),
+            (LimitsFailure::Invalid("?".into()).into(), Reason::InvalidRequest, Effect::None),
+            (LimitsFailure::Refused("?".into()).into(), Reason::LimitsRefused, Effect::None),
             (
                 LimitsFailure::from(ProposeFailure::Unknown("?".into())).into(),
-                Code::Unavailable,
+                Reason::LeaderReplaced,
                 Effect::Unknown,
             ),
-            (ClockFailure::Invalid(7).into(), Code::InvalidArgument, Effect::None),
-            (ClockFailure::Refused("?".into()).into(), Code::FailedPrecondition, Effect::None),
-            (Failure::no_module(), Code::FailedPrecondition, Effect::None),
+            (ClockFailure::Invalid(7).into(), Reason::InvalidRequest, Effect::None),
+            (ClockFailure::Refused("?".into()).into(), Reason::ClockRefused, Effect::None),
+            (Failure::no_module(), Reason::NoModule, Effect::None),
         ];
-        for (failure, code, effect) in cases {
-            assert_eq!((failure.code, failure.effect), (code, effect), "{}", failure.message);
+        for (failure, reason, effect) in cases {
+            assert_eq!((failure.reason(), failure.effect()), (reason, effect), "{failure:?}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use raft_host_proto::peer::membership_client::MembershipClient;
+use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, MESSAGE_MAX_BYTES};
@@ -12,7 +13,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 use super::config::ApiConfig;
 use super::failure::Failure;
@@ -87,7 +88,7 @@ impl Forwarder {
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
             Failure::none(
-                Code::Unavailable,
+                Reason::LeaderUnreachable,
                 format!("the leader's address {address:?} cannot be dialled: {error}"),
             )
         })?;

@@ -1,11 +1,13 @@
 //! `grpc.health.v1`: whether clients should send requests to this node.
 
-use raft_host_proto::v1::client_server::ClientServer;
+use raft_host_proto::v1::{admin_server, client_server};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::client::ClientService;
 use crate::node::NodeHandle;
+
+/// What the main group is called among services: its name, which no service has.
+const MAIN_GROUP_SERVICE: &str = "group/main";
 
 /// Keeps the reported health up to date, for as long as it is polled.
 pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
@@ -51,11 +53,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
 
 async fn set(reporter: &HealthReporter, serving: bool) {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    reporter.set_service_status("", status).await;
-    reporter
-        .set_service_status(
-            <ClientServer<ClientService> as tonic::server::NamedService>::NAME,
-            status,
-        )
-        .await;
+    for name in ["", client_server::SERVICE_NAME, admin_server::SERVICE_NAME, MAIN_GROUP_SERVICE] {
+        reporter.set_service_status(name, status).await;
+    }
 }

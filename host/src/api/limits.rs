@@ -1,8 +1,8 @@
 //! `Limits`, `SetLimits` and `SetEngine`: the budgets of the guest, what must run it, and changing
 //! both.
 
-use raft_host_proto::v1;
-use tonic::{Code, Response};
+use raft_host_proto::v1::{self, Reason};
+use tonic::Response;
 
 use super::caller::Caller;
 use super::context::Context;
@@ -44,7 +44,7 @@ pub(super) async fn set(
     let request = &request;
     let here = || async {
         let changes = changes_to_log(&request.changes)
-            .map_err(|words| Failure::none(Code::InvalidArgument, words))?;
+            .map_err(|words| Failure::none(Reason::InvalidRequest, words))?;
         let set = context.handle.set_limits(changes).await?;
         Ok(v1::SetLimitsResponse {
             index: set.index.0,

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_host_proto::v1;
+use raft_host_proto::v1::{self, Reason};
 use tokio::time::Instant;
-use tonic::{Code, Response};
+use tonic::Response;
 
 use super::caller::Caller;
 use super::context::Context;
@@ -128,7 +128,7 @@ impl Members<'_> {
                 let leader = patiently(|_| false, || handle.transfer_leadership(None)).await?;
                 // Whoever looks for the leader finds the new one.
                 let words = format!("node {id} handed leadership to {leader} to be removed by it");
-                return Err(Failure::none(Code::Unavailable, words));
+                return Err(Failure::none(Reason::NotLeader, words));
             }
             patiently(|_| false, || handle.remove(id, force)).await?;
             self.members_when(|view| !view.members.contains_key(&id)).await

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft_host_proto::peer::membership_server::Membership;
+use raft_host_proto::v1::Reason;
 use raft_host_proto::{peer, v1};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
 use super::context::Context;
@@ -51,7 +52,7 @@ impl MembershipService {
                  speaks {}: run the same version of raft-host",
                 request.protocol_version
             );
-            return Err(Failure::none(Code::FailedPrecondition, words));
+            return Err(Failure::none(Reason::IncompatibleVersion, words));
         }
         let cluster = self.context.handle.identity().cluster;
         check_cluster(cluster, &request.cluster_id)?;
@@ -59,7 +60,7 @@ impl MembershipService {
         // Only a node that has its data knows its cluster.
         let has_data = !request.cluster_id.is_empty();
         let nonce = JoinNonce::try_from(&request.nonce[..]).map_err(|error| {
-            Failure::none(Code::InvalidArgument, format!("the nonce of the join: {error}"))
+            Failure::none(Reason::InvalidRequest, format!("the nonce of the join: {error}"))
         });
         let members = Members(&self.context);
         let here = || async {
@@ -92,10 +93,10 @@ impl MembershipService {
         let handle = &self.context.handle;
         if GroupId(request.group) != handle.group() {
             let words = format!("this node has no group {}", request.group);
-            return Err(Failure::none(Code::NotFound, words));
+            return Err(Failure::none(Reason::NoSuchGroup, words));
         }
         let hash = ModuleHash::try_from(&request.module_hash[..]).map_err(|error| {
-            Failure::none(Code::InvalidArgument, format!("the module's hash: {error}"))
+            Failure::none(Reason::InvalidRequest, format!("the module's hash: {error}"))
         })?;
         let view = handle.machine().borrow().clone().ok_or(MembershipFailure::NoState)?;
         Ok(handle.is_prepared(hash, &view.info.limits))
@@ -116,7 +117,7 @@ async fn dial_back(me: NodeId, address: &str) -> Result<(), Failure> {
          advertises ({why}): say with --advertise under which address members reach it, and let \
          the network pass them"
     );
-    Err(Failure::none(Code::Aborted, words))
+    Err(Failure::none(Reason::MemberUnreachable, words))
 }
 
 fn check_cluster(ours: ClusterId, theirs: &[u8]) -> Result<(), Failure> {
@@ -128,7 +129,7 @@ fn check_cluster(ours: ClusterId, theirs: &[u8]) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::none(
-        Code::FailedPrecondition,
+        Reason::OtherCluster,
         format!(
             "this is cluster {ours}, and the joining node's data belongs to cluster {theirs}: \
              join the right cluster, or start with an empty data directory"
@@ -166,9 +167,9 @@ mod tests {
         assert_eq!(check_cluster(ours, &ours.0), Ok(()));
         let other = ClusterId([2; 16]);
         let (failure, theirs) = (check_cluster(ours, &other.0).unwrap_err(), other.to_string());
-        assert_eq!(failure.code, Code::FailedPrecondition);
-        assert!(failure.message.contains(&theirs), "{}", failure.message);
-        assert!(failure.message.contains(&ours.to_string()), "{}", failure.message);
-        assert_eq!(check_cluster(ours, b"xyz").unwrap_err().code, Code::InvalidArgument);
+        assert_eq!(failure.reason(), Reason::OtherCluster);
+        assert!(failure.message().contains(&theirs), "{}", failure.message());
+        assert!(failure.message().contains(&ours.to_string()), "{}", failure.message());
+        assert_eq!(check_cluster(ours, b"xyz").unwrap_err().reason(), Reason::InvalidRequest);
     }
 }

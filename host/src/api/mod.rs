@@ -26,6 +26,7 @@ mod digest;
 mod door;
 mod failure;
 mod forward;
+mod freshness;
 mod health;
 mod http;
 mod io;
@@ -36,6 +37,7 @@ mod prepare;
 mod server;
 mod status;
 mod stream;
+mod trailers;
 mod upgrade;
 
 #[cfg(test)]

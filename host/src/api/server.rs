@@ -21,8 +21,9 @@ use super::connections::{Bounds, Table};
 use super::context::{Context, NodeInfo};
 use super::door::{self, Door};
 use super::forward::Forwarder;
+use super::freshness::Freshness;
 use super::membership::MembershipService;
-use super::{cluster, health, io};
+use super::{cluster, health, io, trailers};
 use crate::node::{Budget, NodeHandle};
 
 /// Why a server ended before it was asked to.
@@ -80,6 +81,7 @@ pub async fn serve(
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
     let context = Arc::new(Context {
         forwarder: Forwarder::new(&config, handle.identity().cluster),
+        freshness: Freshness::default(),
         pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
         answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
         handle: handle.clone(),
@@ -95,7 +97,9 @@ pub async fn serve(
     let ours = handle.identity().cluster;
     let cluster = axum::middleware::from_fn_with_state(ours, cluster::check);
     // Who is meant for another cluster does not get to the door.
-    let routes = Routes::from(routes.into_axum_router().layer(door).layer(cluster));
+    let trailers = axum::middleware::from_fn(trailers::label);
+    let routes = routes.into_axum_router().layer(door).layer(cluster).layer(trailers);
+    let routes = Routes::from(routes);
     let mut serving = pin!(
         Server::builder()
             .initial_stream_window_size(config.window_bytes)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use raft_host_proto::{MAIN_GROUP, v1};
-use tonic::Code;
+use raft_host_proto::MAIN_GROUP;
+use raft_host_proto::v1::{self, Reason};
 
 use super::context::Context;
 use super::convert::bytes;
@@ -25,7 +25,7 @@ pub(super) async fn show(
     let measured =
         tokio::task::spawn_blocking(move || ((info.data_dir_bytes)(), (info.resident_bytes)()));
     let (data_dir_bytes, resident_bytes) = measured.await.map_err(|error| {
-        Failure::none(Code::Internal, format!("measuring this node failed: {error}"))
+        Failure::none(Reason::Internal, format!("measuring this node failed: {error}"))
     })?;
     let identity = context.handle.identity();
     Ok(v1::StatusResponse {

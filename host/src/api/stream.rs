@@ -19,12 +19,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use prost::Message as _;
-use raft_host_proto::v1;
+use raft_host_proto::v1::{self, Effect, Reason};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::caller::{Caller, after, in_time};
 use super::client::command_entry;
@@ -253,7 +253,7 @@ impl Stream {
                     Ok(None) => reading = false,
                     Err(status) => {
                         reading = false;
-                        end = Some(Failure::none(status.code(), status.message()).into_status());
+                        end = Some(Failure::of_library(&status, Effect::None).into_status());
                     }
                 },
                 Ok(()) = self.leadership.changed(),
@@ -274,7 +274,7 @@ impl Stream {
                     reading = false;
                     self.unpark();
                     // All that was read gets its answer; what was not read did not happen.
-                    end = Some(Failure::none(Code::Unavailable, "this node is shutting down")
+                    end = Some(Failure::none(Reason::Stopping, "this node is shutting down")
                         .into_status());
                 }
                 () = out.closed() => return,
@@ -333,7 +333,7 @@ impl Stream {
         let arrived = Instant::now();
         for v1::TaggedCommand { tag, request, timeout_ms } in message.commands {
             let checked = request
-                .ok_or_else(|| Failure::none(Code::InvalidArgument, "the command is missing"))
+                .ok_or_else(|| Failure::none(Reason::InvalidRequest, "the command is missing"))
                 .and_then(|request| {
                     self.context.check_group(&request.group)?;
                     let bytes = request.command.len() + COMMAND_OVERHEAD;
@@ -542,13 +542,13 @@ impl Stream {
                     None => {
                         let words = "the command was executed, and its answer dropped: too many \
                                      answers wait to be read";
-                        let failure = Failure::unknown(Code::ResourceExhausted, words);
+                        let failure = Failure::unknown(Reason::Busy, words);
                         self.on_failure(result.tag, failure);
                     }
                 }
             }
             None => {
-                let failure = Failure::unknown(Code::Internal, "the leader's answer is empty");
+                let failure = Failure::unknown(Reason::Internal, "the leader's answer is empty");
                 self.on_failure(result.tag, failure);
             }
         }
@@ -657,7 +657,7 @@ async fn relay(
             }
             Ok(None) => {
                 let words = "the leader ended the stream without an answer to this command";
-                return Failure::unknown(Code::Unavailable, words);
+                return Failure::unknown(Reason::LeaderUnreachable, words);
             }
             Err(status) => return Failure::from_status(&status),
         }
@@ -671,12 +671,12 @@ fn failed(tag: u64, failure: Failure) -> v1::TaggedResult {
 
 fn too_many() -> Failure {
     let words = "too many commands of streams wait for an answer on this node; try again later";
-    Failure::none(Code::ResourceExhausted, words)
+    Failure::none(Reason::Busy, words)
 }
 
 fn deadline_exceeded() -> Failure {
     Failure::unknown(
-        Code::DeadlineExceeded,
+        Reason::DeadlineExceeded,
         "no answer in time; the command may have been applied, or may still be",
     )
 }

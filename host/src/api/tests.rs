@@ -351,7 +351,7 @@ async fn bad_requests_fail_with_words_and_break_no_connection() {
         node.client().apply(elsewhere).await,
         Code::NotFound,
         "none",
-        "there is no group 2",
+        "there is no group \"2\"",
     );
     let huge = v1::ApplyRequest { command: vec![b'x'; 3 << 20].into(), ..Default::default() };
     assert_fails(node.client().apply(huge).await, Code::InvalidArgument, "none", "too many");
@@ -539,7 +539,7 @@ async fn modules_and_their_history_are_listed() {
     let modules = v1::ModulesRequest::default();
     let held = cluster.leader().admin().modules(modules).await.unwrap().into_inner();
     assert_eq!(held.history.len(), 1);
-    assert_eq!(held.modules[0].hash, ModuleHash::of(KV).to_string());
+    assert_eq!(held.modules[0].hash[..], ModuleHash::of(KV).0);
     assert!(held.modules[0].active);
     // The state of one native module is not that of another: the old one goes on.
     let refused = upgrade(cluster.leader(), NULL).await;
@@ -609,7 +609,9 @@ async fn without_a_leader_requests_fail_surely_and_health_says_so() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(health(&node, "raft_host.v1.Client").await, 2);
+    for name in ["raft_host.v1.Client", "raft_host.v1.Admin", "group/main"] {
+        assert_eq!(health(&node, name).await, 2, "{name}");
+    }
     node.stop().await;
 }
 
@@ -666,7 +668,9 @@ async fn health_follows_leadership_and_draining() {
     let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
     let mut watch = HealthClient::new(node.channel.clone()).watch(request).await.unwrap();
     while watch.get_mut().message().await.unwrap().unwrap().status != 1 {}
-    assert_eq!(health(node, "raft_host.v1.Client").await, 1);
+    for name in ["raft_host.v1.Client", "raft_host.v1.Admin", "group/main"] {
+        assert_eq!(health(node, name).await, 1, "{name}");
+    }
     node.node.drain().await;
     while watch.get_mut().message().await.unwrap().unwrap().status != 2 {}
     let refused = query(node, r#"{"op":"count"}"#).await;

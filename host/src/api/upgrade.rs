@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt as _};
-use raft_host_proto::v1::{self, upgrade_request::Part};
+use raft_host_proto::v1::{self, Effect, Reason, upgrade_request::Part};
 use tokio::time::Instant;
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::Context;
@@ -66,7 +66,7 @@ async fn receive(
     max: u64,
     mut incoming: impl Stream<Item = Result<v1::UpgradeRequest, Status>> + Unpin,
 ) -> Result<Upload, Failure> {
-    let bad = |words: String| Failure::none(Code::InvalidArgument, words);
+    let bad = |words: String| Failure::none(Reason::InvalidRequest, words);
     let header = match incoming.try_next().await.map_err(broken)?.and_then(|request| request.part) {
         Some(Part::Header(header)) => header,
         Some(Part::Data(_)) | None => {
@@ -83,10 +83,9 @@ async fn receive(
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
     let replaces = header.replaces.as_ref().map(incumbent_from_wire).transpose()?;
     if header.total_bytes > max {
-        return Err(bad(format!(
-            "the module has {} bytes and the cluster allows {max}",
-            header.total_bytes
-        )));
+        let bytes = header.total_bytes;
+        let words = format!("the module has {bytes} bytes and the cluster allows {max}");
+        return Err(Failure::too_large("module_max_bytes", bytes, max, words));
     }
     // Grows with what really comes; the header alone costs nothing.
     let mut module = BytesMut::new();
@@ -117,7 +116,8 @@ async fn receive(
 }
 
 fn broken(status: Status) -> Failure {
-    Failure::none(status.code(), format!("the upload broke off: {}", status.message()))
+    let broken = Status::new(status.code(), format!("the upload broke off: {}", status.message()));
+    Failure::of_library(&broken, Effect::None)
 }
 
 fn parts(upload: &Upload) -> Vec<v1::UpgradeRequest> {
@@ -171,14 +171,16 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     async fn received(max: u64, parts: Vec<Part>) -> Result<Bytes, String> {
         let parts = parts.into_iter().map(|part| Ok(v1::UpgradeRequest { part: Some(part) }));
         let upload = receive(max, tokio_stream::iter(parts)).await;
         upload.map(|upload| upload.module).map_err(|failure| {
-            assert_eq!(failure.code, Code::InvalidArgument);
-            failure.message
+            assert_eq!(failure.code(), Code::InvalidArgument);
+            failure.message().to_owned()
         })
     }
 

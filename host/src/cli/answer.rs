@@ -23,6 +23,8 @@ pub(super) struct Answer {
     pub(super) trap_message: String,
     /// Of the command's entry.
     pub(super) applied: Option<AppliedFacts>,
+    /// Of a query: how old the answer may be, if the node knows.
+    pub(super) age_ms: Option<Option<u64>>,
 }
 
 /// What is known of a command besides its answer.
@@ -62,9 +64,11 @@ impl Answer {
 
     /// The answer to a query.
     pub(super) fn of_query(response: v1::QueryResponse) -> Result<Answer, Failure> {
-        let v1::QueryResponse { outcome, applied_index, fuel_used, trap_message } = response;
-        Answer::new(outcome, applied_index, fuel_used, trap_message)
-            .map_err(|failure| Failure { exit: Exit::Failed, ..failure })
+        let v1::QueryResponse { outcome, applied_index, fuel_used, trap_message, age_ms } =
+            response;
+        let answer = Answer::new(outcome, applied_index, fuel_used, trap_message)
+            .map_err(|failure| Failure { exit: Exit::Failed, ..failure })?;
+        Ok(Answer { age_ms: Some(age_ms), ..answer })
     }
 
     fn new(
@@ -83,7 +87,7 @@ impl Answer {
             });
         };
         let duplicate = outcome.duplicate;
-        Ok(Answer { kind, duplicate, index, fuel_used, trap_message, applied: None })
+        Ok(Answer { kind, duplicate, index, fuel_used, trap_message, applied: None, age_ms: None })
     }
 
     /// The exit code of this answer.
@@ -167,6 +171,9 @@ impl Answer {
             value["pages_dirtied"] = json!(facts.pages_dirtied);
             value["apply_duration_ns"] = json!(facts.apply_duration.as_nanos() as u64);
         }
+        if let Some(age_ms) = self.age_ms {
+            value["age_ms"] = json!(age_ms);
+        }
         if let Kind::Trapped(number) = self.kind {
             value["trap"] = json!({
                 "kind": trap_kind(number),
@@ -204,6 +211,7 @@ mod tests {
             fuel_used: 12_345,
             trap_message: String::new(),
             applied: None,
+            age_ms: None,
         }
     }
 

@@ -153,6 +153,7 @@ impl Collector<'_> {
                     code: Code::InvalidArgument | Code::OutOfRange,
                     message,
                     effect: raft_host_proto::Effect::None,
+                    ..
                 }) => self.summary.refuse(place.line, &message),
                 Err(error) => {
                     let effect_is_worse = self.failed.as_ref().is_some_and(|(_, first)| {

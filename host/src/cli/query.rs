@@ -1,6 +1,9 @@
 //! `raft-host query`: asks the state machine a question.
 
+use std::time::Duration;
+
 use clap::Args;
+use raft_host_proto::client::QueryOptions;
 use raft_host_proto::v1;
 
 use super::answer::{Answer, ShowOptions};
@@ -21,6 +24,13 @@ pub(super) struct QueryArgs {
     /// Answer from the asked node's own state, however old.
     #[arg(long)]
     stale: bool,
+    /// As --stale, but the node makes sure first that its state is no older than that.
+    #[arg(long, value_name = "TIME", value_parser = remote::parse_duration)]
+    max_staleness: Option<Duration>,
+    /// Wait until the node has applied this entry, as `apply --verbose` shows it: so a script reads
+    /// what it has written, from any node.
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    min_index: u64,
     /// Print the answer's bytes and nothing else.
     #[arg(long)]
     raw: bool,
@@ -32,12 +42,16 @@ pub(super) struct QueryArgs {
 }
 
 pub(super) fn run(args: &QueryArgs) -> Ended {
-    let consistency =
-        if args.stale { v1::Consistency::Stale } else { v1::Consistency::Linearizable };
+    let consistency = match args.stale || args.max_staleness.is_some() {
+        true => v1::Consistency::Stale,
+        false => v1::Consistency::Linearizable,
+    };
+    let (min_index, max_staleness) = (args.min_index, args.max_staleness);
+    let options = QueryOptions { consistency, min_index, max_staleness };
     let query = parse_source(&args.query).read()?;
     let response = remote::block_on(async {
         let client = args.remote.client().await?;
-        let answer = client.query(query, consistency).await;
+        let answer = client.query_with(query, options).await;
         answer.map_err(|error| remote::failed_question(&error))
     })?;
     let form = if args.raw { AnswerForm::Raw } else { AnswerForm::Readable };

@@ -302,11 +302,13 @@ mod tests {
             code: Code::Unavailable,
             effect,
             attempts: 2,
+            detail: None,
         };
         let refused = |effect| ClientError::Refused {
             code: Code::InvalidArgument,
             message: "too long".into(),
             effect,
+            detail: None,
         };
         assert_eq!(failure(&unavailable(Effect::None)).exit, Exit::Unavailable);
         assert_eq!(failure(&unavailable(Effect::Unknown)).exit, Exit::Unknown);

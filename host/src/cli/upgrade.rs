@@ -108,6 +108,7 @@ impl Expected {
                 self.prefix
             ),
             effect: Effect::None,
+            detail: None,
         })
     }
 }

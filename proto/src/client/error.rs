@@ -5,7 +5,8 @@ use std::error::Error as _;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 use super::ClusterId;
-use crate::{CLUSTER_KEY, EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN, SESSION_EXPIRED_CODE, v1};
+use crate::v1::{self, ErrorDetail, Reason};
+use crate::{CLUSTER_KEY, EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN};
 
 /// Whether a failed request may have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub enum ClientError {
         effect: Effect,
         /// Attempts made.
         attempts: u32,
+        /// What the node said besides, if it was a node.
+        detail: Option<Box<ErrorDetail>>,
     },
     /// The cluster refuses the request; the same request would be refused again.
     #[error("{message}")]
@@ -45,6 +48,8 @@ pub enum ClientError {
         message: String,
         /// Whether any attempt may have happened.
         effect: Effect,
+        /// What the node said besides, if it did.
+        detail: Option<Box<ErrorDetail>>,
     },
     /// The session is gone: open a new one, after looking at the effect.
     #[error("session {session_id}: {message}")]
@@ -79,7 +84,27 @@ impl ClientError {
             ClientError::Unavailable { code, .. } | ClientError::Refused { code, .. } => {
                 Some(*code)
             }
-            ClientError::SessionExpired { .. } => Some(SESSION_EXPIRED_CODE),
+            ClientError::SessionExpired { .. } => Some(Reason::SessionExpired.code()),
+        }
+    }
+
+    /// What the last node that answered said besides its words; its effect is that of the last attempt.
+    pub fn detail(&self) -> Option<&ErrorDetail> {
+        match self {
+            ClientError::Unavailable { detail, .. } | ClientError::Refused { detail, .. } => {
+                detail.as_deref()
+            }
+            ClientError::Invalid(_) | ClientError::Closed | ClientError::SessionExpired { .. } => {
+                None
+            }
+        }
+    }
+
+    /// Why, where a node said it.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            ClientError::SessionExpired { .. } => Some(Reason::SessionExpired),
+            _ => self.detail().map(ErrorDetail::reason),
         }
     }
 }
@@ -96,6 +121,8 @@ pub(super) struct Failure {
     pub(super) is_answer: bool,
     /// The cluster that said it, if it did.
     pub(super) cluster: Option<ClusterId>,
+    /// What the node said besides.
+    pub(super) detail: Option<Box<ErrorDetail>>,
 }
 
 impl Failure {
@@ -105,10 +132,12 @@ impl Failure {
         if is_caused_by::<TimeoutExpired>(status) {
             return Failure::timeout("no answer");
         }
-        let effect = if local {
-            if is_caused_by::<ConnectError>(status) { Effect::None } else { Effect::Unknown }
-        } else {
-            effect_of_trailer(status)
+        let detail = ErrorDetail::of(status).filter(|_| !local).map(Box::new);
+        let effect = match &detail {
+            Some(detail) => effect_of(detail),
+            None if is_caused_by::<ConnectError>(status) => Effect::None,
+            None if local => Effect::Unknown,
+            None => effect_of_trailer(status),
         };
         Failure {
             code: status.code(),
@@ -117,17 +146,16 @@ impl Failure {
             transient: local || is_transient(status.code()),
             is_answer: !local,
             cluster: cluster_of(status),
+            detail,
         }
     }
 
     pub(super) fn from_stream(error: &v1::ApplyError) -> Failure {
         let code = Code::from_i32(error.code);
-        let effect = match error.effect() {
-            v1::Effect::None => Effect::None,
-            v1::Effect::Unknown => Effect::Unknown,
-        };
+        let detail = error.detail.clone().map(Box::new);
+        let effect = detail.as_deref().map_or(Effect::Unknown, effect_of);
         let (message, transient) = (error.message.clone(), is_transient(code));
-        Failure { code, message, effect, transient, is_answer: true, cluster: None }
+        Failure { code, message, effect, transient, is_answer: true, cluster: None, detail }
     }
 
     pub(super) fn timeout(what: &str) -> Failure {
@@ -138,6 +166,7 @@ impl Failure {
             transient: true,
             is_answer: false,
             cluster: None,
+            detail: None,
         }
     }
 
@@ -150,7 +179,20 @@ impl Failure {
             transient: false,
             is_answer: true,
             cluster: None,
+            detail: None,
         }
+    }
+
+    /// Whether the session of the request is gone.
+    pub(super) fn is_session_expired(&self) -> bool {
+        self.detail.as_ref().is_some_and(|detail| detail.reason() == Reason::SessionExpired)
+    }
+}
+
+fn effect_of(detail: &ErrorDetail) -> Effect {
+    match detail.effect() {
+        v1::Effect::None => Effect::None,
+        v1::Effect::Unknown => Effect::Unknown,
     }
 }
 

@@ -18,9 +18,7 @@ use super::kept::cost_bytes;
 use super::{Client, ClientOptions, ClusterId};
 use crate::v1::admin_server::{Admin, AdminServer};
 use crate::v1::client_server::{Client as ClientService, ClientServer};
-use crate::{
-    CLUSTER_KEY, EFFECT_KEY, EFFECT_NONE, SEQUENCE_TOO_OLD_CODE, SESSION_EXPIRED_CODE, v1,
-};
+use crate::{CLUSTER_KEY, EFFECT_KEY, EFFECT_NONE, v1};
 
 /// What the next request meets; nothing planned: it works.
 #[derive(Clone, Copy, Debug)]
@@ -133,13 +131,13 @@ impl Cluster {
             return Ok(self.execute(&request.command));
         };
         let Some(session) = sessions.get_mut(&command.session_id) else {
-            return Err(Status::new(SESSION_EXPIRED_CODE, "the session has expired"));
+            return Err(refused(v1::Reason::SessionExpired));
         };
         session.acknowledged = session.acknowledged.max(command.acknowledged);
         let acknowledged = session.acknowledged;
         session.answered.retain(|sequence, _| *sequence > acknowledged);
         if command.sequence <= acknowledged {
-            return Err(Status::new(SEQUENCE_TOO_OLD_CODE, "too old"));
+            return Err(refused(v1::Reason::SequenceTooOld));
         }
         let kept: u64 = session.answered.values().map(cost_bytes).sum();
         let max = *self.kept_max_bytes.lock().unwrap();
@@ -276,6 +274,13 @@ impl Service {
     }
 }
 
+/// Whether an earlier attempt had an effect is not known.
+fn refused(reason: v1::Reason) -> Status {
+    let detail = v1::ErrorDetail { reason: reason.into(), ..Default::default() };
+    let trailer = detail.to_trailer(reason.code(), "refused");
+    Status::with_details(reason.code(), "refused", trailer)
+}
+
 fn tagged(tag: u64, answer: Result<v1::ApplyResponse, Status>) -> v1::TaggedResult {
     use v1::tagged_result::Result as Tagged;
     let result = match answer {
@@ -283,10 +288,13 @@ fn tagged(tag: u64, answer: Result<v1::ApplyResponse, Status>) -> v1::TaggedResu
         Err(status) => {
             let none = status.metadata().contains_key(EFFECT_KEY);
             let effect = if none { v1::Effect::None } else { v1::Effect::Unknown };
+            let said = v1::ErrorDetail::of(&status);
+            let detail =
+                said.unwrap_or(v1::ErrorDetail { effect: effect.into(), ..Default::default() });
             Tagged::Error(v1::ApplyError {
                 code: status.code().into(),
                 message: status.message().to_owned(),
-                effect: effect.into(),
+                detail: Some(detail),
             })
         }
     };

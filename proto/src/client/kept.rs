@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::retry::Repeat;
 use super::{Client, grpc};
-use crate::{SESSION_EXPIRED_CODE, v1};
+use crate::v1::{self, Reason};
 
 /// Most sequence numbers between the lowest unanswered command and the highest one.
 pub(super) const WINDOW_MAX: u64 = 2048;
@@ -162,7 +162,7 @@ async fn look_after(client: Client, session_id: u64, ttl: Duration, life: Arc<Mu
                 life.tell(acknowledged);
             }
             // It is gone, which the next command will be told.
-            Err(error) if error.code() == Some(SESSION_EXPIRED_CODE) => return,
+            Err(error) if error.reason() == Some(Reason::SessionExpired) => return,
             Err(error) => tracing::debug!(session_id, %error, "the session was not kept alive"),
         }
     }

@@ -70,6 +70,24 @@ pub struct ClientOptions {
     pub count_pages: bool,
 }
 
+/// What the answer to a query must reflect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryOptions {
+    /// Everything that was acknowledged before, or whatever the asked node has applied.
+    pub consistency: v1::Consistency,
+    /// At least this entry, which the node waits for; 0: none.
+    pub min_index: u64,
+    /// With [`v1::Consistency::Stale`]: how long ago the answer may have been overtaken.
+    pub max_staleness: Option<Duration>,
+}
+
+impl Default for QueryOptions {
+    fn default() -> QueryOptions {
+        let consistency = v1::Consistency::Linearizable;
+        QueryOptions { consistency, min_index: 0, max_staleness: None }
+    }
+}
+
 impl ClientOptions {
     fn apply_request(
         &self,
@@ -165,10 +183,27 @@ impl Client {
         query: impl Into<Bytes>,
         consistency: v1::Consistency,
     ) -> Result<v1::QueryResponse, ClientError> {
+        self.query_with(query, QueryOptions { consistency, ..QueryOptions::default() }).await
+    }
+
+    /// As [`Client::query`], with bounds on what the answer reflects.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time, or the question was refused.
+    pub async fn query_with(
+        &self,
+        query: impl Into<Bytes>,
+        options: QueryOptions,
+    ) -> Result<v1::QueryResponse, ClientError> {
+        let QueryOptions { consistency, min_index, max_staleness } = options;
         let request = v1::QueryRequest {
             group: self.options.group.clone(),
             query: query.into(),
             consistency: consistency.into(),
+            min_index,
+            max_staleness_ms: max_staleness
+                .map(|max| u64::try_from(max.as_millis()).unwrap_or(u64::MAX)),
         };
         self.call(Repeat::Always, self.options.deadline, |channel| {
             let request = request.clone();

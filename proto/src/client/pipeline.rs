@@ -32,7 +32,7 @@ use super::kept::{KeepAlive, Room as Kept, WINDOW_MAX, cost_bytes};
 use super::retry::{Attempts, Backoff, FAR, after, endless, shortest_attempt};
 use super::session;
 use super::{Client, ClientError, Effect, grpc};
-use crate::{SESSION_EXPIRED_CODE, v1};
+use crate::v1;
 
 /// Most bytes of commands that one message carries, save for a single larger command.
 const BATCH_BYTES: usize = 1 << 20;
@@ -490,7 +490,7 @@ impl Driver {
             Some(Tagged::Response(response)) => Ok(response),
             Some(Tagged::Error(error)) => {
                 let failure = Failure::from_stream(&error);
-                if failure.code == SESSION_EXPIRED_CODE {
+                if failure.is_session_expired() {
                     // That answer itself is no effect; an earlier attempt may have had one.
                     let effect = slot.attempts.effect;
                     self.session_gone = Some(failure.message.clone());
@@ -596,5 +596,6 @@ fn stream_ended() -> Failure {
         transient: true,
         is_answer: false,
         cluster: None,
+        detail: None,
     }
 }

@@ -103,6 +103,12 @@ impl Backoff {
         self.next = pause.saturating_mul(2);
         pause.mul_f64(rand::random_range(0.5..=1.0))
     }
+
+    /// At least as long as the node has asked for.
+    fn pause_after(&mut self, failure: &Failure) -> Duration {
+        let asked = failure.detail.as_ref().and_then(|detail| detail.retry_after_ms);
+        self.pause().max(Duration::from_millis(asked.unwrap_or(0)).min(self.max))
+    }
 }
 
 /// What is known of a request after its failed attempts.
@@ -127,7 +133,7 @@ impl Attempts {
 
     /// The error for a request that ends with `failure`, which is counted already.
     pub(super) fn error(&self, failure: Failure, endpoint: &str) -> ClientError {
-        let Failure { code, message, transient, .. } = failure;
+        let Failure { code, message, transient, detail, .. } = failure;
         if transient {
             ClientError::Unavailable {
                 endpoint: endpoint.to_owned(),
@@ -135,9 +141,10 @@ impl Attempts {
                 code,
                 effect: self.effect,
                 attempts: self.made,
+                detail,
             }
         } else {
-            ClientError::Refused { code, message, effect: self.effect }
+            ClientError::Refused { code, message, effect: self.effect, detail }
         }
     }
 }
@@ -233,7 +240,7 @@ impl Client {
             }
             let repeatable = failure.transient
                 && (repeat != Repeat::WithoutEffect || failure.effect == Effect::None);
-            let pause = backoff.pause();
+            let pause = backoff.pause_after(&failure);
             // An attempt that ends too soon, or while a connection is being made, would leave the
             // effect unknown without need.
             let shortest = match attempts.effect {

@@ -11,7 +11,7 @@ use super::kept::{KeepAlive, Room, WINDOW_MAX, cost_bytes};
 use super::pipeline::{self, PipelineOptions, PipelineResults, PipelineSender};
 use super::retry::Repeat;
 use super::{Client, ClientError, Effect, grpc};
-use crate::{SESSION_EXPIRED_CODE, v1};
+use crate::v1::{self, Reason};
 
 /// A session: every command applied through it happens exactly once, however often it has to
 /// be sent. Commands may run concurrently; then their order is not defined. It is kept alive until
@@ -107,12 +107,10 @@ impl Session {
             })
             .await;
         number.bytes = result.as_ref().ok().map(cost_bytes);
-        result.map_err(|(error, before)| match error {
+        result.map_err(|(error, before)| match error.reason() {
             // That answer itself is no effect; an earlier, lost attempt may have had one.
-            ClientError::Refused { code: SESSION_EXPIRED_CODE, message, .. } => {
-                expired(self.id, message, before)
-            }
-            other => other,
+            Some(Reason::SessionExpired) => expired(self.id, error.to_string(), before),
+            _ => error,
         })
     }
 

@@ -44,7 +44,7 @@ mod tests {
             }),
             applied_index: 12,
             fuel_used: 1_234,
-            trap_message: String::new(),
+            ..Default::default()
         };
         let told = Answer::of_query(response).expect("an outcome");
         let text = answer(&told, Duration::from_micros(2_140), &Screen::new(None));

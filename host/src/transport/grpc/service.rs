@@ -40,7 +40,7 @@ impl PeerMark {
     }
 }
 
-/// Serves `raft_host.v1.Peer`.
+/// Serves `raft_host.peer.v1.Peer`.
 pub struct PeerService {
     pub(super) identity: Identity,
     pub(super) snapshots: Arc<dyn SnapshotStore>,
