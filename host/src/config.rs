@@ -1,4 +1,5 @@
-//! The configuration of a server: composes what each room asks for and checks it together.
+//! The configuration of a server, and of the commands that ask one: composes what each room asks
+//! for and checks it together.
 //!
 //! Each room owns its part and its defaults; here they become one file format, and one check
 //! of what contradicts what. Knows nothing of flags: `cli` lays them over the file.
@@ -7,10 +8,15 @@
 //!   flag  >  environment  >  file (--config)  >  default
 //! ```
 
+mod client;
+
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::client::{ClientConfig, Output};
+pub(crate) use self::client::{parse_duration, parse_endpoint};
 use crate::api::ApiConfig;
 use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
@@ -24,6 +30,9 @@ use crate::wasm::CompilerConfig;
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 /// Where a node keeps its data unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "./raft-host-data";
+
+/// Longest configuration file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The whole configuration, and the format of the TOML file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +77,8 @@ pub struct Config {
     /// on: they decide outcomes, so they can never be one node's choice. The cluster changes
     /// them through its log.
     pub limits: Limits,
+    /// What commands read of it; of no effect on a server.
+    pub client: ClientConfig,
 }
 
 /// The `[log]` part of the configuration.
@@ -139,6 +150,7 @@ impl Default for Config {
             transport: TransportConfig::default(),
             api: ApiConfig::default(),
             limits: Limits::default(),
+            client: ClientConfig::default(),
         }
     }
 }
@@ -170,8 +182,8 @@ impl Config {
     /// # Errors
     /// `Read` or `Parse`.
     pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
             message: error.to_string().trim_end().to_owned(),
@@ -367,6 +379,19 @@ impl HostPort<'_> {
     }
 }
 
+/// The text of a file, which may be anything that somebody named by mistake.
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(std::io::Error::other(format!(
+            "it is longer than {}, so it is not one",
+            crate::text::human_bytes(MAX_FILE_BYTES)
+        )));
+    }
+    Ok(text)
+}
+
 fn bullets(problems: &[String]) -> String {
     problems.iter().map(|problem| format!("\n  - {problem}")).collect()
 }
@@ -449,6 +474,21 @@ mod tests {
     fn a_missing_file_is_named() {
         let message = Config::from_file(Path::new("/nowhere/x.toml")).unwrap_err().to_string();
         assert!(message.contains("/nowhere/x.toml"), "{message}");
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_it() {
+        // Zeros are UTF-8.
+        let message = Config::from_file(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(message.contains("/dev/zero: it is longer than 1.0 MiB"), "{message}");
+    }
+
+    #[test]
+    fn what_commands_read_is_checked_with_the_rest() {
+        let config = parse("listen = \"127.0.0.1:9\"\n[client]\nendpoint = [\"a:1\"]\n");
+        assert_eq!(config.expect("valid").client.endpoint, ["a:1"]);
+        let message = parse("[client]\n\nendpoint = [\"a\"]\n").unwrap_err();
+        assert!(message.contains("line 3") && message.contains("has no port"), "{message}");
     }
 
     #[test]

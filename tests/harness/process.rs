@@ -77,7 +77,8 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// `program`: `env!("CARGO_BIN_EXE_raft-host-under-test")`.
+    /// `program`: `env!("CARGO_BIN_EXE_raft-host-under-test")`. Without endpoints the environment
+    /// names none.
     pub fn new(program: &str, endpoints: &[SocketAddr]) -> Cli {
         let endpoints = endpoints.iter().map(SocketAddr::to_string).collect();
         Cli { program: program.into(), endpoints }
@@ -90,7 +91,10 @@ impl Cli {
 
     /// The same with more variables in its environment.
     pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-        let mut environment = vec![("RAFT_HOST_ENDPOINT", self.endpoints.join(","))];
+        let mut environment = Vec::new();
+        if !self.endpoints.is_empty() {
+            environment.push(("RAFT_HOST_ENDPOINT", self.endpoints.join(",")));
+        }
         environment.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
         run(&self.program, arguments, &environment)
     }

@@ -1,6 +1,7 @@
-//! Projects in other languages, on machines that lack the tools of some.
+//! Projects in other languages and shells, on machines that lack the tools of some.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::Output;
 
@@ -16,11 +17,31 @@ pub fn lacks_tools(language: &str, build: &Output) -> bool {
     // The compiler of AssemblyScript comes from npm's registry.
     let no_network = build.code == Some(1) && said.contains("the build failed: `npm install");
     if no_tools || no_network {
-        let all = std::env::var("RAFT_HOST_ALL_TOOLCHAINS").is_ok_and(|value| value == "1");
-        assert!(!all, "{language}: {said}");
+        assert!(!all_must_be_here(), "{language}: {said}");
         eprintln!("skipped {language}, whose tools are not here: {said}");
     }
     no_tools || no_network
+}
+
+/// Whether there is no such shell on the path; says so. With `RAFT_HOST_ALL_TOOLCHAINS=1` in the
+/// environment all must be there.
+///
+/// # Panics
+///
+/// If it must be there and is not.
+pub fn lacks_shell(shell: &str) -> bool {
+    let mut started = Command::new(shell);
+    started.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let lacks = !started.status().is_ok_and(|status| status.success());
+    if lacks {
+        assert!(!all_must_be_here(), "{shell} is not here");
+        eprintln!("skipped {shell}, which is not here");
+    }
+    lacks
+}
+
+fn all_must_be_here() -> bool {
+    std::env::var("RAFT_HOST_ALL_TOOLCHAINS").is_ok_and(|value| value == "1")
 }
 
 /// Has a new Rust project keep what cargo compiles in a folder below `temporary` (cargo's

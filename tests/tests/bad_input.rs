@@ -70,7 +70,7 @@ fn contradictory_timings_and_unknown_settings_are_named() {
     let config = ["--plugin", &plugin, "--config", file.to_str().expect("UTF-8")];
     says(&node.refuses(&config), &["heartbeat_millis", "config.toml"]);
     says(&node.refuses(&["--no-such-flag"]), &["--no-such-flag"]);
-    says(&node.refuses(&["--plugin", &plugin, "--storage", "floppy"]), &["floppy", "sled"]);
+    says(&node.refuses(&["--plugin", &plugin, "--storage-engine", "floppy"]), &["floppy", "sled"]);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn foreign_and_locked_data_directories_are_refused_untouched() {
     let mut second = Server::new(PROGRAM, dir.path(), "first");
     says(&second.refuses(&[]), &["first"]);
     first.terminate();
-    says(&first.refuses(&["--storage", "sled"]), &["sled", "raft-engine"]);
+    says(&first.refuses(&["--storage-engine", "sled"]), &["sled", "raft-engine"]);
     first.start(&[]);
 }
 

@@ -47,7 +47,7 @@ fn answers_are_json_for_scripts_and_codes_mean_something() {
         &["status", "-o", "json"][..],
         &["members", "list", "-o", "json"],
         &["modules", "-o", "json"],
-        &["snapshot", "-o", "json"],
+        &["snapshot", "take", "-o", "json"],
     ] {
         let said = cli.run(arguments).ok();
         let value: serde_json::Value = serde_json::from_str(&said).expect("JSON");
@@ -57,9 +57,6 @@ fn answers_are_json_for_scripts_and_codes_mean_something() {
     Cli::new(PROGRAM, &[]).run(&["check", kv.to_str().expect("UTF-8")]).ok();
     let manifest = raft_host_tests::workspace("Cargo.toml");
     Cli::new(PROGRAM, &[]).run(&["check", manifest.to_str().expect("UTF-8")]).failed();
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(Cli::new(PROGRAM, &[]).run(&["completions", shell]).ok().contains("raft-host"));
-    }
 }
 
 #[test]
@@ -88,40 +85,6 @@ fn plugins_are_measured_side_by_side() {
     assert!(said.contains("Cargo.toml would be refused") && said.contains("check"), "{said}");
 }
 
-/// The script, in a shell of its own: what it completes after each of these words.
-#[test]
-fn bash_completes_commands_actions_and_options() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let script = dir.path().join("completions");
-    let text = Cli::new(PROGRAM, &[]).run(&["completions", "bash"]).ok();
-    std::fs::write(&script, text).expect("written");
-    for (words, expected) in [
-        (&["raft-host", "app"][..], "apply"),
-        (&["raft-host", "members", "pro"], "promote"),
-        (&["raft-host", "members", ""], "transfer"),
-        (&["raft-host", "apply", "--se"], "--session"),
-        (&["raft-host", "members", "add", "--i"], "--id"),
-        (&["raft-host", "--da"], "--data-dir"),
-    ] {
-        // As bash itself calls what was registered with `complete -F`.
-        let program = r#"
-            source "$1"; shift
-            function=$(complete -p raft-host | sed -E 's/.*-F ([^ ]+).*/\1/')
-            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
-            "$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
-            printf '%s\n' "${COMPREPLY[@]}"
-        "#;
-        let output = std::process::Command::new("bash")
-            .args(["--norc", "-c", program, "bash"])
-            .arg(&script)
-            .args(words)
-            .output()
-            .expect("bash is there");
-        let completed = String::from_utf8_lossy(&output.stdout);
-        assert!(completed.lines().any(|word| word == expected), "{words:?}: {output:?}");
-    }
-}
-
 #[test]
 fn misspelt_variables_and_settings_that_cannot_be_are_wrong_usage() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -139,7 +102,7 @@ fn misspelt_variables_and_settings_that_cannot_be_are_wrong_usage() {
     for arguments in [
         &["--config", file.to_str().expect("UTF-8")][..],
         &["--data-dir", data, "--heartbeat-ms", "500", "--election-ms", "600"],
-        &["--data-dir", data, "--log", "no=such=filter"],
+        &["--data-dir", data, "--log-filter", "no=such=filter"],
         &["--data-dir", data],
         &["--data-dir", data, "--plugin", "x", "--join", "127.0.0.1:1"],
         &["--data-dir", data, "--learner"],
@@ -150,6 +113,68 @@ fn misspelt_variables_and_settings_that_cannot_be_are_wrong_usage() {
     let output = cli.run(&["--data-dir", data, "--plugin", "/no/such/file"]);
     assert_eq!(output.code, Some(1), "{output:?}");
     assert_eq!(output.stderr.matches("No such file").count(), 1, "{output:?}");
+}
+
+#[test]
+fn commands_find_their_cluster_by_file_environment_and_options_in_that_order() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let address = cluster.servers[0].address.to_string();
+    let file = cluster.dir().join("client.toml");
+    let path = file.to_str().expect("UTF-8");
+    let nobody = format!("127.0.0.1:{}", raft_host_tests::free_port());
+    let write = |text: &str| std::fs::write(&file, text).expect("written");
+    let cli = Cli::new(PROGRAM, &[]);
+    let is_json = |said: &str| serde_json::from_str::<serde_json::Value>(said).is_ok();
+
+    write(&format!("[client]\nendpoint = [\"{address}\"]\noutput = \"json\"\n"));
+    assert!(is_json(&cli.run(&["--config", path, "members"]).ok()));
+    let named = [("RAFT_HOST_CONFIG", path)];
+    assert!(is_json(&cli.run_with(&["members", "list"], &named).ok()));
+    assert!(!is_json(&cli.run_with(&["members", "-o", "table"], &named).ok()));
+
+    write(&format!("[client]\nendpoint = [\"{nobody}\"]\ntimeout = \"5s\"\n"));
+    let output = cli.run_with(&["members"], &named);
+    assert!(output.code == Some(6) && output.stderr.contains(&nobody), "{output:?}");
+    let both = [named[0], ("RAFT_HOST_ENDPOINT", &address)];
+    cli.run_with(&["members"], &both).ok();
+    let output = cli.run_with(&["-e", &nobody, "members"], &both);
+    assert!(output.code == Some(6) && output.stderr.contains(&nobody), "{output:?}");
+    // It must be the cluster that the file names.
+    let other = "00112233445566778899aabbccddeeff";
+    write(&format!("[client]\nendpoint = [\"{address}\"]\ncluster_id = \"{other}\"\n"));
+    let said = cli.run_with(&["query", r#"{"op":"count"}"#], &named).failed();
+    assert!(said.contains(other), "{said}");
+
+    write("[client]\nendpoint = [\"nowhere\"]\n");
+    let output = cli.run_with(&["members", "-o", "json"], &named);
+    assert_eq!(output.code, Some(2), "{output:?}");
+    let error: serde_json::Value = serde_json::from_str(&output.stderr).expect("JSON");
+    let message = error["error"]["message"].as_str().expect("a sentence");
+    assert!(message.contains(path) && message.contains("line 2"), "{message}");
+    // What asks no cluster does not read it, and the server refuses it too.
+    cli.run_with(&["engine", "offered"], &named).ok();
+    let output = cli.run_with(&["--plugin", "x"], &named);
+    assert!(output.code == Some(2) && output.stderr.contains("nowhere"), "{output:?}");
+}
+
+#[test]
+fn a_servers_options_before_a_command_and_a_commands_without_one_are_wrong_usage() {
+    let cli = Cli::new(PROGRAM, &[]);
+    for (arguments, words) in [
+        (&["--data-dir", "d", "status"][..], "--data-dir in front of a command is the server's"),
+        (&["-e", "127.0.0.1:1"], "the server, which does not take --endpoint"),
+        (&["demo", "-o", "json"], "`raft-host demo` does not take --output"),
+        (&["-e", "a:1", "status", "-e", "b:1"], "--endpoint stands before and after a command"),
+        (&["status", "--json"], "write -o json"),
+        (&["snapshot"], "take "),
+    ] {
+        let output = cli.run(arguments);
+        assert_eq!(output.code, Some(2), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains(words), "{arguments:?}: {output:?}");
+    }
+    // A server does not stumble over what is meant for commands.
+    let output = cli.run_with(&["--plugin", "/no/such/file"], &[("RAFT_HOST_CLUSTER_ID", "x")]);
+    assert!(output.code == Some(1) && output.stderr.contains("No such file"), "{output:?}");
 }
 
 #[test]

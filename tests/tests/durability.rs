@@ -8,7 +8,7 @@ fn survives_kill(storage: &str) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut server = Server::new(PROGRAM, dir.path(), "node");
     let plugin = kv();
-    server.start(&["--plugin", plugin.to_str().expect("UTF-8"), "--storage", storage]);
+    server.start(&["--plugin", plugin.to_str().expect("UTF-8"), "--storage-engine", storage]);
     let cli = Cli::new(PROGRAM, &[server.address]);
     let client = raft_host_proto::client::Client::connect(
         [server.address.to_string()],
@@ -22,7 +22,7 @@ fn survives_kill(storage: &str) {
         Load::start(client.clone(), 300).finish(300);
         server.kill();
         // Neither --plugin nor --join, and the storage is remembered too.
-        server.start(&["--storage", storage]);
+        server.start(&["--storage-engine", storage]);
         let count = cli.run(&["query", r#"{"op":"count"}"#]).ok();
         assert!(count.contains("301"), "round {round}: {count}");
     }
@@ -31,7 +31,7 @@ fn survives_kill(storage: &str) {
     let status = block_on(client.status()).expect("a status");
     assert_eq!(status.storage, storage);
     assert_eq!(server.terminate(), Some(0), "SIGTERM drains and exits 0");
-    server.start(&["--storage", storage]);
+    server.start(&["--storage-engine", storage]);
     assert!(cli.run(&["query", r#"{"op":"count"}"#]).ok().contains("301"));
 }
 

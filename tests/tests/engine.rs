@@ -14,7 +14,7 @@ fn get(key: &str) -> String {
 }
 
 fn offered(program: &str) -> String {
-    let output = std::process::Command::new(program).args(["limits", "engine"]).output();
+    let output = std::process::Command::new(program).args(["engine", "offered"]).output();
     let output = output.expect("the program runs");
     assert!(output.status.success());
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
@@ -43,15 +43,14 @@ fn a_cluster_stops_at_one_index_and_goes_on_with_the_next_program() {
     cluster.wait_for_agreement();
     let (engine, hash_before) = engine_of(&cluster, 0);
     assert_eq!(engine, old);
-    let shown = cluster.cli().run(&["limits"]).ok();
+    let shown = cluster.cli().run(&["engine"]).ok();
     assert!(shown.contains(&old) && shown.contains(&hash_before), "{shown}");
     let status: serde_json::Value =
         serde_json::from_str(&cluster.cli().run(&["status", "-o", "json"]).ok()).expect("JSON");
     assert_eq!(status["nodes"][0]["groups"][0]["profile_hash"], hash_before.as_str());
 
     // Who does not say that it is meant is told what would happen, by the command and the service.
-    let change = format!("engine={new}");
-    let output = cluster.cli().run(&["limits", "set", &change]);
+    let output = cluster.cli().run(&["engine", "set", &new]);
     assert_eq!(output.code, Some(1), "{output:?}");
     for part in [old.as_str(), &new, "saves a snapshot and stops", "--yes"] {
         assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
@@ -62,12 +61,11 @@ fn a_cluster_stops_at_one_index_and_goes_on_with_the_next_program() {
     assert!(refused.to_string().contains("no engine profile"), "{refused}");
     assert_eq!(engine_of(&cluster, 1), (old.clone(), hash_before.clone()));
     // The one that it has changes nothing and needs no courage.
-    let same = cluster.cli().run(&["limits", "set", &format!("engine={old}")]).ok();
+    let same = cluster.cli().run(&["engine", "set", &old]).ok();
     assert!(same.contains("already"), "{same}");
 
     let follower = (cluster.leader() + 1) % 3;
-    let said =
-        cluster.cli_of(follower).run(&["limits", "set", &change, "--yes", "-o", "json"]).ok();
+    let said = cluster.cli_of(follower).run(&["engine", "set", &new, "--yes", "-o", "json"]).ok();
     let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!((said["engine"].as_str(), said["previous"].as_str()), (Some(&*new), Some(&*old)));
     let index = said["index"].as_u64().expect("a number");
@@ -102,7 +100,7 @@ fn a_cluster_stops_at_one_index_and_goes_on_with_the_next_program() {
         assert!(cluster.local(at, &get("key-0")).contains("after"), "node {at}");
     }
     // And back again is the same way.
-    cluster.cli().run(&["limits", "set", &format!("engine={old}"), "--yes"]).ok();
+    cluster.cli().run(&["engine", "set", &old, "--yes"]).ok();
     for server in &mut cluster.servers {
         server.wait();
         server.replace_program(PROGRAM);
@@ -120,7 +118,7 @@ fn the_next_program_does_not_start_before_the_change_and_says_what_to_do() {
     cluster.servers[0].terminate();
     cluster.servers[0].replace_program(NEXT);
     let log = cluster.servers[0].refuses(&[]);
-    let way = format!("raft-host limits set engine={}", offered(NEXT));
+    let way = format!("raft-host engine set {}", offered(NEXT));
     assert!(log.contains(&way), "{log}");
     // Nothing is lost by having tried.
     cluster.servers[0].replace_program(PROGRAM);
@@ -138,7 +136,7 @@ fn a_member_that_missed_the_change_follows_it() {
     let (absent, present) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.servers[absent].kill();
     cluster.cli().run(&["apply", &set("key", "before")]).ok();
-    cluster.cli().run(&["limits", "set", &format!("engine={new}"), "--yes"]).ok();
+    cluster.cli().run(&["engine", "set", &new, "--yes"]).ok();
     for at in [leader, present] {
         cluster.servers[at].wait();
         cluster.servers[at].replace_program(NEXT);

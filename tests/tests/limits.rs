@@ -32,7 +32,7 @@ fn a_changed_limit_counts_at_once_and_survives_kill_and_snapshots() {
     cluster.servers[0].start(&[]);
     out_of_fuel();
     // From a snapshot.
-    cli.run(&["snapshot"]).ok();
+    cli.run(&["snapshot", "take"]).ok();
     cluster.servers[0].kill();
     cluster.servers[0].start(&[]);
     out_of_fuel();
@@ -146,7 +146,7 @@ fn any_node_takes_the_change_and_all_nodes_have_it_at_the_same_index() {
     assert_eq!(said["previous"]["stack_max_bytes"], 1 << 20);
     cluster.wait_for_agreement();
     // One that starts from its log, one from its snapshot, and one that never saw the entry.
-    cluster.cli_of(follower).run(&["snapshot"]).ok();
+    cluster.cli_of(follower).run(&["snapshot", "take"]).ok();
     for at in 0..3 {
         cluster.servers[at].kill();
     }
@@ -154,7 +154,7 @@ fn any_node_takes_the_change_and_all_nodes_have_it_at_the_same_index() {
         cluster.servers[at].start(&[]);
     }
     let leader = cluster.leader();
-    cluster.cli_of(leader).run(&["snapshot"]).ok();
+    cluster.cli_of(leader).run(&["snapshot", "take"]).ok();
     let joined = cluster.join(&[]);
     cluster.wait_for_voters(4);
     cluster.wait_for_agreement();

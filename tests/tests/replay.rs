@@ -91,7 +91,7 @@ fn a_stopped_node_agrees_with_its_log_and_with_the_other_node_and_nothing_is_cha
     let before = content(&one);
     let said = replay(&[text(&one)]).ok();
     assert!(said.contains("nothing differs"), "{said}");
-    let said = replay(&[text(&one), "--against", text(&two), "--json"]).ok();
+    let said = replay(&[text(&one), "--against", text(&two), "-o", "json"]).ok();
     let report: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(report["agrees"], true);
     assert_eq!(report["comparison"]["kind"], "none");
@@ -111,7 +111,7 @@ fn a_stopped_node_agrees_with_its_log_and_with_the_other_node_and_nothing_is_cha
 fn a_falsified_command_is_named_by_its_index() {
     let (_cluster, [one, two]) = stopped_nodes();
     let falsified = falsify_a_command(&two);
-    let output = replay(&[text(&one), "--against", text(&two), "--json"]);
+    let output = replay(&[text(&one), "--against", text(&two), "-o", "json"]);
     assert_eq!(output.code, Some(1), "{output:?}");
     let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
     assert_eq!(report["comparison"]["kind"], "entry", "{report}");

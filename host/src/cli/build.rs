@@ -33,7 +33,7 @@ pub(super) struct BuildArgs {
     #[arg(default_value = ".")]
     dir: PathBuf,
     /// Shows all that `raft-host check` has to say.
-    #[arg(long)]
+    #[arg(short, long)]
     verbose: bool,
     /// Text for people or JSON for scripts.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]

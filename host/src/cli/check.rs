@@ -31,7 +31,7 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     commands: Option<PathBuf>,
     /// Shows examples for each finding.
-    #[arg(long)]
+    #[arg(short, long)]
     verbose: bool,
     /// Text for people or JSON for scripts.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]

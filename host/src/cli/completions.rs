@@ -1,12 +1,13 @@
 //! `raft-host completions`: scripts that complete commands in a shell.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::exit::{Ended, Exit, Failure};
+use super::options;
 
 /// Prints a script that completes this program's commands and options.
 ///
@@ -25,15 +26,35 @@ const NAME: &str = "raft-host";
 const NAME_IN_BASH: &str = "raft_host";
 
 fn script(shell: Shell) -> Vec<u8> {
+    let mut program = options::shown();
+    let name = if shell == Shell::Bash { NAME_IN_BASH } else { NAME };
     let mut script = Vec::new();
-    if shell != Shell::Bash {
-        clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
-        return script;
-    }
-    clap_complete::generate(shell, &mut Cli::command(), NAME_IN_BASH, &mut script);
+    clap_complete::generate(shell, &mut program, name, &mut script);
     let text = String::from_utf8(script).expect("a script is text");
-    // What is completed is the last word of the lines that say `complete`.
-    text.replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {NAME}\n")).into_bytes()
+    match shell {
+        // What is completed is the last word of the lines that say `complete`.
+        Shell::Bash => text.replace(&format!(" {NAME_IN_BASH}\n"), &format!(" {NAME}\n")),
+        Shell::Zsh => with_escaped_values(text, &program),
+        _ => text,
+    }
+    .into_bytes()
+}
+
+/// zsh reads `]:HOST:PORT:_default` as two values, so that it completes nothing behind them.
+/// clap_complete escapes colons in all but the names of values.
+fn with_escaped_values(mut script: String, program: &clap::Command) -> String {
+    let mut names = BTreeSet::new();
+    collect_values(program, &mut names);
+    for name in names.iter().filter(|name| name.contains(':')) {
+        script = script.replace(&format!("]:{name}:"), &format!("]:{}:", name.replace(':', "\\:")));
+    }
+    script
+}
+
+fn collect_values(command: &clap::Command, names: &mut BTreeSet<String>) {
+    let of_options = command.get_arguments().filter_map(|option| option.get_value_names());
+    names.extend(of_options.flatten().map(ToString::to_string));
+    command.get_subcommands().for_each(|command| collect_values(command, names));
 }
 
 pub(super) fn run(args: &CompletionsArgs) -> Ended {

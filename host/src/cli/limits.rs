@@ -1,17 +1,15 @@
-//! `raft-host limits`: the budgets of the state machine, what must run it, and changing both.
+//! `raft-host limits`: the budgets of the state machine, and changing them.
 
 use clap::{Args, Subcommand};
 use raft_host_proto::v1;
 use raft_host_proto::v1::limit_change::Limit;
 use serde_json::{Map, Value, json};
 
-use super::exit::{Ended, Exit, Failure};
-use super::output::{Output, hex, human_bytes, human_count, print_json, print_text, table};
+use super::exit::{Ended, Exit};
+use super::output::{Output, human_bytes, human_count, print_json, print_text, table};
 use super::remote::{self, RemoteArgs};
-use crate::fsm::EngineProfile;
-use crate::server;
 
-/// Shows and changes the budgets of the state machine (fuel, memory, sizes) and its engine profile.
+/// Shows and changes the budgets of the state machine: fuel, memory, sizes.
 #[derive(Args, Clone, Debug)]
 #[command(subcommand_value_name = "ACTION", subcommand_help_heading = "Actions")]
 pub(super) struct LimitsArgs {
@@ -23,11 +21,8 @@ pub(super) struct LimitsArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
-    /// Shows the limits and the engine profile (the default).
+    /// Shows the limits (the default).
     Show,
-    /// Prints the engine profile that this program offers, for `set engine=` on a cluster that is
-    /// to run with it. Asks nobody.
-    Engine,
     /// Changes limits on all nodes at the same index of the log; the others stay as they are.
     ///
     /// All or none: limits under which the running module or its state would not fit are refused
@@ -35,21 +30,9 @@ enum Action {
     Set {
         /// A limit, as `raft-host limits` lists it, and its value: 5000000, 5_000_000 or, for
         /// what is counted in bytes, 64KiB, 512MiB, 2GiB.
-        /// By itself: engine=PROFILE, as `raft-host limits engine` of the next version prints it.
-        /// Nodes whose program does not offer the profile stop at that index.
         #[arg(required = true, value_name = "NAME=VALUE", value_parser = parse_change)]
-        changes: Vec<Change>,
-        /// Change the engine profile although nodes will stop.
-        #[arg(long)]
-        yes: bool,
+        changes: Vec<Limit>,
     },
-}
-
-/// What is to change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Change {
-    Limit(Limit),
-    Engine(EngineProfile),
 }
 
 /// What a limit counts.
@@ -101,11 +84,7 @@ const LIMITS: [Known; 14] = known! {
 pub(super) fn run(args: &LimitsArgs) -> Ended {
     match &args.action {
         None | Some(Action::Show) => show(&args.remote),
-        Some(Action::Engine) => engine(args.remote.output),
-        Some(Action::Set { changes, yes }) => match &changes[..] {
-            [Change::Engine(profile)] => set_engine(&args.remote, profile, *yes),
-            changes => set(&args.remote, &limits_only(changes)?),
-        },
+        Some(Action::Set { changes }) => set(&args.remote, changes),
     }
 }
 
@@ -119,9 +98,6 @@ fn show(remote: &RemoteArgs) -> Ended {
         Output::Json => print_json(&json!({
             "applied_index": answer.applied_index,
             "limits": to_json(&limits),
-            "engine": answer.engine,
-            "engine_offered": answer.engine_offered,
-            "profile_hash": hex(&answer.profile_hash),
             "running_memory_bytes": answer.running_memory_bytes,
             "activation_memory_bytes": answer.activation_memory_bytes,
             "machine_memory_bytes": answer.machine_memory_bytes,
@@ -130,65 +106,6 @@ fn show(remote: &RemoteArgs) -> Ended {
         Output::Table => print_text(&shown(&answer))?,
     }
     Ok(Exit::Done)
-}
-
-fn engine(output: Output) -> Ended {
-    let engine = server::offered_engine();
-    match output {
-        Output::Json => print_json(&json!({ "engine": engine.as_str() }))?,
-        Output::Table => print_text(engine.as_str())?,
-    }
-    Ok(Exit::Done)
-}
-
-fn limits_only(changes: &[Change]) -> Result<Vec<Limit>, Failure> {
-    let limit = |change: &Change| match change {
-        Change::Limit(limit) => Ok(*limit),
-        Change::Engine(_) => Err(Failure::new("change the engine profile by itself, once")),
-    };
-    changes.iter().map(limit).collect()
-}
-
-fn set_engine(remote: &RemoteArgs, profile: &EngineProfile, yes: bool) -> Ended {
-    let answer = remote::block_on(async {
-        let client = remote.client().await?;
-        if !yes {
-            let current = client.limits().await.map_err(|error| remote::failed_question(&error))?;
-            if current.engine != profile.as_str() {
-                return Err(Failure::new(unconfirmed(&current.engine, profile.as_str())));
-            }
-        }
-        let set = client.set_engine(profile.as_str(), yes).await;
-        set.map_err(|error| remote::failure(&error))
-    })
-    .map_err(|failure| failure.about("the change of the engine profile"))?;
-    match remote.output {
-        Output::Json => print_json(&json!({
-            "index": answer.index,
-            "engine": answer.profile,
-            "previous": answer.previous,
-        }))?,
-        Output::Table => print_text(&match answer.profile == answer.previous {
-            true => "this was the engine profile already".to_owned(),
-            false => format!(
-                "changed at index {}:\n  engine: {}\n  was:    {}\nnodes whose program does not \
-                 offer it stop now; start a version that does on their data directories",
-                answer.index, answer.profile, answer.previous
-            ),
-        })?,
-    }
-    Ok(Exit::Done)
-}
-
-fn unconfirmed(current: &str, wanted: &str) -> String {
-    format!(
-        "nothing was changed. The engine profile would change\n  from {current}\n  to   {wanted}\n\
-         Every node whose program does not offer the latter applies the change, saves a snapshot \
-         and stops; no program but one that offers it can start on that state again, and there is \
-         no way back but to change it again from there. Make sure that you have that program, \
-         that `raft-host check` of it accepts the module that runs, and that you can start it on \
-         every node. Then say so with --yes"
-    )
 }
 
 fn set(remote: &RemoteArgs, changes: &[Limit]) -> Ended {
@@ -215,23 +132,20 @@ fn set(remote: &RemoteArgs, changes: &[Limit]) -> Ended {
 }
 
 /// Reads `NAME=VALUE`.
-fn parse_change(text: &str) -> Result<Change, String> {
+fn parse_change(text: &str) -> Result<Limit, String> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| format!("{text:?} has no value: write NAME=VALUE"))?;
     if name == "engine" {
-        let profile = EngineProfile::parse(value).map_err(|error| format!("{value:?}: {error}"))?;
-        return Ok(Change::Engine(profile));
+        return Err(
+            "the engine profile is no limit: `raft-host engine set PROFILE` changes it".into()
+        );
     }
     let Some(known) = LIMITS.iter().find(|known| known.name == name) else {
         let names: Vec<&str> = LIMITS.iter().map(|known| known.name).collect();
-        return Err(format!(
-            "there is no limit {name:?}; there are {}, and engine",
-            names.join(", ")
-        ));
+        return Err(format!("there is no limit {name:?}; there are {}", names.join(", ")));
     };
     let number = parse_value(value, known.unit)?;
-    let limit = (known.change)(number);
-    limit.map(Change::Limit).ok_or_else(|| format!("{value:?} is too large for {name}"))
+    (known.change)(number).ok_or_else(|| format!("{value:?} is too large for {name}"))
 }
 
 /// Reads `5000000`, `5_000_000` and, for bytes, `64KiB`, `512 MiB`, `2GiB`.
@@ -274,21 +188,10 @@ fn to_text(limits: &v1::Limits) -> String {
 
 fn shown(answer: &v1::LimitsResponse) -> String {
     let mut text = to_text(&answer.limits.unwrap_or_default());
-    text.push_str(&format!(
-        "\n\nengine        {}\nprofile hash  {} (of engine and limits)",
-        answer.engine,
-        hex(&answer.profile_hash)
-    ));
-    if answer.engine_offered != answer.engine {
-        text.push_str(&format!(
-            "\nthe program of the node that answers offers another engine: {}",
-            answer.engine_offered
-        ));
-    }
     // A version before this one does not say.
     if answer.activation_memory_bytes > 0 {
         text.push_str(&format!(
-            "\nmemory        the guest takes up to {}, an activation {}",
+            "\n\nmemory  the guest takes up to {}, an activation {}",
             human_bytes(answer.running_memory_bytes),
             human_bytes(answer.activation_memory_bytes)
         ));
@@ -342,7 +245,6 @@ mod tests {
         assert_eq!(to_json(&limits_to_wire(&defaults)), configuration);
         for known in &LIMITS {
             let change = parse_change(&format!("{}=77", known.name)).expect("valid");
-            let Change::Limit(change) = change else { panic!("{change:?}") };
             let changes = [v1::LimitChange { limit: Some(change) }];
             let changes = changes_to_log(&changes).expect("known");
             let limits = changed_limits(&defaults, &changes).expect("known");
@@ -354,15 +256,11 @@ mod tests {
 
     #[test]
     fn values_are_numbers_or_sizes() {
-        let limit = |limit| Ok(Change::Limit(limit));
-        assert_eq!(parse_change("apply_fuel=5_000_000"), limit(Limit::ApplyFuel(5_000_000)));
-        assert_eq!(
-            parse_change("memory_max_bytes=512MiB"),
-            limit(Limit::MemoryMaxBytes(512 << 20))
-        );
-        assert_eq!(parse_change("input_max_bytes=64 KiB"), limit(Limit::InputMaxBytes(64 << 10)));
-        assert_eq!(parse_change("output_max_bytes=9B"), limit(Limit::OutputMaxBytes(9)));
-        assert_eq!(parse_change("events_max=0"), limit(Limit::EventsMax(0)));
+        assert_eq!(parse_change("apply_fuel=5_000_000"), Ok(Limit::ApplyFuel(5_000_000)));
+        assert_eq!(parse_change("memory_max_bytes=512MiB"), Ok(Limit::MemoryMaxBytes(512 << 20)));
+        assert_eq!(parse_change("input_max_bytes=64 KiB"), Ok(Limit::InputMaxBytes(64 << 10)));
+        assert_eq!(parse_change("output_max_bytes=9B"), Ok(Limit::OutputMaxBytes(9)));
+        assert_eq!(parse_change("events_max=0"), Ok(Limit::EventsMax(0)));
         for (text, words) in [
             ("apply_fuel", "write NAME=VALUE"),
             ("apply_fuel=", "is not a number"),
@@ -372,30 +270,12 @@ mod tests {
             ("memory_max_bytes=1GB", "is not a size"),
             ("memory_max_bytes=99999999999999GiB", "is not a size"),
             ("events_max=4294967296", "too large for events_max"),
+            ("engine=v1/wasmtime-48/crc-0", "`raft-host engine set PROFILE` changes it"),
             ("aply_fuel=1", "there is no limit \"aply_fuel\"; there are apply_fuel, query_fuel,"),
         ] {
             let message = parse_change(text).expect_err(text);
             assert!(message.contains(words), "{message:?} should contain {words:?}");
         }
-    }
-
-    #[test]
-    fn an_engine_profile_is_taken_whole_and_by_itself() {
-        let engine = server::offered_engine();
-        let change = parse_change(&format!("engine={engine}")).expect("valid");
-        assert_eq!(change, Change::Engine(engine.clone()));
-        for (text, words) in [
-            ("engine=", "it is empty"),
-            ("engine=v1", "ends with `/crc-`"),
-            ("engine=v1/wasmtime-48/crc-00000000", "copy it whole"),
-        ] {
-            let message = parse_change(text).expect_err(text);
-            assert!(message.contains(words), "{message:?} should contain {words:?}");
-        }
-        let both = [change, Change::Limit(Limit::ApplyFuel(1))];
-        assert!(limits_only(&both).is_err());
-        let words = unconfirmed("a", engine.as_str());
-        assert!(words.contains(engine.as_str()) && words.ends_with("--yes"), "{words}");
     }
 
     #[test]

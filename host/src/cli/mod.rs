@@ -3,7 +3,8 @@
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
 //! `serve`, `demo`, `dev` and `bench --in-process` put nodes together, `check` and `build` run a
 //! module without a cluster, `new` writes a project, and `replay` runs the log of a stopped node.
-//! Text that people read is made by pure functions, so that tests read it too.
+//! `options` says which option may stand where. Text that people read is made by pure functions, so
+//! that tests read it too.
 
 mod answer;
 mod apply;
@@ -18,6 +19,7 @@ mod confirm;
 mod demo;
 mod dev;
 mod digest;
+mod engine;
 mod environment;
 mod exit;
 mod input;
@@ -26,6 +28,7 @@ mod lines_summary;
 mod members;
 mod modules;
 mod new;
+mod options;
 mod output;
 mod query;
 mod remote;
@@ -54,7 +57,6 @@ use crate::text::sentence;
 #[command(
     name = "raft-host",
     version,
-    args_conflicts_with_subcommands = true,
     after_help = EXIT_CODES_HELP,
     max_term_width = 100
 )]
@@ -81,6 +83,8 @@ enum Command {
     Modules(modules::ModulesArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Limits(limits::LimitsArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Engine(engine::EngineArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -130,12 +134,12 @@ pub fn main() -> ExitCode {
     if compile::is_wanted() {
         return compile::run();
     }
-    let cli = Cli::parse();
-    if let Err(failure) = environment::check() {
-        return conclude(Output::Table, Err(failure));
+    let mut line = options::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if let Err(failure) = environment::check().and_then(|()| line.complete()) {
+        return conclude(line.output(), Err(failure));
     }
-    let Some(command) = cli.command else {
-        return finish(serve::run(cli.serve));
+    let Some(command) = line.cli.command else {
+        return finish(serve::run(line.cli.serve));
     };
     let (output, ended) = match command {
         Command::Demo(args) => return finish(demo::run(args)),
@@ -148,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(args) => (args.remote.output, upgrade::run(&args)),
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
+        Command::Engine(args) => (args.remote.output, engine::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Clock(args) => (args.remote.output, clock::run(&args)),

@@ -7,17 +7,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::exit::Failure;
+pub(super) use crate::config::Output;
 pub(super) use crate::text::{human_bytes, human_count};
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Output {
-    /// Text and tables for people.
-    #[default]
-    Table,
-    /// One JSON object for scripts.
-    Json,
-}
 
 /// How the bytes of an answer are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The cluster as the command line sees it: where it is, and how its failures read.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,6 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
+use crate::config::ClientConfig;
+pub(super) use crate::config::{parse_duration, parse_endpoint};
 
 /// How long dialing one node may take, whatever the whole request may.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,50 +50,19 @@ pub(super) struct RemoteArgs {
     #[arg(long, global = true, env = "RAFT_HOST_CLUSTER_ID", value_name = "ID")]
     pub(super) cluster_id: Option<ClusterId>,
 
-    /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for each
-    /// command of --lines; 2m for upgrade and snapshot].
+    /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for
+    /// digest and each command of --lines; 2m for upgrade and snapshot take].
     #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
 
     /// Tables for people or JSON for scripts.
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
-}
 
-/// Checks `host:port`; a scheme in front is tolerated.
-pub(super) fn parse_endpoint(text: &str) -> Result<String, String> {
-    let address = text.trim();
-    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
-    let (host, port) = address
-        .rsplit_once(':')
-        .ok_or_else(|| format!("{text:?} has no port: write HOST:PORT, such as 127.0.0.1:7400"))?;
-    let is_ipv6 = host.starts_with('[') && host.ends_with(']');
-    if host.is_empty() || (host.contains(':') && !is_ipv6) || host.contains(['/', ' ']) {
-        return Err(format!("{host:?} is not a host: write HOST:PORT, such as 127.0.0.1:7400"));
-    }
-    match port.parse::<u16>() {
-        Ok(1..) => Ok(address.to_owned()),
-        _ => Err(format!("{port:?} is not a port from 1 to 65535")),
-    }
-}
-
-/// Reads `250ms`, `1.5s`, `10s`, `2m`, `1h`; a number alone means seconds.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let explain = || format!("{text:?} is not a time: write 500ms, 10s, 2m or 1h");
-    let scale = match unit.trim() {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        _ => return Err(explain()),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| explain())? * scale;
-    if !(0.001..=86_400.0).contains(&seconds) {
-        return Err(format!("{text:?} is out of range: at least 1ms and at most 24h"));
-    }
-    Ok(Duration::from_secs_f64(seconds))
+    /// Configuration file (TOML); its [client] counts where neither the command line nor the
+    /// environment says anything.
+    #[arg(long, global = true, env = "RAFT_HOST_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
 }
 
 /// Runs a command's future: one thread is enough for it.
@@ -150,6 +122,19 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 impl RemoteArgs {
+    /// Takes from the file what is not given; `is_given` knows that of an option by its id.
+    pub(super) fn lay_over(&mut self, file: ClientConfig, is_given: impl Fn(&str) -> bool) {
+        if !is_given("endpoints") {
+            self.endpoints = file.endpoint;
+        }
+        if !is_given("output") {
+            self.output = file.output;
+        }
+        let cluster_id = file.cluster_id.map(|id| id.to_string().parse().expect("an id"));
+        self.cluster_id = self.cluster_id.or(cluster_id);
+        self.timeout = self.timeout.or(file.timeout);
+    }
+
     /// The time limit, with this command's default.
     pub(super) fn timeout_or(&self, default: Duration) -> Duration {
         self.timeout.unwrap_or(default)
@@ -273,28 +258,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_checked_before_anything_is_dialed() {
-        assert_eq!(parse_endpoint("127.0.0.1:7400"), Ok("127.0.0.1:7400".into()));
-        assert_eq!(parse_endpoint(" http://node-1:7400/ "), Ok("node-1:7400".into()));
-        assert_eq!(parse_endpoint("[::1]:7400"), Ok("[::1]:7400".into()));
-        for bad in ["", "host", "host:", "host:0", "host:70000", ":7400", "::1:7400", "a/b:1"] {
-            assert!(parse_endpoint(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1_500)));
-        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3_600)));
-        for bad in ["", "s", "10 parsecs", "-1s", "0", "25h", "1..2s", "inf"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn the_exit_code_tells_unavailable_from_unknown_from_refused() {
         let unavailable = |effect| ClientError::Unavailable {
             endpoint: "a:1".into(),
@@ -329,6 +292,7 @@ mod tests {
             cluster_id: None,
             timeout: None,
             output: Output::Table,
+            config: None,
         };
         let failure = block_on(args.client()).expect_err("nobody listens");
         assert_eq!(failure.exit, Exit::Unavailable);

@@ -44,15 +44,12 @@ pub(super) struct ReplayArgs {
     /// Text for people or JSON for scripts.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
-    /// The same as `--output json`.
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
 }
 
 impl ReplayArgs {
     /// How results and failures are printed.
     pub(super) fn output(&self) -> Output {
-        if self.json { Output::Json } else { self.output }
+        self.output
     }
 }
 

@@ -1,17 +1,32 @@
 //! The command line as a whole: what parses, what does not, and what the help says.
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser as _};
+use std::time::Duration;
 
+use clap::error::ErrorKind;
+
+use super::options::{self, Line};
+use super::output::Output;
 use super::{Cli, Command};
 
+fn line(arguments: &[&str]) -> Result<Line, clap::Error> {
+    options::parse(["raft-host"].iter().chain(arguments))
+}
+
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(["raft-host"].iter().chain(arguments))
+    line(arguments).map(|line| line.cli)
+}
+
+/// The words of a line that must be refused, for people.
+fn refused(arguments: &[&str]) -> String {
+    let error = parse(arguments).expect_err("must be refused");
+    assert_eq!(error.exit_code(), 2, "{arguments:?}");
+    error.to_string()
 }
 
 #[test]
 fn the_command_line_is_free_of_contradictions() {
-    Cli::command().debug_assert();
+    options::shown().debug_assert();
+    options::accepted().debug_assert();
 }
 
 #[test]
@@ -43,12 +58,16 @@ fn each_command_of_the_readme_parses() {
         "limits",
         "limits show -o json",
         "limits set apply_fuel=2_000_000_000 memory_max_bytes=2GiB",
-        "snapshot",
+        "engine",
+        "engine show -o json",
+        "engine offered",
+        "snapshot take",
         "digest",
         "confirm 00112233445566778899aabbccddeeff -e a:1",
         "apply x --cluster-id 00112233445566778899aabbccddeeff",
-        "check kv.wasm -o json",
-        "bench --json --clients 256",
+        "check kv.wasm -o json -v",
+        "build my-app -v",
+        "bench -o json --clients 256",
         "bench --in-process --fsm null",
         "bench --plugins a.wasm b.wasm --command 5",
         "completions bash",
@@ -76,6 +95,10 @@ fn wrong_usage_is_refused_with_code_2() {
         "apply x --cluster-id c1",
         "limits set",
         "limits set fuel=1",
+        "limits set engine=v1",
+        "engine set",
+        "engine set v1",
+        "snapshot",
         "completions klingon",
         "bench --fsm native",
         "bench --clients 0",
@@ -105,6 +128,231 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
         let Some(Command::Members(args)) = cli.command else { panic!("{cli:?}") };
         assert_eq!(args.remote.endpoints, ["a:1"], "{line}");
     }
+}
+
+/// A line of each command without shared options.
+const EACH_COMMAND: [&[&str]; 29] = [
+    &["apply", "x"],
+    &["query", "x"],
+    &["status"],
+    &["members"],
+    &["members", "list"],
+    &["members", "add", "b:1"],
+    &["members", "promote", "2"],
+    &["members", "remove", "2"],
+    &["members", "transfer"],
+    &["upgrade", "a.wasm"],
+    &["modules"],
+    &["limits"],
+    &["limits", "show"],
+    &["limits", "set", "apply_fuel=1"],
+    &["engine"],
+    &["engine", "show"],
+    &["engine", "offered"],
+    &["snapshot", "take"],
+    &["digest"],
+    &["clock", "show"],
+    &["confirm", "00112233445566778899aabbccddeeff"],
+    &["new", "a", "--lang=c"],
+    &["build"],
+    &["check", "a.wasm"],
+    &["replay", "data"],
+    &["bench"],
+    &["demo"],
+    &["dev"],
+    &["completions", "bash"],
+];
+
+const SHARED: [&[&str]; 5] = [
+    &["--endpoint", "a:1"],
+    &["--cluster-id", "ffeeddccbbaa99887766554433221100"],
+    &["--timeout", "3s"],
+    &["--output", "json"],
+    &["--config", "file.toml"],
+];
+
+fn takes(line: &[&str], option: &str) -> bool {
+    match (line[0], option) {
+        ("demo" | "dev" | "completions", _) => false,
+        ("new" | "build" | "check" | "replay", option) => option == "--output",
+        ("engine", option) if line.contains(&"offered") => option == "--output",
+        ("status" | "confirm", "--cluster-id") => false,
+        _ => true,
+    }
+}
+
+#[test]
+fn a_shared_option_means_the_same_at_each_place_or_is_refused_at_each() {
+    for command in options::shown().get_subcommands() {
+        let name = command.get_name();
+        assert!(EACH_COMMAND.iter().any(|line| line[0] == name), "{name} is not tested");
+    }
+    for words in EACH_COMMAND {
+        let plain = format!("{:?}", parse(words).expect("valid").command);
+        for option in SHARED {
+            // In front of the command, of its action or first argument, and at the end.
+            let at = |place| [&words[..place], option, &words[place..]].concat();
+            let lines: Vec<Vec<&str>> = (0..=words.len()).map(at).collect();
+            for line in &lines {
+                if takes(words, option[0]) {
+                    let cli = parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+                    let first = parse(&lines[0]).expect("the same").command;
+                    let text = format!("{:?}", cli.command);
+                    assert_eq!(text, format!("{first:?}"), "{line:?}");
+                    assert_ne!(text, plain, "{line:?}: it has no effect");
+                } else {
+                    let text = refused(line);
+                    let sentence = format!("`raft-host {}` does not take {}", words[0], option[0]);
+                    assert!(text.contains(&sentence), "{line:?}: {text}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn all_shared_options_may_stand_together_wherever_they_like() {
+    let line = "-e a:1,b:2 --timeout 3s members -o json list \
+                --cluster-id 00112233445566778899aabbccddeeff";
+    let arguments: Vec<&str> = line.split_whitespace().collect();
+    let Some(Command::Members(args)) = parse(&arguments).expect("valid").command else {
+        panic!("another command");
+    };
+    assert_eq!(args.remote.endpoints, ["a:1", "b:2"]);
+    assert_eq!(args.remote.timeout(), Duration::from_secs(3));
+    assert_eq!(args.remote.output, Output::Json);
+    assert!(args.remote.cluster_id.is_some());
+}
+
+#[test]
+fn an_option_at_two_places_is_refused_and_not_half_forgotten() {
+    for line in [
+        "-e a:1 status -e b:2",
+        "-e a:1 status --endpoint a:1",
+        "members -e a:1 list -e b:2",
+        "-e a:1 members list -e b:2",
+        "-o json check a.wasm -o table",
+        "--timeout 1s snapshot take --timeout 2s",
+        "--config a members --config b",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let text = refused(&arguments);
+        assert!(text.contains("say it at one of these places"), "{line}: {text}");
+    }
+}
+
+#[test]
+fn the_server_and_the_commands_do_not_take_each_others_options() {
+    for option in SHARED {
+        if option[0] == "--config" {
+            assert!(parse(option).expect("its own, too").serve.config.is_some());
+            continue;
+        }
+        let text = refused(option);
+        assert!(text.contains("the server, which does not take") && text.contains(option[0]));
+        assert!(text.contains("is a command missing?"), "{text}");
+    }
+    for option in [
+        &["--plugin", "a"][..],
+        &["--join", "a:1"],
+        &["--learner"],
+        &["--data-dir", "d"],
+        &["--log-filter", "info"],
+        &["--heartbeat-ms", "5"],
+    ] {
+        for command in [&["status"][..], &["members", "list"], &["dev"], &["bench"]] {
+            let text = refused(&[option, command].concat());
+            let words = format!("{} in front of a command is the server's", option[0]);
+            assert!(text.contains(&words) && text.contains(command[0]), "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_asks_no_cluster_this_time_says_so() {
+    for (line, words) in [
+        ("bench --in-process -e a:1", "no running cluster is asked"),
+        ("-e a:1 bench --memory", "no running cluster is asked"),
+        ("bench --plugins a b --command 5 --timeout 3s", "no running cluster is asked"),
+        ("bench --spread --cluster-id 00112233445566778899aabbccddeeff", "whichever cluster"),
+        ("engine offered --timeout 3s", "nobody is asked"),
+        ("engine -e a:1 offered", "nobody is asked"),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        assert!(refused(&arguments).contains(words), "{line}");
+    }
+    parse(&["bench", "--in-process", "--timeout", "3s"]).expect("the callers' patience");
+}
+
+#[test]
+fn json_is_asked_for_with_output() {
+    for line in ["--json", "--json status", "replay d --json", "members list --json", "demo --json"]
+    {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let text = refused(&arguments);
+        assert!(text.contains("there is no --json: write -o json"), "{line}: {text}");
+    }
+    parse(&["apply", "--", "--json"]).expect("a command that looks like it");
+}
+
+#[test]
+fn old_places_name_the_new_ones() {
+    let text = refused(&["snapshot"]);
+    assert!(text.contains("take "), "{text}");
+    let text = refused(&["-e", "a:1", "snapshot"]);
+    assert!(text.contains("take"), "{text}");
+    let text = refused(&["limits", "set", "engine=v1/wasmtime-48/crc-00000000"]);
+    assert!(text.contains("`raft-host engine set PROFILE`"), "{text}");
+}
+
+#[test]
+fn the_file_of_settings_says_what_the_line_does_not() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let text = "listen = \"127.0.0.1:9\"\n[client]\nendpoint = [\"a:1\", \"b:2\"]\n\
+                timeout = \"3s\"\noutput = \"json\"\n\
+                cluster_id = \"00112233445566778899aabbccddeeff\"\n";
+    std::fs::write(file.path(), text).expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    let remote = |arguments: &[&str]| {
+        let mut line = line(&[&["--config", path], arguments].concat()).expect("valid");
+        line.complete().expect("a good file");
+        let Some(Command::Modules(args)) = line.cli.command else { panic!("another command") };
+        args.remote
+    };
+    let from_file = remote(&["modules"]);
+    assert_eq!(from_file.endpoints, ["a:1", "b:2"]);
+    assert_eq!((from_file.timeout(), from_file.output), (Duration::from_secs(3), Output::Json));
+    let id = "00112233445566778899aabbccddeeff";
+    assert_eq!(from_file.cluster_id.map(|id| id.to_string()).as_deref(), Some(id));
+    let other = "ffeeddccbbaa99887766554433221100";
+    // Also where it is what it would be without the file.
+    let given = ["-e", "127.0.0.1:7400", "--timeout", "4s", "-o", "table", "--cluster-id", other];
+    let from_line = remote(&[&["modules"], &given[..]].concat());
+    assert_eq!(from_line.endpoints, ["127.0.0.1:7400"]);
+    assert_eq!((from_line.timeout(), from_line.output), (Duration::from_secs(4), Output::Table));
+    assert_eq!(from_line.cluster_id.map(|id| id.to_string()).as_deref(), Some(other));
+}
+
+#[test]
+fn a_bad_file_of_settings_is_wrong_usage() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("settings.toml");
+    let path = path.to_str().expect("UTF-8");
+    for (text, words) in [
+        ("[client]\nendpoints = [\"a:1\"]\n", "unknown field `endpoints`"),
+        ("[client]\nendpoint = [\"a\"]\n", "has no port"),
+        ("client = 5\n", "line 1"),
+        ("[clients]\n", "unknown field `clients`"),
+    ] {
+        std::fs::write(path, text).expect("written");
+        let failure = line(&["status", "--config", path]).expect("valid").complete();
+        let failure = failure.expect_err("refused");
+        assert_eq!(failure.exit, super::exit::Exit::Usage);
+        assert!(failure.message.contains(words), "{}", failure.message);
+        assert!(failure.message.contains(path), "{}", failure.message);
+    }
+    let failure = line(&["status", "--config", "/no/such/file"]).expect("valid").complete();
+    assert!(failure.expect_err("refused").message.contains("/no/such/file"));
 }
 
 #[test]

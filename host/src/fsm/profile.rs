@@ -69,7 +69,7 @@ pub enum ProfileError {
     #[error("it is no engine profile: one begins with `v1/` and ends with `/crc-` and 8 digits")]
     Frame,
     /// It has been changed since a program printed it.
-    #[error("its checksum is wrong: copy it whole, as `raft-host limits engine` printed it")]
+    #[error("its checksum is wrong: copy it whole, as `raft-host engine offered` printed it")]
     Checksum,
     /// Its checksum is right, and yet no version 1 program prints that.
     #[error("it is not in the canonical form of its version")]

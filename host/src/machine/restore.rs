@@ -71,7 +71,7 @@ pub enum RestoreError {
     #[error(
         "{0}. To go on, start a version of raft-host that offers the former on this data \
          directory. If this is the version that the cluster is to move to, start the one from \
-         before again and change the profile there: raft-host limits set engine={offered}",
+         before again and change the profile there: raft-host engine set {offered}",
         offered = .0.offered
     )]
     Engine(EngineUnsupported),

@@ -47,7 +47,7 @@ const IDENTITY_FILE: &str = "IDENTITY";
 /// made file system contains.
 const HARMLESS: [&str; 5] = [LOCK_FILE, "IDENTITY.tmp", "INTENT", "INTENT.tmp", "lost+found"];
 
-/// A back end of the log (`--storage`).
+/// A back end of the log (`--storage-engine`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
@@ -194,8 +194,8 @@ impl DataDir {
         }
         if engine != found.engine {
             return Err(StorageError::ForeignData(format!(
-                "{path} was written with --storage {}, not {engine}; start it with --storage {}, \
-                 or give another --data-dir",
+                "{path} was written with --storage-engine {}, not {engine}; start it with \
+                 --storage-engine {}, or give another --data-dir",
                 found.engine, found.engine
             )));
         }
@@ -257,7 +257,7 @@ impl DataDir {
 }
 
 impl Stores {
-    /// Stores that forget everything at exit (`--storage memory`); they need no directory.
+    /// Stores that forget everything at exit (`--storage-engine memory`); they need no directory.
     pub fn memory() -> Stores {
         let (log, snapshots) = (Arc::new(MemoryLog::new()), Arc::new(MemorySnapshots::new()));
         Stores { log, snapshots }

@@ -1,4 +1,4 @@
-//! [`LogStore`] on sled 0.34, chosen by `--storage sled`.
+//! [`LogStore`] on sled 0.34, chosen by `--storage-engine sled`.
 //!
 //! One tree for all groups. Keys sort by group, kind and index (numbers big-endian):
 //!

@@ -74,9 +74,6 @@ pub(super) struct BenchArgs {
     /// Spread the clients over the given endpoints, instead of sending all to the leader.
     #[arg(long, conflicts_with = "in_process")]
     spread: bool,
-    /// One JSON object, like `-o json`.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     in_process: InProcessArgs,
     #[command(flatten)]
@@ -180,7 +177,27 @@ impl InProcessArgs {
 impl BenchArgs {
     /// How the result is printed.
     pub(super) fn output(&self) -> Output {
-        if self.json { Output::Json } else { self.remote.output }
+        self.remote.output
+    }
+
+    /// Whether a cluster is asked, and not modules or nodes in this process.
+    pub(super) fn asks_cluster(&self) -> bool {
+        !(self.in_process.in_process || self.memory.memory || !self.plugins.plugins.is_empty())
+    }
+
+    /// Whether there are callers, who wait for so long.
+    pub(super) fn has_callers(&self) -> bool {
+        self.asks_cluster() || self.in_process.in_process
+    }
+
+    /// Whether the given endpoints are loaded, and not the leader.
+    pub(super) fn spreads(&self) -> bool {
+        self.spread
+    }
+
+    /// What the configuration file may complete.
+    pub(super) fn remote_mut(&mut self) -> &mut RemoteArgs {
+        &mut self.remote
     }
 
     fn clients(&self) -> usize {

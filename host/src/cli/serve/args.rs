@@ -52,11 +52,11 @@ pub(crate) struct ServeArgs {
     pub metrics_listen: Option<String>,
     /// Store of the log: raft-engine, sled or memory [default: what the data directory has, or
     /// raft-engine].
-    #[arg(long, value_name = "ENGINE", env = "RAFT_HOST_STORAGE", help_heading = SERVER)]
-    pub storage: Option<Engine>,
+    #[arg(long, value_name = "ENGINE", env = "RAFT_HOST_STORAGE_ENGINE", help_heading = SERVER)]
+    pub storage_engine: Option<Engine>,
     /// What to log, in the syntax of RUST_LOG [default: warn,raft_host=info].
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", help_heading = SERVER)]
-    pub log: Option<String>,
+    pub log_filter: Option<String>,
     /// How log lines look [default: human].
     #[arg(long, value_name = "FORMAT", env = "RAFT_HOST_LOG_FORMAT", help_heading = SERVER)]
     pub log_format: Option<LogFormat>,
@@ -147,11 +147,11 @@ impl ServeArgs {
         }
         set(&mut config.data_dir, &self.data_dir);
         set(&mut config.listen, &self.listen);
-        set(&mut config.log.filter, &self.log);
+        set(&mut config.log.filter, &self.log_filter);
         set(&mut config.log.format, &self.log_format);
         config.advertise = self.advertise.clone().or(config.advertise);
         config.metrics_listen = self.metrics_listen.clone().or(config.metrics_listen);
-        config.storage_engine = self.storage.or(config.storage_engine);
+        config.storage_engine = self.storage_engine.or(config.storage_engine);
         if self.plugin.is_some() || !self.join.is_empty() {
             // The file's way to begin is replaced as a whole.
             config.plugin.clone_from(&self.plugin);
@@ -234,7 +234,7 @@ mod tests {
             (join.seeds, join.learner, filter),
             (vec!["a:1".into(), "b:2".into()], true, "debug".into())
         );
-        let (startup, filter) = begin(&["--plugin", "kv.wasm", "--log", "warn"]);
+        let (startup, filter) = begin(&["--plugin", "kv.wasm", "--log-filter", "warn"]);
         assert!(startup.join.is_none(), "the flag says otherwise");
         assert_eq!((startup.plugin, filter), (Some("kv.wasm".into()), "warn".to_owned()));
     }
@@ -253,15 +253,137 @@ mod tests {
         assert!(message.contains("election_ms (1000)"), "{message}");
     }
 
+    fn options(command: clap::Command) -> Vec<clap::Arg> {
+        command.get_arguments().cloned().collect()
+    }
+
+    fn long(option: &clap::Arg) -> &str {
+        option.get_long().expect("each option has a name")
+    }
+
     #[test]
-    fn every_setting_with_a_flag_has_an_environment_variable() {
-        use clap::CommandFactory as _;
-        for argument in Cli::command().get_arguments() {
-            let name = argument.get_id().as_str();
-            if !["learner", "node_id", "help"].contains(&name) {
-                assert!(argument.get_env().is_some(), "{name} has none");
+    fn every_setting_with_a_flag_has_an_environment_variable_of_its_name() {
+        for option in options(ServeArgs::augment_args(clap::Command::new(""))) {
+            let own = format!("RAFT_HOST_{}", long(&option).replace('-', "_").to_uppercase());
+            let expected = match long(&option) {
+                // Said once, when a node begins.
+                "learner" | "node-id" => None,
+                // As in every program that logs with this library.
+                "log-filter" => Some("RUST_LOG"),
+                _ => Some(&*own),
+            };
+            assert_eq!(option.get_env().and_then(|name| name.to_str()), expected);
+        }
+    }
+
+    /// The keys below a section of the file, with dots: serde lists them when it refuses one that
+    /// does not exist.
+    fn keys(section: &str, defaults: &toml::Table) -> Vec<String> {
+        let head = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let refused = toml::from_str::<Config>(&format!("{head}no_such_key = 0\n"));
+        let message = refused.expect_err("there is no such key").message().to_owned();
+        let (_, names) = message.split_once("expected ").expect("it says which there are");
+        let names = names.split('`').skip(1).step_by(2);
+        names
+            .flat_map(|name| {
+                let dot = if section.is_empty() { "" } else { "." };
+                let key = format!("{section}{dot}{name}");
+                match defaults.get(name) {
+                    Some(toml::Value::Table(inner)) => keys(&key, inner),
+                    _ => vec![key],
+                }
+            })
+            .collect()
+    }
+
+    fn all_keys() -> Vec<String> {
+        keys("", &toml::Table::try_from(Config::default()).expect("TOML"))
+    }
+
+    /// The option of a key: the sections in front, but for those two whose keys need none.
+    fn option_of(key: &str) -> String {
+        let short = key.strip_prefix("node.").or_else(|| key.strip_prefix("consensus."));
+        short.unwrap_or(key).replace(['.', '_'], "-")
+    }
+
+    /// Options that no key answers to, and why.
+    const OPTIONS_ONLY: [(&str, &str); 2] = [
+        ("node-id", "for one join: a file that stays must not ask for an id that is taken by then"),
+        ("config", "names the file"),
+    ];
+
+    /// Keys, or sections with their dot, that have no option, and why.
+    const KEYS_ONLY: [(&str, &str); 17] = [
+        ("log.guest_lines_per_second", "set once for a deployment"),
+        ("log.guest_lines_burst", "set once for a deployment"),
+        ("node.max_inbox_bytes", "follows from the sizes of messages"),
+        ("node.snapshot.growth_percent", "set once for a deployment"),
+        ("node.snapshot.costly_fuel", "set once for a deployment"),
+        ("consensus.entry_cache_bytes", "a matter of the machine's memory"),
+        ("consensus.append_window_bytes", "a matter of the network"),
+        ("consensus.max_unapplied_bytes", "a matter of the machine's memory"),
+        ("consensus.max_inflight_messages", "a matter of the network"),
+        ("consensus.max_uncommitted_bytes", "a matter of the machine's memory"),
+        ("consensus.promotion_lag", "set once for a deployment"),
+        ("storage.", "a matter of the disk"),
+        ("compiler.", "a matter of the machine"),
+        ("transport.", "a matter of the network"),
+        ("api.", "a matter of the network"),
+        ("limits.", "replicated: they count when a cluster is formed, then `limits set` does"),
+        ("client.", "for commands: their own options have these names"),
+    ];
+
+    #[test]
+    fn an_option_and_a_key_that_mean_the_same_have_the_same_name() {
+        let options = options(ServeArgs::augment_args(clap::Command::new("")));
+        let mut without_key: Vec<&str> = options.iter().map(long).collect();
+        let mut unused: Vec<&str> = KEYS_ONLY.iter().map(|(key, _)| *key).collect();
+        for key in all_keys() {
+            let option = option_of(&key);
+            let listed = KEYS_ONLY
+                .iter()
+                .find(|(only, _)| *only == key || (only.ends_with('.') && key.starts_with(only)));
+            let with_option = without_key.iter().position(|it| *it == option);
+            match (with_option, listed) {
+                (Some(at), None) => drop(without_key.remove(at)),
+                (None, Some((only, _))) => unused.retain(|it| it != only),
+                (None, None) => panic!("{key} has no option --{option}, and no reason is listed"),
+                (Some(_), Some((_, reason))) => panic!("{key} has an option, but: {reason}"),
             }
         }
+        assert_eq!(without_key, OPTIONS_ONLY.map(|(option, _)| option), "options without a key");
+        assert!(unused.is_empty(), "no such keys: {unused:?}");
+    }
+
+    #[test]
+    fn each_tuning_option_sets_the_key_of_its_name() {
+        let defaults = toml::Table::try_from(Config::default()).expect("TOML");
+        let keys = all_keys();
+        for option in options(TuningArgs::augment_args(clap::Command::new(""))) {
+            let key = keys.iter().find(|key| option_of(key) == long(&option)).expect("a key");
+            let mut config = Config::default();
+            args(&[&format!("--{}", long(&option)), "77"]).tuning.lay_over(&mut config);
+            let mut expected = defaults.clone();
+            let (sections, name) = key.rsplit_once('.').expect("all are in sections");
+            let section = sections.split('.').fold(&mut expected, |table, section| {
+                table.get_mut(section).and_then(toml::Value::as_table_mut).expect("a section")
+            });
+            section.insert(name.to_owned(), toml::Value::Integer(77));
+            assert_eq!(toml::Table::try_from(config).expect("TOML"), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn options_of_commands_and_keys_of_the_client_have_the_same_names() {
+        use crate::cli::remote::RemoteArgs;
+        let options = options(RemoteArgs::augment_args(clap::Command::new("")));
+        let names = options.iter().map(long).filter(|name| *name != "config");
+        let mut names: Vec<String> = names.map(|name| format!("client.{name}")).collect();
+        let keys = all_keys().into_iter().filter(|key| key.starts_with("client."));
+        let mut keys: Vec<String> = keys.map(|key| key.replace('_', "-")).collect();
+        names.sort();
+        keys.sort();
+        assert_eq!(names, keys);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::config::{LogConfig, LogFormat};
 
 /// What is to be logged cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{filter:?} is not a log filter (--log, RUST_LOG or log.filter): {source}")]
+#[error("{filter:?} is not a log filter (--log-filter, RUST_LOG or log.filter): {source}")]
 pub(super) struct BadFilter {
     filter: String,
     source: tracing_subscriber::filter::ParseError,

@@ -91,7 +91,7 @@ fn the_program_that_offers_it_goes_on_from_the_snapshot_at_the_change() {
 fn the_next_program_does_not_start_on_a_state_of_the_one_before() {
     let bytes = snapshot(&mut busy_machine());
     let words = restore_with(&bytes, offering(&[theirs()])).err().unwrap().to_string();
-    assert!(words.contains(&format!("raft-host limits set engine={}", theirs())), "{words}");
+    assert!(words.contains(&format!("raft-host engine set {}", theirs())), "{words}");
 }
 
 #[test]

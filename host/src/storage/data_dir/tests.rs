@@ -62,7 +62,7 @@ fn anothers_data_is_refused_with_a_sentence_that_says_which() {
     let node = message(dir.expect(None, Some(NodeId(5)), Engine::Sled));
     assert!(node.contains("node 3") && node.contains("node 5"), "{node}");
     let engine = message(dir.expect(None, None, Engine::RaftEngine));
-    assert!(engine.contains("--storage sled") && engine.contains("raft-engine"), "{engine}");
+    assert!(engine.contains("--storage-engine sled") && engine.contains("raft-engine"), "{engine}");
     let again = message(dir.initialize(identity(Engine::RaftEngine)));
     assert_eq!(again, engine);
 }
