@@ -34,6 +34,7 @@ const CLUSTER: ClusterId = ClusterId([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 mod clusters;
+mod errors;
 mod http;
 mod hung;
 mod transfers;
@@ -293,6 +294,11 @@ fn assert_fails<T: std::fmt::Debug>(
     let status = result.unwrap_err();
     assert_eq!(status.code(), code, "{status}");
     assert_eq!(status.metadata().get(EFFECT_KEY).unwrap(), effect, "{status}");
+    let detail = v1::ErrorDetail::of(&status).expect("every failure has one");
+    assert_eq!(
+        (detail.reason().code(), detail.effect() == v1::Effect::None),
+        (code, effect == "none")
+    );
     assert!(status.message().contains(words), "{:?} lacks {words:?}", status.message());
 }
 
