@@ -29,7 +29,7 @@ const MEMORY_BOUND: u64 = 512 << 20;
 const STRANGER: u64 = 1 << 63;
 
 /// What the peers' protocol calls its version.
-const PROTOCOL: u32 = raft_host::transport::PROTOCOL_VERSION;
+const PROTOCOL: u32 = *raft_host::transport::PROTOCOLS.end();
 
 fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
@@ -70,7 +70,8 @@ fn hello(status: &v1::StatusResponse, from: u64) -> peer::Hello {
         from,
         from_address: "127.0.0.1:1".to_owned(),
         to: status.node_id,
-        protocol_version: PROTOCOL,
+        protocol_min: PROTOCOL,
+        protocol_max: PROTOCOL,
         to_address: "127.0.0.1:2".to_owned(),
     }
 }

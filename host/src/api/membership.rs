@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::forward::passed_on;
 use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
 use crate::node::MembershipFailure;
-use crate::transport::PROTOCOL_VERSION;
+use crate::transport::{PROTOCOLS, common_protocol};
 use crate::types::{ClusterId, GroupId, JoinNonce, Member, ModuleHash, NodeId, check_address};
 
 /// See `peer.proto`.
@@ -46,11 +46,13 @@ impl MembershipService {
         caller: &Caller,
         request: peer::JoinRequest,
     ) -> Result<peer::JoinResponse, Failure> {
-        if request.protocol_version != PROTOCOL_VERSION {
+        let (min, max) = (request.protocol_min, request.protocol_max);
+        if common_protocol(min..=max).is_none() {
             let words = format!(
-                "this cluster speaks peer protocol {PROTOCOL_VERSION} and the joining node \
-                 speaks {}: run the same version of raft-host",
-                request.protocol_version
+                "this cluster speaks versions {}..={} of the peers' protocol, and the joining node \
+                 speaks {min}..={max}: run versions of raft-host that have one in common",
+                PROTOCOLS.start(),
+                PROTOCOLS.end()
             );
             return Err(Failure::none(Reason::IncompatibleVersion, words));
         }

@@ -27,7 +27,7 @@ use crate::machine::Incumbent;
 use crate::node::{Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
 use crate::storage::{MemoryLog, MemorySnapshots, Stores};
 use crate::transport::memory::{Delivery, MemoryNetwork};
-use crate::transport::{Identity, PROTOCOL_VERSION};
+use crate::transport::{Identity, PROTOCOLS};
 use crate::types::{ClusterId, GroupId, Member, ModuleHash, NodeId};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -234,7 +234,8 @@ impl Cluster {
 fn join_request(address: &str) -> peer::JoinRequest {
     let address = address.to_owned();
     let nonce = rand::random::<[u8; 16]>().to_vec().into();
-    peer::JoinRequest { address, nonce, protocol_version: PROTOCOL_VERSION, ..Default::default() }
+    let (protocol_min, protocol_max) = (*PROTOCOLS.start(), *PROTOCOLS.end());
+    peer::JoinRequest { address, nonce, protocol_min, protocol_max, ..Default::default() }
 }
 
 async fn upgrade(node: &TestNode, module: &'static [u8]) -> Result<v1::UpgradeResponse, Status> {
@@ -479,9 +480,9 @@ async fn members_come_lead_and_go() {
             other.as_str(),
         ),
         (
-            peer::JoinRequest { protocol_version: 99, ..join_request("127.0.0.1:9") },
+            peer::JoinRequest { protocol_min: 99, protocol_max: 99, ..join_request("127.0.0.1:9") },
             Code::FailedPrecondition,
-            "speaks 99",
+            "speaks 99..=99",
         ),
         (
             peer::JoinRequest { node_id: 2, ..join_request(&elsewhere) },

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::limits::{Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
-pub use self::profile::{EngineFacts, EngineProfile, EngineUnsupported, Offering, ProfileError};
+pub use self::profile::{
+    EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, ProfileError,
+};
 use crate::types::{ClusterId, Event, Index, ModuleHash, StateDigest, TrapKind};
 
 /// What a guest may know about the entry that it is applying. For queries, snapshots and

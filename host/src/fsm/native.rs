@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::{
     Call, Context, EngineFacts, EngineProfile, EngineUnsupported, Fsm, FsmLoader, GuestDigest,
-    GuestResult, HostFailure, Image, ImageError, Limits, ModuleRefused, QueryError,
+    GuestResult, HostFailure, Image, ImageError, Limits, MACHINE_VERSION, ModuleRefused,
+    QueryError,
 };
 use crate::types::{ModuleHash, StateDigest};
 
@@ -87,6 +88,8 @@ impl FsmLoader for NativeLoader {
             abi: 0,
             fuel: 0,
             rewrite: 0,
+            check: 0,
+            machine: MACHINE_VERSION,
             cpu: "any".to_owned(),
             cpu_features: Vec::new(),
             features: Vec::new(),

@@ -6,9 +6,10 @@
 //! change of it: one whose program offers another profile stops.
 //!
 //! ```text
-//!   v1/wasmtime-48/abi-1/fuel-1/rewrite-1/x86-64:popcnt,sse3/features:bulk-memory,simd/crc-0a1b2c3d
-//!   │  └─ name and version of the engine           └─ CPU and what is assumed of it   └─ CRC-32 of
-//!   └─ version of this text                                                              what is before
+//!   v1/wasmtime-48/abi-1/fuel-1/rewrite-1/check-1/machine-1/x86-64:sse3/features:simd/crc-0a1b2c3d
+//!   │  └─ name and version of the engine                     │                         └─ CRC-32 of
+//!   └─ version of this text                                  └─ CPU and what is          what is before
+//!                                                               assumed of it
 //! ```
 //!
 //! The text is canonical: equal profiles have equal texts. It needs no quotes in a shell. What
@@ -23,6 +24,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Context, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused, SharedLoader};
 use crate::types::StateDigest;
+
+/// Version of the machine's constants and rules that decide outcomes; `machine` tests which those are.
+pub const MACHINE_VERSION: u32 = 1;
 
 /// Longest text.
 const TEXT_MAX_BYTES: usize = 1024;
@@ -48,6 +52,11 @@ pub struct EngineFacts {
     pub fuel: u32,
     /// Version of how a module is rewritten before it is compiled.
     pub rewrite: u32,
+    /// Version of the bounds that a module of the log must keep to be activated.
+    pub check: u32,
+    /// Version of the constants and rules of the machine that decide outcomes, but for the limits,
+    /// which are numbers in the state.
+    pub machine: u32,
     /// Architecture that the code is for.
     pub cpu: String,
     /// What the code assumes of the CPU beyond its architecture; in any order.
@@ -101,10 +110,12 @@ impl EngineProfile {
             assert!(names.iter().all(|name| is_name(name)), "{names:?}");
             names.join(",")
         };
-        let EngineFacts { engine, engine_version, abi, fuel, rewrite, cpu, .. } = facts;
+        let EngineFacts { engine, engine_version, abi, fuel, rewrite, check, machine, cpu, .. } =
+            facts;
         assert!(is_name(engine) && is_name(cpu), "{engine:?}, {cpu:?}");
         let body = format!(
-            "v1/{engine}-{engine_version}/abi-{abi}/fuel-{fuel}/rewrite-{rewrite}/{cpu}:{}/features:{}",
+            "v1/{engine}-{engine_version}/abi-{abi}/fuel-{fuel}/rewrite-{rewrite}/check-{check}\
+             /machine-{machine}/{cpu}:{}/features:{}",
             list(&facts.cpu_features),
             list(&facts.features),
         );
@@ -168,20 +179,17 @@ impl EngineProfile {
         StateDigest(hasher.finalize().into())
     }
 
-    /// The profile of every state from before there were profiles: there was one engine, and it
-    /// was this one on each architecture.
-    ///
-    /// It left open by some hundred bytes where exactly a runaway recursion overflows, so the
-    /// exact value that counts today is one of those that it could have had.
-    pub fn before_profiles() -> EngineProfile {
+    /// The first profile that a cluster could have, on each architecture.
+    pub fn first() -> EngineProfile {
         let text = match cfg!(target_arch = "x86_64") {
             true => {
-                "v1/wasmtime-48/abi-1/fuel-1/rewrite-1/x86-64:popcnt,sse3,sse4.1,sse4.2,ssse3\
+                "v1/wasmtime-48/abi-1/fuel-1/rewrite-1/check-1/machine-1\
+                 /x86-64:popcnt,sse3,sse4.1,sse4.2,ssse3\
                  /features:bulk-memory,extended-const,floats,multi-value,mutable-global,\
                  reference-types,saturating-float-to-int,sign-extension,simd,tail-call"
             }
             false => {
-                "v1/wasmtime-48/abi-1/fuel-1/rewrite-1/aarch64:\
+                "v1/wasmtime-48/abi-1/fuel-1/rewrite-1/check-1/machine-1/aarch64:\
                  /features:bulk-memory,extended-const,floats,multi-value,mutable-global,\
                  reference-types,saturating-float-to-int,sign-extension,simd,tail-call"
             }
@@ -207,6 +215,7 @@ fn facts_of(body: &str) -> Option<EngineFacts> {
     let (engine, engine_version) = part()?.rsplit_once('-')?;
     let (abi, fuel) = (part()?.strip_prefix("abi-")?, part()?.strip_prefix("fuel-")?);
     let rewrite = part()?.strip_prefix("rewrite-")?;
+    let (check, machine) = (part()?.strip_prefix("check-")?, part()?.strip_prefix("machine-")?);
     let (cpu, cpu_features) = part()?.split_once(':')?;
     let features = part()?.strip_prefix("features:")?;
     if part().is_some() || !is_name(engine) || !is_name(cpu) {
@@ -218,6 +227,8 @@ fn facts_of(body: &str) -> Option<EngineFacts> {
         abi: number(abi)?,
         fuel: number(fuel)?,
         rewrite: number(rewrite)?,
+        check: number(check)?,
+        machine: number(machine)?,
         cpu: cpu.to_owned(),
         cpu_features: list_of(cpu_features)?,
         features: list_of(features)?,
@@ -303,14 +314,16 @@ mod tests {
             abi: 1,
             fuel: 2,
             rewrite: 3,
+            check: 4,
+            machine: 5,
             cpu: "x86-64".to_owned(),
             cpu_features: vec!["sse4.1".to_owned(), "popcnt".to_owned()],
             features: vec!["simd".to_owned(), "bulk-memory".to_owned()],
         }
     }
 
-    const TEXT: &str = "v1/wasmtime-48/abi-1/fuel-2/rewrite-3/x86-64:popcnt,sse4.1\
-                        /features:bulk-memory,simd/crc-8265b596";
+    const TEXT: &str = "v1/wasmtime-48/abi-1/fuel-2/rewrite-3/check-4/machine-5/x86-64:popcnt,sse4.1\
+                        /features:bulk-memory,simd/crc-45401ece";
 
     #[test]
     fn equal_facts_have_one_text_and_it_leads_back_to_them() {
@@ -392,8 +405,8 @@ mod tests {
     }
 
     #[test]
-    fn the_profile_from_before_profiles_is_one() {
-        let before = EngineProfile::before_profiles();
-        assert_eq!(EngineProfile::parse(before.as_str()), Ok(before));
+    fn the_first_profile_is_one() {
+        let first = EngineProfile::first();
+        assert_eq!(EngineProfile::parse(first.as_str()), Ok(first));
     }
 }

@@ -30,7 +30,7 @@ use crate::types::{
 };
 
 /// Longest text of a guest that a reason quotes.
-const QUOTE_MAX_BYTES: usize = 1024;
+pub(super) const QUOTE_MAX_BYTES: usize = 1024;
 
 /// Everything replicated except for the guest's own state. A clone is cheap: what is large is
 /// shared until it changes.

@@ -187,7 +187,6 @@ fn state_from_header(
         },
         engine: match header.engine.as_str() {
             _ if museum::is_on(Exhibit::EngineNotRestored) => loader.engine(),
-            "" => EngineProfile::before_profiles(),
             text => EngineProfile::parse(text)
                 .map_err(|error| invalid(format!("its engine profile {text:?}: {error}")))?,
         },

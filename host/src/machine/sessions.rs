@@ -39,7 +39,7 @@ use crate::museum::{self, Exhibit};
 use crate::types::{Index, Outcome};
 
 /// What a kept response costs besides its bytes.
-const RESPONSE_OVERHEAD_BYTES: u64 = 64;
+pub(super) const RESPONSE_OVERHEAD_BYTES: u64 = 64;
 
 /// Bounds of the session table: replicated state, because they decide outcomes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ struct TestFsm {
 
 impl FsmLoader for TestLoader {
     fn engine(&self) -> EngineProfile {
-        EngineProfile::before_profiles()
+        EngineProfile::first()
     }
 
     fn check(

@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::{Join, ServeError};
-use crate::transport::PROTOCOL_VERSION;
+use crate::transport::PROTOCOLS;
 use crate::types::{ClusterId, JoinNonce, Member, NodeId};
 
 /// How long one attempt may take: the cluster commits a membership change meanwhile.
@@ -137,7 +137,8 @@ async fn attempt(
     let request = peer::JoinRequest {
         address: address.to_owned(),
         node_id: join.node_id.map_or(0, |id| id.0),
-        protocol_version: PROTOCOL_VERSION,
+        protocol_min: *PROTOCOLS.start(),
+        protocol_max: *PROTOCOLS.end(),
         nonce: nonce.0.to_vec().into(),
         ..Default::default()
     };

@@ -39,7 +39,7 @@ use super::{
 use crate::types::{ClusterId, NodeId};
 
 const MAGIC: &[u8; 8] = b"RHDATADR";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const IDENTITY_BYTES: usize = 44;
 const LOCK_FILE: &str = "LOCK";
 const IDENTITY_FILE: &str = "IDENTITY";
@@ -355,6 +355,14 @@ fn read_identity(path: &Path) -> Result<Option<NodeIdentity>, StorageError> {
         return Err(StorageError::ForeignData(format!(
             "{} has format version {version}, but this raft-host knows versions up to \
              {FORMAT_VERSION}: it was written by a newer raft-host; start that one",
+            path.display()
+        )));
+    }
+    if version < FORMAT_VERSION {
+        return Err(StorageError::ForeignData(format!(
+            "{} has format version {version}, and this raft-host reads version {FORMAT_VERSION} only: \
+             it was written before the formats were settled; go on with the raft-host that wrote it, or \
+             give another --data-dir (nothing was changed)",
             path.display()
         )));
     }

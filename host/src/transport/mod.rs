@@ -18,14 +18,20 @@ mod rules;
 mod test_support;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub use self::offer::{MAX_SNAPSHOT_BYTES, SnapshotRefusal, SnapshotWish, admit_snapshot};
 use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, Rival, SnapshotFate};
 
-/// Version of the peer protocol. Nodes that speak another one refuse each other. 2: digest
-/// reports. 3: clocks.
-pub const PROTOCOL_VERSION: u32 = 3;
+/// The versions of the peers' protocol that this program speaks. 4: the first with packages of its own.
+pub const PROTOCOLS: RangeInclusive<u32> = 4..=4;
+
+/// The version that two nodes speak: the highest that both know; `None`: there is none.
+pub fn common_protocol(theirs: RangeInclusive<u32>) -> Option<u32> {
+    let version = *PROTOCOLS.end().min(theirs.end());
+    (version >= *PROTOCOLS.start().max(theirs.start())).then_some(version)
+}
 
 /// Who a node says it is when it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]

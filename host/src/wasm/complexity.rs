@@ -25,6 +25,9 @@ use wasmparser::{BinaryReaderError, BlockType, FunctionBody, Operator, Parser, P
 use self::first_values::FirstValues;
 use super::check::CheckError;
 
+/// Version of the bounds below, named in the engine profile: other bounds are another version.
+pub(super) const CHECK_VERSION: u32 = 1;
+
 /// Heaviest function.
 const FUNCTION_WEIGHT_MAX: u64 = 1 << 23;
 /// Weight of all functions together.
@@ -239,6 +242,24 @@ fn weigh(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever changes one of them changes what an activation in the log does.
+    #[test]
+    fn these_are_the_bounds_of_this_version() {
+        assert_eq!(CHECK_VERSION, 1, "a version that this test does not know: pin its bounds");
+        let counts = [FUNCTIONS_MAX, LOOP_DEPTH_MAX, BLOCK_DEPTH_MAX];
+        assert_eq!(counts, [1 << 16, 64, 1 << 12]);
+        let sums = [
+            FUNCTION_WEIGHT_MAX,
+            MODULE_WEIGHT_MAX,
+            LOOP_LOCALS_MAX,
+            ALL_LOOP_LOCALS_MAX,
+            ALL_BLOCK_DEPTHS_SQUARED_MAX,
+            HANDED_ON_MAX,
+            first_values::STEPS_MAX,
+        ];
+        assert_eq!(sums, [1 << 23, 1 << 28, 1 << 16, 1 << 22, 1 << 30, 1 << 16, 1 << 14]);
+    }
 
     fn refusal(module: &str) -> String {
         let module = wat::parse_str(module).unwrap();

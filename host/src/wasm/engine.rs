@@ -8,9 +8,12 @@ use sha2::{Digest as _, Sha256};
 use wasmparser::WasmFeatures;
 use wasmtime::{Config, Engine, OptLevel};
 
+use super::complexity::CHECK_VERSION;
 use super::memory::Creator;
 use super::{stack, unchecked};
-use crate::fsm::{EngineFacts, EngineProfile, HostFailure, STACK_MAX_BYTES, STACK_MIN_BYTES};
+use crate::fsm::{
+    EngineFacts, EngineProfile, HostFailure, MACHINE_VERSION, STACK_MAX_BYTES, STACK_MIN_BYTES,
+};
 
 /// What guests may use, as profiles name it. Anything else is refused at load.
 const NAMED_FEATURES: [(&str, WasmFeatures); 10] = [
@@ -139,6 +142,8 @@ pub fn profile() -> EngineProfile {
         abi: ABI_VERSION,
         fuel: FUEL_VERSION,
         rewrite: REWRITE_VERSION,
+        check: CHECK_VERSION,
+        machine: MACHINE_VERSION,
         cpu: if cfg!(target_arch = "x86_64") { "x86-64" } else { "aarch64" }.to_owned(),
         cpu_features: names(&mut CPU_FEATURES.iter().map(|(name, _)| *name)),
         features: names(&mut NAMED_FEATURES.iter().map(|(name, _)| *name)),
@@ -178,7 +183,7 @@ mod tests {
     #[test]
     fn the_profile_is_this_one_until_somebody_means_to_change_it() {
         // A cluster with another profile does not start this program: see the decision record.
-        assert_eq!(profile(), EngineProfile::before_profiles());
+        assert_eq!(profile(), EngineProfile::first());
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::super::{clock, core, modules, sessions};
 use super::*;
-use crate::fsm::{EngineFacts, EngineProfile, Offering, SharedLoader};
+use crate::fsm::{EngineFacts, EngineProfile, MACHINE_VERSION, Offering, SharedLoader};
+use crate::machine::sessions::SessionLimits;
 
 /// The profile that the test loader has.
 fn ours() -> EngineProfile {
-    EngineProfile::before_profiles()
+    EngineProfile::first()
 }
 
 /// That of another program.
@@ -135,4 +137,34 @@ fn a_snapshot_without_a_profile_has_the_first_one() {
     older.engine = "nonsense".to_owned();
     let refused = restore(&with_header(&older)).err().unwrap();
     assert!(matches!(refused, RestoreError::Invalid(_)), "{refused}");
+}
+
+/// Whoever changes one of them changes what entries do, and must say so in the engine profile.
+#[test]
+fn these_are_the_constants_of_the_version_that_the_profile_names() {
+    assert_eq!(MACHINE_VERSION, 1, "a version that this test does not know: pin its constants");
+    let sizes = [
+        modules::CHUNK_MAX_BYTES,
+        modules::UPLOADS_MAX,
+        modules::STAGED_MAX,
+        modules::HISTORY_MAX,
+        modules::LABEL_MAX_BYTES,
+        core::QUOTE_MAX_BYTES,
+    ];
+    assert_eq!(sizes, [1 << 20, 2, 2, 1_024, 256, 1_024]);
+    let amounts = [modules::UPLOAD_TTL_MS, clock::TIME_MAX_MS, sessions::RESPONSE_OVERHEAD_BYTES];
+    assert_eq!(amounts, [3_600_000, 253_402_300_799_999, 64]);
+    // Kept in snapshots; of new clusters.
+    let SessionLimits {
+        sessions_max,
+        ttl_default_ms,
+        ttl_min_ms,
+        ttl_max_ms,
+        responses_max,
+        responses_max_bytes,
+        total_max_bytes,
+    } = SessionLimits::default();
+    let bounds = [sessions_max, ttl_default_ms, ttl_min_ms, ttl_max_ms, responses_max];
+    assert_eq!(bounds, [10_000, 600_000, 1_000, 86_400_000, 4_096]);
+    assert_eq!([responses_max_bytes, total_max_bytes], [16 << 20, 256 << 20]);
 }

@@ -80,7 +80,7 @@ fn a_strangers_directory_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_newer_format_and_a_damaged_identity_are_told_apart() {
+fn a_newer_an_older_and_a_damaged_identity_are_told_apart() {
     let temporary = tempfile::tempdir().expect("tempdir");
     DataDir::lock(temporary.path())
         .and_then(|mut dir| dir.initialize(identity(Engine::Sled)))
@@ -89,10 +89,16 @@ fn a_newer_format_and_a_damaged_identity_are_told_apart() {
     let good = std::fs::read(&path).expect("read");
 
     let mut newer = good.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     std::fs::write(&path, &newer).expect("write");
     let text = message(DataDir::lock(temporary.path()));
-    assert!(text.contains("format version 2") && text.contains("newer"), "{text}");
+    assert!(text.contains("format version 3") && text.contains("newer"), "{text}");
+
+    let mut older = good.clone();
+    older[8] = 1;
+    std::fs::write(&path, &older).expect("write");
+    let text = message(DataDir::lock(temporary.path()));
+    assert!(text.contains("format version 1") && text.contains("settled"), "{text}");
 
     for at in [12, 20, 33, 41] {
         let mut flipped = good.clone();

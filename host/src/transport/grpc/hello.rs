@@ -4,7 +4,7 @@ use bytes::Bytes;
 use raft_host_proto::peer;
 use tonic::Status;
 
-use crate::transport::{Identity, PROTOCOL_VERSION};
+use crate::transport::{Identity, PROTOCOLS, common_protocol};
 use crate::types::{AddressError, ClusterId, Member, NodeId, Rival, check_address};
 
 /// Why a peer is refused. The text travels to the peer, so it says who speaks.
@@ -18,16 +18,19 @@ pub enum HelloError {
     Repeated,
     /// Another protocol.
     #[error(
-        "node {node} speaks peer protocol {PROTOCOL_VERSION}, node {from} speaks {theirs}: \
-         run versions of raft-host that speak the same one"
+        "node {node} speaks versions {}..={} of the peers' protocol, node {from} speaks {min}..={max}: \
+         run versions of raft-host that have one in common",
+        PROTOCOLS.start(), PROTOCOLS.end()
     )]
     Protocol {
         /// The refusing node.
         node: NodeId,
         /// The refused one.
         from: u64,
-        /// Version that the refused one speaks.
-        theirs: u32,
+        /// The lowest version that the refused one speaks.
+        min: u32,
+        /// The highest one.
+        max: u32,
     },
     /// Another cluster.
     #[error(
@@ -102,18 +105,19 @@ pub(super) fn hello(identity: &Identity, to: NodeId, to_address: &str) -> peer::
         from: identity.node.0,
         from_address: identity.address.clone(),
         to: to.0,
-        protocol_version: PROTOCOL_VERSION,
+        protocol_min: *PROTOCOLS.start(),
+        protocol_max: *PROTOCOLS.end(),
         to_address: to_address.to_owned(),
     }
 }
 
 /// Checks an introduction and returns who it is.
 pub(super) fn check_hello(us: &Identity, hello: peer::Hello) -> Result<Member, HelloError> {
-    let peer::Hello { cluster_id, from, from_address, to, protocol_version, to_address: _ } = hello;
+    let peer::Hello { cluster_id, from, from_address, to, protocol_min, protocol_max, .. } = hello;
     let node = us.node;
     // First of all: what the other fields mean depends on it.
-    if protocol_version != PROTOCOL_VERSION {
-        return Err(HelloError::Protocol { node, from, theirs: protocol_version });
+    if common_protocol(protocol_min..=protocol_max).is_none() {
+        return Err(HelloError::Protocol { node, from, min: protocol_min, max: protocol_max });
     }
     if cluster_id[..] != us.cluster.0 {
         // Of a wrong length only the beginning: it may be anything.
@@ -164,10 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn whoever_speaks_more_versions_speaks_one_of_ours() {
+        let wider = peer::Hello {
+            protocol_min: 1,
+            protocol_max: 99,
+            ..hello(&identity(1), NodeId(2), "b:2")
+        };
+        check_hello(&identity(2), wider).expect("one is ours");
+        assert_eq!(common_protocol(1..=99), Some(*PROTOCOLS.end()));
+    }
+
+    #[test]
     fn a_hello_that_does_not_fit_is_refused_with_words_that_say_why() {
         let good = || hello(&identity(1), NodeId(2), "b:2");
         let cases = [
-            (peer::Hello { protocol_version: 9, ..good() }, "speaks 9"),
+            (peer::Hello { protocol_min: 9, protocol_max: 12, ..good() }, "speaks 9..=12"),
+            (peer::Hello { protocol_min: 1, protocol_max: 3, ..good() }, "speaks 1..=3"),
+            (peer::Hello { protocol_min: 0, protocol_max: 0, ..good() }, "speaks 0..=0"),
+            (peer::Hello { protocol_min: 9, protocol_max: 1, ..good() }, "speaks 9..=1"),
             (peer::Hello { cluster_id: Bytes::from_static(&[8; 16]), ..good() }, "cluster 0808"),
             (peer::Hello { cluster_id: Bytes::from_static(&[7; 15]), ..good() }, "cluster 0707"),
             (peer::Hello { cluster_id: Bytes::new(), ..good() }, "to cluster :"),

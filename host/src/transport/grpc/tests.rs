@@ -258,7 +258,7 @@ async fn strangers_are_refused_with_words_that_say_why() {
         (peer::Hello { to: 5, ..good() }, "this is node 2, not node 5"),
         (peer::Hello { from: 2, ..good() }, "cannot be its own peer"),
         (peer::Hello { from: 0, ..good() }, "node 0"),
-        (peer::Hello { protocol_version: 99, ..good() }, "speaks 99"),
+        (peer::Hello { protocol_min: 99, protocol_max: 99, ..good() }, "speaks 99..=99"),
     ];
     for (hello, words) in cases {
         let messages = vec![message(1, 2, 1).into()];

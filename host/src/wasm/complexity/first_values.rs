@@ -10,7 +10,7 @@ use wasmparser::{
 };
 
 /// Most steps of that function. It takes a tenth of a millisecond to compile each.
-const STEPS_MAX: u64 = 1 << 14;
+pub(super) const STEPS_MAX: u64 = 1 << 14;
 
 /// What was seen of it so far.
 #[derive(Default)]
