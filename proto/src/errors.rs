@@ -37,6 +37,7 @@ impl Reason {
             Reason::Busy | Reason::SessionFull | Reason::SessionsFull | Reason::TooManySessions => {
                 Code::ResourceExhausted
             }
+            Reason::Compacted => Code::OutOfRange,
             Reason::Internal => Code::Internal,
             Reason::MemberAlive | Reason::MemberUnreachable => Code::Aborted,
             Reason::OtherCluster

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use raft_host_proto::stored::entry::Body;
 use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::client_server::Client;
@@ -305,6 +306,16 @@ impl Client for ClientService {
         let caller = Caller::of(&request, self.context.request_timeout());
         let answers = stream::run(Arc::clone(&self.context), caller, request.into_inner());
         Ok(Response::new(answers))
+    }
+
+    type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let words = "this version of raft-host does not let anybody watch events yet";
+        Err(Failure::none(Reason::UnknownMethod, words).into())
     }
 
     async fn query(

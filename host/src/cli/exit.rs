@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use raft_host_proto::v1::Reason;
 use serde_json::json;
 
 use super::output::Output;
@@ -71,6 +72,8 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// What the failure means for the thing that was asked; empty when nothing was to change.
     pub(super) effect: String,
+    /// Why, where a node said it.
+    pub(super) reason: Option<Reason>,
 }
 
 /// How commands of the command line end.
@@ -79,7 +82,7 @@ pub(super) type Ended = Result<Exit, Failure>;
 impl Failure {
     /// Something went wrong before anything was changed.
     pub(super) fn new(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Failed, message: message.into(), effect: String::new() }
+        Failure { exit: Exit::Failed, message: message.into(), effect: String::new(), reason: None }
     }
 
     /// Wrong usage that clap cannot see.
@@ -115,6 +118,7 @@ impl Failure {
                 "kind": self.exit.name(),
                 "message": self.message,
                 "effect": effect,
+                "reason": self.reason.map(Reason::name),
             }
         })
     }

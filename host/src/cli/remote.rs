@@ -221,7 +221,7 @@ pub(super) fn failure(error: &ClientError) -> Failure {
         (ClientError::Unavailable { .. }, Effect::None) => Exit::Unavailable,
         (_, Effect::None) => Exit::Failed,
     };
-    Failure { exit, ..Failure::new(advise(error)) }
+    Failure { exit, reason: error.reason(), ..Failure::new(advise(error)) }
 }
 
 /// As [`failure`], of a request that could not have changed anything.
@@ -230,7 +230,7 @@ pub(super) fn failed_question(error: &ClientError) -> Failure {
         ClientError::Unavailable { .. } => Exit::Unavailable,
         _ => Exit::Failed,
     };
-    Failure { exit, ..Failure::new(advise(error)) }
+    Failure { exit, reason: error.reason(), ..Failure::new(advise(error)) }
 }
 
 /// The library's sentence, and what to do when nobody answered.

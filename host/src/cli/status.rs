@@ -96,6 +96,7 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
             exit: Exit::Unavailable,
             message: format!("no node tells how it is ({}); does it run?", reasons.join("; ")),
             effect: String::new(),
+            reason: None,
         });
     }
     Ok(rows)

@@ -396,7 +396,7 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(
             profile.hash(&limits).to_string(),
-            "597585e5aada69cbef344edfd3de33de851f08246f382db805e1bf739be3bb21"
+            "4a9620355228e82cd9ed2a02868ca63c1fa26518260c26507b8885a8f90217d9"
         );
         let other = Limits { log_lines_max: 65, ..limits.clone() };
         assert_ne!(profile.hash(&limits), profile.hash(&other));

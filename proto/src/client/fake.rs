@@ -303,6 +303,7 @@ fn tagged(tag: u64, answer: Result<v1::ApplyResponse, Status>) -> v1::TaggedResu
 
 #[tonic::async_trait]
 impl ClientService for Service {
+    type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
     type ApplyStreamStream = BoxStream<'static, Result<v1::ApplyStreamResponse, Status>>;
 
     async fn cluster(
@@ -315,6 +316,13 @@ impl ClientService for Service {
                 Ok(Response::new(v1::ClusterResponse { cluster_id: self.0.cluster().to_bytes() }))
             }
         }
+    }
+
+    async fn watch(
+        &self,
+        _request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not planned"))
     }
 
     async fn apply(

@@ -116,27 +116,27 @@ fn what_is_no_profile_changes_nothing() {
     apply(&mut machine, 0, command(b"goes on"));
 }
 
-/// Snapshots were written before there were profiles, by programs with the first one.
 #[test]
-fn a_snapshot_without_a_profile_has_the_first_one() {
+fn a_snapshot_without_a_profile_or_with_nonsense_for_one_is_none() {
     let mut machine = new_machine();
     let bytes = snapshot(&mut machine);
     let header = crate::machine::records::read_record(&mut &bytes[12..], 1 << 20).unwrap();
-    let mut older = stored::SnapshotHeader::decode(header.as_slice()).unwrap();
-    assert_eq!(older.engine, ours().as_str());
-    older.engine.clear();
+    let mut changed = stored::SnapshotHeader::decode(header.as_slice()).unwrap();
+    assert_eq!(changed.engine, ours().as_str());
     let with_header = |changed: &stored::SnapshotHeader| {
         let mut changed_bytes = bytes[..12].to_vec();
         crate::machine::records::write_message(&mut changed_bytes, changed).unwrap();
         changed_bytes.extend_from_slice(&bytes[12 + 8 + header.len()..]);
         changed_bytes
     };
-    assert_eq!(restore(&with_header(&older)).unwrap().info(), machine.info());
-    let refused = restore_with(&with_header(&older), offering(&[theirs()])).err().unwrap();
+    assert_eq!(restore(&with_header(&changed)).unwrap().info(), machine.info());
+    let refused = restore_with(&with_header(&changed), offering(&[theirs()])).err().unwrap();
     assert!(matches!(refused, RestoreError::Engine(_)), "{refused}");
-    older.engine = "nonsense".to_owned();
-    let refused = restore(&with_header(&older)).err().unwrap();
-    assert!(matches!(refused, RestoreError::Invalid(_)), "{refused}");
+    for nonsense in ["", "nonsense"] {
+        changed.engine = nonsense.to_owned();
+        let refused = restore(&with_header(&changed)).err().unwrap();
+        assert!(matches!(refused, RestoreError::Invalid(_)), "{refused}");
+    }
 }
 
 /// Whoever changes one of them changes what entries do, and must say so in the engine profile.
