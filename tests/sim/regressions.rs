@@ -70,6 +70,15 @@ pub const REGRESSIONS: &[Regression] = &[
                 log's clock followed them. clock_within_majority had not looked at the clocks \
                 since the voters had changed. The simulator's own.",
     },
+    Regression {
+        seed: 15_015_960,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "A wiped voter came back through a joint configuration, and all nodes lost power \
+                when only the leader knew that it was left. The plan took the outgoing voters for \
+                forgotten and wiped a third of six. The simulator's own.",
+    },
 ];
 
 impl Regression {
