@@ -49,7 +49,9 @@ const LAST_WORDS_MAX_BYTES: u64 = 2 << 10;
 const HELD_FACTOR: u64 = 4;
 /// How long a child may take by the clock, in terms of the processor time that it may use. It
 /// shares the processors with the node and others; one that takes longer hangs.
-const PATIENCE_FACTOR: u64 = 4;
+const PATIENCE_FACTOR: u64 = 10;
+/// Nobody hangs who takes less, in seconds.
+const PATIENCE_MIN_S: u64 = 300;
 /// Smallest bounds that suffice for small modules.
 const MEMORY_MIN_BYTES: u64 = 128 << 20;
 
@@ -90,7 +92,7 @@ impl CompilerConfig {
 
     /// How long it may take by the clock.
     fn patience(&self) -> Duration {
-        Duration::from_secs(self.cpu_max_s.saturating_mul(PATIENCE_FACTOR))
+        Duration::from_secs(self.cpu_max_s.saturating_mul(PATIENCE_FACTOR).max(PATIENCE_MIN_S))
     }
 
     /// For a module that the cluster has in its log.
@@ -463,10 +465,12 @@ mod tests {
 
     #[test]
     fn whoever_may_use_more_processor_time_may_take_longer() {
-        let config = CompilerConfig { cpu_max_s: 3, ..CompilerConfig::default() };
-        assert_eq!(config.patience(), Duration::from_secs(12));
-        assert_eq!(config.held().patience(), Duration::from_secs(48));
-        let endless = CompilerConfig { cpu_max_s: u64::MAX, ..config };
-        assert_eq!(endless.held().patience(), Duration::from_secs(u64::MAX));
+        let patience_s = |cpu_max_s| {
+            let config = CompilerConfig { cpu_max_s, ..CompilerConfig::default() };
+            (config.patience().as_secs(), config.held().patience().as_secs())
+        };
+        assert_eq!(patience_s(100), (1_000, 4_000));
+        assert_eq!(patience_s(1), (300, 300));
+        assert_eq!(patience_s(u64::MAX), (u64::MAX, u64::MAX));
     }
 }

@@ -35,3 +35,42 @@ fn close_listed() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::IntoRawFd as _;
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    const CHILD: &str = "RAFT_HOST_INHERITED_CHILD";
+
+    /// In a process of its own, for the other tests of this one need their files. (The usual way is
+    /// tried by `tests/tests/attackers.rs`.)
+    #[test]
+    fn without_the_system_call_what_is_listed_is_closed() {
+        if std::env::var_os(CHILD).is_some() {
+            return close_own();
+        }
+        let name = "wasm::inherited::tests::without_the_system_call_what_is_listed_is_closed";
+        let output = Command::new(std::env::current_exe().expect("own path"))
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .expect("a second process");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("all are closed"), "{said}");
+    }
+
+    fn close_own() {
+        let open = || File::open("/dev/null").expect("it is always there").into_raw_fd();
+        let opened = [open(), open(), open()];
+        close_listed().expect("it is listed");
+        let is_open =
+            |descriptor: &RawFd| Path::new(&format!("/proc/self/fd/{descriptor}")).exists();
+        assert!(!opened.iter().any(is_open) && is_open(&0), "{opened:?}");
+        println!("all are closed");
+    }
+}
