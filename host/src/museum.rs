@@ -372,6 +372,12 @@ exhibits! {
     "The leader's clock goes into the log as it is. One leader whose clock says next decade ends all \
      sessions, and the log's time stands still for ten years. (Until this was found, ours did.)"
 
+    StartClockKept "start-clock-kept"
+    trips [ClockWithinMajority] needs [ClockSkew, MembershipChanges]
+    "The only voter goes by what its clock showed when its process started, although others voted in \
+     between. If that was years ahead and is mended long since, a cluster that shrinks to one voter \
+     jumps there for good."
+
     PastNotRestored "past-not-restored"
     trips [StateMachineSafety] needs [Restarts, InstalledSnapshots]
     "Snapshots leave out the running hash over what came out before them, so nodes that were \

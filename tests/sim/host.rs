@@ -99,6 +99,8 @@ pub(super) enum State {
 pub(super) struct Clock {
     offset_ms: i64,
     drift_ppm: i64,
+    /// When it was put back, and how far ahead of now it would be otherwise, in milliseconds.
+    put_back: Vec<(Micros, i64)>,
     /// What the node reads; set before each of its steps.
     reading_ms: Arc<AtomicU64>,
     /// Its monotonic time, which drifts and never jumps, when it was looked at last, and when.
@@ -115,6 +117,7 @@ impl Clock {
         Clock {
             offset_ms: 0,
             drift_ppm: 0,
+            put_back: Vec::new(),
             reading_ms: Arc::default(),
             steady_us: (Micros(0), 0),
             steady_reading: Arc::default(),
@@ -122,8 +125,14 @@ impl Clock {
     }
 
     /// Moves it.
-    pub(super) fn jump(&mut self, by_ms: i64) {
+    pub(super) fn jump(&mut self, now: Micros, by_ms: i64) {
         self.offset_ms += by_ms;
+        if by_ms < 0 {
+            self.put_back.push((now, 0));
+        }
+        for (_, ahead_ms) in &mut self.put_back {
+            *ahead_ms -= by_ms;
+        }
     }
 
     /// Lets it run fast or slow.
@@ -144,6 +153,13 @@ impl Clock {
     /// What it shows, in milliseconds since the Unix epoch.
     pub(super) fn reading_ms(&self, now: Micros) -> u64 {
         self.read(now).max(0) as u64
+    }
+
+    /// The latest time that it shows, or would if it had not been put back since.
+    pub(super) fn latest_reading_ms(&self, now: Micros, since: Micros) -> u64 {
+        let fresh = self.put_back.iter().filter(|(then, _)| *then >= since);
+        let ahead_ms = fresh.map(|(_, ahead_ms)| *ahead_ms).max().unwrap_or(0).max(0);
+        (self.read(now) + ahead_ms).max(0) as u64
     }
 
     fn read(&self, now: Micros) -> i64 {
@@ -377,5 +393,22 @@ mod tests {
         assert_eq!(host.fsync_us(Micros(80), 1), 50);
         host.slow_down_disk(Micros(200), Micros(300), 20);
         assert_eq!(host.fsync_us(Micros(250), 1), 20, "what is over counts no more");
+    }
+
+    #[test]
+    fn what_a_clock_showed_before_it_was_put_back_is_known_for_a_while() {
+        let mut clock = Clock::new();
+        let at = |s: u64| Micros(s * 1_000_000);
+        let latest_s = |clock: &Clock, now: u64, since: u64| {
+            (clock.latest_reading_ms(at(now), at(since)) as i64 - EPOCH_MS) / 1_000
+        };
+        clock.jump(at(1), 90_000);
+        assert_eq!(latest_s(&clock, 2, 0), 92, "put forward: as it shows");
+        clock.jump(at(3), -60_000);
+        clock.jump(at(4), -40_000);
+        assert_eq!((latest_s(&clock, 5, 0), latest_s(&clock, 5, 4)), (95, 35));
+        assert_eq!(latest_s(&clock, 5, 5), -5);
+        clock.jump(at(6), 200_000);
+        assert_eq!(latest_s(&clock, 7, 0), 197);
     }
 }

@@ -60,6 +60,25 @@ pub const REGRESSIONS: &[Regression] = &[
         story: "A leader read entries for a follower that lagged, and the log was corrupt there: \
                 raft-rs panicked, where the node should have stopped.",
     },
+    Regression {
+        seed: 15_002_220,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "The clocks of two of four voters had jumped 90 s and counted for nothing, until a \
+                voter whose clock was right was removed: then they were two of three, and the \
+                log's clock followed them. clock_within_majority had not looked at the clocks \
+                since the voters had changed. The simulator's own.",
+    },
+    Regression {
+        seed: 15_015_960,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "A wiped voter came back through a joint configuration, and all nodes lost power \
+                when only the leader knew that it was left. The plan took the outgoing voters for \
+                forgotten and wiped a third of six. The simulator's own.",
+    },
 ];
 
 impl Regression {

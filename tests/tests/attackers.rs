@@ -554,6 +554,35 @@ fn a_module_that_takes_more_than_its_check_may_is_refused_and_the_node_serves_on
     }
 }
 
+/// raft-engine's files are open for whatever is started; a module is compiled where they are not.
+#[test]
+fn who_compiles_a_module_has_none_of_the_files_of_who_started_it() {
+    // It waits for its job.
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "exec 5</dev/null 9</etc/passwd; exec \"$0\" compile-module", PROGRAM])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let proc = format!("/proc/{}", child.id());
+    let is_started = || {
+        let command = std::fs::read(format!("{proc}/cmdline")).expect("it runs");
+        command.starts_with(PROGRAM.as_bytes())
+    };
+    let open = || {
+        let entries = std::fs::read_dir(format!("{proc}/fd")).expect("it runs");
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| name.parse::<u32>().ok()).collect::<std::collections::BTreeSet<_>>()
+    };
+    while !is_started() || open() != [0, 1, 2].into() {
+        assert!(std::time::Instant::now() < deadline, "{:?} are open", open());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("ended");
+    child.wait().expect("waited for");
+}
+
 /// Bytes that are sent as a message as they are.
 struct Raw(Bytes);
 

@@ -371,7 +371,19 @@ impl Stream {
     }
 
     /// Sends commands where they can be applied, or parks them until there is such a place.
-    fn dispatch(&mut self, numbers: Vec<u64>) {
+    fn dispatch(&mut self, mut numbers: Vec<u64>) {
+        let now = Instant::now();
+        numbers.retain(|number| {
+            let is_late = self.commands.get(*number).is_some_and(|it| it.deadline <= now);
+            if is_late {
+                // Nobody waits for it any more, and here it surely has no effect yet.
+                self.give_up(*number);
+            }
+            !is_late
+        });
+        if numbers.is_empty() {
+            return;
+        }
         let route = self.context.route_for(&self.leadership.borrow_and_update());
         match route {
             Route::Here => self.submit(&numbers),
@@ -600,14 +612,19 @@ impl Stream {
         self.unpark();
         let now = Instant::now();
         while let Some(number) = self.commands.overdue(now) {
-            let place = self.commands.get(number).map(|command| command.place);
-            let failure = match place {
-                Some(Place::Waiting) => too_many(),
-                Some(Place::Parked) => no_leader(),
-                _ => deadline_exceeded(),
-            };
-            self.fail(number, failure);
+            self.give_up(number);
         }
+    }
+
+    /// Its deadline is over.
+    fn give_up(&mut self, number: u64) {
+        let place = self.commands.get(number).map(|command| command.place);
+        let failure = match place {
+            Some(Place::Waiting) => too_many(),
+            Some(Place::Parked) => no_leader(),
+            _ => deadline_exceeded(),
+        };
+        self.fail(number, failure);
     }
 
     /// Sends what is there, in messages that every client can take.

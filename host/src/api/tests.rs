@@ -662,6 +662,37 @@ async fn a_missed_deadline_leaves_the_effect_open() {
     cluster.stop().await;
 }
 
+/// They were tried once more when they were late already, and nobody could say what became of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_command_that_no_leader_took_in_time_surely_had_no_effect() {
+    let network = MemoryNetwork::new(Delivery::Immediate, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let (me, alone, loader) = (NodeId(1), None, Arc::new(NativeLoader));
+    let first = TestNode::start_as(&network, listener, &address, me, alone, loader.clone()).await;
+    let cluster = Cluster::around(network, loader, first, 2).await.with_kv().await;
+    let late = |n| v1::TaggedCommand { timeout_ms: 100 + 27 * n, ..tagged(n, set(n)) };
+    let commands = (0..16).map(late).collect();
+    let stream = tokio_stream::iter([v1::ApplyStreamRequest { commands }]);
+    let mut answers = cluster.follower().client().apply_stream(stream).await.unwrap().into_inner();
+    let mut effects = Vec::new();
+    while let Some(message) = answers.message().await.unwrap() {
+        for result in message.results {
+            match result.result.unwrap() {
+                v1::tagged_result::Result::Error(error) => effects.push(error.effect()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(effects.len(), 16);
+    // One whose deadline ends while somebody dials is in the open; that takes no time.
+    let certain = effects.iter().filter(|effect| **effect == v1::Effect::None).count();
+    assert!(certain > 8, "{effects:?}");
+    cluster.stop().await;
+}
+
 async fn health(node: &TestNode, service: &str) -> i32 {
     let request = tonic_health::pb::HealthCheckRequest { service: service.into() };
     let mut client = HealthClient::new(node.channel.clone());

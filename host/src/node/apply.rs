@@ -368,6 +368,13 @@ impl ApplyLoop {
         let modules_change = match applied.reply {
             Reply::ChunkStored { received, total } => received == total,
             Reply::Activated { .. } | Reply::LimitsSet { .. } => true,
+            Reply::ClockSet { time_ms, .. } => {
+                // Else it was said to an earlier process, which may have had another clock.
+                if entry.index > self.trust.replayed_to {
+                    self.log_clock.put_forward(time_ms);
+                }
+                false
+            }
             _ => false,
         };
         if modules_change {

@@ -27,7 +27,7 @@ use crate::consensus::{LogRead, ReplicaError, ReplicaStatus, Role, Write};
 use crate::machine::Machine;
 use crate::storage::{GroupWrite, Stores, WriteBatch};
 use crate::transport::Transport;
-use crate::types::{GroupId, NodeId, Term};
+use crate::types::{ConfState, GroupId, NodeId, Term};
 
 /// See the module.
 ///
@@ -268,6 +268,11 @@ impl SteppedNode {
     /// The replica's view of its group.
     pub fn status(&self) -> ReplicaStatus {
         self.event_loop.replica.status()
+    }
+
+    /// The voters that the event loop goes by: what is agreed about clocks is theirs.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.event_loop.conf_state
     }
 
     /// What the replica is.

@@ -12,11 +12,14 @@
 //! ```
 //!
 //! The child is this very program (`/proc/self/exe`, also when its file has been replaced), so what it
-//! hands back is trusted as the process's own work is. It ends when the node does: its input ends then.
+//! hands back is trusted as the process's own work is. It has none of the node's open files. It ends when
+//! the node does: its input ends then.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::{CheckError, ModuleReport, check_held, check_module};
 use super::engine;
+use super::inherited::close_inherited;
 use super::rewrite::rewrite;
 use super::words::shown;
 use crate::fsm::{HostFailure, Limits};
@@ -43,6 +47,11 @@ const LAST_WORDS_MAX_BYTES: u64 = 2 << 10;
 /// What a module that a cluster has already may take, in terms of what a new one may. It has been
 /// found to take less once, on some node.
 const HELD_FACTOR: u64 = 4;
+/// How long a child may take by the clock, in terms of the processor time that it may use. It
+/// shares the processors with the node and others; one that takes longer hangs.
+const PATIENCE_FACTOR: u64 = 10;
+/// Nobody hangs who takes less, in seconds.
+const PATIENCE_MIN_S: u64 = 300;
 /// Smallest bounds that suffice for small modules.
 const MEMORY_MIN_BYTES: u64 = 128 << 20;
 
@@ -79,6 +88,11 @@ impl CompilerConfig {
             return Err("compiler.cpu_max_s must not be 0: nothing compiles in no time".into());
         }
         Ok(())
+    }
+
+    /// How long it may take by the clock.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.cpu_max_s.saturating_mul(PATIENCE_FACTOR).max(PATIENCE_MIN_S))
     }
 
     /// For a module that the cluster has in its log.
@@ -173,11 +187,36 @@ pub(super) fn run(
         is_compiled,
         module_bytes: module.len() as u64,
     };
-    let mut child = start()
+    ask(&mut command(), &job, module, job.bounds.patience())
+}
+
+/// Has a child that is started like this do the job. It is ended when it takes longer than `patience`.
+fn ask(
+    command: &mut Command,
+    job: &Job,
+    module: &[u8],
+    patience: Duration,
+) -> Result<(ModuleReport, Vec<u8>), Failure> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|error| Failure::Host(format!("starting a process to check a module: {error}")))?;
-    let outcome = converse(&mut child, &job, module);
-    // If it has answered it has nothing left to do; if not, it is dead or out of its mind.
-    let _ = child.kill();
+    let pipes = Pipes::of(&mut child);
+    let (done, is_done) = mpsc::channel::<()>();
+    let (outcome, is_late) = std::thread::scope(|scope| {
+        let child = &mut child;
+        let end = scope.spawn(move || {
+            let is_late = is_done.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout);
+            // If it has answered it has nothing left to do; if not, it is dead or out of its mind.
+            let _ = child.kill();
+            is_late
+        });
+        let outcome = converse(pipes, job, module);
+        drop(done);
+        (outcome, end.join().unwrap_or(false))
+    });
     let status = child.wait().map_err(|error| {
         Failure::Host(format!("waiting for the process that checks a module: {error}"))
     })?;
@@ -188,31 +227,52 @@ pub(super) fn run(
             Verdict::DoesNotCompile(reason) => Err(Failure::Compile(reason)),
             Verdict::HostFailed(reason) => Err(Failure::Host(reason)),
         },
-        Err(last_words) => Err(Failure::Compile(why_it_died(&job, status, &last_words))),
+        // It has not used up its processor time, so nobody knows that this is the module's doing.
+        Err(_) if is_late => Err(Failure::Host(format!(
+            "the process that checks and compiles a module had no answer after {:?} and was ended: it \
+             hangs, or this machine leaves it no time (it may use {} s of processor time, \
+             compiler.cpu_max_s)",
+            patience, job.bounds.cpu_max_s
+        ))),
+        Err(last_words) => Err(Failure::Compile(why_it_died(job, status, &last_words))),
     }
 }
 
-fn start() -> io::Result<Child> {
+/// This program as a child.
+fn command() -> Command {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-    Command::new(PROGRAM)
+    let mut command = Command::new(PROGRAM);
+    command
         .arg(CHILD_COMMAND)
         .env_clear()
         .env("RUST_BACKTRACE", "0")
         .env("RAYON_NUM_THREADS", threads.to_string())
         // The allocator would take a gigabyte at once, which counts, whatever of it is used.
-        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+    command
+}
+
+/// To and from a child.
+struct Pipes {
+    input: ChildStdin,
+    output: ChildStdout,
+    errors: ChildStderr,
+}
+
+impl Pipes {
+    fn of(child: &mut Child) -> Pipes {
+        let pipe = "the child was started with pipes";
+        Pipes {
+            input: child.stdin.take().expect(pipe),
+            output: child.stdout.take().expect(pipe),
+            errors: child.stderr.take().expect(pipe),
+        }
+    }
 }
 
 /// What the child answers, or what it says instead. Ends with the child at the latest.
-fn converse(child: &mut Child, job: &Job, module: &[u8]) -> Result<(Answer, Vec<u8>), String> {
-    let pipe = "the child was started with pipes";
-    let mut input = child.stdin.take().expect(pipe);
-    let mut output = child.stdout.take().expect(pipe);
-    let mut errors = child.stderr.take().expect(pipe);
+fn converse(pipes: Pipes, job: &Job, module: &[u8]) -> Result<(Answer, Vec<u8>), String> {
+    let Pipes { mut input, mut output, mut errors } = pipes;
     std::thread::scope(|scope| {
         let last_words = scope.spawn(move || {
             let mut words = Vec::new();
@@ -273,8 +333,9 @@ fn why_it_died(job: &Job, status: ExitStatus, last_words: &str) -> String {
     }
 }
 
-/// What the child does: reads a job from `input`, confines itself, and answers on `output`. `watch` is
-/// called once all input is there.
+/// What the child does: closes what it got of its parent's files, reads a job from `input`, confines itself,
+/// and answers on `output`. `watch` is called once all input is there. For a process that has done nothing
+/// else before.
 ///
 /// # Errors
 /// There is no job, nobody takes the answer, or the system does not confine it.
@@ -283,6 +344,7 @@ pub fn compile_one(
     output: &mut impl Write,
     watch: impl FnOnce(),
 ) -> io::Result<()> {
+    close_inherited()?;
     let job: Job = read_head(input)?;
     confine(&job.bounds)?;
     let module = read_bytes(input, job.module_bytes)?;
@@ -368,4 +430,47 @@ fn read_bytes(from: &mut impl Read, length: u64) -> io::Result<Vec<u8>> {
 
 fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(cpu_max_s: u64) -> Job {
+        Job {
+            whose: Whose::New,
+            limits: Limits::default(),
+            bounds: CompilerConfig { cpu_max_s, ..CompilerConfig::default() },
+            is_compiled: false,
+            module_bytes: 3,
+        }
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_ended_and_that_is_nobodys_fault() {
+        let mut hung = Command::new("sleep");
+        let answer = ask(hung.arg("86400"), &job(7), b"abc", Duration::from_millis(20));
+        let Err(Failure::Host(reason)) = answer else { panic!("it says nothing") };
+        assert!(reason.contains("20ms") && reason.contains("it may use 7 s"), "{reason}");
+    }
+
+    /// Whoever waits for the end of an hour here waits too long.
+    #[test]
+    fn a_child_that_dies_is_not_waited_for() {
+        let hour = Duration::from_secs(3_600);
+        let answer = ask(Command::new("sh").args(["-c", "echo alas >&2"]), &job(7), b"abc", hour);
+        let Err(Failure::Compile(reason)) = answer else { panic!("it says nothing else") };
+        assert!(reason.contains("ended early") && reason.contains("alas"), "{reason}");
+    }
+
+    #[test]
+    fn whoever_may_use_more_processor_time_may_take_longer() {
+        let patience_s = |cpu_max_s| {
+            let config = CompilerConfig { cpu_max_s, ..CompilerConfig::default() };
+            (config.patience().as_secs(), config.held().patience().as_secs())
+        };
+        assert_eq!(patience_s(100), (1_000, 4_000));
+        assert_eq!(patience_s(1), (300, 300));
+        assert_eq!(patience_s(u64::MAX), (u64::MAX, u64::MAX));
+    }
 }

@@ -29,6 +29,7 @@ mod digest;
 mod engine;
 mod guest;
 mod image;
+mod inherited;
 mod instance;
 mod loader;
 mod memory;

@@ -181,7 +181,7 @@ impl World {
             Action::ClockJump { node, by_ms } => {
                 let Some(slot) = self.pick(node) else { return };
                 self.note_clocks();
-                self.hosts[slot.0].clock.jump(by_ms);
+                self.hosts[slot.0].clock.jump(now, by_ms);
                 self.note_clocks();
             }
             Action::ClockDrift { node, ppm } => {

@@ -10,6 +10,7 @@
 //! of its plan.
 
 mod clients;
+mod clocks;
 mod delivery;
 mod faults;
 mod finish;

@@ -209,7 +209,8 @@ impl World {
     /// count.
     pub(super) fn suffices_without(&self, slot: Slot) -> bool {
         let earlier = self.superseded.iter().map(|change| &change.voters);
-        earlier.chain([&self.conf_state.voters]).all(|voters| {
+        let now = [&self.conf_state.voters, &self.conf_state.voters_outgoing];
+        earlier.chain(now).filter(|voters| !voters.is_empty()).all(|voters| {
             let slots = voters.iter().filter_map(|voter| self.by_node.get(voter));
             let others = slots.filter(|other| **other != slot && self.is_sound(**other)).count();
             others * 2 > voters.len()
@@ -237,9 +238,9 @@ impl World {
         }
         let before = std::mem::replace(&mut self.conf_state, conf_state);
         self.conf_index = index;
-        if before.voters != self.conf_state.voters {
-            self.superseded.push(Superseded { by: index, voters: before.voters });
-        }
+        let superseded = superseded(&before, &self.conf_state);
+        self.superseded
+            .extend(superseded.into_iter().map(|voters| Superseded { by: index, voters }));
     }
 
     /// An operator was told that what became of this node is done.
@@ -463,5 +464,37 @@ fn is_gone(result: &Result<(), MembershipFailure>) -> bool {
             matches!(error, ConfChangeError::NotAMember(_))
         }
         Err(_) => false,
+    }
+}
+
+/// Whose majorities do not count any more by this change. The outgoing half of a joint
+/// configuration counts until that is left, and that is a change of its own.
+fn superseded(before: &ConfState, now: &ConfState) -> Vec<BTreeSet<NodeId>> {
+    let count = [&now.voters, &now.voters_outgoing];
+    [&before.voters_outgoing, &before.voters]
+        .into_iter()
+        .filter(|voters| !voters.is_empty() && !count.contains(voters))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outgoing_voters_count_until_the_joint_configuration_is_left() {
+        let nodes = |of: &[u64]| of.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let state = |voters: &[u64], outgoing: &[u64]| ConfState {
+            voters: nodes(voters),
+            voters_outgoing: nodes(outgoing),
+            ..ConfState::default()
+        };
+        let (simple, joint, left) =
+            (state(&[1, 2, 3], &[]), state(&[2, 3, 4], &[1, 2, 3]), state(&[2, 3, 4], &[]));
+        assert_eq!(superseded(&simple, &joint), [], "they are the outgoing ones now");
+        assert_eq!(superseded(&joint, &left), [nodes(&[1, 2, 3])]);
+        assert_eq!(superseded(&left, &left), []);
+        assert_eq!(superseded(&simple, &left), [nodes(&[1, 2, 3])]);
     }
 }

@@ -402,20 +402,6 @@ impl World {
         self.note_trust(slot, is_judged);
     }
 
-    /// Shows what the clocks of the voters allow the log's to be.
-    pub(super) fn note_clocks(&mut self) {
-        let now = self.now();
-        let of_voter =
-            |node: &NodeId| Some(self.hosts[self.by_node.get(node)?.0].clock.reading_ms(now));
-        let mut readings: Vec<u64> = self.conf_state.voters.iter().filter_map(of_voter).collect();
-        readings.sort_unstable();
-        // As many show this much or more as make a majority.
-        let minority = readings.len().saturating_sub(1) / 2;
-        if let Some(latest_ms) = readings.get(minority).copied() {
-            self.fact(&Fact::Clocks { latest_ms });
-        }
-    }
-
     /// Shows what the apply loop did.
     fn take_notes(&mut self, slot: Slot) -> bool {
         let notes = {
@@ -455,6 +441,7 @@ impl World {
                     );
                     self.fact(&Fact::Membership { slot, position, conf_state: &conf_state });
                     self.note_members(index, conf_state);
+                    self.note_clocks();
                 }
                 Seen::Installed(slot, position, digest, module) => {
                     let index = position.index;
@@ -531,6 +518,7 @@ impl World {
             }
         };
         self.fact(&Fact::Role { slot, node, role, term, last, log: &log });
+        self.note_clocks();
     }
 
     /// Schedules the steps that are due now.

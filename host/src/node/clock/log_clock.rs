@@ -28,6 +28,8 @@ struct Hand {
     /// By the monotonic clock.
     at: Duration,
     is_slowed: bool,
+    /// How often it was put forward on purpose.
+    sets: u64,
 }
 
 /// How the clock stood to what was agreed.
@@ -42,7 +44,7 @@ pub(super) struct Steered {
 impl LogClock {
     /// A clock that is nowhere yet.
     pub(in super::super) fn new(steady: MonotonicClock) -> LogClock {
-        let hand = Hand { time_us: 0, at: steady(), is_slowed: false };
+        let hand = Hand { time_us: 0, at: steady(), is_slowed: false, sets: 0 };
         LogClock { steady, hand: Mutex::new(hand) }
     }
 
@@ -59,6 +61,17 @@ impl LogClock {
         self.move_on(&mut hand);
         let log_us = i64::try_from(log_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
         hand.time_us = hand.time_us.max(log_us);
+    }
+
+    /// An operator says that it is this time now.
+    pub(in super::super) fn put_forward(&self, log_ms: u64) {
+        self.follow(log_ms);
+        self.hand().sets += 1;
+    }
+
+    /// How often that happened since the process started.
+    pub(super) fn sets(&self) -> u64 {
+        self.hand().sets
     }
 
     /// A majority's clocks agree that it is some time of this interval now.

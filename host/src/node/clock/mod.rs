@@ -8,7 +8,10 @@
 //!
 //! The leader asks every election timeout, and at once when it is elected. A wall clock enters the
 //! log through the agreement only. The only voter is its own majority, but it takes its clock as it
-//! was at the start of the process: a jump in between would be nobody's but its own.
+//! was at the start of the process: a jump in between would be nobody's but its own. If others had a
+//! say in between, it goes on from what they last agreed on, or else from where the log is: its clock
+//! may have been wrong when it started, and nobody believed it. So it does when an operator has put
+//! the log's clock forward.
 //!
 //! Part of the event loop. Every member learns how far its own clock is off, for people to see.
 
@@ -76,8 +79,11 @@ pub(super) struct Clocks {
     wall_ms: WallClock,
     steady: MonotonicClock,
     log: Arc<LogClock>,
-    /// The own wall clock against the monotonic one when the process started.
-    at_start: Interval,
+    /// What the only voter goes by, against the monotonic clock: its own wall clock when the process
+    /// started, or what was agreed on since with others. `None`: where the log is.
+    anchor: Option<Interval>,
+    /// How often the log's clock had been put forward when the anchor was as it is.
+    sets: u64,
     /// Ticks between two rounds of questions.
     every: u64,
     /// Answers that took longer say too little, in microseconds.
@@ -109,7 +115,8 @@ impl Clocks {
             wall_ms,
             steady,
             log,
-            at_start: Interval { low: 0, high: 0 },
+            anchor: None,
+            sets: 0,
             every,
             round_trip_max: config.election_ms.saturating_mul(1_000),
             tick: 0,
@@ -120,7 +127,7 @@ impl Clocks {
             told: None,
             status: watch::Sender::default(),
         };
-        clocks.at_start = clocks.own();
+        clocks.anchor = Some(clocks.own());
         clocks
     }
 
@@ -181,6 +188,7 @@ impl Clocks {
     ) -> PeerMessage {
         if standing.leader == Some(from) && !standing.leads {
             self.told = offset_us.map(|offset| (offset, self.tick));
+            self.go_by(None);
             self.publish(standing, None);
         }
         PeerMessage::clock_answer(self.group, self.me, from, asked, (self.wall_ms)())
@@ -220,6 +228,28 @@ impl Clocks {
         Interval { low, high: low.saturating_add(RESOLUTION_US) }
     }
 
+    /// Others have a say, and this is what they agree on, as far as this node knows.
+    fn go_by(&mut self, agreed: Option<Interval>) {
+        self.sets = self.log.sets();
+        if !museum::is_on(Exhibit::StartClockKept) {
+            self.anchor = agreed;
+        }
+    }
+
+    /// What the only voter goes by, from now on.
+    fn anchor(&mut self) -> Interval {
+        let sets = self.log.sets();
+        if std::mem::replace(&mut self.sets, sets) != sets {
+            // Nobody else can tell it that its clock was wrong.
+            self.anchor = None;
+        }
+        let (log_ms, now) = (self.log.now_ms(), self.now_us());
+        *self.anchor.get_or_insert_with(|| {
+            let low = to_us(log_ms).saturating_sub_unsigned(now);
+            Interval { low, high: low.saturating_add(RESOLUTION_US) }
+        })
+    }
+
     /// Steers the log's clock by what is known now.
     fn consider(&mut self, standing: Standing<'_>) {
         if !standing.leads {
@@ -228,7 +258,7 @@ impl Clocks {
         let conf_state = standing.conf_state;
         let is_alone =
             conf_state.voters.iter().eq([&self.me]) && conf_state.voters_outgoing.is_empty();
-        let own = if is_alone { self.at_start } else { self.own() };
+        let own = if is_alone { self.anchor() } else { self.own() };
         if museum::is_on(Exhibit::LeadersClockTrusted) {
             self.peers.clear();
         }
@@ -244,6 +274,9 @@ impl Clocks {
         self.agreement = agree(&clocks, |nodes| {
             is_quorum(nodes, conf_state) || museum::is_on(Exhibit::LeadersClockTrusted)
         });
+        if !is_alone {
+            self.go_by(self.agreement.as_ref().map(|agreement| agreement.interval));
+        }
         let Some(Agreement { interval, .. }) = &self.agreement else {
             self.log.release();
             return self.publish(standing, None);

@@ -47,6 +47,13 @@ impl Hands {
         clocks.on_leadership(Standing { leads: *leads, leader, conf_state });
     }
 
+    fn change_voters(&mut self, voters: &[u64]) {
+        self.conf_state.voters = voters.iter().copied().map(NodeId).collect();
+        let Hands { clocks, conf_state, leads, .. } = self;
+        let leader = leads.then_some(NodeId(1));
+        clocks.on_members(Standing { leads: *leads, leader, conf_state });
+    }
+
     /// A tick, and the answers to the questions that were due.
     fn tick(&mut self, members: &[Member]) -> usize {
         let Hands { clocks, conf_state, leads, steady_us, .. } = self;
@@ -139,6 +146,109 @@ fn the_only_voter_follows_its_clock_at_start_and_no_jump_after_that() {
     assert!(hands.status().alarm.is_some(), "people should look");
     hands.wall_off_ms.store(-DECADE_MS, Ordering::Relaxed);
     hands.ticks(500, &[]);
+    assert!(hands.log_off_ms().abs() <= 1, "{}", hands.log_off_ms());
+}
+
+/// The log's clock went at half the speed until it was as wrong as before.
+#[test]
+fn the_only_voter_goes_on_from_where_an_operator_has_put_the_logs_clock() {
+    let mut hands = Hands::new(&[1], -3_600_000);
+    hands.elect();
+    hands.ticks(200, &[]);
+    hands.wall_off_ms.store(0, Ordering::Relaxed);
+    assert!((hands.log_off_ms() + 3_600_000).abs() <= 1, "{}", hands.log_off_ms());
+    hands.log.put_forward(truth_ms(&hands.steady_us, 0));
+    hands.ticks(500, &[]);
+    assert!(hands.log_off_ms().abs() <= 2, "{}", hands.log_off_ms());
+    assert_eq!(hands.status().alarm, None);
+}
+
+#[test]
+fn what_was_put_forward_while_others_voted_is_still_ahead_of_what_they_agreed_on() {
+    let mut hands = Hands::new(&[1, 2], 0);
+    hands.log.follow(truth_ms(&hands.steady_us, 0));
+    hands.elect();
+    hands.ticks(200, &[(2, 0, 4)]);
+    hands.log.put_forward(truth_ms(&hands.steady_us, 3_600_000));
+    hands.ticks(200, &[(2, 0, 4)]);
+    hands.change_voters(&[1]);
+    hands.ticks(200, &[]);
+    assert_eq!(hands.status().is_agreed, Some(true));
+    let ahead_ms = hands.status().log_ahead_ms.expect("known");
+    assert!((3_500_000..3_600_000).contains(&ahead_ms), "{ahead_ms}");
+}
+
+/// A voter of three whose clock said next decade when its process started, and is mended, becomes
+/// the only voter.
+fn shrink_to_one_that_started_wrong() -> Hands {
+    let mut hands = Hands::new(&[1, 2, 3], DECADE_MS);
+    hands.log.follow(NOW_MS as u64 - 5_000);
+    hands.elect();
+    hands.tick(&[(2, 0, 4), (3, 0, 4)]);
+    assert!(hands.log_off_ms().abs() < 20, "{}", hands.log_off_ms());
+    hands.wall_off_ms.store(0, Ordering::Relaxed);
+    hands.ticks(200, &[(2, 0, 4), (3, 0, 4)]);
+    hands.change_voters(&[1, 2]);
+    hands.change_voters(&[1]);
+    hands.ticks(200, &[]);
+    hands
+}
+
+#[test]
+fn who_becomes_the_only_voter_goes_on_from_what_was_agreed_and_not_from_its_clock_at_start() {
+    let hands = shrink_to_one_that_started_wrong();
+    assert!(hands.log_off_ms().abs() < 20, "{}", hands.log_off_ms());
+    let status = hands.status();
+    assert_eq!((status.is_agreed, status.alarm.clone()), (Some(true), None), "{status:?}");
+}
+
+#[cfg(feature = "museum")]
+#[test]
+fn the_clock_at_start_would_take_the_log_of_the_last_voter_to_the_next_decade() {
+    let _on = museum::exhibit(Some(Exhibit::StartClockKept));
+    assert!(shrink_to_one_that_started_wrong().log_off_ms() > DECADE_MS / 2);
+}
+
+#[test]
+fn who_becomes_the_only_voter_without_agreement_goes_on_from_where_the_log_is() {
+    let mut hands = Hands::new(&[1, 2], DECADE_MS);
+    hands.log.follow(truth_ms(&hands.steady_us, 0) - 5_000);
+    hands.elect();
+    hands.ticks(200, &[(2, 0, 4)]);
+    assert_eq!(hands.status().is_agreed, Some(false), "they are a decade apart");
+    hands.change_voters(&[1]);
+    hands.ticks(200, &[]);
+    assert!((hands.log_off_ms() + 5_000).abs() <= 2, "{}", hands.log_off_ms());
+    assert!(hands.status().alarm.as_ref().expect("one").contains("ahead of what"));
+}
+
+#[test]
+fn who_was_told_by_a_leader_that_its_clock_is_wrong_does_not_follow_it_when_it_is_the_only_voter() {
+    let mut hands = Hands::new(&[1, 2], DECADE_MS);
+    hands.leads = false;
+    let conf_state = hands.conf_state.clone();
+    let standing = Standing { leads: false, leader: Some(NodeId(2)), conf_state: &conf_state };
+    hands.clocks.on_leadership(standing);
+    hands.clocks.on_question(NodeId(2), 77, None, standing);
+    hands.log.follow(truth_ms(&hands.steady_us, 0));
+    hands.change_voters(&[1]);
+    hands.leads = true;
+    hands.elect();
+    hands.ticks(200, &[]);
+    assert!(hands.log_off_ms().abs() <= 2, "{}", hands.log_off_ms());
+}
+
+/// Nobody has a say in this process: the others went before it started, after its snapshot.
+#[test]
+fn who_is_the_only_voter_as_of_its_log_follows_days_in_which_it_was_down() {
+    let mut hands = Hands::new(&[1, 2], 0);
+    hands.leads = false;
+    hands.log.follow(NOW_MS as u64 - 3 * 86_400_000);
+    hands.elect();
+    hands.ticks(50, &[]);
+    hands.change_voters(&[1]);
+    hands.leads = true;
+    hands.elect();
     assert!(hands.log_off_ms().abs() <= 1, "{}", hands.log_off_ms());
 }
 
