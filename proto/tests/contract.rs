@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use prost_reflect::{
-    Cardinality, DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
+    Cardinality, DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind,
     MessageDescriptor, Value,
 };
 
@@ -184,10 +184,6 @@ fn unknown(message: &DynamicMessage) -> usize {
     let nested = |value: &Value| match value {
         Value::Message(message) => unknown(message),
         Value::List(list) => list.iter().filter_map(Value::as_message).map(unknown).sum(),
-        Value::Map(map) => {
-            let values = map.iter().map(|(_key, value): (&MapKey, &Value)| value);
-            values.filter_map(Value::as_message).map(unknown).sum()
-        }
         _ => 0,
     };
     message.unknown_fields().count()
