@@ -138,7 +138,7 @@ impl LoneNode {
     pub fn apply(&self, command: &[u8]) -> Outcome {
         let data = Bytes::copy_from_slice(command);
         let command = stored::Command { data, session: None };
-        match self.propose(stored::entry::Body::Command(command)).reply {
+        match self.propose(command.into()).reply {
             Reply::Command(outcome) => outcome,
             other => panic!("{other:?}"),
         }

@@ -135,7 +135,9 @@ impl From<ProposeFailure> for Failure {
             | ProposeFailure::Unconfirmed
             | ProposeFailure::Unknown(_) => Code::Unavailable,
             ProposeFailure::Busy => Code::ResourceExhausted,
-            ProposeFailure::TooLarge { .. } => Code::InvalidArgument,
+            ProposeFailure::TooLarge { .. } | ProposeFailure::BatchSize { .. } => {
+                Code::InvalidArgument
+            }
             ProposeFailure::ConfChange(error) => match error {
                 ConfChangeError::NotAMember(_) => Code::NotFound,
                 ConfChangeError::AlreadyAMember(_) | ConfChangeError::AlreadyAVoter(_) => {
@@ -272,7 +274,10 @@ pub(super) fn apply_response(committed: Committed) -> Result<v1::ApplyResponse, 
     match committed.reply {
         Reply::Command(outcome) => Ok(v1::ApplyResponse {
             outcome: Some(outcome_to_wire(outcome)),
-            position: Some(v1::Position { index: committed.index.0, ordinal: 0 }),
+            position: Some(v1::Position {
+                index: committed.position.index.0,
+                ordinal: committed.position.ordinal,
+            }),
             fuel_used: committed.fuel_used,
             trap_message: committed.trap_message.unwrap_or_default(),
             term: committed.term.0,

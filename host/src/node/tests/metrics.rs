@@ -50,7 +50,7 @@ impl Driven {
 
     fn command(&mut self, data: &'static [u8]) -> crate::node::Committed {
         let command = stored::Command { data: data.into(), session: None };
-        self.propose(Body::Command(command), false).expect("applied")
+        self.propose(command.into(), false).expect("applied")
     }
 }
 
@@ -114,7 +114,7 @@ fn slow_jobs_are_counted_by_what_they_are() {
 #[test]
 fn asking_for_pages_changes_no_outcome() {
     let mut driven = node_with_burner(0);
-    let command = || Body::Command(stored::Command::default());
+    let command = || Body::from(stored::Command::default());
     let plain = driven.propose(command(), false).expect("applied");
     let asked = driven.propose(command(), true).expect("applied");
     assert_eq!((plain.reply, plain.fuel_used), (asked.reply, asked.fuel_used));
