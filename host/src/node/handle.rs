@@ -588,7 +588,7 @@ impl NodeHandle {
     }
 
     /// Proposes an entry and waits until it is durable on a quorum and applied here. Only the
-    /// leader can. Of a batch of commands this is told what came of the last:
+    /// leader can. Of a batch of commands this is told what came of the first:
     /// [`NodeHandle::propose_batch`] tells of all.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Steps of nodes, alone and together.
 
+mod batches;
 #[cfg(feature = "museum")]
 mod digests;
 mod ends;

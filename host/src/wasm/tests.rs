@@ -182,6 +182,11 @@ fn start_wasm(body: &str, limits: &Limits) -> WasmFsm {
     loader().start(&wasm(body), limits, Some(at(1))).unwrap().unwrap()
 }
 
+/// A command further back in the same entry.
+fn behind(context: Context, ordinal: u32) -> Context {
+    Context { position: Position { ordinal, ..context.position }, ..context }
+}
+
 fn start(body: &str) -> Box<dyn Fsm> {
     try_start(&wasm(body), &small_limits()).unwrap()
 }

@@ -90,6 +90,16 @@ fn a_retry_in_the_same_batch_is_answered_and_not_executed() {
 }
 
 #[test]
+#[cfg(feature = "museum")]
+fn the_exhibit_executes_a_command_twice_that_a_batch_holds_twice() {
+    let _guard = crate::museum::exhibit(Some(crate::museum::Exhibit::BatchRetriedTwice));
+    let mut machine = running("test");
+    apply(&mut machine, 0, open_session(0));
+    apply_all(&mut machine, 7, vec![of_session(b"a", 4, 1, 0), of_session(b"a", 4, 1, 0)]);
+    assert_eq!(guest_state(&mut machine), b":init@3;a@5,7;a@5.1,7;");
+}
+
+#[test]
 fn a_batch_of_none_or_too_many_is_malformed_as_a_whole() {
     let mut machine = running("test");
     let before = (machine.info().time_ms, guest_state(&mut machine));
