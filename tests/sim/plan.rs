@@ -283,10 +283,13 @@ fn draw_digests(random: &mut Random, shape: &mut Shape) {
     }
 }
 
-/// How often clients have several commands for one entry, and how many.
+/// How often clients have several commands for one entry, and how many. The commands of an entry are
+/// under way at the same time, and whoever judges the history has to look at all orders of those that
+/// are about one key.
 fn draw_batches(random: &mut Random, shape: &mut Shape) {
     shape.batches_per_mille = *random.pick(&[0, 0, 100, 500, 1000]);
-    shape.batch_max = random.magnitude(2, 32);
+    let most = 4 * u64::from(shape.keys) / shape.clients as u64;
+    shape.batch_max = random.between(2, most.clamp(2, 8));
 }
 
 /// Whether nodes compare digests, how often, and which bits flip.
