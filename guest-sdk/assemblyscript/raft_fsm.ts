@@ -14,6 +14,8 @@
 // @ts-ignore: decorator
 @external("raft_fsm_v1", "index") declare function hostIndex(): u64;
 // @ts-ignore: decorator
+@external("raft_fsm_v1", "ordinal") declare function hostOrdinal(): u32;
+// @ts-ignore: decorator
 @external("raft_fsm_v1", "time_ms") declare function hostTime(): u64;
 // @ts-ignore: decorator
 @external("raft_fsm_v1", "random") declare function hostRandom(ptr: usize, len: u32): void;
@@ -83,6 +85,11 @@ export class Context {
   /** The index of the log entry; outside `apply`, of the last one applied. */
   get index(): u64 {
     return hostIndex();
+  }
+
+  /** Which of its entry's commands this one is, from 0 on: no other has the same index and ordinal. */
+  get ordinal(): u32 {
+    return hostOrdinal();
   }
 
   /** The log's clock, in milliseconds since 1970. It never goes back, and stands still during a call. */

@@ -125,6 +125,7 @@ extern const fsm_machine fsm_this_machine;
 /* ---- Where a call stands ---- */
 
 uint64_t fsm_index(void);                   /* Of the entry; in queries and snapshots, of the last one applied. */
+uint32_t fsm_ordinal(void);                 /* Which of its entry's commands, from 0 on: an entry may hold several. */
 uint64_t fsm_time_ms(void);                 /* The log's clock since the Unix epoch. It never goes back. */
 void fsm_random(void *to, size_t size);     /* The same bytes on every replica. Not for secrets. */
 uint64_t fsm_random_u64(void);
@@ -277,6 +278,7 @@ extern "C" {
 FSM_IMPORT(read) uint32_t fsm_host_read(void *to, uint32_t size);
 FSM_IMPORT(write) void fsm_host_write(const void *from, uint32_t size);
 FSM_IMPORT(index) uint64_t fsm_host_index(void);
+FSM_IMPORT(ordinal) uint32_t fsm_host_ordinal(void);
 FSM_IMPORT(time_ms) uint64_t fsm_host_time_ms(void);
 FSM_IMPORT(random) void fsm_host_random(void *to, uint32_t size);
 FSM_IMPORT(emit) void fsm_host_emit(const void *topic, uint32_t topic_size, const void *from, uint32_t size);
@@ -284,6 +286,8 @@ FSM_IMPORT(log) void fsm_host_log(uint32_t level, const void *from, uint32_t siz
 static void fsm_host_trap(void);
 
 uint64_t fsm_index(void) { return fsm_host_index(); }
+
+uint32_t fsm_ordinal(void) { return fsm_host_ordinal(); }
 
 uint64_t fsm_time_ms(void) { return fsm_host_time_ms(); }
 
@@ -737,6 +741,8 @@ static uint32_t fsm_host_read(void *to, uint32_t size) {
 static void fsm_host_write(const void *from, uint32_t size) { fsm_test_append(&fsm_test.output, from, size); }
 
 static uint64_t fsm_host_index(void) { return fsm_test.index; }
+
+static uint32_t fsm_host_ordinal(void) { return 0; } /* Every command is an entry of its own here. */
 
 static uint64_t fsm_host_time_ms(void) { return fsm_test.time_ms; }
 

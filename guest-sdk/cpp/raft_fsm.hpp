@@ -70,6 +70,7 @@ namespace fsm {
 // ---- Where a call stands ----
 
 inline std::uint64_t index() { return fsm_index(); }     // Of the entry; in queries, of the last one applied.
+inline std::uint32_t ordinal() { return fsm_ordinal(); } // Which of its entry's commands, from 0 on.
 inline std::uint64_t time_ms() { return fsm_time_ms(); } // The log's clock since the Unix epoch. It never goes back.
 inline void random(void *to, std::size_t size) { fsm_random(to, size); } // Equal on all replicas. Not for secrets.
 inline std::uint64_t random_u64() { return fsm_random_u64(); }

@@ -28,9 +28,12 @@ type Context struct {
 	host host
 }
 
-// Index is the index of the entry that is being applied; in other calls, of the last one that was. It grows from
-// command to command, but not by one.
+// Index is the index of the entry that is being applied; in other calls, of the last one that was. It never goes
+// back from command to command, but an entry may hold several commands: see Ordinal.
 func (c *Context) Index() uint64 { return c.host.index() }
+
+// Ordinal is which of its entry's commands is being applied, from 0 on: no other has the same index and ordinal.
+func (c *Context) Ordinal() uint32 { return ordinal() }
 
 // TimeMs is the log's clock in milliseconds since the Unix epoch. It never goes back, and stands still during a call.
 func (c *Context) TimeMs() uint64 { return c.host.timeMs() }

@@ -16,6 +16,9 @@ func importWrite(p unsafe.Pointer, length uint32)
 //go:wasmimport raft_fsm_v1 index
 func importIndex() uint64
 
+//go:wasmimport raft_fsm_v1 ordinal
+func importOrdinal() uint32
+
 //go:wasmimport raft_fsm_v1 time_ms
 func importTimeMs() uint64
 
@@ -40,6 +43,9 @@ func (imports) write(p []byte) {
 }
 
 func (imports) index() uint64 { return importIndex() }
+
+// ordinal is no method: a module that does not ask for it shall not import it.
+func ordinal() uint32 { return importOrdinal() }
 
 func (imports) timeMs() uint64 { return importTimeMs() }
 

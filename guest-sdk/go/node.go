@@ -239,6 +239,9 @@ func (h testHost) write(p []byte) { h.node.output = append(h.node.output, p...) 
 
 func (h testHost) index() uint64 { return h.node.now.index }
 
+// ordinal is 0: every command is an entry of its own here.
+func ordinal() uint32 { return 0 }
+
 func (h testHost) timeMs() uint64 { return h.node.now.timeMs }
 
 func (h testHost) random(p []byte) {

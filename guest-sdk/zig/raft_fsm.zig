@@ -37,6 +37,11 @@ pub const Context = struct {
         return host.index();
     }
 
+    /// Which of its entry's commands this one is, from 0 on: no other has the same index and ordinal.
+    pub fn ordinal(_: *const Context) u32 {
+        return host.ordinal();
+    }
+
     /// The log's clock, in milliseconds since the Unix epoch. It never goes back, and stands still in a call.
     pub fn timeMs(_: *const Context) u64 {
         return host.time_ms();
@@ -272,6 +277,7 @@ const host = if (is_guest) struct {
     extern "raft_fsm_v1" fn read(ptr: [*]u8, cap: usize) usize;
     extern "raft_fsm_v1" fn write(ptr: [*]const u8, len: usize) void;
     extern "raft_fsm_v1" fn index() u64;
+    extern "raft_fsm_v1" fn ordinal() u32;
     extern "raft_fsm_v1" fn time_ms() u64;
     extern "raft_fsm_v1" fn random(ptr: [*]u8, len: usize) void;
     extern "raft_fsm_v1" fn emit(topic: [*]const u8, topic_len: usize, ptr: [*]const u8, len: usize) void;
@@ -292,6 +298,9 @@ const host = if (is_guest) struct {
     }
     fn index() u64 {
         return current.?.index;
+    }
+    fn ordinal() u32 {
+        return 0; // Every command is an entry of its own here.
     }
     fn time_ms() u64 {
         return current.?.time_ms;

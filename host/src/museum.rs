@@ -148,6 +148,8 @@ pub enum Need {
     SlowApply,
     /// Clients send a session's command again.
     Retries,
+    /// An entry holds several commands.
+    Batches,
     /// Linearizable reads are asked of followers.
     FollowerReads,
     /// Modules are replaced.
@@ -296,6 +298,16 @@ exhibits! {
     "A session that keeps as many answers as it may forgets the lowest one, as if its client had \
      acknowledged it: a command below that never ran is refused for ever as too old. (Ours, until a \
      file of commands with long answers lost some of them over two transfers of leadership.)"
+
+    BatchRetriedTwice "batch-retried-twice"
+    trips [ExactlyOnce, Linearizable] needs [Batches, Retries]
+    "The sessions of a batch's commands are looked at before the first of them is executed, so a \
+     command that the batch holds twice is executed twice."
+
+    BatchHalfUndone "batch-half-undone"
+    trips [Linearizable, StateMachineSafety] needs [Batches, Wasm, Traps]
+    "A trap takes back what the commands before it in the same entry have done since the last \
+     checkpoint, although they were answered: whole entries are repeated, and not commands."
 
     HostTimeInApply "host-time-in-apply"
     trips [StateMachineSafety] needs [ClockSkew]

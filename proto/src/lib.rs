@@ -63,6 +63,13 @@ pub mod stored {
     tonic::include_proto!("raft_host.storage.v1");
 }
 
+/// A command alone: a batch of one.
+impl From<stored::Command> for stored::entry::Body {
+    fn from(command: stored::Command) -> Self {
+        stored::entry::Body::Batch(stored::Batch { commands: vec![command] })
+    }
+}
+
 /// The encoded `FileDescriptorSet` of all packages.
 pub const ALL_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all_descriptors.bin"));
 

@@ -15,6 +15,7 @@ const IMPORTS: &[Import] = &[
     (ABI, "read", "ii", Some('i')),
     (ABI, "write", "ii", None),
     (ABI, "index", "", Some('I')),
+    (ABI, "ordinal", "", Some('i')),
     (ABI, "time_ms", "", Some('I')),
     (ABI, "random", "ii", None),
     (ABI, "emit", "iiii", None),

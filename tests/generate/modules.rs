@@ -17,6 +17,7 @@ const IMPORTS: &str = r#"(module
   (import "raft_fsm_v1" "read" (func (param i32 i32) (result i32)))
   (import "raft_fsm_v1" "write" (func (param i32 i32)))
   (import "raft_fsm_v1" "index" (func (result i64)))
+  (import "raft_fsm_v1" "ordinal" (func (result i32)))
   (import "raft_fsm_v1" "time_ms" (func (result i64)))
   (import "raft_fsm_v1" "random" (func (param i32 i32)))
   (import "raft_fsm_v1" "emit" (func (param i32 i32 i32 i32)))

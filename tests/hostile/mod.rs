@@ -27,6 +27,7 @@ const IMPORTS: &str = r#"
   (import "raft_fsm_v1" "read" (func $read (param i32 i32) (result i32)))
   (import "raft_fsm_v1" "write" (func $write (param i32 i32)))
   (import "raft_fsm_v1" "index" (func $index (result i64)))
+  (import "raft_fsm_v1" "ordinal" (func $ordinal (result i32)))
   (import "raft_fsm_v1" "time_ms" (func $time_ms (result i64)))
   (import "raft_fsm_v1" "random" (func $random (param i32 i32)))
   (import "raft_fsm_v1" "emit" (func $emit (param i32 i32 i32 i32)))

@@ -9,8 +9,8 @@ use raft_host::consensus::{ConsensusConfig, Role};
 use raft_host::fsm::{Limits, SharedLoader};
 use raft_host::machine::{QueryReply, QueryResult, Reply};
 use raft_host::node::{
-    Committed, Consistency, LimitsFailure, Node, NodeConfig, NodeHandle, NodeOptions, StopReason,
-    Upgrade, UpgradeFailure, Upgraded, bootstrap, channel,
+    Committed, Consistency, LimitsFailure, Node, NodeConfig, NodeHandle, NodeOptions,
+    ProposeResult, StopReason, Upgrade, UpgradeFailure, Upgraded, bootstrap, channel,
 };
 use raft_host::storage::Stores;
 use raft_host::transport::{Identity, Transport};
@@ -138,10 +138,24 @@ impl LoneNode {
     pub fn apply(&self, command: &[u8]) -> Outcome {
         let data = Bytes::copy_from_slice(command);
         let command = stored::Command { data, session: None };
-        match self.propose(stored::entry::Body::Command(command)).reply {
+        match self.propose(command.into()).reply {
             Reply::Command(outcome) => outcome,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Runs commands as one entry.
+    pub fn apply_batch(&self, commands: &[&[u8]]) -> Vec<Outcome> {
+        let command =
+            |data: &&[u8]| stored::Command { data: Bytes::copy_from_slice(data), session: None };
+        let commands = commands.iter().map(command).collect();
+        let results = self.runtime.block_on(self.handle().propose_batch(commands));
+        self.check_health();
+        let outcome = |result: ProposeResult| match result.expect("a node alone commits").reply {
+            Reply::Command(outcome) => outcome,
+            other => panic!("{other:?}"),
+        };
+        results.into_iter().map(outcome).collect()
     }
 
     /// Asks a question.

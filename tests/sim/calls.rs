@@ -32,11 +32,16 @@ pub(super) enum Owner {
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
     Propose(Body),
+    /// Commands as one entry.
+    ProposeBatch(Vec<stored::Command>),
     Query(Bytes, Consistency),
     Join(String, JoinNonce),
     Promote(NodeId),
     Remove(NodeId),
-    Upgrade { upgrade: Upgrade, chunk_bytes: usize },
+    Upgrade {
+        upgrade: Upgrade,
+        chunk_bytes: usize,
+    },
     Snapshot,
     SetLimits(stored::LimitChange),
     CompareDigests,
@@ -46,6 +51,8 @@ pub(super) enum Ask {
 #[derive(Debug)]
 pub(super) enum Answered {
     Proposed(ProposeResult),
+    /// One for each command.
+    BatchProposed(Vec<ProposeResult>),
     Queried(Result<QueryReply, QueryFailure>),
     Learner(Result<NodeId, MembershipFailure>),
     Member(Result<(), MembershipFailure>),
@@ -73,6 +80,9 @@ impl Call {
         let future = Box::pin(async move {
             match ask {
                 Ask::Propose(body) => Answered::Proposed(handle.propose(body).await),
+                Ask::ProposeBatch(commands) => {
+                    Answered::BatchProposed(handle.propose_batch(commands).await)
+                }
                 Ask::Query(query, consistency) => {
                     Answered::Queried(handle.query(query, consistency).await)
                 }

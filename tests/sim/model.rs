@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use raft_host::machine::Reply;
-use raft_host::types::{Index, Outcome};
+use raft_host::types::{Index, Outcome, Position};
 
-use super::observe::{AppliedEntry, Fact};
+use super::observe::{Answered, Fact};
 use crate::history::{Action, Answer, Value};
 
 /// How the run's guest understands commands.
@@ -48,7 +48,7 @@ pub enum Effect {
 /// The values of all keys at all indexes.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// Ascending by index.
+    /// Ascending by index; of those at one index the last is what anybody may see.
     keys: BTreeMap<String, Vec<(Index, Value)>>,
 }
 
@@ -65,7 +65,8 @@ impl Model {
         self.keys.keys().map(String::as_str)
     }
 
-    /// Does what the entry at `index`, higher than all before, says.
+    /// Does what a command of the entry at `index` says; commands come in the order of their
+    /// positions.
     pub fn act(&mut self, index: Index, key: &str, action: Action) -> Answer {
         let versions = self.keys.get(key);
         let old = versions.and_then(|versions| versions.last()).and_then(|(_, value)| *value);
@@ -127,8 +128,10 @@ impl Replay {
         match fact {
             Fact::Applied(entry) if entry.position.index > self.applied => {
                 self.applied = entry.position.index;
-                if let Err(wrong) = self.apply(entry) {
-                    self.wrong.get_or_insert(wrong);
+                for (position, answered) in entry.answers() {
+                    if let Err(wrong) = self.apply(position, &answered) {
+                        self.wrong.get_or_insert(wrong);
+                    }
                 }
             }
             Fact::Membership { position, .. } => self.applied = self.applied.max(position.index),
@@ -151,25 +154,21 @@ impl Replay {
         self.wrong.take()
     }
 
-    fn apply(&mut self, entry: &AppliedEntry) -> Result<(), String> {
-        let Reply::Command(outcome) = &entry.reply else { return Ok(()) };
+    fn apply(&mut self, position: Position, answered: &Answered) -> Result<(), String> {
+        let Reply::Command(outcome) = &answered.reply else { return Ok(()) };
         // A retry was executed where its original was.
         if matches!(outcome, Outcome::Duplicate(_)) {
             return Ok(());
         }
-        let Some((_, bytes)) = &entry.command else {
-            return Err(format!(
-                "index {} is no command and was answered {outcome:?}",
-                entry.position.index
-            ));
+        let Some((_, bytes)) = &answered.command else {
+            return Err(format!("index {position} is no command and was answered {outcome:?}"));
         };
         let Some(ModelCommand { key, effect }) = self.guest.decode(bytes) else { return Ok(()) };
         match effect {
-            Effect::Act(action) => self.act(entry.position.index, &key, action, outcome),
+            Effect::Act(action) => self.act(position, &key, action, outcome),
             Effect::Trap if matches!(outcome, Outcome::Trapped(_)) => Ok(()),
             Effect::Trap => Err(format!(
-                "the command at index {} should have trapped and was answered {outcome:?}",
-                entry.position.index
+                "the command at index {position} should have trapped and was answered {outcome:?}"
             )),
             Effect::Nothing => Ok(()),
         }
@@ -177,18 +176,18 @@ impl Replay {
 
     fn act(
         &mut self,
-        index: Index,
+        position: Position,
         key: &str,
         action: Action,
         outcome: &Outcome,
     ) -> Result<(), String> {
-        let before = self.model.value(key, index);
-        let expected = self.model.act(index, key, action);
+        let before = self.model.value(key, position.index);
+        let expected = self.model.act(position.index, key, action);
         if self.guest.answer(action, outcome) == Some(expected) {
             return Ok(());
         }
         Err(format!(
-            "{action:?} on {key:?} = {before:?} at index {index} was answered {outcome:?} and \
+            "{action:?} on {key:?} = {before:?} at index {position} was answered {outcome:?} and \
              should have been answered {expected:?}"
         ))
     }

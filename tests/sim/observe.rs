@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft_host::consensus::Role;
 use raft_host::machine::Reply;
 use raft_host::types::{
-    ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, StateDigest, Term,
+    ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, Position, StateDigest, Term,
 };
 
 use crate::history::Operation;
@@ -157,6 +157,8 @@ pub enum Fact<'a> {
         session: Option<(u64, u64)>,
         /// Where it was committed, as the client was told.
         position: LogPosition,
+        /// Which of the entry's commands it is, as the client was told.
+        ordinal: u32,
         /// The entry's command.
         command: &'a Bytes,
         /// What the client was told.
@@ -273,14 +275,18 @@ pub struct AppliedEntry {
     pub position: LogPosition,
     /// The encoded entry.
     pub data: Bytes,
-    /// What it says, if it is a command: its session and sequence number, and its bytes.
+    /// How many commands it holds.
+    pub commands: usize,
+    /// Its first command, if it has one: its session and sequence number, and its bytes.
     pub command: Option<(Option<(u64, u64)>, Bytes)>,
-    /// The machine's answer.
+    /// The machine's answer to that, or to what else the entry holds.
     pub reply: Reply,
-    /// What the guest used.
+    /// What the guest used for it.
     pub fuel_used: u64,
-    /// Of topics and data of all events emitted, in order.
+    /// Of topics and data of all events that it emitted, in order.
     pub events: u32,
+    /// What came of the commands behind the first, in order.
+    pub behind: Vec<Answered>,
     /// The log's clock after the entry, in milliseconds.
     pub time_ms: u64,
     /// The active module after the entry.
@@ -288,6 +294,34 @@ pub struct AppliedEntry {
     /// Of the machine after the entry, for one entry in so many (the same for all nodes), and for
     /// all digest points.
     pub digest: Option<Digest>,
+}
+
+impl AppliedEntry {
+    /// What came of each command of the entry, or of what else it holds, by position.
+    pub fn answers(&self) -> impl Iterator<Item = (Position, Answered)> + '_ {
+        let first = Answered {
+            command: self.command.clone(),
+            reply: self.reply.clone(),
+            fuel_used: self.fuel_used,
+            events: self.events,
+        };
+        let index = self.position.index;
+        let all = std::iter::once(first).chain(self.behind.iter().cloned());
+        (0..).zip(all).map(move |(ordinal, answered)| (Position { index, ordinal }, answered))
+    }
+}
+
+/// A command and what one node's machine made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// As in [`AppliedEntry`].
+    pub command: Option<(Option<(u64, u64)>, Bytes)>,
+    /// The machine's answer.
+    pub reply: Reply,
+    /// What the guest used.
+    pub fuel_used: u64,
+    /// Of topics and data of all events emitted, in order.
+    pub events: u32,
 }
 
 /// What the simulator does at the moment.

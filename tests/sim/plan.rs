@@ -41,6 +41,10 @@ pub struct Shape {
     pub odd_per_mille: u64,
     /// Out of a thousand clients: ones without a session.
     pub sessionless_per_mille: u64,
+    /// Out of a thousand times that a client has a command: ones with several, for one entry.
+    pub batches_per_mille: u64,
+    /// Most commands of one entry.
+    pub batch_max: u64,
     /// How long things go wrong.
     pub faults_us: u64,
     /// One entry in so many has a digest of the machine taken after it.
@@ -199,6 +203,7 @@ impl Plan {
         // are, and actions keep their numbers.
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
         draw_digests(&mut Random::stream(seed, "digests", 0), &mut shape);
+        draw_batches(&mut Random::stream(seed, "batches", 0), &mut shape);
         actions.extend(draw_hangs(&mut Random::stream(seed, "hangs", 0), fixed, &shape));
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
         actions.extend(draw_slow_machines(&mut Random::stream(seed, "machines", 0), fixed, &shape));
@@ -276,6 +281,15 @@ fn draw_digests(random: &mut Random, shape: &mut Shape) {
             every_ms: *random.pick(&[0, 500, 2_000, 10_000]),
         };
     }
+}
+
+/// How often clients have several commands for one entry, and how many. The commands of an entry are
+/// under way at the same time, and whoever judges the history has to look at all orders of those that
+/// are about one key.
+fn draw_batches(random: &mut Random, shape: &mut Shape) {
+    shape.batches_per_mille = *random.pick(&[0, 0, 100, 500, 1000]);
+    let most = 4 * u64::from(shape.keys) / shape.clients as u64;
+    shape.batch_max = random.between(2, most.clamp(2, 8));
 }
 
 /// Whether nodes compare digests, how often, and which bits flip.
@@ -378,6 +392,8 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         reads_per_mille: random.between(100, 600),
         odd_per_mille: *random.pick(&[0, 50, 200]),
         sessionless_per_mille: *random.pick(&[0, 0, 200, 1000]),
+        batches_per_mille: 0,
+        batch_max: 2,
         faults_us: random.between(5, 40) * SECOND,
         digest_every: random.magnitude(8, 128),
         chunk_bytes: random.magnitude(64, 4096).max(smallest_chunk) as usize,

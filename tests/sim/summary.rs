@@ -21,6 +21,8 @@ pub struct Counters {
     pub queries: u64,
     pub entries_applied: u64,
     pub commands: u64,
+    /// Entries with more than one of them.
+    pub batches: u64,
     pub traps: u64,
     pub duplicates: u64,
     pub elections: u64,
@@ -60,7 +62,9 @@ impl Counters {
             // Commands are counted once, not once per replica.
             return;
         }
-        if let Reply::Command(outcome) = &entry.reply {
+        self.batches += u64::from(entry.commands > 1);
+        for (_, answered) in entry.answers() {
+            let Reply::Command(outcome) = answered.reply else { continue };
             self.commands += 1;
             self.traps += u64::from(matches!(outcome, Outcome::Trapped(_)));
             self.duplicates += u64::from(matches!(outcome, Outcome::Duplicate(_)));
@@ -89,13 +93,14 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 29] {
+    fn numbers(&mut self) -> [&mut u64; 30] {
         [
             &mut self.runs,
             &mut self.simulated_us,
             &mut self.queries,
             &mut self.entries_applied,
             &mut self.commands,
+            &mut self.batches,
             &mut self.traps,
             &mut self.duplicates,
             &mut self.elections,
@@ -140,9 +145,10 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "commands {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
+            "commands {}, entries of several {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
              (lost {}, {} of them too much for a link), reads of the log {}",
             self.commands,
+            self.batches,
             self.traps,
             self.duplicates,
             self.entries_applied,

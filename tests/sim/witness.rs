@@ -10,7 +10,7 @@ use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 use sha2::{Digest as _, Sha256};
 
-use super::observe::{AppliedEntry, Digest, Slot};
+use super::observe::{Answered, AppliedEntry, Digest, Slot};
 
 /// What a node's apply loop did.
 #[derive(Debug)]
@@ -45,22 +45,25 @@ impl Recorder {
 }
 
 impl Witness for Recorder {
-    fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, applied: &Applied) {
-        let is_point = matches!(applied.reply, Reply::DigestTaken { .. });
+    fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, answers: &[Applied]) {
+        let held = commands(&entry.data);
+        let commands = held.len();
+        let mut held = held.into_iter();
+        let mut answers = answers.iter().map(|applied| answered(held.next(), applied));
+        let Answered { command, reply, fuel_used, events } =
+            answers.next().expect("every entry is answered");
+        let is_point = matches!(reply, Reply::DigestTaken { .. });
         let due = is_point || entry.index.0.is_multiple_of(self.digest_every);
         let applied = AppliedEntry {
             slot: self.slot,
             position: LogPosition { index: entry.index, term: entry.term },
             data: entry.data.clone(),
-            command: command(&entry.data),
-            reply: applied.reply.clone(),
-            fuel_used: applied.fuel_used,
-            events: applied.events.iter().fold(0, |hash, event| {
-                let mut hasher = crc32fast::Hasher::new_with_initial(hash);
-                hasher.update(&event.topic);
-                hasher.update(&event.data);
-                hasher.finalize()
-            }),
+            commands,
+            command,
+            reply,
+            fuel_used,
+            events,
+            behind: answers.collect(),
             time_ms: machine.info().time_ms,
             module: machine.active_module().map(|(hash, _)| hash),
             digest: due.then(|| digest(machine)),
@@ -93,12 +96,32 @@ pub(super) fn digest(machine: &mut Machine) -> Digest {
     *whole.first_chunk().expect("longer than that")
 }
 
-/// The command that an entry holds, if it holds one.
-fn command(data: &[u8]) -> Option<(Option<(u64, u64)>, bytes::Bytes)> {
-    let Ok(stored::Entry { body: Some(Body::Command(command)), .. }) = stored::Entry::decode(data)
+/// Session and sequence number of a command, and its bytes.
+type Command = (Option<(u64, u64)>, bytes::Bytes);
+
+/// The commands that an entry holds.
+fn commands(data: &[u8]) -> Vec<Command> {
+    let Ok(stored::Entry { body: Some(Body::Batch(batch)), .. }) = stored::Entry::decode(data)
     else {
-        return None;
+        return Vec::new();
     };
-    let session = command.session.map(|session| (session.session_id, session.sequence));
-    Some((session, command.data))
+    let command = |command: stored::Command| {
+        let session = command.session.map(|session| (session.session_id, session.sequence));
+        (session, command.data)
+    };
+    batch.commands.into_iter().map(command).collect()
+}
+
+fn answered(command: Option<Command>, applied: &Applied) -> Answered {
+    Answered {
+        command,
+        reply: applied.reply.clone(),
+        fuel_used: applied.fuel_used,
+        events: applied.events.iter().fold(0, |hash, event| {
+            let mut hasher = crc32fast::Hasher::new_with_initial(hash);
+            hasher.update(&event.topic);
+            hasher.update(&event.data);
+            hasher.finalize()
+        }),
+    }
 }

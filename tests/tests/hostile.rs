@@ -43,6 +43,51 @@ fn every_hostile_guest_ends_as_its_header_says_and_the_node_goes_on() {
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
+/// Counts empty commands; any other spoils what it can reach, and traps.
+const COUNTING: &str = r#"
+  (global $count (mut i64) (i64.const 0))
+  (func $tell (result i32)
+    (i64.store (i32.const 0) (global.get $count))
+    (i32.store (i32.const 8) (call $ordinal))
+    (call $write (i32.const 0) (i32.const 12))
+    (i32.const 0))
+  (func (export "apply") (param i32) (result i32)
+    (global.set $count (i64.add (global.get $count) (i64.const 1)))
+    (if (local.get 0) (then
+      (global.set $count (i64.const 999))
+      (drop (memory.grow (i32.const 3)))
+      (memory.fill (i32.const 0) (i32.const 90) (i32.const 65536))
+      (unreachable)))
+    (call $tell))
+  (func (export "query") (param i32) (result i32) (call $tell))
+"#;
+
+#[test]
+fn a_trap_in_the_middle_of_an_entry_costs_the_commands_around_it_nothing() {
+    let mut node = LoneNode::new(loader(), limits());
+    node.upgrade(&assemble(COUNTING).expect("it is sound")).expect("a new cluster's first");
+    let told = |count: u64, ordinal: u32| {
+        Outcome::Ok([&count.to_le_bytes()[..], &ordinal.to_le_bytes()].concat())
+    };
+    let trapped = || Outcome::Trapped(TrapKind::Unreachable);
+    for before in [0, 3, 6] {
+        let outcomes = node.apply_batch(&[b"", b"t", b"", b"t", b"t", b""]);
+        let expected = [
+            told(before + 1, 0),
+            trapped(),
+            told(before + 2, 2),
+            trapped(),
+            trapped(),
+            told(before + 3, 5),
+        ];
+        assert_eq!(outcomes, expected);
+        assert_eq!(node.query(b""), told(before + 3, 0), "as of the index");
+        // Its log is executed again.
+        node.restart();
+        assert_eq!(node.query(b""), told(before + 3, 0));
+    }
+}
+
 /// Before there is a node: `check` refuses in one line what a node refuses, and says what to do.
 #[test]
 fn what_no_node_takes_is_refused_by_check_with_what_to_do_about_it() {

@@ -71,12 +71,12 @@ fn falsify_a_command(dir: &Path) -> u64 {
         .position(|entry| {
             // Membership changes are encoded otherwise.
             let body = stored::Entry::decode(&entry.data[..]).ok().and_then(|entry| entry.body);
-            is_late(entry.index) && matches!(body, Some(Body::Command(_)))
+            is_late(entry.index) && matches!(body, Some(Body::Batch(_)))
         })
         .expect("there are commands");
     let mut entry = stored::Entry::decode(&entries[at].data[..]).expect("an entry");
-    let Some(Body::Command(command)) = &mut entry.body else { unreachable!("just seen") };
-    command.data = r#"{"op":"set","key":"k0","value":"false"}"#.into();
+    let Some(Body::Batch(batch)) = &mut entry.body else { unreachable!("just seen") };
+    batch.commands[0].data = r#"{"op":"set","key":"k0","value":"false"}"#.into();
     entries[at].data = entry.encode_to_vec().into();
     let index = entries[at].index;
     let entries = entries.split_off(at);

@@ -7,7 +7,7 @@ use prost::Message as _;
 use raft_host::fsm::{Context, Fsm, SharedLoader};
 use raft_host::machine::{Machine, Reply};
 use raft_host::types::{
-    ClusterId, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome, TrapKind,
+    ClusterId, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome, Position, TrapKind,
 };
 use raft_host_proto::stored;
 use raft_host_tests::hostile;
@@ -17,8 +17,8 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 const COMMANDS: u64 = 10_000;
-/// Commands between two looks at the replicas.
-const CHECK_EVERY: u64 = 1_000;
+/// Entries between two looks at the replicas.
+const CHECK_EVERY: u64 = 100;
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
 /// A command; every tenth traps, each in one of eight ways.
@@ -30,12 +30,12 @@ fn command(random: &mut ChaCha8Rng, number: u64) -> Vec<u8> {
     command
 }
 
-fn entry(number: u64, body: stored::entry::Body) -> Vec<u8> {
-    stored::Entry { time_ms: 1_700_000_000_000 + number, body: Some(body) }.encode_to_vec()
+fn entry(number: u64, body: stored::entry::Body) -> Bytes {
+    stored::Entry { time_ms: 1_700_000_000_000 + number, body: Some(body) }.encode_to_vec().into()
 }
 
 /// The log: a module, and commands for it.
-fn log() -> Vec<Vec<u8>> {
+fn log() -> Vec<Bytes> {
     let module = Guest::Wat.module();
     let hash = ModuleHash::of(&module);
     let chunk = stored::ModuleChunk {
@@ -51,10 +51,18 @@ fn log() -> Vec<Vec<u8>> {
         entry(0, stored::entry::Body::ActivateModule(activate)),
     ];
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    for number in 0..COMMANDS {
-        let data = command(&mut random, number).into();
-        let command = stored::Command { data, session: None };
-        log.push(entry(number, stored::entry::Body::Command(command)));
+    let mut number = 0;
+    while number < COMMANDS {
+        // Half of the entries hold several commands.
+        let count = if random.random() { 1 } else { random.random_range(2..=40) };
+        let numbers = number..(number + count).min(COMMANDS);
+        let commands = numbers.map(|number| stored::Command {
+            data: command(&mut random, number).into(),
+            session: None,
+        });
+        let batch = stored::Batch { commands: commands.collect() };
+        log.push(entry(number, stored::entry::Body::Batch(batch)));
+        number += count;
     }
     log
 }
@@ -81,29 +89,39 @@ fn three_replicas_agree_over_ten_thousand_commands_of_which_a_tenth_traps() {
     assert_eq!(replicas.len(), 3);
     let mut kinds = std::collections::BTreeSet::new();
     let mut trapped = 0;
-    for (number, entry) in log().into_iter().enumerate() {
+    let log = log();
+    let half = log.len() / 2;
+    for (number, entry) in log.into_iter().enumerate() {
         let index = Index(number as u64 + 2);
         let mut applied = replicas.iter_mut().map(|replica| {
-            let applied = replica.apply(index, &entry).expect("no host failure");
-            (applied.reply, applied.fuel_used, applied.events)
+            let mut answers = Vec::new();
+            replica
+                .apply(index, &entry, &mut |position, applied| {
+                    answers.push((position, applied.reply, applied.fuel_used, applied.events));
+                })
+                .expect("no host failure");
+            answers
         });
         let first = applied.next().expect("there are three");
         for other in applied {
             assert_eq!(first, other, "entry {index}");
         }
-        match first.0 {
-            Reply::Command(Outcome::Trapped(kind)) => {
-                kinds.insert(kind as u8);
-                trapped += 1;
+        for (position, reply, ..) in first {
+            assert_eq!(position.index, index);
+            match reply {
+                Reply::Command(Outcome::Trapped(kind)) => {
+                    kinds.insert(kind as u8);
+                    trapped += 1;
+                }
+                Reply::Command(_) | Reply::ChunkStored { .. } | Reply::Activated { .. } => {}
+                other => panic!("{other:?}"),
             }
-            Reply::Command(_) | Reply::ChunkStored { .. } | Reply::Activated { .. } => {}
-            other => panic!("{other:?}"),
         }
         if (number as u64).is_multiple_of(CHECK_EVERY) {
             let states: Vec<Vec<u8>> = replicas.iter_mut().map(state).collect();
             assert!(states.iter().all(|other| *other == states[0]), "at entry {index}");
         }
-        if number as u64 == COMMANDS / 2 {
+        if number == half {
             // One of them is lost, and comes back from another's snapshot, with nothing compiled.
             let snapshot = state(&mut replicas[0]);
             let loader = hostile::loader();
@@ -164,5 +182,6 @@ fn ten_thousand_questions_that_scribble_change_nothing() {
 }
 
 fn context(number: u64) -> Context {
-    Context { cluster: CLUSTER, index: Index(number), time_ms: 1_000 * number }
+    let position = Position::first(Index(number));
+    Context { cluster: CLUSTER, position, time_ms: 1_000 * number }
 }

@@ -32,6 +32,8 @@ pub const IMPORT_READ: &str = "read";
 pub const IMPORT_WRITE: &str = "write";
 /// Import: `index() -> i64`, index of the entry being applied.
 pub const IMPORT_INDEX: &str = "index";
+/// Import: `ordinal() -> i32`, which of its entry's commands is being applied, from 0 on.
+pub const IMPORT_ORDINAL: &str = "ordinal";
 /// Import: `time_ms() -> i64`, the log's clock.
 pub const IMPORT_TIME_MS: &str = "time_ms";
 /// Import: `random(ptr: i32, len: i32)`, deterministic random bytes.
@@ -108,10 +110,11 @@ pub const EXPORTS: [Function; 7] = [
 ];
 
 /// The functions that a guest may import from [`IMPORT_MODULE`].
-pub const IMPORTS: [Function; 7] = [
+pub const IMPORTS: [Function; 8] = [
     import(IMPORT_READ, &[I32, I32], &[I32]),
     import(IMPORT_WRITE, &[I32, I32], &[]),
     import(IMPORT_INDEX, &[], &[I64]),
+    import(IMPORT_ORDINAL, &[], &[I32]),
     import(IMPORT_TIME_MS, &[], &[I64]),
     import(IMPORT_RANDOM, &[I32, I32], &[]),
     import(IMPORT_EMIT, &[I32, I32, I32, I32], &[]),

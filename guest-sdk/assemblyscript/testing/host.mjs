@@ -128,6 +128,7 @@ export class Node {
       },
       write: (ptr, length) => void this.#output.push(this.#bytes(ptr, length).slice()),
       index: () => this.index,
+      ordinal: () => 0, // Every command is an entry of its own here.
       time_ms: () => this.timeMs,
       random: (ptr, length) => {
         const bytes = this.#bytes(ptr, length);

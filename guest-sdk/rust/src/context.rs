@@ -30,9 +30,16 @@ impl<'a> Context<'a> {
         Context { host }
     }
 
-    /// Index of the log entry. Grows from command to command, but not always by one.
+    /// Index of the log entry. Never goes back from command to command, but goes on by more than
+    /// one at times, and an entry may hold several commands: see [`ordinal`](Context::ordinal).
     pub fn index(&self) -> u64 {
         self.host.index()
+    }
+
+    /// Which of its entry's commands this one is, from 0 on. No other command has the same
+    /// [`index`](Context::index) and ordinal. 0 in queries, snapshots and restores.
+    pub fn ordinal(&self) -> u32 {
+        self.host.ordinal()
     }
 
     /// The log's clock: milliseconds since the Unix epoch, never going back.

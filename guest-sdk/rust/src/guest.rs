@@ -19,6 +19,7 @@ mod imports {
         pub(super) fn read(ptr: *mut u8, cap: usize) -> usize;
         pub(super) fn write(ptr: *const u8, len: usize);
         pub(super) safe fn index() -> u64;
+        pub(super) safe fn ordinal() -> u32;
         pub(super) safe fn time_ms() -> u64;
         pub(super) fn random(ptr: *mut u8, len: usize);
         pub(super) fn emit(topic_ptr: *const u8, topic_len: usize, ptr: *const u8, len: usize);
@@ -44,6 +45,10 @@ impl Host {
 
     pub(crate) fn index(&self) -> u64 {
         imports::index()
+    }
+
+    pub(crate) fn ordinal(&self) -> u32 {
+        imports::ordinal()
     }
 
     pub(crate) fn time_ms(&self) -> u64 {

@@ -271,6 +271,11 @@ impl Host {
         self.0.borrow().index
     }
 
+    /// Every command is an entry of its own here.
+    pub(crate) fn ordinal(&self) -> u32 {
+        0
+    }
+
     pub(crate) fn time_ms(&self) -> u64 {
         self.0.borrow().time_ms
     }

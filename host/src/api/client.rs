@@ -30,7 +30,7 @@ pub(super) struct ClientService {
 /// The entry that holds a command.
 pub(super) fn command_entry(request: v1::ApplyRequest) -> Body {
     let session = request.session.map(session_to_log);
-    Body::Command(stored::Command { data: request.command, session })
+    stored::Command { data: request.command, session }.into()
 }
 
 impl ClientService {

@@ -113,8 +113,14 @@ impl Failure {
     }
 
     pub(super) fn into_status(self) -> Status {
-        let trailer = self.detail.to_trailer(self.code(), &self.message);
-        let mut status = Status::with_details(self.code(), self.message, trailer);
+        let code = self.code();
+        self.into_status_with(code)
+    }
+
+    /// With a code that was given already, though the reason may stand for another one.
+    pub(super) fn into_status_with(self, code: Code) -> Status {
+        let trailer = self.detail.to_trailer(code, &self.message);
+        let mut status = Status::with_details(code, self.message, trailer);
         let effect = match self.detail.effect() {
             Effect::None => EFFECT_NONE,
             Effect::Unknown => EFFECT_UNKNOWN,
@@ -232,6 +238,7 @@ impl From<ProposeFailure> for Failure {
             ProposeFailure::Unconfirmed => Reason::Unconfirmed,
             ProposeFailure::Busy => Reason::Busy,
             ProposeFailure::TooLarge { .. } => Reason::TooLarge,
+            ProposeFailure::BatchSize { .. } => Reason::InvalidRequest,
             ProposeFailure::ConfChange(error) => match error {
                 ConfChangeError::NotAMember(_) => Reason::NoSuchMember,
                 ConfChangeError::AlreadyAMember(_) | ConfChangeError::AlreadyAVoter(_) => {
@@ -380,7 +387,10 @@ pub(super) fn apply_response(committed: Committed) -> Result<v1::ApplyResponse, 
     match committed.reply {
         Reply::Command(outcome) => Ok(v1::ApplyResponse {
             outcome: Some(outcome_to_wire(outcome)),
-            position: Some(v1::Position { index: committed.index.0, ordinal: 0 }),
+            position: Some(v1::Position {
+                index: committed.position.index.0,
+                ordinal: committed.position.ordinal,
+            }),
             fuel_used: committed.fuel_used,
             trap_message: committed.trap_message.unwrap_or_default(),
             term: committed.term.0,

@@ -16,9 +16,16 @@ use tonic::{Code, Status};
 
 use super::failure::Failure;
 
+/// What nodes ask each other has its own words.
+const PEERS: &str = "/raft_host.peer.";
+
 /// The middleware.
 pub(super) async fn label(request: Request, next: Next) -> Response<Body> {
+    let is_for_peers = request.uri().path().starts_with(PEERS);
     let mut response = next.run(request).await;
+    if is_for_peers {
+        return response;
+    }
     // A failure in the headers is all of the answer: nothing of the request was done.
     if is_unlabelled(response.headers()) {
         relabel(response.headers_mut(), Effect::None);
@@ -34,7 +41,7 @@ fn is_unlabelled(headers: &HeaderMap) -> bool {
 
 fn relabel(headers: &mut HeaderMap, effect: Effect) {
     let Some(status) = Status::from_header_map(headers) else { return };
-    let labelled = Failure::of_library(&status, effect).into_status();
+    let labelled = Failure::of_library(&status, effect).into_status_with(status.code());
     if let Err(error) = labelled.add_header(headers) {
         tracing::warn!(%error, "a failure is answered without saying whether it had an effect");
     }

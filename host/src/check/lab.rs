@@ -6,7 +6,7 @@ use super::hints;
 use super::listen::{LogLine, listening, without_listening};
 use super::words::{ended, quoted};
 use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits};
-use crate::types::{ClusterId, Event, Index, StateDigest};
+use crate::types::{ClusterId, Event, Index, Position, StateDigest};
 use crate::wasm::{CompiledModules, ModuleReport, Refused, WasmFsm, WasmLoader};
 
 /// The clock of the first entry.
@@ -139,7 +139,7 @@ impl<'a> Lab<'a> {
     pub(super) fn founded(&self) -> Result<Subject<'_>, Stop> {
         let context = Context {
             cluster: ClusterId(*b"raft-host  check"),
-            index: Index(1),
+            position: Position::first(Index(1)),
             time_ms: START_TIME_MS,
         };
         let mut fsm = self.blank(context)?;
@@ -176,7 +176,7 @@ impl Subject<'_> {
     }
 
     pub(super) fn apply(&mut self, command: &[u8]) -> Result<Done, HostFailure> {
-        self.context.index = Index(self.context.index.0 + 1);
+        self.context.position.index = self.context.position.index.next();
         self.context.time_ms = self.context.time_ms.saturating_add(self.pending_ms);
         self.pending_ms = 0;
         let context = self.context;
@@ -217,7 +217,7 @@ impl Subject<'_> {
         without_listening(|| {
             let mut repeated = Repeated { fuel: 0, trapped: false };
             for command in commands.iter().cycle().take(calls) {
-                self.context.index = Index(self.context.index.0 + 1);
+                self.context.position.index = self.context.position.index.next();
                 let call = self.fsm.apply(self.context, command)?;
                 repeated.fuel = repeated.fuel.saturating_add(call.fuel_used);
                 if let GuestResult::Trapped(_) = call.result {

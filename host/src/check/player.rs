@@ -158,7 +158,7 @@ fn was(done: &Done) -> String {
 }
 
 fn fill_in(text: &str, context: Context) -> String {
-    text.replace("${index}", &context.index.0.to_string())
+    text.replace("${index}", &context.position.index.0.to_string())
         .replace("${time_ms}", &context.time_ms.to_string())
 }
 

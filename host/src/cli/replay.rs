@@ -13,10 +13,10 @@ use super::output::{Output, human_count, print_json, print_text};
 use crate::fsm::{STACK_MAX_BYTES, SharedLoader};
 use crate::machine::Reply;
 use crate::replay::{
-    Comparison, Difference, Divergence, ReplayError, Replayer, Source, Step, compare,
+    Answered, Comparison, Difference, Divergence, ReplayError, Replayer, Source, Step, compare,
 };
 use crate::storage::{DataDir, StorageConfig};
-use crate::types::{GroupId, Index, Outcome, StateDigest};
+use crate::types::{GroupId, Index, Outcome, Position, StateDigest};
 use crate::wasm::WasmLoader;
 
 /// Re-executes the committed log of a node that does not run, and says where what it stored
@@ -195,11 +195,11 @@ impl<'a> Report<'a> {
             return Ok(());
         }
         if self.is_json() {
-            self.entries.push(entry_json(side, step));
+            self.entries.extend(entry_json(side, step));
             return Ok(());
         }
         let side = if self.nodes.len() > 1 { format!("{} ", side + 1) } else { String::new() };
-        print_text(&format!("{side}{}", entry_text(step)))
+        entry_text(step).try_for_each(|line| print_text(&format!("{side}{line}")))
     }
 
     fn agrees(&self) -> bool {
@@ -324,27 +324,41 @@ fn difference_text(difference: &Difference) -> String {
     text
 }
 
-fn entry_text(step: &Step) -> String {
-    let digest = step.digest.as_ref().map_or("-".to_owned(), StateDigest::short);
-    format!(
-        "{:>10}  term {:<4}  {:<15}  {:<28}  fuel {:>12}  {digest}",
-        step.position.index.0,
-        step.position.term.0,
-        step.kind,
-        reply_text(&step.reply),
-        human_count(step.fuel_used),
-    )
+/// A line for each command; the digest is that after the last.
+fn entry_text(step: &Step) -> impl Iterator<Item = String> {
+    answers(step).map(|(position, answered, digest)| {
+        format!(
+            "{:>10}  term {:<4}  {:<15}  {:<28}  fuel {:>12}  {}",
+            position.to_string(),
+            step.position.term.0,
+            step.kind,
+            reply_text(&answered.reply),
+            human_count(answered.fuel_used),
+            digest.map_or("-".to_owned(), StateDigest::short),
+        )
+    })
 }
 
-fn entry_json(side: usize, step: &Step) -> Value {
-    json!({
-        "node": side,
-        "index": step.position.index.0,
-        "term": step.position.term.0,
-        "kind": step.kind,
-        "reply": reply_text(&step.reply),
-        "fuel_used": step.fuel_used,
-        "digest": step.digest.as_ref().map(StateDigest::to_string),
+fn entry_json(side: usize, step: &Step) -> impl Iterator<Item = Value> {
+    answers(step).map(move |(position, answered, digest)| {
+        json!({
+            "node": side,
+            "index": position.index.0,
+            "ordinal": position.ordinal,
+            "term": step.position.term.0,
+            "kind": step.kind,
+            "reply": reply_text(&answered.reply),
+            "fuel_used": answered.fuel_used,
+            "digest": digest.map(StateDigest::to_string),
+        })
+    })
+}
+
+fn answers(step: &Step) -> impl Iterator<Item = (Position, &Answered, Option<&StateDigest>)> {
+    let last = step.answers.len().saturating_sub(1);
+    step.answers.iter().enumerate().map(move |(at, answered)| {
+        let position = Position { index: step.position.index, ordinal: at as u32 };
+        (position, answered, step.digest.as_ref().filter(|_| at == last))
     })
 }
 

@@ -20,16 +20,16 @@ pub use self::limits::{Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
 pub use self::profile::{
     EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, ProfileError,
 };
-use crate::types::{ClusterId, Event, Index, ModuleHash, StateDigest, TrapKind};
+use crate::types::{ClusterId, Event, ModuleHash, Position, StateDigest, TrapKind};
 
-/// What a guest may know about the entry that it is applying. For queries, snapshots and
-/// restores: about the last applied entry.
+/// What a guest may know about the command that it is applying. For queries, snapshots and
+/// restores: about the last applied entry, as its first command would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// The cluster; seeds `random` together with `index`.
+    /// The cluster; seeds `random` together with `position`.
     pub cluster: ClusterId,
-    /// Index of the entry.
-    pub index: Index,
+    /// Of the command.
+    pub position: Position,
     /// The log's clock at the entry: milliseconds since the Unix epoch, never going back.
     pub time_ms: u64,
 }

@@ -394,9 +394,13 @@ fn encode(value: &Value) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ClusterId, Index};
+    use crate::types::{ClusterId, Index, Position};
 
-    const CONTEXT: Context = Context { cluster: ClusterId([1; 16]), index: Index(1), time_ms: 1 };
+    const CONTEXT: Context = Context {
+        cluster: ClusterId([1; 16]),
+        position: Position { index: Index(1), ordinal: 0 },
+        time_ms: 1,
+    };
 
     fn ok(call: Result<Call, impl std::fmt::Debug>) -> String {
         match call.unwrap().result {

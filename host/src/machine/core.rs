@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message as _;
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
+use super::batch::{self, Read};
 use super::digest::Taken;
 use super::membership::Membership;
 use super::modules::{At, Chunk, Modules, bounded_label};
@@ -16,7 +16,7 @@ use super::reply::{
     ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo, QueryReply,
     QueryResult, Reply, module_hash,
 };
-use super::sessions::{Begin, Opened, SessionLimits, Sessions, command_hash};
+use super::sessions::{Opened, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
@@ -26,7 +26,7 @@ use crate::fsm::{
 use crate::museum::{self, Exhibit};
 use crate::types::{
     ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId,
-    Outcome, TrapKind,
+    Outcome, Position, TrapKind,
 };
 
 /// Longest text of a guest that a reason quotes.
@@ -65,6 +65,8 @@ pub struct Machine {
     module_infos: Arc<Vec<ModuleInfo>>,
     /// What was found at the latest digest points. Of this node only: no part of the state.
     pub(super) taken: Taken,
+    /// The pages that the commands of the next entry write are to be counted.
+    count_pages: bool,
 }
 
 impl Machine {
@@ -100,7 +102,8 @@ impl Machine {
         assert_eq!(running, active, "the instance is not one of the active module");
         let module_infos = Arc::new(state.modules.infos());
         let supported = loader.supports(&state.engine);
-        Machine { state, fsm, loader, supported, module_infos, taken: Taken::default() }
+        let taken = Taken::default();
+        Machine { state, fsm, loader, supported, module_infos, taken, count_pages: false }
     }
 
     /// Gives a machine at index 0 the members of a new cluster, as the snapshot at `index` that
@@ -121,6 +124,9 @@ impl Machine {
     }
 
     /// Applies the normal entry at `index`; `data` is an encoded `raft_host.storage.v1.Entry`, or empty.
+    /// Hands out what came of each of its commands, in order and as soon as it is known; one answer for
+    /// what is no command. Until it returns, the machine must not be asked anything: only the state
+    /// after the last command is one that anybody may see.
     ///
     /// # Errors
     ///
@@ -129,24 +135,44 @@ impl Machine {
     /// # Panics
     ///
     /// If `index` is not the one after [`Machine::applied_index`].
-    pub fn apply(&mut self, index: Index, data: &[u8]) -> Result<Applied, HostFailure> {
+    pub fn apply(
+        &mut self,
+        index: Index,
+        data: &Bytes,
+        on_answer: &mut dyn FnMut(Position, Applied),
+    ) -> Result<(), HostFailure> {
         self.check_next(index);
         self.check_engine()?;
-        let applied = if data.is_empty() {
-            Applied::without_guest(Reply::Nothing)
-        } else {
-            match stored::Entry::decode(data) {
-                // A field that this version passes over is one that others take for what it is.
-                Ok(entry) if entry.encoded_len() != data.len() => return Err(unknown_kind(index)),
-                Ok(entry) => self.apply_entry(index, entry)?,
-                Err(_) => refused(CommandRefused::Malformed(
-                    "its bytes are not an encoded raft_host.storage.v1.Entry".to_owned(),
-                )),
+        let count_pages = std::mem::take(&mut self.count_pages);
+        match batch::read(index, data)? {
+            Read::Nothing => self.answer(index, Applied::without_guest(Reply::Nothing), on_answer),
+            Read::Malformed(reason) => {
+                self.answer(index, refused(CommandRefused::Malformed(reason)), on_answer);
             }
-        };
+            Read::Batch { time_ms, commands } => {
+                self.state.move_clock(time_ms);
+                self.apply_batch(index, &commands, count_pages, on_answer)?;
+            }
+            Read::Other { time_ms, body } => {
+                self.state.move_clock(time_ms);
+                let applied = self.apply_other(index, body)?;
+                self.answer(index, applied, on_answer);
+            }
+        }
         self.state.applied = index;
-        self.state.past.advance(index, &applied);
-        Ok(applied)
+        Ok(())
+    }
+
+    /// The only answer of an entry that holds no commands.
+    fn answer(
+        &mut self,
+        index: Index,
+        applied: Applied,
+        on_answer: &mut dyn FnMut(Position, Applied),
+    ) {
+        let position = Position::first(index);
+        self.state.past.advance(position, &applied);
+        on_answer(position, applied);
     }
 
     /// Applies the membership change at `index`; `conf_state` is what consensus made of it.
@@ -158,7 +184,8 @@ impl Machine {
         self.check_next(index);
         self.state.membership.apply(change, conf_state);
         self.state.applied = index;
-        self.state.past.advance(index, &Applied::without_guest(Reply::Nothing));
+        let applied = Applied::without_guest(Reply::Nothing);
+        self.state.past.advance(Position::first(index), &applied);
     }
 
     /// Answers a question about the state at [`Machine::applied_index`]. Changes nothing.
@@ -241,12 +268,10 @@ impl Machine {
         Ok(bystander.map(|fsm| MachineBystander { fsm, context, max }))
     }
 
-    /// Has the command that is applied next count the pages that it writes, where this host
-    /// can. Changes no outcome.
+    /// Has each command of the entry that is applied next count the pages that it writes, where
+    /// this host can. Changes no outcome.
     pub fn count_pages(&mut self) {
-        if let Some(fsm) = &mut self.fsm {
-            fsm.count_pages();
-        }
+        self.count_pages = true;
     }
 
     /// Index of the last applied entry.
@@ -355,15 +380,17 @@ impl Machine {
     }
 
     pub(super) fn context(&self, index: Index) -> Context {
-        Context { cluster: self.state.cluster, index, time_ms: self.state.time_ms }
+        self.context_at(Position::first(index))
     }
 
-    fn apply_entry(&mut self, index: Index, entry: stored::Entry) -> Result<Applied, HostFailure> {
-        // An entry's kind that this version does not know decodes as no kind at all.
-        let body = entry.body.ok_or_else(|| unknown_kind(index))?;
-        self.state.move_clock(entry.time_ms);
+    pub(super) fn context_at(&self, position: Position) -> Context {
+        Context { cluster: self.state.cluster, position, time_ms: self.state.time_ms }
+    }
+
+    /// Does what an entry without commands says.
+    fn apply_other(&mut self, index: Index, body: Body) -> Result<Applied, HostFailure> {
         match body {
-            Body::Command(command) => self.apply_command(index, &command),
+            Body::Batch(_) => unreachable!("commands are applied by `apply_batch`"),
             Body::OpenSession(open) => {
                 let opened = self.state.sessions.open(index, self.state.time_ms, open.ttl_ms);
                 Ok(match opened {
@@ -406,59 +433,6 @@ impl Machine {
                 })
             }
         }
-    }
-
-    fn apply_command(
-        &mut self,
-        index: Index,
-        command: &stored::Command,
-    ) -> Result<Applied, HostFailure> {
-        let bytes = command.data.len() as u64;
-        let max = self.state.limits.input_max_bytes;
-        let context = self.context(index);
-        let sessions = &mut self.state.sessions;
-        let hash = command.session.as_ref().map(|_| command_hash(&command.data));
-        let session = command.session.as_ref().zip(hash);
-        let begin = match session {
-            None => Begin::Run,
-            // An earlier attempt may have been run when more was allowed.
-            Some((session, hash)) if bytes > max => sessions.look_up(session, hash),
-            Some((session, hash)) => sessions.begin(session, hash, index, context.time_ms),
-        };
-        match begin {
-            Begin::Run if bytes > max => {
-                return Ok(refused(CommandRefused::TooLarge { bytes, max }));
-            }
-            Begin::Run => {}
-            Begin::Refused(reason) => return Ok(refused(reason)),
-            Begin::Duplicate(original) => {
-                let outcome = Outcome::Duplicate(Box::new(original));
-                return Ok(Applied::without_guest(Reply::Command(outcome)));
-            }
-        }
-        // Not remembered in the session: when a module is there, a retry shall run.
-        let Some(fsm) = &mut self.fsm else {
-            return Ok(Applied::without_guest(Reply::NoModule));
-        };
-        let call = fsm.apply(context, &command.data)?;
-        let (outcome, trap_message) = outcome_of(call.result);
-        if let Some((session, hash)) = session
-            && !museum::is_on(Exhibit::OutcomeNotRemembered)
-        {
-            let stored::SessionCommand { session_id, sequence, .. } = *session;
-            self.state.sessions.complete(session_id, sequence, hash, &outcome);
-        }
-        let fuel_used = match museum::is_on(Exhibit::FuelOfHost) {
-            true => call.fuel_used + museum::host_time_ms() % 2,
-            false => call.fuel_used,
-        };
-        Ok(Applied {
-            reply: Reply::Command(outcome),
-            fuel_used,
-            events: call.events,
-            trap_message,
-            pages_dirtied: call.pages_dirtied,
-        })
     }
 
     fn store_chunk(&mut self, index: Index, chunk: &stored::ModuleChunk) -> Reply {
@@ -593,7 +567,7 @@ pub(crate) struct MachineBystander {
 impl MachineBystander {
     /// The state that it knows.
     pub(crate) fn applied(&self) -> Index {
-        self.context.index
+        self.context.position.index
     }
 
     /// As [`Machine::query`].
@@ -632,11 +606,11 @@ pub(super) fn unknown_kind(index: Index) -> HostFailure {
     ))
 }
 
-fn refused(reason: CommandRefused) -> Applied {
+pub(super) fn refused(reason: CommandRefused) -> Applied {
     Applied::without_guest(Reply::Refused(reason))
 }
 
-fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {
+pub(super) fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {
     match result {
         GuestResult::Ok(bytes) => (Outcome::Ok(bytes), None),
         GuestResult::Rejected(bytes) => (Outcome::Rejected(bytes), None),

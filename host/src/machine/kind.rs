@@ -8,6 +8,7 @@ use prost::encoding::{DecodeContext, decode_key, decode_varint, skip_field};
 pub enum BodyKind {
     /// No bytes at all: a new leader's first entry.
     Nothing,
+    /// A batch of commands, most often of one.
     Command,
     OpenSession,
     CloseSession,
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn every_kind_of_entry_is_told_without_decoding_it() {
         let bodies = [
-            (Body::Command(stored::Command::default()), BodyKind::Command),
+            (stored::Command::default().into(), BodyKind::Command),
             (Body::OpenSession(stored::OpenSession::default()), BodyKind::OpenSession),
             (Body::CloseSession(stored::CloseSession { session_id: 7 }), BodyKind::CloseSession),
             (Body::ModuleChunk(stored::ModuleChunk::default()), BodyKind::ModuleChunk),

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   (index, entry) ──► Machine::apply ──► clock ──► sessions ──► fsm ──► Applied { reply, events }
+//!                          │                │   each command of a batch      one for each
 //!                          │                └─ modules (chunks, activation)
 //!                          ├─ digest point ──► digest of machine and guest, for this node to report
 //!                          └─ capture ──► MachineSnapshot ──► bytes ──► Machine::restore
@@ -15,6 +16,7 @@
 //! no order that depends on hashing, no threads and no files; of the protocol it knows only the
 //! messages that entries and snapshots hold. It does not know raft-rs, wasmtime or sockets.
 
+mod batch;
 mod clock;
 mod convert;
 mod core;
@@ -37,6 +39,7 @@ mod test_fsm;
 #[cfg(test)]
 mod tests;
 
+pub use self::batch::BATCH_COMMANDS_MAX;
 pub use self::clock::TIME_MAX_MS;
 pub use self::convert::changed_limits;
 pub use self::core::Machine;

@@ -2,8 +2,8 @@
 //! differed even when their states do not.
 //!
 //! ```text
-//!   past(0)     = 0
-//!   past(index) = SHA-256(tag · past(index before) · index · fuel · outcome · events)
+//!   past(0)        = 0
+//!   past(position) = SHA-256(tag · past(position before) · index · ordinal · fuel · outcome · events)
 //! ```
 //!
 //! A state tells nothing of an answer that nobody kept, of fuel, or of events. So this is part of
@@ -13,12 +13,12 @@
 use sha2::{Digest as _, Sha256};
 
 use super::reply::{Applied, CommandRefused, Reply};
-use crate::types::{Index, Outcome, StateDigest};
+use crate::types::{Outcome, Position, StateDigest};
 
 /// Begins what is hashed.
 const TAG: &[u8] = b"raft-host past 1";
 
-/// The hash after some entry.
+/// The hash after some position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Past(StateDigest);
 
@@ -41,11 +41,12 @@ impl Past {
         self.0
     }
 
-    /// Takes in what the entry at `index` did.
-    pub(super) fn advance(&mut self, index: Index, applied: &Applied) {
+    /// Takes in what the command at `position` did, or what else its entry holds.
+    pub(super) fn advance(&mut self, position: Position, applied: &Applied) {
         let mut hasher = Sha256::new_with_prefix(TAG);
         hasher.update(self.0.0);
-        number(&mut hasher, index.0);
+        number(&mut hasher, position.index.0);
+        number(&mut hasher, position.ordinal.into());
         number(&mut hasher, applied.fuel_used);
         reply(&mut hasher, &applied.reply);
         number(&mut hasher, applied.events.len() as u64);
@@ -176,7 +177,7 @@ fn bytes(hasher: &mut Sha256, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Event, TrapKind};
+    use crate::types::{Event, Index, TrapKind};
 
     fn answered(answer: &str) -> Applied {
         let reply = Reply::Command(Outcome::Ok(answer.into()));
@@ -186,7 +187,7 @@ mod tests {
     fn after(entries: &[Applied]) -> Past {
         let mut past = Past::default();
         for (at, applied) in entries.iter().enumerate() {
-            past.advance(Index(at as u64 + 1), applied);
+            past.advance(Position::first(Index(at as u64 + 1)), applied);
         }
         past
     }
@@ -212,6 +213,11 @@ mod tests {
             seen.push(past);
         }
         assert_ne!(after(&[answered("z"), answered("a")]), seen[0], "the order counts");
+        let mut joined = Past::default();
+        for (ordinal, applied) in (0..).zip([answered("a"), answered("z")]) {
+            joined.advance(Position { index: Index(1), ordinal }, &applied);
+        }
+        assert_ne!(joined, seen[0], "so does which entry holds them");
     }
 
     #[test]

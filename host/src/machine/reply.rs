@@ -9,7 +9,7 @@ use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
 use crate::types::{Event, Index, ModuleHash, Outcome, StateDigest};
 
-/// An applied entry.
+/// What came of a command, or of an entry that holds none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The answer: the same on every replica.

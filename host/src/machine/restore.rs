@@ -19,7 +19,9 @@ use crate::fsm::{
     SharedLoader,
 };
 use crate::museum::{self, Exhibit};
-use crate::types::{ClusterId, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId, StateDigest};
+use crate::types::{
+    ClusterId, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId, Position, StateDigest,
+};
 
 /// Longest header: bounds memory, far above any real one.
 const HEADER_MAX_BYTES: usize = 64 << 20;
@@ -366,7 +368,8 @@ fn read_image(
 ) -> Result<Box<dyn Fsm>, RestoreError> {
     let module = state.modules.bytes(hash);
     let module = module.ok_or_else(|| invalid(format!("active module {hash} is missing")))?;
-    let context = Context { cluster: state.cluster, index: state.applied, time_ms: state.time_ms };
+    let position = Position::first(state.applied);
+    let context = Context { cluster: state.cluster, position, time_ms: state.time_ms };
     let mut fsm = loader
         .instantiate_blank(&module, &state.limits, context)?
         .map_err(|reason| RestoreError::Module { hash, reason })?;

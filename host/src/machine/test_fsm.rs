@@ -97,7 +97,7 @@ impl Fsm for TestFsm {
 
     fn init(&mut self, context: Context) -> Result<Call, HostFailure> {
         let mut call = self.call("init", |fsm| {
-            fsm.taken.extend(format!("init@{};", context.index).into_bytes());
+            fsm.taken.extend(format!("init@{};", context.position).into_bytes());
             Vec::new()
         });
         if matches!(call.result, GuestResult::Ok(_)) {
@@ -140,7 +140,7 @@ impl Fsm for TestFsm {
                     events.push(Event { topic: b"emitted".to_vec(), data: command.to_vec() });
                 }
                 self.taken.extend_from_slice(command);
-                let stamp = format!("@{},{};", context.index, context.time_ms);
+                let stamp = format!("@{},{};", context.position, context.time_ms);
                 self.taken.extend_from_slice(stamp.as_bytes());
                 fuel_used = self.taken.len() as u64 + 1;
                 GuestResult::Ok(self.taken.clone())
@@ -156,7 +156,9 @@ impl Fsm for TestFsm {
             }
             b"short" => return Err(Unanswered("no memory".to_owned()).into()),
             b"host" => return Err(HostFailure("disk on fire".to_owned()).into()),
-            _ => GuestResult::Ok([format!("{}:", context.index).as_bytes(), &self.taken].concat()),
+            _ => {
+                GuestResult::Ok([format!("{}:", context.position).as_bytes(), &self.taken].concat())
+            }
         };
         Ok(Call { result, fuel_used: 3, events: Vec::new(), pages_dirtied: None })
     }

@@ -1,5 +1,6 @@
 //! What the machine promises, entry by entry.
 
+mod batches;
 mod digests;
 mod engine;
 mod limits;
@@ -14,10 +15,10 @@ use raft_host_proto::stored::limit_change::Limit;
 
 use super::test_fsm::loader;
 use super::*;
-use crate::fsm::Limits;
+use crate::fsm::{HostFailure, Limits};
 use crate::types::{
     ClusterId, ConfChange, ConfChangeOp, ConfState, GroupId, Index, Member, ModuleHash, NodeId,
-    Outcome, TrapKind,
+    Outcome, Position, TrapKind,
 };
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -34,16 +35,32 @@ fn new_machine() -> Machine {
 /// Applies an entry at the next index.
 fn apply(machine: &mut Machine, time_ms: u64, body: Body) -> Applied {
     let data = stored::Entry { time_ms, body: Some(body) }.encode_to_vec();
-    machine.apply(machine.applied_index().next(), &data).unwrap()
+    only(apply_data(machine, data).unwrap())
+}
+
+/// Applies an encoded entry at the next index.
+fn apply_data(machine: &mut Machine, data: impl Into<Bytes>) -> Result<Vec<Applied>, HostFailure> {
+    let (index, mut answers) = (machine.applied_index().next(), Vec::new());
+    machine.apply(index, &data.into(), &mut |position, applied| {
+        assert_eq!(position, Position { index, ordinal: answers.len() as u32 });
+        answers.push(applied);
+    })?;
+    Ok(answers)
+}
+
+/// The answer of an entry that has one.
+fn only(mut answers: Vec<Applied>) -> Applied {
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    answers.remove(0)
 }
 
 fn command(data: &[u8]) -> Body {
-    Body::Command(stored::Command { data: data.to_vec().into(), session: None })
+    stored::Command { data: data.to_vec().into(), session: None }.into()
 }
 
 fn in_session(data: &[u8], session_id: u64, sequence: u64, acknowledged: u64) -> Body {
     let session = stored::SessionCommand { session_id, sequence, acknowledged };
-    Body::Command(stored::Command { data: data.to_vec().into(), session: Some(session) })
+    stored::Command { data: data.to_vec().into(), session: Some(session) }.into()
 }
 
 fn open_session(ttl_ms: u64) -> Body {
@@ -160,7 +177,7 @@ fn the_clock_never_goes_back_and_a_no_op_leaves_it() {
     apply(&mut machine, 50, command(b"a"));
     apply(&mut machine, 20, command(b"b"));
     assert_eq!(machine.info().time_ms, 50);
-    let no_op = machine.apply(Index(6), &[]).unwrap();
+    let no_op = only(apply_data(&mut machine, vec![]).unwrap());
     assert_eq!(no_op.reply, Reply::Nothing);
     assert_eq!(machine.applied_index(), Index(6));
     assert_eq!(machine.info().time_ms, 50);
@@ -169,7 +186,7 @@ fn the_clock_never_goes_back_and_a_no_op_leaves_it() {
 #[test]
 #[should_panic(expected = "without gaps")]
 fn a_gap_in_the_log_stops_the_node() {
-    let _ = new_machine().apply(Index(3), &[]);
+    let _ = new_machine().apply(Index(3), &Bytes::new(), &mut |_, _| {});
 }
 
 #[test]
@@ -231,10 +248,10 @@ fn a_command_or_query_over_the_limit_is_refused() {
 #[test]
 fn a_malformed_entry_is_refused_and_one_of_an_unknown_kind_stops_the_node() {
     let mut machine = running("test");
-    let garbage = machine.apply(Index(4), &[0xff; 9]).unwrap().reply;
+    let garbage = only(apply_data(&mut machine, vec![0xff; 9]).unwrap()).reply;
     assert!(matches!(garbage, Reply::Refused(CommandRefused::Malformed(_))));
     // Field 100, of wire type "varint": what a future version might write.
-    let failure = machine.apply(Index(5), &[0xa0, 0x06, 0x01]).unwrap_err();
+    let failure = apply_data(&mut machine, vec![0xa0, 0x06, 0x01]).unwrap_err();
     assert!(failure.to_string().contains("does not know"), "{failure}");
 }
 
@@ -242,7 +259,7 @@ fn a_malformed_entry_is_refused_and_one_of_an_unknown_kind_stops_the_node() {
 fn a_host_failure_is_not_an_outcome() {
     let mut machine = running("test");
     let data = stored::Entry { time_ms: 0, body: Some(command(b"host")) }.encode_to_vec();
-    assert!(machine.apply(Index(4), &data).is_err());
+    assert!(apply_data(&mut machine, data).is_err());
     assert_eq!(machine.applied_index(), Index(3));
 }
 

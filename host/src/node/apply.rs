@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, Sender};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -20,7 +21,7 @@ use super::recovery::{LoadError, restore};
 use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::{StopReason, StopSignal};
 use super::trust::Trust;
-use super::work::{JobKind, Jobs};
+use super::work::{JobKind, JobTicket, Jobs};
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{
@@ -31,7 +32,7 @@ use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
 use crate::types::{
     ClusterId, ConfState, EntryKind, GroupId, Index, JoinNonce, LogEntry, Member, ModuleHash,
-    NodeId, Term,
+    NodeId, Position, Term,
 };
 
 /// Queries that are answered together, in parallel if the state machine can.
@@ -131,8 +132,9 @@ pub(super) struct ApplyLoop {
 
 /// Sees every entry with what the machine made of it. Only for tests of the whole.
 pub trait Witness: Send {
-    /// A normal entry was applied. The machine may be looked at, not changed.
-    fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, applied: &Applied);
+    /// A normal entry was applied. The machine may be looked at, not changed. What came of the
+    /// entry's commands is in their order; there is one answer if it holds none.
+    fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, answers: &[Applied]);
 
     /// A membership change was applied.
     fn membership(&mut self, entry: &LogEntry, conf_state: &ConfState);
@@ -265,26 +267,28 @@ impl ApplyLoop {
     }
 
     fn apply(&mut self, entries: Vec<ApplyJob>) -> Result<(), ApplyError> {
-        for ApplyJob { committed, waiter } in entries {
+        for ApplyJob { committed, mut waiter } in entries {
             let (index, term) = (committed.entry.index, committed.entry.term);
             let is_membership = committed.membership.is_some();
             let kind = (!is_membership).then(|| BodyKind::of(&committed.entry.data));
             self.count_pages(index, waiter.as_ref());
-            let ticket = match kind {
+            let mut ticket = match kind {
                 Some(BodyKind::ActivateModule) => {
                     let name = module_name(&committed.entry.data);
                     self.work.begin_named(JobKind::Activate, index, name)
                 }
                 _ => self.work.begin(job_kind(kind), index),
             };
-            let applied = self.apply_one(committed, kind)?;
+            // The entry's last answer is given when all that follows from the entry is done.
+            let last = self.apply_one(committed, kind, &mut waiter, &mut ticket)?;
+            let applied = &last.applied;
             if kind == Some(BodyKind::ActivateModule) {
                 // Failed or not: a restart shall not run it again.
                 self.policy.activated(applied.fuel_used);
             }
             let is_engine = matches!(applied.reply, Reply::EngineSet { .. });
-            let apply_duration = self.work.end(ticket);
-            self.metrics.on_applied(kind, &applied, apply_duration);
+            self.metrics.on_entry(kind, self.work.end(ticket));
+            self.metrics.on_answer(applied);
             let announced =
                 matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. })
                     || is_engine;
@@ -298,15 +302,7 @@ impl ApplyLoop {
             if let Some(waiter) = waiter {
                 waiter.answer(match self.trust.hides_replies() {
                     Some(failure) => Err(failure),
-                    None => Ok(Committed {
-                        index,
-                        term,
-                        reply: applied.reply,
-                        fuel_used: applied.fuel_used,
-                        trap_message: applied.trap_message,
-                        pages_dirtied: applied.pages_dirtied,
-                        apply_duration,
-                    }),
+                    None => Ok(last.committed(term)),
                 });
             }
             if self.halted {
@@ -328,11 +324,15 @@ impl ApplyLoop {
         }
     }
 
+    /// Applies an entry and returns its last answer. Who waits for the other commands of a batch is
+    /// told at once, so that no more than two answers are held, however long they are.
     fn apply_one(
         &mut self,
         committed: CommittedEntry,
         kind: Option<BodyKind>,
-    ) -> Result<Applied, ApplyError> {
+        waiter: &mut Option<Waiter>,
+        ticket: &mut JobTicket,
+    ) -> Result<Answer, ApplyError> {
         let machine = self.machine.as_mut().expect("entries come only after a snapshot");
         let entry = committed.entry;
         self.policy.count(entry.cost_bytes());
@@ -342,30 +342,44 @@ impl ApplyLoop {
                 witness.membership(&entry, &conf_state);
             }
             machine.apply_membership(entry.index, &change, conf_state);
-            return Ok(Applied {
-                reply: Reply::Nothing,
-                fuel_used: 0,
-                events: Vec::new(),
-                trap_message: None,
-                pages_dirtied: None,
-            });
+            return Ok(Answer::of_membership(entry.index));
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
         let is_activation = kind == Some(BodyKind::ActivateModule);
-        let beside = Beside {
-            jobs: &mut self.jobs,
-            deferred: &mut self.deferred,
-            asked: &mut self.asked,
-            metrics: &self.metrics,
+        let (work, metrics) = (&self.work, &self.metrics);
+        let hidden = self.trust.hides_replies();
+        let mut seen = self.witness.is_some().then(Vec::new);
+        let mut last = None;
+        let mut on_answer = |position, applied: Applied| {
+            if let Some(seen) = &mut seen {
+                seen.push(applied.clone());
+            }
+            let answer = Answer { position, applied, took: work.lap(ticket) };
+            let Some(before) = last.replace(answer) else { return };
+            metrics.on_answer(&before.applied);
+            if let Some(waiter) = waiter {
+                let ordinal = before.position.ordinal;
+                let told = hidden.clone().map_or_else(|| Ok(before.committed(entry.term)), Err);
+                waiter.answer_command(ordinal, told);
+            }
         };
-        let applied = match is_activation && self.beside && self.trust.refuses_queries().is_none() {
-            true => beside::apply(machine, entry.index, &entry.data, beside)?,
-            false => machine.apply(entry.index, &entry.data)?,
-        };
-        if let Some(witness) = &mut self.witness {
-            witness.applied(machine, &entry, &applied);
+        match is_activation && self.beside && self.trust.refuses_queries().is_none() {
+            true => {
+                let beside = Beside {
+                    jobs: &mut self.jobs,
+                    deferred: &mut self.deferred,
+                    asked: &mut self.asked,
+                    metrics: &self.metrics,
+                };
+                beside::apply(machine, entry.index, &entry.data, &mut on_answer, beside)?;
+            }
+            false => machine.apply(entry.index, &entry.data, &mut on_answer)?,
         }
-        let modules_change = match applied.reply {
+        let last = last.expect("every entry is answered");
+        if let Some(witness) = &mut self.witness {
+            witness.applied(machine, &entry, &seen.unwrap_or_default());
+        }
+        let modules_change = match last.applied.reply {
             Reply::ChunkStored { received, total } => received == total,
             Reply::Activated { .. } | Reply::LimitsSet { .. } => true,
             Reply::ClockSet { time_ms, .. } => {
@@ -380,8 +394,8 @@ impl ApplyLoop {
         if modules_change {
             self.prepare();
         }
-        self.after_entry(&applied)?;
-        Ok(applied)
+        self.after_entry(&last.applied)?;
+        Ok(last)
     }
 
     fn install(&mut self, meta: &SnapshotMeta) -> Result<(), ApplyError> {
@@ -592,6 +606,39 @@ impl ApplyLoop {
         };
         for caller in self.snapshot_callers.drain(..) {
             let _ = caller.send(result.clone());
+        }
+    }
+}
+
+/// What came of a command, or of an entry that holds none.
+struct Answer {
+    position: Position,
+    applied: Applied,
+    took: Duration,
+}
+
+impl Answer {
+    fn of_membership(index: Index) -> Answer {
+        let applied = Applied {
+            reply: Reply::Nothing,
+            fuel_used: 0,
+            events: Vec::new(),
+            trap_message: None,
+            pages_dirtied: None,
+        };
+        Answer { position: Position::first(index), applied, took: Duration::ZERO }
+    }
+
+    /// As whoever waits for it is told.
+    fn committed(self, term: Term) -> Committed {
+        Committed {
+            position: self.position,
+            term,
+            reply: self.applied.reply,
+            fuel_used: self.applied.fuel_used,
+            trap_message: self.applied.trap_message,
+            pages_dirtied: self.applied.pages_dirtied,
+            apply_duration: self.took,
         }
     }
 }

@@ -16,13 +16,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::apply::{self, Job};
 use super::handle::QueryJob;
 use super::metrics::NodeMetrics;
 use super::start::APPLY_STACK_BYTES;
 use crate::fsm::HostFailure;
 use crate::machine::{Applied, Machine, MachineBystander};
-use crate::types::Index;
+use crate::types::{Index, Position};
 
 /// How soon the bystander notices that the activation is done.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -35,18 +37,19 @@ pub(super) struct Beside<'a> {
     pub(super) metrics: &'a NodeMetrics,
 }
 
-/// Applies the activation at `index`.
+/// Applies the activation at `index`, as [`Machine::apply`] does.
 ///
 /// # Errors
 /// The machine's or the bystander's failure: the node must stop.
 pub(super) fn apply(
     machine: &mut Machine,
     index: Index,
-    data: &[u8],
+    data: &Bytes,
+    on_answer: &mut dyn FnMut(Position, Applied),
     mut beside: Beside<'_>,
-) -> Result<Applied, HostFailure> {
+) -> Result<(), HostFailure> {
     let Some(mut bystander) = machine.bystander()? else {
-        return machine.apply(index, data);
+        return machine.apply(index, data, on_answer);
     };
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -58,7 +61,7 @@ pub(super) fn apply(
         let applied = {
             // Also when the activation panics: the scope waits for the bystander.
             let _done = Done(&done);
-            machine.apply(index, data)
+            machine.apply(index, data, on_answer)
         };
         match thread.map(|thread| thread.join()) {
             Ok(Ok(answered)) => answered?,

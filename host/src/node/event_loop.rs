@@ -33,7 +33,7 @@ use crate::storage::{SnapshotMeta, StorageError};
 use crate::transport::Transport;
 use crate::types::{
     ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, Member, NodeId, PeerMessage,
-    SnapshotFate, StateDigest, Term,
+    Position, SnapshotFate, StateDigest, Term,
 };
 
 /// What wakes the loop.
@@ -618,7 +618,7 @@ impl EventLoop {
             let (LogPosition { index, term }, waiter) =
                 self.settling.pop_front().expect("just seen");
             waiter.answer(Ok(Committed {
-                index,
+                position: Position::first(index),
                 term,
                 reply: Reply::Nothing,
                 fuel_used: 0,

@@ -24,13 +24,13 @@ use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
-use crate::types::{ConfState, GroupId, Index, JoinNonce, Member, NodeId, Term};
+use crate::types::{ConfState, GroupId, Index, JoinNonce, Member, NodeId, Position, Term};
 
 /// A proposal that was applied.
 #[derive(Clone, Debug)]
 pub struct Committed {
-    /// Index of its entry.
-    pub index: Index,
+    /// Of the command, or of the entry if that holds none.
+    pub position: Position,
     /// Term of its entry.
     pub term: Term,
     /// The machine's answer.
@@ -61,6 +61,14 @@ pub enum ProposeFailure {
         bytes: u64,
         /// The bound.
         max: u64,
+    },
+    /// No batch. It surely did not happen.
+    #[error("{commands} commands are no batch: an entry holds 1 to {max} of them")]
+    BatchSize {
+        /// How many there are.
+        commands: usize,
+        /// The bound.
+        max: usize,
     },
     /// Another leader's entry took its place. It surely did not happen.
     #[error("a new leader replaced the entry before it was committed")]
@@ -115,8 +123,17 @@ pub enum ReplySink {
 }
 
 impl ReplySink {
+    /// Whether the caller went away.
+    fn is_closed(&self) -> bool {
+        match self {
+            ReplySink::One(sender) => sender.is_closed(),
+            ReplySink::Tagged(_, sender) => sender.is_closed(),
+            ReplySink::Charged(_, sender, _) => sender.is_closed(),
+        }
+    }
+
     /// A caller that went away does not want the answer any more.
-    fn send(self, result: ProposeResult) {
+    pub(super) fn send(self, result: ProposeResult) {
         match self {
             ReplySink::One(sender) => drop(sender.send(result)),
             ReplySink::Tagged(tag, sender) => drop(sender.send((tag, result))),
@@ -169,7 +186,10 @@ fn answer_bytes(result: &ProposeResult) -> u64 {
 /// A proposal on its way; dropping it without an answer is an answer too.
 #[derive(Debug)]
 pub(super) struct Waiter {
+    /// Of the entry's first command, or of what else it holds.
     sink: Option<ReplySink>,
+    /// Of the commands behind the first, in order.
+    behind: Vec<Option<ReplySink>>,
     /// Those who share the answer.
     others: Vec<Waiter>,
     count_pages: bool,
@@ -184,17 +204,17 @@ impl Waiter {
 
     /// For one proposal that several wait for.
     pub(super) fn all(others: Vec<Waiter>) -> Waiter {
-        Waiter { sink: None, others, count_pages: false, _charge: None }
+        Waiter { sink: None, behind: Vec::new(), others, count_pages: false, _charge: None }
     }
 
-    /// Whether the caller went away.
+    /// Whether the callers went away.
     pub(super) fn is_gone(&self) -> bool {
-        match &self.sink {
-            Some(ReplySink::One(sender)) => sender.is_closed(),
-            Some(ReplySink::Tagged(_, sender)) => sender.is_closed(),
-            Some(ReplySink::Charged(_, sender, _)) => sender.is_closed(),
-            None => self.others.iter().all(Waiter::is_gone),
-        }
+        let mut sinks = self.sink.iter().chain(self.behind.iter().flatten());
+        sinks.all(ReplySink::is_closed) && self.others.iter().all(Waiter::is_gone)
+    }
+
+    pub(super) fn set_count_pages(&mut self, count_pages: bool) {
+        self.count_pages = count_pages;
     }
 
     /// Whether the pages that its entry writes shall be counted.
@@ -204,17 +224,34 @@ impl Waiter {
 
     #[cfg(test)]
     pub(super) fn of(sink: ReplySink) -> Waiter {
-        Waiter { sink: Some(sink), others: Vec::new(), count_pages: false, _charge: None }
+        Waiter {
+            sink: Some(sink),
+            behind: Vec::new(),
+            others: Vec::new(),
+            count_pages: false,
+            _charge: None,
+        }
     }
 
+    /// Answers whoever waits for one command of the entry, which is not its last.
+    pub(super) fn answer_command(&mut self, ordinal: u32, result: ProposeResult) {
+        let sink = match ordinal.checked_sub(1) {
+            None => self.sink.take(),
+            Some(behind) => self.behind.get_mut(behind as usize).and_then(Option::take),
+        };
+        if let Some(sink) = sink {
+            sink.send(result);
+        }
+    }
+
+    /// Answers all who have no answer yet.
     pub(super) fn answer(mut self, result: ProposeResult) {
         for other in std::mem::take(&mut self.others) {
             other.answer(result.clone());
         }
-        self.send(result);
-    }
-
-    fn send(&mut self, result: ProposeResult) {
+        for sink in std::mem::take(&mut self.behind).into_iter().flatten() {
+            sink.send(result.clone());
+        }
         if let Some(sink) = self.sink.take() {
             sink.send(result);
         }
@@ -223,8 +260,8 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if self.sink.is_some() {
-            self.send(Err(ProposeFailure::Unknown("this node stopped".into())));
+        for sink in self.sink.take().into_iter().chain(self.behind.drain(..).flatten()) {
+            sink.send(Err(stopped_unknown()));
         }
     }
 }
@@ -469,7 +506,7 @@ impl NodeHandle {
         let waiter = NodeHandle::waiter(ReplySink::One(sender), self.charge_request()?);
         // When the loop is gone the waiter is dropped, which answers it.
         let _ = self.shared.events.send(Event::CompareDigests(waiter));
-        let point = receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?.index;
+        let point = receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?.position.index;
         let judged = |status: &Arc<DigestStatus>| {
             status.verdict.as_ref().is_some_and(|verdict| verdict.point >= point)
         };
@@ -551,7 +588,8 @@ impl NodeHandle {
     }
 
     /// Proposes an entry and waits until it is durable on a quorum and applied here. Only the
-    /// leader can.
+    /// leader can. Of a batch of commands this is told what came of the first:
+    /// [`NodeHandle::propose_batch`] tells of all.
     ///
     /// # Errors
     /// See [`ProposeFailure`]; the caller may stop waiting, which leaves the effect unknown.
@@ -580,10 +618,10 @@ impl NodeHandle {
         for proposal in proposals {
             let Submit { body, sink, count_pages } = proposal.into();
             self.shared.metrics.proposals.add(1);
-            match self.admit(body, leads) {
+            match self.admit(body, 1, leads) {
                 Ok((data, charge)) => {
                     let mut waiter = NodeHandle::waiter(sink, charge);
-                    waiter.count_pages = count_pages;
+                    waiter.set_count_pages(count_pages);
                     submissions.push(Submission { data, waiter });
                 }
                 Err(failure) => {
@@ -619,9 +657,10 @@ impl NodeHandle {
         Ok(())
     }
 
-    fn admit(
+    pub(super) fn admit(
         &self,
         body: stored::entry::Body,
+        callers: usize,
         leads: bool,
     ) -> Result<(Bytes, Charge), ProposeFailure> {
         self.may_propose(leads)?;
@@ -631,8 +670,8 @@ impl NodeHandle {
         if bytes > max {
             return Err(ProposeFailure::TooLarge { bytes, max });
         }
-        let charge =
-            self.shared.budget.take(bytes + REQUEST_OVERHEAD_BYTES).ok_or(ProposeFailure::Busy)?;
+        let cost = bytes + REQUEST_OVERHEAD_BYTES * callers as u64;
+        let charge = self.shared.budget.take(cost).ok_or(ProposeFailure::Busy)?;
         Ok((entry.encode_to_vec().into(), charge))
     }
 
@@ -715,7 +754,16 @@ impl NodeHandle {
     }
 
     pub(super) fn waiter(sink: ReplySink, charge: Charge) -> Waiter {
-        Waiter { sink: Some(sink), others: Vec::new(), count_pages: false, _charge: Some(charge) }
+        NodeHandle::waiter_of_batch(sink, Vec::new(), charge)
+    }
+
+    pub(super) fn waiter_of_batch(
+        first: ReplySink,
+        behind: Vec<Option<ReplySink>>,
+        charge: Charge,
+    ) -> Waiter {
+        let (sink, others, charge) = (Some(first), Vec::new(), Some(charge));
+        Waiter { sink, behind, others, count_pages: false, _charge: charge }
     }
 }
 

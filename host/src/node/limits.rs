@@ -91,9 +91,11 @@ impl NodeHandle {
         let body = stored::entry::Body::SetLimits(stored::SetLimits { changes });
         let committed = self.propose(body).await?;
         match committed.reply {
-            Reply::LimitsSet { limits, previous } => {
-                Ok(LimitsSet { index: committed.index, limits: *limits, previous: *previous })
-            }
+            Reply::LimitsSet { limits, previous } => Ok(LimitsSet {
+                index: committed.position.index,
+                limits: *limits,
+                previous: *previous,
+            }),
             Reply::LimitsRefused(reason) => Err(LimitsFailure::Refused(reason)),
             other => Err(LimitsFailure::Refused(format!("unexpected answer {other:?}"))),
         }
@@ -127,7 +129,7 @@ impl NodeHandle {
         let committed = self.propose(body).await?;
         match committed.reply {
             Reply::EngineSet { engine, previous } => {
-                Ok(EngineSet { index: committed.index, engine, previous })
+                Ok(EngineSet { index: committed.position.index, engine, previous })
             }
             Reply::EngineRefused(reason) => Err(EngineFailure::Invalid(reason)),
             other => Err(EngineFailure::Invalid(format!("unexpected answer {other:?}"))),

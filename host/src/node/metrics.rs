@@ -270,9 +270,13 @@ impl NodeMetrics {
         index.0.is_multiple_of(PAGES_EVERY)
     }
 
-    pub(super) fn on_applied(&self, kind: Option<BodyKind>, applied: &Applied, took: Duration) {
+    pub(super) fn on_entry(&self, kind: Option<BodyKind>, took: Duration) {
         self.entries[kind_place(kind)].add(1);
         self.apply_duration.observe(took);
+    }
+
+    /// What came of a command; what came of other entries counts for nothing.
+    pub(super) fn on_answer(&self, applied: &Applied) {
         let not_run = match &applied.reply {
             Reply::Command(outcome) => match Ending::of(outcome) {
                 Some(ending) => return self.on_command(ending, applied),
@@ -328,7 +332,7 @@ impl NodeMetrics {
         let refusal = match failure {
             ProposeFailure::NotLeader(_) => Refusal::NotLeader,
             ProposeFailure::Busy => Refusal::Busy,
-            ProposeFailure::TooLarge { .. } => Refusal::TooLarge,
+            ProposeFailure::TooLarge { .. } | ProposeFailure::BatchSize { .. } => Refusal::TooLarge,
             ProposeFailure::Superseded => Refusal::Superseded,
             ProposeFailure::ConfChange(_) => Refusal::Membership,
             ProposeFailure::Stopping => Refusal::Stopping,
@@ -391,17 +395,19 @@ mod tests {
         };
         let command = Some(BodyKind::Command);
         let trapped = Reply::Command(Outcome::Trapped(TrapKind::OutOfFuel));
-        metrics.on_applied(command, &applied(trapped, Some(3)), Duration::ZERO);
+        metrics.on_entry(command, Duration::ZERO);
+        metrics.on_answer(&applied(trapped, Some(3)));
         let first = Box::new(Outcome::Ok(Vec::new()));
         let duplicate = Reply::Command(Outcome::Duplicate(first));
-        metrics.on_applied(command, &applied(duplicate, None), Duration::ZERO);
-        metrics.on_applied(Some(BodyKind::Nothing), &applied(Reply::Nothing, None), Duration::ZERO);
+        metrics.on_answer(&applied(duplicate, None));
+        metrics.on_entry(Some(BodyKind::Nothing), Duration::ZERO);
+        metrics.on_answer(&applied(Reply::Nothing, None));
         let out_of_fuel = metrics.applies.of(Ending::Trapped(TrapKind::OutOfFuel));
         assert_eq!((out_of_fuel.count.get(), out_of_fuel.fuel.get()), (1, 5));
         assert_eq!((out_of_fuel.pages_samples.get(), out_of_fuel.pages_dirtied.get()), (1, 3));
         assert_eq!(metrics.applies.of(Ending::Ok).count.get(), 0);
         assert_eq!(metrics.commands_not_run[NotRun::Duplicate as usize].get(), 1);
-        assert_eq!(metrics.entries_applied(command), 2);
+        assert_eq!(metrics.entries_applied(command), 1, "both were in one entry");
         assert_eq!(metrics.entries_applied(Some(BodyKind::Nothing)), 1);
     }
 }

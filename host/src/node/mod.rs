@@ -15,6 +15,7 @@
 //! as busy (requests) or dropped (peer messages, which Raft sends again).
 
 mod apply;
+mod batches;
 mod beside;
 mod budget;
 mod clock;
@@ -49,6 +50,7 @@ mod waiters;
 mod work;
 
 pub use apply::Witness;
+pub use batches::SubmitBatch;
 pub use budget::{Budget, Charge};
 pub use clock::{ClockFailure, ClockSet, ClockStatus};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};

@@ -1,5 +1,6 @@
 //! Steps of nodes, alone and together.
 
+mod batches;
 #[cfg(feature = "museum")]
 mod digests;
 mod ends;
@@ -42,7 +43,7 @@ impl Transport for Peers {
 struct Nobody;
 
 impl Witness for Nobody {
-    fn applied(&mut self, _: &mut Machine, _: &LogEntry, _: &Applied) {}
+    fn applied(&mut self, _: &mut Machine, _: &LogEntry, _: &[Applied]) {}
     fn membership(&mut self, _: &LogEntry, _: &ConfState) {}
     fn installed(&mut self, _: &mut Machine, _: &SnapshotMeta) {}
 }

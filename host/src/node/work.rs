@@ -100,6 +100,8 @@ pub(super) struct JobTicket {
     kind: JobKind,
     index: Index,
     began: Duration,
+    /// When the part of it that is under way began.
+    lap: Duration,
 }
 
 impl Work {
@@ -115,7 +117,12 @@ impl Work {
         cell.index.store(index.0, Ordering::Relaxed);
         cell.since_nanos.store(nanos(began), Ordering::Relaxed);
         cell.number.store(number, Ordering::Release);
-        JobTicket { number, kind, index, began }
+        JobTicket { number, kind, index, began, lap: began }
+    }
+
+    fn lap(&self, ticket: &mut JobTicket) -> Duration {
+        let now = (self.clock)();
+        now.saturating_sub(std::mem::replace(&mut ticket.lap, now))
     }
 
     fn end(&self, ticket: JobTicket) -> Duration {
@@ -206,6 +213,11 @@ impl Jobs {
     pub(super) fn begin(&mut self, kind: JobKind, index: Index) -> JobTicket {
         self.begun += 1;
         self.work.begin(self.begun, kind, index)
+    }
+
+    /// How long the part that ends now took; another one begins.
+    pub(super) fn lap(&self, ticket: &mut JobTicket) -> Duration {
+        self.work.lap(ticket)
     }
 
     /// How long it took.

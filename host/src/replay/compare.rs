@@ -1,6 +1,6 @@
 //! Two nodes' logs, side by side.
 
-use super::{ReplayError, Replayer, Step};
+use super::{Answered, ReplayError, Replayer, Step};
 use crate::types::Index;
 
 /// What two nodes came to.
@@ -87,10 +87,16 @@ pub fn compare(
     Ok(Comparison { began, agreed: Some(left.applied()), divergence: None })
 }
 
+/// Whether the nodes gave another number of answers to the entry, or such as differ so.
+fn differ(left: &Step, right: &Step, do_differ: fn(&Answered, &Answered) -> bool) -> bool {
+    let mut pairs = left.answers.iter().zip(&right.answers);
+    left.answers.len() != right.answers.len() || pairs.any(|(one, other)| do_differ(one, other))
+}
+
 fn difference(left: &Step, right: &Step) -> Option<Divergence> {
     let differs = [
-        ("outcome", left.reply != right.reply),
-        ("fuel", left.fuel_used != right.fuel_used),
+        ("outcome", differ(left, right, |one, other| one.reply != other.reply)),
+        ("fuel", differ(left, right, |one, other| one.fuel_used != other.fuel_used)),
         ("state", left.digest != right.digest),
     ];
     let what: Vec<_> =

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub use self::compare::{Comparison, Divergence, compare};
 use crate::consensus::{Configuration, ReplicaError};
 use crate::fsm::{HostFailure, SharedLoader};
-use crate::machine::{BodyKind, Machine, Reply, RestoreError, Verdict};
+use crate::machine::{Applied, BodyKind, Machine, Reply, RestoreError, Verdict};
 use crate::storage::{SnapshotMeta, StorageError, Stores};
 use crate::types::{ClusterId, EntryKind, GroupId, Index, LogEntry, LogPosition, StateDigest};
 
@@ -71,14 +71,21 @@ pub struct Step {
     pub position: LogPosition,
     /// What it holds: a [`BodyKind`]'s name, or "membership".
     pub kind: &'static str,
-    /// The machine's answer.
-    pub reply: Reply,
-    /// Fuel that the guest used.
-    pub fuel_used: u64,
+    /// What came of its commands, in their order; one answer if it holds none.
+    pub answers: Vec<Answered>,
     /// Of machine and guest after the entry, if it was asked for.
     pub digest: Option<StateDigest>,
     /// What does not fit to what this node stored.
     pub differences: Vec<Difference>,
+}
+
+/// What came of a command, or of an entry that holds none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The machine's answer.
+    pub reply: Reply,
+    /// Fuel that the guest used.
+    pub fuel_used: u64,
 }
 
 /// Something that this node stored and that re-execution contradicts.
@@ -241,36 +248,40 @@ impl Replayer {
         self.next_entry()?;
         let Some(entry) = self.entries.pop_front() else { return Ok(None) };
         let position = LogPosition { index: entry.index, term: entry.term };
-        let (kind, reply, fuel_used) = match entry.kind {
+        let mut answers = Vec::new();
+        let kind = match entry.kind {
             EntryKind::ConfChange => {
                 let (change, conf_state) = self.configuration.apply(&entry)?;
                 self.machine.apply_membership(entry.index, &change, conf_state);
-                ("membership", Reply::Nothing, 0)
+                answers.push(Answered { reply: Reply::Nothing, fuel_used: 0 });
+                "membership"
             }
             EntryKind::Normal => {
-                let applied = self
-                    .machine
-                    .apply(entry.index, &entry.data)
+                let mut on_answer = |_, applied: Applied| {
+                    answers.push(Answered { reply: applied.reply, fuel_used: applied.fuel_used });
+                };
+                self.machine
+                    .apply(entry.index, &entry.data, &mut on_answer)
                     .map_err(|source| ReplayError::Host { index: entry.index, source })?;
-                (BodyKind::of(&entry.data).name(), applied.reply, applied.fuel_used)
+                BodyKind::of(&entry.data).name()
             }
         };
-        let judged = match &reply {
-            Reply::DigestTaken { index, digest } => {
+        // None of these is a command, so it is the only one.
+        let judged = match answers.last().map(|answered| &answered.reply) {
+            Some(Reply::DigestTaken { index, digest }) => {
                 self.points.push_back((*index, *digest));
                 if self.points.len() > POINTS_KEPT {
                     self.points.pop_front();
                 }
                 None
             }
-            Reply::DigestJudged(verdict) => self.check_verdict(verdict),
+            Some(Reply::DigestJudged(verdict)) => self.check_verdict(verdict),
             _ => None,
         };
         let mut step = Step {
             position,
             kind,
-            reply,
-            fuel_used,
+            answers,
             digest: None,
             differences: judged.into_iter().collect(),
         };

@@ -55,7 +55,7 @@ impl Node {
         ];
         bodies.extend(commands.iter().map(|command| {
             let data = Bytes::copy_from_slice(command.as_bytes());
-            Body::Command(stored::Command { data, session: None })
+            stored::Command { data, session: None }.into()
         }));
         let written = Node { stores, loader };
         let entries = bodies.into_iter().zip(2..).map(|(body, index)| LogEntry {
@@ -157,10 +157,11 @@ fn an_entry_that_another_host_executes_otherwise_is_found_with_what_is_other() {
         comparison.divergence.expect("found")
     };
     // The state holds a running hash over what was answered and the fuel for it.
-    let fuel = other(|context, call| call.fuel_used += u64::from(context.index == Index(7)));
+    let fuel =
+        other(|context, call| call.fuel_used += u64::from(context.position.index == Index(7)));
     assert_eq!(fuel, Divergence::Execution { index: Index(7), what: vec!["fuel", "state"] });
     let outcome = other(|context, call| {
-        if context.index == Index(8) {
+        if context.position.index == Index(8) {
             call.result = GuestResult::Rejected(b"a slip".to_vec());
         }
     });

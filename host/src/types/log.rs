@@ -1,5 +1,7 @@
 //! What the Raft log holds, seen from outside the consensus core.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::{Index, NodeId, Term};
@@ -54,6 +56,31 @@ pub struct LogPosition {
     pub index: Index,
     /// Term of the entry at `index`.
     pub term: Term,
+}
+
+/// Where in the log a command is. Commands are executed in the order of their positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Of the entry that holds it.
+    pub index: Index,
+    /// Which of the entry's commands it is, from 0 on. 0 for what is no command.
+    pub ordinal: u32,
+}
+
+impl Position {
+    /// The first command of an entry, or what else the entry holds.
+    pub fn first(index: Index) -> Position {
+        Position { index, ordinal: 0 }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ordinal {
+            0 => self.index.fmt(f),
+            ordinal => write!(f, "{}.{ordinal}", self.index),
+        }
+    }
 }
 
 /// What Raft must not forget (Raft dissertation, figure 3.1), plus the commit index.

@@ -12,7 +12,7 @@ mod snapshot;
 
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
 pub use ids::{ClusterId, GroupId, Index, JoinNonce, ModuleHash, NodeId, StateDigest, Term};
-pub use log::{EntryKind, HardState, LogEntry, LogPosition};
+pub use log::{EntryKind, HardState, LogEntry, LogPosition, Position};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member, Rival};
 pub use message::{MessageKind, PeerMessage};
 pub use outcome::{Event, Outcome, TrapKind};

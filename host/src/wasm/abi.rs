@@ -12,7 +12,7 @@ use wasmtime::{Caller, Linker, Memory, ResourceLimiter, Trap as WasmTrap};
 use super::check::Signature;
 use super::words::push_plain;
 use crate::fsm::{Context, Limits};
-use crate::types::{Event, Index, TrapKind};
+use crate::types::{Event, Index, Position, TrapKind};
 
 /// Fuel of any call of an import, on top of one unit for each byte that it moves: without it
 /// a guest could make the host work for nothing.
@@ -29,6 +29,7 @@ pub(super) const IMPORTS: &[Signature] = &[
     Signature::new(abi::IMPORT_READ, &[I32, I32], &[I32]),
     Signature::new(abi::IMPORT_WRITE, &[I32, I32], &[]),
     Signature::new(abi::IMPORT_INDEX, &[], &[I64]),
+    Signature::new(abi::IMPORT_ORDINAL, &[], &[I32]),
     Signature::new(abi::IMPORT_TIME_MS, &[], &[I64]),
     Signature::new(abi::IMPORT_RANDOM, &[I32, I32], &[]),
     Signature::new(abi::IMPORT_EMIT, &[I32, I32, I32, I32], &[]),
@@ -94,7 +95,7 @@ impl CallState {
             kind: CallKind::Start,
             context: Context {
                 cluster: crate::types::ClusterId([0; 16]),
-                index: Index(0),
+                position: Position::default(),
                 time_ms: 0,
             },
             input: Vec::new(),
@@ -146,7 +147,7 @@ impl CallState {
         self.context.time_ms.saturating_mul(1_000_000).saturating_add(self.slept_ns)
     }
 
-    /// Fills `bytes` from the stream of (cluster, index, kind of call). `restore` and `apply`
+    /// Fills `bytes` from the stream of (cluster, position, kind of call). `restore` and `apply`
     /// at one index, for instance, must not see the same numbers.
     fn fill_random(&mut self, bytes: &mut [u8]) {
         let (kind, context) = (self.kind, self.context);
@@ -155,7 +156,8 @@ impl CallState {
                 let mut seed = Sha256::new();
                 seed.update(b"raft-host random 1");
                 seed.update(context.cluster.0);
-                seed.update(context.index.0.to_le_bytes());
+                seed.update(context.position.index.0.to_le_bytes());
+                seed.update(context.position.ordinal.to_le_bytes());
                 seed.update([kind as u8]);
                 ChaCha8Rng::from_seed(seed.finalize().into())
             })
@@ -205,24 +207,24 @@ impl CallState {
             if self.quiet || self.log_lines > self.limits.log_lines_max {
                 return;
             }
-            log_line(level, self.context.index, &line[..line.len().min(LOG_LINE_BYTES_MAX)]);
+            log_line(level, self.context.position, &line[..line.len().min(LOG_LINE_BYTES_MAX)]);
         }
     }
 }
 
 /// Nothing that a guest writes looks like a line of somebody else.
-fn log_line(level: i32, index: Index, line: &[u8]) {
-    let index = index.0;
+fn log_line(level: i32, position: Position, line: &[u8]) {
+    let Position { index: Index(index), ordinal } = position;
     let mut plain = String::new();
     String::from_utf8_lossy(line)
         .trim_end()
         .chars()
         .for_each(|character| push_plain(&mut plain, character));
     match level {
-        ..=abi::LOG_ERROR => tracing::error!(target: "guest", index, "{plain}"),
-        abi::LOG_WARN => tracing::warn!(target: "guest", index, "{plain}"),
-        abi::LOG_INFO => tracing::info!(target: "guest", index, "{plain}"),
-        _ => tracing::debug!(target: "guest", index, "{plain}"),
+        ..=abi::LOG_ERROR => tracing::error!(target: "guest", index, ordinal, "{plain}"),
+        abi::LOG_WARN => tracing::warn!(target: "guest", index, ordinal, "{plain}"),
+        abi::LOG_INFO => tracing::info!(target: "guest", index, ordinal, "{plain}"),
+        _ => tracing::debug!(target: "guest", index, ordinal, "{plain}"),
     }
 }
 
@@ -285,7 +287,11 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     )?;
     linker.func_wrap(module, abi::IMPORT_INDEX, |mut caller: Caller<'_, CallState>| {
         charge(&mut caller, 0)?;
-        Ok(caller.data().context.index.0)
+        Ok(caller.data().context.position.index.0)
+    })?;
+    linker.func_wrap(module, abi::IMPORT_ORDINAL, |mut caller: Caller<'_, CallState>| {
+        charge(&mut caller, 0)?;
+        Ok(caller.data().context.position.ordinal)
     })?;
     linker.func_wrap(module, abi::IMPORT_TIME_MS, |mut caller: Caller<'_, CallState>| {
         charge(&mut caller, 0)?;

@@ -35,7 +35,7 @@ use crate::fsm::{
     Limits, ModuleRefused, QueryError, Trap, Unanswered, one_of_several,
 };
 use crate::museum::{self, Exhibit};
-use crate::types::ModuleHash;
+use crate::types::{Index, ModuleHash};
 
 /// What remembering a command costs beyond its bytes.
 const APPLIED_OVERHEAD_BYTES: usize = 64;
@@ -209,6 +209,13 @@ impl WasmFsm {
         self.applied_fuel = 0;
     }
 
+    /// See [`Exhibit::BatchHalfUndone`].
+    fn forget_entry(&mut self, index: Index) {
+        self.applied.retain(|applied| applied.context.position.index != index);
+        self.commands.truncate(self.applied.last().map_or(0, |applied| applied.end));
+        self.applied_fuel = self.applied.iter().map(|applied| applied.fuel_used).sum();
+    }
+
     fn since_checkpoint(&self) -> Since {
         let buffered = self.commands.len() + self.applied.len() * APPLIED_OVERHEAD_BYTES;
         Since {
@@ -241,11 +248,11 @@ impl WasmFsm {
                 && ended.status.as_ref().is_ok_and(|status| *status == applied.status);
             if !same {
                 return Err(HostFailure(format!(
-                    "repeating command {} of {} since the checkpoint (index {}) went otherwise: \
+                    "repeating command {} of {} since the checkpoint (position {}) went otherwise: \
                      fuel {} instead of {}, {:?} instead of status {}",
                     position + 1,
                     self.applied.len(),
-                    applied.context.index.0,
+                    applied.context.position,
                     ended.fuel_used,
                     applied.fuel_used,
                     ended.status,
@@ -369,7 +376,12 @@ impl Fsm for WasmFsm {
                     self.take_checkpoint()?;
                 }
             }
-            None => self.undo()?,
+            None => {
+                if museum::is_on(Exhibit::BatchHalfUndone) {
+                    self.forget_entry(context.position.index);
+                }
+                self.undo()?;
+            }
         }
         self.broken = false;
         Ok(call)

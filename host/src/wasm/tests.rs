@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, Limits, ModuleRefused};
-use crate::types::{ClusterId, Index, TrapKind};
+use crate::types::{ClusterId, Index, Position, TrapKind};
 
 use super::instance::WasmFsm;
 use super::{MemoryBackend, WasmLoader};
@@ -161,7 +161,8 @@ fn small_limits() -> Limits {
 }
 
 fn at(index: u64) -> Context {
-    Context { cluster: ClusterId([7; 16]), index: Index(index), time_ms: 1_000_000 + index }
+    let position = Position::first(Index(index));
+    Context { cluster: ClusterId([7; 16]), position, time_ms: 1_000_000 + index }
 }
 
 fn try_start(module: &[u8], limits: &Limits) -> Result<Box<dyn Fsm>, ModuleRefused> {
@@ -179,6 +180,11 @@ fn loader() -> WasmLoader {
 /// The room's own type, which tells more than the seam.
 fn start_wasm(body: &str, limits: &Limits) -> WasmFsm {
     loader().start(&wasm(body), limits, Some(at(1))).unwrap().unwrap()
+}
+
+/// A command further back in the same entry.
+fn behind(context: Context, ordinal: u32) -> Context {
+    Context { position: Position { ordinal, ..context.position }, ..context }
 }
 
 fn start(body: &str) -> Box<dyn Fsm> {

@@ -112,12 +112,14 @@ impl Sessions {
             self.open.insert(id, (ttl_ms, now_ms + ttl_ms));
             self.by_end.insert((now_ms + ttl_ms, id));
         }
-        if let Some((Some((id, _)), _)) = entry.command
-            && let Some((ttl_ms, end)) = self.open.get_mut(&id)
-        {
-            self.by_end.remove(&(*end, id));
-            *end = now_ms + *ttl_ms;
-            self.by_end.insert((*end, id));
+        for (_, answered) in entry.answers() {
+            if let Some((Some((id, _)), _)) = answered.command
+                && let Some((ttl_ms, end)) = self.open.get_mut(&id)
+            {
+                self.by_end.remove(&(*end, id));
+                *end = now_ms + *ttl_ms;
+                self.by_end.insert((*end, id));
+            }
         }
         let count = self.open.len() as u64;
         if self.counts.last().is_none_or(|(_, before)| *before != count) {

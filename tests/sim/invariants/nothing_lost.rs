@@ -1,7 +1,7 @@
 //! What a client was told to be committed stays committed, as it was told.
 
 use raft_host::machine::Reply;
-use raft_host::types::{Index, LogEntry, LogPosition, Term};
+use raft_host::types::{Index, LogEntry, LogPosition, Position, Term};
 
 use super::Invariant;
 use super::notes::{Fingerprint, Map, Set, at, fingerprint};
@@ -21,7 +21,7 @@ struct Command {
 #[derive(Debug)]
 pub struct NothingLost {
     replay: SharedReplay,
-    commands: Map<Index, Command>,
+    commands: Map<Position, Command>,
     /// Of everything that was applied.
     terms: Map<Index, Term>,
     /// The highest index that each node ever applied from its log: its disk must not lose it.
@@ -59,12 +59,13 @@ impl NothingLost {
 
     fn applied(&mut self, entry: &AppliedEntry) -> Result<(), String> {
         self.kept(entry.slot, entry.position)?;
-        if let Some((session, bytes)) = &entry.command {
-            self.commands.entry(entry.position.index).or_insert_with(|| Command {
+        for (position, answered) in entry.answers() {
+            let Some((session, bytes)) = answered.command else { continue };
+            self.commands.entry(position).or_insert_with(|| Command {
                 term: entry.position.term,
-                session: *session,
-                command: fingerprint(&[bytes]),
-                reply: entry.reply.clone(),
+                session,
+                command: fingerprint(&[&bytes]),
+                reply: answered.reply,
             });
         }
         Ok(())
@@ -81,11 +82,14 @@ impl NothingLost {
         &self,
         session: Option<(u64, u64)>,
         position: LogPosition,
+        ordinal: u32,
         command: &[u8],
         reply: &Reply,
     ) -> Result<(), String> {
-        let told = format!("a client was told that its command is at {}", at(position));
-        let Some(committed) = self.commands.get(&position.index) else {
+        let told =
+            format!("a client was told that its command is number {ordinal} at {}", at(position));
+        let Some(committed) = self.commands.get(&Position { index: position.index, ordinal })
+        else {
             return Err(format!("{told}, where nobody has applied a command"));
         };
         if committed.term != position.term {
@@ -219,9 +223,9 @@ impl Invariant for NothingLost {
             Fact::Membership { slot, position, .. } => self.kept(slot, position),
             // The log may go on to get entries from before the snapshot for a moment.
             Fact::Installed { slot, position, .. } => self.position(slot, position),
-            Fact::Acknowledged { session, position, command, reply } => {
+            Fact::Acknowledged { session, position, ordinal, command, reply } => {
                 self.told(now, position.index);
-                self.acknowledged(session, position, command, reply)
+                self.acknowledged(session, position, ordinal, command, reply)
             }
             Fact::End(end) => self.end(end),
             _ => Ok(()),
@@ -234,8 +238,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::super::testing::{
-        Words, applied, end, entry, judge, node_survey, ok, persisted, pos, refused, started,
-        survey,
+        Words, applied, applied_batch, end, entry, judge, node_survey, ok, persisted, pos, refused,
+        started, survey,
     };
     use super::*;
     use crate::sim::model::Replay;
@@ -253,6 +257,7 @@ mod tests {
         let told = |index, term, session, reply| Fact::Acknowledged {
             session,
             position: pos(index, term),
+            ordinal: 0,
             command: &command,
             reply,
         };
@@ -267,6 +272,25 @@ mod tests {
         for (fact, what) in wrong {
             refused(&mut new(), &[Fact::Applied(&set), fact], what);
         }
+    }
+
+    #[test]
+    fn each_command_of_an_entry_is_acknowledged_at_its_own_position() {
+        let batch = [(None, "set k 1", ok("")), (Some((1, 1)), "set k 2", ok("second"))];
+        let entry = applied_batch(0, pos(2, 1), &batch);
+        let command = Bytes::from_static(b"set k 2");
+        let reply = ok("second");
+        let told = |ordinal| Fact::Acknowledged {
+            session: Some((1, 1)),
+            position: pos(2, 1),
+            ordinal,
+            command: &command,
+            reply: &reply,
+        };
+        let fine = [Fact::Applied(&entry), told(1)];
+        assert_eq!(judge(&mut new(), &fine), Ok(()));
+        refused(&mut new(), &[Fact::Applied(&entry), told(0)], "another command");
+        refused(&mut new(), &[Fact::Applied(&entry), told(2)], "nobody has applied");
     }
 
     #[test]
@@ -298,6 +322,7 @@ mod tests {
         let told = || Fact::Acknowledged {
             session: None,
             position: pos(2, 1),
+            ordinal: 0,
             command: &command,
             reply: &reply,
         };

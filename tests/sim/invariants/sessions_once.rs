@@ -3,17 +3,17 @@
 //! A session may end, and a session forgets answers; then a retry is refused and not executed.
 
 use raft_host::machine::{CommandRefused, Reply};
-use raft_host::types::{Index, Outcome};
+use raft_host::types::{Index, Outcome, Position};
 
 use super::Invariant;
 use super::notes::{Map, Set};
-use crate::sim::observe::{AppliedEntry, Fact, Micros};
+use crate::sim::observe::{Answered, AppliedEntry, Fact, Micros, Slot};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct SessionsOnce {
     /// By session and sequence number: where it was executed and what came of it.
-    executed: Map<(u64, u64), (Index, Outcome)>,
+    executed: Map<(u64, u64), (Position, Outcome)>,
     opened: Map<u64, Index>,
     /// Sessions that a node said to be gone, and where.
     gone: Map<u64, Index>,
@@ -28,12 +28,25 @@ impl SessionsOnce {
             self.opened.insert(id, index);
             return Ok(());
         }
-        let Some((Some(id), _)) = entry.command else { return Ok(()) };
-        match &entry.reply {
-            Reply::Command(Outcome::Duplicate(original)) => self.repeated(entry, id, original),
-            Reply::Command(outcome) => self.executed(entry, id, outcome),
+        entry
+            .answers()
+            .try_for_each(|(position, answered)| self.answered(entry.slot, position, &answered))
+    }
+
+    fn answered(
+        &mut self,
+        slot: Slot,
+        position: Position,
+        answered: &Answered,
+    ) -> Result<(), String> {
+        let Some((Some(id), _)) = answered.command else { return Ok(()) };
+        match &answered.reply {
+            Reply::Command(Outcome::Duplicate(original)) => {
+                self.repeated(slot, position, id, original)
+            }
+            Reply::Command(outcome) => self.executed(slot, position, id, outcome),
             Reply::Refused(CommandRefused::SessionExpired) => {
-                self.gone.entry(id.0).or_insert(index);
+                self.gone.entry(id.0).or_insert(position.index);
                 Ok(())
             }
             Reply::Refused(CommandRefused::SequenceTooOld) => {
@@ -46,17 +59,18 @@ impl SessionsOnce {
 
     fn executed(
         &mut self,
-        entry: &AppliedEntry,
+        slot: Slot,
+        position: Position,
         id: (u64, u64),
         outcome: &Outcome,
     ) -> Result<(), String> {
-        let (slot, index) = (entry.slot, entry.position.index);
+        let index = position.index;
         if let Some((first, _)) = self.executed.get(&id) {
-            if *first == index {
+            if *first == position {
                 return Ok(());
             }
             return Err(format!(
-                "{slot} executed command {} of session {} at index {index}, which was executed \
+                "{slot} executed command {} of session {} at index {position}, which was executed \
                  at index {first}",
                 id.1, id.0
             ));
@@ -74,28 +88,28 @@ impl SessionsOnce {
                 id.1, id.0
             ));
         }
-        self.executed.insert(id, (index, outcome.clone()));
+        self.executed.insert(id, (position, outcome.clone()));
         Ok(())
     }
 
     fn repeated(
         &self,
-        entry: &AppliedEntry,
+        slot: Slot,
+        position: Position,
         id: (u64, u64),
         original: &Outcome,
     ) -> Result<(), String> {
-        let index = entry.position.index;
         match self.executed.get(&id) {
-            Some((first, outcome)) if *first < index && outcome == original => Ok(()),
+            Some((first, outcome)) if *first < position && outcome == original => Ok(()),
             Some((first, outcome)) => Err(format!(
-                "{} answered command {} of session {} at index {index} as a retry with \
+                "{slot} answered command {} of session {} at index {position} as a retry with \
                  {original:?}; it was executed at index {first} with {outcome:?}",
-                entry.slot, id.1, id.0
+                id.1, id.0
             )),
             None => Err(format!(
-                "{} took command {} of session {} at index {index} for a retry, but it was never \
-                 executed",
-                entry.slot, id.1, id.0
+                "{slot} took command {} of session {} at index {position} for a retry, but it was \
+                 never executed",
+                id.1, id.0
             )),
         }
     }
@@ -140,7 +154,7 @@ impl Invariant for SessionsOnce {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::testing::{applied, judge, ok, pos, refused, session_opened};
+    use super::super::testing::{applied, applied_batch, judge, ok, pos, refused, session_opened};
     use super::*;
 
     fn opened(index: u64) -> AppliedEntry {
@@ -198,6 +212,17 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_in_the_same_entry_is_answered_like_the_first_or_found() {
+        let batch = |second| {
+            let both = [(Some((1, 1)), "x", ok("a")), (Some((1, 1)), "x", second)];
+            applied_batch(0, pos(2, 1), &both)
+        };
+        assert_eq!(check(&[opened(1), batch(retry("a"))]), Ok(()));
+        finds(&[opened(1), batch(ok("a"))], "at index 2.1, which was executed at index 2");
+        finds(&[opened(1), batch(retry("b"))], "as a retry");
+    }
+
+    #[test]
     fn an_altered_or_invented_retry_is_found() {
         let altered = [opened(1), command(0, 2, 1, ok("a")), command(0, 3, 1, retry("b"))];
         finds(&altered, "as a retry");
@@ -223,6 +248,7 @@ mod tests {
             let told = Fact::Acknowledged {
                 session: Some((1, 1)),
                 position: pos(2, 1),
+                ordinal: 0,
                 command: &bytes,
                 reply: &reply,
             };

@@ -8,7 +8,7 @@ use raft_host::types::{ConfState, Index, LogPosition, ModuleHash, StateDigest, T
 
 use super::Invariant;
 use super::notes::{Fingerprint, Map, at, fingerprint};
-use crate::sim::observe::{AppliedEntry, Digest, End, Fact, Micros, Slot};
+use crate::sim::observe::{Answered, AppliedEntry, Digest, End, Fact, Micros, Slot};
 
 /// What the first node made of an index.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ enum What {
         reply: Reply,
         fuel_used: u64,
         events: u32,
+        behind: Vec<Answered>,
         time_ms: u64,
         module: Option<ModuleHash>,
     },
@@ -58,6 +59,14 @@ impl StateMachineSafety {
     fn normal(&mut self, entry: &AppliedEntry) -> Result<(), String> {
         let AppliedEntry { slot, position, .. } = *entry;
         self.advance(slot, position)?;
+        let answered = 1 + entry.behind.len();
+        if entry.commands.max(1) != answered {
+            return Err(format!(
+                "{slot} gave {answered} answers to the {} commands of {}",
+                entry.commands,
+                at(position)
+            ));
+        }
         let seen = fingerprint(&[&entry.data]);
         let first = self.entries.entry(position.index).or_insert_with(|| First {
             slot,
@@ -67,12 +76,14 @@ impl StateMachineSafety {
                 reply: without_digest(&entry.reply),
                 fuel_used: entry.fuel_used,
                 events: entry.events,
+                behind: entry.behind.clone(),
                 time_ms: entry.time_ms,
                 module: entry.module,
             },
         });
         first.same_term(slot, position)?;
-        let What::Normal { data, reply, fuel_used, events, time_ms, module } = &first.what else {
+        let What::Normal { data, reply, fuel_used, events, behind, time_ms, module } = &first.what
+        else {
             return Err(differ(position.index, first.slot, slot, "kind", "membership", "normal"));
         };
         let index = position.index;
@@ -82,6 +93,7 @@ impl StateMachineSafety {
         same(index, one, other, "reply", reply, &without_digest(&entry.reply))?;
         same(index, one, other, "fuel", fuel_used, &entry.fuel_used)?;
         same(index, one, other, "events", events, &entry.events)?;
+        same(index, one, other, "answers behind the first", behind, &entry.behind)?;
         same(index, one, other, "active module", module, &entry.module)?;
         match entry.digest {
             Some(digest) => self.digest(slot, index, digest),
@@ -232,7 +244,9 @@ impl Invariant for StateMachineSafety {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{applied, end, judge, ok, pos, refused, restored, survey};
+    use super::super::testing::{
+        applied, applied_batch, end, judge, ok, pos, refused, restored, survey,
+    };
     use super::*;
     use crate::sim::observe::Phase;
 
@@ -283,12 +297,25 @@ mod tests {
             ("fuel", AppliedEntry { fuel_used: 8, ..other() }),
             ("events", AppliedEntry { events: 1, ..other() }),
             ("clock", AppliedEntry { time_ms: 1, ..other() }),
+            ("1 answers to the 2 commands", AppliedEntry { commands: 2, ..other() }),
             ("active module", AppliedEntry { module: Some(ModuleHash([1; 32])), ..other() }),
         ];
         for (what, entry) in differences {
             let facts = [Fact::Applied(&one), Fact::Applied(&entry)];
             refused(&mut StateMachineSafety::default(), &facts, what);
         }
+    }
+
+    #[test]
+    fn commands_behind_the_first_are_compared_too() {
+        let batch = |slot, second| {
+            applied_batch(slot, pos(1, 1), &[(None, "x", ok("1")), (None, "y", second)])
+        };
+        let (one, same, other) = (batch(0, ok("2")), batch(1, ok("2")), batch(1, ok("3")));
+        let facts = [Fact::Applied(&one), Fact::Applied(&same)];
+        assert_eq!(judge(&mut StateMachineSafety::default(), &facts), Ok(()));
+        let facts = [Fact::Applied(&one), Fact::Applied(&other)];
+        refused(&mut StateMachineSafety::default(), &facts, "answers behind the first");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::Invariant;
 use crate::history::{Action, Answer};
 use crate::sim::model::{Effect, Guest, ModelCommand};
 use crate::sim::observe::{
-    AppliedEntry, Bounds, End, Fact, LogView, Micros, NodeSurvey, Phase, Slot, Survey,
+    Answered, AppliedEntry, Bounds, End, Fact, LogView, Micros, NodeSurvey, Phase, Slot, Survey,
 };
 
 pub(super) fn pos(index: u64, term: u64) -> LogPosition {
@@ -100,13 +100,37 @@ pub(super) fn applied(
         slot: Slot(slot),
         position,
         data: Bytes::copy_from_slice(data.as_bytes()),
+        commands: 1,
         command: Some((None, Bytes::copy_from_slice(data.as_bytes()))),
         reply,
         fuel_used: 7,
         events: 0,
+        behind: Vec::new(),
         time_ms: 0,
         module: None,
         digest: None,
+    }
+}
+
+/// An entry of several commands, each with its reply.
+pub(super) fn applied_batch(
+    slot: usize,
+    position: LogPosition,
+    commands: &[(Option<(u64, u64)>, &str, Reply)],
+) -> AppliedEntry {
+    let mut all = commands.iter().map(|(session, data, reply)| Answered {
+        command: Some((*session, Bytes::copy_from_slice(data.as_bytes()))),
+        reply: reply.clone(),
+        fuel_used: 7,
+        events: 0,
+    });
+    let Answered { command, reply, .. } = all.next().expect("at least one");
+    let data: Vec<&str> = commands.iter().map(|(_, data, _)| *data).collect();
+    AppliedEntry {
+        commands: commands.len(),
+        command,
+        behind: all.collect(),
+        ..applied(slot, position, &data.join(";"), reply)
     }
 }
 

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use raft_host::machine::{QueryResult, Reply};
-use raft_host::node::{Committed, Consistency, ProposeFailure};
-use raft_host::types::{Index, LogPosition, Member, Outcome};
+use raft_host::node::{Committed, Consistency, ProposeFailure, ProposeResult};
+use raft_host::types::{Index, LogPosition, Member, Outcome, Position};
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
@@ -34,10 +34,34 @@ pub struct Tally {
 enum Task {
     /// Gets a session.
     Open,
-    /// A command; its bytes, and the action of it that belongs into the history.
-    Command { key: u8, effect: Effect, data: Bytes, sequence: u64 },
+    /// Commands, which are proposed as one entry; some of them, if the client tries again.
+    Commands(Vec<Command>),
     /// A query, and the highest acknowledged index when it was asked.
     Query { key: u8, is_linearizable: bool, asked_after: Index },
+}
+
+/// A command; its bytes, and the action of it that belongs into the history.
+#[derive(Clone, Debug)]
+struct Command {
+    key: u8,
+    effect: Effect,
+    data: Bytes,
+    sequence: u64,
+    /// An attempt may have happened.
+    is_in_doubt: bool,
+    /// What came of it, once that is known.
+    outcome: Option<Outcome>,
+}
+
+impl Command {
+    /// For the trace.
+    fn words(&self) -> String {
+        let (key, sequence) = (key_name(self.key), self.sequence);
+        match self.effect {
+            Effect::Act(action) => format!("{action:?} of {key} (command {sequence})"),
+            effect => format!("{effect:?} at {key} (command {sequence})"),
+        }
+    }
 }
 
 impl Task {
@@ -45,11 +69,9 @@ impl Task {
     fn words(&self) -> String {
         match self {
             Task::Open => "open a session".to_owned(),
-            Task::Command { key, effect: Effect::Act(action), sequence, .. } => {
-                format!("{action:?} of {} (command {sequence})", key_name(*key))
-            }
-            Task::Command { key, effect, sequence, .. } => {
-                format!("{effect:?} at {} (command {sequence})", key_name(*key))
+            Task::Commands(commands) => {
+                let all: Vec<String> = commands.iter().map(Command::words).collect();
+                all.join(", ")
             }
             Task::Query { key, is_linearizable: true, .. } => format!("read {}", key_name(*key)),
             Task::Query { key, .. } => format!("read {}, stale will do", key_name(*key)),
@@ -63,6 +85,20 @@ struct Job {
     give_up: Micros,
     /// An earlier attempt may have happened.
     is_in_doubt: bool,
+    /// Which of its commands the latest attempt holds, in the order of its entry.
+    sent: Vec<usize>,
+}
+
+impl Job {
+    /// An attempt may have happened.
+    fn doubt(&mut self) {
+        self.is_in_doubt = true;
+        if let Task::Commands(commands) = &mut self.task {
+            for at in &self.sent {
+                commands[*at].is_in_doubt = true;
+            }
+        }
+    }
 }
 
 /// See the module.
@@ -85,6 +121,8 @@ pub(super) struct Client {
     wake: u64,
 }
 
+/// Numbers in the history between commands of one entry: more than there are clients and operations.
+const BATCH_PROCESSES: u64 = 1_000_000_000;
 /// Operations that every client must have answered after everything is mended.
 const CALM_OPERATIONS: u64 = 2;
 
@@ -166,7 +204,7 @@ impl World {
             client.started += 1;
             draw(client, &self.plan.shape, self.guest, acknowledged)
         };
-        client.job = Some(Job { task, start: now, give_up, is_in_doubt: false });
+        client.job = Some(Job { task, start: now, give_up, is_in_doubt: false, sent: Vec::new() });
         self.attempt(id);
     }
 
@@ -177,11 +215,18 @@ impl World {
         let client = &mut self.clients[id];
         client.attempt += 1;
         let attempt = client.attempt;
+        client.choose_commands();
         // Some wait so long that an old leader comes back with the answer.
         let wait = client.random.magnitude(patience / 4, patience * 8);
         if let Some(job) = &client.job {
             let (target, words) = (client.target, job.task.words());
-            let doubt = if job.is_in_doubt { ", perhaps again" } else { "" };
+            let doubt = match (job.is_in_doubt, &job.task) {
+                (true, Task::Commands(all)) if all.len() > 1 => {
+                    format!(", perhaps again; now {:?} of these", job.sent)
+                }
+                (true, _) => ", perhaps again".to_owned(),
+                (false, _) => String::new(),
+            };
             let who = Who::Client(id);
             self.trace.line(now, who, format_args!("asks {target}: {words}{doubt}"));
         }
@@ -203,13 +248,22 @@ impl World {
         let slot = client.target;
         let ask = match &job.task {
             Task::Open => Ask::Propose(Body::OpenSession(stored::OpenSession { ttl_ms: 0 })),
-            Task::Command { data, sequence, .. } => {
-                let session = client.session.map(|session_id| stored::SessionCommand {
-                    session_id,
-                    sequence: *sequence,
-                    acknowledged: sequence - 1,
-                });
-                Ask::Propose(Body::Command(stored::Command { data: data.clone(), session }))
+            Task::Commands(commands) => {
+                let acknowledged = commands[0].sequence - 1;
+                let stored = |at: &usize| {
+                    let Command { data, sequence, .. } = &commands[*at];
+                    let session = client.session.map(|session_id| stored::SessionCommand {
+                        session_id,
+                        sequence: *sequence,
+                        acknowledged,
+                    });
+                    stored::Command { data: data.clone(), session }
+                };
+                let mut batch: Vec<stored::Command> = job.sent.iter().map(stored).collect();
+                match batch.len() {
+                    1 => Ask::Propose(batch.remove(0).into()),
+                    _ => Ask::ProposeBatch(batch),
+                }
             }
             Task::Query { key, is_linearizable, .. } => {
                 let consistency = match is_linearizable {
@@ -272,11 +326,13 @@ impl World {
         let hint = hint.and_then(|member| self.by_node.get(&member.id)).copied();
         let client = &mut self.clients[id];
         let Some(job) = &mut client.job else { return };
-        job.is_in_doubt |= may_have_happened;
-        let is_command = matches!(job.task, Task::Command { .. });
+        if may_have_happened {
+            job.doubt();
+        }
+        let is_command = matches!(job.task, Task::Commands(_));
         let is_safe = !is_command || client.session.is_some() || !job.is_in_doubt;
         if !is_safe || now >= job.give_up {
-            return self.finish_operation(id, None);
+            return self.finish_operation(id);
         }
         client.target = match hint {
             Some(slot) if client.random.per_mille(900) => slot,
@@ -294,15 +350,8 @@ impl World {
             return;
         }
         match answer {
-            Answered::Proposed(Ok(committed)) => self.client_committed(id, &committed),
-            Answered::Proposed(Err(failure)) => {
-                let may_have_happened = !failure.surely_not_applied();
-                let hint = match failure {
-                    ProposeFailure::NotLeader(leader) => leader,
-                    _ => None,
-                };
-                self.pause_and_retry(id, may_have_happened, hint);
-            }
+            Answered::Proposed(result) => self.client_proposed(id, vec![result]),
+            Answered::BatchProposed(results) => self.client_proposed(id, results),
             Answered::Queried(Ok(reply)) => {
                 let QueryResult::Answer(outcome) = &reply.result else {
                     return self.pause_and_retry(id, false, None);
@@ -325,8 +374,10 @@ impl World {
             return self.try_again(id, may_have_happened, hint);
         }
         // Waits a little, as if the attempt had timed out, but sooner.
-        if let Some(job) = &mut client.job {
-            job.is_in_doubt |= may_have_happened;
+        if let Some(job) = &mut client.job
+            && may_have_happened
+        {
+            job.doubt();
         }
         let wait = client.random.between(1_000, 50_000);
         let attempt = client.attempt;
@@ -343,117 +394,174 @@ impl World {
         }
     }
 
-    fn client_committed(&mut self, id: usize, committed: &Committed) {
+    /// What became of the commands of an entry, or of its only proposal.
+    fn client_proposed(&mut self, id: usize, results: Vec<ProposeResult>) {
+        let Some(job) = &self.clients[id].job else { return };
+        let sent = job.sent.clone();
+        if results.is_empty() || results.len() != sent.len().max(1) {
+            let what = format!("client {id} sent {sent:?} and was told {results:?}");
+            return self.violate("guest_answers", what);
+        }
+        let (mut may_have_happened, mut hint, mut is_refused) = (false, None, false);
+        for (at, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(committed) => match sent.get(at) {
+                    None => return self.client_has_session(id, &committed),
+                    Some(number) => is_refused |= self.client_committed(id, *number, &committed),
+                },
+                Err(failure) => {
+                    may_have_happened |= !failure.surely_not_applied();
+                    if let ProposeFailure::NotLeader(leader) = failure {
+                        hint = leader;
+                    }
+                }
+            }
+        }
+        let Some(job) = &self.clients[id].job else { return };
+        let is_done = match &job.task {
+            Task::Commands(commands) => commands.iter().all(|command| command.outcome.is_some()),
+            _ => false,
+        };
+        match is_done || is_refused {
+            true => self.finish_operation(id),
+            false => self.pause_and_retry(id, may_have_happened, hint),
+        }
+    }
+
+    fn client_has_session(&mut self, id: usize, committed: &Committed) {
         let now = self.now();
         let client = &mut self.clients[id];
-        let position = LogPosition { index: committed.index, term: committed.term };
-        let Some(job) = &client.job else { return };
-        let task = job.task.clone();
-        match (task, &committed.reply) {
-            (Task::Open, Reply::SessionOpened { id: session, .. }) => {
-                let who = Who::Client(id);
-                self.trace.line(now, who, format_args!("has session {session}"));
-                client.session = Some(*session);
-                client.sequence = 0;
-                client.job = None;
-                self.counters.sessions += 1;
-                self.acknowledged = self.acknowledged.max(committed.index);
-                self.rest(id);
-            }
-            (Task::Command { effect, data, sequence, .. }, Reply::Command(outcome)) => {
+        let Reply::SessionOpened { id: session, .. } = &committed.reply else {
+            let what = format!("client {id} asked for a session: {:?}", committed.reply);
+            return self.violate("guest_answers", what);
+        };
+        self.trace.line(now, Who::Client(id), format_args!("has session {session}"));
+        client.session = Some(*session);
+        client.sequence = 0;
+        client.job = None;
+        self.counters.sessions += 1;
+        self.acknowledged = self.acknowledged.max(committed.position.index);
+        self.rest(id);
+    }
+
+    /// Takes in what came of one command of the job. Whether it will never be executed.
+    fn client_committed(&mut self, id: usize, number: usize, committed: &Committed) -> bool {
+        let now = self.now();
+        let Position { index, ordinal } = committed.position;
+        let client = &mut self.clients[id];
+        let Some(Job { task: Task::Commands(commands), .. }) = &mut client.job else {
+            return false;
+        };
+        let command = &mut commands[number];
+        match &committed.reply {
+            Reply::Command(outcome) => {
+                // A batch may hold a command twice; both answers are looked at.
+                command.outcome.get_or_insert_with(|| outcome.clone());
+                let Command { data, sequence, effect, .. } = command.clone();
                 let session = client.session.map(|session| (session, sequence));
-                self.acknowledged = self.acknowledged.max(committed.index);
                 let told = match effect {
                     Effect::Act(action) => self.guest.answer(action, outcome),
                     _ => None,
                 };
-                let words = job.task.words();
+                let words = command.words();
+                self.acknowledged = self.acknowledged.max(index);
                 let told = told.map_or(format!("{outcome:?}"), |answer| format!("{answer:?}"));
-                let who = Who::Client(id);
-                let at = committed.index;
-                self.trace.line(now, who, format_args!("{words} done at {at}: {told}"));
+                let at = committed.position;
+                self.trace.line(now, Who::Client(id), format_args!("{words} done at {at}: {told}"));
                 self.fact(&Fact::Acknowledged {
                     session,
-                    position,
+                    position: LogPosition { index, term: committed.term },
+                    ordinal,
                     command: &data,
                     reply: &committed.reply,
                 });
-                self.finish_operation(id, Some(outcome));
+                false
             }
-            (Task::Command { .. }, Reply::NoModule) => self.pause_and_retry(id, false, None),
-            (Task::Command { .. }, Reply::Refused(reason)) => {
+            Reply::NoModule => false,
+            Reply::Refused(reason) => {
                 // The session is gone. If an earlier attempt may have run, nobody knows.
-                let is_sure = reason.surely_not_applied();
-                let job = client.job.as_mut().expect("seen above");
-                job.is_in_doubt |= !is_sure;
+                command.is_in_doubt |= !reason.surely_not_applied();
                 client.session = None;
-                self.finish_operation(id, None);
+                true
             }
-            (task, reply) => {
-                let what = format!("client {id} asked {task:?} and was told {reply:?}");
+            reply => {
+                let what = format!("client {id} asked {} and was told {reply:?}", command.words());
                 self.violate("guest_answers", what);
+                false
             }
         }
     }
 
-    /// The operation is over: with an outcome, or without.
-    fn finish_operation(&mut self, id: usize, outcome: Option<&Outcome>) {
+    /// The operation is over: with all its outcomes, or without some.
+    fn finish_operation(&mut self, id: usize) {
         let now = self.now();
         let is_calm = matches!(self.stage, Stage::Calm);
         let calm_since = self.stage_since;
-        let processes = self.plan.shape.clients as u64;
-        let guest = self.guest;
         let client = &mut self.clients[id];
         let Some(job) = client.job.take() else { return };
         client.attempt += 1;
-        let mut record = None;
-        let mut ending = Ending::Unknown;
-        if let Task::Command { key, effect, .. } = &job.task {
-            ending = match (effect, outcome) {
-                (Effect::Act(action), Some(outcome)) => match guest.answer(*action, outcome) {
-                    Some(answer) => Ending::Answered(answer),
-                    // The reference model has its say about that.
-                    None => Ending::Unknown,
-                },
-                (_, Some(_)) => Ending::Failed,
-                (_, None) if job.is_in_doubt => Ending::Unknown,
-                (_, None) => Ending::Failed,
-            };
-            if let Effect::Act(action) = effect {
-                record = Some((*key, *action));
+        let mut is_answered = true;
+        let mut is_unknown = false;
+        if let Task::Commands(commands) = &job.task {
+            for (number, command) in commands.iter().enumerate() {
+                is_answered &= command.outcome.is_some();
+                is_unknown |= self.end_command(id, number as u64, command, job.start);
             }
-        } else if outcome.is_none() {
-            ending = Ending::Failed;
-        }
-        if outcome.is_none() {
+        } else {
+            is_answered = false;
+            self.counters.clients.failed += 1;
             let words = job.task.words();
-            let end = if job.is_in_doubt { "never knows whether it did" } else { "did not" };
-            self.trace.line(now, Who::Client(id), format_args!("{end} {words}"));
+            self.trace.line(now, Who::Client(id), format_args!("did not {words}"));
         }
-        match (&ending, outcome) {
-            (_, Some(_)) | (Ending::Answered(_), _) => self.counters.clients.answered += 1,
-            (Ending::Failed, None) => self.counters.clients.failed += 1,
-            (Ending::Unknown, None) => self.counters.clients.unknown += 1,
-        }
-        if outcome.is_some() && is_calm && job.start >= calm_since {
+        let processes = self.plan.shape.clients as u64;
+        let client = &mut self.clients[id];
+        if is_answered && is_calm && job.start >= calm_since {
             client.answered_calm += 1;
         }
-        if let Some((key, action)) = record {
-            self.history.push(Operation {
-                process: client.process,
-                key: key_name(key),
-                action,
-                outcome: ending,
-                start_ns: job.start.0 * 1000,
-                end_ns: now.0 * 1000,
-            });
-        }
-        if matches!(ending, Ending::Unknown) {
+        if is_unknown {
             // What is in doubt may happen later; the session goes with it.
             client.process += processes;
             client.session = None;
         }
         self.rest(id);
+    }
+
+    /// Counts how a command ended, and writes it into the history. Whether that is unknown.
+    fn end_command(&mut self, id: usize, number: u64, command: &Command, start: Micros) -> bool {
+        let now = self.now();
+        let ending = match (command.effect, &command.outcome) {
+            (Effect::Act(action), Some(outcome)) => match self.guest.answer(action, outcome) {
+                Some(answer) => Ending::Answered(answer),
+                // The reference model has its say about that.
+                None => Ending::Unknown,
+            },
+            (_, Some(_)) => Ending::Failed,
+            (_, None) if command.is_in_doubt => Ending::Unknown,
+            (_, None) => Ending::Failed,
+        };
+        if command.outcome.is_none() {
+            let words = command.words();
+            let end = if command.is_in_doubt { "never knows whether it did" } else { "did not" };
+            self.trace.line(now, Who::Client(id), format_args!("{end} {words}"));
+        }
+        match (&ending, &command.outcome) {
+            (_, Some(_)) | (Ending::Answered(_), _) => self.counters.clients.answered += 1,
+            (Ending::Failed, None) => self.counters.clients.failed += 1,
+            (Ending::Unknown, None) => self.counters.clients.unknown += 1,
+        }
+        let is_unknown = matches!(ending, Ending::Unknown);
+        if let Effect::Act(action) = command.effect {
+            self.history.push(Operation {
+                // The commands of an entry are under way at the same time.
+                process: self.clients[id].process + number * BATCH_PROCESSES,
+                key: key_name(command.key),
+                action,
+                outcome: ending,
+                start_ns: start.0 * 1000,
+                end_ns: now.0 * 1000,
+            });
+        }
+        is_unknown
     }
 
     fn client_read(&mut self, id: usize, value: Option<Option<i64>>, applied: Index) {
@@ -506,6 +614,28 @@ impl World {
     }
 }
 
+impl Client {
+    /// What the next attempt holds of the job's commands: all that have no answer yet, or, when it
+    /// is not the first attempt, some of them. Now and then one of them twice, if the session knows.
+    fn choose_commands(&mut self) {
+        let Some(Job { task: Task::Commands(commands), sent, .. }) = &mut self.job else { return };
+        let is_first = sent.is_empty();
+        *sent = (0..commands.len()).filter(|at| commands[*at].outcome.is_none()).collect();
+        if commands.len() == 1 || self.session.is_none() {
+            return;
+        }
+        if !is_first && self.random.per_mille(500) {
+            let from = self.random.below(sent.len() as u64) as usize;
+            let count = self.random.between(1, (sent.len() - from) as u64) as usize;
+            *sent = sent[from..from + count].to_vec();
+        }
+        if self.random.per_mille(200) {
+            let again = *self.random.pick(sent);
+            sent.push(again);
+        }
+    }
+}
+
 /// The client's next operation.
 fn draw(
     client: &mut Client,
@@ -519,6 +649,25 @@ fn draw(
         let is_linearizable = random.per_mille(700);
         return Task::Query { key, is_linearizable, asked_after: acknowledged };
     }
+    let count = match shape.batches_per_mille > 0 && random.per_mille(shape.batches_per_mille) {
+        true => random.between(2, shape.batch_max),
+        false => 1,
+    };
+    let mut commands = vec![draw_command(client, key, shape, guest)];
+    for _ in 1..count {
+        let key = client.random.below(u64::from(shape.keys)) as u8;
+        commands.push(draw_command(client, key, shape, guest));
+    }
+    Task::Commands(commands)
+}
+
+fn draw_command(
+    client: &mut Client,
+    key: u8,
+    shape: &crate::sim::plan::Shape,
+    guest: &dyn crate::sim::guest::Guest,
+) -> Command {
+    let random = &mut client.random;
     let odd = [
         Effect::Trap,
         Effect::Trap,
@@ -549,5 +698,6 @@ fn draw(
         effect = Effect::Act(Action::Write(value));
     }
     client.sequence += 1;
-    Task::Command { key, effect, data: guest.command(key, effect), sequence: client.sequence }
+    let (data, sequence) = (guest.command(key, effect), client.sequence);
+    Command { key, effect, data, sequence, is_in_doubt: false, outcome: None }
 }

@@ -370,7 +370,7 @@ async fn prefill(handles: &Arc<[NodeHandle]>, mut commands: Generator) -> Result
 }
 
 fn command(data: Bytes) -> stored::entry::Body {
-    stored::entry::Body::Command(stored::Command { data, session: None })
+    stored::Command { data, session: None }.into()
 }
 
 /// One caller in a closed loop.

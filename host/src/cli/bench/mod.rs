@@ -23,7 +23,7 @@ use super::exit::{Ended, Exit, Failure};
 use super::output::{Output, print_json, print_text, table};
 use super::remote::{self, RemoteArgs};
 use crate::fsm::Context;
-use crate::types::{ClusterId, Index};
+use crate::types::{ClusterId, Index, Position};
 
 /// Measures throughput and latency of a cluster.
 ///
@@ -374,7 +374,8 @@ fn show_memory(args: &BenchArgs, report: &memory::Report) -> Ended {
 
 /// Where the entry with this index stands, for guests without a cluster around them.
 fn context(index: u64) -> Context {
-    Context { cluster: ClusterId([7; 16]), index: Index(index), time_ms: 1_000 + index }
+    let position = Position::first(Index(index));
+    Context { cluster: ClusterId([7; 16]), position, time_ms: 1_000 + index }
 }
 
 fn show_plugins(args: &BenchArgs, report: &plugins::Report) -> Ended {

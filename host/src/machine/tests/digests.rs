@@ -101,7 +101,7 @@ fn every_part_of_the_state_counts() {
     };
     differs("what came out", &|machine| {
         let applied = Applied::without_guest(Reply::Nothing);
-        machine.state.past.advance(Index(1), &applied);
+        machine.state.past.advance(Position::first(Index(1)), &applied);
     });
     differs("time", &|machine| machine.state.time_ms += 1);
     differs("limits", &|machine| machine.state.limits.apply_fuel += 1);

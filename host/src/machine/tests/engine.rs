@@ -54,7 +54,7 @@ fn a_change_is_applied_by_programs_that_do_not_offer_it_but_nothing_after_it() {
     for data in
         [stored::Entry { time_ms: 8, body: Some(command(b"b")) }.encode_to_vec(), Vec::new()]
     {
-        let failure = machine.apply(Index(6), &data).unwrap_err().to_string();
+        let failure = apply_data(&mut machine, data).unwrap_err().to_string();
         assert!(
             failure.contains(theirs().as_str()) && failure.contains(ours().as_str()),
             "{failure}"

@@ -168,6 +168,6 @@ fn a_limit_that_this_version_does_not_know_stops_the_node() {
     let changes = vec![known, stored::LimitChange { limit: None }];
     let body = Some(Body::SetLimits(stored::SetLimits { changes }));
     let data = stored::Entry { time_ms: 0, body }.encode_to_vec();
-    let failure = machine.apply(Index(4), &data).unwrap_err();
+    let failure = apply_data(&mut machine, data).unwrap_err();
     assert!(failure.to_string().contains("does not know"), "{failure}");
 }

@@ -45,7 +45,7 @@ impl NodeHandle {
             self.propose(stored::entry::Body::SetClock(stored::SetClock { time_ms })).await?;
         match committed.reply {
             Reply::ClockSet { time_ms, previous_ms } => {
-                Ok(ClockSet { index: committed.index, time_ms, previous_ms })
+                Ok(ClockSet { index: committed.position.index, time_ms, previous_ms })
             }
             Reply::ClockRefused(reason) => Err(ClockFailure::Refused(reason)),
             other => Err(ClockFailure::Refused(format!("unexpected answer {other:?}"))),

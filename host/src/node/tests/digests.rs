@@ -183,7 +183,7 @@ impl Cluster {
     fn write(&mut self, count: usize) {
         for n in 0..count {
             let data = format!(r#"{{"op":"set","key":"{n}","value":"x"}}"#).into();
-            self.propose(&Body::Command(stored::Command { data, session: None }));
+            self.propose(&stored::Command { data, session: None }.into());
         }
     }
 
@@ -192,7 +192,7 @@ impl Cluster {
         let leader = self.leader();
         for n in 0..count {
             let data = format!(r#"{{"op":"set","key":"{n}","value":"y"}}"#).into();
-            let body = Body::Command(stored::Command { data, session: None });
+            let body = Body::from(stored::Command { data, session: None });
             let (sender, _) = oneshot::channel();
             self.node(leader).handle().submit([(body, ReplySink::One(sender))]);
         }

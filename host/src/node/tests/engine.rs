@@ -53,7 +53,7 @@ fn propose(node: &SteppedNode, body: Body) -> oneshot::Receiver<ProposeResult> {
 
 fn set_key(key: &str) -> Body {
     let data = format!(r#"{{"op":"set","key":"{key}","value":"1"}}"#);
-    Body::Command(stored::Command { data: data.into_bytes().into(), session: None })
+    stored::Command { data: data.into_bytes().into(), session: None }.into()
 }
 
 fn answered(receiver: &mut oneshot::Receiver<ProposeResult>) -> ProposeResult {
@@ -103,7 +103,7 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
     let applied = answered(&mut before).expect("applied").reply;
     assert!(matches!(applied, Reply::Command(Outcome::Ok(_))), "{applied:?}");
     let committed = answered(&mut change).expect("applied");
-    let at = committed.index;
+    let at = committed.position.index;
     let previous = old.engine();
     assert_eq!(committed.reply, Reply::EngineSet { engine: next.clone(), previous });
     // It is committed, and the next program will apply it; this one does not know the answer.

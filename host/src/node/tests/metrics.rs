@@ -21,14 +21,14 @@ const BURNER: &str = r#"(module
     (func (export "snapshot") (result i32) (i32.const 0))
     (func (export "restore") (param i32) (result i32) (i32.const 0)))"#;
 
-struct Driven {
-    node: SteppedNode,
+pub(super) struct Driven {
+    pub(super) node: SteppedNode,
     answers: mpsc::UnboundedReceiver<(u64, ProposeResult)>,
     answer_to: mpsc::UnboundedSender<(u64, ProposeResult)>,
 }
 
 impl Driven {
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..16 {
             self.node.turn(false);
             self.node.begin_write();
@@ -48,15 +48,15 @@ impl Driven {
         self.answers.try_recv().expect("answered").1
     }
 
-    fn command(&mut self, data: &'static [u8]) -> crate::node::Committed {
+    pub(super) fn command(&mut self, data: &'static [u8]) -> crate::node::Committed {
         let command = stored::Command { data: data.into(), session: None };
-        self.propose(Body::Command(command), false).expect("applied")
+        self.propose(command.into(), false).expect("applied")
     }
 }
 
 /// A node alone in its cluster that runs the burner. Its clock shows one millisecond more at
 /// each look.
-fn node_with_burner(slow_apply_ms: u64) -> Driven {
+pub(super) fn node_with_burner(slow_apply_ms: u64) -> Driven {
     let looks = AtomicU64::default();
     let clock = move || Duration::from_millis(looks.fetch_add(1, Ordering::Relaxed));
     let config = NodeConfig { slow_apply_ms, ..NodeConfig::default() };
@@ -114,7 +114,7 @@ fn slow_jobs_are_counted_by_what_they_are() {
 #[test]
 fn asking_for_pages_changes_no_outcome() {
     let mut driven = node_with_burner(0);
-    let command = || Body::Command(stored::Command::default());
+    let command = || Body::from(stored::Command::default());
     let plain = driven.propose(command(), false).expect("applied");
     let asked = driven.propose(command(), true).expect("applied");
     assert_eq!((plain.reply, plain.fuel_used), (asked.reply, asked.fuel_used));

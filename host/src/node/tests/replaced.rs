@@ -65,7 +65,7 @@ fn lead(node: &mut SteppedNode, inbox: &NodeInbox) {
 fn ask(node: &SteppedNode) -> oneshot::Receiver<crate::node::ProposeResult> {
     let (sender, receiver) = oneshot::channel();
     let command = stored::Command { data: Bytes::from_static(b"x"), session: None };
-    let body = Body::Command(command);
+    let body = Body::from(command);
     node.handle().submit([Submit { body, sink: ReplySink::One(sender), count_pages: false }]);
     receiver
 }

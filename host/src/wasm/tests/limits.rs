@@ -74,11 +74,14 @@ fn two_loaders_agree_on_everything() {
 }
 
 #[test]
-fn random_numbers_depend_on_cluster_index_and_kind_of_call_only() {
+fn random_numbers_depend_on_cluster_position_and_kind_of_call_only() {
     let mut fsm = scribe();
     let first = ok(fsm.apply(at(1), b"x").unwrap());
     assert_eq!(ok(fsm.apply(at(1), b"x").unwrap()), first);
     assert_ne!(ok(fsm.apply(at(2), b"x").unwrap()), first);
+    let second = ok(fsm.apply(behind(at(1), 1), b"x").unwrap());
+    assert_ne!(second, first);
+    assert_ne!(ok(fsm.apply(behind(at(1), 2), b"x").unwrap()), second);
     assert_ne!(ok(fsm.query(at(1), b"x").unwrap()), first);
     let elsewhere = Context { cluster: ClusterId([8; 16]), ..at(1) };
     assert_ne!(ok(fsm.apply(elsewhere, b"x").unwrap()), first);
@@ -86,7 +89,7 @@ fn random_numbers_depend_on_cluster_index_and_kind_of_call_only() {
     assert_eq!(first[..4], EXPECTED_RANDOM);
 }
 
-const EXPECTED_RANDOM: [u8; 4] = [169, 136, 1, 203];
+const EXPECTED_RANDOM: [u8; 4] = [206, 26, 220, 118];
 
 #[test]
 fn the_guest_sees_the_index_and_the_clock_of_its_entry() {
@@ -94,6 +97,30 @@ fn the_guest_sees_the_index_and_the_clock_of_its_entry() {
     let output = ok(fsm.apply(at(42), b"t").unwrap());
     assert_eq!(output[..8], 42u64.to_le_bytes());
     assert_eq!(output[8..], 1_000_042u64.to_le_bytes());
+}
+
+#[test]
+fn the_guest_sees_which_of_its_entrys_commands_it_runs() {
+    const GUEST: &str = r#"
+        (import "raft_fsm_v1" "ordinal" (func $ordinal (result i32)))
+        (import "raft_fsm_v1" "write" (func $write (param i32 i32)))
+        (memory (export "memory") 1)
+        (func $tell (result i32)
+            (i32.store (i32.const 0) (call $ordinal))
+            (call $write (i32.const 0) (i32.const 4))
+            (i32.const 0))
+        (func (export "raft_fsm_abi_v1"))
+        (func (export "apply") (param i32) (result i32) (call $tell))
+        (func (export "query") (param i32) (result i32) (call $tell))
+        (func (export "snapshot") (result i32) (i32.const 0))
+        (func (export "restore") (param i32) (result i32) (i32.const 0))"#;
+    let module = wat::parse_str(format!("(module {GUEST})")).unwrap();
+    let mut fsm = try_start(&module, &small_limits()).unwrap();
+    for ordinal in [0, 1, 65_535] {
+        let told = ok(fsm.apply(behind(at(42), ordinal), b"").unwrap());
+        assert_eq!(told, ordinal.to_le_bytes());
+    }
+    assert_eq!(ok(fsm.query(at(42), b"").unwrap()), [0; 4]);
 }
 
 #[test]

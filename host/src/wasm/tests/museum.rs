@@ -38,6 +38,16 @@ fn pages_that_were_counted_are_not_undone_where_pages_are_counted() {
 }
 
 #[test]
+fn a_trap_takes_the_commands_before_it_in_its_entry_with_it() {
+    let _guard = exhibit(Some(Exhibit::BatchHalfUndone));
+    let mut fsm = scribe();
+    ok(fsm.apply(at(1), b"a-one ").unwrap());
+    ok(fsm.apply(at(2), b"a-two ").unwrap());
+    trap(fsm.apply(behind(at(2), 1), b"u").unwrap());
+    assert_eq!(contents(&mut *fsm), "a-one ");
+}
+
+#[test]
 fn a_digest_misses_what_an_earlier_checkpoint_saw() {
     let _guard = exhibit(Some(Exhibit::DigestOfLastCheckpoint));
     let mut fsm = start_wasm(PAGER, &small_limits());

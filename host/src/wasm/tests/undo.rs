@@ -48,6 +48,21 @@ fn a_run_with_traps_ends_bit_identical_to_one_without() {
     assert_eq!(straight.apply(at(60), b"a").unwrap(), broken.apply(at(60), b"a").unwrap());
 }
 
+/// Wherever in the entry the checkpoint lies that is gone back to.
+fn a_trap_in_the_middle_of_an_entry_undoes_nothing_of_the_commands_around_it() {
+    for checkpoint_before in 0..5 {
+        let mut fsm = scribe();
+        for (ordinal, command) in (0..).zip([&b"a-one "[..], b"u", b"a-two ", b"l", b"a-three"]) {
+            if ordinal == checkpoint_before {
+                drop(fsm.capture().unwrap());
+            }
+            let call = fsm.apply(behind(at(1), ordinal), command).unwrap();
+            assert_eq!(matches!(call.result, GuestResult::Trapped(_)), command.len() == 1);
+        }
+        assert_eq!(contents(&mut *fsm), "a-one a-two a-three", "before {checkpoint_before}");
+    }
+}
+
 fn a_rejected_command_reports_its_reason_and_emits_nothing() {
     let mut fsm = scribe();
     let call = fsm.apply(at(1), b"r because").unwrap();
@@ -256,6 +271,7 @@ fn an_image_is_taken_over_wherever_the_initialisers_would_refuse_by_now() {
 on_each_backend! {
     each_way_to_break_has_its_kind_and_leaves_no_trace
     a_run_with_traps_ends_bit_identical_to_one_without
+    a_trap_in_the_middle_of_an_entry_undoes_nothing_of_the_commands_around_it
     a_rejected_command_reports_its_reason_and_emits_nothing
     an_image_carries_everything_to_another_loader_including_fuel_and_growth
     an_image_in_the_making_does_not_see_what_happens_meanwhile

@@ -1,0 +1,234 @@
+//! The commands of an entry, executed one after the other.
+//!
+//! ```text
+//!   entry 7 = time, [a, b, c]      a at 7.0 ─► outcome     ok
+//!                                  b at 7.1 ─► outcome     trapped: the state is the one after a
+//!                                  c at 7.2 ─► outcome     executed on that
+//! ```
+//!
+//! Each command is on its own: it has a position, an outcome, fuel and events, a place in its session,
+//! and what becomes of it changes nothing for the others. All of them see the entry's clock. Nobody
+//! sees a state between two of them: queries, snapshots and digests are as of an index.
+//!
+//! A batch is read as a whole before anything of it is executed. One without commands, or with more than
+//! [`BATCH_COMMANDS_MAX`], is malformed, and changes nothing.
+
+use bytes::{Buf, Bytes};
+use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
+
+use super::core::{Machine, outcome_of, refused, unknown_kind};
+use super::reply::{Applied, CommandRefused, Reply};
+use super::sessions::{Begin, Sessions, command_hash};
+use crate::fsm::HostFailure;
+use crate::museum::{self, Exhibit};
+use crate::types::{Index, Outcome, Position};
+
+/// Most commands of one entry: replicas must agree on it, so it never changes. What a command costs in
+/// memory while its entry is executed is some hundred bytes, whatever little it has on the wire.
+pub const BATCH_COMMANDS_MAX: usize = 65_536;
+
+/// Bytes that a command takes in an entry, at least: its tag and its length.
+const COMMAND_MIN_BYTES: usize = 2;
+
+/// What an entry holds.
+pub(super) enum Read {
+    /// The no-op of a new leader.
+    Nothing,
+    /// No entry, and why.
+    Malformed(String),
+    /// At least one command, and no more than [`BATCH_COMMANDS_MAX`].
+    Batch { time_ms: u64, commands: Vec<stored::Command> },
+    /// Anything but commands.
+    Other { time_ms: u64, body: Body },
+}
+
+/// Reads the entry at `index`.
+///
+/// # Errors
+///
+/// It holds what this version does not know.
+pub(super) fn read(index: Index, data: &Bytes) -> Result<Read, HostFailure> {
+    if data.is_empty() {
+        return Ok(Read::Nothing);
+    }
+    if has_too_many_commands(data) {
+        return Ok(Read::Malformed(format!(
+            "it holds more than the {BATCH_COMMANDS_MAX} commands that an entry may hold"
+        )));
+    }
+    // From `Bytes`, of which the commands become parts: nothing is copied.
+    let Ok(entry) = stored::Entry::decode(data.clone()) else {
+        return Ok(Read::Malformed(
+            "its bytes are not an encoded raft_host.storage.v1.Entry".to_owned(),
+        ));
+    };
+    // A field that this version passes over is one that others take for what it is.
+    if entry.encoded_len() != data.len() {
+        return Err(unknown_kind(index));
+    }
+    let time_ms = entry.time_ms;
+    // An entry's kind that this version does not know decodes as no kind at all.
+    match entry.body.ok_or_else(|| unknown_kind(index))? {
+        Body::Batch(batch) if batch.commands.is_empty() => {
+            Ok(Read::Malformed("it is a batch without commands".to_owned()))
+        }
+        Body::Batch(batch) => Ok(Read::Batch { time_ms, commands: batch.commands }),
+        body => Ok(Read::Other { time_ms, body }),
+    }
+}
+
+/// Asked before anything is decoded, because two bytes of an entry become a hundred in memory.
+fn has_too_many_commands(data: &[u8]) -> bool {
+    data.len() > BATCH_COMMANDS_MAX * COMMAND_MIN_BYTES && commands(data) > BATCH_COMMANDS_MAX
+}
+
+/// How many commands an encoded entry holds, as far as it can be read.
+fn commands(mut data: &[u8]) -> usize {
+    let mut found = 0;
+    // Field 2 of an entry is its batch, field 1 of that a command.
+    while let Some(batch) = next_of(&mut data, 2) {
+        let mut batch = batch;
+        while next_of(&mut batch, 1).is_some() {
+            found += 1;
+        }
+    }
+    found
+}
+
+/// The content of the next field of this number that has a length; `data` goes on behind it.
+fn next_of<'a>(data: &mut &'a [u8], number: u32) -> Option<&'a [u8]> {
+    while data.has_remaining() {
+        let (tag, wire_type) = decode_key(data).ok()?;
+        if tag == number && wire_type == WireType::LengthDelimited {
+            let length = usize::try_from(decode_varint(data).ok()?).ok()?;
+            let (content, rest) = data.split_at_checked(length)?;
+            *data = rest;
+            return Some(content);
+        }
+        skip_field(wire_type, tag, data, DecodeContext::default()).ok()?;
+    }
+    None
+}
+
+impl Machine {
+    /// Executes the commands of the entry at `index`.
+    pub(super) fn apply_batch(
+        &mut self,
+        index: Index,
+        commands: &[stored::Command],
+        count_pages: bool,
+        on_answer: &mut dyn FnMut(Position, Applied),
+    ) -> Result<(), HostFailure> {
+        let before = museum::is_on(Exhibit::BatchRetriedTwice).then(|| self.state.sessions.clone());
+        for (ordinal, command) in (0..).zip(commands) {
+            if count_pages && let Some(fsm) = &mut self.fsm {
+                fsm.count_pages();
+            }
+            let position = Position { index, ordinal };
+            let applied = self.apply_command(position, command, before.as_ref())?;
+            self.state.past.advance(position, &applied);
+            on_answer(position, applied);
+        }
+        Ok(())
+    }
+
+    fn apply_command(
+        &mut self,
+        position: Position,
+        command: &stored::Command,
+        before: Option<&Sessions>,
+    ) -> Result<Applied, HostFailure> {
+        let bytes = command.data.len() as u64;
+        let max = self.state.limits.input_max_bytes;
+        let context = self.context_at(position);
+        let sessions = &mut self.state.sessions;
+        let hash = command.session.as_ref().map(|_| command_hash(&command.data));
+        let session = command.session.as_ref().zip(hash);
+        let begin = match session {
+            None => Begin::Run,
+            // An earlier attempt may have been run when more was allowed.
+            Some((session, hash)) if bytes > max => sessions.look_up(session, hash),
+            Some((session, hash))
+                if before.is_some_and(|it| it.look_up(session, hash) == Begin::Run) =>
+            {
+                Begin::Run
+            }
+            Some((session, hash)) => sessions.begin(session, hash, position.index, context.time_ms),
+        };
+        match begin {
+            Begin::Run if bytes > max => {
+                return Ok(refused(CommandRefused::TooLarge { bytes, max }));
+            }
+            Begin::Run => {}
+            Begin::Refused(reason) => return Ok(refused(reason)),
+            Begin::Duplicate(original) => {
+                let outcome = Outcome::Duplicate(Box::new(original));
+                return Ok(Applied::without_guest(Reply::Command(outcome)));
+            }
+        }
+        // Not remembered in the session: when a module is there, a retry shall run.
+        let Some(fsm) = &mut self.fsm else {
+            return Ok(Applied::without_guest(Reply::NoModule));
+        };
+        let call = fsm.apply(context, &command.data)?;
+        let (outcome, trap_message) = outcome_of(call.result);
+        if let Some((session, hash)) = session
+            && !museum::is_on(Exhibit::OutcomeNotRemembered)
+        {
+            let stored::SessionCommand { session_id, sequence, .. } = *session;
+            self.state.sessions.complete(session_id, sequence, hash, &outcome);
+        }
+        let fuel_used = match museum::is_on(Exhibit::FuelOfHost) {
+            true => call.fuel_used + museum::host_time_ms() % 2,
+            false => call.fuel_used,
+        };
+        Ok(Applied {
+            reply: Reply::Command(outcome),
+            fuel_used,
+            events: call.events,
+            trap_message,
+            pages_dirtied: call.pages_dirtied,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(commands: usize) -> Bytes {
+        let body = Body::Batch(stored::Batch { commands: vec![<_>::default(); commands] });
+        stored::Entry { time_ms: 7, body: Some(body) }.encode_to_vec().into()
+    }
+
+    #[test]
+    fn an_entry_holds_as_many_commands_as_it_may_and_not_one_more() {
+        for held in [1, 2, BATCH_COMMANDS_MAX] {
+            let Ok(Read::Batch { time_ms: 7, commands }) = read(Index(1), &entry(held)) else {
+                panic!("{held} commands are a batch");
+            };
+            assert_eq!(commands.len(), held);
+        }
+        for held in [0, BATCH_COMMANDS_MAX + 1] {
+            assert!(matches!(read(Index(1), &entry(held)), Ok(Read::Malformed(_))), "{held}");
+        }
+    }
+
+    #[test]
+    fn commands_are_counted_however_the_bytes_that_hold_them_are_split() {
+        let half = entry(BATCH_COMMANDS_MAX / 2 + 1);
+        assert_eq!(commands(&half), BATCH_COMMANDS_MAX / 2 + 1);
+        // A decoder joins what comes twice.
+        let twice = [half.clone(), half].concat();
+        assert!(has_too_many_commands(&twice));
+        // A long command that happens to read like a batch.
+        let data = b"\x12\x02\x0a\x00".repeat(BATCH_COMMANDS_MAX).into();
+        let body = stored::Command { data, session: None }.into();
+        let long = stored::Entry { time_ms: 7, body: Some(body) }.encode_to_vec();
+        assert_eq!(commands(&long), 1);
+        assert!(!has_too_many_commands(&long));
+    }
+}
