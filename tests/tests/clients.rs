@@ -104,7 +104,7 @@ fn a_client_in_python_keeps_its_promises() {
 #[test]
 fn a_client_in_typescript_keeps_its_promises() {
     let folder = workspace("tests/clients/typescript");
-    let recent = "process.exit(+process.versions.node.split('.')[0] < 20)";
+    let recent = "process.exit(+process.versions.node.split('.')[0] < 20 ? 1 : 0)";
     if lacks_client_tools("Node.js 20", "node", &["-e", recent])
         || lacks_client_tools("npm", "npm", &["--version"])
     {
