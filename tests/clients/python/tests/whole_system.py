@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -33,6 +33,7 @@ from raft_host import (
     TooLarge,
     UnknownMethod,
 )
+from raft_host.v1 import client_pb2, client_pb2_grpc
 
 THREADS = 8
 PATIENT = Timeouts(call=120.0)
@@ -44,6 +45,7 @@ def main(addresses: list[str]) -> None:
         done = exactly_once_through_the_death_of_a_leader(client)
         reads_its_own_writes_everywhere(client, addresses)
         streams(client, done)
+        full_sessions_are_relieved(client, addresses)
         sessions_end(client)
         errors_are_typed(client, addresses)
         knows_its_health(addresses)
@@ -117,6 +119,43 @@ def streams(client: Client, before: int) -> None:
     # Whoever leaves a stream early ends it.
     endless = client.apply_stream(itertools.repeat(b"0"), window=10)
     assert [result.applied() for result in itertools.islice(endless, 50)]
+
+
+def full_sessions_are_relieved(client: Client, addresses: list[str]) -> None:
+    """A session that keeps all that it may takes nothing until the client acknowledges."""
+    acknowledged = 0
+
+    def opening(channel: grpc.Channel) -> Any:
+        return client_pb2_grpc.ClientStub(channel).OpenSession
+
+    def applying(channel: grpc.Channel) -> Any:
+        return client_pb2_grpc.ClientStub(channel).Apply
+
+    opened = client.call(opening, client_pb2.OpenSessionRequest, True)
+    most = opened.responses_max
+
+    def send(by: Client, sequence: int) -> object:
+        def make() -> client_pb2.ApplyRequest:
+            session = client_pb2.SessionCommand(
+                session_id=opened.session_id, sequence=sequence, acknowledged=acknowledged
+            )
+            return client_pb2.ApplyRequest(command=b"0", session=session)
+
+        return by.call(applying, make, True)
+
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(lambda sequence: send(client, sequence), range(1, most + 1)))
+        with Client(addresses, client.cluster_id(), timeouts=Timeouts(call=0.5)) as hasty:
+            full = raises(RaftHostError, lambda: send(hasty, most + 1))
+        assert full.reason == Reason.REASON_SESSION_FULL, full
+        assert (full.code, full.effect) == (grpc.StatusCode.RESOURCE_EXHAUSTED, Effect.NONE), full
+        waiting = pool.submit(send, client, most + 1)
+        time.sleep(0.1)
+        acknowledged = most
+        waiting.result()
+    late = raises(RaftHostError, lambda: send(client, most))
+    assert late.reason == Reason.REASON_SEQUENCE_TOO_OLD, late
+    assert late.code == grpc.StatusCode.ALREADY_EXISTS, late
 
 
 def sessions_end(client: Client) -> None:

@@ -10,6 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import protobuf from "protobufjs";
 
+import { method } from "../src/contract.js";
 import {
   type Applied,
   Client,
@@ -22,6 +23,7 @@ import {
   TooLarge,
   UnknownMethod,
 } from "../src/index.js";
+import type { Opened } from "../src/session.js";
 
 const WRITERS = 16;
 const PATIENT = { callMs: 120_000 };
@@ -35,6 +37,7 @@ async function main(addresses: string[]): Promise<void> {
   const done = await exactlyOnceThroughTheDeathOfALeader(client);
   await readsItsOwnWritesEverywhere(client, addresses);
   await streams(client, done);
+  await fullSessionsAreRelieved(client, addresses);
   await sessionsEnd(client);
   await errorsAreTyped(client, addresses);
   await knowsItsHealth(addresses);
@@ -141,6 +144,38 @@ function* endless(): Generator<Uint8Array> {
   for (;;) {
     yield bytes("0");
   }
+}
+
+/** A session that keeps all that it may takes nothing until the client acknowledges. */
+async function fullSessionsAreRelieved(client: Client, addresses: string[]): Promise<void> {
+  const opened = method("Client", "OpenSession");
+  const { sessionId, responsesMax } = await client.call<Opened>(opened, () => ({}), true);
+  const most = Number(responsesMax);
+  let acknowledged = 0;
+  const send = (by: Client, sequence: number): Promise<unknown> =>
+    by.call(
+      method("Client", "Apply"),
+      () => ({ command: bytes("0"), session: { sessionId, sequence, acknowledged } }),
+      true,
+    );
+  for (let first = 1; first <= most; first += 512) {
+    const numbers = Array.from({ length: Math.min(512, most - first + 1) }, (_, at) => first + at);
+    await Promise.all(numbers.map((sequence) => send(client, sequence)));
+  }
+  const clusterId = await client.clusterId();
+  const hasty = new Client(addresses, { clusterId, timeouts: { callMs: 500 } });
+  const full = await failure(RaftHostError, send(hasty, most + 1));
+  await hasty.close();
+  assert.deepEqual(
+    [full.reason, full.code, full.effect],
+    ["REASON_SESSION_FULL", Code.RESOURCE_EXHAUSTED, "none"],
+  );
+  const waiting = send(client, most + 1);
+  await sleep(100);
+  acknowledged = most;
+  await waiting;
+  const late = await failure(RaftHostError, send(client, most));
+  assert.deepEqual([late.reason, late.code], ["REASON_SEQUENCE_TOO_OLD", Code.ALREADY_EXISTS]);
 }
 
 async function sessionsEnd(client: Client): Promise<void> {
