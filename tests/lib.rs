@@ -16,8 +16,8 @@ pub mod properties;
 pub mod sim;
 
 pub use harness::{
-    Cli, Cluster, Load, Output, Server, Started, block_on, free_port, hex, lacks_shell,
-    lacks_tools, share_compiled_crates, value,
+    Cli, Cluster, Load, Output, Server, Started, block_on, free_port, hex, lacks_client_tools,
+    lacks_shell, lacks_tools, share_compiled_crates, value,
 };
 
 use std::path::{Path, PathBuf};

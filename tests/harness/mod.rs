@@ -6,4 +6,4 @@ mod toolchains;
 
 pub use cluster::{Cluster, Load, block_on, hex, value};
 pub use process::{Cli, Output, Server, Started, free_port};
-pub use toolchains::{lacks_shell, lacks_tools, share_compiled_crates};
+pub use toolchains::{lacks_client_tools, lacks_shell, lacks_tools, share_compiled_crates};

@@ -40,6 +40,24 @@ pub fn lacks_shell(shell: &str) -> bool {
     lacks
 }
 
+/// Whether something that a client in another language needs is not here, which a command tells that
+/// fails without it; says so. With `RAFT_HOST_ALL_TOOLCHAINS=1` in the environment all must be there.
+///
+/// # Panics
+///
+/// If it must be there and is not.
+pub fn lacks_client_tools(what: &str, program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let said = match output {
+        Ok(output) if output.status.success() => return false,
+        Ok(output) => Output::from(output).stderr,
+        Err(error) => format!("{program}: {error}"),
+    };
+    assert!(!all_must_be_here(), "{what}: {said}");
+    eprintln!("skipped what needs {what}, which is not here: {said}");
+    true
+}
+
 fn all_must_be_here() -> bool {
     std::env::var("RAFT_HOST_ALL_TOOLCHAINS").is_ok_and(|value| value == "1")
 }
