@@ -112,11 +112,14 @@ pub(super) fn applied(
     }
 }
 
+/// A command: its place in a session, what it says, what it is answered.
+pub(super) type Scripted<'a> = (Option<(u64, u64)>, &'a str, Reply);
+
 /// An entry of several commands, each with its reply.
 pub(super) fn applied_batch(
     slot: usize,
     position: LogPosition,
-    commands: &[(Option<(u64, u64)>, &str, Reply)],
+    commands: &[Scripted<'_>],
 ) -> AppliedEntry {
     let mut all = commands.iter().map(|(session, data, reply)| Answered {
         command: Some((*session, Bytes::copy_from_slice(data.as_bytes()))),
