@@ -37,7 +37,7 @@ const fn flipped(exhibit: Exhibit, seed: u64, invariant: &'static str) -> Catch 
 
 /// At least one for each exhibit, and for each invariant.
 pub const CATCHES: &[Catch] = &[
-    caught(Exhibit::UncheckedPreviousTerm, 884, "log_matching"),
+    caught(Exhibit::UncheckedPreviousTerm, 1350, "log_matching"),
     caught(Exhibit::AcknowledgedBeforeFsync, 1, "leader_per_term"),
     caught(Exhibit::VoteForgottenAtRestart, 4, "leader_per_term"),
     caught(Exhibit::HardStateOnlyWithEntries, 0, "progress"),
