@@ -55,7 +55,6 @@ pub const CATCHES: &[Catch] = &[
         ..caught(Exhibit::IncumbentUnchecked, 77, "module_at_one_index")
     },
     caught(Exhibit::TrapKeptAfterCheckpoint, 1, "state_machine_safety"),
-    caught(Exhibit::ImageStartSkipped, 47, "linearizable"),
     caught(Exhibit::ImageStartSkipped, 2, "nothing_lost"),
     caught(Exhibit::ImageStartSkipped, 0, "state_machine_safety"),
     caught(Exhibit::ConfChangeWhenAppended, 10, "state_machine_safety"),
