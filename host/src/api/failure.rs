@@ -113,20 +113,8 @@ impl Failure {
     }
 
     pub(super) fn into_status(self) -> Status {
-        let code = self.code();
-        self.into_status_with(code)
-    }
-
-    /// With a code that was given already, though the reason may stand for another one.
-    pub(super) fn into_status_with(self, code: Code) -> Status {
-        let trailer = self.detail.to_trailer(code, &self.message);
-        let mut status = Status::with_details(code, self.message, trailer);
-        let effect = match self.detail.effect() {
-            Effect::None => EFFECT_NONE,
-            Effect::Unknown => EFFECT_UNKNOWN,
-        };
-        status.metadata_mut().insert(EFFECT_KEY, MetadataValue::from_static(effect));
-        status
+        let trailer = self.detail.to_trailer(self.code(), &self.message);
+        with_effect(Status::with_details(self.code(), self.message, trailer), self.detail.effect())
     }
 
     /// What another node said, or what became of the way to it.
@@ -208,6 +196,16 @@ fn reason_of(code: Code) -> Reason {
         Code::ResourceExhausted => Reason::Busy,
         _ => Reason::Internal,
     }
+}
+
+/// The status, with the trailer that says whether the request had an effect.
+pub(super) fn with_effect(mut status: Status, effect: Effect) -> Status {
+    let word = match effect {
+        Effect::None => EFFECT_NONE,
+        Effect::Unknown => EFFECT_UNKNOWN,
+    };
+    status.metadata_mut().insert(EFFECT_KEY, MetadataValue::from_static(word));
+    status
 }
 
 /// Whether the request never left this node.

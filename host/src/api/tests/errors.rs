@@ -30,6 +30,16 @@ async fn what_the_grpc_library_refuses_is_labelled_as_well() {
         assert_eq!(detail(&status).reason(), v1::Reason::UnknownMethod, "{path}: {status}");
         assert_fails::<()>(Err(status), Code::Unimplemented, "none", "");
     }
+    // Longer than the library takes: the reason has its one code here as well.
+    let long = v1::ApplyRequest { command: vec![0; 5 << 20].into(), ..Default::default() };
+    let answer = node.client().apply(long).await;
+    assert_fails(answer, Code::InvalidArgument, "none", "");
+    // The code of another protocol stays what that protocol says.
+    let service = "nobody".to_owned();
+    let request = tonic_health::pb::HealthCheckRequest { service };
+    let status = HealthClient::new(node.channel.clone()).check(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    assert_eq!(status.metadata().get(EFFECT_KEY).unwrap(), "none", "{status}");
     let status = call(node, "/raft_host.v1.Client/Apply").await.unwrap_err();
     assert_eq!(detail(&status).effect(), v1::Effect::None, "{status}");
     assert_eq!(status.metadata().get(EFFECT_KEY).unwrap(), "none", "{status}");
