@@ -53,6 +53,8 @@ pub enum Invariant {
     BoundedGrowth,
     /// Every entry is applied by a program that offers the engine profile in force at its index.
     EngineHonoured,
+    /// A level is raised only to what the program of every member offered a moment before.
+    LevelOffered,
     /// After faults stop, every node makes progress within a bound.
     Progress,
     /// A node whose state differs from the majority's at a digest point is quarantined from the
@@ -73,7 +75,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 18] = [
+    pub const ALL: [Invariant; 19] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -85,6 +87,7 @@ impl Invariant {
         Invariant::HealthyServes,
         Invariant::BoundedGrowth,
         Invariant::EngineHonoured,
+        Invariant::LevelOffered,
         Invariant::Progress,
         Invariant::DigestsAgree,
         Invariant::QuarantineKeepsQuiet,
@@ -108,6 +111,7 @@ impl Invariant {
             Invariant::HealthyServes => "healthy-serves",
             Invariant::BoundedGrowth => "bounded-growth",
             Invariant::EngineHonoured => "engine-honoured",
+            Invariant::LevelOffered => "level-offered",
             Invariant::Progress => "progress",
             Invariant::DigestsAgree => "digests-agree",
             Invariant::QuarantineKeepsQuiet => "quarantine-keeps-quiet",
@@ -156,6 +160,8 @@ pub enum Need {
     Upgrades,
     /// The engine profile changes, and nodes restart with programs that offer the new one.
     EngineChanges,
+    /// Nodes restart with programs that offer different levels.
+    Levels,
     /// Modules are uploaded in several chunks, with snapshots taken between them.
     ChunkedUploads,
     /// The cluster's limits differ from the defaults, and commands reach them.
@@ -343,6 +349,16 @@ exhibits! {
     trips [EngineHonoured, StateMachineSafety] needs [EngineChanges]
     "A node that must stop for a new engine profile first applies the rest of the batch that the \
      change came in, so that it counts from another index there."
+
+    LevelRaisedEarly "level-raised-early"
+    trips [LevelOffered] needs [Levels]
+    "A leader raises the level when its own program offers a higher one, and does not wait until all \
+     members do. The others stop, or read what they do not know."
+
+    UnknownFieldIgnored "unknown-field-ignored"
+    trips [StateMachineSafety] needs [Levels, Restarts]
+    "A node whose program does not offer the cluster's level goes on, and passes over the fields that \
+     it does not know, as a decoder of protobuf messages does by itself."
 
     TrapKeptAfterCheckpoint "trap-kept-after-checkpoint"
     trips [StateMachineSafety, Linearizable] needs [Wasm, Traps]

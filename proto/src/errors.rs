@@ -57,6 +57,7 @@ impl Reason {
             | Reason::LimitsRefused
             | Reason::NotConfirmed
             | Reason::ClockRefused
+            | Reason::LevelNotOffered
             | Reason::SnapshotRefused => Code::FailedPrecondition,
         }
     }

@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use raft_host::machine::{QueryReply, Verdict};
 use raft_host::node::{
-    Consistency, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeFailure,
+    Consistency, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeFailure,
     ProposeResult, QueryFailure, Upgrade, UpgradeFailure, Upgraded,
 };
-use raft_host::types::{JoinNonce, NodeId, SnapshotMeta};
+use raft_host::types::{JoinNonce, Level, NodeId, SnapshotMeta};
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
@@ -35,7 +35,8 @@ pub(super) enum Ask {
     /// Commands as one entry.
     ProposeBatch(Vec<stored::Command>),
     Query(Bytes, Consistency),
-    Join(String, JoinNonce),
+    /// With the level that the joining program offers.
+    Join(String, JoinNonce, Level),
     Promote(NodeId),
     Remove(NodeId),
     Upgrade {
@@ -45,6 +46,7 @@ pub(super) enum Ask {
     Snapshot,
     SetLimits(stored::LimitChange),
     CompareDigests,
+    RaiseLevel,
 }
 
 /// How a node answers.
@@ -59,6 +61,7 @@ pub(super) enum Answered {
     Upgraded(Result<Upgraded, UpgradeFailure>),
     Snapshot(Result<SnapshotMeta, String>),
     LimitsSet(Result<LimitsSet, LimitsFailure>),
+    LevelRaised(Result<LevelSet, ProposeFailure>),
     Compared(Result<Verdict, ProposeFailure>),
     /// Nobody was there to ask.
     Unreachable,
@@ -86,9 +89,10 @@ impl Call {
                 Ask::Query(query, consistency) => {
                     Answered::Queried(handle.query(query, consistency).await)
                 }
-                Ask::Join(address, nonce) => {
-                    Answered::Learner(handle.join(None, address, nonce).await)
+                Ask::Join(address, nonce, offered) => {
+                    Answered::Learner(handle.join(None, address, nonce, offered).await)
                 }
+                Ask::RaiseLevel => Answered::LevelRaised(handle.raise_level(None).await),
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
                 Ask::Remove(node) => Answered::Member(handle.remove(node, false).await),
                 Ask::Upgrade { upgrade, chunk_bytes } => {

@@ -8,7 +8,7 @@ use raft_host::consensus::Role;
 use raft_host::node::{DigestStatus, NodeInbox, SteppedNode};
 use raft_host::storage::GroupWrite;
 use raft_host::transport::Transport;
-use raft_host::types::{GroupId, Index, LogPosition, Member, NodeId, PeerMessage, Term};
+use raft_host::types::{GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage, Term};
 
 use super::calls::Call;
 use super::disk::SimDisk;
@@ -220,6 +220,8 @@ pub(super) struct Host {
     pub state: State,
     /// Counts starts, so that what was scheduled for an earlier life is recognised.
     pub life: u64,
+    /// The level that the program offers which it runs, or is to run.
+    pub program: Level,
     /// Members that it was told when it joined.
     pub introduced: Vec<Member>,
     /// Its process is stopped until then.
@@ -259,6 +261,7 @@ impl Host {
             clock: Clock::new(),
             state: State::Down,
             life: 0,
+            program: Level::CURRENT,
             introduced: Vec::new(),
             paused_until: Micros(0),
             stalled_until: Micros(0),

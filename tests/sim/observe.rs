@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft_host::consensus::Role;
 use raft_host::machine::Reply;
 use raft_host::types::{
-    ConfState, Index, LogEntry, LogPosition, ModuleHash, NodeId, Position, StateDigest, Term,
+    ConfState, Index, Level, LogEntry, LogPosition, ModuleHash, NodeId, Position, StateDigest, Term,
 };
 
 use crate::history::Operation;
@@ -49,6 +49,13 @@ pub enum Fact<'a> {
         module: Option<ModuleHash>,
         /// Where that was activated, as the machine says.
         activated: Option<Index>,
+    },
+    /// A node starts, as a program that offers this level.
+    Program {
+        /// Its id.
+        node: NodeId,
+        /// The program's.
+        level: Level,
     },
     /// A node was killed, or its host lost power.
     Crashed {

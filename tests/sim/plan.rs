@@ -59,6 +59,8 @@ pub struct Shape {
     pub network: Quality,
     /// What each link takes.
     pub link: Bounds,
+    /// Nodes are programs that offer different levels.
+    pub levels: bool,
 }
 
 /// How much a link takes, as the transport's limits (`transport::grpc`), but often far smaller.
@@ -126,6 +128,8 @@ pub enum Action {
     Snapshot { node: Pick },
     Upgrade { version: u64 },
     SetLimits { choice: u64 },
+    Install { node: Pick, next: bool, down_us: u64 },
+    RaiseLevel,
     // Machines
     StallMachine { node: Pick, for_us: u64 },
     // Memory
@@ -209,6 +213,7 @@ impl Plan {
         actions.extend(draw_slow_machines(&mut Random::stream(seed, "machines", 0), fixed, &shape));
         actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
+        actions.extend(draw_levels(&mut Random::stream(seed, "levels", 0), fixed, &mut shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -326,6 +331,35 @@ fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, 
     (0..count).map(|_| rejoin()).collect()
 }
 
+/// Out of a thousand seeds, those with programs that offer different levels.
+const LEVELS_PER_MILLE: u64 = 250;
+
+/// Rolling upgrades, forwards mostly, by careless operators.
+fn draw_levels(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(LEVELS_PER_MILLE) {
+        return Vec::new();
+    }
+    shape.levels = true;
+    shape.node.level_settle_ms = *random.pick(&[0, 100, 1_000, 5_000]);
+    let election_us = shape.node.election_ms * 1_000;
+    let nodes = (shape.voters + shape.learners) as u64;
+    let installs = random.between(nodes, nodes * 4);
+    let raises = random.below(3);
+    let mut drawn = |at: u64| {
+        let action = if at < installs {
+            Action::Install {
+                node: Pick(random.number()),
+                next: random.per_mille(850),
+                down_us: random.magnitude(1_000, election_us * 3),
+            }
+        } else {
+            Action::RaiseLevel
+        };
+        (random.below(shape.faults_us), action)
+    };
+    (0..installs + raises).map(&mut drawn).collect()
+}
+
 /// Clocks that suddenly say another year, in some runs.
 fn draw_leaps(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
     const DAY_MS: u64 = 86_400_000;
@@ -353,6 +387,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         election_ms: heartbeat_ms * random.between(4, 12),
         snapshot,
         digest: DigestConfig::OFF,
+        level_settle_ms: 0,
         ..NodeConfig::default()
     };
     let max_append_bytes = random.magnitude(64, 1 << 20);
@@ -407,6 +442,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
             reorders: false,
         },
         link: Bounds { message_bytes: 64 << 20, queue_bytes: 64 << 20, queue_messages: 16_384 },
+        levels: false,
     }
 }
 
@@ -521,7 +557,8 @@ impl Action {
             | Action::FillDisk { for_us, .. } => *for_us,
             Action::Kill { down_us, .. }
             | Action::KillAll { down_us, .. }
-            | Action::FailSync { down_us, .. } => *down_us,
+            | Action::FailSync { down_us, .. }
+            | Action::Install { down_us, .. } => *down_us,
             _ => 0,
         }
     }
@@ -558,6 +595,9 @@ impl Action {
             Action::Snapshot { .. } => "snapshot on demand",
             Action::Upgrade { .. } => "upgrade",
             Action::SetLimits { .. } => "limits changed",
+            Action::Install { next: true, .. } => "newer program",
+            Action::Install { .. } => "older program",
+            Action::RaiseLevel => "level raised by hand",
             Action::StallMachine { .. } => "slow apply",
             Action::FlipBit { .. } => "bit flip",
         }

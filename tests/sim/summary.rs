@@ -31,6 +31,10 @@ pub struct Counters {
     pub upgrades: u64,
     pub limit_changes: u64,
     pub joins: u64,
+    /// Times that the level was raised.
+    pub levels: u64,
+    /// Programs that could not run any more and were replaced.
+    pub updates: u64,
     pub sessions: u64,
     pub starts: u64,
     pub refused_starts: u64,
@@ -93,7 +97,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 30] {
+    fn numbers(&mut self) -> [&mut u64; 32] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -109,6 +113,8 @@ impl Counters {
             &mut self.upgrades,
             &mut self.limit_changes,
             &mut self.joins,
+            &mut self.levels,
+            &mut self.updates,
             &mut self.sessions,
             &mut self.starts,
             &mut self.refused_starts,
@@ -161,13 +167,15 @@ impl fmt::Display for Counters {
         writeln!(
             f,
             "elections {}, snapshots {}, installed {}, upgrades {}, limit changes {}, joins {}, \
-             starts {}, probes {}",
+             levels raised {}, programs outdated {}, starts {}, probes {}",
             self.elections,
             self.snapshots,
             self.installs,
             self.upgrades,
             self.limit_changes,
             self.joins,
+            self.levels,
+            self.updates,
             self.starts,
             self.probes
         )?;

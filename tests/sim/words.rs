@@ -32,6 +32,7 @@ impl Plan {
              unapplied; {} on their way to a peer; a link takes {} bytes per message, {} bytes and {} \
              messages at a time; entry cache {}, recent entries {}; log files {} bytes, compressed above {}\n\
              digests compared after {} entries, or {} ms (0: never)\n\
+             levels {}\n\
              faults for {}: {} actions\n",
             self.seed,
             shape.guest,
@@ -76,6 +77,11 @@ impl Plan {
             storage.compress_above_bytes,
             node.digest.every_entries,
             node.digest.every_ms,
+            match (shape.levels, node.level_settle_ms) {
+                (false, _) => "are all the same".to_owned(),
+                (true, 0) => "differ, and are raised by hand".to_owned(),
+                (true, ms) => format!("differ, and are raised after {ms} ms"),
+            },
             time(shape.faults_us),
             self.actions.len(),
         )
@@ -184,6 +190,11 @@ impl Action {
             Action::Transfer { to } => format!("leadership is to go to {}", name(to)),
             Action::Snapshot { node } => format!("{} is to take a snapshot", name(node)),
             Action::Upgrade { version } => format!("upgrade to version {version}"),
+            Action::Install { node, next, down_us } => {
+                let which = if next { "newer" } else { "older" };
+                format!("{} gets the {which} program, down for {}", name(node), time(down_us))
+            }
+            Action::RaiseLevel => "an operator raises the level".to_owned(),
             Action::SetLimits { choice } => format!("limits change (choice {choice})"),
             Action::FlipBit { node, at } => {
                 format!("a bit flips in the memory of {} at {at}", name(node))

@@ -171,6 +171,15 @@ impl Admin for AdminService {
         Ok(Response::new(caller.within(setting).await?))
     }
 
+    async fn raise_level(
+        &self,
+        request: Request<v1::RaiseLevelRequest>,
+    ) -> Result<Response<v1::RaiseLevelResponse>, Status> {
+        let caller = self.caller(&request);
+        let raising = super::level::raise(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(raising).await?))
+    }
+
     async fn set_clock(
         &self,
         request: Request<v1::SetClockRequest>,

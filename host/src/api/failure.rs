@@ -237,6 +237,7 @@ impl From<ProposeFailure> for Failure {
             ProposeFailure::Busy => Reason::Busy,
             ProposeFailure::TooLarge { .. } => Reason::TooLarge,
             ProposeFailure::BatchSize { .. } => Reason::InvalidRequest,
+            ProposeFailure::Level(_) => Reason::LevelNotOffered,
             ProposeFailure::ConfChange(error) => match error {
                 ConfChangeError::NotAMember(_) => Reason::NoSuchMember,
                 ConfChangeError::AlreadyAMember(_) | ConfChangeError::AlreadyAVoter(_) => {
@@ -279,6 +280,7 @@ impl From<MembershipFailure> for Failure {
                 Reason::InvalidRequest
             }
             MembershipFailure::NoState => Reason::NotReady,
+            MembershipFailure::LevelNotOffered { .. } => Reason::IncompatibleVersion,
             // It passes if it is what is left of the member; asking again stops nobody.
             MembershipFailure::AddressAlive { .. } => Reason::MemberAlive,
             // Their codes are not tried again by themselves: that would stop all writes again for

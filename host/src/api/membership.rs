@@ -16,7 +16,7 @@ use super::forward::passed_on;
 use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
 use crate::node::MembershipFailure;
 use crate::transport::{PROTOCOLS, common_protocol};
-use crate::types::{ClusterId, GroupId, JoinNonce, Member, ModuleHash, NodeId, check_address};
+use crate::types::{ClusterId, GroupId, JoinNonce, Level, Member, ModuleHash, NodeId, check_address};
 
 /// See `peer.proto`.
 #[derive(Clone)]
@@ -33,11 +33,12 @@ impl MembershipService {
         id: Option<NodeId>,
         address: &str,
         nonce: JoinNonce,
+        offered: Level,
     ) -> Result<NodeId, Failure> {
         let handle = &self.context.handle;
         check_address(address).map_err(MembershipFailure::from)?;
         dial_back(handle.identity().node, address).await?;
-        let join = || handle.join(id, address.to_owned(), nonce);
+        let join = || handle.join(id, address.to_owned(), nonce, offered);
         Ok(patiently(|failure| drawn_twice(id, failure), join).await?)
     }
 
@@ -58,6 +59,8 @@ impl MembershipService {
         }
         let cluster = self.context.handle.identity().cluster;
         check_cluster(cluster, &request.cluster_id)?;
+        // A program from before levels offers the first.
+        let offered = Level(request.level).max(Level::FIRST);
         let asked = (request.node_id != 0).then_some(NodeId(request.node_id));
         // Only a node that has its data knows its cluster.
         let has_data = !request.cluster_id.is_empty();
@@ -68,7 +71,7 @@ impl MembershipService {
         let here = || async {
             let id = match asked.filter(|id| has_data && members.is_member(*id, &request.address)) {
                 Some(id) => id,
-                None => self.take_in(asked, &request.address, nonce.clone()?).await?,
+                None => self.take_in(asked, &request.address, nonce.clone()?, offered).await?,
             };
             let all = members.members_when(|view| view.members.contains_key(&id)).await?.members;
             let address = |member: v1::MemberInfo| peer::Address {

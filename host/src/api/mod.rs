@@ -30,6 +30,7 @@ mod freshness;
 mod health;
 mod http;
 mod io;
+mod level;
 mod limits;
 mod members;
 mod membership;

@@ -62,6 +62,7 @@ fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
         peers: replica.peers.iter().map(|peer| progress_to_wire(peer, tick)).collect(),
         digest: Some(super::digest::status(&handle.digests().borrow())),
         clock: Some(super::clock::status(handle)),
+        level: Some(super::level::status(handle)),
         activity: activity.map(activity_to_wire),
         ..Default::default()
     };

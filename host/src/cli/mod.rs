@@ -23,6 +23,7 @@ mod engine;
 mod environment;
 mod exit;
 mod input;
+mod level;
 mod limits;
 mod lines_summary;
 mod members;
@@ -86,6 +87,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Engine(engine::EngineArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Level(level::LevelArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Digest(digest::DigestArgs),
@@ -129,6 +132,13 @@ pub fn main_with_engine(
     main_as(version)
 }
 
+/// [`main_as`] of a program that offers the level after its own: what an upgrade of raft-host brings.
+#[cfg(feature = "museum")]
+pub fn main_with_next_level(version: &'static str) -> ExitCode {
+    crate::server::offer_level(crate::machine::rehearsal::NEXT);
+    main_as(version)
+}
+
 /// Parses the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
     if compile::is_wanted() {
@@ -153,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Engine(args) => (args.remote.output, engine::run(&args)),
+        Command::Level(args) => (args.remote.output, level::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Clock(args) => (args.remote.output, clock::run(&args)),

@@ -182,6 +182,7 @@ impl Command {
             Command::Modules(args) => Some(&mut args.remote),
             Command::Limits(args) => Some(&mut args.remote),
             Command::Engine(args) => args.asks_cluster().then_some(&mut args.remote),
+            Command::Level(args) => Some(&mut args.remote),
             Command::Snapshot(args) => Some(&mut args.remote),
             Command::Digest(args) => Some(&mut args.remote),
             Command::Clock(args) => Some(&mut args.remote),

@@ -409,9 +409,10 @@ fn reply_text(reply: &Reply) -> String {
         Reply::AlreadyActive { .. } => "active already".to_owned(),
         Reply::ActivationFailed(_) => "not activated".to_owned(),
         Reply::ActivationSuperseded { .. } => "superseded".to_owned(),
-        Reply::LimitsSet { .. } | Reply::EngineSet { .. } | Reply::ClockSet { .. } => {
-            "set".to_owned()
-        }
+        Reply::LimitsSet { .. }
+        | Reply::EngineSet { .. }
+        | Reply::LevelSet { .. }
+        | Reply::ClockSet { .. } => "set".to_owned(),
         Reply::DigestTaken { digest, .. } => format!("digest {}", digest.short()),
         Reply::DigestJudged(verdict) => format!("verdict about {}", verdict.point),
     }

@@ -242,6 +242,7 @@ fn group_to_json(group: &v1::GroupStatus) -> Value {
         "time_ms": group.time_ms,
         "profile_hash": hex(&group.profile_hash),
         "clock": group.clock.as_ref().map(super::clock::to_json),
+        "level": group.level.as_ref().map(super::level::to_json),
         "activity": activity_to_json(group.activity.as_ref()),
         "digest": digest_to_json(group.digest.as_ref()),
         "peers": group.peers.iter().map(|peer| json!({

@@ -20,7 +20,7 @@ pub use self::limits::{Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
 pub use self::profile::{
     EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, ProfileError,
 };
-use crate::types::{ClusterId, Event, ModuleHash, Position, StateDigest, TrapKind};
+use crate::types::{ClusterId, Event, Level, ModuleHash, Position, StateDigest, TrapKind};
 
 /// What a guest may know about the command that it is applying. For queries, snapshots and
 /// restores: about the last applied entry, as its first command would.
@@ -272,6 +272,11 @@ pub trait FsmLoader: Send + Sync + 'static {
             true => Ok(()),
             false => Err(EngineUnsupported { wanted: profile.clone(), offered }),
         }
+    }
+
+    /// The level that the program offers: what new clusters begin with, and what it can apply.
+    fn level(&self) -> Level {
+        Level::CURRENT
     }
 
     /// How guests' memory is checkpointed on this host, for status pages.

@@ -128,6 +128,10 @@ impl<L: FsmLoader> FsmLoader for WithNative<L> {
         self.0.supports(profile)
     }
 
+    fn level(&self) -> crate::types::Level {
+        self.0.level()
+    }
+
     fn memory_backend(&self) -> &'static str {
         self.0.memory_backend()
     }

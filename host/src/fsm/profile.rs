@@ -23,7 +23,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::{Context, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused, SharedLoader};
-use crate::types::StateDigest;
+use crate::types::{Level, ModuleHash, StateDigest};
 
 /// Version of the machine's constants and rules that decide outcomes; `machine` tests which those are.
 pub const MACHINE_VERSION: u32 = 1;
@@ -250,14 +250,16 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(allowed)
 }
 
-/// A loader that offers other profiles than it has, the first of them to new clusters. It plays
+/// A loader that offers other profiles than it has, the first of them to new clusters, or another level. It plays
 /// the program of another version in tests; guests run as they always do.
 #[derive(Clone)]
 pub struct Offering {
     /// Does the work.
     pub loader: SharedLoader,
-    /// What it claims.
+    /// What it claims. None: what the loader has.
     pub profiles: Vec<EngineProfile>,
+    /// The level that it claims.
+    pub level: Level,
 }
 
 impl FsmLoader for Offering {
@@ -267,9 +269,14 @@ impl FsmLoader for Offering {
 
     fn supports(&self, profile: &EngineProfile) -> Result<(), EngineUnsupported> {
         match self.profiles.contains(profile) {
+            _ if self.profiles.is_empty() => self.loader.supports(profile),
             true => Ok(()),
             false => Err(EngineUnsupported { wanted: profile.clone(), offered: self.engine() }),
         }
+    }
+
+    fn level(&self) -> Level {
+        self.level
     }
 
     fn memory_backend(&self) -> &'static str {
@@ -282,6 +289,14 @@ impl FsmLoader for Offering {
         limits: &Limits,
     ) -> Result<Result<(), ModuleRefused>, HostFailure> {
         self.loader.check(module, limits)
+    }
+
+    fn is_prepared(&self, module: ModuleHash, limits: &Limits) -> bool {
+        self.loader.is_prepared(module, limits)
+    }
+
+    fn retain(&self, modules: &[ModuleHash]) {
+        self.loader.retain(modules);
     }
 
     fn instantiate(

@@ -9,6 +9,7 @@ use raft_host_proto::stored::entry::Body;
 
 use super::batch::{self, Read};
 use super::digest::Taken;
+use super::level::{self, Unsupported};
 use super::membership::Membership;
 use super::modules::{At, Chunk, Modules, bounded_label};
 use super::past::Past;
@@ -20,12 +21,12 @@ use super::sessions::{Opened, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
-    Bystander, Call, Context, EngineProfile, EngineUnsupported, Fsm, GuestResult, HostFailure,
+    Bystander, Call, Context, EngineProfile, Fsm, GuestResult, HostFailure,
     Limits, SharedLoader, Trap, Unanswered, one_of_several,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId,
+    ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId,
     Outcome, Position, TrapKind,
 };
 
@@ -46,6 +47,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// What must run the guest from the next entry on.
     pub(super) engine: EngineProfile,
+    /// What the log may hold from the next entry on.
+    pub(super) level: Level,
     pub(super) membership: Membership,
     pub(super) sessions: Sessions,
     pub(super) modules: Modules,
@@ -59,8 +62,8 @@ pub struct Machine {
     /// The instance of the active module; present exactly when there is one.
     pub(super) fsm: Option<Box<dyn Fsm>>,
     pub(super) loader: SharedLoader,
-    /// What the loader says to `state.engine`.
-    supported: Result<(), EngineUnsupported>,
+    /// Whether the loader's program offers what the state asks for.
+    supported: Result<(), Unsupported>,
     /// `modules.infos()`, kept so that `info` is cheap.
     module_infos: Arc<Vec<ModuleInfo>>,
     /// What was found at the latest digest points. Of this node only: no part of the state.
@@ -85,6 +88,7 @@ impl Machine {
             past: Past::default(),
             limits,
             engine: loader.engine(),
+            level: loader.level(),
             membership: Membership::default(),
             sessions: Sessions::new(SessionLimits::default()),
             modules: Modules::default(),
@@ -101,7 +105,7 @@ impl Machine {
         let active = state.modules.active().map(|activation| activation.hash);
         assert_eq!(running, active, "the instance is not one of the active module");
         let module_infos = Arc::new(state.modules.infos());
-        let supported = loader.supports(&state.engine);
+        let supported = supported(&state, &loader);
         let taken = Taken::default();
         Machine { state, fsm, loader, supported, module_infos, taken, count_pages: false }
     }
@@ -142,8 +146,10 @@ impl Machine {
         on_answer: &mut dyn FnMut(Position, Applied),
     ) -> Result<(), HostFailure> {
         self.check_next(index);
-        self.check_engine()?;
+        self.check_program()?;
         let count_pages = std::mem::take(&mut self.count_pages);
+        #[cfg(feature = "museum")]
+        let data = &self.rehearse(index, data);
         match batch::read(index, data)? {
             Read::Nothing => self.answer(index, Applied::without_guest(Reply::Nothing), on_answer),
             Read::Malformed(reason) => {
@@ -321,6 +327,7 @@ impl Machine {
             session_bytes: self.state.sessions.bytes(),
             limits: self.state.limits.clone(),
             engine: self.state.engine.clone(),
+            level: self.state.level,
             modules: Arc::clone(&self.module_infos),
             history: Arc::clone(&self.state.modules.history),
         }
@@ -340,8 +347,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// An entry has changed the engine profile to one that the loader does not offer.
-    pub fn engine_supported(&self) -> Result<(), EngineUnsupported> {
+    /// An entry has changed the engine profile or the level to one that the loader does not offer.
+    pub fn program_supported(&self) -> Result<(), Unsupported> {
         self.supported.clone()
     }
 
@@ -366,8 +373,9 @@ impl Machine {
     }
 
     /// The last line of defence: whoever runs the machine stops before this.
-    fn check_engine(&self) -> Result<(), HostFailure> {
+    fn check_program(&self) -> Result<(), HostFailure> {
         match &self.supported {
+            Err(Unsupported::Level { .. }) if museum::is_on(Exhibit::UnknownFieldIgnored) => Ok(()),
             Err(_)
                 if museum::is_on(Exhibit::EngineIgnored)
                     || museum::is_on(Exhibit::EngineChangedLate) =>
@@ -420,6 +428,7 @@ impl Machine {
             Body::ActivateModule(request) => self.activate(index, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
+            Body::SetLevel(request) => Ok(self.set_level(&request)),
             Body::SetClock(request) => Ok(Applied::without_guest(self.state.set_clock(&request))),
             Body::DigestPoint(stored::DigestPoint {}) => {
                 let digest = self.take_digest(index)?.digest;
@@ -548,13 +557,38 @@ impl Machine {
 
     /// Replaces the engine profile; returns the one before.
     pub(super) fn replace_engine(&mut self, engine: EngineProfile) -> EngineProfile {
-        self.supported = self.loader.supports(&engine);
-        std::mem::replace(&mut self.state.engine, engine)
+        let previous = std::mem::replace(&mut self.state.engine, engine);
+        self.judge_program();
+        previous
+    }
+
+    /// After a change of what the state asks of programs.
+    pub(super) fn judge_program(&mut self) {
+        self.supported = supported(&self.state, &self.loader);
+    }
+
+    /// What a program of tests does at the level after this one; see [`super::level::rehearsal`].
+    #[cfg(feature = "museum")]
+    fn rehearse(&mut self, index: Index, data: &Bytes) -> Bytes {
+        // As a program of before, it does not know the field.
+        let known = self.state.level.min(self.loader.level());
+        let (data, is_longer) = super::level::rehearsal::take(data, known);
+        if is_longer {
+            let seen = Applied::without_guest(Reply::Nothing);
+            self.state.past.advance(Position::first(index), &seen);
+        }
+        data
     }
 
     pub(super) fn refresh_module_infos(&mut self) {
         self.module_infos = Arc::new(self.state.modules.infos());
     }
+}
+
+/// Whether the loader's program can apply the next entry.
+fn supported(state: &State, loader: &SharedLoader) -> Result<(), Unsupported> {
+    level::check(state.level, &**loader)?;
+    Ok(loader.supports(&state.engine)?)
 }
 
 /// See [`Machine::bystander`].

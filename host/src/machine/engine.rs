@@ -31,7 +31,7 @@ impl Machine {
             }
         };
         let previous = self.replace_engine(engine.clone());
-        if engine != previous && self.engine_supported().is_ok() {
+        if engine != previous && self.program_supported().is_ok() {
             // One that offers both goes on by itself. It may not refuse: others cannot know that.
             let limits = self.state.limits.clone();
             self.fsm = self.instance_under(index, &limits)?.map_err(|reason| {

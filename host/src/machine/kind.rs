@@ -22,11 +22,12 @@ pub enum BodyKind {
     SetEngine,
     SetClock,
     KeepSession,
+    SetLevel,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 13] = [
+    pub const ALL: [BodyKind; 14] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -40,6 +41,7 @@ impl BodyKind {
         BodyKind::SetEngine,
         BodyKind::SetClock,
         BodyKind::KeepSession,
+        BodyKind::SetLevel,
     ];
 
     /// The kind of an encoded `raft_host.storage.v1.Entry`; what it says is checked by whoever decodes it.
@@ -61,6 +63,7 @@ impl BodyKind {
                 9 => return BodyKind::DigestVerdict,
                 10 => return BodyKind::SetEngine,
                 11 => return BodyKind::SetClock,
+                12 => return BodyKind::SetLevel,
                 20 => return BodyKind::KeepSession,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
@@ -87,6 +90,7 @@ impl BodyKind {
             BodyKind::SetEngine => "set_engine",
             BodyKind::SetClock => "set_clock",
             BodyKind::KeepSession => "keep_session",
+            BodyKind::SetLevel => "set_level",
         }
     }
 }
@@ -113,6 +117,7 @@ mod tests {
             (Body::SetEngine(stored::SetEngine::default()), BodyKind::SetEngine),
             (Body::SetClock(stored::SetClock { time_ms: 7 }), BodyKind::SetClock),
             (Body::KeepSession(stored::KeepSession::default()), BodyKind::KeepSession),
+            (Body::SetLevel(stored::SetLevel { level: 7 }), BodyKind::SetLevel),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {

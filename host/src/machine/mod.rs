@@ -23,6 +23,7 @@ mod core;
 mod digest;
 mod engine;
 mod kind;
+mod level;
 mod limits;
 mod membership;
 mod modules;
@@ -46,6 +47,9 @@ pub use self::core::Machine;
 pub(crate) use self::core::MachineBystander;
 pub use self::digest::TakenDigest;
 pub use self::kind::BodyKind;
+pub use self::level::Unsupported;
+#[cfg(feature = "museum")]
+pub(crate) use self::level::rehearsal;
 pub(crate) use self::modules::bounded_label;
 pub use self::modules::{CHUNK_MAX_BYTES, LABEL_MAX_BYTES};
 pub use self::reply::{

@@ -102,6 +102,7 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
         Reply::LimitsRefused(_) => hasher.update([12]),
         Reply::EngineSet { .. } => hasher.update([13]),
         Reply::EngineRefused(_) => hasher.update([14]),
+        Reply::LevelSet { .. } => hasher.update([22]),
         // What was found is no part of the state: see `digest.rs`.
         Reply::DigestTaken { .. } => hasher.update([15]),
         Reply::DigestJudged(_) => hasher.update([16]),

@@ -7,7 +7,7 @@ use raft_host_proto::stored;
 
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
-use crate::types::{Event, Index, ModuleHash, Outcome, StateDigest};
+use crate::types::{Event, Index, Level, ModuleHash, Outcome, StateDigest};
 
 /// What came of a command, or of an entry that holds none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +113,13 @@ pub enum Reply {
     },
     /// What was to be the engine profile is none, and why; nothing changed.
     EngineRefused(String),
+    /// The level holds from the next entry on, for nodes that offer it.
+    LevelSet {
+        /// The level, now.
+        level: Level,
+        /// The level, before; the same if it was not to be raised.
+        previous: Level,
+    },
     /// The log's clock was put forward. In milliseconds since the Unix epoch.
     ClockSet {
         /// Now.
@@ -280,6 +287,8 @@ pub struct MachineInfo {
     pub limits: Limits,
     /// What must run the guest.
     pub engine: EngineProfile,
+    /// What the log may hold.
+    pub level: Level,
     /// Complete modules that the machine holds, ascending by hash.
     pub modules: Arc<Vec<ModuleInfo>>,
     /// Activations, oldest first; only the latest are kept.

@@ -7,6 +7,7 @@ use raft_host_proto::stored;
 
 use super::convert;
 use super::core::{Machine, State};
+use super::level::{self, Unsupported};
 use super::membership::Membership;
 use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
 use super::past::Past;
@@ -15,12 +16,12 @@ use super::reply::ActivationInfo;
 use super::sessions::{CommandHash, RestoredResponse, RestoredSession, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
 use crate::fsm::{
-    Context, EngineProfile, EngineUnsupported, Fsm, HostFailure, ImageError, Limits, ModuleRefused,
+    Context, EngineProfile, Fsm, HostFailure, ImageError, Limits, ModuleRefused,
     SharedLoader,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ClusterId, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId, Position, StateDigest,
+    ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId, Position, StateDigest,
 };
 
 /// Longest header: bounds memory, far above any real one.
@@ -70,13 +71,8 @@ pub enum RestoreError {
         found: GroupId,
     },
     /// This program cannot go on where the snapshot ends.
-    #[error(
-        "{0}. To go on, start a version of raft-host that offers the former on this data \
-         directory. If this is the version that the cluster is to move to, start the one from \
-         before again and change the profile there: raft-host engine set {offered}",
-        offered = .0.offered
-    )]
-    Engine(EngineUnsupported),
+    #[error("{0}{way_on}", way_on = way_on(.0))]
+    Program(Unsupported),
     /// The active module, which the cluster once accepted, is not accepted here.
     #[error("this node refuses the snapshot's active module {hash}: {reason}")]
     Module {
@@ -88,6 +84,23 @@ pub enum RestoreError {
     /// The host failed.
     #[error(transparent)]
     Host(#[from] HostFailure),
+}
+
+/// What an operator can do.
+fn way_on(unsupported: &Unsupported) -> String {
+    let other = match unsupported {
+        Unsupported::Engine(engine) => format!(
+            ". If this is the version that the cluster is to move to, start the one from before \
+             again and change the profile there: raft-host engine set {}",
+            engine.offered
+        ),
+        Unsupported::Level { .. } => {
+            "; a level is never lowered, so no older version can take this data over".to_owned()
+        }
+    };
+    format!(
+        ". To go on, start a version of raft-host that offers the former on this data directory{other}"
+    )
 }
 
 impl From<io::Error> for RestoreError {
@@ -117,7 +130,11 @@ impl Machine {
         let header: stored::SnapshotHeader = records::read_message(input, HEADER_MAX_BYTES)?;
         check_owner(&header, cluster, group)?;
         let mut state = state_from_header(&header, cluster, group, &loader)?;
-        loader.supports(&state.engine).map_err(RestoreError::Engine)?;
+        loader.supports(&state.engine).map_err(|engine| RestoreError::Program(engine.into()))?;
+        // What follows may hold what only that level's programs know.
+        if !museum::is_on(Exhibit::UnknownFieldIgnored) {
+            level::check(state.level, &*loader).map_err(RestoreError::Program)?;
+        }
         read_sessions(input, &header, &mut state)?;
         read_modules(input, &header, &mut state)?;
         let fsm = match state.modules.active() {
@@ -191,6 +208,10 @@ fn state_from_header(
             _ if museum::is_on(Exhibit::EngineNotRestored) => loader.engine(),
             text => EngineProfile::parse(text)
                 .map_err(|error| invalid(format!("its engine profile {text:?}: {error}")))?,
+        },
+        level: match header.level {
+            0 => return Err(invalid("it has no level")),
+            level => Level(level),
         },
         membership: membership(header)?,
         sessions: Sessions::new(convert::session_limits_from_record(sessions)),

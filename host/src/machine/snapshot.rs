@@ -3,7 +3,7 @@
 //! ```text
 //!   magic            8 bytes  "RFHMACHN"
 //!   version          u32      2
-//!   header           record   SnapshotHeader: position, clock, limits, engine, members, history, counts
+//!   header           record   SnapshotHeader: position, clock, limits, engine, level, members, …
 //!   sessions         records  SnapshotSession, ascending by id
 //!   modules          each     SnapshotModule, then a stream with its bytes; ascending by hash
 //!   uploads          each     SnapshotUpload, then a stream with the bytes so far; likewise
@@ -135,6 +135,7 @@ pub(super) fn header(state: &State) -> stored::SnapshotHeader {
         upload_count: state.modules.uploads.len() as u64,
         engine: state.engine.as_str().to_owned(),
         past: state.past.digest().0.to_vec().into(),
+        level: state.level.0,
     }
 }
 

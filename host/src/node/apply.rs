@@ -181,6 +181,7 @@ impl ApplyLoop {
     /// Tells the others what was recovered.
     pub(super) fn begin(&mut self) {
         self.prepare();
+        self.tell_level();
         self.publish(true);
     }
 
@@ -198,8 +199,8 @@ impl ApplyLoop {
     pub(super) fn fail(&self, error: &ApplyError) {
         match error {
             // The snapshot stays; the program that offers its profile starts from it.
-            ApplyError::Restore { source: RestoreError::Engine(_), .. } => {
-                self.stop.stop(StopReason::Engine(error.to_string()));
+            ApplyError::Restore { source: RestoreError::Program(_), .. } => {
+                self.stop.stop(StopReason::Program(error.to_string()));
             }
             _ => self.stop.fail("the state machine cannot go on", error),
         }
@@ -287,12 +288,17 @@ impl ApplyLoop {
                 self.policy.activated(applied.fuel_used);
             }
             let is_engine = matches!(applied.reply, Reply::EngineSet { .. });
+            let is_level = matches!(applied.reply, Reply::LevelSet { .. });
             self.metrics.on_entry(kind, self.work.end(ticket));
             self.metrics.on_answer(applied);
             let announced =
                 matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. })
-                    || is_engine;
-            if is_engine && !museum::is_on(Exhibit::EngineChangedLate) {
+                    || is_engine
+                    || is_level;
+            if is_level {
+                self.tell_level();
+            }
+            if is_level || is_engine && !museum::is_on(Exhibit::EngineChangedLate) {
                 self.halt_unless_supported()?;
             }
             if is_membership || announced {
@@ -419,6 +425,7 @@ impl ApplyLoop {
         self.policy.saved(meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep(), meta.index)?;
         self.on_new_state();
+        self.tell_level();
         self.after_progress(true);
         Ok(())
     }
@@ -514,6 +521,14 @@ impl ApplyLoop {
             conf_state: Arc::clone(&self.conf_state),
             next_node_id: machine.next_node_id(),
         })));
+    }
+
+    /// Before anybody hears that the level is another one.
+    fn tell_level(&self) {
+        if let Some(machine) = &self.machine {
+            // An event loop that has ended needs no news.
+            let _ = self.events.send(Event::Level(machine.level(), machine.applied_index()));
+        }
     }
 
     fn take_snapshot(

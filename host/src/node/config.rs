@@ -27,6 +27,9 @@ pub struct NodeConfig {
     /// When one job of the apply thread (an entry, a query, a snapshot) takes longer than this, in
     /// milliseconds, the log says so. It only says so. 0: never.
     pub slow_apply_ms: u64,
+    /// When all members offer a higher level, and have done so for this long, in milliseconds, the
+    /// leader raises the cluster's: until then an older program can be put back. 0: only by hand.
+    pub level_settle_ms: u64,
     /// When to take snapshots.
     pub snapshot: SnapshotConfig,
     /// When the leader has all nodes compare their states.
@@ -69,6 +72,7 @@ impl Default for NodeConfig {
             max_inbox_bytes: 128 << 20,
             drain_ms: 10_000,
             slow_apply_ms: 1_000,
+            level_settle_ms: 600_000,
             snapshot: SnapshotConfig::default(),
             digest: DigestConfig::default(),
         }

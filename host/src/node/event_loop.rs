@@ -16,6 +16,7 @@ use super::budget::Charge;
 use super::clock::{Clocks, Standing};
 use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
+use super::levels::Levels;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
@@ -24,7 +25,7 @@ use super::standing::RaftStanding;
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
 use crate::consensus::{
-    ApplyTask, Care, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
+    ApplyTask, Care, ConfChangeError, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
     ReplicaError, ReplicaStatus, Role, Write,
 };
 use crate::machine::Reply;
@@ -32,7 +33,7 @@ use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::transport::Transport;
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, Member, NodeId, PeerMessage,
+    ConfChange, ConfState, GroupId, Index, Level, LogEntry, LogPosition, Member, NodeId, PeerMessage,
     Position, SnapshotFate, StateDigest, Term,
 };
 
@@ -67,6 +68,10 @@ pub(super) enum Event {
     /// Fails the machine's memory, for tests.
     #[cfg(feature = "museum")]
     FlipBit(u64),
+    /// The machine's level, as of this index.
+    Level(Level, Index),
+    /// An operator wants the level raised: to this one, or as far as all members offer.
+    RaiseLevel(Option<Level>, Waiter),
     /// The machine's members changed, as of an applied entry or a snapshot.
     Members(Arc<BTreeMap<NodeId, Member>>, Arc<ConfState>),
     SnapshotSaved(SnapshotMeta),
@@ -112,6 +117,7 @@ pub(super) struct EventLoop {
     /// As of the last membership change that was applied.
     pub(super) conf_state: Arc<ConfState>,
     pub(super) clocks: Clocks,
+    pub(super) levels: Levels,
     pub(super) digests: Digests,
     /// Callers that wait for the next digest point.
     pub(super) comparers: Vec<Waiter>,
@@ -220,6 +226,7 @@ impl EventLoop {
         }
         if self.halting.is_none() {
             self.digests.on_tick();
+            self.pursue_level();
         }
         self.waiters.on_tick();
         self.replica.step(Input::Tick)
@@ -292,6 +299,11 @@ impl EventLoop {
             Event::ConfChange(_, _, waiter) if self.is_quarantined => {
                 waiter.answer(Err(ProposeFailure::Quarantined));
             }
+            Event::ConfChange(change, care, waiter)
+                if self.levels.is_in_the_way_of(&change, care.decided_at) =>
+            {
+                self.refuse(waiter, ConfChangeError::InProgress.into());
+            }
             Event::ConfChange(change, care, waiter) => {
                 self.propose_batch()?;
                 let id = self.new_proposal(waiter);
@@ -342,6 +354,8 @@ impl EventLoop {
             }
             #[cfg(feature = "museum")]
             Event::FlipBit(at) => self.send_job(Job::FlipBit(at)),
+            Event::Level(level, as_of) => self.levels.on_level(level, as_of),
+            Event::RaiseLevel(wanted, waiter) => self.raise_level(wanted, waiter),
             Event::Members(members, conf_state) => self.on_members(members, conf_state)?,
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
             Event::SnapshotSent(to, fate) => self.replica.step(Input::SnapshotSent(to, fate))?,
@@ -368,7 +382,9 @@ impl EventLoop {
             self.on_digest_report(message.from, point, digest);
         } else if let Some((asked, offset)) = message.as_clock_question() {
             let answer = self.clocks.on_question(message.from, asked, offset, standing!(self));
-            self.transport.send(vec![answer]);
+            self.transport.send(vec![answer, self.level_offer(message.from)]);
+        } else if let Some(level) = message.as_level_offer() {
+            self.on_level_offer(message.from, level);
         } else if let Some((asked, wall_ms)) = message.as_clock_answer() {
             self.clocks.on_answer(message.from, asked, wall_ms, standing!(self));
         }
@@ -434,7 +450,7 @@ impl EventLoop {
     }
 
     /// Why no caller gets a digest point of this node, if none does.
-    fn refuses_points(&self) -> Option<ProposeFailure> {
+    pub(super) fn refuses_points(&self) -> Option<ProposeFailure> {
         if self.halting.is_some() {
             Some(ProposeFailure::Stopping)
         } else if self.is_quarantined {
@@ -449,7 +465,7 @@ impl EventLoop {
     }
 
     /// It says nothing of the time, so the log's clock stays where it is.
-    fn propose_quietly(&mut self, body: Body, waiter: Waiter) {
+    pub(super) fn propose_quietly(&mut self, body: Body, waiter: Waiter) {
         let data = stored::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
         let id = self.new_proposal(waiter);
         self.batch.push(Proposal { id, data });
@@ -533,11 +549,12 @@ impl EventLoop {
         if effects.leadership_changed {
             self.digests.on_leadership();
             self.clocks.on_leadership(standing!(self));
+            self.levels.on_leadership();
             self.publish_leadership();
         }
     }
 
-    fn refuse(&self, waiter: Waiter, failure: ProposeFailure) {
+    pub(super) fn refuse(&self, waiter: Waiter, failure: ProposeFailure) {
         self.metrics.on_refusal(&failure);
         waiter.answer(Err(failure));
     }

@@ -3,8 +3,8 @@
 //! In doubt, it waits for the voter that decides, and stops late: started again, it executes its log
 //! again, which may decide as well.
 //!
-//! What a node does at an engine profile that its program does not offer: it leaves its state where
-//! the next program finds it, lingers so that the others can learn what is committed, and stops.
+//! What a node does at an engine profile or level that its program does not offer: it leaves its state
+//! where the next program finds it, lingers so that the others can learn what is committed, and stops.
 //!
 //! ```text
 //!   apply loop   … entry 41 · SetEngine at 42 · snapshot at 42 saved ─► halted: nothing more
@@ -15,15 +15,21 @@ use super::apply::{ApplyError, ApplyLoop};
 use super::event_loop::{Event, EventLoop};
 use super::snapshots::{self, SaveJob};
 use super::stop::StopReason;
+use crate::fsm::EngineUnsupported;
+use crate::machine::Unsupported;
 use crate::museum::{self, Exhibit};
 
 impl ApplyLoop {
-    /// Before anybody hears of the new profile, the state must be where the program that offers it
+    /// Before anybody hears of the new profile or level, the state must be where the program that offers it
     /// finds it. A crash before that repeats the change.
     pub(super) fn halt_unless_supported(&mut self) -> Result<(), ApplyError> {
         let machine = self.machine.as_ref().expect("it has applied something");
-        let Err(unsupported) = machine.engine_supported() else { return Ok(()) };
-        if museum::is_on(Exhibit::EngineIgnored) {
+        let Err(unsupported) = machine.program_supported() else { return Ok(()) };
+        let is_ignored = match &unsupported {
+            Unsupported::Engine(_) => museum::is_on(Exhibit::EngineIgnored),
+            Unsupported::Level { .. } => museum::is_on(Exhibit::UnknownFieldIgnored),
+        };
+        if is_ignored {
             return Ok(());
         }
         let index = machine.applied_index();
@@ -32,7 +38,7 @@ impl ApplyLoop {
                 let SaveJob { meta, image } = self.snapshot_job()?;
                 let meta = snapshots::save(&*self.snapshots, self.policy.keep(), meta, &image)?;
                 tracing::info!(
-                    %index, bytes = meta.size_bytes, "snapshot saved for the new engine profile"
+                    %index, bytes = meta.size_bytes, "snapshot saved for another version of the program"
                 );
                 // An event loop that has ended needs no news.
                 let _ = self.events.send(Event::Applied(index, self.trust.since_point));
@@ -49,11 +55,16 @@ impl ApplyLoop {
         self.halted = true;
         self.waiting.clear();
         self.asked.clear();
-        let why = format!(
-            "since entry {index} the cluster's engine profile is {}, and this program offers {}: \
-             {what_to_do}",
-            unsupported.wanted, unsupported.offered
-        );
+        let why = match unsupported {
+            Unsupported::Engine(EngineUnsupported { wanted, offered }) => format!(
+                "since entry {index} the cluster's engine profile is {wanted}, and this program \
+                 offers {offered}: {what_to_do}"
+            ),
+            Unsupported::Level { wanted, offered } => format!(
+                "since entry {index} the cluster's level is {wanted}, and this program offers \
+                 {offered}: {what_to_do}. A level is never lowered"
+            ),
+        };
         let _ = self.events.send(Event::Halted(why));
         Ok(())
     }
@@ -94,7 +105,7 @@ impl EventLoop {
         if let Some(halting) = &mut self.halting {
             match halting.ticks_left.checked_sub(1) {
                 Some(left) => halting.ticks_left = left,
-                None => self.stop.stop(StopReason::Engine(std::mem::take(&mut halting.why))),
+                None => self.stop.stop(StopReason::Program(std::mem::take(&mut halting.why))),
             }
         }
     }

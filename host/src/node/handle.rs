@@ -13,6 +13,7 @@ use super::budget::{Budget, Charge};
 use super::clock::{ClockStatus, LogClock};
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
+use super::levels::{LevelRefused, LevelStatus};
 use super::metrics::NodeMetrics;
 use super::rivals::{Rivals, UNCONFIRMED};
 use super::stop::{StopReason, StopSignal};
@@ -20,10 +21,14 @@ use super::trust::DigestStatus;
 use super::work::{Activity, Work};
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
+#[cfg(feature = "museum")]
+use crate::machine::rehearsal;
 use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
+#[cfg(feature = "museum")]
+use crate::types::Level;
 use crate::types::{ConfState, GroupId, Index, JoinNonce, Member, NodeId, Position, Term};
 
 /// A proposal that was applied.
@@ -76,6 +81,9 @@ pub enum ProposeFailure {
     /// The membership change makes no sense now. It surely did not happen.
     #[error(transparent)]
     ConfChange(#[from] ConfChangeError),
+    /// Not all members offer the level. It surely did not happen.
+    #[error(transparent)]
+    Level(Box<LevelRefused>),
     /// The node is shutting down. It surely did not happen.
     #[error("this node is shutting down")]
     Stopping,
@@ -222,7 +230,6 @@ impl Waiter {
         self.count_pages
     }
 
-    #[cfg(test)]
     pub(super) fn of(sink: ReplySink) -> Waiter {
         Waiter {
             sink: Some(sink),
@@ -391,6 +398,7 @@ pub(super) struct Shared {
     /// What entries are stamped with; the machine makes it monotonic.
     pub(super) log_clock: Arc<LogClock>,
     pub(super) clocks: watch::Receiver<Arc<ClockStatus>>,
+    pub(super) levels: watch::Receiver<Arc<LevelStatus>>,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) work: Arc<Work>,
 }
@@ -477,6 +485,11 @@ impl NodeHandle {
         self.shared.clocks.clone()
     }
 
+    /// What this node knows of the members' levels; changes can be awaited.
+    pub fn levels(&self) -> watch::Receiver<Arc<LevelStatus>> {
+        self.shared.levels.clone()
+    }
+
     /// The log's clock as this node would stamp an entry now, in milliseconds since the Unix epoch.
     pub fn log_time_ms(&self) -> u64 {
         self.shared.log_clock.now_ms()
@@ -547,8 +560,8 @@ impl NodeHandle {
             Some("this cluster's replicas disagree, and nothing says yet who is right (see status)")
         } else if self.shared.machine.borrow().is_none() {
             Some("this node has no state yet: it waits for a snapshot of its leader")
-        } else if !self.engine_is_supported() {
-            Some("this node's program does not offer the cluster's new engine profile; it stops")
+        } else if !self.program_is_supported() {
+            Some("this node's program does not offer the cluster's engine profile or level; it stops")
         } else if self.shared.leadership.borrow().leader.is_none() {
             Some("no leader is known: an election is under way, or most voters are out of reach")
         } else {
@@ -556,9 +569,11 @@ impl NodeHandle {
         }
     }
 
-    fn engine_is_supported(&self) -> bool {
-        let view = self.shared.machine.borrow();
-        view.as_ref().is_none_or(|view| self.shared.loader.supports(&view.info.engine).is_ok())
+    fn program_is_supported(&self) -> bool {
+        let (view, loader) = (self.shared.machine.borrow(), &self.shared.loader);
+        view.as_ref().is_none_or(|view| {
+            view.info.level <= loader.level() && loader.supports(&view.info.engine).is_ok()
+        })
     }
 
     /// For how long the disk has not answered, once that is an election timeout; changes can be
@@ -637,7 +652,7 @@ impl NodeHandle {
     }
 
     /// Says no before anything is queued, where that is clear.
-    fn may_propose(&self, leads: bool) -> Result<(), ProposeFailure> {
+    pub(super) fn may_propose(&self, leads: bool) -> Result<(), ProposeFailure> {
         if self.draining() {
             return Err(ProposeFailure::Stopping);
         }
@@ -672,7 +687,17 @@ impl NodeHandle {
         }
         let cost = bytes + REQUEST_OVERHEAD_BYTES * callers as u64;
         let charge = self.shared.budget.take(cost).ok_or(ProposeFailure::Busy)?;
-        Ok((entry.encode_to_vec().into(), charge))
+        let entry = entry.encode_to_vec().into();
+        #[cfg(feature = "museum")]
+        let entry = rehearsal::put(entry, self.level());
+        Ok((entry, charge))
+    }
+
+    /// In force, as far as this node has applied.
+    #[cfg(feature = "museum")]
+    fn level(&self) -> Level {
+        let view = self.shared.machine.borrow();
+        view.as_ref().map_or(Level::FIRST, |view| view.info.level)
     }
 
     /// Asks the state machine. Works on every node; a linearizable query waits until a leader

@@ -10,7 +10,7 @@ use super::handle::{MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_
 use crate::consensus::{Care, ConfChangeError, ReplicaStatus, Role};
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    AddressError, ConfChange, ConfChangeOp, Index, JoinNonce, Member, NodeId, check_address,
+    AddressError, ConfChange, ConfChangeOp, Index, JoinNonce, Level, Member, NodeId, check_address,
 };
 
 /// How far above all that were given out an id may be that an operator chooses: far enough for
@@ -79,6 +79,17 @@ pub enum MembershipFailure {
     /// The address is not one.
     #[error(transparent)]
     BadAddress(#[from] AddressError),
+    /// The joining node's program would have to stop.
+    #[error(
+        "this cluster's level is {level}, and the joining node's program offers {offered}: run a \
+         version of raft-host that offers it"
+    )]
+    LevelNotOffered {
+        /// The cluster's.
+        level: Level,
+        /// The joining program's.
+        offered: Level,
+    },
     /// This node has no state yet.
     #[error("this node has not caught up with its cluster yet; ask another one")]
     NoState,
@@ -147,7 +158,7 @@ impl NodeHandle {
     /// same request, whose answer was lost. Whoever has another one for the address of a member
     /// that joined is what is left of it: that member is removed by the same change that adds the
     /// new one, since with its old id it would deny the votes it gave and the entries it
-    /// acknowledged. Leader only.
+    /// acknowledged. Its program must offer the level in force. Leader only.
     ///
     /// # Errors
     /// See [`MembershipFailure`].
@@ -156,9 +167,14 @@ impl NodeHandle {
         id: Option<NodeId>,
         address: String,
         nonce: JoinNonce,
+        offered: Level,
     ) -> Result<NodeId, MembershipFailure> {
         check_address(&address)?;
         let view = self.view_of_leader().await?;
+        let level = view.info.level;
+        if offered < level {
+            return Err(MembershipFailure::LevelNotOffered { level, offered });
+        }
         let joined = view.joins.iter().find(|(_, known)| **known == nonce).map(|(node, _)| *node);
         if let Some(member) = joined.and_then(|node| view.members.get(&node))
             && id.is_none_or(|id| id == member.id)

@@ -334,7 +334,7 @@ impl NodeMetrics {
             ProposeFailure::Busy => Refusal::Busy,
             ProposeFailure::TooLarge { .. } | ProposeFailure::BatchSize { .. } => Refusal::TooLarge,
             ProposeFailure::Superseded => Refusal::Superseded,
-            ProposeFailure::ConfChange(_) => Refusal::Membership,
+            ProposeFailure::ConfChange(_) | ProposeFailure::Level(_) => Refusal::Membership,
             ProposeFailure::Stopping => Refusal::Stopping,
             ProposeFailure::Quarantined => Refusal::Quarantined,
             ProposeFailure::InDoubt => Refusal::InDoubt,

@@ -27,6 +27,7 @@ mod halt;
 mod handle;
 mod inbox;
 mod judge;
+mod levels;
 mod limits;
 mod log_reader;
 mod log_writer;
@@ -59,6 +60,7 @@ pub use handle::{
     ProposeResult, QueryFailure, ReplySink, Submit,
 };
 pub use inbox::NodeInbox;
+pub use levels::{LevelRefused, LevelSet, LevelStatus};
 pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
 pub use membership::MembershipFailure;
 pub use metrics::{

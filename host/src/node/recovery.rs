@@ -89,7 +89,7 @@ impl LoadError {
                 | RestoreError::WrongGroup { .. } => true,
                 RestoreError::Io(source) => is_medium_error(source),
                 RestoreError::Version { .. }
-                | RestoreError::Engine(_)
+                | RestoreError::Program(_)
                 | RestoreError::Module { .. }
                 | RestoreError::Host(_) => false,
             },

@@ -17,6 +17,7 @@ use super::digests::Digests;
 use super::event_loop::{Event, EventLoop, EventSender};
 use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
+use super::levels::Levels;
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
 use super::recovery::{Recovered, recover};
@@ -311,6 +312,8 @@ pub(super) fn assemble(
         }
     }
     let clock_status = clocks.watch();
+    let levels = Levels::new(me, loader.level(), &config);
+    let level_status = levels.watch();
     let apply_loop = ApplyLoop {
         cluster: identity.cluster,
         group,
@@ -362,6 +365,7 @@ pub(super) fn assemble(
         members: Arc::default(),
         conf_state: Arc::default(),
         clocks,
+        levels,
         digests: Digests::new(&config),
         comparers: Vec::new(),
         is_quarantined: false,
@@ -401,6 +405,7 @@ pub(super) fn assemble(
             started: Instant::now(),
             log_clock,
             clocks: clock_status,
+            levels: level_status,
             metrics: Arc::clone(&metrics),
             work: Arc::clone(&work),
         }),

@@ -15,9 +15,9 @@ pub enum StopReason {
     Requested,
     /// It was removed from its cluster.
     Removed,
-    /// The cluster's engine profile is one that this program does not offer. The state up to the
-    /// change is safe in a snapshot; the text says what to do.
-    Engine(String),
+    /// The cluster's engine profile or level is one that this program does not offer. The state up to
+    /// the change is safe in a snapshot; the text says what to do.
+    Program(String),
     /// The data directory is older than what the cluster knows of it: what this node has
     /// acknowledged is not in it. A restart does not help; the text says what to do.
     Outdated(String),
@@ -46,7 +46,7 @@ impl StopSignal {
                 StopReason::Failed(why) | StopReason::Outdated(why) => {
                     tracing::error!(%why, "this node stops");
                 }
-                StopReason::Engine(why) => tracing::warn!(%why, "this node stops"),
+                StopReason::Program(why) => tracing::warn!(%why, "this node stops"),
                 StopReason::Removed => {
                     tracing::warn!("this node was removed from its cluster and stops");
                 }

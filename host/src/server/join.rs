@@ -139,6 +139,7 @@ async fn attempt(
         node_id: join.node_id.map_or(0, |id| id.0),
         protocol_min: *PROTOCOLS.start(),
         protocol_max: *PROTOCOLS.end(),
+        level: super::release::offered_level().0,
         nonce: nonce.0.to_vec().into(),
         ..Default::default()
     };

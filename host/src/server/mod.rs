@@ -34,6 +34,8 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+#[cfg(feature = "museum")]
+pub(crate) use self::release::offer_level;
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};
 pub use self::running::{Began, RunningServer, SHUTDOWN_GRACE, start};
 pub(crate) use self::services::count_dropped_guest_lines;

@@ -266,7 +266,7 @@ mod tests {
     }
 
     /// Kinds that peers send.
-    const TRAVELLING: [MessageKind; 15] = {
+    const TRAVELLING: [MessageKind; 16] = {
         use MessageKind as M;
         [
             M::AppendEntries,
@@ -284,6 +284,7 @@ mod tests {
             M::DigestReport,
             M::ClockQuestion,
             M::ClockAnswer,
+            M::LevelOffer,
         ]
     };
 
@@ -317,6 +318,9 @@ mod tests {
             MessageKind::ReadIndexResponse => PeerMessage { index, ..with_term },
             MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
                 PeerMessage { index, ..empty }
+            }
+            MessageKind::LevelOffer => {
+                PeerMessage { index: Index(1 + index.0 % u64::from(u32::MAX)), ..empty }
             }
             MessageKind::ReadIndex => empty,
             _ => with_term,

@@ -101,6 +101,9 @@ pub enum ConvertError {
     /// A ClockQuestion holds nothing or an offset, a ClockAnswer a time.
     #[error("a message about clocks with {0} bytes of time")]
     BadClockMessage(usize),
+    /// A LevelOffer names a level.
+    #[error("an offer of level {0}, which is none")]
+    BadLevelOffer(u64),
     /// A configuration names each node at most once per role.
     #[error("node {node} is listed twice as {role}")]
     DuplicateMember {
@@ -126,6 +129,10 @@ pub(super) fn check(message: &PeerMessage) -> Result<(), ConvertError> {
         MessageKind::InstallSnapshot => check_install(message),
         MessageKind::DigestReport => check_digest_report(message),
         MessageKind::ClockQuestion | MessageKind::ClockAnswer => check_clock(message),
+        MessageKind::LevelOffer => match message.as_level_offer() {
+            Some(_) => Ok(()),
+            None => Err(ConvertError::BadLevelOffer(message.index.0)),
+        },
         MessageKind::Propose | MessageKind::TransferLeader => {
             Err(breaks(message, "never travels: who leads is asked in other ways"))
         }
@@ -231,6 +238,7 @@ fn fields(kind: MessageKind) -> Fields {
         MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
             Fields { index: true, context: true, ..none() }
         }
+        MessageKind::LevelOffer => Fields { index: true, ..none() },
         MessageKind::InstallSnapshot
         | MessageKind::TimeoutNow
         | MessageKind::TransferLeader

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{GroupId, Index, LogEntry, NodeId, SnapshotMeta, StateDigest, Term};
+use super::{GroupId, Index, Level, LogEntry, NodeId, SnapshotMeta, StateDigest, Term};
 
 /// The messages peers exchange. The numbers go over the wire: never change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,11 +29,13 @@ pub enum MessageKind {
     ClockQuestion = 16,
     /// What the sender's wall clock shows. Not one of Raft's.
     ClockAnswer = 17,
+    /// The level that the sender's program offers. Not one of Raft's.
+    LevelOffer = 18,
 }
 
 impl MessageKind {
     /// Every kind, in the order of its number.
-    pub const ALL: [MessageKind; 17] = [
+    pub const ALL: [MessageKind; 18] = [
         MessageKind::AppendEntries,
         MessageKind::AppendEntriesResponse,
         MessageKind::RequestVote,
@@ -51,13 +53,17 @@ impl MessageKind {
         MessageKind::DigestReport,
         MessageKind::ClockQuestion,
         MessageKind::ClockAnswer,
+        MessageKind::LevelOffer,
     ];
 
     /// Whether it is one of Raft's.
     pub fn is_of_raft(self) -> bool {
         !matches!(
             self,
-            MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer
+            MessageKind::DigestReport
+                | MessageKind::ClockQuestion
+                | MessageKind::ClockAnswer
+                | MessageKind::LevelOffer
         )
     }
 
@@ -84,7 +90,7 @@ pub struct PeerMessage {
     pub log_term: Term,
     /// The index before the first of `entries`, the acknowledged index, or the last index. For
     /// DigestReport: the digest point. For clocks: when the question was asked, in microseconds of a
-    /// monotonic clock that only its sender knows.
+    /// monotonic clock that only its sender knows. For LevelOffer: the level.
     pub index: Index,
     /// Entries to append, contiguous from `index + 1`. For ReadIndex: one entry whose data is
     /// the read's context.
@@ -151,6 +157,12 @@ impl PeerMessage {
         PeerMessage { index, context, ..PeerMessage::bare(group, kind, from, to) }
     }
 
+    /// Tells `to`, who leads, which level the program of `from` offers.
+    pub fn level_offer(group: GroupId, from: NodeId, to: NodeId, level: Level) -> PeerMessage {
+        let index = Index(level.0.into());
+        PeerMessage { index, ..PeerMessage::bare(group, MessageKind::LevelOffer, from, to) }
+    }
+
     /// A message in which nothing more is said.
     pub(crate) fn bare(group: GroupId, kind: MessageKind, from: NodeId, to: NodeId) -> PeerMessage {
         PeerMessage {
@@ -194,5 +206,11 @@ impl PeerMessage {
     pub fn as_clock_answer(&self) -> Option<(u64, u64)> {
         let wall_ms = u64::from_le_bytes(self.context[..].try_into().ok()?);
         (self.kind == MessageKind::ClockAnswer).then_some((self.index.0, wall_ms))
+    }
+
+    /// The level of a LevelOffer; `None` for every other message.
+    pub fn as_level_offer(&self) -> Option<Level> {
+        let level = u32::try_from(self.index.0).ok().filter(|level| *level != 0);
+        level.filter(|_| self.kind == MessageKind::LevelOffer).map(Level)
     }
 }

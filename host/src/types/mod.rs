@@ -4,6 +4,7 @@
 
 mod address;
 mod ids;
+mod level;
 mod log;
 mod membership;
 mod message;
@@ -12,6 +13,7 @@ mod snapshot;
 
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
 pub use ids::{ClusterId, GroupId, Index, JoinNonce, ModuleHash, NodeId, StateDigest, Term};
+pub use level::Level;
 pub use log::{EntryKind, HardState, LogEntry, LogPosition, Position};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member, Rival};
 pub use message::{MessageKind, PeerMessage};

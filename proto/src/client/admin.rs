@@ -282,6 +282,18 @@ impl Client {
         )
     }
 
+    /// Raises the level; `None`: to the highest that all members offer.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn raise_level(
+        &self,
+        level: Option<u32>,
+    ) -> Result<v1::RaiseLevelResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, raise_level, RaiseLevelRequest { level })
+    }
+
     /// Puts the log's clock forward, to milliseconds since the Unix epoch.
     ///
     /// # Errors

@@ -426,6 +426,7 @@ impl Admin for Service {
         limits: LimitsRequest -> LimitsResponse,
         set_limits: SetLimitsRequest -> SetLimitsResponse,
         set_engine: SetEngineRequest -> SetEngineResponse,
+        raise_level: RaiseLevelRequest -> RaiseLevelResponse,
         set_clock: SetClockRequest -> SetClockResponse,
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,

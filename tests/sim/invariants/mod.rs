@@ -12,6 +12,7 @@ mod healthy_serves;
 mod hung_disk_yields;
 mod leader_completeness;
 mod leader_per_term;
+mod level_offered;
 mod linearizable;
 mod log_matching;
 mod module_at_one_index;
@@ -35,6 +36,7 @@ pub use healthy_serves::HealthyServes;
 pub use hung_disk_yields::HungDiskYields;
 pub use leader_completeness::LeaderCompleteness;
 pub use leader_per_term::LeaderPerTerm;
+pub use level_offered::LevelOffered;
 pub use linearizable::Linearizable;
 pub use log_matching::LogMatching;
 pub use module_at_one_index::ModuleAtOneIndex;
@@ -82,6 +84,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(LeaderPerTerm::default()),
         Box::new(LogMatching::default()),
         Box::new(LeaderCompleteness::default()),
+        Box::new(LevelOffered::default()),
         Box::new(ModuleAtOneIndex::default()),
         Box::new(SessionsOnce::default()),
         Box::new(GuestAnswers::new(Rc::clone(&replay))),

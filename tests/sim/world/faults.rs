@@ -1,6 +1,6 @@
 //! Executes the plan: what goes wrong, and what operators do meanwhile.
 
-use raft_host::types::NodeId;
+use raft_host::types::{Level, NodeId};
 
 use super::operators::Goal;
 use super::{Event, Mend, Stage, World};
@@ -308,6 +308,12 @@ impl World {
                     }
                 }
             }
+            Action::Install { node, next, down_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                let program = if next { super::programs::NEXT } else { Level::CURRENT };
+                self.install(slot, program, down_us);
+            }
+            Action::RaiseLevel => self.begin(Goal::RaiseLevel, patience),
             Action::Snapshot { node } => {
                 let Some(slot) = self.pick(node) else { return };
                 self.begin(Goal::Snapshot { slot }, patience);

@@ -16,13 +16,14 @@ mod faults;
 mod finish;
 mod flips;
 mod operators;
+mod programs;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use raft_host::fsm::SharedLoader;
-use raft_host::types::{ClusterId, ConfState, Index, Member, NodeId, PeerMessage};
+use raft_host::types::{ClusterId, ConfState, Index, Level, Member, NodeId, PeerMessage};
 
 use self::clients::Client;
 pub(super) use self::clients::Tally;
@@ -111,6 +112,8 @@ pub struct World {
     network: Network,
     clients: Vec<Client>,
     tasks: BTreeMap<u64, Task>,
+    /// The highest level that anybody has applied.
+    level: Level,
     /// Members that somebody wanted to remove.
     doubtful: BTreeSet<Slot>,
     next_task: u64,
@@ -171,6 +174,7 @@ impl World {
             network: Network::new(seed, plan.shape.network, plan.shape.link),
             clients: Vec::new(),
             tasks: BTreeMap::new(),
+            level: Level::CURRENT,
             doubtful: BTreeSet::new(),
             next_task: 0,
             next_number: 0,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use raft_host::consensus::Role;
 use raft_host::machine::Incumbent;
-use raft_host::node::{LimitsFailure, MembershipFailure, Upgrade, UpgradeFailure};
-use raft_host::types::{ConfState, Index, JoinNonce, Member, NodeId};
+use raft_host::node::{LimitsFailure, MembershipFailure, ProposeFailure, Upgrade, UpgradeFailure};
+use raft_host::types::{ConfState, Index, JoinNonce, Level, Member, NodeId};
 use raft_host_proto::stored;
 use raft_host_proto::stored::limit_change::Limit;
 
@@ -36,6 +36,8 @@ pub(super) enum Goal {
     Upgrade { version: u64 },
     /// The limits of the guest are to be others.
     SetLimits { choice: u64 },
+    /// The level is to be what all members offer.
+    RaiseLevel,
     /// All members are to say what state they have, until all have the same.
     CompareDigests,
     /// A snapshot of one node, now.
@@ -49,6 +51,8 @@ pub(super) struct Task {
     /// It is given up then, if it may be.
     give_up: Option<Micros>,
     is_waiting: bool,
+    /// What the program of a new host offers, as the cluster was told.
+    offered: Level,
     /// What an upgrade is to replace: decided once, whatever happens until it is done.
     replaces: Option<Option<Incumbent>>,
 }
@@ -98,7 +102,7 @@ impl World {
         self.trace.line(now, Who::World, format_args!("operator: {goal:?}"));
         let give_up = patience_us.map(|patience| Micros(now.0 + patience));
         self.tasks
-            .insert(number, Task { goal, attempt: 0, give_up, is_waiting: false, replaces: None });
+            .insert(number, Task { goal, attempt: 0, give_up, is_waiting: false, offered: Level::CURRENT, replaces: None });
         self.queue.after(number % 7 * 1000, Event::TaskWake(number));
     }
 
@@ -147,12 +151,13 @@ impl World {
             Goal::CompareDigests => PATIENCE_US + self.plan.shape.node.election_ms * 20_000,
             _ => PATIENCE_US,
         };
+        let offered = self.program_of_newcomer(number);
         let ask = match goal {
             // The change that lets it in removes the member that it was.
             Goal::Join { slot: None, lost: Some(lost), .. } if !self.may_remove(lost) => None,
             Goal::Join { slot: None, address, nonce, lost, .. } => {
                 self.doubtful.extend(lost);
-                Some((leader, Ask::Join(address, nonce)))
+                Some((leader, Ask::Join(address, nonce, offered)))
             }
             Goal::Join { slot: Some(slot), .. } => {
                 Some((leader, Ask::Promote(self.hosts[slot.0].node)))
@@ -184,6 +189,7 @@ impl World {
                 Some((leader, Ask::Upgrade { upgrade, chunk_bytes: self.plan.shape.chunk_bytes }))
             }
             Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
+            Goal::RaiseLevel => Some((leader, Ask::RaiseLevel)),
             Goal::CompareDigests => Some((leader, Ask::CompareDigests)),
             Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
         };
@@ -192,6 +198,7 @@ impl World {
         };
         if let Some(task) = self.tasks.get_mut(&number) {
             task.is_waiting = true;
+            task.offered = offered;
         }
         self.queue.after(patience_us, Event::TaskWake(number));
         self.ask(slot, Owner::Operator(number, attempt), ask);
@@ -346,6 +353,12 @@ impl World {
             (Goal::SetLimits { .. }, Answered::LimitsSet(Err(LimitsFailure::Refused(why)))) => {
                 self.end_task(number, &format!("refused: {why}"));
             }
+            (Goal::RaiseLevel, Answered::LevelRaised(Ok(set))) => {
+                self.end_task(number, &format!("it is {}", set.level));
+            }
+            (Goal::RaiseLevel, Answered::LevelRaised(Err(ProposeFailure::Level(why)))) => {
+                self.end_task(number, &format!("refused: {why}"));
+            }
             (Goal::CompareDigests, _) if self.flips.is_overwhelmed => {
                 self.end_task(number, "nobody can tell any more");
             }
@@ -381,11 +394,12 @@ impl World {
 
     /// A new member has an id: its host starts, and learns all else from the cluster.
     fn joined(&mut self, number: u64, node: NodeId, promote: bool) {
-        let Some(Task { goal: Goal::Join { address, lost, .. }, .. }) = self.tasks.get(&number)
+        let Some(Task { goal: Goal::Join { address, lost, .. }, offered, .. }) =
+            self.tasks.get(&number)
         else {
             return;
         };
-        let (address, lost) = (address.clone(), *lost);
+        let (address, lost, program) = (address.clone(), *lost, *offered);
         let slot = match self.by_node.get(&node) {
             // Whoever gets back the id that it had has an empty disk all the same.
             Some(slot) if Some(*slot) != lost => *slot,
@@ -398,6 +412,7 @@ impl World {
             .map(member)
             .collect();
         self.hosts[slot.0].introduced = introduced;
+        self.hosts[slot.0].program = program;
         self.counters.joins += 1;
         self.start(slot);
         if !promote {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
-use raft_host::machine::Reply;
+use raft_host::machine::{Reply, RestoreError};
 use raft_host::node::{
     Environment, NodeOptions, StartError, SteppedNode, StopReason, bootstrap, channel,
 };
@@ -70,6 +70,14 @@ impl World {
                 self.trace.line(now, Who::Host(slot), format_args!("was removed, stays down"));
                 self.hosts[slot.0].state = State::Retired;
             }
+            Ok(Err(StartError::Restore { source: RestoreError::Program(why), .. }))
+                if self.is_outdated(slot) =>
+            {
+                self.trace.line(now, Who::Host(slot), format_args!("does not start: {why}"));
+                self.update_program(slot);
+                let down_us = self.hosts[slot.0].down_us;
+                self.queue.after(down_us, Event::Start(slot));
+            }
             Ok(Err(error)) => {
                 let why = self.hosts[slot.0].disk.describe(&error);
                 self.trace.line(now, Who::Host(slot), format_args!("does not start: {why}"));
@@ -99,7 +107,7 @@ impl World {
 
     fn try_start(&mut self, slot: Slot) -> Result<(), StartError> {
         let now = self.now();
-        let identity = self.identity(slot);
+        let (identity, loader) = (self.identity(slot), self.loader_of(slot));
         let host = &mut self.hosts[slot.0];
         host.life += 1;
         host.last_role = None;
@@ -119,7 +127,7 @@ impl World {
             config: shape.node.clone(),
             consensus: shape.consensus.clone(),
             stores: stores.clone(),
-            loader: Arc::clone(&self.loader),
+            loader,
             introduced: host.introduced.clone(),
             evidence: None,
         };
@@ -188,6 +196,7 @@ impl World {
         self.disturb(0);
         let (module, activated) = module.unzip();
         self.taint_as_snapshot(slot, applied);
+        self.note_program(slot);
         self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module, activated });
         self.queue.after(0, Event::Tick(slot, life));
         self.after_step(slot);
@@ -425,6 +434,7 @@ impl World {
                         ),
                     );
                     self.counters.applied(&entry);
+                    self.note_level(&entry);
                     if matches!(entry.reply, Reply::DigestJudged(_)) {
                         is_judged = true;
                         self.counters.verdicts += 1;
@@ -476,7 +486,7 @@ impl World {
         let words = match reason {
             StopReason::Requested => "on request".to_owned(),
             StopReason::Removed => "it was removed".to_owned(),
-            StopReason::Engine(why) => why.clone(),
+            StopReason::Program(why) => why.clone(),
             StopReason::Failed(why) | StopReason::Outdated(why) => {
                 self.hosts[slot.0].disk.describe(why)
             }
@@ -485,7 +495,12 @@ impl World {
         let host = &self.hosts[slot.0];
         // Without a majority for any state nobody can tell who is right.
         let is_in_doubt = self.flips.any && words.contains("the replicas disagree");
-        let is_excused = host.is_excused() || is_removed || host.disk.is_dead() || is_in_doubt;
+        let is_outdated = matches!(reason, StopReason::Program(_)) && self.is_outdated(slot);
+        let is_excused =
+            host.is_excused() || is_removed || host.disk.is_dead() || is_in_doubt || is_outdated;
+        if is_outdated {
+            self.update_program(slot);
+        }
         self.fact(&Fact::Stopped { slot, reason: &words, is_excused });
         let down_us = self.hosts[slot.0].down_us;
         self.crash(slot, false, (!is_removed).then_some(down_us));

@@ -28,7 +28,7 @@ fn exit_code(reason: &StopReason) -> i32 {
     match reason {
         StopReason::Requested | StopReason::Removed => Exit::Done as i32,
         StopReason::Outdated(_) => Exit::DataUnusable as i32,
-        StopReason::Engine(_) | StopReason::Failed(_) => Exit::Failed as i32,
+        StopReason::Program(_) | StopReason::Failed(_) => Exit::Failed as i32,
     }
 }
 
@@ -109,7 +109,7 @@ fn tell(reason: &StopReason) {
         StopReason::Removed => "this node was removed from its cluster and has stopped; to use it \
                                 again, give it an empty data directory and --join"
             .to_owned(),
-        StopReason::Engine(why) | StopReason::Failed(why) | StopReason::Outdated(why) => {
+        StopReason::Program(why) | StopReason::Failed(why) | StopReason::Outdated(why) => {
             format!("error: this node stopped: {why}")
         }
     };

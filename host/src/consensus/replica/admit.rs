@@ -193,7 +193,8 @@ impl Replica {
             | MessageKind::Propose
             | MessageKind::DigestReport
             | MessageKind::ClockQuestion
-            | MessageKind::ClockAnswer => false,
+            | MessageKind::ClockAnswer
+            | MessageKind::LevelOffer => false,
         }
     }
 

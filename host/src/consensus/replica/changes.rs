@@ -8,7 +8,7 @@ use raft::{StateRole, eraftpb};
 use super::{Replica, ReplicaError};
 use crate::consensus::effects::{Care, ProposeError};
 use crate::consensus::membership::{self, ConfChangeError};
-use crate::types::{ConfChange, ConfChangeOp, Index, LogPosition, NodeId, PeerMessage, Term};
+use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, LogPosition, NodeId, PeerMessage, Term};
 
 /// When members were heard from last. raft-rs has a flag for that, which each of its rounds of
 /// checking the quorum takes back: right after one, nobody counts as heard from.
@@ -85,6 +85,13 @@ impl Replica {
         }
         let index = Index(self.raw.raft.raft_log.last_index());
         Ok(Ok(LogPosition { index, term: Term(self.raw.raft.term) }))
+    }
+
+    /// The members, on a leader that has applied all earlier changes of them.
+    pub(crate) fn settled_members(&self) -> Option<ConfState> {
+        let raft = &self.raw.raft;
+        let is_settled = raft.state == StateRole::Leader && !raft.has_pending_conf();
+        is_settled.then(|| membership::current(&self.raw))
     }
 
     /// A leader with a backlog of its predecessors has pending changes, as far as raft-rs can

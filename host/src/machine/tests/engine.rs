@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::super::{clock, core, modules, sessions};
 use super::*;
-use crate::fsm::{EngineFacts, EngineProfile, MACHINE_VERSION, Offering, SharedLoader};
+use crate::fsm::{EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, SharedLoader};
 use crate::machine::sessions::SessionLimits;
+use crate::types::Level;
 
 /// The profile that the test loader has.
 fn ours() -> EngineProfile {
@@ -19,7 +20,7 @@ fn theirs() -> EngineProfile {
 }
 
 fn offering(profiles: &[EngineProfile]) -> SharedLoader {
-    Arc::new(Offering { loader: loader(), profiles: profiles.to_vec() })
+    Arc::new(Offering { loader: loader(), profiles: profiles.to_vec(), level: Level::CURRENT })
 }
 
 fn restore_with(mut bytes: &[u8], loader: SharedLoader) -> Result<Machine, RestoreError> {
@@ -34,7 +35,7 @@ fn set_engine(profile: &str) -> Body {
 fn a_new_cluster_has_the_profile_of_its_first_program() {
     let machine = Machine::new(CLUSTER, GroupId::MAIN, Limits::default(), offering(&[theirs()]));
     assert_eq!(machine.info().engine, theirs());
-    assert_eq!(machine.engine_supported(), Ok(()));
+    assert_eq!(machine.program_supported(), Ok(()));
 }
 
 #[test]
@@ -48,8 +49,8 @@ fn a_change_is_applied_by_programs_that_do_not_offer_it_but_nothing_after_it() {
     let after = MachineInfo { applied: Index(5), time_ms: 7, engine: theirs(), ..before };
     assert_eq!(machine.info(), after);
     assert_eq!(guest_state(&mut machine), state);
-    let unsupported = machine.engine_supported().unwrap_err();
-    assert_eq!((unsupported.wanted, unsupported.offered), (theirs(), ours()));
+    let unsupported = EngineUnsupported { wanted: theirs(), offered: ours() };
+    assert_eq!(machine.program_supported(), Err(unsupported.into()));
 
     for data in
         [stored::Entry { time_ms: 8, body: Some(command(b"b")) }.encode_to_vec(), Vec::new()]
@@ -76,7 +77,7 @@ fn the_program_that_offers_it_goes_on_from_the_snapshot_at_the_change() {
     apply(&mut machine, 50, set_engine(theirs().as_str()));
     let bytes = snapshot(&mut machine);
     let error = restore(&bytes).err().unwrap();
-    assert!(matches!(&error, RestoreError::Engine(_)), "{error}");
+    assert!(matches!(&error, RestoreError::Program(_)), "{error}");
     let words = error.to_string();
     for part in [theirs().as_str(), ours().as_str(), "start a version of raft-host that offers"] {
         assert!(words.contains(part), "{words}");
@@ -131,7 +132,7 @@ fn a_snapshot_without_a_profile_or_with_nonsense_for_one_is_none() {
     };
     assert_eq!(restore(&with_header(&changed)).unwrap().info(), machine.info());
     let refused = restore_with(&with_header(&changed), offering(&[theirs()])).err().unwrap();
-    assert!(matches!(refused, RestoreError::Engine(_)), "{refused}");
+    assert!(matches!(refused, RestoreError::Program(_)), "{refused}");
     for nonsense in ["", "nonsense"] {
         changed.engine = nonsense.to_owned();
         let refused = restore(&with_header(&changed)).err().unwrap();

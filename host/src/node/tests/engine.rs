@@ -14,7 +14,7 @@ use crate::fsm::{EngineFacts, EngineProfile, Offering};
 use crate::machine::{QueryResult, Reply, RestoreError};
 use crate::node::handle::ProposeResult;
 use crate::node::{ProposeFailure, ReplySink, StopReason};
-use crate::types::{Index, ModuleHash, Outcome};
+use crate::types::{Index, Level, ModuleHash, Outcome};
 
 fn start_again(
     stores: &Stores,
@@ -76,7 +76,7 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
     let facts = old.engine().facts().expect("version 1");
     let next = EngineProfile::of(&EngineFacts { fuel: 9, ..facts });
     let new: SharedLoader =
-        Arc::new(Offering { loader: Arc::clone(&old), profiles: vec![next.clone()] });
+        Arc::new(Offering { loader: Arc::clone(&old), profiles: vec![next.clone()], level: Level::CURRENT });
     let stores = Stores::memory();
     bootstrap(&stores, &identity(), GroupId::MAIN, Limits::default(), Arc::clone(&old))
         .expect("empty stores");
@@ -123,7 +123,7 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
         node.stop_reason().is_none()
     });
     assert_eq!(ticks.count(), NodeConfig::default().election_ticks());
-    let Some(StopReason::Engine(why)) = node.stop_reason() else {
+    let Some(StopReason::Program(why)) = node.stop_reason() else {
         panic!("{:?}", node.stop_reason())
     };
     for part in [next.as_str(), old.engine().as_str(), "start a version of raft-host"] {
@@ -132,7 +132,7 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
     drop(node);
 
     let refused = start_again(&stores, &old).err().expect("must not start");
-    let StartError::Restore { index, source: RestoreError::Engine(_) } = refused else {
+    let StartError::Restore { index, source: RestoreError::Program(_) } = refused else {
         panic!("{refused}")
     };
     assert_eq!(index, at);
