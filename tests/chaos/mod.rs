@@ -19,6 +19,7 @@ mod nemesis;
 mod network;
 mod node;
 mod owner;
+mod recorded;
 mod report;
 mod verify;
 mod workload;
@@ -34,6 +35,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 pub use self::fault::Fault;
+pub use self::recorded::{Recorded, RecordedClients};
 pub use self::report::Report;
 
 use self::disk::SmallDisk;

@@ -75,6 +75,8 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::FuelOfHost, 0, "state_machine_safety"),
     caught(Exhibit::PastNotRestored, 0, "state_machine_safety"),
     caught(Exhibit::LeadersClockTrusted, 11, "clock_within_majority"),
+    caught(Exhibit::LevelRaisedEarly, 4, "level_offered"),
+    caught(Exhibit::UnknownFieldIgnored, 52, "state_machine_safety"),
     flipped(Exhibit::DigestAtReport, 1, "digests_agree"),
     flipped(Exhibit::FirstVoteIsTruth, 3, "digests_agree"),
     flipped(Exhibit::QuarantinedSnapshots, 8, "quarantine_keeps_quiet"),

@@ -75,7 +75,7 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         .expect("written");
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
-    let commands: [(&str, &[&str]); 19] = [
+    let commands: [(&str, &[&str]); 21] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),
@@ -89,6 +89,8 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         ("limits-set", &["limits", "set", "apply_fuel=2_000_000_000"]),
         ("engine", &["engine"]),
         ("engine-offered", &["engine", "offered"]),
+        ("level", &["level"]),
+        ("level-raise", &["level", "raise"]),
         ("snapshot-take", &["snapshot", "take"]),
         ("digest", &["digest", "--timeout", "60s"]),
         ("clock", &["clock"]),

@@ -16,7 +16,9 @@ use super::forward::passed_on;
 use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
 use crate::node::MembershipFailure;
 use crate::transport::{PROTOCOLS, common_protocol};
-use crate::types::{ClusterId, GroupId, JoinNonce, Level, Member, ModuleHash, NodeId, check_address};
+use crate::types::{
+    ClusterId, GroupId, JoinNonce, Level, Member, ModuleHash, NodeId, check_address,
+};
 
 /// See `peer.proto`.
 #[derive(Clone)]

@@ -143,7 +143,8 @@ fn to_text(node: u64, level: &v1::LevelStatus) -> String {
     let mut rows = vec![("level".to_owned(), level.level.to_string())];
     rows.push((format!("offered by node {node}"), level.offered.to_string()));
     for member in level.members.iter().filter(|member| member.node_id != node) {
-        let offered = member.offered.map_or("not heard from lately".to_owned(), |level| level.to_string());
+        let offered =
+            member.offered.map_or("not heard from lately".to_owned(), |level| level.to_string());
         rows.push((format!("offered by node {}", member.node_id), offered));
     }
     let next = match (level.agreed, level.raised_in_ms) {

@@ -61,6 +61,9 @@ fn each_command_of_the_readme_parses() {
         "engine",
         "engine show -o json",
         "engine offered",
+        "level",
+        "level show -o json",
+        "level raise --to 2 --yes",
         "snapshot take",
         "digest",
         "confirm 00112233445566778899aabbccddeeff -e a:1",
@@ -98,6 +101,9 @@ fn wrong_usage_is_refused_with_code_2() {
         "limits set engine=v1",
         "engine set",
         "engine set v1",
+        "level raise --to 0",
+        "level raise 2",
+        "level lower",
         "snapshot",
         "completions klingon",
         "bench --fsm native",
@@ -131,7 +137,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 29] = [
+const EACH_COMMAND: [&[&str]; 31] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -149,6 +155,8 @@ const EACH_COMMAND: [&[&str]; 29] = [
     &["engine"],
     &["engine", "show"],
     &["engine", "offered"],
+    &["level"],
+    &["level", "raise"],
     &["snapshot", "take"],
     &["digest"],
     &["clock", "show"],

@@ -22,7 +22,9 @@ pub const MEMBERS_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum ConfChangeError {
-    #[error("another change of the members or of the level is in progress; wait for it and try again")]
+    #[error(
+        "another change of the members or of the level is in progress; wait for it and try again"
+    )]
     InProgress,
     #[error("this node leads only since a moment, and has not heard from all voters; try again")]
     JustElected,

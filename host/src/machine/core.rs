@@ -21,8 +21,8 @@ use super::sessions::{Opened, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
-    Bystander, Call, Context, EngineProfile, Fsm, GuestResult, HostFailure,
-    Limits, SharedLoader, Trap, Unanswered, one_of_several,
+    Bystander, Call, Context, EngineProfile, Fsm, GuestResult, HostFailure, Limits, SharedLoader,
+    Trap, Unanswered, one_of_several,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{

@@ -16,8 +16,7 @@ use super::reply::ActivationInfo;
 use super::sessions::{CommandHash, RestoredResponse, RestoredSession, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
 use crate::fsm::{
-    Context, EngineProfile, Fsm, HostFailure, ImageError, Limits, ModuleRefused,
-    SharedLoader,
+    Context, EngineProfile, Fsm, HostFailure, ImageError, Limits, ModuleRefused, SharedLoader,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{

@@ -16,8 +16,8 @@ use super::budget::Charge;
 use super::clock::{Clocks, Standing};
 use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
-use super::levels::Levels;
 use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
+use super::levels::Levels;
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
 use super::removal::{Known, Removal};
@@ -25,16 +25,16 @@ use super::standing::RaftStanding;
 use super::stop::{StopReason, StopSignal};
 use super::waiters::Waiters;
 use crate::consensus::{
-    ApplyTask, Care, ConfChangeError, Effects, Input, LogRead, Proposal, ProposalId, ProposeError, ReadId, Replica,
-    ReplicaError, ReplicaStatus, Role, Write,
+    ApplyTask, Care, ConfChangeError, Effects, Input, LogRead, Proposal, ProposalId, ProposeError,
+    ReadId, Replica, ReplicaError, ReplicaStatus, Role, Write,
 };
 use crate::machine::Reply;
 use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::transport::Transport;
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, Level, LogEntry, LogPosition, Member, NodeId, PeerMessage,
-    Position, SnapshotFate, StateDigest, Term,
+    ConfChange, ConfState, GroupId, Index, Level, LogEntry, LogPosition, Member, NodeId,
+    PeerMessage, Position, SnapshotFate, StateDigest, Term,
 };
 
 /// What wakes the loop.

@@ -561,7 +561,9 @@ impl NodeHandle {
         } else if self.shared.machine.borrow().is_none() {
             Some("this node has no state yet: it waits for a snapshot of its leader")
         } else if !self.program_is_supported() {
-            Some("this node's program does not offer the cluster's engine profile or level; it stops")
+            Some(
+                "this node's program does not offer the cluster's engine profile or level; it stops",
+            )
         } else if self.shared.leadership.borrow().leader.is_none() {
             Some("no leader is known: an election is under way, or most voters are out of reach")
         } else {

@@ -238,7 +238,8 @@ impl Levels {
     fn publish(&self) {
         let offers = self.offers.keys().filter_map(|node| Some((*node, self.fresh(*node)?)));
         let left = |settle: u64, since: u64| settle.saturating_sub(self.tick - since);
-        let ticks = self.agreed.zip(self.settle_ticks).map(|((_, since), settle)| left(settle, since));
+        let ticks =
+            self.agreed.zip(self.settle_ticks).map(|((_, since), settle)| left(settle, since));
         let in_seconds = |ticks: u64| {
             let time = self.tick_length.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
             Duration::from_secs(time.as_secs())
@@ -411,7 +412,11 @@ mod tests {
         assert_eq!(after(&mut levels, 100, &two), None);
         assert_eq!(levels.status.borrow().raised_in, None);
         assert_eq!(levels.check(None, &two), Ok(Level(2)));
-        assert_eq!(levels.check(Some(Level(1)), &two), Ok(Level(1)), "it is that, or more, already");
+        assert_eq!(
+            levels.check(Some(Level(1)), &two),
+            Ok(Level(1)),
+            "it is that, or more, already"
+        );
         let refused = levels.check(Some(Level(3)), &two).expect_err("node 2 does not offer it");
         assert_eq!(refused.missing, [(NodeId(2), Some(Level(2)))]);
     }

@@ -5,6 +5,7 @@ mod batches;
 mod digests;
 mod ends;
 mod engine;
+mod level;
 mod metrics;
 mod replaced;
 mod snapshots;
@@ -13,10 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use raft_host_proto::stored::entry::Body;
+use tokio::sync::oneshot;
+
 use super::apply::Witness;
 use super::{
-    Environment, MonotonicClock, NodeConfig, NodeInbox, NodeOptions, StartError, SteppedNode,
-    bootstrap, channel,
+    Environment, MonotonicClock, NodeConfig, NodeInbox, NodeOptions, ProposeResult, ReplySink,
+    StartError, SteppedNode, bootstrap, channel,
 };
 use crate::consensus::ConsensusConfig;
 use crate::fsm::native::NativeLoader;
@@ -96,6 +100,34 @@ fn start_on(
     let witness = Box::new(Nobody);
     let node = SteppedNode::start(options, node_channel, transport, environment, witness)?;
     Ok((node, inbox, peers))
+}
+
+/// Every loop of the node does what there is to do.
+fn step(node: &mut SteppedNode, tick: bool) {
+    node.turn(tick);
+    while node.begin_write().is_some() {
+        node.finish_write();
+    }
+    while node.has_log_read() {
+        node.read_log();
+    }
+    while node.has_job() && node.stop_reason().is_none() {
+        node.apply_next();
+    }
+    node.save_next();
+}
+
+/// Steps until nothing is left to do.
+fn settle(node: &mut SteppedNode) {
+    for _ in 0..20 {
+        step(node, false);
+    }
+}
+
+fn propose(node: &SteppedNode, body: Body) -> oneshot::Receiver<ProposeResult> {
+    let (sender, receiver) = oneshot::channel();
+    node.handle().submit([(body, ReplySink::One(sender))]);
+    receiver
 }
 
 /// A member that was down while a node joined, and is led by that node when it is back, learns

@@ -88,7 +88,9 @@ impl Invariant for LevelOffered {
                 let Reply::LevelSet { level, previous } = entry.reply else { return Ok(()) };
                 let index = entry.position.index;
                 if level < previous {
-                    return Err(format!("entry {index} lowers the level from {previous} to {level}"));
+                    return Err(format!(
+                        "entry {index} lowers the level from {previous} to {level}"
+                    ));
                 }
                 let is_known = self.raised.is_some_and(|(_, known)| index <= known);
                 if level != previous && !is_known {

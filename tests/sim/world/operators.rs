@@ -101,8 +101,17 @@ impl World {
         let now = self.now();
         self.trace.line(now, Who::World, format_args!("operator: {goal:?}"));
         let give_up = patience_us.map(|patience| Micros(now.0 + patience));
-        self.tasks
-            .insert(number, Task { goal, attempt: 0, give_up, is_waiting: false, offered: Level::CURRENT, replaces: None });
+        self.tasks.insert(
+            number,
+            Task {
+                goal,
+                attempt: 0,
+                give_up,
+                is_waiting: false,
+                offered: Level::CURRENT,
+                replaces: None,
+            },
+        );
         self.queue.after(number % 7 * 1000, Event::TaskWake(number));
     }
 

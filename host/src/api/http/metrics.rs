@@ -205,6 +205,7 @@ impl Scrape {
             view.info.limits.memory_max_bytes,
         )?;
         page.gauge("raft_host_sessions", "Open sessions.", view.info.sessions)?;
+        page.gauge("raft_host_level", "What the log may hold.", u64::from(view.info.level.0))?;
         page.bytes(
             "raft_host_session_responses",
             "Answers that sessions keep until their clients acknowledge them.",
@@ -355,6 +356,11 @@ impl Scrape {
         let leader = status.leader.map_or(0, |leader| leader.0);
         page.gauge("raft_host_leader_id", "The leader's node id; 0: none is known.", leader)?;
         page.gauge("raft_host_term", "The current term.", status.term.0)?;
+        page.gauge(
+            "raft_host_level_offered",
+            "The highest level that this program knows.",
+            u64::from(self.handle.offered_level().0),
+        )?;
         page.gauge(
             "raft_host_commit_index",
             "Highest index known to be committed.",

@@ -8,7 +8,9 @@ use raft::{StateRole, eraftpb};
 use super::{Replica, ReplicaError};
 use crate::consensus::effects::{Care, ProposeError};
 use crate::consensus::membership::{self, ConfChangeError};
-use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, LogPosition, NodeId, PeerMessage, Term};
+use crate::types::{
+    ConfChange, ConfChangeOp, ConfState, Index, LogPosition, NodeId, PeerMessage, Term,
+};
 
 /// When members were heard from last. raft-rs has a flag for that, which each of its rounds of
 /// checking the quorum takes back: right after one, nobody counts as heard from.

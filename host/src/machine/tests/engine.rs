@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::super::{clock, core, modules, sessions};
 use super::*;
-use crate::fsm::{EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, SharedLoader};
+use crate::fsm::{
+    EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, SharedLoader,
+};
 use crate::machine::sessions::SessionLimits;
 use crate::types::Level;
 

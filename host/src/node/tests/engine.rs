@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -12,8 +11,7 @@ use crate::consensus::Role;
 use crate::fsm::native::KV;
 use crate::fsm::{EngineFacts, EngineProfile, Offering};
 use crate::machine::{QueryResult, Reply, RestoreError};
-use crate::node::handle::ProposeResult;
-use crate::node::{ProposeFailure, ReplySink, StopReason};
+use crate::node::{ProposeFailure, StopReason};
 use crate::types::{Index, Level, ModuleHash, Outcome};
 
 fn start_again(
@@ -21,34 +19,6 @@ fn start_again(
     loader: &SharedLoader,
 ) -> Result<(SteppedNode, Arc<NodeInbox>, Arc<Peers>), StartError> {
     start_on(stores, NodeConfig::default(), Arc::clone(loader), Arc::new(|| Duration::ZERO))
-}
-
-/// Every loop of the node does what there is to do.
-fn step(node: &mut SteppedNode, tick: bool) {
-    node.turn(tick);
-    while node.begin_write().is_some() {
-        node.finish_write();
-    }
-    while node.has_log_read() {
-        node.read_log();
-    }
-    while node.has_job() && node.stop_reason().is_none() {
-        node.apply_next();
-    }
-    node.save_next();
-}
-
-/// Steps until nothing is left to do.
-fn settle(node: &mut SteppedNode) {
-    for _ in 0..20 {
-        step(node, false);
-    }
-}
-
-fn propose(node: &SteppedNode, body: Body) -> oneshot::Receiver<ProposeResult> {
-    let (sender, receiver) = oneshot::channel();
-    node.handle().submit([(body, ReplySink::One(sender))]);
-    receiver
 }
 
 fn set_key(key: &str) -> Body {
@@ -75,8 +45,11 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
     let old: SharedLoader = Arc::new(NativeLoader);
     let facts = old.engine().facts().expect("version 1");
     let next = EngineProfile::of(&EngineFacts { fuel: 9, ..facts });
-    let new: SharedLoader =
-        Arc::new(Offering { loader: Arc::clone(&old), profiles: vec![next.clone()], level: Level::CURRENT });
+    let new: SharedLoader = Arc::new(Offering {
+        loader: Arc::clone(&old),
+        profiles: vec![next.clone()],
+        level: Level::CURRENT,
+    });
     let stores = Stores::memory();
     bootstrap(&stores, &identity(), GroupId::MAIN, Limits::default(), Arc::clone(&old))
         .expect("empty stores");
