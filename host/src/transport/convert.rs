@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_zero_ids_are_refused() {
         let base = || append(8, &[(9, 3)]);
-        for kind in [0, 18, 256 + 1, -1, i32::MAX] {
+        for kind in [0, 19, 256 + 1, -1, i32::MAX] {
             assert_eq!(
                 refused(peer::RaftMessage { kind, ..base() }),
                 ConvertError::UnknownMessageKind(kind)
