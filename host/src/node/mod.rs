@@ -33,6 +33,7 @@ mod log_writer;
 mod membership;
 mod metrics;
 mod newcomers;
+mod parked;
 mod recovery;
 mod removal;
 mod rivals;
@@ -46,6 +47,7 @@ mod stop;
 mod tests;
 mod trust;
 mod upgrade;
+mod waiter;
 mod waiters;
 mod work;
 
@@ -55,8 +57,8 @@ pub use budget::{Budget, Charge};
 pub use clock::{ClockFailure, ClockSet, ClockStatus};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
-    ChargedAnswer, Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure,
-    ProposeResult, QueryFailure, ReplySink, Submit,
+    Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
+    QueryFailure, Submit,
 };
 pub use inbox::NodeInbox;
 pub use limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
@@ -74,4 +76,5 @@ pub use stepped::SteppedNode;
 pub use stop::{StopReason, Stragglers};
 pub use trust::{DigestCounters, DigestStatus, Doubt, Quarantine};
 pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
+pub use waiter::{ChargedAnswer, ReplySink};
 pub use work::{Activity, JobKind, MonotonicClock};

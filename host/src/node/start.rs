@@ -19,6 +19,7 @@ use super::handle::{Leadership, NodeHandle, Shared};
 use super::inbox::{NodeInbox, Roster};
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
+use super::parked::Parked;
 use super::recovery::{Recovered, recover};
 use super::removal::Removal;
 use super::rivals::Rivals;
@@ -328,6 +329,7 @@ pub(super) fn assemble(
         policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
         saver,
         snapshot_callers: Vec::new(),
+        parked: Parked::new(config.max_inflight_bytes),
         waiting: BTreeMap::new(),
         asked: VecDeque::new(),
         jobs_since_answers: 0,

@@ -220,7 +220,8 @@ impl Client {
     /// When no node opened one in time.
     pub async fn open_session(&self, ttl: Option<Duration>) -> Result<Session, ClientError> {
         let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let request = v1::OpenSessionRequest { group: self.options.group.clone(), ttl_ms };
+        let request =
+            v1::OpenSessionRequest { group: self.options.group.clone(), ttl_ms, ordered: false };
         // Always safe to repeat: a session that nobody knows of expires.
         let opened = self
             .call(Repeat::Always, self.options.deadline, |channel| {

@@ -459,8 +459,12 @@ impl Driver {
             }
             batch_bytes += slot.command.len();
             let sequence = self.first_sequence + n as u64;
-            let session =
-                v1::SessionCommand { session_id: self.session_id, sequence, acknowledged };
+            let session = v1::SessionCommand {
+                session_id: self.session_id,
+                sequence,
+                acknowledged,
+                skip: false,
+            };
             let options = &self.client.options;
             let request = options.apply_request(slot.command.clone(), Some(session));
             let left = slot.deadline.saturating_duration_since(now).as_millis();

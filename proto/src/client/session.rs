@@ -100,6 +100,7 @@ impl Session {
                     session_id: self.id,
                     sequence: number.sequence,
                     acknowledged: self.lock().acknowledged(),
+                    skip: false,
                 };
                 self.alive.sent(session.acknowledged);
                 let request = client.options.apply_request(command.clone(), Some(session));

@@ -247,7 +247,9 @@ impl World {
         }
         let slot = client.target;
         let ask = match &job.task {
-            Task::Open => Ask::Propose(Body::OpenSession(stored::OpenSession { ttl_ms: 0 })),
+            Task::Open => {
+                Ask::Propose(Body::OpenSession(stored::OpenSession { ttl_ms: 0, ordered: false }))
+            }
             Task::Commands(commands) => {
                 let acknowledged = commands[0].sequence - 1;
                 let stored = |at: &usize| {
@@ -256,6 +258,7 @@ impl World {
                         session_id,
                         sequence: *sequence,
                         acknowledged,
+                        skip: false,
                     });
                     stored::Command { data: data.clone(), session }
                 };
