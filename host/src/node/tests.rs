@@ -6,6 +6,7 @@ mod digests;
 mod ends;
 mod engine;
 mod metrics;
+mod parked;
 mod replaced;
 mod snapshots;
 
