@@ -23,6 +23,8 @@ pub struct Counters {
     pub commands: u64,
     /// Entries with more than one of them.
     pub batches: u64,
+    /// Commands that had waited in ordered sessions.
+    pub waited: u64,
     pub traps: u64,
     pub duplicates: u64,
     pub elections: u64,
@@ -63,6 +65,7 @@ impl Counters {
             return;
         }
         self.batches += u64::from(entry.commands > 1);
+        self.waited += entry.released as u64;
         for (_, answered) in entry.answers() {
             let Reply::Command(outcome) = answered.reply else { continue };
             self.commands += 1;
@@ -93,7 +96,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 30] {
+    fn numbers(&mut self) -> [&mut u64; 31] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -101,6 +104,7 @@ impl Counters {
             &mut self.entries_applied,
             &mut self.commands,
             &mut self.batches,
+            &mut self.waited,
             &mut self.traps,
             &mut self.duplicates,
             &mut self.elections,
@@ -145,10 +149,11 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "commands {}, entries of several {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
+            "commands {}, entries of several {}, waited {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
              (lost {}, {} of them too much for a link), reads of the log {}",
             self.commands,
             self.batches,
+            self.waited,
             self.traps,
             self.duplicates,
             self.entries_applied,

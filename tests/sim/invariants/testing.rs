@@ -107,6 +107,7 @@ pub(super) fn applied(
         position,
         data: Bytes::copy_from_slice(data.as_bytes()),
         commands: 1,
+        released: 0,
         command: Some((None, Bytes::copy_from_slice(data.as_bytes()))),
         reply,
         fuel_used: 7,
