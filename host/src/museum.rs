@@ -71,11 +71,13 @@ pub enum Invariant {
     ClockWithinMajority,
     /// No node sends what makes no sense to its receiver.
     NobodyAccused,
+    /// The commands of an ordered session execute in the order of their numbers.
+    OrderedSessions,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 19] = [
+    pub const ALL: [Invariant; 20] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -95,6 +97,7 @@ impl Invariant {
         Invariant::HungDiskYields,
         Invariant::ClockWithinMajority,
         Invariant::NobodyAccused,
+        Invariant::OrderedSessions,
     ];
 
     /// In kebab-case.
@@ -119,6 +122,7 @@ impl Invariant {
             Invariant::HungDiskYields => "hung-disk-yields",
             Invariant::ClockWithinMajority => "clock-within-majority",
             Invariant::NobodyAccused => "nobody-accused",
+            Invariant::OrderedSessions => "ordered-sessions",
         }
     }
 }
@@ -309,6 +313,11 @@ exhibits! {
     trips [ExactlyOnce, Linearizable] needs [Batches, Retries]
     "The sessions of a batch's commands are looked at before the first of them is executed, so a \
      command that the batch holds twice is executed twice."
+
+    OrderedGapSkipped "ordered-gap-skipped"
+    trips [OrderedSessions] needs [Batches, Retries]
+    "The end of an entry lets the first command run that waits in an ordered session, without looking \
+     whether it is the next one: what is missing in between is overtaken."
 
     BatchHalfUndone "batch-half-undone"
     trips [Linearizable, StateMachineSafety] needs [Batches, Wasm, Traps]

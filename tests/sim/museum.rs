@@ -47,6 +47,7 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::SessionsNotRestored, 0, "state_machine_safety"),
     caught(Exhibit::OutcomeNotRemembered, 1, "sessions_once"),
     caught(Exhibit::BatchRetriedTwice, 3, "sessions_once"),
+    caught(Exhibit::OrderedGapSkipped, 1, "ordered_sessions"),
     caught(Exhibit::BatchHalfUndone, 15, "guest_answers"),
     caught(Exhibit::HostTimeInApply, 0, "state_machine_safety"),
     caught(Exhibit::ActivationRedated, 0, "module_at_one_index"),

@@ -284,6 +284,8 @@ pub struct AppliedEntry {
     pub data: Bytes,
     /// How many commands it holds.
     pub commands: usize,
+    /// How many commands had waited for it in ordered sessions.
+    pub released: usize,
     /// Its first command, if it has one: its session and sequence number, and its bytes.
     pub command: Option<(Option<(u64, u64)>, Bytes)>,
     /// The machine's answer to that, or to what else the entry holds.
@@ -292,7 +294,7 @@ pub struct AppliedEntry {
     pub fuel_used: u64,
     /// Of topics and data of all events that it emitted, in order.
     pub events: u32,
-    /// What came of the commands behind the first, in order.
+    /// What came of the commands behind the first, in order, and of those that had waited.
     pub behind: Vec<Answered>,
     /// The log's clock after the entry, in milliseconds.
     pub time_ms: u64,

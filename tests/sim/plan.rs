@@ -45,6 +45,9 @@ pub struct Shape {
     pub batches_per_mille: u64,
     /// Most commands of one entry.
     pub batch_max: u64,
+    /// Out of a thousand clients with a session: ones whose session is ordered, and who send commands
+    /// out of their order.
+    pub ordered_per_mille: u64,
     /// How long things go wrong.
     pub faults_us: u64,
     /// One entry in so many has a digest of the machine taken after it.
@@ -208,6 +211,7 @@ impl Plan {
         draw_bounds(&mut Random::stream(seed, "bounds", 0), &mut shape);
         draw_digests(&mut Random::stream(seed, "digests", 0), &mut shape);
         draw_batches(&mut Random::stream(seed, "batches", 0), &mut shape);
+        shape.ordered_per_mille = *Random::stream(seed, "ordered", 0).pick(&[0, 0, 300, 1000]);
         actions.extend(draw_hangs(&mut Random::stream(seed, "hangs", 0), fixed, &shape));
         actions.extend(draw_flips(&mut Random::stream(seed, "flips", 0), fixed, &mut shape));
         actions.extend(draw_slow_machines(&mut Random::stream(seed, "machines", 0), fixed, &shape));
@@ -429,6 +433,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         sessionless_per_mille: *random.pick(&[0, 0, 200, 1000]),
         batches_per_mille: 0,
         batch_max: 2,
+        ordered_per_mille: 0,
         faults_us: random.between(5, 40) * SECOND,
         digest_every: random.magnitude(8, 128),
         chunk_bytes: random.magnitude(64, 4096).max(smallest_chunk) as usize,

@@ -23,6 +23,8 @@ pub struct Counters {
     pub commands: u64,
     /// Entries with more than one of them.
     pub batches: u64,
+    /// Commands that had waited in ordered sessions.
+    pub waited: u64,
     pub traps: u64,
     pub duplicates: u64,
     pub elections: u64,
@@ -67,6 +69,7 @@ impl Counters {
             return;
         }
         self.batches += u64::from(entry.commands > 1);
+        self.waited += entry.released as u64;
         for (_, answered) in entry.answers() {
             let Reply::Command(outcome) = answered.reply else { continue };
             self.commands += 1;
@@ -97,7 +100,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 32] {
+    fn numbers(&mut self) -> [&mut u64; 33] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -105,6 +108,7 @@ impl Counters {
             &mut self.entries_applied,
             &mut self.commands,
             &mut self.batches,
+            &mut self.waited,
             &mut self.traps,
             &mut self.duplicates,
             &mut self.elections,
@@ -151,10 +155,11 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "commands {}, entries of several {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
+            "commands {}, entries of several {}, waited {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
              (lost {}, {} of them too much for a link), reads of the log {}",
             self.commands,
             self.batches,
+            self.waited,
             self.traps,
             self.duplicates,
             self.entries_applied,

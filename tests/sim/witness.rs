@@ -1,9 +1,10 @@
 //! Stands in a node's apply loop and writes down what it sees.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
-use raft_host::machine::{Applied, Machine, Reply};
+use raft_host::machine::{Applied, Machine, Reply, SessionNumber};
 use raft_host::node::Witness;
 use raft_host::types::{ConfState, Index, LogEntry, LogPosition, ModuleHash, SnapshotMeta};
 use raft_host_proto::stored;
@@ -26,17 +27,40 @@ pub(super) enum Seen {
 /// What all witnesses of a run write into.
 pub(super) type Notes = Arc<Mutex<Vec<Seen>>>;
 
+/// The bytes of all commands that any node has seen wait in an ordered session: a node that was given
+/// them in a snapshot has no entry to read them from.
+pub(super) type Early = Arc<Mutex<BTreeMap<SessionNumber, bytes::Bytes>>>;
+
 /// See the module.
 pub(super) struct Recorder {
     slot: Slot,
     notes: Notes,
+    early: Early,
     digest_every: u64,
 }
 
 impl Recorder {
     /// A witness in the node of a slot.
-    pub(super) fn new(slot: Slot, notes: Notes, digest_every: u64) -> Recorder {
-        Recorder { slot, notes, digest_every }
+    pub(super) fn new(slot: Slot, notes: Notes, early: Early, digest_every: u64) -> Recorder {
+        Recorder { slot, notes, early, digest_every }
+    }
+
+    /// Which command an answer is to: the next one that the entry holds, or one that had waited.
+    fn command_of(
+        &self,
+        applied: &Applied,
+        held: &mut impl Iterator<Item = Command>,
+    ) -> Option<Command> {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = applied.waited {
+            let session = Some((number.session_id, number.sequence));
+            return early.get(&number).map(|bytes| (session, bytes.clone()));
+        }
+        let command = held.next();
+        if let (Reply::Waiting(number), Some((_, bytes))) = (&applied.reply, &command) {
+            early.entry(*number).or_insert_with(|| bytes.clone());
+        }
+        command
     }
 
     fn note(&self, seen: Seen) {
@@ -49,7 +73,9 @@ impl Witness for Recorder {
         let held = commands(&entry.data);
         let commands = held.len();
         let mut held = held.into_iter();
-        let mut answers = answers.iter().map(|applied| answered(held.next(), applied));
+        let released = answers.iter().filter(|applied| applied.waited.is_some()).count();
+        let mut answers =
+            answers.iter().map(|applied| answered(self.command_of(applied, &mut held), applied));
         let Answered { command, reply, fuel_used, events } =
             answers.next().expect("every entry is answered");
         let is_point = matches!(reply, Reply::DigestTaken { .. });
@@ -59,6 +85,7 @@ impl Witness for Recorder {
             position: LogPosition { index: entry.index, term: entry.term },
             data: entry.data.clone(),
             commands,
+            released,
             command,
             reply,
             fuel_used,

@@ -23,7 +23,8 @@ impl Plan {
             "seed {}: guest {}; {} voters, {} learners; {} clients with {} operations each on {} \
              keys\n\
              clients: pause up to {}; of 1000 operations {} read, of 1000 commands {} are odd, of \
-             1000 clients {} have no session; of 1000 entries {} hold 2 to {} commands\n\
+             1000 clients {} have no session; of 1000 sessions {} are ordered; \
+             of 1000 entries {} hold 2 to {} commands\n\
              timing: heartbeat {} ms, election {} ms; fsync up to {}, step up to {}; messages \
              {} to {}, of 1000 {} lost and {} doubled\n\
              snapshots: every {} entries or more, growth {} %, {} kept; {} entries and {} bytes \
@@ -45,6 +46,7 @@ impl Plan {
             shape.reads_per_mille,
             shape.odd_per_mille,
             shape.sessionless_per_mille,
+            shape.ordered_per_mille,
             shape.batches_per_mille,
             shape.batch_max,
             node.heartbeat_ms,

@@ -70,16 +70,24 @@ impl ClientService {
         let context = &*self.context;
         context.check_group(&request.group)?;
         let here = || async {
-            let entry = Body::OpenSession(stored::OpenSession { ttl_ms: request.ttl_ms });
+            let entry = Body::OpenSession(stored::OpenSession {
+                ttl_ms: request.ttl_ms,
+                ordered: request.ordered,
+            });
             match context.handle.propose(entry).await?.reply {
-                Reply::SessionOpened { id, ttl_ms, responses_max, responses_max_bytes } => {
-                    Ok(v1::OpenSessionResponse {
-                        session_id: id,
-                        ttl_ms,
-                        responses_max,
-                        responses_max_bytes,
-                    })
-                }
+                Reply::SessionOpened {
+                    id,
+                    ttl_ms,
+                    responses_max,
+                    responses_max_bytes,
+                    ordered,
+                } => Ok(v1::OpenSessionResponse {
+                    session_id: id,
+                    ttl_ms,
+                    responses_max,
+                    responses_max_bytes,
+                    ordered,
+                }),
                 Reply::Refused(refused) => Err(refused.into()),
                 other => Err(unexpected(&other)),
             }

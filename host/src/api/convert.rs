@@ -11,8 +11,8 @@ use crate::types::{ClusterId, Index, ModuleHash, Outcome, TrapKind};
 
 /// The entry's part of a request: the position in a session.
 pub(super) fn session_to_log(session: v1::SessionCommand) -> stored::SessionCommand {
-    let v1::SessionCommand { session_id, sequence, acknowledged } = session;
-    stored::SessionCommand { session_id, sequence, acknowledged }
+    let v1::SessionCommand { session_id, sequence, acknowledged, skip } = session;
+    stored::SessionCommand { session_id, sequence, acknowledged, skip }
 }
 
 /// How a command or a query ended.

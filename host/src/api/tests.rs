@@ -335,7 +335,7 @@ async fn any_node_takes_commands_queries_and_sessions() {
     for node in [cluster.leader(), cluster.follower()] {
         let opened = node.client().open_session(v1::OpenSessionRequest::default()).await.unwrap();
         let session_id = opened.into_inner().session_id;
-        let session = v1::SessionCommand { session_id, sequence: 1, acknowledged: 0 };
+        let session = v1::SessionCommand { session_id, sequence: 1, acknowledged: 0, skip: false };
         let command = v1::ApplyRequest { session: Some(session), ..set(9) };
         for duplicate in [false, true] {
             let answer = node.client().apply(command.clone()).await.unwrap().into_inner();

@@ -24,8 +24,9 @@ pub(super) struct ApplyArgs {
     /// begins with @.
     #[arg(required_unless_present = "lines")]
     command: Option<String>,
-    /// Apply each line of FILE (- for standard input) as a command, exactly once, many at a
-    /// time. Blank lines are skipped.
+    /// Apply each line of FILE (- for standard input) as a command, exactly once and in their
+    /// order, many at a time. Blank lines are skipped. When a line has no answer, no line behind
+    /// it is applied before it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["command", "session", "raw"])]
     pub(super) lines: Option<String>,
     /// Apply exactly once, by a session: when a leader is lost half way, ask again until it

@@ -1,4 +1,4 @@
-//! `raft-host apply --lines`: a file of commands, each exactly once.
+//! `raft-host apply --lines`: a file of commands, each exactly once and in the file's order.
 //!
 //! ```text
 //!   thread: read lines ─(bounded)─► feeder ─► pipeline of the client library ─► collector
@@ -74,7 +74,7 @@ async fn import(
     let client = remote.client_with(TIMEOUT).await?;
     let session = client
         // Kept alive while the input pauses.
-        .open_session(None)
+        .open_ordered_session(None)
         .await
         .map_err(|error| remote::failed_question(&error).about("the input"))?;
     let (sender, results) = session.pipeline(PipelineOptions::default());

@@ -395,6 +395,7 @@ fn reply_text(reply: &Reply) -> String {
     match reply {
         Reply::Nothing => "-".to_owned(),
         Reply::Command(outcome) => outcome_text(outcome),
+        Reply::Waiting(_) => "waits".to_owned(),
         Reply::NoModule => "no module".to_owned(),
         Reply::Refused(_) => "refused".to_owned(),
         Reply::SessionOpened { .. } => "opened".to_owned(),

@@ -79,6 +79,8 @@ impl Default for Limits {
 impl Limits {
     /// Longest answer that any valid limits allow.
     pub const OUTPUT_CEILING_BYTES: u64 = OUTPUT_CEILING_BYTES;
+    /// Most that `input_max_bytes` may ever be.
+    pub const INPUT_CEILING_BYTES: u64 = INPUT_CEILING_BYTES;
 
     /// Each with its name, in the order of the fields.
     pub(super) fn by_name(&self) -> [(&'static str, u64); 14] {

@@ -68,6 +68,14 @@ pub struct Call {
     pub pages_dirtied: Option<u64>,
 }
 
+impl Call {
+    /// One that was not made, where there was nothing to do.
+    pub(crate) fn nothing() -> Call {
+        let result = GuestResult::Ok(Vec::new());
+        Call { result, fuel_used: 0, events: Vec::new(), pages_dirtied: None }
+    }
+}
+
 /// What [`Fsm::digest`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestDigest {

@@ -10,6 +10,13 @@
 //! and what becomes of it changes nothing for the others. All of them see the entry's clock. Nobody
 //! sees a state between two of them: queries, snapshots and digests are as of an index.
 //!
+//! Commands that come before their turn in an ordered session wait there. What an entry lets run of
+//! them runs behind the entry's own commands, and its ordinals go on counting:
+//!
+//! ```text
+//!   entry 8 = time, [2 of s, x, 1 of s, y]    8.0 waits · 8.1 x · 8.2 1 of s · 8.3 y · 8.4 2 of s
+//! ```
+//!
 //! A batch is read as a whole before anything of it is executed. One without commands, or with more than
 //! [`BATCH_COMMANDS_MAX`], is malformed, and changes nothing.
 
@@ -20,9 +27,9 @@ use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
 use super::core::{Machine, outcome_of, refused, unknown_kind};
-use super::reply::{Applied, CommandRefused, Reply};
-use super::sessions::{Begin, Sessions, command_hash};
-use crate::fsm::HostFailure;
+use super::reply::{Applied, CommandRefused, Reply, SessionNumber};
+use super::sessions::{Begin, CommandHash, Sessions, hash_of};
+use crate::fsm::{Call, HostFailure};
 use crate::museum::{self, Exhibit};
 use crate::types::{Index, Outcome, Position};
 
@@ -32,6 +39,10 @@ pub const BATCH_COMMANDS_MAX: usize = 65_536;
 
 /// Bytes that a command takes in an entry, at least: its tag and its length.
 const COMMAND_MIN_BYTES: usize = 2;
+
+/// Most waiting commands that one entry lets run; the rest run when their sessions are used next.
+/// Replicas must agree on it.
+const RELEASED_MAX: usize = BATCH_COMMANDS_MAX;
 
 /// What an entry holds.
 pub(super) enum Read {
@@ -123,15 +134,46 @@ impl Machine {
         on_answer: &mut dyn FnMut(Position, Applied),
     ) -> Result<(), HostFailure> {
         let before = museum::is_on(Exhibit::BatchRetriedTwice).then(|| self.state.sessions.clone());
-        for (ordinal, command) in (0..).zip(commands) {
+        let mut position = Position::first(index);
+        for command in commands {
             if count_pages && let Some(fsm) = &mut self.fsm {
                 fsm.count_pages();
             }
-            let position = Position { index, ordinal };
             let applied = self.apply_command(position, command, before.as_ref())?;
             self.state.past.advance(position, &applied);
             on_answer(position, applied);
+            position.ordinal += 1;
         }
+        self.release(position, count_pages, on_answer)
+    }
+
+    /// Executes commands that waited in ordered sessions and are due, from `position` on.
+    pub(super) fn release(
+        &mut self,
+        mut position: Position,
+        count_pages: bool,
+        on_answer: &mut dyn FnMut(Position, Applied),
+    ) -> Result<(), HostFailure> {
+        for _ in 0..RELEASED_MAX {
+            let Some((number, waiting)) = self.state.sessions.next_due() else { break };
+            if count_pages && let Some(fsm) = &mut self.fsm {
+                fsm.count_pages();
+            }
+            let (bytes, max) = (waiting.data.len() as u64, self.state.limits.input_max_bytes);
+            let applied = match bytes > max {
+                // More was allowed when it came.
+                true => refused(CommandRefused::TooLarge { bytes, max }),
+                false => {
+                    let (hash, is_skip) = (waiting.command, waiting.is_skip());
+                    self.execute(position, &waiting.data, Some((number, hash)), is_skip)?
+                }
+            };
+            let applied = Applied { waited: Some(number), ..applied };
+            self.state.past.advance(position, &applied);
+            on_answer(position, applied);
+            position.ordinal += 1;
+        }
+        self.state.sessions.end_entry();
         Ok(())
     }
 
@@ -143,10 +185,15 @@ impl Machine {
     ) -> Result<Applied, HostFailure> {
         let bytes = command.data.len() as u64;
         let max = self.state.limits.input_max_bytes;
-        let context = self.context_at(position);
+        let time_ms = self.state.time_ms;
         let sessions = &mut self.state.sessions;
-        let hash = command.session.as_ref().map(|_| command_hash(&command.data));
+        let hash = command.session.as_ref().map(|_| hash_of(command));
         let session = command.session.as_ref().zip(hash);
+        let is_skip = command.session.as_ref().is_some_and(|session| session.skip);
+        if is_skip && bytes > 0 {
+            let reason = "a number is skipped without a command, and this has one".to_owned();
+            return Ok(refused(CommandRefused::Malformed(reason)));
+        }
         let begin = match session {
             None => Begin::Run,
             // An earlier attempt may have been run when more was allowed.
@@ -156,29 +203,64 @@ impl Machine {
             {
                 Begin::Run
             }
-            Some((session, hash)) => sessions.begin(session, hash, position.index, context.time_ms),
+            Some((session, hash)) => sessions.begin(session, hash, position.index, time_ms),
         };
         match begin {
-            Begin::Run if bytes > max => {
+            Begin::Run | Begin::Wait { is_new: true } if bytes > max => {
                 return Ok(refused(CommandRefused::TooLarge { bytes, max }));
             }
             Begin::Run => {}
+            // Not kept: when a module is there, a retry shall come in its turn.
+            Begin::Wait { .. } if self.fsm.is_none() => {
+                return Ok(Applied::without_guest(Reply::NoModule));
+            }
+            Begin::Wait { is_new } => {
+                let (session, hash) = session.expect("only a session has an order");
+                let stored::SessionCommand { session_id, sequence, .. } = *session;
+                if is_new {
+                    self.state.sessions.wait(session_id, sequence, hash, &command.data);
+                }
+                let number = SessionNumber { session_id, sequence };
+                return Ok(Applied::without_guest(Reply::Waiting(number)));
+            }
             Begin::Refused(reason) => return Ok(refused(reason)),
             Begin::Duplicate(original) => {
                 let outcome = Outcome::Duplicate(Box::new(original));
                 return Ok(Applied::without_guest(Reply::Command(outcome)));
             }
         }
+        let number = session.map(|(session, hash)| {
+            let stored::SessionCommand { session_id, sequence, .. } = *session;
+            (SessionNumber { session_id, sequence }, hash)
+        });
+        let applied = self.execute(position, &command.data, number, is_skip)?;
+        if let Some((SessionNumber { session_id, .. }, _)) = number {
+            self.state.sessions.note_due(session_id);
+        }
+        Ok(applied)
+    }
+
+    /// Executes a command whose turn it is.
+    fn execute(
+        &mut self,
+        position: Position,
+        data: &[u8],
+        session: Option<(SessionNumber, CommandHash)>,
+        is_skip: bool,
+    ) -> Result<Applied, HostFailure> {
+        let context = self.context_at(position);
         // Not remembered in the session: when a module is there, a retry shall run.
         let Some(fsm) = &mut self.fsm else {
             return Ok(Applied::without_guest(Reply::NoModule));
         };
-        let call = fsm.apply(context, &command.data)?;
+        let call = match is_skip {
+            true => Call::nothing(),
+            false => fsm.apply(context, data)?,
+        };
         let (outcome, trap_message) = outcome_of(call.result);
-        if let Some((session, hash)) = session
+        if let Some((SessionNumber { session_id, sequence }, hash)) = session
             && !museum::is_on(Exhibit::OutcomeNotRemembered)
         {
-            let stored::SessionCommand { session_id, sequence, .. } = *session;
             self.state.sessions.complete(session_id, sequence, hash, &outcome);
         }
         let fuel_used = match museum::is_on(Exhibit::FuelOfHost) {
@@ -191,6 +273,7 @@ impl Machine {
             events: call.events,
             trap_message,
             pages_dirtied: call.pages_dirtied,
+            waited: None,
         })
     }
 }

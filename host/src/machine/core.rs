@@ -129,7 +129,8 @@ impl Machine {
 
     /// Applies the normal entry at `index`; `data` is an encoded `raft_host.storage.v1.Entry`, or empty.
     /// Hands out what came of each of its commands, in order and as soon as it is known; one answer for
-    /// what is no command. Until it returns, the machine must not be asked anything: only the state
+    /// what is no command; and then what came of commands that had waited for this entry in ordered
+    /// sessions ([`Applied::waited`]). Until it returns, the machine must not be asked anything: only the state
     /// after the last command is one that anybody may see.
     ///
     /// # Errors
@@ -163,6 +164,8 @@ impl Machine {
                 self.state.move_clock(time_ms);
                 let applied = self.apply_other(index, body)?;
                 self.answer(index, applied, on_answer);
+                // Room for answers may be all that a command waited for.
+                self.release(Position { index, ordinal: 1 }, count_pages, on_answer)?;
             }
         }
         self.state.applied = index;
@@ -278,6 +281,16 @@ impl Machine {
     /// this host can. Changes no outcome.
     pub fn count_pages(&mut self) {
         self.count_pages = true;
+    }
+
+    /// Whether a session is open.
+    pub fn has_session(&self, id: u64) -> bool {
+        self.state.sessions.contains(id)
+    }
+
+    /// How many sessions have ended while this instance was there. Of this node only.
+    pub(crate) fn sessions_ended(&self) -> u64 {
+        self.state.sessions.ended()
     }
 
     /// Index of the last applied entry.
@@ -400,14 +413,15 @@ impl Machine {
         match body {
             Body::Batch(_) => unreachable!("commands are applied by `apply_batch`"),
             Body::OpenSession(open) => {
-                let opened = self.state.sessions.open(index, self.state.time_ms, open.ttl_ms);
+                let opened = self.state.sessions.open(index, self.state.time_ms, &open);
                 Ok(match opened {
-                    Ok(Opened { ttl_ms, responses_max, responses_max_bytes }) => {
+                    Ok(Opened { ttl_ms, responses_max, responses_max_bytes, ordered }) => {
                         Applied::without_guest(Reply::SessionOpened {
                             id: index.0,
                             ttl_ms,
                             responses_max,
                             responses_max_bytes,
+                            ordered,
                         })
                     }
                     Err(reason) => refused(reason),

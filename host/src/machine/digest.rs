@@ -132,6 +132,7 @@ fn hash_module(hasher: &mut Sha256, hash: ModuleHash, size: u64, index: Index) {
 
 fn session_digest(id: u64, session: &Session) -> [u8; 32] {
     let Session { ttl_ms, expires_at_ms, last_used, acknowledged, completed, .. } = session;
+    let Session { ordered, waiting, .. } = session;
     let mut hasher = Sha256::new();
     let count = completed.len() as u64;
     for number in [id, *ttl_ms, *expires_at_ms, last_used.0, *acknowledged, count] {
@@ -141,6 +142,14 @@ fn session_digest(id: u64, session: &Session) -> [u8; 32] {
         hasher.update(sequence.to_le_bytes());
         hasher.update(response.command);
         hasher.update(response.digest.get_or_init(|| response_digest(response)));
+    }
+    if *ordered {
+        hasher.update((waiting.len() as u64).to_le_bytes());
+        for (sequence, waiting) in waiting {
+            hasher.update(sequence.to_le_bytes());
+            hasher.update((waiting.data.len() as u64).to_le_bytes());
+            hasher.update(waiting.command);
+        }
     }
     hasher.finalize().into()
 }

@@ -54,7 +54,7 @@ pub(crate) use self::modules::bounded_label;
 pub use self::modules::{CHUNK_MAX_BYTES, LABEL_MAX_BYTES};
 pub use self::reply::{
     ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo,
-    QueryReply, QueryResult, Reply,
+    QueryReply, QueryResult, Reply, SessionNumber,
 };
 pub use self::restore::RestoreError;
 pub use self::snapshot::MachineSnapshot;

@@ -12,7 +12,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::reply::{Applied, CommandRefused, Reply};
+use super::reply::{Applied, CommandRefused, Reply, SessionNumber};
 use crate::types::{Outcome, Position, StateDigest};
 
 /// Begins what is hashed.
@@ -54,6 +54,10 @@ impl Past {
             bytes(&mut hasher, &event.topic);
             bytes(&mut hasher, &event.data);
         }
+        // Last, and only where there is one: nothing else is hashed to the same.
+        if let Some(waited) = applied.waited {
+            session_number(&mut hasher, waited);
+        }
         self.0 = StateDigest(hasher.finalize().into());
     }
 }
@@ -66,15 +70,22 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
             hasher.update([1]);
             outcome(hasher, result);
         }
+        Reply::Waiting(it) => {
+            hasher.update([21]);
+            session_number(hasher, *it);
+        }
         Reply::NoModule => hasher.update([2]),
         Reply::Refused(reason) => {
             hasher.update([3]);
             refusal(hasher, reason);
         }
-        Reply::SessionOpened { id, ttl_ms, responses_max, responses_max_bytes } => {
+        Reply::SessionOpened { id, ttl_ms, responses_max, responses_max_bytes, ordered } => {
             hasher.update([4]);
             for value in [id, ttl_ms, responses_max, responses_max_bytes] {
                 number(hasher, *value);
+            }
+            if *ordered {
+                hasher.update([1]);
             }
         }
         Reply::SessionKept { ttl_ms } => {
@@ -164,6 +175,11 @@ fn refusal(hasher: &mut Sha256, reason: &CommandRefused) {
             number(hasher, *max);
         }
     }
+}
+
+fn session_number(hasher: &mut Sha256, it: SessionNumber) {
+    number(hasher, it.session_id);
+    number(hasher, it.sequence);
 }
 
 fn number(hasher: &mut Sha256, number: u64) {

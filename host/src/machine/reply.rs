@@ -23,11 +23,29 @@ pub struct Applied {
     /// Pages of memory that the guest wrote, if that was asked for with
     /// [`super::Machine::count_pages`] and this host can tell. Of this node only.
     pub pages_dirtied: Option<u64>,
+    /// The command had waited in its ordered session: it is none of those that its entry holds.
+    pub waited: Option<SessionNumber>,
+}
+
+/// A command by its session and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNumber {
+    /// The session.
+    pub session_id: u64,
+    /// The sequence number.
+    pub sequence: u64,
 }
 
 impl Applied {
     pub(super) fn without_guest(reply: Reply) -> Applied {
-        Applied { reply, fuel_used: 0, events: Vec::new(), trap_message: None, pages_dirtied: None }
+        Applied {
+            reply,
+            fuel_used: 0,
+            events: Vec::new(),
+            trap_message: None,
+            pages_dirtied: None,
+            waited: None,
+        }
     }
 }
 
@@ -38,6 +56,9 @@ pub enum Reply {
     Nothing,
     /// What became of a command.
     Command(Outcome),
+    /// A command came before its turn in an ordered session, and is executed when that comes: then
+    /// [`Applied::waited`] tells it.
+    Waiting(SessionNumber),
     /// A command came before any module was active; nothing happened.
     NoModule,
     /// The command was not run.
@@ -52,6 +73,8 @@ pub enum Reply {
         responses_max: u64,
         /// With so many bytes of them it takes no commands.
         responses_max_bytes: u64,
+        /// It executes its commands in the order of their numbers.
+        ordered: bool,
     },
     /// A session lives on for as long.
     SessionKept {
@@ -168,8 +191,8 @@ pub enum CommandRefused {
     },
     /// The session keeps as many answers as it may. The command never ran, and may come again.
     #[error(
-        "the session keeps {responses} answers with {bytes} bytes that its client has not \
-         acknowledged, as many as it may; the command was not applied: acknowledge answers, then \
+        "the session keeps {responses} answers and waiting commands with {bytes} bytes that its \
+         client has not acknowledged, as many as it may; the command was not applied: acknowledge answers, then \
          send it again"
     )]
     SessionFull {
@@ -180,8 +203,8 @@ pub enum CommandRefused {
     },
     /// All sessions together keep as much as they may. The command never ran, and may come again.
     #[error(
-        "all sessions together keep {bytes} bytes of answers that their clients have not \
-         acknowledged, as many as they may; the command was not applied: send it again in a while"
+        "all sessions together keep {bytes} bytes of answers and waiting commands that their clients \
+         have not acknowledged, as many as they may; the command was not applied: send it again in a while"
     )]
     SessionsFull {
         /// Bytes that they keep.

@@ -13,7 +13,7 @@ use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload
 use super::past::Past;
 use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
-use super::sessions::{CommandHash, RestoredResponse, RestoredSession, Sessions};
+use super::sessions::{CommandHash, RestoredResponse, RestoredSession, RestoredWaiting, Sessions};
 use super::snapshot::{END, MAGIC, VERSION};
 use crate::fsm::{
     Context, EngineProfile, Fsm, HostFailure, ImageError, Limits, ModuleRefused, SharedLoader,
@@ -303,6 +303,16 @@ fn read_sessions(
             last_used: Index(record.last_used),
             acknowledged: record.acknowledged,
             completed,
+            ordered: record.ordered,
+            waiting: record
+                .waiting
+                .into_iter()
+                .map(|waiting| RestoredWaiting {
+                    sequence: waiting.sequence,
+                    data: waiting.data,
+                    skip: waiting.skip,
+                })
+                .collect(),
         };
         let in_order = record.id <= record.last_used && record.last_used <= header.applied_index;
         if museum::is_on(Exhibit::SessionsNotRestored) {
@@ -317,16 +327,17 @@ fn read_sessions(
 
 /// A session keeps its responses within its bounds, save for two: the one that reached the bound,
 /// and the one right after the acknowledged number. They may be from a time when longer answers
-/// were allowed.
+/// were allowed. What waits in it is within the same bounds, save for the command that reached them.
 fn session_record_max(state: &State) -> usize {
     let limits = state.sessions.limits();
     let longest = state.limits.output_max_bytes.max(Limits::OUTPUT_CEILING_BYTES);
     let bytes = SESSION_OVERHEAD_BYTES
         .saturating_add(
-            limits.responses_max.saturating_add(2).saturating_mul(RESPONSE_OVERHEAD_BYTES),
+            limits.responses_max.saturating_add(2).saturating_mul(2 * RESPONSE_OVERHEAD_BYTES),
         )
-        .saturating_add(limits.responses_max_bytes)
-        .saturating_add(longest.saturating_mul(2));
+        .saturating_add(limits.responses_max_bytes.saturating_mul(2))
+        .saturating_add(longest.saturating_mul(2))
+        .saturating_add(state.limits.input_max_bytes.max(Limits::INPUT_CEILING_BYTES));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

@@ -22,19 +22,38 @@
 //! * With as many sessions as there may be, no further one is opened.
 //! * A session that was neither used nor kept alive for its `ttl_ms` of the log's clock is gone.
 //!
+//! An *ordered* session executes its commands in the order of their numbers:
+//!
+//! ```text
+//!   sequence   1  2  3  4  5  6  7  8
+//!              └─ acknowledged ─┘        as above
+//!                       5  6             completed: no gaps, so the last one is the last executed
+//!                             7          runs, when it comes
+//!                                8       waits: its bytes are kept, and it runs behind 7
+//! ```
+//!
+//! * What waits counts as responses do. With no room left it is refused; the number that all wait
+//!   for is not, unless responses alone take the room, of which the client has the oldest.
+//! * When the gap closes, what waited runs behind the commands of that entry, as far as there is room
+//!   for the answers; the rest when the session is used next, which acknowledges some.
+//! * Nothing that waits when the session ends was executed.
+//! * A number whose command cannot run can be skipped. To acknowledge what was not executed is a
+//!   mistake.
+//!
 //! A response remembers which command it answers: a sequence number that comes again with another
 //! command is refused instead of answered.
 //!
 //! No operation scans the sessions: expiry has an ordered index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use raft_host_proto::stored;
 use sha2::{Digest as _, Sha256};
 
 use super::convert;
-use super::reply::CommandRefused;
+use super::reply::{CommandRefused, SessionNumber};
 use crate::museum::{self, Exhibit};
 use crate::types::{Index, Outcome};
 
@@ -82,11 +101,21 @@ impl SessionLimits {
 pub(super) type CommandHash = [u8; 16];
 
 /// See [`CommandHash`].
-pub(super) fn command_hash(data: &[u8]) -> CommandHash {
+pub(super) fn hash_of(command: &stored::Command) -> CommandHash {
+    match &command.session {
+        Some(session) if session.skip => SKIPPED,
+        _ => command_hash(&command.data),
+    }
+}
+
+fn command_hash(data: &[u8]) -> CommandHash {
     let digest: [u8; 32] = Sha256::digest(data).into();
     let (half, _) = digest.split_first_chunk().expect("32 bytes have a first half");
     *half
 }
+
+/// Stands for the hash of a command where a number was skipped.
+const SKIPPED: CommandHash = [0; 16];
 
 /// A digest that is computed when it is first asked for.
 pub(super) type Cached = OnceLock<[u8; 32]>;
@@ -100,6 +129,30 @@ pub(super) struct Response {
     pub(super) digest: Cached,
 }
 
+/// A command whose turn has not come.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    /// Its own copy: it may wait for long, and the entry that it came in is larger.
+    pub(super) data: Bytes,
+    /// Of `data`, unless the number is skipped.
+    pub(super) command: CommandHash,
+}
+
+impl Waiting {
+    fn new(data: &[u8], command: CommandHash) -> Waiting {
+        Waiting { data: Bytes::copy_from_slice(data), command }
+    }
+
+    /// Whether nothing is to be executed.
+    pub(super) fn is_skip(&self) -> bool {
+        self.command == SKIPPED
+    }
+
+    fn cost_bytes(&self) -> u64 {
+        self.data.len() as u64 + RESPONSE_OVERHEAD_BYTES
+    }
+}
+
 /// One client's session.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -111,8 +164,15 @@ pub(super) struct Session {
     pub(super) acknowledged: u64,
     /// All keys are above `acknowledged`.
     pub(super) completed: BTreeMap<u64, Response>,
+    /// Commands are executed in the order of their numbers. Then the keys of `completed` are without
+    /// gaps, from `acknowledged + 1` on.
+    pub(super) ordered: bool,
+    /// All keys are above those of `completed`. Empty unless `ordered`.
+    pub(super) waiting: BTreeMap<u64, Waiting>,
     /// Sum of the costs of `completed`.
     bytes: u64,
+    /// Sum of the costs of `waiting`.
+    waiting_bytes: u64,
     /// Of all above; empty since the last change.
     pub(super) digest: Cached,
 }
@@ -121,6 +181,10 @@ pub(super) struct Session {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begin {
     Run,
+    /// It waits for its turn: it is among those that wait, or is to be put there by `wait`.
+    Wait {
+        is_new: bool,
+    },
     Duplicate(Outcome),
     Refused(CommandRefused),
 }
@@ -132,17 +196,37 @@ pub(super) struct Sessions {
     by_id: BTreeMap<u64, Arc<Session>>,
     /// (`expires_at_ms`, id) of every session.
     by_expiry: BTreeSet<(u64, u64)>,
-    /// Sum of `bytes` of every session.
+    /// Sum of `bytes` and `waiting_bytes` of every session.
     bytes: u64,
+    /// Sessions that ended since the start of this process: no part of the state.
+    ended: u64,
+    /// Sessions in which the next command may be among those that wait, in the order in which that
+    /// came to be. Empty between two entries.
+    due: VecDeque<u64>,
 }
 
 impl Sessions {
     pub(super) fn new(limits: SessionLimits) -> Sessions {
-        Sessions { limits, by_id: BTreeMap::new(), by_expiry: BTreeSet::new(), bytes: 0 }
+        Sessions {
+            limits,
+            by_id: BTreeMap::new(),
+            by_expiry: BTreeSet::new(),
+            bytes: 0,
+            ended: 0,
+            due: VecDeque::new(),
+        }
     }
 
     pub(super) fn limits(&self) -> &SessionLimits {
         &self.limits
+    }
+
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    pub(super) fn ended(&self) -> u64 {
+        self.ended
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -164,7 +248,7 @@ impl Sessions {
         }
     }
 
-    /// Bytes of responses that all sessions keep.
+    /// Bytes of responses and waiting commands that all sessions keep.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -178,9 +262,9 @@ impl Sessions {
         &mut self,
         index: Index,
         now_ms: u64,
-        wanted_ttl_ms: u64,
+        request: &stored::OpenSession,
     ) -> Result<Opened, CommandRefused> {
-        let ttl_ms = match wanted_ttl_ms {
+        let ttl_ms = match request.ttl_ms {
             0 => self.limits.ttl_default_ms,
             wanted => wanted.clamp(self.limits.ttl_min_ms, self.limits.ttl_max_ms),
         };
@@ -194,13 +278,17 @@ impl Sessions {
             last_used: index,
             acknowledged: 0,
             completed: BTreeMap::new(),
+            ordered: request.ordered,
+            waiting: BTreeMap::new(),
             bytes: 0,
+            waiting_bytes: 0,
             digest: Cached::new(),
         };
         let fresh = self.insert(index.0, session);
         assert!(fresh, "session {index} opened twice");
         let SessionLimits { responses_max, responses_max_bytes, .. } = self.limits;
-        Ok(Opened { ttl_ms, responses_max, responses_max_bytes })
+        let ordered = request.ordered;
+        Ok(Opened { ttl_ms, responses_max, responses_max_bytes, ordered })
     }
 
     /// Forgets a session, if it is there.
@@ -208,7 +296,8 @@ impl Sessions {
         if let Some(session) = self.by_id.remove(&id) {
             let expiry = self.by_expiry.remove(&(session.expires_at_ms, id));
             assert!(expiry, "the index of session {id} is out of step");
-            self.bytes -= session.bytes;
+            self.bytes -= session.bytes + session.waiting_bytes;
+            self.ended += 1;
         }
     }
 
@@ -216,17 +305,18 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// It is gone.
+    /// It is gone; or it acknowledges what was not executed, which has no effect.
     pub(super) fn keep(
         &mut self,
         request: &stored::KeepSession,
         index: Index,
         now_ms: u64,
     ) -> Result<u64, CommandRefused> {
-        let session = self.touch(request.session_id, index, now_ms);
-        let session = session.ok_or(CommandRefused::SessionExpired)?;
-        let (ttl_ms, forgotten) = (session.ttl_ms, session.acknowledge(request.acknowledged));
-        self.bytes -= forgotten;
+        let id = request.session_id;
+        let session = self.by_id.get(&id).ok_or(CommandRefused::SessionExpired)?;
+        session.may_acknowledge(request.acknowledged)?;
+        let ttl_ms = session.ttl_ms;
+        self.use_session(id, request.acknowledged, index, now_ms);
         Ok(ttl_ms)
     }
 
@@ -239,19 +329,18 @@ impl Sessions {
         now_ms: u64,
     ) -> Begin {
         let begin = self.look_up(command, hash);
-        if command.sequence > 0
-            && let Some(session) = self.touch(command.session_id, index, now_ms)
-        {
-            let forgotten = session.acknowledge(command.acknowledged);
-            self.bytes -= forgotten;
+        if !matches!(begin, Begin::Refused(CommandRefused::Malformed(_))) {
+            self.use_session(command.session_id, command.acknowledged, index, now_ms);
         }
-        match begin {
-            Begin::Run => self.make_room(command).map_or_else(Begin::Refused, |()| Begin::Run),
-            other => other,
-        }
+        let room = match begin {
+            Begin::Run => self.make_room(command),
+            Begin::Wait { is_new: true } => self.room_to_wait(command.session_id),
+            _ => Ok(()),
+        };
+        room.map_or_else(Begin::Refused, |()| begin)
     }
 
-    /// What is known of a command: `Run` when it never ran. Changes nothing.
+    /// What is known of a command: `Run` or `Wait` when it never ran. Changes nothing.
     pub(super) fn look_up(&self, command: &stored::SessionCommand, hash: CommandHash) -> Begin {
         if command.sequence == 0 {
             let reason = "sequence numbers of a session start at 1".to_owned();
@@ -260,8 +349,23 @@ impl Sessions {
         let Some(session) = self.by_id.get(&command.session_id) else {
             return Begin::Refused(CommandRefused::SessionExpired);
         };
+        if let Err(refused) = session.may_acknowledge(command.acknowledged) {
+            return Begin::Refused(refused);
+        }
+        if command.skip && !session.ordered {
+            let reason = "only an ordered session skips numbers: acknowledge it instead".to_owned();
+            return Begin::Refused(CommandRefused::Malformed(reason));
+        }
         if command.sequence <= session.acknowledged.max(command.acknowledged) {
             return Begin::Refused(CommandRefused::SequenceTooOld);
+        }
+        match session.waiting.get(&command.sequence) {
+            Some(waiting) if waiting.command != hash => {
+                let sequence = command.sequence;
+                return Begin::Refused(CommandRefused::SequenceReused { sequence });
+            }
+            Some(_) => return Begin::Wait { is_new: false },
+            None => {}
         }
         match session.completed.get(&command.sequence) {
             Some(response) if response.command != hash => {
@@ -271,20 +375,18 @@ impl Sessions {
                 let outcome = convert::outcome_from_record(&response.outcome);
                 Begin::Duplicate(outcome.expect("checked when stored"))
             }
+            None if session.ordered && command.sequence - 1 != session.executed() => {
+                Begin::Wait { is_new: true }
+            }
             None => Begin::Run,
         }
     }
 
     /// Whether one more response can be kept, for a command that never ran.
     fn make_room(&mut self, command: &stored::SessionCommand) -> Result<(), CommandRefused> {
-        let limits = &self.limits;
         let session = self.by_id.get(&command.session_id).expect("`look_up` found it");
-        let is_next = command.sequence == session.acknowledged + 1;
-        let (responses, bytes) = (session.completed.len() as u64, session.bytes);
-        let is_full =
-            responses >= limits.responses_max.max(1) || bytes >= limits.responses_max_bytes.max(1);
         if museum::is_on(Exhibit::ResponsesForgotten) {
-            if is_full {
+            if self.is_full(session.completed.len() as u64, session.bytes) {
                 let session = changing(self.by_id.get_mut(&command.session_id).expect("as above"));
                 let lowest = *session.completed.keys().next().expect("it is full");
                 let forgotten = session.acknowledge(lowest);
@@ -292,17 +394,85 @@ impl Sessions {
             }
             return Ok(());
         }
-        if is_full && !is_next {
+        self.room_for(session, command.sequence)
+    }
+
+    /// Whether a session has room for the response of a command that is to run now. What waits does
+    /// not count against the session here: it waits for this one.
+    fn room_for(&self, session: &Session, sequence: u64) -> Result<(), CommandRefused> {
+        let limits = &self.limits;
+        let is_next = sequence == session.acknowledged + 1;
+        let (responses, bytes) = (session.completed.len() as u64, session.bytes);
+        if self.is_full(responses, bytes) && !is_next {
             return Err(CommandRefused::SessionFull { responses, bytes });
         }
-        let most = if is_next { limits.total_max_bytes } else { limits.ordinary_max_bytes() };
+        let is_urgent = is_next || !session.waiting.is_empty();
+        let most = if is_urgent { limits.total_max_bytes } else { limits.ordinary_max_bytes() };
         if self.bytes >= most.max(1) {
             return Err(CommandRefused::SessionsFull { bytes: self.bytes });
         }
         Ok(())
     }
 
-    /// Keeps the outcome of a command for which `begin` said `Run`.
+    /// Whether one more command can wait in a session.
+    fn room_to_wait(&self, id: u64) -> Result<(), CommandRefused> {
+        let session = self.by_id.get(&id).expect("`look_up` found it");
+        let responses = (session.completed.len() + session.waiting.len()) as u64;
+        let bytes = session.bytes + session.waiting_bytes;
+        if self.is_full(responses, bytes) {
+            return Err(CommandRefused::SessionFull { responses, bytes });
+        }
+        if self.bytes >= self.limits.ordinary_max_bytes().max(1) {
+            return Err(CommandRefused::SessionsFull { bytes: self.bytes });
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, responses: u64, bytes: u64) -> bool {
+        let limits = &self.limits;
+        responses >= limits.responses_max.max(1) || bytes >= limits.responses_max_bytes.max(1)
+    }
+
+    /// Keeps a command for which `begin` said `Wait { is_new: true }` until its turn.
+    pub(super) fn wait(&mut self, id: u64, sequence: u64, hash: CommandHash, data: &[u8]) {
+        let session = changing(self.by_id.get_mut(&id).expect("`begin` found it"));
+        self.bytes += session.put_aside(sequence, Waiting::new(data, hash));
+    }
+
+    /// Takes the next command whose turn has come out of those that wait, if there is one and room
+    /// for its response.
+    pub(super) fn next_due(&mut self) -> Option<(SessionNumber, Waiting)> {
+        while let Some(id) = self.due.front().copied() {
+            let next = self.by_id.get(&id).and_then(|session| {
+                let sequence = session.next_waiting()?;
+                self.room_for(session, sequence).is_ok().then_some(sequence)
+            });
+            if let Some(sequence) = next {
+                let session = changing(self.by_id.get_mut(&id).expect("just seen"));
+                let waiting = session.waiting.remove(&sequence).expect("just seen");
+                session.waiting_bytes -= waiting.cost_bytes();
+                self.bytes -= waiting.cost_bytes();
+                return Some((SessionNumber { session_id: id, sequence }, waiting));
+            }
+            self.due.pop_front();
+        }
+        None
+    }
+
+    /// The end of an entry: what is due and did not run goes on waiting.
+    pub(super) fn end_entry(&mut self) {
+        self.due.clear();
+    }
+
+    /// Notes that the next command of a session may be one that waits.
+    pub(super) fn note_due(&mut self, id: u64) {
+        let is_due = self.by_id.get(&id).is_some_and(|session| session.next_waiting().is_some());
+        if is_due && self.due.back() != Some(&id) {
+            self.due.push_back(id);
+        }
+    }
+
+    /// Keeps the outcome of a command for which `begin` said `Run`, or that was due.
     pub(super) fn complete(
         &mut self,
         id: u64,
@@ -326,16 +496,27 @@ impl Sessions {
             last_used: record.last_used,
             acknowledged: record.acknowledged,
             completed: BTreeMap::new(),
+            ordered: record.ordered,
+            waiting: BTreeMap::new(),
             bytes: 0,
+            waiting_bytes: 0,
             digest: Cached::new(),
         };
         let mut above = record.acknowledged;
         for RestoredResponse { sequence, command, outcome } in record.completed {
-            if sequence <= above {
+            if sequence <= above || (record.ordered && sequence != above + 1) {
                 return false;
             }
             above = sequence;
             session.store(sequence, command, outcome);
+        }
+        for RestoredWaiting { sequence, data, skip } in record.waiting {
+            if sequence <= above || !record.ordered || (skip && !data.is_empty()) {
+                return false;
+            }
+            above = sequence;
+            let hash = if skip { SKIPPED } else { command_hash(&data) };
+            session.put_aside(sequence, Waiting::new(&data, hash));
         }
         self.insert(id, session)
     }
@@ -345,18 +526,22 @@ impl Sessions {
             return false;
         }
         self.by_expiry.insert((session.expires_at_ms, id));
-        self.bytes += session.bytes;
+        self.bytes += session.bytes + session.waiting_bytes;
         self.by_id.insert(id, Arc::new(session));
         true
     }
 
-    fn touch(&mut self, id: u64, index: Index, now_ms: u64) -> Option<&mut Session> {
-        let session = changing(self.by_id.get_mut(&id)?);
+    /// Counts as a use of a session, if it is there, and forgets what is acknowledged.
+    fn use_session(&mut self, id: u64, acknowledged: u64, index: Index, now_ms: u64) {
+        let Some(session) = self.by_id.get_mut(&id) else { return };
+        let session = changing(session);
         self.by_expiry.remove(&(session.expires_at_ms, id));
         session.expires_at_ms = now_ms.saturating_add(session.ttl_ms);
         session.last_used = index;
         self.by_expiry.insert((session.expires_at_ms, id));
-        Some(session)
+        let forgotten = session.acknowledge(acknowledged);
+        self.bytes -= forgotten;
+        self.note_due(id);
     }
 }
 
@@ -366,9 +551,43 @@ pub(super) struct Opened {
     pub(super) ttl_ms: u64,
     pub(super) responses_max: u64,
     pub(super) responses_max_bytes: u64,
+    pub(super) ordered: bool,
 }
 
 impl Session {
+    /// Of an ordered session: the highest number that was executed.
+    fn executed(&self) -> u64 {
+        self.acknowledged.saturating_add(self.completed.len() as u64)
+    }
+
+    /// The number of the command that runs next, if that waits.
+    fn next_waiting(&self) -> Option<u64> {
+        let (first, _) = self.waiting.first_key_value()?;
+        let is_next = *first - 1 == self.executed() || museum::is_on(Exhibit::OrderedGapSkipped);
+        is_next.then_some(*first)
+    }
+
+    /// In an ordered session nobody can have the answer of what was not executed.
+    fn may_acknowledge(&self, acknowledged: u64) -> Result<(), CommandRefused> {
+        if self.ordered && acknowledged > self.executed() {
+            let executed = self.executed();
+            return Err(CommandRefused::Malformed(format!(
+                "it acknowledges the answer of number {acknowledged}, and this ordered session has \
+                 executed its commands up to number {executed} only"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Returns what it costs.
+    fn put_aside(&mut self, sequence: u64, waiting: Waiting) -> u64 {
+        let cost = waiting.cost_bytes();
+        self.waiting_bytes += cost;
+        let before = self.waiting.insert(sequence, waiting);
+        assert!(before.is_none(), "sequence {sequence} waits twice");
+        cost
+    }
+
     fn store(&mut self, sequence: u64, command: CommandHash, outcome: stored::Outcome) {
         self.bytes += cost_bytes(&outcome);
         let response = Response { outcome, command, digest: Cached::new() };
@@ -401,6 +620,15 @@ pub(super) struct RestoredSession {
     pub(super) last_used: Index,
     pub(super) acknowledged: u64,
     pub(super) completed: Vec<RestoredResponse>,
+    pub(super) ordered: bool,
+    pub(super) waiting: Vec<RestoredWaiting>,
+}
+
+/// A waiting command as a snapshot holds it.
+pub(super) struct RestoredWaiting {
+    pub(super) sequence: u64,
+    pub(super) data: Bytes,
+    pub(super) skip: bool,
 }
 
 /// A response as a snapshot holds it.
@@ -436,7 +664,7 @@ mod tests {
     }
 
     fn command(session_id: u64, sequence: u64, acknowledged: u64) -> stored::SessionCommand {
-        stored::SessionCommand { session_id, sequence, acknowledged }
+        stored::SessionCommand { session_id, sequence, acknowledged, skip: false }
     }
 
     /// Of the only command that these tests send, but for those that say otherwise.
@@ -462,7 +690,7 @@ mod tests {
     }
 
     fn open(sessions: &mut Sessions, index: u64) {
-        sessions.open(Index(index), 0, 0).expect("there is room");
+        sessions.open(Index(index), 0, &<_>::default()).expect("there is room");
     }
 
     fn too_old() -> Begin {
@@ -544,7 +772,7 @@ mod tests {
         open(&mut table, 1);
         open(&mut table, 2);
         let refused = CommandRefused::TooManySessions { max: 2 };
-        assert_eq!(table.open(Index(3), 0, 0), Err(refused));
+        assert_eq!(table.open(Index(3), 0, &<_>::default()), Err(refused));
         assert_eq!(run(&mut table, 4, command(1, 1, 0)), Begin::Run);
         table.remove(2);
         open(&mut table, 5);
@@ -596,7 +824,10 @@ mod tests {
     #[test]
     fn use_postpones_expiry_and_time_to_live_is_clamped() {
         let mut table = sessions(SessionLimits::default());
-        let mut ttl = |index, wanted| table.open(Index(index), 0, wanted).unwrap().ttl_ms;
+        let mut ttl = |index, ttl_ms| {
+            let request = stored::OpenSession { ttl_ms, ordered: false };
+            table.open(Index(index), 0, &request).unwrap().ttl_ms
+        };
         assert_eq!(ttl(1, 5000), 5000);
         assert_eq!(ttl(2, 1), 1000);
         assert_eq!(ttl(3, u64::MAX), 24 * 60 * 60 * 1000);

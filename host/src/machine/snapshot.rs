@@ -164,6 +164,16 @@ fn session_record(id: u64, session: &Session) -> stored::SnapshotSession {
                 command_hash: bytes::Bytes::copy_from_slice(&response.command),
             })
             .collect(),
+        ordered: session.ordered,
+        waiting: session
+            .waiting
+            .iter()
+            .map(|(sequence, waiting)| stored::SnapshotWaiting {
+                sequence: *sequence,
+                data: waiting.data.clone(),
+                skip: waiting.is_skip(),
+            })
+            .collect(),
     }
 }
 

@@ -5,6 +5,7 @@ mod digests;
 mod engine;
 mod level;
 mod limits;
+mod ordered;
 mod sessions;
 
 use bytes::Bytes;
@@ -60,12 +61,12 @@ fn command(data: &[u8]) -> Body {
 }
 
 fn in_session(data: &[u8], session_id: u64, sequence: u64, acknowledged: u64) -> Body {
-    let session = stored::SessionCommand { session_id, sequence, acknowledged };
+    let session = stored::SessionCommand { session_id, sequence, acknowledged, skip: false };
     stored::Command { data: data.to_vec().into(), session: Some(session) }.into()
 }
 
 fn open_session(ttl_ms: u64) -> Body {
-    Body::OpenSession(stored::OpenSession { ttl_ms })
+    Body::OpenSession(stored::OpenSession { ttl_ms, ordered: false })
 }
 
 fn chunk(module: &[u8], from: usize, to: usize) -> Body {

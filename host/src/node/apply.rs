@@ -14,19 +14,21 @@ use tokio::sync::{oneshot, watch};
 use super::beside::{self, Beside};
 use super::clock::LogClock;
 use super::event_loop::{Event, EventSender};
-use super::handle::{Committed, MachineView, QueryJob, Waiter};
+use super::handle::{Committed, MachineView, ProposeFailure, QueryJob};
 use super::inbox::Roster;
 use super::metrics::{NodeMetrics, NotAsked};
+use super::parked::Parked;
 use super::recovery::{LoadError, restore};
 use super::snapshots::{SaveJob, SnapshotPolicy};
 use super::stop::{StopReason, StopSignal};
 use super::trust::Trust;
+use super::waiter::Waiter;
 use super::work::{JobKind, JobTicket, Jobs};
 use crate::consensus::CommittedEntry;
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{
-    Applied, BodyKind, Machine, ModuleInfo, QueryReply, QueryResult, Reply, RestoreError,
-    bounded_label,
+    Applied, BodyKind, CommandRefused, Machine, ModuleInfo, QueryReply, QueryResult, Reply,
+    RestoreError, bounded_label,
 };
 use crate::museum::{self, Exhibit};
 use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
@@ -106,6 +108,8 @@ pub(super) struct ApplyLoop {
     pub(super) saver: Sender<SaveJob>,
     /// Callers that wait for the snapshot being saved.
     pub(super) snapshot_callers: Vec<oneshot::Sender<Result<SnapshotMeta, String>>>,
+    /// Who waits for commands that wait in ordered sessions.
+    pub(super) parked: Parked,
     /// Queries that wait for an index.
     pub(super) waiting: BTreeMap<Index, Vec<QueryJob>>,
     /// Queries that can be answered, oldest first.
@@ -305,12 +309,9 @@ impl ApplyLoop {
                 // Whoever hears that it is done must also see it done.
                 self.publish(is_membership);
             }
-            if let Some(waiter) = waiter {
-                waiter.answer(match self.trust.hides_replies() {
-                    Some(failure) => Err(failure),
-                    None => Ok(last.committed(term)),
-                });
-            }
+            let hidden = self.trust.hides_replies();
+            last.tell(term, hidden.as_ref(), &mut waiter, &mut self.parked);
+            self.leave_ended_sessions(index);
             if self.halted {
                 break;
             }
@@ -319,6 +320,15 @@ impl ApplyLoop {
             self.halt_unless_supported()?;
         }
         self.after_batch()
+    }
+
+    /// Whoever waits for a command of a session that has ended waits for nothing.
+    fn leave_ended_sessions(&mut self, index: Index) {
+        let Some(machine) = &self.machine else { return };
+        let expired = Reply::Refused(CommandRefused::SessionExpired);
+        let answer = Answer::without_guest(index, expired).committed(self.term);
+        let is_open = |id| machine.has_session(id);
+        self.parked.leave_ended(machine.sessions_ended(), is_open, &answer);
     }
 
     /// Counting costs a little and changes nothing, so one node may do it and another not.
@@ -348,11 +358,11 @@ impl ApplyLoop {
                 witness.membership(&entry, &conf_state);
             }
             machine.apply_membership(entry.index, &change, conf_state);
-            return Ok(Answer::of_membership(entry.index));
+            return Ok(Answer::without_guest(entry.index, Reply::Nothing));
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
         let is_activation = kind == Some(BodyKind::ActivateModule);
-        let (work, metrics) = (&self.work, &self.metrics);
+        let (work, metrics, parked) = (&self.work, &self.metrics, &mut self.parked);
         let hidden = self.trust.hides_replies();
         let mut seen = self.witness.is_some().then(Vec::new);
         let mut last = None;
@@ -363,11 +373,7 @@ impl ApplyLoop {
             let answer = Answer { position, applied, took: work.lap(ticket) };
             let Some(before) = last.replace(answer) else { return };
             metrics.on_answer(&before.applied);
-            if let Some(waiter) = waiter {
-                let ordinal = before.position.ordinal;
-                let told = hidden.clone().map_or_else(|| Ok(before.committed(entry.term)), Err);
-                waiter.answer_command(ordinal, told);
-            }
+            before.tell_one(entry.term, hidden.as_ref(), waiter, parked);
         };
         match is_activation && self.beside && self.trust.refuses_queries().is_none() {
             true => {
@@ -416,6 +422,8 @@ impl ApplyLoop {
         self.metrics.snapshots_installed.add(1);
         self.metrics.snapshot_bytes.set(meta.size_bytes);
         tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
+        let words = "a snapshot of the leader took the place of this node's state";
+        self.parked.answer_all(&ProposeFailure::Unknown(words.to_owned()));
         let machine = self.machine.insert(machine);
         self.term = meta.term;
         if let Some(witness) = &mut self.witness {
@@ -633,15 +641,56 @@ struct Answer {
 }
 
 impl Answer {
-    fn of_membership(index: Index) -> Answer {
+    fn without_guest(index: Index, reply: Reply) -> Answer {
         let applied = Applied {
-            reply: Reply::Nothing,
+            reply,
             fuel_used: 0,
             events: Vec::new(),
             trap_message: None,
             pages_dirtied: None,
+            waited: None,
         };
         Answer { position: Position::first(index), applied, took: Duration::ZERO }
+    }
+
+    /// Tells whoever waits for it, and for nothing else of its entry; or has them wait on.
+    fn tell_one(
+        self,
+        term: Term,
+        hidden: Option<&ProposeFailure>,
+        waiter: &mut Option<Waiter>,
+        parked: &mut Parked,
+    ) {
+        let (ordinal, waited) = (self.position.ordinal, self.applied.waited);
+        let waits = match self.applied.reply {
+            Reply::Waiting(number) => Some(number),
+            _ => None,
+        };
+        let told = || hidden.cloned().map_or_else(|| Ok(self.committed(term)), Err);
+        if let Some(number) = waited {
+            return parked.answer(number, &told());
+        }
+        let Some(sink) = waiter.as_mut().and_then(|waiter| waiter.take(ordinal)) else { return };
+        match waits {
+            Some(number) => parked.park(number, sink),
+            None => sink.send(told()),
+        }
+    }
+
+    /// As the last of its entry: nobody waits for anything else of that any more.
+    fn tell(
+        self,
+        term: Term,
+        hidden: Option<&ProposeFailure>,
+        waiter: &mut Option<Waiter>,
+        parked: &mut Parked,
+    ) {
+        let is_late = self.applied.waited.is_some();
+        if is_late || matches!(self.applied.reply, Reply::Waiting(_)) {
+            self.tell_one(term, hidden, waiter, parked);
+        } else if let Some(waiter) = waiter.take() {
+            waiter.answer(hidden.cloned().map_or_else(|| Ok(self.committed(term)), Err));
+        }
     }
 
     /// As whoever waits for it is told.

@@ -4,9 +4,8 @@ use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
 use super::event_loop::Event;
-use super::handle::{
-    NodeHandle, ProposeFailure, ProposeResult, ReplySink, Submission, stopped_unknown,
-};
+use super::handle::{NodeHandle, ProposeFailure, ProposeResult, Submission, stopped_unknown};
+use super::waiter::{ReplySink, Waiter};
 use crate::consensus::Role;
 use crate::machine::BATCH_COMMANDS_MAX;
 
@@ -32,7 +31,7 @@ impl NodeHandle {
                 let mut sinks = sinks.into_iter();
                 let first = sinks.next().expect("an empty batch is not admitted");
                 let behind = sinks.map(Some).collect();
-                let mut waiter = NodeHandle::waiter_of_batch(first, behind, charge);
+                let mut waiter = Waiter::of_batch(first, behind, charge);
                 waiter.set_count_pages(batch.count_pages);
                 // When the loop is gone the waiter is dropped, which answers it.
                 let _ = self.shared.events.send(Event::Submit(vec![Submission { data, waiter }]));

@@ -16,13 +16,14 @@ use super::budget::Charge;
 use super::clock::{Clocks, Standing};
 use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
-use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission, Waiter};
+use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission};
 use super::levels::Levels;
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
 use super::removal::{Known, Removal};
 use super::standing::RaftStanding;
 use super::stop::{StopReason, StopSignal};
+use super::waiter::Waiter;
 use super::waiters::Waiters;
 use crate::consensus::{
     ApplyTask, Care, ConfChangeError, Effects, Input, LogRead, Proposal, ProposalId, ProposeError,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message as _;
 use raft_host_proto::stored;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::budget::{Budget, Charge};
 use super::clock::{ClockStatus, LogClock};
@@ -18,6 +18,7 @@ use super::metrics::NodeMetrics;
 use super::rivals::{Rivals, UNCONFIRMED};
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
+use super::waiter::{ReplySink, Waiter};
 use super::work::{Activity, Work};
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
@@ -117,161 +118,6 @@ impl ProposeFailure {
 
 /// The answer to a proposal.
 pub type ProposeResult = Result<Committed, ProposeFailure>;
-
-/// Where an answer goes.
-#[derive(Debug)]
-pub enum ReplySink {
-    /// To one waiting caller.
-    One(oneshot::Sender<ProposeResult>),
-    /// To a caller with many proposals, who tells them apart by a tag.
-    Tagged(u64, mpsc::UnboundedSender<(u64, ProposeResult)>),
-    /// The same for a caller who may not take the answers: they count until it drops the charge.
-    /// Of an answer that does not fit the caller hears only that.
-    Charged(u64, mpsc::UnboundedSender<ChargedAnswer>, Budget),
-}
-
-impl ReplySink {
-    /// Whether the caller went away.
-    fn is_closed(&self) -> bool {
-        match self {
-            ReplySink::One(sender) => sender.is_closed(),
-            ReplySink::Tagged(_, sender) => sender.is_closed(),
-            ReplySink::Charged(_, sender, _) => sender.is_closed(),
-        }
-    }
-
-    /// A caller that went away does not want the answer any more.
-    pub(super) fn send(self, result: ProposeResult) {
-        match self {
-            ReplySink::One(sender) => drop(sender.send(result)),
-            ReplySink::Tagged(tag, sender) => drop(sender.send((tag, result))),
-            ReplySink::Charged(tag, sender, room) => {
-                drop(sender.send(ChargedAnswer::new(tag, result, &room)));
-            }
-        }
-    }
-}
-
-/// An answer that takes room.
-#[derive(Debug)]
-pub struct ChargedAnswer {
-    /// As given to [`ReplySink::Charged`].
-    pub tag: u64,
-    /// The answer.
-    pub result: ProposeResult,
-    /// To be dropped when the answer has left.
-    pub charge: Option<Charge>,
-}
-
-impl ChargedAnswer {
-    fn new(tag: u64, result: ProposeResult, room: &Budget) -> ChargedAnswer {
-        match room.take(answer_bytes(&result)) {
-            charge @ Some(_) => ChargedAnswer { tag, result, charge },
-            None => {
-                let words = "the command was executed, and its answer dropped: too many answers \
-                             wait to be read. In a session, send it again for the answer";
-                let result = Err(ProposeFailure::Unknown(words.to_owned()));
-                ChargedAnswer { tag, result, charge: None }
-            }
-        }
-    }
-}
-
-/// Bookkeeping of an answer, counted as bytes.
-const ANSWER_OVERHEAD_BYTES: u64 = 256;
-
-fn answer_bytes(result: &ProposeResult) -> u64 {
-    let content = match result {
-        Ok(committed) => match &committed.reply {
-            Reply::Command(outcome) => outcome.bytes(),
-            _ => 0,
-        },
-        Err(_) => 0,
-    };
-    content as u64 + ANSWER_OVERHEAD_BYTES
-}
-
-/// A proposal on its way; dropping it without an answer is an answer too.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    /// Of the entry's first command, or of what else it holds.
-    sink: Option<ReplySink>,
-    /// Of the commands behind the first, in order.
-    behind: Vec<Option<ReplySink>>,
-    /// Those who share the answer.
-    others: Vec<Waiter>,
-    count_pages: bool,
-    _charge: Option<Charge>,
-}
-
-impl Waiter {
-    /// For what the node proposes by itself.
-    pub(super) fn nobody() -> Waiter {
-        Waiter::all(Vec::new())
-    }
-
-    /// For one proposal that several wait for.
-    pub(super) fn all(others: Vec<Waiter>) -> Waiter {
-        Waiter { sink: None, behind: Vec::new(), others, count_pages: false, _charge: None }
-    }
-
-    /// Whether the callers went away.
-    pub(super) fn is_gone(&self) -> bool {
-        let mut sinks = self.sink.iter().chain(self.behind.iter().flatten());
-        sinks.all(ReplySink::is_closed) && self.others.iter().all(Waiter::is_gone)
-    }
-
-    pub(super) fn set_count_pages(&mut self, count_pages: bool) {
-        self.count_pages = count_pages;
-    }
-
-    /// Whether the pages that its entry writes shall be counted.
-    pub(super) fn count_pages(&self) -> bool {
-        self.count_pages
-    }
-
-    pub(super) fn of(sink: ReplySink) -> Waiter {
-        Waiter {
-            sink: Some(sink),
-            behind: Vec::new(),
-            others: Vec::new(),
-            count_pages: false,
-            _charge: None,
-        }
-    }
-
-    /// Answers whoever waits for one command of the entry, which is not its last.
-    pub(super) fn answer_command(&mut self, ordinal: u32, result: ProposeResult) {
-        let sink = match ordinal.checked_sub(1) {
-            None => self.sink.take(),
-            Some(behind) => self.behind.get_mut(behind as usize).and_then(Option::take),
-        };
-        if let Some(sink) = sink {
-            sink.send(result);
-        }
-    }
-
-    /// Answers all who have no answer yet.
-    pub(super) fn answer(mut self, result: ProposeResult) {
-        for other in std::mem::take(&mut self.others) {
-            other.answer(result.clone());
-        }
-        for sink in std::mem::take(&mut self.behind).into_iter().flatten() {
-            sink.send(result.clone());
-        }
-        if let Some(sink) = self.sink.take() {
-            sink.send(result);
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        for sink in self.sink.take().into_iter().chain(self.behind.drain(..).flatten()) {
-            sink.send(Err(stopped_unknown()));
-        }
-    }
-}
 
 /// What to propose, and who waits for what becomes of it.
 #[derive(Debug)]
@@ -410,7 +256,7 @@ pub struct NodeHandle {
 }
 
 /// Fixed cost of a request in the byte budget, for its bookkeeping.
-const REQUEST_OVERHEAD_BYTES: u64 = 256;
+pub(super) const REQUEST_OVERHEAD_BYTES: u64 = 256;
 
 impl NodeHandle {
     /// Who this node is.
@@ -516,7 +362,7 @@ impl NodeHandle {
         let mut digests = self.digests();
         self.may_propose(self.shared.leadership.borrow().role == Role::Leader)?;
         let (sender, receiver) = oneshot::channel();
-        let waiter = NodeHandle::waiter(ReplySink::One(sender), self.charge_request()?);
+        let waiter = Waiter::new(ReplySink::One(sender), self.charge_request()?);
         // When the loop is gone the waiter is dropped, which answers it.
         let _ = self.shared.events.send(Event::CompareDigests(waiter));
         let point = receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?.position.index;
@@ -637,7 +483,7 @@ impl NodeHandle {
             self.shared.metrics.proposals.add(1);
             match self.admit(body, 1, leads) {
                 Ok((data, charge)) => {
-                    let mut waiter = NodeHandle::waiter(sink, charge);
+                    let mut waiter = Waiter::new(sink, charge);
                     waiter.set_count_pages(count_pages);
                     submissions.push(Submission { data, waiter });
                 }
@@ -778,19 +624,6 @@ impl NodeHandle {
 
     pub(super) fn charge_request(&self) -> Result<Charge, ProposeFailure> {
         self.shared.budget.take(REQUEST_OVERHEAD_BYTES).ok_or(ProposeFailure::Busy)
-    }
-
-    pub(super) fn waiter(sink: ReplySink, charge: Charge) -> Waiter {
-        NodeHandle::waiter_of_batch(sink, Vec::new(), charge)
-    }
-
-    pub(super) fn waiter_of_batch(
-        first: ReplySink,
-        behind: Vec<Option<ReplySink>>,
-        charge: Charge,
-    ) -> Waiter {
-        let (sink, others, charge) = (Some(first), Vec::new(), Some(charge));
-        Waiter { sink, behind, others, count_pages: false, _charge: charge }
     }
 }
 

@@ -24,9 +24,8 @@ use tokio::sync::watch;
 
 use super::config::NodeConfig;
 use super::event_loop::{Event, EventLoop};
-use super::handle::{
-    NodeHandle, ProposeFailure, ProposeResult, ReplySink, Waiter, stopped_unknown,
-};
+use super::handle::{NodeHandle, ProposeFailure, ProposeResult, stopped_unknown};
+use super::waiter::{ReplySink, Waiter};
 use crate::consensus::{ConfChangeError, Role};
 use crate::machine::Reply;
 use crate::museum::{self, Exhibit};
@@ -283,7 +282,7 @@ impl NodeHandle {
     pub async fn raise_level(&self, wanted: Option<Level>) -> Result<LevelSet, ProposeFailure> {
         self.may_propose(self.shared.leadership.borrow().role == Role::Leader)?;
         let (sender, receiver) = oneshot::channel();
-        let waiter = NodeHandle::waiter(ReplySink::One(sender), self.charge_request()?);
+        let waiter = Waiter::new(ReplySink::One(sender), self.charge_request()?);
         // When the loop is gone the waiter is dropped, which answers it.
         let _ = self.shared.events.send(Event::RaiseLevel(wanted, waiter));
         let committed = receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::event_loop::Event;
-use super::handle::{MachineView, NodeHandle, ProposeFailure, ReplySink, stopped_unknown};
+use super::handle::{MachineView, NodeHandle, ProposeFailure, stopped_unknown};
+use super::waiter::{ReplySink, Waiter};
 use crate::consensus::{Care, ConfChangeError, ReplicaStatus, Role};
 use crate::museum::{self, Exhibit};
 use crate::types::{
@@ -401,7 +402,7 @@ impl NodeHandle {
     async fn change(&self, change: ConfChange, care: Care) -> Result<(), MembershipFailure> {
         let charge = self.charge_request()?;
         let (sender, receiver) = oneshot::channel();
-        let waiter = NodeHandle::waiter(ReplySink::One(sender), charge);
+        let waiter = Waiter::new(ReplySink::One(sender), charge);
         self.send(Event::ConfChange(change, care, waiter))?;
         receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?;
         Ok(())

@@ -392,6 +392,7 @@ mod tests {
             events: Vec::new(),
             trap_message: None,
             pages_dirtied,
+            waited: None,
         };
         let command = Some(BodyKind::Command);
         let trapped = Reply::Command(Outcome::Trapped(TrapKind::OutOfFuel));

@@ -34,6 +34,7 @@ mod log_writer;
 mod membership;
 mod metrics;
 mod newcomers;
+mod parked;
 mod recovery;
 mod removal;
 mod rivals;
@@ -47,6 +48,7 @@ mod stop;
 mod tests;
 mod trust;
 mod upgrade;
+mod waiter;
 mod waiters;
 mod work;
 
@@ -56,8 +58,8 @@ pub use budget::{Budget, Charge};
 pub use clock::{ClockFailure, ClockSet, ClockStatus};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use handle::{
-    ChargedAnswer, Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure,
-    ProposeResult, QueryFailure, ReplySink, Submit,
+    Committed, Consistency, Leadership, MachineView, NodeHandle, ProposeFailure, ProposeResult,
+    QueryFailure, Submit,
 };
 pub use inbox::NodeInbox;
 pub use levels::{LevelRefused, LevelSet, LevelStatus};
@@ -76,4 +78,5 @@ pub use stepped::SteppedNode;
 pub use stop::{StopReason, Stragglers};
 pub use trust::{DigestCounters, DigestStatus, Doubt, Quarantine};
 pub use upgrade::{Upgrade, UpgradeFailure, Upgraded};
+pub use waiter::{ChargedAnswer, ReplySink};
 pub use work::{Activity, JobKind, MonotonicClock};

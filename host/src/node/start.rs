@@ -20,6 +20,7 @@ use super::inbox::{NodeInbox, Roster};
 use super::levels::Levels;
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
+use super::parked::Parked;
 use super::recovery::{Recovered, recover};
 use super::removal::Removal;
 use super::rivals::Rivals;
@@ -331,6 +332,7 @@ pub(super) fn assemble(
         policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
         saver,
         snapshot_callers: Vec::new(),
+        parked: Parked::new(config.max_inflight_bytes),
         waiting: BTreeMap::new(),
         asked: VecDeque::new(),
         jobs_since_answers: 0,

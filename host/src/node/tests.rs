@@ -7,6 +7,7 @@ mod ends;
 mod engine;
 mod level;
 mod metrics;
+mod parked;
 mod replaced;
 mod snapshots;
 

@@ -7,8 +7,9 @@ use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
 use super::handle::{
-    Committed, MachineView, NodeHandle, ProposeFailure, QueryFailure, ReplySink, stopped_unknown,
+    Committed, MachineView, NodeHandle, ProposeFailure, QueryFailure, stopped_unknown,
 };
+use super::waiter::ReplySink;
 use crate::fsm::{Limits, ModuleRefused};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
 use crate::types::{Index, ModuleHash};

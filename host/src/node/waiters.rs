@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::handle::Waiter;
+use super::waiter::Waiter;
 use crate::types::{Index, LogPosition};
 
 /// Ascending by index; of the same index, in the order of terms.
@@ -60,7 +60,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::node::handle::{ProposeResult, ReplySink};
+    use crate::node::{ProposeResult, ReplySink};
     use crate::types::Term;
 
     fn waiting(waiters: &mut Waiters, index: u64) -> oneshot::Receiver<ProposeResult> {

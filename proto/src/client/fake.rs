@@ -59,6 +59,12 @@ pub(super) struct Cluster {
     pub(super) refused_full: Mutex<u64>,
     /// Requests to keep a session alive.
     pub(super) kept_alive: Mutex<Vec<v1::KeepSessionRequest>>,
+    /// Whether its version knows no ordered sessions.
+    pub(super) is_old: Mutex<bool>,
+    /// Numbers that were skipped.
+    pub(super) skipped: Mutex<Vec<u64>>,
+    /// Commands that came before their turn.
+    pub(super) early: Mutex<u64>,
     /// What the last request but for streams said that it is waited for.
     pub(super) last_timeout: Mutex<Option<String>>,
 }
@@ -67,6 +73,15 @@ pub(super) struct Cluster {
 struct FakeSession {
     acknowledged: u64,
     answered: BTreeMap<u64, v1::ApplyResponse>,
+    ordered: bool,
+    /// Commands that came before their turn.
+    waiting: BTreeMap<u64, Vec<u8>>,
+}
+
+impl FakeSession {
+    fn next(&self) -> u64 {
+        self.acknowledged + self.answered.len() as u64 + 1
+    }
 }
 
 impl Cluster {
@@ -146,8 +161,40 @@ impl Cluster {
             *self.refused_full.lock().unwrap() += 1;
             return Err(failure(Code::ResourceExhausted));
         }
+        if command.skip {
+            assert!(session.ordered && request.command.is_empty());
+            self.skipped.lock().unwrap().push(command.sequence);
+            let skipped = session.answered.entry(command.sequence);
+            return Ok(skipped.or_insert_with(|| answered(b"", 0)).clone());
+        }
         let response = session.answered.entry(command.sequence);
         Ok(response.or_insert_with(|| self.execute(&request.command)).clone())
+    }
+
+    /// Whether a command has to wait in its ordered session, in which it then is.
+    fn waits(&self, request: &v1::ApplyRequest) -> bool {
+        let Some(command) = &request.session else { return false };
+        let mut sessions = self.sessions.lock().unwrap();
+        let Some(session) = sessions.get_mut(&command.session_id) else { return false };
+        let is_early = session.ordered && command.sequence > session.next();
+        if is_early && request.command != "refuse" {
+            *self.early.lock().unwrap() += 1;
+            session.waiting.insert(command.sequence, request.command.to_vec());
+        }
+        is_early && request.command != "refuse"
+    }
+
+    /// Executes what has waited long enough.
+    fn release(&self, session_id: u64) -> Vec<(u64, v1::ApplyResponse)> {
+        let mut sessions = self.sessions.lock().unwrap();
+        let Some(session) = sessions.get_mut(&session_id) else { return Vec::new() };
+        let mut released = Vec::new();
+        while let Some(command) = session.waiting.remove(&session.next()) {
+            let (sequence, response) = (session.next(), self.execute(&command));
+            session.answered.insert(sequence, response.clone());
+            released.push((sequence, response));
+        }
+        released
     }
 
     fn note_timeout<T>(&self, request: &Request<T>) {
@@ -163,12 +210,16 @@ impl Cluster {
             let text = String::from_utf8_lossy(number);
             vec![b'x'; text.split(' ').next().unwrap().parse().unwrap()]
         });
-        let kind = v1::outcome::Kind::Ok(long.unwrap_or_else(|| command.to_vec()).into());
-        v1::ApplyResponse {
-            outcome: Some(v1::Outcome { kind: Some(kind), duplicate: false }),
-            position: Some(v1::Position { index: executed.len() as u64, ordinal: 0 }),
-            ..v1::ApplyResponse::default()
-        }
+        answered(&long.unwrap_or_else(|| command.to_vec()), executed.len() as u64)
+    }
+}
+
+fn answered(answer: &[u8], index: u64) -> v1::ApplyResponse {
+    let kind = v1::outcome::Kind::Ok(answer.to_vec().into());
+    v1::ApplyResponse {
+        outcome: Some(v1::Outcome { kind: Some(kind), duplicate: false }),
+        position: Some(v1::Position { index, ordinal: 0 }),
+        ..v1::ApplyResponse::default()
     }
 }
 
@@ -246,7 +297,17 @@ impl Service {
         let mut results = Vec::new();
         for v1::TaggedCommand { tag, request, .. } in batch.commands {
             let request = request.unwrap();
-            let (answer, twice) = match self.0.fault() {
+            let session_id = request.session.map_or(0, |session| session.session_id);
+            let fault = self.0.fault();
+            if fault.is_none() && self.0.waits(&request) {
+                continue;
+            }
+            let (answer, twice) = match fault {
+                Some(Fault::DropStream | Fault::LoseAnswer | Fault::AnswerTwice)
+                    if self.0.waits(&request) =>
+                {
+                    (Err(Status::unavailable("lost")), false)
+                }
                 Some(Fault::DropStream) => {
                     self.0.apply(request).unwrap();
                     return (results, false);
@@ -267,6 +328,9 @@ impl Service {
             let result = tagged(tag, answer);
             results.extend(twice.then(|| result.clone()));
             results.push(result);
+            let released = self.0.release(session_id);
+            // The pipeline's tags are its numbers.
+            results.extend(released.into_iter().map(|(tag, response)| tagged(tag, Ok(response))));
         }
         // Any order is allowed.
         results.reverse();
@@ -369,14 +433,16 @@ impl ClientService for Service {
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         let mut sessions = self.0.sessions.lock().unwrap();
         let session_id = sessions.last_key_value().map_or(1, |(id, _)| id + 1);
-        sessions.insert(session_id, FakeSession::default());
-        let ttl_ms = request.into_inner().ttl_ms;
+        let v1::OpenSessionRequest { ttl_ms, ordered, .. } = request.into_inner();
+        let ordered = ordered && !*self.0.is_old.lock().unwrap();
+        sessions.insert(session_id, FakeSession { ordered, ..FakeSession::default() });
         let ttl_ms = if ttl_ms == 0 { 600_000 } else { ttl_ms };
         let responses_max_bytes = *self.0.kept_max_bytes.lock().unwrap();
         let opened = v1::OpenSessionResponse {
             session_id,
             ttl_ms,
             responses_max_bytes,
+            ordered,
             ..Default::default()
         };
         Ok(Response::new(opened))

@@ -41,7 +41,7 @@ pub use self::admin::UpgradeOptions;
 pub use self::cluster::{BadClusterId, ClusterId};
 pub use self::error::{ClientError, Effect};
 pub use self::pipeline::{PipelineOptions, PipelineResult, PipelineResults, PipelineSender};
-pub use self::session::Session;
+pub use self::session::{OrderedSession, Session};
 
 /// How patient a client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,16 +219,52 @@ impl Client {
     ///
     /// When no node opened one in time.
     pub async fn open_session(&self, ttl: Option<Duration>) -> Result<Session, ClientError> {
-        let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let request = v1::OpenSessionRequest { group: self.options.group.clone(), ttl_ms };
-        // Always safe to repeat: a session that nobody knows of expires.
-        let opened = self
-            .call(Repeat::Always, self.options.deadline, |channel| {
-                let request = request.clone();
-                async move { grpc(channel).open_session(request).await }
-            })
-            .await?;
+        let opened = self.open(ttl, false).await?;
         Ok(Session::new(self.clone(), opened))
+    }
+
+    /// As [`Client::open_session`], a session that applies its commands in the order in which they are
+    /// submitted.
+    ///
+    /// # Errors
+    ///
+    /// When no node opened one in time, or the cluster's version knows none.
+    pub async fn open_ordered_session(
+        &self,
+        ttl: Option<Duration>,
+    ) -> Result<OrderedSession, ClientError> {
+        let opened = self.open(ttl, true).await?;
+        let is_ordered = opened.ordered;
+        let session = Session::new(self.clone(), opened);
+        if is_ordered {
+            return Ok(OrderedSession::new(session));
+        }
+        // Nobody needs it; if it is not closed, it expires.
+        if let Err(error) = session.close().await {
+            tracing::debug!(%error, "a session that is of no use was not closed");
+        }
+        Err(ClientError::Refused {
+            code: tonic::Code::Unimplemented,
+            message: "the cluster runs a version of raft-host that knows no ordered sessions"
+                .into(),
+            effect: Effect::None,
+            detail: None,
+        })
+    }
+
+    async fn open(
+        &self,
+        ttl: Option<Duration>,
+        ordered: bool,
+    ) -> Result<v1::OpenSessionResponse, ClientError> {
+        let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let request = v1::OpenSessionRequest { group: self.options.group.clone(), ttl_ms, ordered };
+        // Always safe to repeat: a session that nobody knows of expires.
+        self.call(Repeat::Always, self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { grpc(channel).open_session(request).await }
+        })
+        .await
     }
 
     /// The options it was made with.

@@ -10,7 +10,9 @@
 //! all unanswered ones again with the numbers they have; the session makes sure that none
 //! happens twice. A command that a node could not take (busy, no leader) is sent again after a
 //! pause. So each happens once, but after such a repetition not always in the order of
-//! submission. What is acknowledged to the cluster is everything below the oldest unanswered one.
+//! submission. In an ordered session it is always in that order: the cluster has what overtakes wait,
+//! a number whose command is refused for good is skipped, and when the fate of one command is not
+//! known, no command behind it is sent any more. What is acknowledged to the cluster is everything below the oldest unanswered one.
 //! No more is sent than the cluster can keep answers of ([`super::kept`]).
 
 use std::collections::VecDeque;
@@ -150,6 +152,7 @@ pub(super) struct Owned {
     pub(super) first: u64,
     pub(super) room: Kept,
     pub(super) alive: KeepAlive,
+    pub(super) ordered: bool,
 }
 
 pub(super) fn start(
@@ -158,7 +161,7 @@ pub(super) fn start(
     options: PipelineOptions,
 ) -> (PipelineSender, PipelineResults) {
     let patience = client.options.deadline;
-    let Owned { id: session_id, first: first_sequence, room: kept, alive } = session;
+    let Owned { id: session_id, first: first_sequence, room: kept, alive, ordered } = session;
     let window = u64::from(options.window).clamp(1, WINDOW_MAX) as usize;
     let window_bytes_max = options.window_bytes.max(1);
     // Unbounded channels: what they hold is bounded by the window's permits.
@@ -178,6 +181,9 @@ pub(super) fn start(
         unanswered: 0,
         held_back: false,
         session_gone: None,
+        ordered,
+        broken: None,
+        overtaken: None,
         kept,
         alive,
     };
@@ -210,6 +216,9 @@ struct Slot {
     /// Sent on the current stream and not answered there.
     in_flight: bool,
     result: Option<Result<v1::ApplyResponse, ClientError>>,
+    /// In an ordered session: the command was refused for good. That is the result as soon as its
+    /// number is skipped, which is what is sent now.
+    refused: Option<ClientError>,
     /// What the cluster keeps of the answer until it is acknowledged.
     kept_bytes: u64,
 }
@@ -238,6 +247,14 @@ struct Driver {
     held_back: bool,
     /// Why the session is gone, once it is.
     session_gone: Option<String>,
+    /// Commands are executed in the order of their numbers.
+    ordered: bool,
+    /// Of an ordered session: why one of its commands has no answer, and who said so. Those behind it
+    /// have none either.
+    broken: Option<(Failure, String)>,
+    /// Of an ordered session: why a command must be sent again, while those behind it wait at the
+    /// cluster. All are sent again, in their order.
+    overtaken: Option<Failure>,
     kept: Kept,
     alive: KeepAlive,
 }
@@ -372,6 +389,9 @@ impl Driver {
                     for result in response.results {
                         *answered |= self.take_result(result, &mut connection);
                     }
+                    if let Some(failure) = self.overtaken.take() {
+                        return Leave::Failed(failure);
+                    }
                     if self.held_back && connection.resend_at.is_none() {
                         self.send_waiting(&connection.requests);
                     }
@@ -406,9 +426,14 @@ impl Driver {
     fn take_in(&mut self, submitted: Vec<Submitted>) {
         for Submitted { command, room, deadline } in submitted {
             let attempts = Attempts::none();
-            let result = self.session_gone.as_ref().map(|message| {
-                Err(session::expired(self.session_id, message.clone(), attempts.effect))
-            });
+            let error = match (&self.session_gone, &self.broken) {
+                (Some(message), _) => {
+                    Some(session::expired(self.session_id, message.clone(), attempts.effect))
+                }
+                (None, Some((failure, address))) => Some(attempts.error(failure.clone(), address)),
+                (None, None) => None,
+            };
+            let result = error.map(Err);
             self.unanswered += usize::from(result.is_none());
             self.slots.push_back(Slot {
                 command,
@@ -417,6 +442,7 @@ impl Driver {
                 attempts,
                 in_flight: false,
                 result,
+                refused: None,
                 kept_bytes: 0,
             });
         }
@@ -442,8 +468,15 @@ impl Driver {
         let soonest_end = now + shortest_attempt(self.client.options.deadline);
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         for (n, slot) in self.slots.iter_mut().enumerate().skip(oldest) {
-            if slot.in_flight || slot.result.is_some() || slot.ends_without_effect(soonest_end) {
+            if slot.in_flight || slot.result.is_some() {
                 continue;
+            }
+            if slot.ends_without_effect(soonest_end) {
+                match self.ordered {
+                    // What is behind it would wait for it.
+                    true => break,
+                    false => continue,
+                }
             }
             // The oldest always goes: without its answer nothing can be acknowledged.
             if n != oldest && !self.kept.takes(open, answers, bytes) {
@@ -459,10 +492,11 @@ impl Driver {
             }
             batch_bytes += slot.command.len();
             let sequence = self.first_sequence + n as u64;
+            let skip = slot.refused.is_some();
             let session =
-                v1::SessionCommand { session_id: self.session_id, sequence, acknowledged };
-            let options = &self.client.options;
-            let request = options.apply_request(slot.command.clone(), Some(session));
+                v1::SessionCommand { session_id: self.session_id, sequence, acknowledged, skip };
+            let command = if skip { Bytes::new() } else { slot.command.clone() };
+            let request = self.client.options.apply_request(command, Some(session));
             let left = slot.deadline.saturating_duration_since(now).as_millis();
             // 0 would mean that it does not say.
             let timeout_ms = u64::try_from(left).unwrap_or(u64::MAX).max(1);
@@ -487,7 +521,10 @@ impl Driver {
             return false;
         };
         let finished = match result.result {
-            Some(Tagged::Response(response)) => Ok(response),
+            Some(Tagged::Response(response)) => match slot.refused.take() {
+                Some(refused) => Err(refused),
+                None => Ok(response),
+            },
             Some(Tagged::Error(error)) => {
                 let failure = Failure::from_stream(&error);
                 if failure.is_session_expired() {
@@ -499,13 +536,30 @@ impl Driver {
                     slot.attempts.failed(failure.effect);
                     if failure.transient {
                         slot.in_flight = false;
+                        if self.ordered {
+                            self.overtaken = Some(Failure { effect: Effect::Unknown, ..failure });
+                            return false;
+                        }
                         let backoff = &mut connection.backoff;
                         connection
                             .resend_at
                             .get_or_insert_with(|| Instant::now() + backoff.pause());
                         return false;
                     }
-                    Err(slot.attempts.error(failure, &connection.picked.address))
+                    let address = &connection.picked.address;
+                    if self.ordered && slot.refused.is_none() && is_its_own_fault(&failure) {
+                        // When its number is skipped, no attempt can have an effect any more.
+                        slot.refused = Some(Attempts::none().error(failure, address));
+                        slot.in_flight = false;
+                        self.held_back = true;
+                        return false;
+                    }
+                    if self.ordered {
+                        slot.in_flight = false;
+                        self.break_off(&failure, address);
+                        return true;
+                    }
+                    Err(slot.attempts.error(failure, address))
                 }
             }
             None => return false,
@@ -531,7 +585,10 @@ impl Driver {
         }
         self.give_up(failure, picked);
         if !failure.transient {
-            self.refuse_all(failure, picked);
+            match self.ordered {
+                true => self.break_off(failure, &picked.address),
+                false => self.refuse_all(failure, picked),
+            }
         }
         self.hand_out();
     }
@@ -539,10 +596,12 @@ impl Driver {
     /// Ends the commands whose deadline is over.
     fn give_up(&mut self, failure: &Failure, picked: &Picked) {
         let now = Instant::now();
+        let mut is_broken = false;
         for slot in self.slots.iter_mut().filter(|slot| slot.result.is_none()) {
             if slot.deadline > now {
                 break;
             }
+            is_broken = self.ordered;
             if slot.in_flight {
                 slot.in_flight = false;
                 slot.attempts.failed(failure.effect);
@@ -551,6 +610,24 @@ impl Driver {
             slot.result = Some(Err(slot.attempts.error(failure, &picked.address)));
             self.unanswered -= 1;
         }
+        if is_broken {
+            let failure = Failure { transient: true, ..failure.clone() };
+            self.break_off(&failure, &picked.address);
+        }
+    }
+
+    /// A command of an ordered session has no answer: what is behind it shall not happen, or waits for
+    /// it until the session ends.
+    fn break_off(&mut self, failure: &Failure, address: &str) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.result.is_none()) {
+            if slot.in_flight {
+                slot.in_flight = false;
+                slot.attempts.failed(Effect::Unknown);
+            }
+            slot.result = Some(Err(slot.attempts.error(failure.clone(), address)));
+            self.unanswered -= 1;
+        }
+        self.broken = Some((failure.clone(), address.to_owned()));
     }
 
     /// The cluster refuses the stream as such, so it would refuse it again.
@@ -578,6 +655,12 @@ impl Driver {
     fn first_deadline(&self) -> Option<Instant> {
         self.slots.iter().find(|slot| slot.result.is_none()).map(|slot| slot.deadline)
     }
+}
+
+/// Whether a refusal is about this command, and another one may be taken.
+fn is_its_own_fault(failure: &Failure) -> bool {
+    failure.effect == Effect::None
+        && matches!(failure.code, tonic::Code::InvalidArgument | tonic::Code::OutOfRange)
 }
 
 fn send_batch(

@@ -27,6 +27,46 @@ pub struct Session {
     alive: KeepAlive,
 }
 
+/// A session whose commands are applied in the order in which they are submitted, each exactly once,
+/// whatever becomes of leaders and streams meanwhile.
+#[derive(Debug)]
+pub struct OrderedSession(Session);
+
+impl OrderedSession {
+    pub(super) fn new(session: Session) -> OrderedSession {
+        OrderedSession(session)
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    /// See [`Session::ttl_ms`].
+    pub fn ttl_ms(&self) -> u64 {
+        self.0.ttl_ms()
+    }
+
+    /// Turns the session into a pipeline: many commands in flight over one stream, applied and answered
+    /// in the order of their submission.
+    ///
+    /// A command that is refused for what it is (too long, say) is passed over. When one has no
+    /// answer for another reason, those behind it fail as well: none of them is applied unless it was
+    /// submitted before that was known, and then only behind it.
+    pub fn pipeline(self, options: PipelineOptions) -> (PipelineSender, PipelineResults) {
+        self.0.start(options, true)
+    }
+
+    /// See [`Session::close`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::close`].
+    pub async fn close(self) -> Result<(), ClientError> {
+        self.0.close().await
+    }
+}
+
 /// Which sequence numbers are in use.
 #[derive(Debug)]
 struct Numbers {
@@ -100,6 +140,7 @@ impl Session {
                     session_id: self.id,
                     sequence: number.sequence,
                     acknowledged: self.lock().acknowledged(),
+                    skip: false,
                 };
                 self.alive.sent(session.acknowledged);
                 let request = client.options.apply_request(command.clone(), Some(session));
@@ -117,13 +158,18 @@ impl Session {
     /// Turns the session into a pipeline: many commands in flight over one stream, each exactly
     /// once, answered in the order they were submitted. They are applied in that order too,
     /// unless some have to be sent again: submit a command that must come after another one when
-    /// that one is answered. The session is closed when the pipeline ends.
+    /// that one is answered, or use an [`OrderedSession`]. The session is closed when the pipeline
+    /// ends.
     pub fn pipeline(self, options: PipelineOptions) -> (PipelineSender, PipelineResults) {
+        self.start(options, false)
+    }
+
+    fn start(self, options: PipelineOptions, ordered: bool) -> (PipelineSender, PipelineResults) {
         let (first, room) = {
             let numbers = self.lock();
             (numbers.next, numbers.room)
         };
-        let session = pipeline::Owned { id: self.id, first, room, alive: self.alive };
+        let session = pipeline::Owned { id: self.id, first, room, alive: self.alive, ordered };
         pipeline::start(self.client, session, options)
     }
 

@@ -579,3 +579,106 @@ async fn a_node_that_nobody_has_confirmed_decides_nothing_and_still_tells_its_st
     assert_eq!(ours.executed(), ["a"]);
     assert!(unconfirmed.executed().is_empty());
 }
+
+async fn ordered(client: &Client) -> (PipelineSender, PipelineResults) {
+    client.open_ordered_session(None).await.unwrap().pipeline(PipelineOptions::default())
+}
+
+#[tokio::test]
+async fn an_ordered_pipeline_survives_everything_in_order() {
+    let cluster = Arc::new(Cluster::default());
+    let nodes = [node(&cluster).await, node(&cluster).await];
+    let addresses = [nobody().await, nodes[0].address, nodes[1].address];
+    let client = client(&addresses, ClientOptions::default());
+    for round in 0..30_usize {
+        cluster.plan((0..round).map(|_| Fault::AnswerTwice));
+        cluster.plan([
+            Fault::LoseAnswer,
+            Fault::Refuse(Code::ResourceExhausted),
+            Fault::DropStream,
+            Fault::Refuse(Code::Unavailable),
+        ]);
+    }
+    let (sender, mut results) = ordered(&client).await;
+    let submit = async move {
+        for n in 0..3000 {
+            sender.send(n.to_string()).await.unwrap();
+        }
+    };
+    let collect = async {
+        for n in 0..3000 {
+            let PipelineResult { tag, result } = results.next().await.unwrap();
+            assert_eq!((tag, answer(&result.unwrap())), (n, n.to_string().into()));
+        }
+        assert!(results.next().await.is_none());
+    };
+    tokio::join!(submit, collect);
+    let executed: Vec<u64> =
+        cluster.executed().iter().map(|command| command.parse().unwrap()).collect();
+    assert_eq!(executed, (0..3000).collect::<Vec<_>>());
+    assert!(cluster.faults.lock().unwrap().is_empty() && cluster.sessions().is_empty());
+    assert!(*cluster.early.lock().unwrap() > 0, "nothing ever had to wait");
+}
+
+#[tokio::test]
+async fn an_ordered_pipeline_passes_over_what_is_refused_for_good() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let client = client(&[node.address], ClientOptions::default());
+    let (sender, mut results) = ordered(&client).await;
+    for command in ["a", "refuse", "b", "refuse"] {
+        sender.send(command).await.unwrap();
+    }
+    drop(sender);
+    for is_fine in [true, false, true, false] {
+        let result = results.next().await.unwrap().result;
+        match is_fine {
+            true => drop(result.unwrap()),
+            false => {
+                let error = result.unwrap_err();
+                let code = error.code();
+                assert_eq!((code, error.effect()), (Some(Code::InvalidArgument), Effect::None));
+            }
+        }
+    }
+    assert!(results.next().await.is_none());
+    assert_eq!(cluster.executed(), ["a", "b"]);
+    assert_eq!(*cluster.skipped.lock().unwrap(), [2, 4]);
+}
+
+#[tokio::test]
+async fn nothing_overtakes_a_command_of_an_ordered_pipeline_that_has_no_answer() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let client = client(&[node.address], impatient());
+    let (sender, mut results) = ordered(&client).await;
+    sender.send("done").await.unwrap();
+    assert!(results.next().await.unwrap().result.is_ok());
+    cluster.plan([Fault::Hang]);
+    for command in ["lost", "behind"] {
+        sender.send(command).await.unwrap();
+    }
+    for _ in 0..2 {
+        // Whether the node ever takes the first of them is not known.
+        let error = results.next().await.unwrap().result.unwrap_err();
+        assert_eq!(error.effect(), Effect::Unknown, "{error:?}");
+    }
+    sender.send("late").await.unwrap();
+    let error = results.next().await.unwrap().result.unwrap_err();
+    assert_eq!(error.effect(), Effect::None, "{error:?}");
+    drop(sender);
+    assert!(results.next().await.is_none());
+    assert_eq!(cluster.executed(), ["done"]);
+    assert!(cluster.sessions().is_empty(), "what waits there is dropped");
+}
+
+#[tokio::test]
+async fn a_cluster_that_knows_no_order_is_not_sent_anything() {
+    let cluster = Arc::new(Cluster::default());
+    *cluster.is_old.lock().unwrap() = true;
+    let node = node(&cluster).await;
+    let client = client(&[node.address], ClientOptions::default());
+    let error = client.open_ordered_session(None).await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), (Some(Code::Unimplemented), Effect::None));
+    assert!(cluster.sessions().is_empty());
+}

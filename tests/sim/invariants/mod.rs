@@ -19,6 +19,7 @@ mod module_at_one_index;
 mod nobody_accused;
 mod notes;
 mod nothing_lost;
+mod ordered_sessions;
 mod progress;
 mod quarantine_heals;
 mod quarantine_keeps_quiet;
@@ -42,6 +43,7 @@ pub use log_matching::LogMatching;
 pub use module_at_one_index::ModuleAtOneIndex;
 pub use nobody_accused::NobodyAccused;
 pub use nothing_lost::NothingLost;
+pub use ordered_sessions::OrderedSessions;
 pub use progress::Progress;
 pub use quarantine_heals::QuarantineHeals;
 pub use quarantine_keeps_quiet::QuarantineKeepsQuiet;
@@ -87,6 +89,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(LevelOffered::default()),
         Box::new(ModuleAtOneIndex::default()),
         Box::new(SessionsOnce::default()),
+        Box::new(OrderedSessions::default()),
         Box::new(GuestAnswers::new(Rc::clone(&replay))),
         Box::new(DigestsAgree::default()),
         Box::new(QuarantineKeepsQuiet::default()),

@@ -60,11 +60,12 @@ impl StateMachineSafety {
         let AppliedEntry { slot, position, .. } = *entry;
         self.advance(slot, position)?;
         let answered = 1 + entry.behind.len();
-        if entry.commands.max(1) != answered {
+        if entry.commands.max(1) + entry.released != answered {
             return Err(format!(
-                "{slot} gave {answered} answers to the {} commands of {}",
+                "{slot} gave {answered} answers to the {} commands of {}, and {} that had waited",
                 entry.commands,
-                at(position)
+                at(position),
+                entry.released
             ));
         }
         let seen = fingerprint(&[&entry.data]);

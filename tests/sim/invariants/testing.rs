@@ -29,7 +29,13 @@ pub(super) fn entry(index: u64, term: u64, data: &str) -> LogEntry {
 
 /// The answer to opening a session at an index.
 pub(super) fn session_opened(id: u64, ttl_ms: u64) -> Reply {
-    Reply::SessionOpened { id, ttl_ms, responses_max: 4096, responses_max_bytes: 16 << 20 }
+    Reply::SessionOpened {
+        id,
+        ttl_ms,
+        responses_max: 4096,
+        responses_max_bytes: 16 << 20,
+        ordered: false,
+    }
 }
 
 /// A node's id is its slot's number and one.
@@ -101,6 +107,7 @@ pub(super) fn applied(
         position,
         data: Bytes::copy_from_slice(data.as_bytes()),
         commands: 1,
+        released: 0,
         command: Some((None, Bytes::copy_from_slice(data.as_bytes()))),
         reply,
         fuel_used: 7,

@@ -106,6 +106,7 @@ pub(super) struct Client {
     id: usize,
     random: Random,
     has_session: bool,
+    is_ordered: bool,
     session: Option<u64>,
     sequence: u64,
     /// Number in the history; another one after an operation without an answer.
@@ -132,12 +133,15 @@ impl World {
         for id in 0..shape.clients {
             let mut random = Random::stream(self.plan.seed, "client", id as u64);
             let has_session = !random.per_mille(shape.sessionless_per_mille);
+            let is_ordered = Random::stream(self.plan.seed, "ordered client", id as u64)
+                .per_mille(shape.ordered_per_mille);
             let target = Slot(random.below(self.hosts.len() as u64) as usize);
             let delay = random.between(1, shape.think_us);
             self.clients.push(Client {
                 id,
                 random,
                 has_session,
+                is_ordered: has_session && is_ordered,
                 session: None,
                 sequence: 0,
                 process: id as u64,
@@ -212,10 +216,11 @@ impl World {
     fn attempt(&mut self, id: usize) {
         let patience = self.patience_us();
         let now = self.now();
+        let is_calm = matches!(self.stage, Stage::Calm);
         let client = &mut self.clients[id];
         client.attempt += 1;
         let attempt = client.attempt;
-        client.choose_commands();
+        client.choose_commands(is_calm);
         // Some wait so long that an old leader comes back with the answer.
         let wait = client.random.magnitude(patience / 4, patience * 8);
         if let Some(job) = &client.job {
@@ -247,7 +252,10 @@ impl World {
         }
         let slot = client.target;
         let ask = match &job.task {
-            Task::Open => Ask::Propose(Body::OpenSession(stored::OpenSession { ttl_ms: 0 })),
+            Task::Open => Ask::Propose(Body::OpenSession(stored::OpenSession {
+                ttl_ms: 0,
+                ordered: client.is_ordered,
+            })),
             Task::Commands(commands) => {
                 let acknowledged = commands[0].sequence - 1;
                 let stored = |at: &usize| {
@@ -256,6 +264,7 @@ impl World {
                         session_id,
                         sequence: *sequence,
                         acknowledged,
+                        skip: false,
                     });
                     stored::Command { data: data.clone(), session }
                 };
@@ -523,6 +532,10 @@ impl World {
             client.process += processes;
             client.session = None;
         }
+        if client.is_ordered && !is_answered && matches!(job.task, Task::Commands(_)) {
+            // Whatever came next there would wait for what is given up.
+            client.session = None;
+        }
         self.rest(id);
     }
 
@@ -617,7 +630,10 @@ impl World {
 impl Client {
     /// What the next attempt holds of the job's commands: all that have no answer yet, or, when it
     /// is not the first attempt, some of them. Now and then one of them twice, if the session knows.
-    fn choose_commands(&mut self) {
+    fn choose_commands(&mut self, is_calm: bool) {
+        if self.is_ordered && self.session.is_some() {
+            return self.choose_ordered(is_calm);
+        }
         let Some(Job { task: Task::Commands(commands), sent, .. }) = &mut self.job else { return };
         let is_first = sent.is_empty();
         *sent = (0..commands.len()).filter(|at| commands[*at].outcome.is_none()).collect();
@@ -628,6 +644,26 @@ impl Client {
             let from = self.random.below(sent.len() as u64) as usize;
             let count = self.random.between(1, (sent.len() - from) as u64) as usize;
             *sent = sent[from..from + count].to_vec();
+        }
+        if self.random.per_mille(200) {
+            let again = *self.random.pick(sent);
+            sent.push(again);
+        }
+    }
+}
+
+impl Client {
+    /// For an ordered session: some of the commands that have no answer, in any order, and perhaps one
+    /// twice. Without those before them they wait, and so does the client for a while.
+    fn choose_ordered(&mut self, is_calm: bool) {
+        let Some(Job { task: Task::Commands(commands), sent, .. }) = &mut self.job else { return };
+        *sent = (0..commands.len()).filter(|at| commands[*at].outcome.is_none()).collect();
+        for at in (1..sent.len()).rev() {
+            sent.swap(at, self.random.below(at as u64 + 1) as usize);
+        }
+        if !is_calm && self.random.per_mille(500) {
+            let count = self.random.between(1, sent.len() as u64) as usize;
+            sent.truncate(count);
         }
         if self.random.per_mille(200) {
             let again = *self.random.pick(sent);
@@ -649,10 +685,11 @@ fn draw(
         let is_linearizable = random.per_mille(700);
         return Task::Query { key, is_linearizable, asked_after: acknowledged };
     }
-    let count = match shape.batches_per_mille > 0 && random.per_mille(shape.batches_per_mille) {
-        true => random.between(2, shape.batch_max),
-        false => 1,
+    let has_several = match client.is_ordered {
+        true => random.per_mille(700),
+        false => shape.batches_per_mille > 0 && random.per_mille(shape.batches_per_mille),
     };
+    let count = if has_several { random.between(2, shape.batch_max) } else { 1 };
     let mut commands = vec![draw_command(client, key, shape, guest)];
     for _ in 1..count {
         let key = client.random.below(u64::from(shape.keys)) as u8;

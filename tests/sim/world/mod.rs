@@ -40,7 +40,7 @@ use super::queue::Queue;
 use super::random::Random;
 use super::summary::Counters;
 use super::trace::{Trace, View, Who};
-use super::witness::Notes;
+use super::witness::{Early, Notes};
 use crate::history::Operation;
 
 /// What is scheduled. Steps of a node name its life: they are void in the next one.
@@ -126,6 +126,7 @@ pub struct World {
     log_reads: Random,
     disk_random: Random,
     notes: Notes,
+    early: Early,
     /// The configuration at the highest index that anybody has applied.
     conf_state: ConfState,
     conf_index: Index,
@@ -184,6 +185,7 @@ impl World {
             log_reads: Random::stream(seed, "log-reads", 0),
             disk_random: Random::stream(seed, "disk", 0),
             notes: Notes::default(),
+            early: Early::default(),
             conf_state: ConfState::default(),
             conf_index: Index(0),
             superseded: Vec::new(),

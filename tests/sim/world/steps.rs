@@ -142,7 +142,12 @@ impl World {
         };
         let (inbox, node_channel) = channel(&shape.node);
         let transport = SimTransport::default();
-        let recorder = Recorder::new(slot, Arc::clone(&self.notes), shape.digest_every);
+        let recorder = Recorder::new(
+            slot,
+            Arc::clone(&self.notes),
+            Arc::clone(&self.early),
+            shape.digest_every,
+        );
         let node = SteppedNode::start(
             options,
             node_channel,

@@ -71,7 +71,7 @@ async fn what_a_hung_leader_has_goes_to_the_next_one_if_it_may_be_repeated() {
     let opened = follower.client().open_session(v1::OpenSessionRequest::default()).await.unwrap();
     let session_id = opened.into_inner().session_id;
     let in_session = |sequence| v1::ApplyRequest {
-        session: Some(v1::SessionCommand { session_id, sequence, acknowledged: 0 }),
+        session: Some(v1::SessionCommand { session_id, sequence, acknowledged: 0, skip: false }),
         ..set(sequence)
     };
 

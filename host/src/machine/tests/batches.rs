@@ -9,7 +9,7 @@ fn commands(data: &[&[u8]]) -> Vec<stored::Command> {
 }
 
 fn of_session(data: &[u8], session_id: u64, sequence: u64, acknowledged: u64) -> stored::Command {
-    let session = stored::SessionCommand { session_id, sequence, acknowledged };
+    let session = stored::SessionCommand { session_id, sequence, acknowledged, skip: false };
     stored::Command { data: data.to_vec().into(), session: Some(session) }
 }
 

@@ -118,14 +118,20 @@ fn every_part_of_the_state_counts() {
     });
     differs("a session gone", &|machine| machine.state.sessions.remove(4));
     differs("a session more", &|machine| {
-        machine.state.sessions.open(Index(5), 5, 0).unwrap();
+        machine.state.sessions.open(Index(5), 5, &<_>::default()).unwrap();
     });
     differs("a response gone", &|machine| {
-        let session = stored::SessionCommand { session_id: 4, sequence: 9, acknowledged: 2 };
+        let session =
+            stored::SessionCommand { session_id: 4, sequence: 9, acknowledged: 2, skip: false };
         machine.state.sessions.begin(&session, [0; 16], Index(7), 6);
     });
     differs("a response more", &|machine| {
         machine.state.sessions.complete(4, 9, [0; 16], &Outcome::Ok(b"x".to_vec()));
+    });
+    differs("an ordered session", &|machine| {
+        machine.state.sessions.remove(4);
+        let request = stored::OpenSession { ttl_ms: 0, ordered: true };
+        machine.state.sessions.open(Index(4), 5, &request).unwrap();
     });
     differs("an upload gone", &|machine| machine.state.modules.uploads.clear());
     differs("an upload's bytes", &|machine| {

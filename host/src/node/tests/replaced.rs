@@ -12,7 +12,7 @@ use crate::storage::{GroupWrite, WriteBatch};
 use crate::types::{EntryKind, Index, LogPosition, MessageKind, Term};
 
 /// Stores of a node of three voters, formed at index 1.
-fn stores_of_three(loader: &SharedLoader) -> Stores {
+pub(super) fn stores_of_three(loader: &SharedLoader) -> Stores {
     let stores = Stores::memory();
     let members: Vec<Member> =
         (1..=3).map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") }).collect();
@@ -36,11 +36,11 @@ fn stores_of_three(loader: &SharedLoader) -> Stores {
     stores
 }
 
-fn from_two(kind: MessageKind, term: Term) -> PeerMessage {
+pub(super) fn from_two(kind: MessageKind, term: Term) -> PeerMessage {
     PeerMessage { term, ..PeerMessage::bare(GroupId::MAIN, kind, NodeId(2), NodeId(1)) }
 }
 
-fn step(node: &mut SteppedNode, tick: bool) {
+pub(super) fn step(node: &mut SteppedNode, tick: bool) {
     node.turn(tick);
     while let Some(GroupWrite { .. }) = node.begin_write() {
         node.finish_write();
@@ -50,7 +50,7 @@ fn step(node: &mut SteppedNode, tick: bool) {
     }
 }
 
-fn lead(node: &mut SteppedNode, inbox: &NodeInbox) {
+pub(super) fn lead(node: &mut SteppedNode, inbox: &NodeInbox) {
     while node.role() != Role::PreCandidate {
         step(node, true);
     }

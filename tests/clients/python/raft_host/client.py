@@ -105,12 +105,18 @@ class Client:
         )
         return answers.answer(self.call(_client("Query"), lambda: request, True))
 
-    def open_session(self, ttl: float | None = None, keep_alive: bool = True) -> Session:
+    def open_session(
+        self, ttl: float | None = None, keep_alive: bool = True, ordered: bool = False
+    ) -> Session:
         """A session for commands that are executed exactly once. `ttl`: how long it lives unused,
-        in seconds; None: as long as the cluster likes."""
+        in seconds; None: as long as the cluster likes. `ordered`: they are executed in the order
+        in which `Session.apply` was called."""
         ttl_ms = 0 if ttl is None else round(ttl * 1000)
-        request = client_pb2.OpenSessionRequest(group=self.group, ttl_ms=ttl_ms)
+        request = client_pb2.OpenSessionRequest(group=self.group, ttl_ms=ttl_ms, ordered=ordered)
         opened = self.call(_client("OpenSession"), lambda: request, True)
+        if ordered and not opened.ordered:
+            words = "the cluster runs a version of raft-host that knows no ordered sessions"
+            raise error(Facts(grpc.StatusCode.UNIMPLEMENTED, words, Effect.NONE))
         return Session(self, opened, keep_alive)
 
     def apply_stream(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from raft_host import answers
 from raft_host.answers import Applied
-from raft_host.errors import RaftHostError, SessionExpired
+from raft_host.errors import Effect, Facts, RaftHostError, SessionExpired
 from raft_host.v1 import client_pb2, client_pb2_grpc
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ class Session:
         self.id: int = opened.session_id
         #: How long it lives unused, in seconds.
         self.ttl: float = opened.ttl_ms / 1000
+        #: Commands are executed in the order of their numbers.
+        self.ordered: bool = opened.ordered
+        #: A command of an ordered session has no answer, so that those behind it wait in vain.
+        self._broken = False
         self._client = client
         self._numbers = Numbers()
         self._closing = threading.Event()
@@ -73,16 +79,46 @@ class Session:
     def apply(self, command: bytes) -> Applied:
         """Applies a command exactly once, however often it must be sent. Raises as
         `Client.apply` does; `SessionExpired` if the session is gone. A command that was given
-        up counts as answered: once that is acknowledged, the cluster executes it no more."""
+        up counts as answered: once that is acknowledged, the cluster executes it no more. In an
+        ordered session no later one is executed then, save for those that were on their way."""
         with self._places:
+            if self._broken:
+                words = "a command before it in its ordered session has no answer: open a new one"
+                code = grpc.StatusCode.FAILED_PRECONDITION
+                raise RaftHostError(Facts(code, words, Effect.NONE))
             number = self._numbers.take()
             try:
-                response = self._client.call(
-                    _method("Apply"), lambda: self._request(command, number), True
-                )
-            finally:
-                self._numbers.done(number)
+                response = self._send(command, number)
+            except BaseException as failed:
+                self._give_up(number, failed)
+                raise
+            self._numbers.done(number)
         return answers.applied(response)
+
+    def _send(self, command: bytes, number: int, skip: bool = False) -> Any:
+        return self._client.call(
+            _method("Apply"), lambda: self._request(command, number, skip), True
+        )
+
+    def _give_up(self, number: int, failed: BaseException) -> None:
+        """Nobody waits for the answer any more."""
+        if self.ordered:
+            if not self._skipped(number, failed):
+                self._broken = True
+                return
+        self._numbers.done(number)
+
+    def _skipped(self, number: int, failed: BaseException) -> bool:
+        """Whether the failure is of no other command's concern: those behind it need not wait."""
+        if not isinstance(failed, RaftHostError):
+            return False
+        if failed.code != grpc.StatusCode.INVALID_ARGUMENT:
+            return False
+        try:
+            self._send(b"", number, skip=True)
+        except RaftHostError:
+            return False
+        return True
 
     def keep(self) -> None:
         """Tells the cluster that the session is in use."""
@@ -99,10 +135,13 @@ class Session:
         except SessionExpired:
             pass
 
-    def _request(self, command: bytes, number: int) -> Any:
+    def _request(self, command: bytes, number: int, skip: bool) -> Any:
         # Number and command are those of the first attempt; what is acknowledged may be more.
         session = client_pb2.SessionCommand(
-            session_id=self.id, sequence=number, acknowledged=self._numbers.acknowledged()
+            session_id=self.id,
+            sequence=number,
+            acknowledged=self._numbers.acknowledged(),
+            skip=skip,
         )
         group = self._client.group
         return client_pb2.ApplyRequest(group=group, command=command, session=session)

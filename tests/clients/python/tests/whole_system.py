@@ -47,6 +47,7 @@ def main(addresses: list[str]) -> None:
         streams(client, done)
         full_sessions_are_relieved(client, addresses)
         sessions_end(client)
+        ordered_sessions_keep_their_order(client)
         errors_are_typed(client, addresses)
         knows_its_health(addresses)
     print("done", flush=True)
@@ -179,6 +180,37 @@ def sessions_end(client: Client) -> None:
     raises(SessionExpired, lambda: forgotten.apply(b"0"))
     kept.apply(b"0")
     kept.close()
+
+
+def ordered_sessions_keep_their_order(client: Client) -> None:
+    """Each answer is the sum so far, which tells what was executed before."""
+    before = int(client.query(b"").output)
+    with client.open_session(ordered=True) as session, ThreadPoolExecutor(4) as pool:
+        assert session.ordered
+
+        def send(sequence: int) -> Any:
+            def make() -> client_pb2.ApplyRequest:
+                numbers = client_pb2.SessionCommand(session_id=session.id, sequence=sequence)
+                return client_pb2.ApplyRequest(command=b"1" + b"0" * sequence, session=numbers)
+
+            return client.call(lambda it: client_pb2_grpc.ClientStub(it).Apply, make, True)
+
+        early = [pool.submit(send, sequence) for sequence in (4, 3, 2)]
+        answers = [send(1)] + [waiting.result() for waiting in reversed(early)]
+        sums = [int(answer.outcome.ok) - before for answer in answers]
+        assert sums == [10, 110, 1110, 11110], sums
+        positions = [(answer.position.index, answer.position.ordinal) for answer in answers]
+        assert positions == sorted(set(positions)), positions
+
+    with client.open_session(ordered=True) as session:
+        first = int(session.apply(b"1").output)
+        longest = client.limits().limits.input_max_bytes
+        raises(TooLarge, lambda: session.apply(b"1" * (longest + 1)))
+        assert int(session.apply(b"1").output) == first + 1, "its number holds nothing up"
+        session.close()
+        raises(SessionExpired, lambda: session.apply(b"1"))
+        gone = raises(RaftHostError, lambda: session.apply(b"1"))
+        assert (gone.code, gone.effect) == (grpc.StatusCode.FAILED_PRECONDITION, Effect.NONE), gone
 
 
 def errors_are_typed(client: Client, addresses: list[str]) -> None:

@@ -116,12 +116,18 @@ export class Client {
 
   /**
    * A session for commands that are executed exactly once. `ttlMs`: how long it lives unused; 0: as long
-   * as the cluster likes.
+   * as the cluster likes. `ordered`: they are executed in the order in which `Session.apply` was called.
    */
-  async openSession(options: { ttlMs?: number; keepAlive?: boolean } = {}): Promise<Session> {
-    const { ttlMs = 0, keepAlive = true } = options;
-    const request = { group: this.group, ttlMs };
+  async openSession(
+    options: { ttlMs?: number; keepAlive?: boolean; ordered?: boolean } = {},
+  ): Promise<Session> {
+    const { ttlMs = 0, keepAlive = true, ordered = false } = options;
+    const request = { group: this.group, ttlMs, ordered };
     const opened = await this.call<Opened>(method("Client", "OpenSession"), () => request, true);
+    if (ordered && !opened.ordered) {
+      const words = "the cluster runs a version of raft-host that knows no ordered sessions";
+      throw errorOf(bare(Code.UNIMPLEMENTED, words, "none"));
+    }
     return new Session(this, opened, keepAlive);
   }
 

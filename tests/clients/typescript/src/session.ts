@@ -3,7 +3,7 @@
 import { type Applied, type ApplyResponse, applied } from "./answers.js";
 import type { Client } from "./client.js";
 import { method } from "./contract.js";
-import { RaftHostError, SessionExpired } from "./errors.js";
+import { bare, Code, RaftHostError, SessionExpired } from "./errors.js";
 
 /** Sequence numbers that were given out, and up to which all have been answered. */
 export class Numbers {
@@ -57,6 +57,7 @@ export interface Opened {
   sessionId: string;
   ttlMs: string;
   responsesMax: string;
+  ordered: boolean;
 }
 
 /** Made by `Client.openSession`. A timer keeps it alive until it is closed. */
@@ -64,6 +65,10 @@ export class Session {
   readonly id: string;
   /** How long it lives unused. */
   readonly ttlMs: number;
+  /** Commands are executed in the order of their numbers. */
+  readonly ordered: boolean;
+  /** A command of an ordered session has no answer, so that those behind it wait in vain. */
+  #broken = false;
   readonly #numbers = new Numbers();
   readonly #places: Places;
   #timer: NodeJS.Timeout | undefined;
@@ -75,6 +80,7 @@ export class Session {
   ) {
     this.id = opened.sessionId;
     this.ttlMs = Number(opened.ttlMs);
+    this.ordered = opened.ordered;
     // More commands at a time would be refused while the oldest has no answer.
     this.#places = new Places(Math.max(Number(opened.responsesMax), 1));
     if (keepAlive) {
@@ -86,23 +92,61 @@ export class Session {
   /**
    * Applies a command exactly once, however often it must be sent. Throws as `Client.apply` does;
    * `SessionExpired` if the session is gone. A command that was given up counts as answered: once
-   * that is acknowledged, the cluster executes it no more.
+   * that is acknowledged, the cluster executes it no more. In an ordered session no later one is
+   * executed then, save for those that were on their way.
    */
   async apply(command: Uint8Array): Promise<Applied> {
     await this.#places.take();
-    const sequence = this.#numbers.take();
+    try {
+      if (this.#broken) {
+        const words = "a command before it in its ordered session has no answer: open a new one";
+        throw new RaftHostError(bare(Code.FAILED_PRECONDITION, words, "none"));
+      }
+      return applied(await this.#execute(command, this.#numbers.take()));
+    } finally {
+      this.#places.leave();
+    }
+  }
+
+  async #execute(command: Uint8Array, sequence: number): Promise<ApplyResponse> {
+    try {
+      const response = await this.#send(command, sequence, false);
+      this.#numbers.done(sequence);
+      return response;
+    } catch (error) {
+      if (!this.ordered || (await this.#skipped(sequence, error))) {
+        this.#numbers.done(sequence);
+      } else {
+        this.#broken = true;
+      }
+      throw error;
+    }
+  }
+
+  /** Whether the failure is of no other command's concern: those behind it need not wait. */
+  async #skipped(sequence: number, failed: unknown): Promise<boolean> {
+    if (!(failed instanceof RaftHostError) || failed.code !== Code.INVALID_ARGUMENT) {
+      return false;
+    }
+    try {
+      await this.#send(new Uint8Array(), sequence, true);
+      return true;
+    } catch (error) {
+      if (error instanceof RaftHostError) {
+        return false;
+      }
+      throw error;
+    }
+  }
+
+  #send(command: Uint8Array, sequence: number, skip: boolean): Promise<ApplyResponse> {
     // Number and command are those of the first attempt; what is acknowledged may be more.
     const request = (): object => ({
       group: this.client.group,
       command,
-      session: { sessionId: this.id, sequence, acknowledged: this.#numbers.acknowledged },
+      session: { sessionId: this.id, sequence, acknowledged: this.#numbers.acknowledged, skip },
     });
-    try {
-      return applied(await this.client.call<ApplyResponse>(method("Client", "Apply"), request, true));
-    } finally {
-      this.#numbers.done(sequence);
-      this.#places.leave();
-    }
+    return this.client.call<ApplyResponse>(method("Client", "Apply"), request, true);
   }
 
   /** Tells the cluster that the session is in use. */

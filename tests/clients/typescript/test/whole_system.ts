@@ -39,6 +39,7 @@ async function main(addresses: string[]): Promise<void> {
   await streams(client, done);
   await fullSessionsAreRelieved(client, addresses);
   await sessionsEnd(client);
+  await orderedSessionsKeepTheirOrder(client);
   await errorsAreTyped(client, addresses);
   await knowsItsHealth(addresses);
   await client.close();
@@ -198,6 +199,39 @@ async function sessionsEnd(client: Client): Promise<void> {
   await failure(SessionExpired, forgotten.apply(bytes("0")));
   await kept.apply(bytes("0"));
   await kept.close();
+}
+
+/** Each answer is the sum so far, which tells what was executed before. */
+async function orderedSessionsKeepTheirOrder(client: Client): Promise<void> {
+  const before = number((await client.query(bytes(""))).output);
+  const session = await client.openSession({ ordered: true });
+  assert(session.ordered);
+  const send = (sequence: number): Promise<{ outcome: { ok: Buffer } }> =>
+    client.call(
+      method("Client", "Apply"),
+      () => ({
+        command: bytes("1" + "0".repeat(sequence)),
+        session: { sessionId: session.id, sequence, acknowledged: 0 },
+      }),
+      true,
+    );
+  const answers = await Promise.all([4, 3, 2, 1].map(send));
+  const sums = answers.map(({ outcome }) => number(outcome.ok) - before);
+  assert.deepEqual(sums, [11110, 1110, 110, 10]);
+  await session.close();
+
+  const other = await client.openSession({ ordered: true });
+  const first = number((await other.apply(bytes("1"))).output);
+  const longest = Number((await client.limits()).limits["inputMaxBytes"]);
+  const all = [1, 2, 3, 4].map(() => other.apply(bytes("1")));
+  await failure(TooLarge, other.apply(Buffer.alloc(longest + 1, "1")));
+  all.push(other.apply(bytes("1")));
+  const outputs = (await Promise.all(all)).map(({ output }) => number(output) - first);
+  assert.deepEqual(outputs, [1, 2, 3, 4, 5]);
+  await other.close();
+  await failure(SessionExpired, other.apply(bytes("1")));
+  const gone = await failure(RaftHostError, other.apply(bytes("1")));
+  assert.deepEqual([gone.code, gone.effect], [Code.FAILED_PRECONDITION, "none"]);
 }
 
 async function errorsAreTyped(client: Client, addresses: string[]): Promise<void> {

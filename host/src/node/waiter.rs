@@ -1,0 +1,175 @@
+//! Who waits for what becomes of a proposal, and how an answer reaches them.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::budget::{Budget, Charge};
+use super::handle::{ProposeFailure, ProposeResult, stopped_unknown};
+use crate::machine::Reply;
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub enum ReplySink {
+    /// To one waiting caller.
+    One(oneshot::Sender<ProposeResult>),
+    /// To a caller with many proposals, who tells them apart by a tag.
+    Tagged(u64, mpsc::UnboundedSender<(u64, ProposeResult)>),
+    /// The same for a caller who may not take the answers: they count until it drops the charge.
+    /// Of an answer that does not fit the caller hears only that.
+    Charged(u64, mpsc::UnboundedSender<ChargedAnswer>, Budget),
+}
+
+impl ReplySink {
+    /// Whether the caller went away.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            ReplySink::One(sender) => sender.is_closed(),
+            ReplySink::Tagged(_, sender) => sender.is_closed(),
+            ReplySink::Charged(_, sender, _) => sender.is_closed(),
+        }
+    }
+
+    /// A caller that went away does not want the answer any more.
+    pub(super) fn send(self, result: ProposeResult) {
+        match self {
+            ReplySink::One(sender) => drop(sender.send(result)),
+            ReplySink::Tagged(tag, sender) => drop(sender.send((tag, result))),
+            ReplySink::Charged(tag, sender, room) => {
+                drop(sender.send(ChargedAnswer::new(tag, result, &room)));
+            }
+        }
+    }
+}
+
+/// An answer that takes room.
+#[derive(Debug)]
+pub struct ChargedAnswer {
+    /// As given to [`ReplySink::Charged`].
+    pub tag: u64,
+    /// The answer.
+    pub result: ProposeResult,
+    /// To be dropped when the answer has left.
+    pub charge: Option<Charge>,
+}
+
+impl ChargedAnswer {
+    fn new(tag: u64, result: ProposeResult, room: &Budget) -> ChargedAnswer {
+        match room.take(answer_bytes(&result)) {
+            charge @ Some(_) => ChargedAnswer { tag, result, charge },
+            None => {
+                let words = "the command was executed, and its answer dropped: too many answers \
+                             wait to be read. In a session, send it again for the answer";
+                let result = Err(ProposeFailure::Unknown(words.to_owned()));
+                ChargedAnswer { tag, result, charge: None }
+            }
+        }
+    }
+}
+
+/// Bookkeeping of an answer, counted as bytes.
+const ANSWER_OVERHEAD_BYTES: u64 = 256;
+
+fn answer_bytes(result: &ProposeResult) -> u64 {
+    let content = match result {
+        Ok(committed) => match &committed.reply {
+            Reply::Command(outcome) => outcome.bytes(),
+            _ => 0,
+        },
+        Err(_) => 0,
+    };
+    content as u64 + ANSWER_OVERHEAD_BYTES
+}
+
+/// A proposal on its way; dropping it without an answer is an answer too.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    /// Of the entry's first command, or of what else it holds.
+    sink: Option<ReplySink>,
+    /// Of the commands behind the first, in order.
+    behind: Vec<Option<ReplySink>>,
+    /// Those who share the answer.
+    others: Vec<Waiter>,
+    count_pages: bool,
+    _charge: Option<Charge>,
+}
+
+impl Waiter {
+    /// For one proposal.
+    pub(super) fn new(sink: ReplySink, charge: Charge) -> Waiter {
+        Waiter::of_batch(sink, Vec::new(), charge)
+    }
+
+    /// For the commands of an entry.
+    pub(super) fn of_batch(
+        first: ReplySink,
+        behind: Vec<Option<ReplySink>>,
+        charge: Charge,
+    ) -> Waiter {
+        let (sink, others, charge) = (Some(first), Vec::new(), Some(charge));
+        Waiter { sink, behind, others, count_pages: false, _charge: charge }
+    }
+
+    /// For what the node proposes by itself.
+    pub(super) fn nobody() -> Waiter {
+        Waiter::all(Vec::new())
+    }
+
+    /// For one proposal that several wait for.
+    pub(super) fn all(others: Vec<Waiter>) -> Waiter {
+        Waiter { sink: None, behind: Vec::new(), others, count_pages: false, _charge: None }
+    }
+
+    /// Whether the callers went away.
+    pub(super) fn is_gone(&self) -> bool {
+        let mut sinks = self.sink.iter().chain(self.behind.iter().flatten());
+        sinks.all(ReplySink::is_closed) && self.others.iter().all(Waiter::is_gone)
+    }
+
+    pub(super) fn set_count_pages(&mut self, count_pages: bool) {
+        self.count_pages = count_pages;
+    }
+
+    /// Whether the pages that its entry writes shall be counted.
+    pub(super) fn count_pages(&self) -> bool {
+        self.count_pages
+    }
+
+    /// Without a charge.
+    pub(super) fn of(sink: ReplySink) -> Waiter {
+        Waiter {
+            sink: Some(sink),
+            behind: Vec::new(),
+            others: Vec::new(),
+            count_pages: false,
+            _charge: None,
+        }
+    }
+
+    /// Whoever waits for one command of the entry, and for nothing else of it any more.
+    pub(super) fn take(&mut self, ordinal: u32) -> Option<ReplySink> {
+        match ordinal.checked_sub(1) {
+            None => self.sink.take(),
+            Some(behind) => self.behind.get_mut(behind as usize).and_then(Option::take),
+        }
+    }
+
+    /// Answers all who have no answer yet.
+    pub(super) fn answer(mut self, result: ProposeResult) {
+        for other in std::mem::take(&mut self.others) {
+            other.answer(result.clone());
+        }
+        for sink in std::mem::take(&mut self.behind).into_iter().flatten() {
+            sink.send(result.clone());
+        }
+        if let Some(sink) = self.sink.take() {
+            sink.send(result);
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        for sink in self.sink.take().into_iter().chain(self.behind.drain(..).flatten()) {
+            sink.send(Err(stopped_unknown()));
+        }
+    }
+}
