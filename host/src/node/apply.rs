@@ -17,6 +17,7 @@ use super::event_loop::{Event, EventSender};
 use super::handle::{Committed, MachineView, ProposeFailure, QueryJob};
 use super::inbox::Roster;
 use super::metrics::{NodeMetrics, NotAsked};
+use super::pack::Cost;
 use super::parked::Parked;
 use super::recovery::{LoadError, restore};
 use super::snapshots::{SaveJob, SnapshotPolicy};
@@ -108,6 +109,8 @@ pub(super) struct ApplyLoop {
     pub(super) saver: Sender<SaveJob>,
     /// Callers that wait for the snapshot being saved.
     pub(super) snapshot_callers: Vec<oneshot::Sender<Result<SnapshotMeta, String>>>,
+    /// Of the commands applied since the event loop heard of any.
+    pub(super) cost: Cost,
     /// Who waits for commands that wait in ordered sessions.
     pub(super) parked: Parked,
     /// Queries that wait for an index.
@@ -351,24 +354,30 @@ impl ApplyLoop {
     ) -> Result<Answer, ApplyError> {
         let machine = self.machine.as_mut().expect("entries come only after a snapshot");
         let entry = committed.entry;
-        self.policy.count(entry.cost_bytes());
+        let bytes = entry.cost_bytes();
         self.term = entry.term;
         if let Some((change, conf_state)) = committed.membership {
             if let Some(witness) = &mut self.witness {
                 witness.membership(&entry, &conf_state);
             }
             machine.apply_membership(entry.index, &change, conf_state);
+            self.policy.count(1, bytes);
             return Ok(Answer::without_guest(entry.index, Reply::Nothing));
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
         let is_activation = kind == Some(BodyKind::ActivateModule);
         let (work, metrics, parked) = (&self.work, &self.metrics, &mut self.parked);
+        let cost = &mut self.cost;
         let hidden = self.trust.hides_replies();
         let mut seen = self.witness.is_some().then(Vec::new);
         let mut last = None;
         let mut on_answer = |position, applied: Applied| {
             if let Some(seen) = &mut seen {
                 seen.push(applied.clone());
+            }
+            if let Reply::Command(_) = applied.reply {
+                cost.commands += 1;
+                cost.fuel = cost.fuel.saturating_add(applied.fuel_used);
             }
             let answer = Answer { position, applied, took: work.lap(ticket) };
             let Some(before) = last.replace(answer) else { return };
@@ -406,7 +415,9 @@ impl ApplyLoop {
         if modules_change {
             self.prepare();
         }
-        self.after_entry(&last.applied)?;
+        let commands = u64::from(last.position.ordinal) + 1;
+        self.policy.count(commands, bytes);
+        self.after_entry(&last.applied, commands)?;
         Ok(last)
     }
 
@@ -442,7 +453,8 @@ impl ApplyLoop {
         let applied = self.applied();
         self.publish(membership_changed);
         // An event loop that has ended needs no news.
-        let _ = self.events.send(Event::Applied(applied, self.trust.since_point));
+        let cost = std::mem::take(&mut self.cost);
+        let _ = self.events.send(Event::Applied(applied, self.trust.since_point, cost));
         while let Some(entry) = self.waiting.first_entry()
             && *entry.key() <= applied
         {

@@ -4,7 +4,8 @@ use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
 use super::event_loop::Event;
-use super::handle::{NodeHandle, ProposeFailure, ProposeResult, Submission, stopped_unknown};
+use super::handle::{NodeHandle, ProposeFailure, ProposeResult, stopped_unknown};
+use super::pack::{Payload, Submission};
 use super::waiter::{ReplySink, Waiter};
 use crate::consensus::Role;
 use crate::machine::BATCH_COMMANDS_MAX;
@@ -27,17 +28,18 @@ impl NodeHandle {
         let (commands, sinks): (Vec<_>, Vec<_>) = batch.commands.into_iter().unzip();
         self.shared.metrics.proposals.add(1);
         match self.admit_batch(commands, leads) {
-            Ok((data, charge)) => {
+            Ok((payload, charge)) => {
                 let mut sinks = sinks.into_iter();
                 let first = sinks.next().expect("an empty batch is not admitted");
                 let behind = sinks.map(Some).collect();
                 let mut waiter = Waiter::of_batch(first, behind, charge);
                 waiter.set_count_pages(batch.count_pages);
                 // When the loop is gone the waiter is dropped, which answers it.
-                let _ = self.shared.events.send(Event::Submit(vec![Submission { data, waiter }]));
+                let _ =
+                    self.shared.events.send(Event::Submit(vec![Submission { payload, waiter }]));
             }
             Err(failure) => {
-                self.shared.metrics.on_refusal(&failure);
+                self.shared.metrics.on_refusal(&failure, sinks.len() as u64);
                 for sink in sinks {
                     sink.send(Err(failure.clone()));
                 }
@@ -71,7 +73,7 @@ impl NodeHandle {
         &self,
         commands: Vec<stored::Command>,
         leads: bool,
-    ) -> Result<(bytes::Bytes, super::budget::Charge), ProposeFailure> {
+    ) -> Result<(Payload, super::budget::Charge), ProposeFailure> {
         let (callers, max) = (commands.len(), BATCH_COMMANDS_MAX);
         if callers == 0 || callers > max {
             return Err(ProposeFailure::BatchSize { commands: callers, max });

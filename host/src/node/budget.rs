@@ -42,6 +42,14 @@ impl Budget {
     }
 }
 
+impl Charge {
+    /// One charge for both, of the same budget.
+    pub(super) fn absorb(&mut self, mut other: Charge) {
+        assert!(Arc::ptr_eq(&self.used, &other.used), "charges of two budgets");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -62,5 +70,15 @@ mod tests {
         assert!(budget.take(5).is_none());
         assert!(budget.take(4).is_some());
         drop(second);
+    }
+
+    #[test]
+    fn charges_that_were_put_together_are_given_back_together() {
+        let budget = Budget::new(10);
+        let mut first = budget.take(4).expect("fits");
+        first.absorb(budget.take(5).expect("fits"));
+        assert_eq!(budget.in_use(), 9);
+        drop(first);
+        assert_eq!(budget.in_use(), 0);
     }
 }

@@ -40,7 +40,7 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DigestConfig {
-    /// After so many entries. 0: entries do not count.
+    /// After so many entries, one of several commands counting as so many. 0: entries do not count.
     pub every_entries: u64,
     /// After so many milliseconds in which anything was applied. 0: time does not count.
     pub every_ms: u64,
@@ -50,7 +50,8 @@ pub struct DigestConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SnapshotConfig {
-    /// Entries since the last snapshot before the next one is considered.
+    /// Entries since the last snapshot before the next one is considered; one of several commands counts
+    /// as so many.
     pub threshold: u64,
     /// The log since the last snapshot must also be this large, as a percentage of that
     /// snapshot's size: a large state is not written again for a few entries.

@@ -16,10 +16,11 @@ use super::budget::Charge;
 use super::clock::{Clocks, Standing};
 use super::digests::{Digests, View, Wish};
 use super::halt::Halting;
-use super::handle::{Committed, Leadership, ProposeFailure, QueryJob, Submission};
+use super::handle::{Committed, Leadership, ProposeFailure, QueryJob};
 use super::levels::Levels;
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
+use super::pack::{Cost, Packer, Submission};
 use super::removal::{Known, Removal};
 use super::standing::RaftStanding;
 use super::stop::{StopReason, StopSignal};
@@ -53,8 +54,9 @@ pub(super) enum Event {
     LogRead(LogRead, Result<Vec<LogEntry>, StorageError>),
     /// A caller wants to compare digests at a point of its own, or shared with others.
     CompareDigests(Waiter),
-    /// Up to this index; and how many entries there were since the last digest point.
-    Applied(Index, u64),
+    /// Up to this index; how many commands and other entries there were since the last digest point; and what the
+    /// commands cost.
+    Applied(Index, u64, Cost),
     /// A digest point was applied.
     DigestTaken(Index, StateDigest),
     /// A verdict about this point was applied; whether it decided; these nodes' states differ from
@@ -138,6 +140,8 @@ pub(super) struct EventLoop {
     pub(super) next_read: u64,
     /// Collected during a turn, proposed together.
     pub(super) batch: Vec<Proposal>,
+    /// The entry that commands of this turn go into.
+    pub(super) packer: Packer,
     /// What others say about this node's removal.
     pub(super) removal: Removal,
     /// Whether they are believed.
@@ -288,10 +292,7 @@ impl EventLoop {
                 }
             }
             Event::Submit(submissions) => {
-                for submission in submissions {
-                    let id = self.new_proposal(submission.waiter);
-                    self.batch.push(Proposal { id, data: submission.data });
-                }
+                submissions.into_iter().for_each(|submission| self.take_in(submission));
             }
             Event::ConfChange(_, _, waiter) if self.halting.is_some() => {
                 waiter.answer(Err(ProposeFailure::Stopping));
@@ -334,7 +335,8 @@ impl EventLoop {
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
             Event::LogRead(read, found) => self.replica.step(Input::LogRead(read, found))?,
             Event::CompareDigests(waiter) => self.comparers.push(waiter),
-            Event::Applied(index, since_point) => {
+            Event::Applied(index, since_point, cost) => {
+                self.packer.learn(cost);
                 self.digests.on_applied(since_point);
                 self.replica.step(Input::Applied(index))?;
             }
@@ -399,7 +401,7 @@ impl EventLoop {
         }
     }
 
-    fn new_proposal(&mut self, waiter: Waiter) -> ProposalId {
+    pub(super) fn new_proposal(&mut self, waiter: Waiter) -> ProposalId {
         let id = ProposalId(self.next_proposal);
         self.next_proposal += 1;
         self.proposals.push_back((id, waiter));
@@ -468,11 +470,11 @@ impl EventLoop {
     /// It says nothing of the time, so the log's clock stays where it is.
     pub(super) fn propose_quietly(&mut self, body: Body, waiter: Waiter) {
         let data = stored::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
-        let id = self.new_proposal(waiter);
-        self.batch.push(Proposal { id, data });
+        self.add_proposal(data, waiter);
     }
 
     fn propose_batch(&mut self) -> Result<(), ReplicaError> {
+        self.close_entry();
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -556,7 +558,7 @@ impl EventLoop {
     }
 
     pub(super) fn refuse(&self, waiter: Waiter, failure: ProposeFailure) {
-        self.metrics.on_refusal(&failure);
+        self.metrics.on_refusal(&failure, waiter.callers());
         waiter.answer(Err(failure));
     }
 

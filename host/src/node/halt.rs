@@ -13,6 +13,7 @@
 
 use super::apply::{ApplyError, ApplyLoop};
 use super::event_loop::{Event, EventLoop};
+use super::pack::Cost;
 use super::snapshots::{self, SaveJob};
 use super::stop::StopReason;
 use crate::fsm::EngineUnsupported;
@@ -41,7 +42,11 @@ impl ApplyLoop {
                     %index, bytes = meta.size_bytes, "snapshot saved for another version of the program"
                 );
                 // An event loop that has ended needs no news.
-                let _ = self.events.send(Event::Applied(index, self.trust.since_point));
+                let _ = self.events.send(Event::Applied(
+                    index,
+                    self.trust.since_point,
+                    Cost::default(),
+                ));
                 let _ = self.events.send(Event::SnapshotSaved(meta));
                 "start a version of raft-host that offers the former on the same data directory"
                     .to_owned()

@@ -15,6 +15,7 @@ use super::config::NodeConfig;
 use super::event_loop::{Event, EventSender};
 use super::levels::{LevelRefused, LevelStatus};
 use super::metrics::NodeMetrics;
+use super::pack::{Commands, Payload, Submission};
 use super::rivals::{Rivals, UNCONFIRMED};
 use super::stop::{StopReason, StopSignal};
 use super::trust::DigestStatus;
@@ -22,14 +23,10 @@ use super::waiter::{ReplySink, Waiter};
 use super::work::{Activity, Work};
 use crate::consensus::{ConfChangeError, ReplicaStatus, Role};
 use crate::fsm::SharedLoader;
-#[cfg(feature = "museum")]
-use crate::machine::rehearsal;
 use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
-#[cfg(feature = "museum")]
-use crate::types::Level;
 use crate::types::{ConfState, GroupId, Index, JoinNonce, Member, NodeId, Position, Term};
 
 /// A proposal that was applied.
@@ -134,13 +131,6 @@ impl From<(stored::entry::Body, ReplySink)> for Submit {
     fn from((body, sink): (stored::entry::Body, ReplySink)) -> Submit {
         Submit { body, sink, count_pages: false }
     }
-}
-
-/// An encoded entry with its waiter.
-#[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) data: Bytes,
-    pub(super) waiter: Waiter,
 }
 
 /// How fresh a query's answer must be.
@@ -482,13 +472,13 @@ impl NodeHandle {
             let Submit { body, sink, count_pages } = proposal.into();
             self.shared.metrics.proposals.add(1);
             match self.admit(body, 1, leads) {
-                Ok((data, charge)) => {
+                Ok((payload, charge)) => {
                     let mut waiter = Waiter::new(sink, charge);
                     waiter.set_count_pages(count_pages);
-                    submissions.push(Submission { data, waiter });
+                    submissions.push(Submission { payload, waiter });
                 }
                 Err(failure) => {
-                    self.shared.metrics.on_refusal(&failure);
+                    self.shared.metrics.on_refusal(&failure, 1);
                     sink.send(Err(failure));
                 }
             }
@@ -525,7 +515,7 @@ impl NodeHandle {
         body: stored::entry::Body,
         callers: usize,
         leads: bool,
-    ) -> Result<(Bytes, Charge), ProposeFailure> {
+    ) -> Result<(Payload, Charge), ProposeFailure> {
         self.may_propose(leads)?;
         let entry = stored::Entry { time_ms: self.shared.log_clock.now_ms(), body: Some(body) };
         let bytes = entry.encoded_len() as u64;
@@ -535,17 +525,14 @@ impl NodeHandle {
         }
         let cost = bytes + REQUEST_OVERHEAD_BYTES * callers as u64;
         let charge = self.shared.budget.take(cost).ok_or(ProposeFailure::Busy)?;
-        let entry = entry.encode_to_vec().into();
-        #[cfg(feature = "museum")]
-        let entry = rehearsal::put(entry, self.level());
-        Ok((entry, charge))
-    }
-
-    /// In force, as far as this node has applied.
-    #[cfg(feature = "museum")]
-    fn level(&self) -> Level {
-        let view = self.shared.machine.borrow();
-        view.as_ref().map_or(Level::FIRST, |view| view.info.level)
+        let payload = match entry.body {
+            Some(stored::entry::Body::Batch(batch)) => {
+                let encoded = batch.encode_to_vec().into();
+                Payload::Commands(Commands { encoded, count: batch.commands.len() as u64 })
+            }
+            _ => Payload::Entry(entry.encode_to_vec().into()),
+        };
+        Ok((payload, charge))
     }
 
     /// Asks the state machine. Works on every node; a linearizable query waits until a leader

@@ -123,6 +123,12 @@ impl Levels {
         self.status.subscribe()
     }
 
+    /// In force, as far as this node has applied.
+    #[cfg(feature = "museum")]
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
     pub(super) fn offered(&self) -> Level {
         self.offered
     }

@@ -328,7 +328,8 @@ impl NodeMetrics {
         self.slow_jobs[kind as usize].add(1);
     }
 
-    pub(super) fn on_refusal(&self, failure: &ProposeFailure) {
+    /// So many callers were refused.
+    pub(super) fn on_refusal(&self, failure: &ProposeFailure, callers: u64) {
         let refusal = match failure {
             ProposeFailure::NotLeader(_) => Refusal::NotLeader,
             ProposeFailure::Busy => Refusal::Busy,
@@ -341,7 +342,7 @@ impl NodeMetrics {
             ProposeFailure::Unconfirmed => Refusal::Unconfirmed,
             ProposeFailure::Unknown(_) => Refusal::Unknown,
         };
-        self.proposals_failed[refusal as usize].add(1);
+        self.proposals_failed[refusal as usize].add(callers);
     }
 }
 

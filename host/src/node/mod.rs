@@ -34,6 +34,7 @@ mod log_writer;
 mod membership;
 mod metrics;
 mod newcomers;
+mod pack;
 mod parked;
 mod recovery;
 mod removal;

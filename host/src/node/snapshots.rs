@@ -22,7 +22,7 @@ pub(super) struct SaveJob {
 /// Counts what was applied since the last snapshot.
 pub(super) struct SnapshotPolicy {
     config: SnapshotConfig,
-    entries: u64,
+    commands: u64,
     bytes: u64,
     last_size_bytes: u64,
     saving: bool,
@@ -42,7 +42,7 @@ impl SnapshotPolicy {
     pub(super) fn new(config: SnapshotConfig, last_size_bytes: u64) -> SnapshotPolicy {
         SnapshotPolicy {
             config,
-            entries: 0,
+            commands: 0,
             bytes: 0,
             last_size_bytes,
             saving: false,
@@ -52,8 +52,8 @@ impl SnapshotPolicy {
         }
     }
 
-    pub(super) fn count(&mut self, bytes: u64) {
-        self.entries += 1;
+    pub(super) fn count(&mut self, commands: u64, bytes: u64) {
+        self.commands += commands;
         self.bytes += bytes;
     }
 
@@ -72,13 +72,13 @@ impl SnapshotPolicy {
             return true;
         }
         let growth = self.last_size_bytes.saturating_mul(self.config.growth_percent) / 100;
-        !self.saving && self.entries >= self.config.threshold && self.bytes >= growth
+        !self.saving && self.commands >= self.config.threshold && self.bytes >= growth
     }
 
     /// A follower needs a snapshot. Whether to take one: it would differ from the last one,
     /// and the last attempt did not fail just now.
     pub(super) fn wanted(&mut self) -> bool {
-        if self.saving || (self.entries == 0 && self.failures == 0) {
+        if self.saving || (self.commands == 0 && self.failures == 0) {
             return false;
         }
         let is_time = self.passing == 0;
@@ -103,7 +103,7 @@ impl SnapshotPolicy {
     pub(super) fn started(&mut self) {
         self.saving = true;
         self.urgent = false;
-        self.entries = 0;
+        self.commands = 0;
         self.bytes = 0;
     }
 
@@ -198,14 +198,14 @@ mod tests {
             ..SnapshotConfig::default()
         };
         let mut policy = SnapshotPolicy::new(config, 100);
-        policy.count(40);
-        policy.count(40);
+        policy.count(1, 40);
+        policy.count(1, 40);
         assert!(!policy.due());
-        policy.count(40);
+        policy.count(1, 40);
         assert!(policy.due());
         policy.started();
-        policy.count(400);
-        policy.count(400);
+        policy.count(1, 400);
+        policy.count(1, 400);
         assert!(!policy.due(), "one at a time");
         policy.saved(500);
         assert!(policy.due());
@@ -215,7 +215,7 @@ mod tests {
     fn a_costly_activation_makes_a_snapshot_due_also_while_another_one_is_written() {
         let costly = SnapshotConfig::default().costly_fuel;
         let mut policy = SnapshotPolicy::new(SnapshotConfig::default(), 1 << 30);
-        policy.count(1);
+        policy.count(1, 1);
         policy.activated(costly - 1);
         assert!(!policy.due());
         policy.activated(costly);
@@ -241,7 +241,7 @@ mod tests {
         };
         let mut policy = SnapshotPolicy::new(config, 0);
         assert!(!policy.wanted(), "it would be the same again");
-        policy.count(40);
+        policy.count(1, 40);
         assert!(policy.wanted());
         for passed_over in [1, 3, 7, 15, 15, 15] {
             policy.started();

@@ -20,6 +20,7 @@ use super::inbox::{NodeInbox, Roster};
 use super::levels::Levels;
 use super::metrics::NodeMetrics;
 use super::newcomers::Newcomers;
+use super::pack::{Cost, Packer};
 use super::parked::Parked;
 use super::recovery::{Recovered, recover};
 use super::removal::Removal;
@@ -332,6 +333,7 @@ pub(super) fn assemble(
         policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
         saver,
         snapshot_callers: Vec::new(),
+        cost: Cost::default(),
         parked: Parked::new(config.max_inflight_bytes),
         waiting: BTreeMap::new(),
         asked: VecDeque::new(),
@@ -380,6 +382,7 @@ pub(super) fn assemble(
         asked_queries: None,
         next_read: 1,
         batch: Vec::new(),
+        packer: Packer::default(),
         removal: Removal::default(),
         expelled: expelled_sender,
         doubting: None,

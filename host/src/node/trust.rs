@@ -145,7 +145,11 @@ impl Trust {
 
 impl ApplyLoop {
     /// Looks at what an entry did.
-    pub(super) fn after_entry(&mut self, applied: &Applied) -> Result<(), ApplyError> {
+    pub(super) fn after_entry(
+        &mut self,
+        applied: &Applied,
+        commands: u64,
+    ) -> Result<(), ApplyError> {
         match &applied.reply {
             Reply::DigestTaken { index, .. } => {
                 self.trust.since_point = 0;
@@ -158,7 +162,7 @@ impl ApplyLoop {
             }
             Reply::DigestJudged(verdict) => self.on_verdict(verdict),
             _ => {
-                self.trust.since_point += 1;
+                self.trust.since_point += commands;
                 Ok(())
             }
         }

@@ -89,7 +89,7 @@ pub(super) struct Waiter {
     /// Those who share the answer.
     others: Vec<Waiter>,
     count_pages: bool,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
 }
 
 impl Waiter {
@@ -105,7 +105,7 @@ impl Waiter {
         charge: Charge,
     ) -> Waiter {
         let (sink, others, charge) = (Some(first), Vec::new(), Some(charge));
-        Waiter { sink, behind, others, count_pages: false, _charge: charge }
+        Waiter { sink, behind, others, count_pages: false, charge: charge }
     }
 
     /// For what the node proposes by itself.
@@ -115,7 +115,24 @@ impl Waiter {
 
     /// For one proposal that several wait for.
     pub(super) fn all(others: Vec<Waiter>) -> Waiter {
-        Waiter { sink: None, behind: Vec::new(), others, count_pages: false, _charge: None }
+        Waiter { sink: None, behind: Vec::new(), others, count_pages: false, charge: None }
+    }
+
+    /// Has the commands of another proposal behind its own, as they are in the entry.
+    pub(super) fn join(&mut self, mut other: Waiter) {
+        self.behind.push(other.sink.take());
+        self.behind.append(&mut other.behind);
+        self.others.append(&mut other.others);
+        match (&mut self.charge, other.charge.take()) {
+            (Some(charge), Some(more)) => charge.absorb(more),
+            (charge, more) => *charge = charge.take().or(more),
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn callers(&self) -> u64 {
+        let sinks = self.sink.iter().chain(self.behind.iter().flatten()).count() as u64;
+        sinks + self.others.iter().map(Waiter::callers).sum::<u64>()
     }
 
     /// Whether the callers went away.
@@ -140,7 +157,7 @@ impl Waiter {
             behind: Vec::new(),
             others: Vec::new(),
             count_pages: false,
-            _charge: None,
+            charge: None,
         }
     }
 

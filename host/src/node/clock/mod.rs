@@ -218,6 +218,11 @@ impl Clocks {
         self.consider(standing);
     }
 
+    /// What an entry is stamped with now.
+    pub(super) fn log_now_ms(&self) -> u64 {
+        self.log.now_ms()
+    }
+
     fn now_us(&self) -> u64 {
         (self.steady)().as_micros() as u64
     }
