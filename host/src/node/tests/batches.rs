@@ -89,3 +89,41 @@ fn all_callers_of_a_batch_are_told_when_the_node_ends_under_it() {
         [(0, Err(ProposeFailure::Unknown(_))), (1, Err(ProposeFailure::Unknown(_)))]
     ));
 }
+
+/// Without timers, and without anybody waiting for anybody: what is there when the turn comes.
+#[test]
+fn commands_of_one_turn_share_entries_and_what_is_no_command_stays_in_its_place() {
+    let mut driven = node_with_burner(0);
+    let before = driven.command(b"").position.index;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let submit = |number: u64, body: stored::entry::Body| {
+        driven.node.handle().submit([(body, ReplySink::Tagged(number, sender.clone()))]);
+    };
+    for number in 0..3 {
+        submit(number, stored::Command::default().into());
+    }
+    let gone = stored::KeepSession { session_id: 4711, acknowledged: 0 };
+    submit(3, stored::entry::Body::KeepSession(gone));
+    for number in 4..6 {
+        submit(number, stored::Command::default().into());
+    }
+    driven.settle();
+    let places: Vec<(u64, Position)> = answers(receiver)
+        .into_iter()
+        .map(|(number, result)| (number, result.expect("applied").position))
+        .collect();
+    let (first, second) = (before.next(), before.next().next());
+    let at = |index, ordinal| Position { index, ordinal };
+    assert_eq!(
+        places,
+        [
+            (0, at(first, 0)),
+            (1, at(first, 1)),
+            (2, at(first, 2)),
+            (3, at(second, 0)),
+            (4, at(second.next(), 0)),
+            (5, at(second.next(), 1)),
+        ]
+    );
+    assert_eq!(driven.node.handle().inflight_bytes(), 0, "what they took is given back");
+}
