@@ -90,3 +90,32 @@ async fn what_waits_ends_with_its_deadline_or_its_session_and_mistakes_are_told(
     node.client().apply(numbered(id, 2)).await.unwrap();
     cluster.stop().await;
 }
+
+/// More than may be under way before any answer is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_commands_of_a_stream_that_wait_let_the_one_pass_that_they_wait_for() {
+    let cluster = Cluster::of(3).await.with_kv().await;
+    for node in [cluster.leader(), cluster.follower()] {
+        let id = open(node).await.session_id;
+        let (sender, receiver) = mpsc::channel::<v1::ApplyStreamRequest>(4);
+        let commands = (1..=500).rev().map(|it| tagged(it, numbered(id, it))).collect();
+        sender.send(v1::ApplyStreamRequest { commands }).await.unwrap();
+        let answers = node.client().apply_stream(ReceiverStream::new(receiver)).await.unwrap();
+        let mut answers = answers.into_inner();
+        let mut positions = std::collections::BTreeMap::new();
+        while positions.len() < 500 {
+            for v1::TaggedResult { tag, result } in
+                answers.message().await.unwrap().unwrap().results
+            {
+                let Some(v1::tagged_result::Result::Response(response)) = result else {
+                    panic!("{tag}: {result:?}");
+                };
+                let position = response.position.unwrap();
+                positions.insert(tag, (position.index, position.ordinal));
+            }
+        }
+        drop(sender);
+        assert!(positions.values().is_sorted(), "{positions:?}");
+    }
+    cluster.stop().await;
+}
