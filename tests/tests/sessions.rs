@@ -67,10 +67,17 @@ fn commands_with_answers_of_any_length_run_once_through_changes_of_leadership() 
     let (cluster, _dir) = cluster();
     let client = cluster.client();
     let mut ran = 0;
-    for (length_asked, commands) in [(1, 3_000), (64 << 10, 600), (1 << 20, 60), (4 << 20, 16)] {
-        let session = block_on(client.open_session(None)).expect("a session");
+    let rounds = [(1, 3_000), (64 << 10, 600), (1 << 20, 60), (4 << 20, 16)];
+    let rounds = [false, true].into_iter().flat_map(|ordered| rounds.map(|round| (round, ordered)));
+    for ((length_asked, commands), ordered) in rounds {
         let options = PipelineOptions { window: 2048, ..PipelineOptions::default() };
-        let (sender, mut results) = block_on(async { session.pipeline(options) });
+        let (sender, mut results) = block_on(async {
+            match ordered {
+                true => client.open_ordered_session(None).await.map(|it| it.pipeline(options)),
+                false => client.open_session(None).await.map(|it| it.pipeline(options)),
+            }
+        })
+        .expect("a session");
         let submitting = std::thread::spawn(move || {
             for _ in 0..commands {
                 let command = (length_asked as u32).to_le_bytes().to_vec();
@@ -88,7 +95,11 @@ fn commands_with_answers_of_any_length_run_once_through_changes_of_leadership() 
         }
         submitting.join().expect("all were submitted");
         ran += commands;
-        assert_eq!((answered, count(&client)), (commands, ran), "{length_asked} bytes each");
+        assert_eq!(
+            (answered, count(&client)),
+            (commands, ran),
+            "{length_asked} bytes each, {ordered}"
+        );
     }
 }
 

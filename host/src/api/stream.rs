@@ -113,6 +113,9 @@ struct Command {
     /// When its client wants to hear of it.
     deadline: Instant,
     place: Place,
+    /// It waits for its turn in an ordered session: it may take long, and those that it waits for must
+    /// not wait for it.
+    is_early: bool,
     /// It was passed to a leader that was replaced before it answered.
     is_in_doubt: bool,
     _charge: Option<Charge>,
@@ -120,7 +123,7 @@ struct Command {
 
 impl Command {
     fn is_under_way(&self) -> bool {
-        matches!(self.place, Place::Here | Place::Upstream(_))
+        !self.is_early && matches!(self.place, Place::Here | Place::Upstream(_))
     }
 
     /// Whether it may be given to another leader without knowing what became of it at the first.
@@ -348,6 +351,7 @@ impl Stream {
                         arrived,
                         deadline: self.deadline(timeout_ms),
                         place: Place::Waiting,
+                        is_early: false,
                         is_in_doubt: false,
                         _charge: Some(charge),
                     });
@@ -403,7 +407,7 @@ impl Stream {
         for number in numbers {
             let Some(command) = self.commands.get(*number) else { continue };
             self.under_way += usize::from(!command.is_under_way());
-            command.place = Place::Here;
+            (command.place, command.is_early) = (Place::Here, false);
             let room = self.context.answers.clone();
             let sink = ReplySink::Charged(*number, self.answer_to.clone(), room);
             let count_pages = command.request.count_pages;
@@ -425,7 +429,7 @@ impl Stream {
         for number in numbers {
             let Some(command) = self.commands.get(*number) else { continue };
             self.under_way += usize::from(!command.is_under_way());
-            command.place = Place::Upstream(upstream.number);
+            (command.place, command.is_early) = (Place::Upstream(upstream.number), false);
             bytes += command.request.command.len() + COMMAND_OVERHEAD;
             let request = Some(command.request.clone());
             let left = command.deadline.saturating_duration_since(now).as_millis();
@@ -506,6 +510,7 @@ impl Stream {
 
     fn on_answer(&mut self, answer: ChargedAnswer) {
         let ChargedAnswer { tag: number, result, charge } = answer;
+        let Some(result) = result else { return self.on_early(number) };
         if result.as_ref().is_err_and(|failure| *failure == ProposeFailure::Busy) {
             return self.park_or_fail(number, true, ProposeFailure::Busy.into());
         }
@@ -515,6 +520,16 @@ impl Stream {
                 self.finish(number, v1::tagged_result::Result::Response(response), charge);
             }
             Err(failure) => self.on_failure(number, failure),
+        }
+    }
+
+    /// A command waits in its session. Whoever passed it on here counts what is under way as well.
+    fn on_early(&mut self, number: u64) {
+        let Some(command) = self.commands.get(number) else { return };
+        self.under_way -= usize::from(command.is_under_way());
+        command.is_early = true;
+        if self.caller.forwarded {
+            self.results.push((v1::TaggedResult { tag: command.tag, result: None }, None));
         }
     }
 
@@ -559,10 +574,7 @@ impl Stream {
                     }
                 }
             }
-            None => {
-                let failure = Failure::unknown(Reason::Internal, "the leader's answer is empty");
-                self.on_failure(result.tag, failure);
-            }
+            None => self.on_early(result.tag),
         }
     }
 

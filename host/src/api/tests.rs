@@ -37,6 +37,7 @@ mod clusters;
 mod errors;
 mod http;
 mod hung;
+mod ordered;
 mod transfers;
 mod upgrades;
 

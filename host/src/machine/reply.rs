@@ -304,7 +304,7 @@ pub struct MachineInfo {
     pub guest_memory_bytes: u64,
     /// Open sessions.
     pub sessions: u64,
-    /// Bytes of answers that they keep for retries.
+    /// Bytes of answers that they keep for retries, and of commands that wait in them.
     pub session_bytes: u64,
     /// Budgets of the guest.
     pub limits: Limits,

@@ -406,8 +406,7 @@ impl Sessions {
         if self.is_full(responses, bytes) && !is_next {
             return Err(CommandRefused::SessionFull { responses, bytes });
         }
-        let is_urgent = is_next || !session.waiting.is_empty();
-        let most = if is_urgent { limits.total_max_bytes } else { limits.ordinary_max_bytes() };
+        let most = if is_next { limits.total_max_bytes } else { limits.ordinary_max_bytes() };
         if self.bytes >= most.max(1) {
             return Err(CommandRefused::SessionsFull { bytes: self.bytes });
         }
@@ -804,6 +803,46 @@ mod tests {
         }
         assert_eq!(table.bytes, 0);
         assert!(table.by_expiry.is_empty());
+    }
+
+    #[test]
+    fn when_all_sessions_keep_too_much_what_waited_runs_one_by_one_as_it_is_acknowledged() {
+        let mut table =
+            sessions(SessionLimits { total_max_bytes: 4000, ..SessionLimits::default() });
+        let request = stored::OpenSession { ttl_ms: 0, ordered: true };
+        table.open(Index(1), 0, &request).expect("there is room");
+        for sequence in [2, 3] {
+            let begin = table.begin(&command(1, sequence, 0), HASH, Index(2), 0);
+            assert_eq!(begin, Begin::Wait { is_new: true });
+            table.wait(1, sequence, HASH, b"data");
+        }
+        assert_eq!(table.bytes(), 2 * (4 + RESPONSE_OVERHEAD_BYTES));
+        let long = Outcome::Ok(vec![0; 1000]);
+        for id in 3..=5 {
+            open(&mut table, id);
+            assert_eq!(run_for(&mut table, id, command(id, 2, 0), &long), Begin::Run);
+        }
+        let full = Begin::Refused(CommandRefused::SessionsFull { bytes: table.bytes() });
+        assert_eq!(table.begin(&command(1, 4, 0), HASH, Index(6), 0), full);
+
+        let due = |table: &mut Sessions| {
+            let (number, waiting) = table.next_due()?;
+            table.complete(1, number.sequence, waiting.command, &Outcome::Ok(Vec::new()));
+            Some(number.sequence)
+        };
+        assert_eq!(run(&mut table, 7, command(1, 1, 0)), Begin::Run);
+        table.note_due(1);
+        assert_eq!(due(&mut table), None, "its answer would take what is set aside");
+        let keep = |acknowledged| stored::KeepSession { session_id: 1, acknowledged };
+        table.keep(&keep(1), Index(8), 0).expect("it is there");
+        assert_eq!((due(&mut table), due(&mut table)), (Some(2), None));
+        table.end_entry();
+        table.remove(3);
+        assert_eq!(due(&mut table), None, "nobody has used the session since");
+        table.keep(&keep(1), Index(9), 0).expect("it is there");
+        assert_eq!((due(&mut table), due(&mut table)), (Some(3), None));
+        [1, 4, 5].into_iter().for_each(|id| table.remove(id));
+        assert_eq!(table.bytes(), 0);
     }
 
     #[test]

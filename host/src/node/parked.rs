@@ -45,6 +45,7 @@ impl Parked {
                          on this node: send it again for the answer";
             return sink.send(Err(ProposeFailure::Unknown(words.to_owned())));
         };
+        sink.say_it_waits();
         let places = self.by_number.entry(number).or_default();
         // Earlier attempts of one client.
         places.retain(|place| !place.sink.is_closed());

@@ -28,6 +28,14 @@ impl ReplySink {
         }
     }
 
+    /// Tells a caller who counts answers that this one may take long.
+    pub(super) fn say_it_waits(&self) {
+        if let ReplySink::Charged(tag, sender, _) = self {
+            // A caller that went away does not want to know.
+            drop(sender.send(ChargedAnswer { tag: *tag, result: None, charge: None }));
+        }
+    }
+
     /// A caller that went away does not want the answer any more.
     pub(super) fn send(self, result: ProposeResult) {
         match self {
@@ -45,8 +53,9 @@ impl ReplySink {
 pub struct ChargedAnswer {
     /// As given to [`ReplySink::Charged`].
     pub tag: u64,
-    /// The answer.
-    pub result: ProposeResult,
+    /// The answer. `None`: there is none yet, because the command waits for its turn in an ordered
+    /// session; it takes no room, and the answer follows.
+    pub result: Option<ProposeResult>,
     /// To be dropped when the answer has left.
     pub charge: Option<Charge>,
 }
@@ -54,12 +63,12 @@ pub struct ChargedAnswer {
 impl ChargedAnswer {
     fn new(tag: u64, result: ProposeResult, room: &Budget) -> ChargedAnswer {
         match room.take(answer_bytes(&result)) {
-            charge @ Some(_) => ChargedAnswer { tag, result, charge },
+            charge @ Some(_) => ChargedAnswer { tag, result: Some(result), charge },
             None => {
                 let words = "the command was executed, and its answer dropped: too many answers \
                              wait to be read. In a session, send it again for the answer";
                 let result = Err(ProposeFailure::Unknown(words.to_owned()));
-                ChargedAnswer { tag, result, charge: None }
+                ChargedAnswer { tag, result: Some(result), charge: None }
             }
         }
     }

@@ -650,9 +650,7 @@ impl Client {
             sent.push(again);
         }
     }
-}
 
-impl Client {
     /// For an ordered session: some of the commands that have no answer, in any order, and perhaps one
     /// twice. Without those before them they wait, and so does the client for a while.
     fn choose_ordered(&mut self, is_calm: bool) {
