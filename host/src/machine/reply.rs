@@ -7,7 +7,7 @@ use raft_host_proto::stored;
 
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
-use crate::types::{Event, Index, ModuleHash, Outcome, StateDigest};
+use crate::types::{Event, Exceeded, Index, ModuleHash, Outcome, StateDigest};
 
 /// What came of a command, or of an entry that holds none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +170,8 @@ pub enum CommandRefused {
         responses: u64,
         /// Their bytes.
         bytes: u64,
+        /// The bound that they have reached.
+        exceeded: Exceeded,
     },
     /// All sessions together keep as much as they may. The command never ran, and may come again.
     #[error(
@@ -179,6 +181,8 @@ pub enum CommandRefused {
     SessionsFull {
         /// Bytes that they keep.
         bytes: u64,
+        /// The bound that they have reached.
+        max: u64,
     },
     /// There are as many sessions as there may be.
     #[error(

@@ -3,6 +3,7 @@
 //! Knows nothing of raft-rs, wasmtime, protobuf or sockets.
 
 mod address;
+mod exceeded;
 mod ids;
 mod log;
 mod membership;
@@ -11,6 +12,7 @@ mod outcome;
 mod snapshot;
 
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
+pub use exceeded::Exceeded;
 pub use ids::{ClusterId, GroupId, Index, JoinNonce, ModuleHash, NodeId, StateDigest, Term};
 pub use log::{EntryKind, HardState, LogEntry, LogPosition, Position};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member, Rival};
