@@ -37,6 +37,7 @@ impl Reason {
             Reason::Busy | Reason::SessionFull | Reason::SessionsFull | Reason::TooManySessions => {
                 Code::ResourceExhausted
             }
+            Reason::BrokenOff => Code::Cancelled,
             Reason::Compacted => Code::OutOfRange,
             Reason::Internal => Code::Internal,
             Reason::MemberAlive | Reason::MemberUnreachable => Code::Aborted,

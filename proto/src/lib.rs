@@ -88,5 +88,12 @@ pub const MESSAGE_MAX_BYTES: usize = 64 << 20;
 /// the cluster that it is meant for; every other one refuses it.
 pub const CLUSTER_KEY: &str = "raft-host-cluster";
 
+/// Says in a request's metadata which cluster it is meant for; every other one refuses it.
+pub fn mean_for<T>(request: &mut tonic::Request<T>, cluster: [u8; 16]) {
+    let digits = format!("{:032x}", u128::from_be_bytes(cluster));
+    let value = tonic::metadata::MetadataValue::try_from(digits).expect("digits are ASCII");
+    request.metadata_mut().insert(CLUSTER_KEY, value);
+}
+
 /// Set on requests that one node passes to another, which must not pass them on again.
 pub const FORWARDED_KEY: &str = "raft-host-forwarded";

@@ -281,7 +281,7 @@ fn changes_that_would_stop_a_cluster_are_refused_with_the_reason() {
         says(&cli.run(&["members", "add", address]).failed(), &[words]);
     }
     let huge = u64::MAX.to_string();
-    let refused = cli.run(&["members", "add", "127.0.0.1:2", "--id", &huge]).failed();
+    let refused = cli.run(&["members", "add", "127.0.0.1:2", "--node-id", &huge]).failed();
     says(&refused, &["too high", "next free one is 5"]);
     // Whoever knows better may do all; and the dead one may go without that.
     cli.run(&["members", "remove", "4"]).ok();

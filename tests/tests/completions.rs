@@ -20,7 +20,7 @@ const LINES: [(&str, &[&str], &[&str]); 17] = [
     ("raft-host mem", &["members"], &["modules"]),
     ("raft-host members ", &["list", "add", "promote", "remove", "transfer"], &["members"]),
     ("raft-host members pro", &["promote"], &["list"]),
-    ("raft-host members add --i", &["--id"], &["--endpoint"]),
+    ("raft-host members add --n", &["--node-id"], &["--endpoint"]),
     ("raft-host --", &["--data-dir", "--endpoint", "--output"], &["--session"]),
     ("raft-host -", &["--data-dir", "--endpoint"], &["--session", "members"]),
     ("raft-host apply --se", &["--session"], &["--data-dir"]),

@@ -15,11 +15,11 @@ use super::caller::Caller;
 use super::context::{Again, Context, Route, no_leader};
 use super::convert::{outcome_to_wire, session_to_log};
 use super::failure::{Failure, apply_response, unexpected};
-use super::forward::passed_on;
+use super::forward::Forwarder;
 use super::stream;
 use crate::machine::{QueryReply, QueryResult, Reply};
 use crate::node::{Consistency, MachineView};
-use crate::types::Member;
+use crate::types::Exceeded;
 
 /// See `client.proto`.
 #[derive(Clone)]
@@ -45,14 +45,12 @@ impl ClientService {
             let entry = command_entry(request.clone());
             apply_response(context.handle.propose_counting(entry, request.count_pages).await?)
         };
-        let there = |leader: Member| {
-            let request = passed_on(request.clone(), Some(caller.remaining()));
-            async move {
-                let mut client = context.forwarder.client(&leader.address)?;
-                let answer = client.apply(request).await;
-                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-            }
-        };
+        let there = context.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::client,
+            |mut client, request| async move { client.apply(request).await },
+        );
         // In a session a second attempt is a retry.
         let again = match request.session {
             Some(_) => Again::Harmless,
@@ -92,14 +90,12 @@ impl ClientService {
                 other => Err(unexpected(&other)),
             }
         };
-        let there = |leader: Member| {
-            let request = passed_on(request.clone(), Some(caller.remaining()));
-            async move {
-                let mut client = context.forwarder.client(&leader.address)?;
-                let answer = client.open_session(request).await;
-                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-            }
-        };
+        let there = context.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::client,
+            |mut client, request| async move { client.open_session(request).await },
+        );
         let (patience, again) = (context.election_patience(), Again::Harmless);
         caller.within(context.on_leaders(caller, patience, again, here, there)).await
     }
@@ -120,14 +116,12 @@ impl ClientService {
                 other => Err(unexpected(&other)),
             }
         };
-        let there = |leader: Member| {
-            let request = passed_on(request.clone(), Some(caller.remaining()));
-            async move {
-                let mut client = context.forwarder.client(&leader.address)?;
-                let answer = client.keep_session(request).await;
-                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-            }
-        };
+        let there = context.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::client,
+            |mut client, request| async move { client.keep_session(request).await },
+        );
         let (patience, again) = (context.election_patience(), Again::Harmless);
         caller.within(context.on_leaders(caller, patience, again, here, there)).await
     }
@@ -147,14 +141,12 @@ impl ClientService {
                 other => Err(unexpected(&other)),
             }
         };
-        let there = |leader: Member| {
-            let request = passed_on(request.clone(), Some(caller.remaining()));
-            async move {
-                let mut client = context.forwarder.client(&leader.address)?;
-                let answer = client.close_session(request).await;
-                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-            }
-        };
+        let there = context.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::client,
+            |mut client, request| async move { client.close_session(request).await },
+        );
         let (patience, again) = (context.election_patience(), Again::Harmless);
         caller.within(context.on_leaders(caller, patience, again, here, there)).await
     }
@@ -276,9 +268,7 @@ fn query_response(reply: QueryReply) -> Result<v1::QueryResponse, Failure> {
              one that does",
         )),
         QueryResult::TooLarge { bytes, max } => Err(Failure::too_large(
-            "input_max_bytes",
-            bytes,
-            max,
+            Exceeded { limit: "input_max_bytes", value: bytes, max },
             format!("the query has {bytes} bytes and the cluster allows {max}"),
         )),
         QueryResult::Unanswered(reason) => Err(Failure::none(

@@ -1,14 +1,12 @@
 //! `SetClock`, and what `Status` says of clocks.
 
 use raft_host_proto::v1;
-use tonic::Response;
 
 use super::caller::Caller;
 use super::context::Context;
 use super::failure::Failure;
-use super::forward::passed_on;
+use super::forward::Forwarder;
 use crate::node::{ClockStatus, NodeHandle};
-use crate::types::Member;
 
 /// Puts the log's clock forward, here or at the leader.
 pub(super) async fn set(
@@ -26,12 +24,12 @@ pub(super) async fn set(
             previous_ms: set.previous_ms,
         })
     };
-    let there = |leader: Member| async move {
-        let mut admin = context.forwarder.admin(&leader.address)?;
-        let request = passed_on(request.clone(), Some(caller.remaining()));
-        let answer = admin.set_clock(request).await;
-        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-    };
+    let there = context.forwarder.to_leader(
+        caller,
+        request,
+        Forwarder::admin,
+        |mut admin, request| async move { admin.set_clock(request).await },
+    );
     context.on_leader(caller, context.election_patience(), here, there).await
 }
 

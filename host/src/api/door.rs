@@ -29,6 +29,7 @@ use tonic::Status;
 use super::connections::{Answer, Call, Place, Table};
 use super::failure::Failure;
 use super::io::Caller;
+use crate::types::Exceeded;
 
 /// Budgets are counted in units of so many bytes.
 const UNIT_BYTES: usize = 1 << 10;
@@ -112,6 +113,11 @@ impl Drop for Passage {
     }
 }
 
+fn too_many_calls(words: String, limit: &'static str, calls: usize, max: usize) -> Response<Body> {
+    let exceeded = Exceeded { limit, value: calls as u64, max: max as u64 };
+    Failure::none(Reason::Busy, words).exceeding(exceeded).into_status().into_http()
+}
+
 /// `package.Service` in `/package.Service/Method`.
 fn service_of(path: &str) -> &str {
     path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service)
@@ -137,13 +143,13 @@ pub(super) async fn pass(
     });
     if is_peer_service && place.calls() > PEER_CALLS_MAX {
         let words = format!("peers make at most {PEER_CALLS_MAX} calls at once on a connection");
-        return Failure::none(Reason::Busy, words).into_status().into_http();
+        return too_many_calls(words, "peer_calls_max", place.calls(), PEER_CALLS_MAX);
     }
     if !is_peer_service && door.calls.fetch_add(1, Ordering::Relaxed) >= CALLS_MAX {
         // Whoever tries again finds room.
         door.table.dismiss_who_only_waits(now);
         let words = format!("this node has {CALLS_MAX} calls in progress; try again later");
-        return Failure::none(Reason::Busy, words).into_status().into_http();
+        return too_many_calls(words, "calls_max", CALLS_MAX + 1, CALLS_MAX);
     }
     if is_peer_service {
         request.extensions_mut().insert(place.peer.clone());

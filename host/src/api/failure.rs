@@ -6,13 +6,13 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::convert::outcome_to_wire;
-use crate::consensus::ConfChangeError;
-use crate::machine::{CommandRefused, Reply};
+use crate::consensus::{ConfChangeError, MEMBERS_MAX};
+use crate::machine::{CommandRefused, Reply, TIME_MAX_MS};
 use crate::node::{
     ClockFailure, Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure,
     QueryFailure, UpgradeFailure,
 };
-use crate::types::Member;
+use crate::types::{ADDRESS_MAX_BYTES, AddressError, Exceeded, Member, NodeId};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,14 +60,23 @@ impl Failure {
     }
 
     /// What was longer than a limit allows.
-    pub(super) fn too_large(limit: &str, bytes: u64, max: u64, message: String) -> Failure {
-        Failure::none(Reason::TooLarge, message).exceeding(limit, bytes, max)
+    pub(super) fn too_large(exceeded: Exceeded, message: String) -> Failure {
+        Failure::none(Reason::TooLarge, message).exceeding(exceeded)
     }
 
     /// Names the limit.
-    pub(super) fn exceeding(mut self, limit: &str, value: u64, max: u64) -> Failure {
+    pub(super) fn exceeding(mut self, exceeded: Exceeded) -> Failure {
+        let Exceeded { limit, value, max } = exceeded;
         self.detail.exceeded = Some(v1::Exceeded { limit: limit.to_owned(), value, max });
         self
+    }
+
+    /// Names the limit, if that is what was wrong.
+    pub(super) fn exceeding_if(self, limit: &'static str, value: u64, max: u64) -> Failure {
+        match value > max {
+            true => self.exceeding(Exceeded { limit, value, max }),
+            false => self,
+        }
     }
 
     /// Names who leads; `term` is 0 when it is not known.
@@ -141,7 +150,17 @@ impl Failure {
     /// A failure of the gRPC library, before anything of the request was looked at (`Effect::None`)
     /// or after.
     pub(super) fn of_library(status: &Status, effect: Effect) -> Failure {
-        Failure::new(reason_of(status.code()), effect, status.message().to_owned())
+        let reason = match status.code() {
+            // What it says of a message that is longer than it takes, and of one whose sender is gone.
+            Code::OutOfRange => Reason::TooLarge,
+            Code::Unavailable => Reason::BrokenOff,
+            code => reason_of(code),
+        };
+        let failure = Failure::new(reason, effect, status.message().to_owned());
+        match longer_than_taken(status) {
+            Some((bytes, max)) => failure.exceeding_if("api.max_message_bytes", bytes, max),
+            None => failure,
+        }
     }
 
     /// A reason that this version does not know stands for its code.
@@ -198,6 +217,13 @@ fn reason_of(code: Code) -> Reason {
     }
 }
 
+/// Length and bound of a message that the library did not take, which only its words say.
+fn longer_than_taken(status: &Status) -> Option<(u64, u64)> {
+    let (_, numbers) = status.message().split_once("message length too large: found ")?;
+    let (bytes, max) = numbers.split_once(" bytes, the limit is: ")?;
+    Some((bytes.parse().ok()?, max.strip_suffix(" bytes")?.parse().ok()?))
+}
+
 /// The status, with the trailer that says whether the request had an effect.
 pub(super) fn with_effect(mut status: Status, effect: Effect) -> Status {
     let word = match effect {
@@ -234,7 +260,7 @@ impl From<ProposeFailure> for Failure {
             ProposeFailure::Stopping => Reason::Stopping,
             ProposeFailure::Quarantined | ProposeFailure::InDoubt => Reason::StateNotTrusted,
             ProposeFailure::Unconfirmed => Reason::Unconfirmed,
-            ProposeFailure::Busy => Reason::Busy,
+            ProposeFailure::Busy(_) => Reason::Busy,
             ProposeFailure::TooLarge { .. } => Reason::TooLarge,
             ProposeFailure::BatchSize { .. } => Reason::InvalidRequest,
             ProposeFailure::Level(_) => Reason::LevelNotOffered,
@@ -254,7 +280,7 @@ impl From<ProposeFailure> for Failure {
                 }
                 ConfChangeError::NoQuorum(_) => Reason::NoQuorum,
                 ConfChangeError::NotHeardFrom(_) => Reason::MemberSilent,
-                ConfChangeError::TooManyMembers => Reason::TooManyMembers,
+                ConfChangeError::TooManyMembers { .. } => Reason::TooManyMembers,
                 ConfChangeError::LastVoter(_) => Reason::LastVoter,
                 ConfChangeError::NotCaughtUp { .. } => Reason::NotCaughtUp,
             },
@@ -264,17 +290,46 @@ impl From<ProposeFailure> for Failure {
         match failure {
             ProposeFailure::NotLeader(Some(leader)) => described.led_by(&leader, 0),
             ProposeFailure::TooLarge { bytes, max } => {
-                described.exceeding("node.max_entry_bytes", bytes, max)
+                described.exceeding(Exceeded { limit: "node.max_entry_bytes", value: bytes, max })
             }
+            ProposeFailure::BatchSize { commands, max } => {
+                described.exceeding_if("batch_commands_max", commands as u64, max as u64)
+            }
+            ProposeFailure::Busy(exceeded) => described.exceeding(exceeded),
+            ProposeFailure::ConfChange(error) => described.beyond_a_bound_of_members(&error),
             _ => described,
+        }
+    }
+}
+
+impl Failure {
+    fn beyond_a_bound_of_members(self, error: &ConfChangeError) -> Failure {
+        match error {
+            ConfChangeError::TooManyMembers { members } => {
+                self.exceeding_if("members_max", *members as u64, MEMBERS_MAX as u64)
+            }
+            ConfChangeError::IdTooHigh(id) => {
+                self.exceeding_if("node_id_max", id.0, NodeId::HIGHEST.0)
+            }
+            ConfChangeError::BadAddress { error, .. } => self.with_a_bad_address(error),
+            _ => self,
+        }
+    }
+
+    fn with_a_bad_address(self, error: &AddressError) -> Failure {
+        match error {
+            AddressError::TooLong(bytes) => {
+                self.exceeding_if("address_max_bytes", *bytes as u64, ADDRESS_MAX_BYTES as u64)
+            }
+            AddressError::Malformed(_) | AddressError::Unspecified(_) => self,
         }
     }
 }
 
 impl From<MembershipFailure> for Failure {
     fn from(failure: MembershipFailure) -> Failure {
-        let reason = match failure {
-            MembershipFailure::Propose(failure) => return failure.into(),
+        let reason = match &failure {
+            MembershipFailure::Propose(failure) => return failure.clone().into(),
             MembershipFailure::IdInUse { .. } | MembershipFailure::IdWasUsed(_) => Reason::IdTaken,
             MembershipFailure::BadAddress(_) | MembershipFailure::IdTooFar { .. } => {
                 Reason::InvalidRequest
@@ -293,7 +348,14 @@ impl From<MembershipFailure> for Failure {
             MembershipFailure::NotAVoter(_) => Reason::NotAVoter,
             MembershipFailure::NoOtherVoter => Reason::LastVoter,
         };
-        Failure::none(reason, failure.to_string())
+        let described = Failure::none(reason, failure.to_string());
+        match failure {
+            MembershipFailure::BadAddress(error) => described.with_a_bad_address(&error),
+            MembershipFailure::IdTooFar { id, max, .. } => {
+                described.exceeding_if("node_id_max", id.0, max)
+            }
+            _ => described,
+        }
     }
 }
 
@@ -342,19 +404,29 @@ impl From<ClockFailure> for Failure {
             ClockFailure::Invalid(_) => Reason::InvalidRequest,
             ClockFailure::Refused(_) => Reason::ClockRefused,
         };
-        Failure::none(reason, failure.to_string())
+        let described = Failure::none(reason, failure.to_string());
+        match failure {
+            ClockFailure::Invalid(time_ms) => {
+                described.exceeding_if("time_max_ms", time_ms, TIME_MAX_MS)
+            }
+            _ => described,
+        }
     }
 }
 
 impl From<QueryFailure> for Failure {
     fn from(failure: QueryFailure) -> Failure {
         let reason = match failure {
-            QueryFailure::Busy => Reason::Busy,
+            QueryFailure::Busy(_) => Reason::Busy,
             QueryFailure::Stopping | QueryFailure::Stopped => Reason::Stopping,
             QueryFailure::Quarantined | QueryFailure::InDoubt => Reason::StateNotTrusted,
             QueryFailure::Unconfirmed => Reason::Unconfirmed,
         };
-        Failure::none(reason, failure.to_string())
+        let described = Failure::none(reason, failure.to_string());
+        match failure {
+            QueryFailure::Busy(exceeded) => described.exceeding(exceeded),
+            _ => described,
+        }
     }
 }
 
@@ -374,9 +446,15 @@ impl From<CommandRefused> for Failure {
         let failure = Failure::new(reason, effect, refused.to_string());
         match refused {
             CommandRefused::TooLarge { bytes, max } => {
-                failure.exceeding("input_max_bytes", bytes, max)
+                failure.exceeding(Exceeded { limit: "input_max_bytes", value: bytes, max })
             }
-            CommandRefused::TooManySessions { max } => failure.exceeding("sessions_max", max, max),
+            CommandRefused::SessionFull { exceeded, .. } => failure.exceeding(exceeded),
+            CommandRefused::SessionsFull { bytes, max } => {
+                failure.exceeding(Exceeded { limit: "sessions_max_bytes", value: bytes, max })
+            }
+            CommandRefused::TooManySessions { max } => {
+                failure.exceeding(Exceeded { limit: "sessions_max", value: max + 1, max })
+            }
             _ => failure,
         }
     }
@@ -412,14 +490,20 @@ pub(super) fn unexpected(reply: &Reply) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{NodeId, check_address};
+    use crate::types::check_address;
+
+    const FULL: Exceeded = Exceeded { limit: "node.max_inflight_bytes", value: 2, max: 1 };
 
     #[test]
     fn a_failure_survives_the_wire_and_an_unlabelled_one_may_have_happened() {
         for effect in [Effect::None, Effect::Unknown] {
             let leader = Member { id: NodeId(2), address: "b:1".into() };
             let failure = Failure::new(Reason::MemberAlive, effect, "why".into());
-            let failure = failure.led_by(&leader, 7).about(9).exceeding("x", 2, 1);
+            let failure = failure.led_by(&leader, 7).about(9).exceeding(Exceeded {
+                limit: "x",
+                value: 2,
+                max: 1,
+            });
             assert_eq!(Failure::from_status(&failure.clone().into_status()), failure);
             assert_eq!(Failure::from_apply_error(failure.clone().into_apply_error()), failure);
         }
@@ -446,13 +530,13 @@ mod tests {
         assert!(Failure::from(ProposeFailure::Superseded).worth_rerouting());
         assert!(Failure::from(ProposeFailure::Stopping).worth_rerouting());
         assert!(!Failure::from(ProposeFailure::Unknown("?".into())).worth_rerouting());
-        assert!(!Failure::from(ProposeFailure::Busy).worth_rerouting());
+        assert!(!Failure::from(ProposeFailure::Busy(FULL)).worth_rerouting());
     }
 
     #[test]
     fn each_kind_of_failure_has_its_reason_and_effect() {
         let cases: [(Failure, Reason, Effect); 22] = [
-            (ProposeFailure::Busy.into(), Reason::Busy, Effect::None),
+            (ProposeFailure::Busy(FULL).into(), Reason::Busy, Effect::None),
             (ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(), Reason::TooLarge, Effect::None),
             (ProposeFailure::Unknown("?".into()).into(), Reason::LeaderReplaced, Effect::Unknown),
             (
@@ -479,7 +563,7 @@ mod tests {
                 Effect::None,
             ),
             (
-                CommandRefused::SessionFull { responses: 1, bytes: 2 }.into(),
+                CommandRefused::SessionFull { responses: 1, bytes: 2, exceeded: FULL }.into(),
                 Reason::SessionFull,
                 Effect::None,
             ),
@@ -518,5 +602,118 @@ mod tests {
         for (failure, reason, effect) in cases {
             assert_eq!((failure.reason(), failure.effect()), (reason, effect), "{failure:?}");
         }
+    }
+
+    /// The bound that every failure has whose words speak of one.
+    #[test]
+    fn a_failure_at_a_bound_names_it() {
+        let far = NodeId(u64::MAX);
+        let (session, sessions) = (
+            Exceeded { limit: "responses_max", value: 5, max: 4 },
+            CommandRefused::SessionsFull { bytes: 9, max: 8 },
+        );
+        let long = check_address(&"a".repeat(ADDRESS_MAX_BYTES + 1)).unwrap_err();
+        let cases: [(Failure, Reason, &str, u64, u64); 15] = [
+            (ProposeFailure::Busy(FULL).into(), Reason::Busy, FULL.limit, 2, 1),
+            (QueryFailure::Busy(FULL).into(), Reason::Busy, FULL.limit, 2, 1),
+            (
+                ProposeFailure::TooLarge { bytes: 2, max: 1 }.into(),
+                Reason::TooLarge,
+                "node.max_entry_bytes",
+                2,
+                1,
+            ),
+            (
+                ProposeFailure::BatchSize { commands: 3, max: 2 }.into(),
+                Reason::InvalidRequest,
+                "batch_commands_max",
+                3,
+                2,
+            ),
+            (
+                ProposeFailure::from(ConfChangeError::TooManyMembers { members: 257 }).into(),
+                Reason::TooManyMembers,
+                "members_max",
+                257,
+                256,
+            ),
+            (
+                ProposeFailure::from(ConfChangeError::IdTooHigh(far)).into(),
+                Reason::InvalidRequest,
+                "node_id_max",
+                u64::MAX,
+                NodeId::HIGHEST.0,
+            ),
+            (
+                ProposeFailure::from(ConfChangeError::BadAddress { id: far, error: long.clone() })
+                    .into(),
+                Reason::InvalidRequest,
+                "address_max_bytes",
+                260,
+                259,
+            ),
+            (
+                MembershipFailure::from(long).into(),
+                Reason::InvalidRequest,
+                "address_max_bytes",
+                260,
+                259,
+            ),
+            (
+                MembershipFailure::IdTooFar { id: NodeId(9), next: NodeId(1), max: 8 }.into(),
+                Reason::InvalidRequest,
+                "node_id_max",
+                9,
+                8,
+            ),
+            (
+                ClockFailure::Invalid(TIME_MAX_MS + 1).into(),
+                Reason::InvalidRequest,
+                "time_max_ms",
+                TIME_MAX_MS + 1,
+                TIME_MAX_MS,
+            ),
+            (
+                CommandRefused::TooLarge { bytes: 2, max: 1 }.into(),
+                Reason::TooLarge,
+                "input_max_bytes",
+                2,
+                1,
+            ),
+            (
+                CommandRefused::SessionFull { responses: 4, bytes: 7, exceeded: session }.into(),
+                Reason::SessionFull,
+                "responses_max",
+                5,
+                4,
+            ),
+            (sessions.into(), Reason::SessionsFull, "sessions_max_bytes", 9, 8),
+            (
+                CommandRefused::TooManySessions { max: 3 }.into(),
+                Reason::TooManySessions,
+                "sessions_max",
+                4,
+                3,
+            ),
+            (
+                Failure::of_library(
+                    &Status::out_of_range(
+                        "Error, decoded message length too large: found 6 bytes, the limit is: 5 bytes",
+                    ),
+                    Effect::None,
+                ),
+                Reason::TooLarge,
+                "api.max_message_bytes",
+                6,
+                5,
+            ),
+        ];
+        for (failure, reason, limit, value, max) in cases {
+            assert_eq!(failure.reason(), reason, "{failure:?}");
+            let limit = limit.to_owned();
+            assert_eq!(failure.detail.exceeded, Some(v1::Exceeded { limit, value, max }));
+        }
+        let empty = Failure::from(ProposeFailure::BatchSize { commands: 0, max: 2 });
+        assert_eq!(empty.detail.exceeded, None, "too few are not too many");
     }
 }

@@ -1,23 +1,27 @@
 //! The way to the leader: cached connections, and requests marked as passed on.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use raft_host_proto::peer::membership_client::MembershipClient;
 use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
-use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, MESSAGE_MAX_BYTES};
-use tonic::metadata::{Ascii, MetadataValue};
+use raft_host_proto::{FORWARDED_KEY, MESSAGE_MAX_BYTES, mean_for};
+use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
+use super::caller::Caller;
 use super::config::ApiConfig;
 use super::failure::Failure;
-use crate::types::ClusterId;
+use crate::types::{ClusterId, Member};
 
 /// Connections to other nodes, by address.
 pub(super) struct Forwarder {
@@ -30,17 +34,11 @@ pub(super) struct Forwarder {
 /// Says with each request which cluster it is meant for: whoever listens on the address of the last
 /// leader may belong to another one by now.
 #[derive(Clone)]
-pub(super) struct Ours(MetadataValue<Ascii>);
-
-impl Ours {
-    fn new(cluster: ClusterId) -> Ours {
-        Ours(MetadataValue::try_from(cluster.to_string()).expect("digits are ASCII"))
-    }
-}
+pub(super) struct Ours(ClusterId);
 
 impl Interceptor for Ours {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(CLUSTER_KEY, self.0.clone());
+        mean_for(&mut request, self.0.0);
         Ok(request)
     }
 }
@@ -59,7 +57,7 @@ impl Forwarder {
             channels: Mutex::default(),
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
             window_bytes: config.window_bytes,
-            ours: Ours::new(cluster),
+            ours: Ours(cluster),
         }
     }
 
@@ -77,6 +75,31 @@ impl Forwarder {
 
     pub(super) fn membership(&self, address: &str) -> Result<MembershipClient<Way>, Failure> {
         Ok(MembershipClient::with_interceptor(self.channel(address)?, self.ours.clone()))
+    }
+
+    /// What passes a request on to a leader, by a method of one of the clients above, and takes its
+    /// answer.
+    pub(super) fn to_leader<'a, C, T, A, M, F>(
+        &'a self,
+        caller: &'a Caller,
+        request: &'a T,
+        client: fn(&Forwarder, &str) -> Result<C, Failure>,
+        method: M,
+    ) -> impl Fn(Member) -> BoxFuture<'a, Result<A, Failure>>
+    where
+        C: Send + 'a,
+        T: Clone + Send + Sync,
+        M: Fn(C, Request<T>) -> F + Copy + Send + 'a,
+        F: Future<Output = Result<Response<A>, Status>> + Send + 'a,
+    {
+        move |leader| {
+            async move {
+                let client = client(self, &leader.address)?;
+                let request = passed_on(request.clone(), Some(caller.remaining()));
+                answered(method(client, request).await)
+            }
+            .boxed()
+        }
     }
 
     /// A connection that is opened when it is used, and again after it broke.
@@ -107,6 +130,11 @@ impl Forwarder {
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
+}
+
+/// What a leader said to a request that was passed on to it.
+pub(super) fn answered<A>(answer: Result<Response<A>, Status>) -> Result<A, Failure> {
+    answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
 }
 
 /// Marks a request as passed on and gives it the time that is left.

@@ -2,15 +2,13 @@
 //! both.
 
 use raft_host_proto::v1::{self, Reason};
-use tonic::Response;
 
 use super::caller::Caller;
 use super::context::Context;
 use super::convert::{bytes, changes_to_log, limits_to_wire};
 use super::failure::Failure;
-use super::forward::passed_on;
+use super::forward::Forwarder;
 use crate::node::{GuestMemory, MachineMemory, MembershipFailure};
-use crate::types::Member;
 
 /// The limits as this node has applied them.
 pub(super) fn show(context: &Context) -> Result<v1::LimitsResponse, Failure> {
@@ -53,12 +51,12 @@ pub(super) async fn set(
             memory_warning: shortage(GuestMemory::under(&set.limits), MachineMemory::now()),
         })
     };
-    let there = |leader: Member| async move {
-        let mut admin = context.forwarder.admin(&leader.address)?;
-        let request = passed_on(request.clone(), Some(caller.remaining()));
-        let answer = admin.set_limits(request).await;
-        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-    };
+    let there = context.forwarder.to_leader(
+        caller,
+        request,
+        Forwarder::admin,
+        |mut admin, request| async move { admin.set_limits(request).await },
+    );
     context.on_leader(caller, context.election_patience(), here, there).await
 }
 
@@ -78,11 +76,11 @@ pub(super) async fn set_engine(
             previous: set.previous.to_string(),
         })
     };
-    let there = |leader: Member| async move {
-        let mut admin = context.forwarder.admin(&leader.address)?;
-        let request = passed_on(request.clone(), Some(caller.remaining()));
-        let answer = admin.set_engine(request).await;
-        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-    };
+    let there = context.forwarder.to_leader(
+        caller,
+        request,
+        Forwarder::admin,
+        |mut admin, request| async move { admin.set_engine(request).await },
+    );
     context.on_leader(caller, context.election_patience(), here, there).await
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use raft_host_proto::v1::{self, Reason};
 use tokio::time::Instant;
-use tonic::Response;
 
 use super::caller::Caller;
 use super::context::Context;
 use super::failure::Failure;
-use super::forward::passed_on;
+use super::forward::Forwarder;
 use crate::consensus::ConfChangeError;
 use crate::node::{MachineView, MembershipFailure, ProposeFailure};
 use crate::types::{ConfState, Member, NodeId};
@@ -23,23 +22,6 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// How long the view may lag behind a change that was applied.
 const VIEW_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Runs a request here or passes it to the leader's method of the same name.
-macro_rules! on_leader {
-    ($context:expr, $caller:expr, $method:ident, $request:expr, $here:expr) => {{
-        let (context, caller, request) = ($context, $caller, $request);
-        let there = |leader: Member| {
-            let request = passed_on(request.clone(), Some(caller.remaining()));
-            async move {
-                let mut admin = context.forwarder.admin(&leader.address)?;
-                let answer = admin.$method(request).await;
-                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-            }
-        };
-        let patience = context.election_patience() + CHANGE_PATIENCE;
-        caller.within(context.on_leader(caller, patience, $here, there)).await
-    }};
-}
-
 /// The members of the main group.
 pub(super) struct Members<'a>(pub(super) &'a Context);
 
@@ -50,6 +32,23 @@ impl Members<'_> {
         let leader = self.0.handle.leadership().borrow().leader.clone();
         let leader = leader.map(|leader| leader.id);
         Ok(v1::MembersResponse { members: member_infos(&view, leader) })
+    }
+
+    /// Has the leader change the members.
+    async fn change<T, H, HF, R, RF>(
+        &self,
+        caller: &Caller,
+        here: H,
+        there: R,
+    ) -> Result<T, Failure>
+    where
+        H: Fn() -> HF,
+        HF: Future<Output = Result<T, Failure>>,
+        R: Fn(Member) -> RF,
+        RF: Future<Output = Result<T, Failure>>,
+    {
+        let patience = self.0.election_patience() + CHANGE_PATIENCE;
+        caller.within(self.0.on_leader(caller, patience, here, there)).await
     }
 
     fn view(&self) -> Option<Arc<MachineView>> {
@@ -79,7 +78,13 @@ impl Members<'_> {
             let members = self.members_when(|view| view.members.contains_key(&id)).await?.members;
             Ok(v1::AddMemberResponse { node_id: id.0, members })
         };
-        on_leader!(self.0, caller, add_member, &request, here)
+        let there = self.0.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::admin,
+            |mut admin, request| async move { admin.add_member(request).await },
+        );
+        self.change(caller, here, there).await
     }
 
     /// Whether it is a member with this address, who may ask again; nothing changes then.
@@ -110,7 +115,13 @@ impl Members<'_> {
             patiently(|_| false, || self.0.handle.promote(id)).await?;
             self.members_when(|view| view.conf_state.is_voter(id)).await
         };
-        on_leader!(self.0, caller, promote_member, &request, here)
+        let there = self.0.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::admin,
+            |mut admin, request| async move { admin.promote_member(request).await },
+        );
+        self.change(caller, here, there).await
     }
 
     pub(super) async fn remove(
@@ -133,7 +144,13 @@ impl Members<'_> {
             patiently(|_| false, || handle.remove(id, force)).await?;
             self.members_when(|view| !view.members.contains_key(&id)).await
         };
-        on_leader!(self.0, caller, remove_member, &request, here)
+        let there = self.0.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::admin,
+            |mut admin, request| async move { admin.remove_member(request).await },
+        );
+        self.change(caller, here, there).await
     }
 
     fn other_voters(&self) -> bool {
@@ -153,7 +170,13 @@ impl Members<'_> {
             let leader = patiently(|_| false, || handle.transfer_leadership(to)).await?;
             Ok(v1::TransferLeadershipResponse { leader_id: leader.0 })
         };
-        on_leader!(self.0, caller, transfer_leadership, &request, here)
+        let there = self.0.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::admin,
+            |mut admin, request| async move { admin.transfer_leadership(request).await },
+        );
+        self.change(caller, here, there).await
     }
 }
 

@@ -12,13 +12,11 @@ use super::caller::Caller;
 use super::context::Context;
 use super::convert::{bytes, cluster_from_wire};
 use super::failure::Failure;
-use super::forward::passed_on;
+use super::forward::Forwarder;
 use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
 use crate::node::MembershipFailure;
 use crate::transport::{PROTOCOLS, common_protocol};
-use crate::types::{
-    ClusterId, GroupId, JoinNonce, Level, Member, ModuleHash, NodeId, check_address,
-};
+use crate::types::{ClusterId, GroupId, JoinNonce, Level, ModuleHash, NodeId, check_address};
 
 /// See `peer.proto`.
 #[derive(Clone)]
@@ -84,14 +82,12 @@ impl MembershipService {
             Ok(peer::JoinResponse { cluster_id: bytes(cluster.0), node_id: id.0, members })
         };
         let context = &*self.context;
-        let there = |leader: Member| {
-            let request = passed_on(request.clone(), Some(caller.remaining()));
-            async move {
-                let mut membership = context.forwarder.membership(&leader.address)?;
-                let answer = membership.join(request).await;
-                answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-            }
-        };
+        let there = context.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::membership,
+            |mut membership, request| async move { membership.join(request).await },
+        );
         let patience = context.election_patience() + CHANGE_PATIENCE;
         caller.within(context.on_leader(caller, patience, here, there)).await
     }

@@ -51,6 +51,9 @@ const EXPECTED_BYTES: usize = 16 << 20;
 const FIRST_COMMANDS: usize = 64;
 /// How often parked commands are tried again and late ones given up.
 const TICK: Duration = Duration::from_millis(20);
+/// What the bounds on all streams together are called: [`Context::pending`], [`Context::answers`].
+const PENDING: &str = "streams_pending_bytes_max";
+const ANSWERS: &str = "streams_answers_bytes_max";
 /// Bookkeeping of a command, counted as bytes.
 const COMMAND_OVERHEAD: usize = 64;
 
@@ -340,7 +343,8 @@ impl Stream {
                 .and_then(|request| {
                     self.context.check_group(&request.group)?;
                     let bytes = request.command.len() + COMMAND_OVERHEAD;
-                    let charge = self.context.pending.take(bytes as u64).ok_or_else(too_many)?;
+                    let charge = self.context.pending.take_of(PENDING, bytes as u64);
+                    let charge = charge.map_err(|exceeded| too_many().exceeding(exceeded))?;
                     Ok((request, charge))
                 });
             match checked {
@@ -511,8 +515,8 @@ impl Stream {
     fn on_answer(&mut self, answer: ChargedAnswer) {
         let ChargedAnswer { tag: number, result, charge } = answer;
         let Some(result) = result else { return self.on_early(number) };
-        if result.as_ref().is_err_and(|failure| *failure == ProposeFailure::Busy) {
-            return self.park_or_fail(number, true, ProposeFailure::Busy.into());
+        if let Err(failure @ ProposeFailure::Busy(_)) = result {
+            return self.park_or_fail(number, true, failure.into());
         }
         match result.map_err(Failure::from).and_then(apply_response) {
             Ok(response) => {
@@ -564,12 +568,12 @@ impl Stream {
             Some(answer) => {
                 let bytes = answer.encoded_len();
                 self.learn(bytes);
-                match self.context.answers.take(bytes as u64) {
-                    charge @ Some(_) => self.finish(result.tag, answer, charge),
-                    None => {
+                match self.context.answers.take_of(ANSWERS, bytes as u64) {
+                    Ok(charge) => self.finish(result.tag, answer, Some(charge)),
+                    Err(exceeded) => {
                         let words = "the command was executed, and its answer dropped: too many \
                                      answers wait to be read";
-                        let failure = Failure::unknown(Reason::Busy, words);
+                        let failure = Failure::unknown(Reason::Busy, words).exceeding(exceeded);
                         self.on_failure(result.tag, failure);
                     }
                 }

@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 mod clusters;
 mod errors;
+mod health;
 mod http;
 mod hung;
 mod ordered;
@@ -618,7 +619,7 @@ async fn without_a_leader_requests_fail_surely_and_health_says_so() {
         other => panic!("{other:?}"),
     }
     for name in ["raft_host.v1.Client", "raft_host.v1.Admin", "group/main"] {
-        assert_eq!(health(&node, name).await, 2, "{name}");
+        assert_eq!(health::health(&node, name).await, 2, "{name}");
     }
     node.stop().await;
 }
@@ -691,29 +692,6 @@ async fn a_streamed_command_that_no_leader_took_in_time_surely_had_no_effect() {
     // One whose deadline ends while somebody dials is in the open; that takes no time.
     let certain = effects.iter().filter(|effect| **effect == v1::Effect::None).count();
     assert!(certain > 8, "{effects:?}");
-    cluster.stop().await;
-}
-
-async fn health(node: &TestNode, service: &str) -> i32 {
-    let request = tonic_health::pb::HealthCheckRequest { service: service.into() };
-    let mut client = HealthClient::new(node.channel.clone());
-    client.check(request).await.unwrap().into_inner().status
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn health_follows_leadership_and_draining() {
-    let cluster = Cluster::of(1).await.with_kv().await;
-    let node = cluster.leader();
-    let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
-    let mut watch = HealthClient::new(node.channel.clone()).watch(request).await.unwrap();
-    while watch.get_mut().message().await.unwrap().unwrap().status != 1 {}
-    for name in ["raft_host.v1.Client", "raft_host.v1.Admin", "group/main"] {
-        assert_eq!(health(node, name).await, 1, "{name}");
-    }
-    node.node.drain().await;
-    while watch.get_mut().message().await.unwrap().unwrap().status != 2 {}
-    let refused = query(node, r#"{"op":"count"}"#).await;
-    assert_fails(refused, Code::Unavailable, "none", "shutting down");
     cluster.stop().await;
 }
 

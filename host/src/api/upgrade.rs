@@ -7,18 +7,18 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt as _};
 use raft_host_proto::v1::{self, Effect, Reason, upgrade_request::Part};
 use tokio::time::Instant;
-use tonic::{Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::caller::Caller;
 use super::context::Context;
 use super::convert::{bytes, incumbent_from_wire};
 use super::failure::Failure;
-use super::forward::passed_on;
+use super::forward::{answered, passed_on};
 use super::prepare;
 use crate::fsm::Limits;
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, LABEL_MAX_BYTES};
 use crate::node::{ProposeFailure, Upgrade, UpgradeFailure};
-use crate::types::{Member, ModuleHash};
+use crate::types::{Exceeded, Member, ModuleHash};
 
 /// How long a busy leader may keep an upgrade waiting.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
@@ -55,8 +55,7 @@ pub(super) async fn run(
     let there = |leader: Member| async move {
         let mut admin = context.forwarder.admin(&leader.address)?;
         let parts = tokio_stream::iter(parts(upload));
-        let answer = admin.upgrade(passed_on(parts, Some(caller.remaining()))).await;
-        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
+        answered(admin.upgrade(passed_on(parts, Some(caller.remaining()))).await)
     };
     context.on_leader(caller, context.election_patience() + BUSY_PATIENCE, here, there).await
 }
@@ -74,10 +73,12 @@ async fn receive(
         }
     };
     if header.label.len() > LABEL_MAX_BYTES || header.label.contains(char::is_control) {
-        return Err(bad(format!(
+        let failure = bad(format!(
             "a module's label may have {LABEL_MAX_BYTES} bytes and no control characters; give \
              it another one (--label)"
-        )));
+        ));
+        let limit = "label_max_bytes";
+        return Err(failure.exceeding_if(limit, header.label.len() as u64, LABEL_MAX_BYTES as u64));
     }
     let announced = ModuleHash::try_from(&header.module_hash[..])
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
@@ -85,7 +86,10 @@ async fn receive(
     if header.total_bytes > max {
         let bytes = header.total_bytes;
         let words = format!("the module has {bytes} bytes and the cluster allows {max}");
-        return Err(Failure::too_large("module_max_bytes", bytes, max, words));
+        return Err(Failure::too_large(
+            Exceeded { limit: "module_max_bytes", value: bytes, max },
+            words,
+        ));
     }
     // Grows with what really comes; the header alone costs nothing.
     let mut module = BytesMut::new();
@@ -115,9 +119,20 @@ async fn receive(
     Ok(Upload { header, hash: found, replaces, module: module.freeze() })
 }
 
+/// Nothing is done about a part of a module.
 fn broken(status: Status) -> Failure {
-    let broken = Status::new(status.code(), format!("the upload broke off: {}", status.message()));
-    Failure::of_library(&broken, Effect::None)
+    let failure = Failure::of_library(&status, Effect::None);
+    match failure.reason() {
+        Reason::BrokenOff => Failure::none(
+            Reason::BrokenOff,
+            format!(
+                "the upload broke off before the whole module was here ({}); nothing was changed: \
+                 send it again",
+                status.message()
+            ),
+        ),
+        _ => failure,
+    }
 }
 
 fn parts(upload: &Upload) -> Vec<v1::UpgradeRequest> {
@@ -161,7 +176,7 @@ where
     let give_up = Instant::now() + BUSY_PATIENCE;
     loop {
         match attempt().await {
-            Err(UpgradeFailure::Propose(ProposeFailure::Busy)) if Instant::now() < give_up => {
+            Err(UpgradeFailure::Propose(ProposeFailure::Busy(_))) if Instant::now() < give_up => {
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
             result => return result,
@@ -217,5 +232,23 @@ mod tests {
             let message = received(6, parts).await.unwrap_err();
             assert!(message.contains(words), "{message:?} should contain {words:?}");
         }
+    }
+
+    /// It was told as a leader that cannot be reached.
+    #[tokio::test]
+    async fn an_upload_whose_sender_goes_away_has_broken_off_without_effect() {
+        let sent = [Ok(header(b"abcdef")), Ok(data(b"abc")), Err(Status::unavailable("reset"))];
+        for arrived in 0..sent.len() {
+            let lost = Err(Status::unavailable("reset"));
+            let parts = sent[..arrived].iter().cloned().chain([lost]);
+            let parts = parts.map(|part| Ok(v1::UpgradeRequest { part: Some(part?) }));
+            let failure = receive(6, tokio_stream::iter(parts)).await.unwrap_err();
+            assert_eq!(failure.reason(), Reason::BrokenOff, "{failure:?}");
+            assert_eq!((failure.code(), failure.effect()), (Code::Cancelled, Effect::None));
+        }
+        // What else the library refuses keeps its reason.
+        let parts = [Err(Status::out_of_range("long"))];
+        let failure = receive(6, tokio_stream::iter(parts)).await.unwrap_err();
+        assert_eq!(failure.reason(), Reason::TooLarge, "{failure:?}");
     }
 }

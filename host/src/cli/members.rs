@@ -29,8 +29,8 @@ enum Action {
         #[arg(value_parser = parse_address)]
         address: String,
         /// Its node id; the leader draws a fresh one if none is given.
-        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-        id: Option<u64>,
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        node_id: Option<u64>,
     },
     /// Turns a learner that has caught up into a voter.
     Promote {
@@ -69,8 +69,9 @@ pub(super) fn run(args: &MembersArgs) -> Ended {
                 let members = client.members().await;
                 (members.map_err(|error| remote::failed_question(&error))?, None)
             }
-            Some(Action::Add { address, id }) => {
-                let answer = client.add_member(id.unwrap_or(0), address).await.map_err(change)?;
+            Some(Action::Add { address, node_id }) => {
+                let answer =
+                    client.add_member(node_id.unwrap_or(0), address).await.map_err(change)?;
                 let sentence = added(answer.node_id, address);
                 new = Some(answer.node_id);
                 (v1::MembersResponse { members: answer.members }, Some(sentence))

@@ -48,7 +48,7 @@ fn each_command_of_the_readme_parses() {
         "members",
         "members -o json",
         "members list --endpoint a:1",
-        "members add 127.0.0.1:7401 --id 3",
+        "members add 127.0.0.1:7401 --node-id 3",
         "members promote 2",
         "members remove 2 -o json",
         "members transfer",

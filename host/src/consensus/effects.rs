@@ -9,7 +9,8 @@ use super::membership::ConfChangeError;
 use super::replica::Nonsense;
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage, SnapshotFate,
+    ConfChange, ConfState, Exceeded, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage,
+    SnapshotFate,
 };
 
 /// Names a proposal between the caller and the replica; never leaves the process.
@@ -94,9 +95,9 @@ pub enum ProposeError {
     /// Leadership is being handed over.
     #[error("leadership is being transferred")]
     Transferring,
-    /// Too many bytes are uncommitted.
-    #[error("too many uncommitted bytes")]
-    Busy,
+    /// Too many bytes are uncommitted, or not applied.
+    #[error("too many bytes: {} is {}", .0.limit, .0.max)]
+    Busy(Exceeded),
     /// The membership change makes no sense now.
     #[error(transparent)]
     ConfChange(#[from] ConfChangeError),

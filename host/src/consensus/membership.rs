@@ -40,7 +40,7 @@ pub enum ConfChangeError {
     )]
     NotHeardFrom(NodeId),
     #[error("a cluster has at most {MEMBERS_MAX} members")]
-    TooManyMembers,
+    TooManyMembers { members: usize },
     #[error("node {id}: {error}")]
     BadAddress { id: NodeId, error: AddressError },
     #[error("node {0} is the last voter: a cluster without voters could never serve again")]
@@ -71,7 +71,7 @@ pub enum ConfChangeError {
 /// What can be said of the steps by themselves.
 fn validate_steps(change: &ConfChange) -> Result<(), ConfChangeError> {
     if change.steps.len() > MEMBERS_MAX {
-        return Err(ConfChangeError::TooManyMembers);
+        return Err(ConfChangeError::TooManyMembers { members: change.steps.len() });
     }
     for id in change.joins.keys() {
         let adds = |(op, member): &(ConfChangeOp, Member)| {
@@ -157,7 +157,7 @@ pub(super) fn validate(
         return Err(ConfChangeError::LastVoter(last.id));
     }
     if nodes.len() > MEMBERS_MAX {
-        return Err(ConfChangeError::TooManyMembers);
+        return Err(ConfChangeError::TooManyMembers { members: nodes.len() });
     }
     Ok(voters)
 }

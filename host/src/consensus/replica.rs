@@ -40,7 +40,7 @@ use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta};
-use crate::types::{Index, LogPosition, MessageKind, NodeId, PeerMessage, Term};
+use crate::types::{Exceeded, Index, LogPosition, MessageKind, NodeId, PeerMessage, Term};
 
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
@@ -483,7 +483,7 @@ impl Replica {
                     ));
                     None
                 } else {
-                    Some(ProposeError::Busy)
+                    Some(ProposeError::Busy(self.too_much_uncommitted()))
                 }
             }
         };
@@ -502,9 +502,19 @@ impl Replica {
             return Some(ProposeError::Transferring);
         }
         if self.unapplied_bytes >= self.config.limits.max_unapplied_bytes {
-            return Some(ProposeError::Busy);
+            let limit = "consensus.max_unapplied_bytes";
+            let (value, max) = (self.unapplied_bytes, self.config.limits.max_unapplied_bytes);
+            return Some(ProposeError::Busy(Exceeded { limit, value, max }));
         }
         None
+    }
+
+    fn too_much_uncommitted(&self) -> Exceeded {
+        Exceeded {
+            limit: "consensus.max_uncommitted_bytes",
+            value: self.raw.raft.uncommitted_size() as u64,
+            max: self.config.limits.max_uncommitted_bytes,
+        }
     }
 
     /// False when raft-rs dropped the entries for their size.

@@ -161,12 +161,12 @@ fn refusal(hasher: &mut Sha256, reason: &CommandRefused) {
             hasher.update([20]);
             number(hasher, *sequence);
         }
-        CommandRefused::SessionFull { responses, bytes } => {
+        CommandRefused::SessionFull { responses, bytes, .. } => {
             hasher.update([21]);
             number(hasher, *responses);
             number(hasher, *bytes);
         }
-        CommandRefused::SessionsFull { bytes } => {
+        CommandRefused::SessionsFull { bytes, .. } => {
             hasher.update([22]);
             number(hasher, *bytes);
         }

@@ -7,7 +7,7 @@ use raft_host_proto::stored;
 
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
-use crate::types::{Event, Index, Level, ModuleHash, Outcome, StateDigest};
+use crate::types::{Event, Exceeded, Index, Level, ModuleHash, Outcome, StateDigest};
 
 /// What came of a command, or of an entry that holds none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +200,8 @@ pub enum CommandRefused {
         responses: u64,
         /// Their bytes.
         bytes: u64,
+        /// The bound that they have reached.
+        exceeded: Exceeded,
     },
     /// All sessions together keep as much as they may. The command never ran, and may come again.
     #[error(
@@ -209,6 +211,8 @@ pub enum CommandRefused {
     SessionsFull {
         /// Bytes that they keep.
         bytes: u64,
+        /// The bound that they have reached.
+        max: u64,
     },
     /// There are as many sessions as there may be.
     #[error(

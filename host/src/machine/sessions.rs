@@ -55,7 +55,7 @@ use sha2::{Digest as _, Sha256};
 use super::convert;
 use super::reply::{CommandRefused, SessionNumber};
 use crate::museum::{self, Exhibit};
-use crate::types::{Index, Outcome};
+use crate::types::{Exceeded, Index, Outcome};
 
 /// What a kept response costs besides its bytes.
 pub(super) const RESPONSE_OVERHEAD_BYTES: u64 = 64;
@@ -94,6 +94,21 @@ impl SessionLimits {
     /// Bytes of all sessions beyond which only commands right after `acknowledged` run.
     fn ordinary_max_bytes(&self) -> u64 {
         self.total_max_bytes - self.total_max_bytes / 4
+    }
+
+    /// The bound that a session with so many responses is at.
+    fn reached_by(&self, responses: u64, bytes: u64) -> Exceeded {
+        match bytes >= self.responses_max_bytes.max(1) {
+            true => Exceeded {
+                limit: "responses_max_bytes",
+                value: bytes,
+                max: self.responses_max_bytes,
+            },
+            false => {
+                let (value, max) = (responses + 1, self.responses_max);
+                Exceeded { limit: "responses_max", value, max }
+            }
+        }
     }
 }
 
@@ -404,11 +419,12 @@ impl Sessions {
         let is_next = sequence == session.acknowledged + 1;
         let (responses, bytes) = (session.completed.len() as u64, session.bytes);
         if self.is_full(responses, bytes) && !is_next {
-            return Err(CommandRefused::SessionFull { responses, bytes });
+            let exceeded = limits.reached_by(responses, bytes);
+            return Err(CommandRefused::SessionFull { responses, bytes, exceeded });
         }
         let most = if is_next { limits.total_max_bytes } else { limits.ordinary_max_bytes() };
         if self.bytes >= most.max(1) {
-            return Err(CommandRefused::SessionsFull { bytes: self.bytes });
+            return Err(CommandRefused::SessionsFull { bytes: self.bytes, max: most });
         }
         Ok(())
     }
@@ -419,10 +435,12 @@ impl Sessions {
         let responses = (session.completed.len() + session.waiting.len()) as u64;
         let bytes = session.bytes + session.waiting_bytes;
         if self.is_full(responses, bytes) {
-            return Err(CommandRefused::SessionFull { responses, bytes });
+            let exceeded = self.limits.reached_by(responses, bytes);
+            return Err(CommandRefused::SessionFull { responses, bytes, exceeded });
         }
-        if self.bytes >= self.limits.ordinary_max_bytes().max(1) {
-            return Err(CommandRefused::SessionsFull { bytes: self.bytes });
+        let max = self.limits.ordinary_max_bytes();
+        if self.bytes >= max.max(1) {
+            return Err(CommandRefused::SessionsFull { bytes: self.bytes, max });
         }
         Ok(())
     }
@@ -741,8 +759,10 @@ mod tests {
         for sequence in [2, 3] {
             assert_eq!(run(&mut table, sequence, command(1, sequence, 0)), Begin::Run);
         }
-        let full =
-            |responses, bytes| Begin::Refused(CommandRefused::SessionFull { responses, bytes });
+        let full = |responses, bytes| {
+            let exceeded = Exceeded { limit: "responses_max", value: responses + 1, max: 2 };
+            Begin::Refused(CommandRefused::SessionFull { responses, bytes, exceeded })
+        };
         assert_eq!(run(&mut table, 4, command(1, 4, 0)), full(2, 130));
         assert_eq!(run(&mut table, 5, command(1, 2, 0)), duplicate(2));
         // Without its answer nothing could ever be acknowledged.
@@ -759,7 +779,8 @@ mod tests {
         open(&mut table, 1);
         let long = Outcome::Ok(vec![7; 1000]);
         assert_eq!(run_for(&mut table, 2, command(1, 2, 0), &long), Begin::Run);
-        let full = CommandRefused::SessionFull { responses: 1, bytes: 1064 };
+        let exceeded = Exceeded { limit: "responses_max_bytes", value: 1064, max: 100 };
+        let full = CommandRefused::SessionFull { responses: 1, bytes: 1064, exceeded };
         assert_eq!(run(&mut table, 3, command(1, 3, 0)), Begin::Refused(full));
         assert_eq!(run_for(&mut table, 4, command(1, 1, 0), &long), Begin::Run);
         assert_eq!(run(&mut table, 5, command(1, 3, 2)), Begin::Run);
@@ -787,16 +808,16 @@ mod tests {
         for (index, id) in [(6, 1), (7, 2), (8, 3)] {
             assert_eq!(run_for(&mut table, index, command(id, 2, 0), &long), Begin::Run);
         }
-        let full = |bytes| Begin::Refused(CommandRefused::SessionsFull { bytes });
-        assert_eq!(run_for(&mut table, 9, command(4, 2, 0), &long), full(3192));
+        let full = |bytes, max| Begin::Refused(CommandRefused::SessionsFull { bytes, max });
+        assert_eq!(run_for(&mut table, 9, command(4, 2, 0), &long), full(3192, 3000));
         assert_eq!(run_for(&mut table, 10, command(4, 1, 0), &long), Begin::Run);
-        assert_eq!(run_for(&mut table, 11, command(5, 1, 0), &long), full(4256));
+        assert_eq!(run_for(&mut table, 11, command(5, 1, 0), &long), full(4256, 4000));
         // Everybody is still there, and whoever acknowledges makes room.
         for id in 1..=3 {
             let again = run_for(&mut table, 11 + id, command(id, 2, 0), &long);
             assert_eq!(again, Begin::Duplicate(long.clone()));
         }
-        assert_eq!(run_for(&mut table, 15, command(4, 3, 1), &long), full(3192));
+        assert_eq!(run_for(&mut table, 15, command(4, 3, 1), &long), full(3192, 3000));
         assert_eq!(run_for(&mut table, 16, command(5, 1, 0), &long), Begin::Run);
         for id in 1..=5 {
             table.remove(id);
@@ -822,7 +843,10 @@ mod tests {
             open(&mut table, id);
             assert_eq!(run_for(&mut table, id, command(id, 2, 0), &long), Begin::Run);
         }
-        let full = Begin::Refused(CommandRefused::SessionsFull { bytes: table.bytes() });
+        let full = Begin::Refused(CommandRefused::SessionsFull {
+            bytes: table.bytes(),
+            max: table.limits.ordinary_max_bytes(),
+        });
         assert_eq!(table.begin(&command(1, 4, 0), HASH, Index(6), 0), full);
 
         let due = |table: &mut Sessions| {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::types::Exceeded;
+
 /// A bound on bytes in flight, shared by all that take from it.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -30,6 +32,17 @@ impl Budget {
             (used == 0 || sum <= self.max).then_some(sum)
         });
         taken.ok().map(|_| Charge { used: Arc::clone(&self.used), bytes })
+    }
+
+    /// As [`Budget::take`], of a budget of that name.
+    ///
+    /// # Errors
+    /// The bytes do not fit.
+    pub fn take_of(&self, limit: &'static str, bytes: u64) -> Result<Charge, Exceeded> {
+        self.take(bytes).ok_or_else(|| {
+            let value = self.in_use().saturating_add(bytes);
+            Exceeded { limit, value, max: self.max }
+        })
     }
 
     /// Whether more could be taken.

@@ -567,7 +567,7 @@ impl EventLoop {
             ProposeError::NotLeader(_) | ProposeError::Transferring => {
                 ProposeFailure::NotLeader(self.leader_member())
             }
-            ProposeError::Busy => ProposeFailure::Busy,
+            ProposeError::Busy(exceeded) => ProposeFailure::Busy(exceeded),
             ProposeError::ConfChange(error) => ProposeFailure::ConfChange(error),
         }
     }

@@ -27,7 +27,9 @@ use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
-use crate::types::{ConfState, GroupId, Index, JoinNonce, Member, NodeId, Position, Term};
+use crate::types::{
+    ConfState, Exceeded, GroupId, Index, JoinNonce, Member, NodeId, Position, Term,
+};
 
 /// A proposal that was applied.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ pub enum ProposeFailure {
     NotLeader(Option<Member>),
     /// A queue is full. It surely did not happen.
     #[error("the node is busy: too many bytes are in flight; try again in a moment")]
-    Busy,
+    Busy(Exceeded),
     /// Too long for one entry. It surely did not happen.
     #[error("{bytes} bytes are too many: an entry holds at most {max} (node.max_entry_bytes)")]
     TooLarge {
@@ -147,7 +149,7 @@ pub enum Consistency {
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum QueryFailure {
     #[error("the node is busy: too many bytes are in flight; try again in a moment")]
-    Busy,
+    Busy(Exceeded),
     #[error("this node is shutting down")]
     Stopping,
     #[error("this node stopped")]
@@ -524,7 +526,7 @@ impl NodeHandle {
             return Err(ProposeFailure::TooLarge { bytes, max });
         }
         let cost = bytes + REQUEST_OVERHEAD_BYTES * callers as u64;
-        let charge = self.shared.budget.take(cost).ok_or(ProposeFailure::Busy)?;
+        let charge = self.take(cost).map_err(ProposeFailure::Busy)?;
         let payload = match entry.body {
             Some(stored::entry::Body::Batch(batch)) => {
                 let encoded = batch.encode_to_vec().into();
@@ -577,7 +579,7 @@ impl NodeHandle {
             return Err(QueryFailure::Unconfirmed);
         }
         let cost = query.len() as u64 + REQUEST_OVERHEAD_BYTES;
-        let charge = self.shared.budget.take(cost).ok_or(QueryFailure::Busy)?;
+        let charge = self.take(cost).map_err(QueryFailure::Busy)?;
         let (reply, receiver) = oneshot::channel();
         let job = QueryJob { is_barrier, query, reply, _charge: charge };
         let event = match consistency {
@@ -609,8 +611,12 @@ impl NodeHandle {
         receiver.await.map_err(|_| gone())?
     }
 
+    fn take(&self, bytes: u64) -> Result<Charge, Exceeded> {
+        self.shared.budget.take_of("node.max_inflight_bytes", bytes)
+    }
+
     pub(super) fn charge_request(&self) -> Result<Charge, ProposeFailure> {
-        self.shared.budget.take(REQUEST_OVERHEAD_BYTES).ok_or(ProposeFailure::Busy)
+        self.take(REQUEST_OVERHEAD_BYTES).map_err(ProposeFailure::Busy)
     }
 }
 

@@ -436,7 +436,7 @@ mod tests {
         let waiter = levels.begin();
         assert!(levels.is_in_the_way_of(&add, Index(5)));
         assert!(!levels.is_in_the_way_of(&remove, Index(5)));
-        waiter.answer(Err(ProposeFailure::Busy));
+        waiter.answer(Err(ProposeFailure::Stopping));
         assert!(!levels.is_in_the_way_of(&add, Index(5)));
         levels.on_level(Level(2), Index(6));
         assert!(levels.is_in_the_way_of(&add, Index(5)), "decided on before");

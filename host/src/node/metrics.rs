@@ -332,7 +332,7 @@ impl NodeMetrics {
     pub(super) fn on_refusal(&self, failure: &ProposeFailure, callers: u64) {
         let refusal = match failure {
             ProposeFailure::NotLeader(_) => Refusal::NotLeader,
-            ProposeFailure::Busy => Refusal::Busy,
+            ProposeFailure::Busy(_) => Refusal::Busy,
             ProposeFailure::TooLarge { .. } | ProposeFailure::BatchSize { .. } => Refusal::TooLarge,
             ProposeFailure::Superseded => Refusal::Superseded,
             ProposeFailure::ConfChange(_) | ProposeFailure::Level(_) => Refusal::Membership,

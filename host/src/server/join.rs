@@ -6,7 +6,6 @@ use raft_host_proto::peer::membership_client::MembershipClient;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::{peer, v1};
 use tokio::task::JoinSet;
-use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
@@ -111,8 +110,7 @@ async fn cluster_of(seed: String, patience: Duration) -> Option<(String, Cluster
 /// A request that any other cluster refuses: an address may have come to belong to another one.
 pub(super) fn meant_for<T>(cluster: ClusterId, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    let value = MetadataValue::try_from(cluster.to_string()).expect("digits are ASCII");
-    request.metadata_mut().insert(raft_host_proto::CLUSTER_KEY, value);
+    raft_host_proto::mean_for(&mut request, cluster.0);
     request
 }
 

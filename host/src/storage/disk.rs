@@ -5,8 +5,6 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use raft_engine::env::DefaultFileSystem;
-
 use super::StorageError;
 
 /// What is done to directories, so that the disk below can be another one.
@@ -43,24 +41,6 @@ impl Directories for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
-    }
-}
-
-impl Directories for DefaultFileSystem {
-    fn is_dir(&self, path: &Path) -> bool {
-        RealDisk.is_dir(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        RealDisk.list(dir)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.create_dir(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
     }
 }
 

@@ -17,6 +17,7 @@ mod index;
 mod mark;
 mod memory;
 mod raft_engine;
+mod real_files;
 mod sled;
 mod snapshot_files;
 #[cfg(test)]

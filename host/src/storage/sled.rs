@@ -32,13 +32,13 @@ use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use raft_engine::env::DefaultFileSystem;
 
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta};
 use super::config::StorageConfig;
 use super::disk::{RealDisk, corrupt, ensure_dir, io_error, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
+use super::real_files::RealFiles;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
@@ -83,7 +83,7 @@ impl SledLog {
     pub fn open(dir: &Path, config: &StorageConfig) -> Result<SledLog, StorageError> {
         ensure_dir(&RealDisk, dir)?;
         let db_path = dir.join("db");
-        let mut mark = Mark::open(&DefaultFileSystem, dir, db_path.exists())?;
+        let mut mark = Mark::open(&RealFiles, dir, db_path.exists())?;
         let [durable_batch, durable_bytes, ..] = mark.positions();
         check_length(&db_path, durable_batch, durable_bytes)?;
         await_release(&db_path)?;

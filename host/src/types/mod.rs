@@ -3,6 +3,7 @@
 //! Knows nothing of raft-rs, wasmtime, protobuf or sockets.
 
 mod address;
+mod exceeded;
 mod ids;
 mod level;
 mod log;
@@ -12,6 +13,7 @@ mod outcome;
 mod snapshot;
 
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
+pub use exceeded::Exceeded;
 pub use ids::{ClusterId, GroupId, Index, JoinNonce, ModuleHash, NodeId, StateDigest, Term};
 pub use level::Level;
 pub use log::{EntryKind, HardState, LogEntry, LogPosition, Position};

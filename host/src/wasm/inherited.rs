@@ -1,7 +1,8 @@
 //! What a child process that compiles modules has of its parent's open files: nothing.
 //!
-//! Rust's standard library opens files so that other programs do not get them, raft-engine its log
-//! without that. So the child closes what it got, as the first thing that it does. (A function between
+//! Rust's standard library opens files so that other programs do not get them, and so does the log. What
+//! else is open in the parent is not all its own doing: whoever started it may have left it something. So
+//! the child closes what it got, as the first thing that it does. (A function between
 //! fork and exec would do it a moment earlier, and have the whole of the parent forked for that,
 //! guests' memories included, where it is only spawned.)
 #![expect(unsafe_code, reason = "two system calls on numbers of descriptors")]

@@ -31,7 +31,11 @@ pub struct BadClusterId(String);
 impl ClusterId {
     /// As messages hold it: 16 bytes.
     pub fn to_bytes(self) -> Bytes {
-        Bytes::copy_from_slice(&self.0.to_be_bytes())
+        Bytes::copy_from_slice(&self.to_array())
+    }
+
+    pub(super) fn to_array(self) -> [u8; 16] {
+        self.0.to_be_bytes()
     }
 
     /// What [`ClusterId::to_bytes`] made; `None` for anything that has not 16 bytes.

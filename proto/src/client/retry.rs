@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -11,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::error::Failure;
 use super::{Client, ClientError, ClientOptions, ClusterId, Effect};
-use crate::CLUSTER_KEY;
+use crate::mean_for;
 
 /// Which failed attempts may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +67,7 @@ impl Interceptor for Labels {
             request.set_timeout(timeout);
         }
         if let Some(cluster) = self.cluster {
-            let value = MetadataValue::try_from(cluster.to_string()).expect("digits are ASCII");
-            request.metadata_mut().insert(CLUSTER_KEY, value);
+            mean_for(&mut request, cluster.to_array());
         }
         Ok(request)
     }

@@ -32,8 +32,13 @@ async fn what_the_grpc_library_refuses_is_labelled_as_well() {
     }
     // Longer than the library takes: the reason has its one code here as well.
     let long = v1::ApplyRequest { command: vec![0; 5 << 20].into(), ..Default::default() };
-    let answer = node.client().apply(long).await;
-    assert_fails(answer, Code::InvalidArgument, "none", "");
+    let status = node.client().apply(long).await.unwrap_err();
+    let said = detail(&status);
+    assert_eq!(said.reason(), v1::Reason::TooLarge, "{status}");
+    let exceeded = said.exceeded.expect("a limit");
+    assert_eq!((exceeded.limit.as_str(), exceeded.max), ("api.max_message_bytes", 4 << 20));
+    assert!(exceeded.value > 5 << 20, "{exceeded:?}");
+    assert_fails::<()>(Err(status), Code::InvalidArgument, "none", "");
     // The code of another protocol stays what that protocol says.
     let service = "nobody".to_owned();
     let request = tonic_health::pb::HealthCheckRequest { service };

@@ -149,11 +149,12 @@ fn a_change_with_an_address_or_an_id_out_of_bounds_is_refused() {
     }
     let id = NodeId(u64::MAX);
     assert_eq!(refused(u64::MAX, "a:1"), Some(ConfChangeError::IdTooHigh(id).into()));
-    let many = (2..=1 + MEMBERS_MAX as u64)
+    let many = (2..=2 + MEMBERS_MAX as u64)
         .map(|id| (ConfChangeOp::AddLearner, Member { id: NodeId(id), address: "a:1".into() }));
     let change = ConfChange { steps: many.collect(), ..Default::default() };
     cluster.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
-    assert_eq!(cluster.refused, [ConfChangeError::TooManyMembers.into()]);
+    let refused = ConfChangeError::TooManyMembers { members: MEMBERS_MAX + 1 };
+    assert_eq!(cluster.refused, [refused.into()]);
 }
 
 /// Decided on a view from before another change: it may give out an id for the second time.

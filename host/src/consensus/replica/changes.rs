@@ -83,7 +83,7 @@ impl Replica {
         entry.data = data.into();
         entry.context = context.into();
         if !self.step_propose(vec![entry])? {
-            return Ok(Err(ProposeError::Busy));
+            return Ok(Err(ProposeError::Busy(self.too_much_uncommitted())));
         }
         let index = Index(self.raw.raft.raft_log.last_index());
         Ok(Ok(LogPosition { index, term: Term(self.raw.raft.term) }))

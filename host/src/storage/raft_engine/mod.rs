@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use protobuf::well_known_types::BytesValue;
-use raft_engine::env::{DefaultFileSystem, FileSystem};
+use raft_engine::env::FileSystem;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
 use self::file_system::GuardedFileSystem;
@@ -42,6 +42,7 @@ use super::config::StorageConfig;
 use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
+use super::real_files::RealFiles;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
 use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
@@ -65,7 +66,7 @@ impl MessageExt for EncodedEntry {
 }
 
 /// [`LogStore`] on raft-engine; see the module.
-pub struct RaftEngineLog<F: FileSystem = DefaultFileSystem> {
+pub struct RaftEngineLog<F: FileSystem = RealFiles> {
     dir: PathBuf,
     file_system: Arc<GuardedFileSystem<F>>,
     engine: Engine<GuardedFileSystem<F>>,
@@ -85,7 +86,7 @@ impl RaftEngineLog {
     /// [`StorageError::Corrupt`] when the files are not those that were written, other than
     /// for a last record that a crash cut short.
     pub fn open(dir: &Path, config: &StorageConfig) -> Result<RaftEngineLog, StorageError> {
-        RaftEngineLog::open_with_file_system(dir, config, Arc::new(DefaultFileSystem))
+        RaftEngineLog::open_with_file_system(dir, config, Arc::new(RealFiles))
     }
 }
 

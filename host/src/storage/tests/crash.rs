@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ::raft_engine::env::DefaultFileSystem;
-
 use super::faults::{Faults, FaultyFileSystem};
 use super::*;
 
@@ -108,7 +106,8 @@ fn a_tail_torn_while_the_file_was_new_is_cut() {
 /// The mark of a store that has never synced anything.
 fn blank_mark() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("tempdir");
-    super::super::mark::Mark::open(&DefaultFileSystem, dir.path(), false).expect("mark");
+    super::super::mark::Mark::open(&super::super::real_files::RealFiles, dir.path(), false)
+        .expect("mark");
     std::fs::read(dir.path().join(MARK)).expect("read")
 }
 
@@ -447,4 +446,34 @@ fn sled_waits_until_its_predecessor_has_let_go() {
             opened.join().expect("no panic").expect("waits");
         });
     }
+}
+
+/// raft-engine's own file system gave the log to every program that the process started: to the
+/// tools that `raft-host dev` builds a module with.
+#[test]
+fn a_program_that_is_started_gets_none_of_the_files_of_a_log() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let open = |process: &str| {
+        let output = std::process::Command::new("ls")
+            .args(["-l", &format!("/proc/{process}/fd")])
+            .output()
+            .expect("ls is there");
+        assert!(output.status.success(), "{output:?}");
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let dir = dir.path().to_str().expect("UTF-8");
+        listed.lines().filter(|line| line.contains(dir)).count()
+    };
+    let stores = [open_raft_engine, open_sled]
+        .into_iter()
+        .zip(["raft-engine", "sled"])
+        .map(|(store, name)| store(&dir.path().join(name)).expect("open"));
+    let stores: Vec<_> = stores.collect();
+    let entries = || append(log(1..=5, 1));
+    for store in &stores {
+        write(store.as_ref(), GroupWrite { hard_state: Some(vote(1)), ..entries() })
+            .expect("write");
+    }
+    let own = std::process::id().to_string();
+    assert!(open(&own) > stores.len(), "the stores have files open");
+    assert_eq!(open("self"), 0, "the program has them as well");
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
+use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
+use super::super::real_files::RealFiles;
 use super::super::{Directories, RealDisk, SnapshotDisk, SnapshotFile, SnapshotSource};
 
 /// What is to go wrong; shared by a disk and its test.
@@ -101,7 +102,7 @@ impl Faults {
     }
 }
 
-type Inner = <DefaultFileSystem as FileSystem>::Handle;
+type Inner = <RealFiles as FileSystem>::Handle;
 
 /// The real file system, with [`Faults`].
 pub(super) struct FaultyFileSystem(pub(super) Arc<Faults>);
@@ -132,7 +133,7 @@ impl Handle for FaultyHandle {
 }
 
 pub(super) struct FaultyWriter {
-    inner: <DefaultFileSystem as FileSystem>::Writer,
+    inner: <RealFiles as FileSystem>::Writer,
     handle: Arc<FaultyHandle>,
     position: u64,
 }
@@ -186,31 +187,31 @@ impl FaultyFileSystem {
 
 impl FileSystem for FaultyFileSystem {
     type Handle = FaultyHandle;
-    type Reader = <DefaultFileSystem as FileSystem>::Reader;
+    type Reader = <RealFiles as FileSystem>::Reader;
     type Writer = FaultyWriter;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<FaultyHandle> {
-        self.handle(path.as_ref(), DefaultFileSystem.create(path.as_ref())?)
+        self.handle(path.as_ref(), RealFiles.create(path.as_ref())?)
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<FaultyHandle> {
-        self.handle(path.as_ref(), DefaultFileSystem.open(path.as_ref(), permission)?)
+        self.handle(path.as_ref(), RealFiles.open(path.as_ref(), permission)?)
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
-        DefaultFileSystem.delete(path)
+        RealFiles.delete(path)
     }
 
     fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {
-        DefaultFileSystem.rename(from, to)
+        RealFiles.rename(from, to)
     }
 
     fn new_reader(&self, handle: Arc<FaultyHandle>) -> io::Result<Self::Reader> {
-        DefaultFileSystem.new_reader(handle.inner.clone())
+        RealFiles.new_reader(handle.inner.clone())
     }
 
     fn new_writer(&self, handle: Arc<FaultyHandle>) -> io::Result<FaultyWriter> {
-        let inner = DefaultFileSystem.new_writer(handle.inner.clone())?;
+        let inner = RealFiles.new_writer(handle.inner.clone())?;
         Ok(FaultyWriter { inner, handle, position: 0 })
     }
 }

@@ -1,0 +1,83 @@
+//! `grpc.health.v1`: what is asked once, and what is watched.
+
+use tonic::Streaming;
+use tonic_health::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::*;
+
+const SERVICES: [&str; 4] = ["", "raft_host.v1.Client", "raft_host.v1.Admin", "group/main"];
+
+pub(super) async fn health(node: &TestNode, service: &str) -> i32 {
+    let request = HealthCheckRequest { service: service.into() };
+    let mut client = HealthClient::new(node.channel.clone());
+    client.check(request).await.unwrap().into_inner().status
+}
+
+/// Watches all that has a health.
+async fn watch(node: &TestNode) -> Vec<Streaming<HealthCheckResponse>> {
+    let mut watches = Vec::new();
+    for service in SERVICES {
+        let request = HealthCheckRequest { service: service.into() };
+        let mut client = HealthClient::new(node.channel.clone());
+        watches.push(client.watch(request).await.unwrap().into_inner());
+    }
+    watches
+}
+
+/// Returns when each of them was told so.
+async fn all_become(watches: &mut [Streaming<HealthCheckResponse>], status: ServingStatus) {
+    for (watch, service) in watches.iter_mut().zip(SERVICES) {
+        let told = async {
+            while watch.message().await.unwrap().expect("it goes on").status != status as i32 {}
+        };
+        let told = tokio::time::timeout(PATIENCE, told).await;
+        assert!(told.is_ok(), "{service:?} was not told that it is {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_follows_leadership_and_draining() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let node = cluster.leader();
+    let mut watches = watch(node).await;
+    all_become(&mut watches, ServingStatus::Serving).await;
+    for name in SERVICES {
+        assert_eq!(health(node, name).await, 1, "{name}");
+    }
+    node.node.drain().await;
+    all_become(&mut watches, ServingStatus::NotServing).await;
+    for name in SERVICES {
+        assert_eq!(health(node, name).await, 2, "{name}");
+    }
+    let refused = query(node, r#"{"op":"count"}"#).await;
+    assert_fails(refused, Code::Unavailable, "none", "shutting down");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_health_hears_that_the_quorum_is_lost() {
+    let mut cluster = Cluster::of(3).await.with_kv().await;
+    let lost = [cluster.nodes.pop().unwrap(), cluster.nodes.pop().unwrap()];
+    let mut watches = watch(&cluster.nodes[0]).await;
+    all_become(&mut watches, ServingStatus::Serving).await;
+    for node in lost {
+        node.stop().await;
+    }
+    all_become(&mut watches, ServingStatus::NotServing).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_of_health_end_with_the_server() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let mut watches = watch(cluster.leader()).await;
+    all_become(&mut watches, ServingStatus::Serving).await;
+    cluster.stop().await;
+    for watch in &mut watches {
+        // Told that it does not serve or not, it ends.
+        while let Ok(Some(said)) = watch.message().await {
+            assert_eq!(said.status, ServingStatus::NotServing as i32);
+        }
+    }
+}
