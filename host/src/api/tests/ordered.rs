@@ -48,8 +48,9 @@ async fn a_command_that_comes_early_is_answered_where_it_was_executed_at_any_nod
         let third = third.await.unwrap().unwrap().into_inner();
         positions.insert(3, third.position.unwrap());
         let positions: Vec<_> = positions.values().map(|it| (it.index, it.ordinal)).collect();
-        let index = positions[0].0;
-        assert_eq!(positions, [(index, 0), (index, 1), (index, 2)]);
+        // The second may wait in the same entry, in front of the first.
+        let (index, at) = positions[0];
+        assert_eq!(positions, [(index, at), (index, at + 1), (index, at + 2)]);
         let close = v1::CloseSessionRequest { group: String::new(), session_id: id };
         node.client().close_session(close).await.unwrap();
     }
