@@ -114,7 +114,7 @@ impl Waiter {
         charge: Charge,
     ) -> Waiter {
         let (sink, others, charge) = (Some(first), Vec::new(), Some(charge));
-        Waiter { sink, behind, others, count_pages: false, charge: charge }
+        Waiter { sink, behind, others, count_pages: false, charge }
     }
 
     /// For what the node proposes by itself.
