@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use raft_host_proto::client::{Client, ClientOptions, PipelineOptions};
@@ -202,6 +203,7 @@ fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) ->
 
 /// Commands that are being applied in the background, exactly once each.
 pub struct Load {
+    answered: Arc<AtomicU64>,
     task: JoinHandle<(BTreeSet<u64>, Vec<String>)>,
 }
 
@@ -214,6 +216,8 @@ impl Load {
     /// Sets `key-0` .. `key-(count-1)`, one session, pipelined, through the client library and
     /// nothing but what it does by itself against failures.
     pub fn start(client: Client, count: u64) -> Load {
+        let answered = Arc::<AtomicU64>::default();
+        let counter = Arc::clone(&answered);
         let task = spawn(async move {
             let session = client.open_session(None).await.expect("a session");
             let options = PipelineOptions { window: 64, ..Default::default() };
@@ -228,6 +232,7 @@ impl Load {
             });
             let (mut acknowledged, mut errors) = (BTreeSet::new(), Vec::new());
             while let Some(result) = results.next().await {
+                counter.fetch_add(1, Ordering::Relaxed);
                 match result.result {
                     Ok(response) => match response.outcome.and_then(|outcome| outcome.kind) {
                         Some(v1::outcome::Kind::Ok(_)) => drop(acknowledged.insert(result.tag)),
@@ -239,7 +244,12 @@ impl Load {
             sending.await.expect("the sender does not panic");
             (acknowledged, errors)
         });
-        Load { task }
+        Load { answered, task }
+    }
+
+    /// Commands that were answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Waits for the end; every command must have been acknowledged.
