@@ -56,7 +56,7 @@ fn the_data_directory_does_not_grow_without_bound() {
         "--snapshot-threshold",
         "500",
         "--trailing-logs",
-        "500",
+        "50",
         // What is young is kept whatever its number, unless told otherwise.
         "--trailing-ms",
         "0",
@@ -72,7 +72,9 @@ fn the_data_directory_does_not_grow_without_bound() {
     }
     let status = block_on(client.status()).expect("a status");
     let status = status.group("").expect("the main one");
-    assert!(status.snapshot_index > 5_000, "no snapshots were taken: {status:?}");
-    let kept = status.last_index - status.first_index + 1;
-    assert!(kept < 3_000, "the log keeps {kept} entries: {status:?}");
+    // However many commands an entry came to hold.
+    let last = status.last_index;
+    assert!(status.snapshot_index > last / 2, "no snapshots were taken: {status:?}");
+    let kept = last - status.first_index + 1;
+    assert!(kept < last / 2, "the log keeps {kept} entries: {status:?}");
 }

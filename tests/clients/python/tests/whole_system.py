@@ -146,7 +146,7 @@ def full_sessions_are_relieved(client: Client, addresses: list[str]) -> None:
 
     with ThreadPoolExecutor(64) as pool:
         list(pool.map(lambda sequence: send(client, sequence), range(1, most + 1)))
-        with Client(addresses, client.cluster_id(), timeouts=Timeouts(call=0.5)) as hasty:
+        with Client(addresses, client.cluster_id(), timeouts=Timeouts(call=4.0)) as hasty:
             full = raises(RaftHostError, lambda: send(hasty, most + 1))
         assert full.reason == Reason.REASON_SESSION_FULL, full
         assert (full.code, full.effect) == (grpc.StatusCode.RESOURCE_EXHAUSTED, Effect.NONE), full

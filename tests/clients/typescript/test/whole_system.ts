@@ -164,7 +164,7 @@ async function fullSessionsAreRelieved(client: Client, addresses: string[]): Pro
     await Promise.all(numbers.map((sequence) => send(client, sequence)));
   }
   const clusterId = await client.clusterId();
-  const hasty = new Client(addresses, { clusterId, timeouts: { callMs: 500 } });
+  const hasty = new Client(addresses, { clusterId, timeouts: { callMs: 4000 } });
   const full = await failure(RaftHostError, send(hasty, most + 1));
   await hasty.close();
   assert.deepEqual(
