@@ -9,7 +9,7 @@ use raft_host::storage::{DataDir, GroupWrite, StorageConfig, WriteBatch};
 use raft_host::types::{GroupId, Index};
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
-use raft_host_tests::{Cli, Cluster};
+use raft_host_tests::{Cli, Cluster, block_on};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
@@ -18,16 +18,15 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 /// and stopped.
 fn stopped_nodes() -> (Cluster, [PathBuf; 2]) {
     let mut cluster = Cluster::new(PROGRAM, 2, &["--snapshot-threshold", "20"]);
-    let lines: Vec<String> = (0..90)
-        .map(|n| match n % 10 {
+    let client = cluster.client();
+    // One after the other, so that each has an entry of its own.
+    for n in 0..90 {
+        let command = match n % 10 {
             7 => "not JSON".to_owned(),
             _ => format!(r#"{{"op":"set","key":"k{}","value":"{n}"}}"#, n % 13),
-        })
-        .collect();
-    let file = cluster.dir().join("lines");
-    fs::write(&file, lines.join("\n")).expect("written");
-    let output = cluster.cli().run(&["apply", "--lines", file.to_str().expect("UTF-8")]);
-    assert_eq!(output.code, Some(3), "some are refused: {output:?}");
+        };
+        block_on(client.apply(command)).expect("applied");
+    }
     cluster.wait_for_agreement();
     let dirs = [0, 1].map(|at| {
         cluster.servers[at].terminate();
@@ -71,7 +70,8 @@ fn falsify_a_command(dir: &Path) -> u64 {
         .position(|entry| {
             // Membership changes are encoded otherwise.
             let body = stored::Entry::decode(&entry.data[..]).ok().and_then(|entry| entry.body);
-            is_late(entry.index) && matches!(body, Some(Body::Batch(_)))
+            let is_batch = matches!(body, Some(Body::Batch(batch)) if !batch.commands.is_empty());
+            is_late(entry.index) && is_batch
         })
         .expect("there are commands");
     let mut entry = stored::Entry::decode(&entries[at].data[..]).expect("an entry");
