@@ -27,15 +27,15 @@ use crate::types::{ClusterId, Index, Position};
 
 /// Measures throughput and latency of a cluster.
 ///
-/// Without further options: 256 clients that each send one `set` of the kv plugin after the
-/// other, 256 bytes long, to the leader. Other state machines take --command and --query.
+/// Without further options: 256 callers of one client, as a program uses it, that each send one
+/// `set` of the kv plugin after the other, 256 bytes long, to the leader. Other state machines take --command and --query.
 #[derive(Args, Clone, Debug)]
 pub(super) struct BenchArgs {
-    /// unary: each client sends one request and waits. stream: each client sends batches over
-    /// one stream.
-    #[arg(long, value_enum, default_value_t = Mode::Unary)]
+    /// shared: the clients are callers of one client of the library, whose commands travel together.
+    /// unary: each sends one request and waits. stream: each sends batches over one stream.
+    #[arg(long, value_enum, default_value_t = Mode::Shared)]
     mode: Mode,
-    /// write: commands. read: linearizable queries (unary only).
+    /// write: commands. read: linearizable queries, a request each.
     #[arg(long, value_enum, default_value_t = Op::Write)]
     op: Op,
     /// With --op read: queries that any node answers from what it has applied.
@@ -44,7 +44,7 @@ pub(super) struct BenchArgs {
     /// Clients at the same time [default: 256; 4 with --mode stream].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     clients: Option<u32>,
-    /// Connections that unary clients share.
+    /// Connections that clients share whose requests are their own.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     connections: u32,
     /// Commands of a stream that may wait for their answers.
@@ -143,6 +143,7 @@ struct InProcessArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
+    Shared,
     Unary,
     Stream,
 }
@@ -202,7 +203,7 @@ impl BenchArgs {
 
     fn clients(&self) -> usize {
         let default = match self.mode {
-            Mode::Unary => 256,
+            Mode::Shared | Mode::Unary => 256,
             Mode::Stream => 4,
         };
         self.clients.unwrap_or(default) as usize
@@ -228,7 +229,8 @@ impl BenchArgs {
     /// What was measured, in the words of the options.
     fn setup(&self) -> Value {
         let (mode, op) = match (self.mode, self.op, self.stale) {
-            (Mode::Unary, Op::Write, _) => ("unary", "write"),
+            (Mode::Shared, Op::Write, _) if !self.in_process.in_process => ("shared", "write"),
+            (Mode::Shared | Mode::Unary, Op::Write, _) => ("unary", "write"),
             (Mode::Stream, Op::Write, _) => ("stream", "write"),
             (_, Op::Read, false) => ("unary", "read"),
             (_, Op::Read, true) => ("unary", "stale_read"),
@@ -270,7 +272,10 @@ impl BenchArgs {
             );
         }
         match self.mode {
-            Mode::Unary => format!("{what}, {clients} clients"),
+            Mode::Shared if self.op == Op::Write => {
+                format!("{what}, {clients} callers of one client")
+            }
+            Mode::Shared | Mode::Unary => format!("{what}, {clients} clients"),
             Mode::Stream => format!(
                 "{what}, {clients} streams, {} in flight on each, {} in a message",
                 self.window, self.batch
