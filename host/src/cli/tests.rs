@@ -71,6 +71,7 @@ fn each_command_of_the_readme_parses() {
         "check kv.wasm -o json -v",
         "build my-app -v",
         "bench -o json --clients 256",
+        "bench --mode unary --clients 1000 --connections 1",
         "bench --in-process --fsm null",
         "bench --plugins a.wasm b.wasm --command 5",
         "completions bash",

@@ -428,10 +428,9 @@ impl ClientService for Service {
         let service = self.clone();
         self.0.streams.fetch_add(1, Ordering::Relaxed);
         let is_open = Arc::clone(&self.0.open_streams);
-        let batches = (service, request.into_inner(), true);
-        let responses = futures::stream::unfold(batches, move |(service, mut batches, open)| {
-            let _is_open = Arc::clone(&is_open);
-            async move {
+        let batches = (service, request.into_inner(), true, is_open);
+        let responses =
+            futures::stream::unfold(batches, |(service, mut batches, open, is_open)| async move {
                 let batch = batches.next().await?.ok().filter(|_| open)?;
                 // The answers of the batch in which the stream breaks are lost as well.
                 let (results, open) = service.answer_batch(batch).await;
@@ -439,9 +438,8 @@ impl ClientService for Service {
                     true => Ok(v1::ApplyStreamResponse { results }),
                     false => Err(Status::unavailable("dropped")),
                 };
-                Some((response, (service, batches, open)))
-            }
-        });
+                Some((response, (service, batches, open, is_open)))
+            });
         Ok(Response::new(responses.boxed()))
     }
 

@@ -32,7 +32,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Mutex;
 
+use self::cluster::Unanswered;
 use self::endpoints::Endpoints;
 use self::retry::{Repeat, Timed};
 use self::shared::Shared;
@@ -145,6 +147,8 @@ pub struct Client {
     endpoints: Arc<Endpoints>,
     /// Set once.
     cluster: Arc<OnceLock<ClusterId>>,
+    /// Held while a node is asked for it.
+    asked: Arc<Mutex<Option<Unanswered>>>,
     shared: Arc<Shared>,
     options: Arc<ClientOptions>,
 }
@@ -163,7 +167,8 @@ impl Client {
         let endpoints = Arc::new(Endpoints::new(endpoints, &options)?);
         let cluster = Arc::new(options.cluster.map_or_else(OnceLock::new, OnceLock::from));
         let shared = Arc::new(Shared::new(shared::IDLE));
-        Ok(Client { endpoints, cluster, shared, options: Arc::new(options) })
+        let asked = Arc::default();
+        Ok(Client { endpoints, cluster, asked, shared, options: Arc::new(options) })
     }
 
     /// Applies a command and answers when it is durable and applied.

@@ -209,6 +209,12 @@ impl State {
         tag
     }
 
+    /// Takes no more commands. The request's body ends when there are none left.
+    fn close(&mut self) {
+        self.closed = true;
+        self.body.take().into_iter().for_each(Waker::wake);
+    }
+
     /// As many commands as one message carries.
     fn take_queued(&mut self, now: Instant) -> Vec<v1::TaggedCommand> {
         let (mut commands, mut bytes) = (Vec::new(), 0);
@@ -272,11 +278,7 @@ impl Line {
 
     /// Takes no more commands; what it has is sent and answered.
     fn close(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        let body = state.body.take();
-        drop(state);
-        body.into_iter().for_each(Waker::wake);
+        lock(&self.state).close();
         self.news.notify_one();
     }
 
@@ -331,7 +333,7 @@ impl Line {
     /// The stream has ended, and with it what is not answered; what was not sent surely did not happen.
     fn end(&self, failure: &Failure) {
         let mut state = lock(&self.state);
-        state.closed = true;
+        state.close();
         let queued = std::mem::take(&mut state.queued);
         let sent = std::mem::take(&mut state.sent);
         drop(state);
@@ -351,7 +353,7 @@ impl Line {
             let mut state = lock(&self.state);
             let was_used = has_rested && std::mem::take(&mut state.used);
             if state.is_empty() && (state.closed || (has_rested && !was_used)) {
-                state.closed = true;
+                state.close();
                 return;
             }
         }
