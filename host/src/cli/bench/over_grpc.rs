@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::load::Generator;
 use super::measure::{Ending, Interval, Measured, Recorder};
+use super::turns::{Comparison, take_turns};
 use super::{BenchArgs, Mode, Op};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::remote::{self, sentence};
@@ -65,6 +66,12 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Measured, Failure> {
     // Clients that still wait have nothing to say any more.
     let _ = tokio::time::timeout(patience, clients.join_all()).await;
     Ok(recorder.result())
+}
+
+/// Measures a request per command and shared streams in turns.
+pub(super) async fn compare(args: &BenchArgs) -> Result<Comparison, Failure> {
+    let both = [Mode::Unary, Mode::Shared].map(|mode| BenchArgs { mode, ..args.clone() });
+    take_turns(["unary", "shared"], args.rounds, |which| run(&both[which])).await
 }
 
 /// What the clients do, and with what.
