@@ -168,16 +168,24 @@ impl RemoteArgs {
         let reachable = self.first_reachable(CONNECT_TIMEOUT.min(timeout)).await?;
         let mut endpoints = self.endpoints.clone();
         endpoints.rotate_left(reachable);
-        let options = ClientOptions {
+        let options = ClientOptions { count_pages, ..self.options(timeout) };
+        Client::connect(endpoints, options).map_err(|error| failure(&error))
+    }
+
+    /// A client of one node and no other.
+    pub(super) fn client_of(&self, address: &str) -> Result<Client, Failure> {
+        Client::connect([address], self.options(self.timeout())).map_err(|error| failure(&error))
+    }
+
+    fn options(&self, timeout: Duration) -> ClientOptions {
+        ClientOptions {
             cluster: self.cluster_id,
             connect_timeout: CONNECT_TIMEOUT,
             attempt_timeout: ATTEMPT_TIMEOUT.min(timeout),
             deadline: timeout,
             admin_deadline: timeout,
-            count_pages,
             ..ClientOptions::default()
-        };
-        Client::connect(endpoints, options).map_err(|error| failure(&error))
+        }
     }
 
     /// Position of the first endpoint where something listens.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::endpoints::Picked;
 use super::error::Failure;
 use super::retry::{after, until};
-use super::{Client, Effect, grpc};
+use super::{Client, grpc};
 use crate::v1;
 
 /// Names a cluster for its whole life: 32 hexadecimal digits, as `raft-host status` shows them.
@@ -60,6 +60,14 @@ impl FromStr for ClusterId {
     }
 }
 
+/// The last time that nobody told which cluster it is.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    endpoint: usize,
+    ended: Instant,
+    failure: Failure,
+}
+
 impl Client {
     /// The cluster that this client talks to: the one of its options, or else of the node that
     /// answered first. `None` before that.
@@ -76,19 +84,39 @@ impl Client {
         if let Some(cluster) = self.cluster() {
             return Ok(cluster);
         }
+        let began = Instant::now();
         let end = end.min(after(self.options.attempt_timeout));
-        let mut client = grpc(until(picked.channel.clone(), end, None));
-        let failure = match timeout_at(end, client.cluster(v1::ClusterRequest {})).await {
-            Ok(Ok(answer)) => match ClusterId::from_bytes(&answer.get_ref().cluster_id) {
-                // Another request may have been faster, and answered by another cluster.
-                Some(cluster) => return Ok(*self.cluster.get_or_init(|| cluster)),
-                None => Failure::nonsense("the id of a cluster has 16 bytes"),
-            },
-            Ok(Err(status)) => Failure::from_status(&status),
-            Err(_) => Failure::timeout("no answer"),
+        // However many requests wait for it, the question is asked once.
+        let Ok(mut asked) = timeout_at(end, self.asked.lock()).await else {
+            return Err(Failure::timeout("no answer").unsent());
         };
-        // It was only a question.
-        Err(Failure { effect: Effect::None, ..failure })
+        if let Some(cluster) = self.cluster() {
+            return Ok(cluster);
+        }
+        match &*asked {
+            Some(last) if last.endpoint == picked.number && last.ended >= began => {
+                return Err(last.failure.clone());
+            }
+            _ => {}
+        }
+        let failure = match self.ask_cluster(picked, end).await {
+            Ok(cluster) => return Ok(*self.cluster.get_or_init(|| cluster)),
+            // It was only a question.
+            Err(failure) => failure.unsent(),
+        };
+        let (endpoint, ended) = (picked.number, Instant::now());
+        *asked = Some(Unanswered { endpoint, ended, failure: failure.clone() });
+        Err(failure)
+    }
+
+    async fn ask_cluster(&self, picked: &Picked, end: Instant) -> Result<ClusterId, Failure> {
+        let mut client = grpc(until(picked.channel.clone(), end, None));
+        match timeout_at(end, client.cluster(v1::ClusterRequest {})).await {
+            Ok(Ok(answer)) => ClusterId::from_bytes(&answer.get_ref().cluster_id)
+                .ok_or_else(|| Failure::nonsense("the id of a cluster has 16 bytes")),
+            Ok(Err(status)) => Err(Failure::from_status(&status)),
+            Err(_) => Err(Failure::timeout("no answer")),
+        }
     }
 
     /// What a failed attempt means, given which cluster answered. A node of another one is left

@@ -48,7 +48,8 @@ pub(super) struct Left {
 pub(super) struct Picked {
     pub(super) address: String,
     pub(super) channel: Channel,
-    number: usize,
+    /// Which of the client's endpoints it is.
+    pub(super) number: usize,
 }
 
 impl Endpoints {

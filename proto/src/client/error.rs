@@ -170,6 +170,24 @@ impl Failure {
         }
     }
 
+    /// The end of a stream of which the node says nothing.
+    pub(super) fn stream_ended() -> Failure {
+        Failure {
+            code: Code::Unavailable,
+            message: "the node ended the stream".to_owned(),
+            effect: Effect::Unknown,
+            transient: true,
+            is_answer: false,
+            cluster: None,
+            detail: None,
+        }
+    }
+
+    /// The same of a request that was not sent.
+    pub(super) fn unsent(self) -> Failure {
+        Failure { effect: Effect::None, ..self }
+    }
+
     /// An answer that no node of raft-host gives.
     pub(super) fn nonsense(what: &str) -> Failure {
         Failure {

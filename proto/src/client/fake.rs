@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -67,6 +69,16 @@ pub(super) struct Cluster {
     pub(super) early: Mutex<u64>,
     /// What the last request but for streams said that it is waited for.
     pub(super) last_timeout: Mutex<Option<String>>,
+    /// What the last command of a stream said, in milliseconds.
+    pub(super) last_timeout_ms: Mutex<u64>,
+    /// Calls, of whatever method; a stream is one.
+    pub(super) calls: AtomicU64,
+    /// Streams that were opened.
+    pub(super) streams: AtomicU64,
+    /// Streams that are open.
+    pub(super) open_streams: Arc<()>,
+    /// Messages that came over streams.
+    pub(super) messages: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +111,7 @@ impl Cluster {
 
     /// What every node does with every request, before it looks at it.
     fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         match request.metadata().get(CLUSTER_KEY) {
             Some(meant) if meant.as_bytes() != self.id().as_bytes() => {
                 *self.refused_foreign.lock().unwrap() += 1;
@@ -257,6 +270,15 @@ pub(super) async fn node(cluster: &Arc<Cluster>) -> Node {
     Node { address, task }
 }
 
+/// As [`node`], with a runtime of its own: when that is shut down, its connections are gone as well.
+pub(super) fn mortal_node(cluster: &Arc<Cluster>) -> (Node, Runtime) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+    let (cluster, (to, node)) = (Arc::clone(cluster), std::sync::mpsc::channel());
+    runtime.spawn(async move { to.send(self::node(&cluster).await).unwrap() });
+    (node.recv().unwrap(), runtime)
+}
+
 /// An address at which nobody listens.
 pub(super) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
@@ -295,7 +317,9 @@ impl Service {
     /// The results of one message of a stream, and whether the stream goes on.
     async fn answer_batch(&self, batch: v1::ApplyStreamRequest) -> (Vec<v1::TaggedResult>, bool) {
         let mut results = Vec::new();
-        for v1::TaggedCommand { tag, request, .. } in batch.commands {
+        self.0.messages.fetch_add(1, Ordering::Relaxed);
+        for v1::TaggedCommand { tag, request, timeout_ms } in batch.commands {
+            *self.0.last_timeout_ms.lock().unwrap() = timeout_ms;
             let request = request.unwrap();
             let session_id = request.session.map_or(0, |session| session.session_id);
             let fault = self.0.fault();
@@ -402,9 +426,11 @@ impl ClientService for Service {
         request: Request<Streaming<v1::ApplyStreamRequest>>,
     ) -> Result<Response<Self::ApplyStreamStream>, Status> {
         let service = self.clone();
-        let batches = (service, request.into_inner(), true);
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        let is_open = Arc::clone(&self.0.open_streams);
+        let batches = (service, request.into_inner(), true, is_open);
         let responses =
-            futures::stream::unfold(batches, |(service, mut batches, open)| async move {
+            futures::stream::unfold(batches, |(service, mut batches, open, is_open)| async move {
                 let batch = batches.next().await?.ok().filter(|_| open)?;
                 // The answers of the batch in which the stream breaks are lost as well.
                 let (results, open) = service.answer_batch(batch).await;
@@ -412,7 +438,7 @@ impl ClientService for Service {
                     true => Ok(v1::ApplyStreamResponse { results }),
                     false => Err(Status::unavailable("dropped")),
                 };
-                Some((response, (service, batches, open)))
+                Some((response, (service, batches, open, is_open)))
             });
         Ok(Response::new(responses.boxed()))
     }

@@ -3,8 +3,9 @@
 //! ```text
 //!   Client ──► Endpoints (lazy channels, the current one rotates on failure)
 //!     ├─ Cluster, once                 whose id every later request carries
-//!     ├─ apply, query, admin calls     one call, retried only when that is safe
-//!     └─ open_session ──► Session      exactly once: retried until a deadline
+//!     ├─ query, admin calls            one call, retried only when that is safe
+//!     ├─ apply ──────────────────────┐ the same over a stream, which all callers share
+//!     └─ open_session ──► Session ───┘ exactly once: retried until a deadline
 //!                           └─ pipeline ──► many commands in flight over one stream
 //! ```
 //!
@@ -20,6 +21,7 @@ mod kept;
 mod pipeline;
 mod retry;
 mod session;
+mod shared;
 
 #[cfg(test)]
 mod fake;
@@ -30,9 +32,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Mutex;
 
+use self::cluster::Unanswered;
 use self::endpoints::Endpoints;
 use self::retry::{Repeat, Timed};
+use self::shared::Shared;
 use crate::MESSAGE_MAX_BYTES;
 use crate::v1;
 use crate::v1::client_client::ClientClient;
@@ -68,6 +73,9 @@ pub struct ClientOptions {
     pub keepalive: Duration,
     /// Ask how many pages of memory each command writes.
     pub count_pages: bool,
+    /// Commands of concurrent calls of `apply` travel together, over a stream that the client keeps
+    /// open while it is used. Otherwise each is a request of its own.
+    pub sharing: bool,
 }
 
 /// What the answer to a query must reflect.
@@ -112,11 +120,13 @@ impl Default for ClientOptions {
             backoff_max: Duration::from_secs(1),
             keepalive: Duration::from_secs(5),
             count_pages: false,
+            sharing: true,
         }
     }
 }
 
-/// A client of one cluster. Clones share connections, and which cluster it is.
+/// A client of one cluster. Clones share connections, and which cluster it is. However many tasks
+/// apply commands, their commands travel together; none waits for others.
 ///
 /// It stays with the cluster that it has talked to first, or that its options name: an endpoint that
 /// belongs to another one is left alone, with a warning in the log, for a minute at a time. If all
@@ -137,6 +147,9 @@ pub struct Client {
     endpoints: Arc<Endpoints>,
     /// Set once.
     cluster: Arc<OnceLock<ClusterId>>,
+    /// Held while a node is asked for it.
+    asked: Arc<Mutex<Option<Unanswered>>>,
+    shared: Arc<Shared>,
     options: Arc<ClientOptions>,
 }
 
@@ -153,7 +166,9 @@ impl Client {
     ) -> Result<Client, ClientError> {
         let endpoints = Arc::new(Endpoints::new(endpoints, &options)?);
         let cluster = Arc::new(options.cluster.map_or_else(OnceLock::new, OnceLock::from));
-        Ok(Client { endpoints, cluster, options: Arc::new(options) })
+        let shared = Arc::new(Shared::new(shared::IDLE));
+        let asked = Arc::default();
+        Ok(Client { endpoints, cluster, asked, shared, options: Arc::new(options) })
     }
 
     /// Applies a command and answers when it is durable and applied.
@@ -165,12 +180,10 @@ impl Client {
     ///
     /// [`ClientError::effect`] says whether the command may have happened.
     pub async fn apply(&self, command: impl Into<Bytes>) -> Result<v1::ApplyResponse, ClientError> {
-        let request = self.options.apply_request(command.into(), None);
-        self.call(Repeat::WithoutEffect, self.options.deadline, |channel| {
-            let request = request.clone();
-            async move { grpc(channel).apply(request).await }
-        })
-        .await
+        let command = command.into();
+        let request = || self.options.apply_request(command.clone(), None);
+        let applied = self.apply_counting(Repeat::WithoutEffect, request).await;
+        applied.map_err(|(error, _)| error)
     }
 
     /// Asks the state machine a question.

@@ -347,7 +347,7 @@ impl Driver {
         let outgoing = UnboundedReceiverStream::new(outgoing);
         let cluster = self.client.cluster_by(&picked, until).await?;
         // A stream has no end of its own: each command says how long it is waited for.
-        let mut grpc = grpc(endless(picked.channel.clone(), cluster));
+        let mut grpc = grpc(endless(picked.channel.clone(), Some(cluster)));
         let opening = grpc.apply_stream(outgoing);
         match timeout_at(until, opening).await {
             Ok(Ok(response)) => Ok(Connection {
@@ -383,7 +383,7 @@ impl Driver {
                     let response = match response {
                         Some(Ok(response)) => response,
                         Some(Err(status)) => return Leave::Failed(Failure::from_status(&status)),
-                        None => return Leave::Failed(stream_ended()),
+                        None => return Leave::Failed(Failure::stream_ended()),
                     };
                     connection.progress_at = Instant::now();
                     for result in response.results {
@@ -416,7 +416,7 @@ impl Driver {
                 () = sleep_until(deadline.unwrap_or(stalled_at)), if deadline.is_some() => {
                     self.give_up(&Failure::timeout("no answer"), &connection.picked);
                 }
-                () = self.results.closed() => return Leave::Failed(stream_ended()),
+                () = self.results.closed() => return Leave::Failed(Failure::stream_ended()),
             }
             self.hand_out();
         }
@@ -669,16 +669,4 @@ fn send_batch(
 ) {
     // Failing means that the stream is gone, which its receiving half reports.
     let _ = requests.send(v1::ApplyStreamRequest { commands });
-}
-
-fn stream_ended() -> Failure {
-    Failure {
-        code: tonic::Code::Unavailable,
-        message: "the node ended the stream".to_owned(),
-        effect: Effect::Unknown,
-        transient: true,
-        is_answer: false,
-        cluster: None,
-        detail: None,
-    }
 }

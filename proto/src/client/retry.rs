@@ -8,6 +8,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::endpoints::Picked;
 use super::error::Failure;
 use super::{Client, ClientError, ClientOptions, ClusterId, Effect};
 use crate::mean_for;
@@ -80,8 +81,32 @@ pub(super) fn until(channel: Channel, until: Instant, cluster: Option<ClusterId>
 }
 
 /// For streams, which end by themselves.
-pub(super) fn endless(channel: Channel, cluster: ClusterId) -> Timed {
-    InterceptedService::new(channel, Labels { timeout: None, cluster: Some(cluster) })
+pub(super) fn endless(channel: Channel, cluster: Option<ClusterId>) -> Timed {
+    InterceptedService::new(channel, Labels { timeout: None, cluster })
+}
+
+/// One attempt of a request: whom to ask, and until when.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) picked: Picked,
+    /// Whose answer it shall be; `None`: anybody's.
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) end: Instant,
+}
+
+impl Attempt {
+    /// Asks by a call of its own.
+    pub(super) async fn ask<T, F>(self, call: impl FnOnce(Timed) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let channel = until(self.picked.channel, self.end, self.cluster);
+        match timeout_at(self.end, call(channel)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Failure::from_status(&status)),
+            Err(_) => Err(Failure::timeout("no answer")),
+        }
+    }
 }
 
 /// Pauses between attempts: each up to twice as long as the one before, the half of it random.
@@ -154,50 +179,39 @@ impl Client {
         &self,
         repeat: Repeat,
         patience: Duration,
-        attempt: impl Fn(Timed) -> F,
+        call: impl Fn(Timed) -> F,
     ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call_counting(repeat, patience, attempt).await.map_err(|(error, _)| error)
+        let asked = self.attempt(Whom::Cluster, repeat, patience, |it| it.ask(&call)).await;
+        asked.map_err(|(error, _)| error)
     }
 
     /// Like [`Client::call`], of a question about the node that answers.
     pub(super) async fn ask_anybody<T, F>(
         &self,
         patience: Duration,
-        attempt: impl Fn(Timed) -> F,
+        call: impl Fn(Timed) -> F,
     ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let asked = self.call_of(Whom::Anybody, Repeat::Always, patience, attempt).await;
+        let asked = self.attempt(Whom::Anybody, Repeat::Always, patience, |it| it.ask(&call)).await;
         asked.map_err(|(error, _)| error)
     }
 
-    /// Like [`Client::call`]; the error comes with what the attempts *before* the last one may
-    /// have done.
-    pub(super) async fn call_counting<T, F>(
-        &self,
-        repeat: Repeat,
-        patience: Duration,
-        attempt: impl Fn(Timed) -> F,
-    ) -> Result<T, (ClientError, Effect)>
-    where
-        F: Future<Output = Result<Response<T>, Status>>,
-    {
-        self.call_of(Whom::Cluster, repeat, patience, attempt).await
-    }
-
-    async fn call_of<T, F>(
+    /// Makes attempts until one succeeds, is refused, may not be repeated, or `patience` is over.
+    /// The error comes with what the attempts *before* the last one may have done.
+    pub(super) async fn attempt<T, F>(
         &self,
         whom: Whom,
         repeat: Repeat,
         patience: Duration,
-        attempt: impl Fn(Timed) -> F,
+        ask: impl Fn(Attempt) -> F,
     ) -> Result<T, (ClientError, Effect)>
     where
-        F: Future<Output = Result<Response<T>, Status>>,
+        F: Future<Output = Result<T, Failure>>,
     {
         let deadline = after(patience);
         let mut backoff = Backoff::new(&self.options);
@@ -214,19 +228,13 @@ impl Client {
                 Whom::Anybody => Ok(self.cluster()),
             };
             let answer = match cluster {
-                Ok(cluster) => {
-                    let channel = until(picked.channel.clone(), end, cluster);
-                    match timeout_at(end, attempt(channel)).await {
-                        Ok(answer) => answer.map_err(|status| Failure::from_status(&status)),
-                        Err(_) => Err(Failure::timeout("no answer")),
-                    }
-                }
+                Ok(cluster) => ask(Attempt { picked: picked.clone(), cluster, end }).await,
                 Err(failure) => Err(failure),
             };
             let failure = match answer {
-                Ok(response) => {
+                Ok(answer) => {
                     self.endpoints.note(&picked, true);
-                    return Ok(response.into_inner());
+                    return Ok(answer);
                 }
                 Err(failure) => self.weigh(&picked, failure),
             };

@@ -133,9 +133,9 @@ impl Session {
     pub async fn apply(&self, command: impl Into<Bytes>) -> Result<v1::ApplyResponse, ClientError> {
         let command = command.into();
         let mut number = self.take_number().await;
-        let client = &self.client;
-        let result = client
-            .call_counting(Repeat::Always, client.options.deadline, |channel| {
+        let result = self
+            .client
+            .apply_counting(Repeat::Always, || {
                 let session = v1::SessionCommand {
                     session_id: self.id,
                     sequence: number.sequence,
@@ -143,8 +143,7 @@ impl Session {
                     skip: false,
                 };
                 self.alive.sent(session.acknowledged);
-                let request = client.options.apply_request(command.clone(), Some(session));
-                async move { grpc(channel).apply(request).await }
+                self.client.options.apply_request(command.clone(), Some(session))
             })
             .await;
         number.bytes = result.as_ref().ok().map(cost_bytes);

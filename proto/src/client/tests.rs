@@ -442,8 +442,11 @@ async fn nodes_are_told_how_long_a_request_is_waited_for_and_no_patience_is_too_
     let node = node(&cluster).await;
     let told = || cluster.last_timeout.lock().unwrap().take().expect("it was told");
     let patient = ClientOptions { deadline: Duration::from_secs(86_400), ..Default::default() };
-    client(&[node.address], patient).apply("a").await.unwrap();
+    let alone = ClientOptions { sharing: false, ..patient.clone() };
+    client(&[node.address], alone).apply("a").await.unwrap();
     assert!(told().starts_with("86399"), "a day, less what has passed");
+    client(&[node.address], patient).apply("a").await.unwrap();
+    assert_eq!(*cluster.last_timeout_ms.lock().unwrap() / 1_000, 86_399);
     let endless = ClientOptions {
         connect_timeout: Duration::MAX,
         attempt_timeout: Duration::MAX,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::load::Generator;
 use super::measure::{Ending, Interval, Measured, Recorder};
+use super::turns::{Comparison, take_turns};
 use super::{BenchArgs, FsmKind, Op};
 use crate::cli::exit::Failure;
 use crate::cli::input::read_module;
@@ -52,54 +53,19 @@ pub(super) fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
     })
 }
 
-/// What the native machine and the wasm module do in turns.
-pub(super) struct Comparison {
-    pub(super) native: Measured,
-    pub(super) wasm: Measured,
-    /// Operations a second of each round: native, wasm.
-    pub(super) rounds: Vec<(f64, f64)>,
-}
-
-/// Measures both in turns, so that whatever else the machine does disturbs both alike.
+/// Measures the native machine and the wasm module in turns.
 pub(super) fn compare(args: &BenchArgs) -> Result<Comparison, Failure> {
     block_on(async {
         let place = Place::new(args)?;
         let native = Cluster::form(args, FsmKind::Native, &place.path.join("native")).await?;
         let wasm = Cluster::form(args, FsmKind::Wasm, &place.path.join("wasm")).await?;
-        let compared = take_turns(args, &native, &wasm).await;
+        let both = [&native, &wasm];
+        let measure = |which: usize| both[which].measure(args);
+        let compared = take_turns(["native", "wasm"], args.rounds, measure).await;
         native.stop().await;
         wasm.stop().await;
         compared
     })
-}
-
-async fn take_turns(
-    args: &BenchArgs,
-    native: &Cluster,
-    wasm: &Cluster,
-) -> Result<Comparison, Failure> {
-    let mut sums: Option<(Measured, Measured)> = None;
-    let mut rounds = Vec::new();
-    for round in 0..args.in_process.rounds {
-        // Whoever goes second finds the disk busier: alternate.
-        let (by_native, by_wasm) = if round % 2 == 0 {
-            let by_native = native.measure(args).await?;
-            (by_native, wasm.measure(args).await?)
-        } else {
-            let by_wasm = wasm.measure(args).await?;
-            (native.measure(args).await?, by_wasm)
-        };
-        rounds.push((by_native.per_second(), by_wasm.per_second()));
-        match &mut sums {
-            None => sums = Some((by_native, by_wasm)),
-            Some((native, wasm)) => {
-                native.add(&by_native);
-                wasm.add(&by_wasm);
-            }
-        }
-    }
-    let (native, wasm) = sums.expect("clap asks for at least one round");
-    Ok(Comparison { native, wasm, rounds })
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

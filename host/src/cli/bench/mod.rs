@@ -10,6 +10,7 @@ mod measure;
 mod memory;
 mod over_grpc;
 mod plugins;
+mod turns;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,23 +20,24 @@ use serde_json::{Value, json};
 
 use self::load::{Generator, KV_COMMAND, KV_QUERY, Template};
 use self::measure::Measured;
+use self::turns::Comparison;
 use super::exit::{Ended, Exit, Failure};
-use super::output::{Output, print_json, print_text, table};
+use super::output::{Output, print_json, print_text};
 use super::remote::{self, RemoteArgs};
 use crate::fsm::Context;
 use crate::types::{ClusterId, Index, Position};
 
 /// Measures throughput and latency of a cluster.
 ///
-/// Without further options: 256 clients that each send one `set` of the kv plugin after the
-/// other, 256 bytes long, to the leader. Other state machines take --command and --query.
+/// Without further options: 256 callers of one client, as a program uses it, that each send one
+/// `set` of the kv plugin after the other, 256 bytes long, to the leader. Other state machines take --command and --query.
 #[derive(Args, Clone, Debug)]
 pub(super) struct BenchArgs {
-    /// unary: each client sends one request and waits. stream: each client sends batches over
-    /// one stream.
-    #[arg(long, value_enum, default_value_t = Mode::Unary)]
+    /// shared: the clients are callers of one client of the library, whose commands travel together.
+    /// unary: each sends one request and waits. stream: each sends batches over one stream.
+    #[arg(long, value_enum, default_value_t = Mode::Shared)]
     mode: Mode,
-    /// write: commands. read: linearizable queries (unary only).
+    /// write: commands. read: linearizable queries, a request each.
     #[arg(long, value_enum, default_value_t = Op::Write)]
     op: Op,
     /// With --op read: queries that any node answers from what it has applied.
@@ -44,7 +46,7 @@ pub(super) struct BenchArgs {
     /// Clients at the same time [default: 256; 4 with --mode stream].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     clients: Option<u32>,
-    /// Connections that unary clients share.
+    /// Connections that clients share whose requests are their own.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     connections: u32,
     /// Commands of a stream that may wait for their answers.
@@ -74,6 +76,13 @@ pub(super) struct BenchArgs {
     /// Spread the clients over the given endpoints, instead of sending all to the leader.
     #[arg(long, conflicts_with = "in_process")]
     spread: bool,
+    /// Measure two things in turns and compare them: the modes unary and shared, or with
+    /// --in-process the native machine and the wasm module.
+    #[arg(long, conflicts_with_all = ["fsm", "memory", "plugins"])]
+    compare: bool,
+    /// With --compare: how often each is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100), requires = "compare")]
+    rounds: u8,
     #[command(flatten)]
     in_process: InProcessArgs,
     #[command(flatten)]
@@ -133,16 +142,11 @@ struct InProcessArgs {
     /// which measures little where /tmp is kept in memory.
     #[arg(long, value_name = "DIR", requires = "in_process")]
     data_dir: Option<PathBuf>,
-    /// Measure the native machine and the wasm module in turns and compare them.
-    #[arg(long, requires = "in_process", conflicts_with = "fsm")]
-    compare: bool,
-    /// With --compare: how often each is measured.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100), requires = "compare")]
-    rounds: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
+    Shared,
     Unary,
     Stream,
 }
@@ -165,11 +169,10 @@ enum FsmKind {
 
 impl InProcessArgs {
     fn fsm_name(&self) -> &'static str {
-        match (self.compare, self.fsm) {
-            (true, _) => "native and wasm",
-            (false, FsmKind::Native) => "native",
-            (false, FsmKind::Wasm) => "wasm",
-            (false, FsmKind::Null) => "null",
+        match self.fsm {
+            FsmKind::Native => "native",
+            FsmKind::Wasm => "wasm",
+            FsmKind::Null => "null",
         }
     }
 }
@@ -202,10 +205,17 @@ impl BenchArgs {
 
     fn clients(&self) -> usize {
         let default = match self.mode {
-            Mode::Unary => 256,
+            Mode::Shared | Mode::Unary => 256,
             Mode::Stream => 4,
         };
         self.clients.unwrap_or(default) as usize
+    }
+
+    fn fsm_name(&self) -> &'static str {
+        match self.compare {
+            true => "native and wasm",
+            false => self.in_process.fsm_name(),
+        }
     }
 
     fn commands(&self) -> Generator {
@@ -228,7 +238,11 @@ impl BenchArgs {
     /// What was measured, in the words of the options.
     fn setup(&self) -> Value {
         let (mode, op) = match (self.mode, self.op, self.stale) {
-            (Mode::Unary, Op::Write, _) => ("unary", "write"),
+            (Mode::Shared, Op::Write, _) if self.asks_cluster() => match self.compare {
+                true => ("unary and shared", "write"),
+                false => ("shared", "write"),
+            },
+            (Mode::Shared | Mode::Unary, Op::Write, _) => ("unary", "write"),
             (Mode::Stream, Op::Write, _) => ("stream", "write"),
             (_, Op::Read, false) => ("unary", "read"),
             (_, Op::Read, true) => ("unary", "stale_read"),
@@ -246,7 +260,7 @@ impl BenchArgs {
         if self.in_process.in_process {
             setup["in_process"] = json!(true);
             setup["nodes"] = json!(self.in_process.nodes);
-            setup["fsm"] = json!(self.in_process.fsm_name());
+            setup["fsm"] = json!(self.fsm_name());
         }
         if mode == "stream" {
             setup["window"] = json!(self.window);
@@ -266,11 +280,14 @@ impl BenchArgs {
             return format!(
                 "{what}, {clients} callers, {} node(s) in this process, {} state machine",
                 self.in_process.nodes,
-                self.in_process.fsm_name()
+                self.fsm_name()
             );
         }
         match self.mode {
-            Mode::Unary => format!("{what}, {clients} clients"),
+            Mode::Shared if self.op == Op::Write => {
+                format!("{what}, {clients} callers of one client")
+            }
+            Mode::Shared | Mode::Unary => format!("{what}, {clients} clients"),
             Mode::Stream => format!(
                 "{what}, {clients} streams, {} in flight on each, {} in a message",
                 self.window, self.batch
@@ -292,6 +309,14 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
     if !args.plugins.plugins.is_empty() {
         return show_plugins(args, &plugins::measure(args)?);
     }
+    if !args.in_process.in_process && args.compare {
+        if (args.op, args.mode) != (Op::Write, Mode::Shared) {
+            return Err(Failure::usage(
+                "--compare measures commands in the modes unary and shared: leave --op and --mode away",
+            ));
+        }
+        return show_comparison(args, &remote::block_on(over_grpc::compare(args))?);
+    }
     if !args.in_process.in_process {
         return show(args, &remote::block_on(over_grpc::run(args))?);
     }
@@ -300,7 +325,7 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
             "callers in this process have no streams: leave --mode stream away",
         ));
     }
-    if args.in_process.compare {
+    if args.compare {
         return show_comparison(args, &in_process::compare(args)?);
     }
     show(args, &in_process::measure(args)?)
@@ -332,36 +357,18 @@ fn show(args: &BenchArgs, measured: &Measured) -> Ended {
     Ok(if measured.failed > 0 { Exit::Failed } else { Exit::Done })
 }
 
-fn show_comparison(args: &BenchArgs, comparison: &in_process::Comparison) -> Ended {
-    let in_process::Comparison { native, wasm, rounds } = comparison;
-    must_have_operations(native)?;
-    must_have_operations(wasm)?;
+fn show_comparison(args: &BenchArgs, comparison: &Comparison) -> Ended {
+    let measured = comparison.measured();
+    measured.iter().try_for_each(must_have_operations)?;
     match args.output() {
-        Output::Json => print_json(&comparison_json(args, native, wasm, rounds))?,
-        Output::Table => {
-            let rows: Vec<Vec<String>> = rounds
-                .iter()
-                .enumerate()
-                .map(|(number, (native, wasm))| {
-                    vec![
-                        (number + 1).to_string(),
-                        format!("{native:.0}"),
-                        format!("{wasm:.0}"),
-                        format!("{:.3}", wasm / native),
-                    ]
-                })
-                .collect();
-            print_text(&format!(
-                "{}\n\nnative\n{}\n\nwasm\n{}\n\n{}\n\nwasm does {:.1} % of native",
-                args.title(),
-                native.to_text(),
-                wasm.to_text(),
-                table(&["round", "native/s", "wasm/s", "ratio"], &rows),
-                100.0 * wasm.per_second() / native.per_second()
-            ))?;
+        Output::Json => {
+            let mut value = comparison.to_json();
+            value["setup"] = args.setup();
+            print_json(&value)?;
         }
+        Output::Table => print_text(&format!("{}\n\n{}", args.title(), comparison.to_text()))?,
     }
-    Ok(if native.failed + wasm.failed > 0 { Exit::Failed } else { Exit::Done })
+    Ok(if measured.iter().any(|it| it.failed > 0) { Exit::Failed } else { Exit::Done })
 }
 
 fn show_memory(args: &BenchArgs, report: &memory::Report) -> Ended {
@@ -384,22 +391,4 @@ fn show_plugins(args: &BenchArgs, report: &plugins::Report) -> Ended {
         Output::Table => print_text(&report.to_text())?,
     }
     Ok(Exit::Done)
-}
-
-fn comparison_json(
-    args: &BenchArgs,
-    native: &Measured,
-    wasm: &Measured,
-    rounds: &[(f64, f64)],
-) -> Value {
-    let rounds = rounds.iter().map(|(native, wasm)| {
-        json!({ "native_per_second": native, "wasm_per_second": wasm, "ratio": wasm / native })
-    });
-    json!({
-        "setup": args.setup(),
-        "native": native.to_json(),
-        "wasm": wasm.to_json(),
-        "ratio": wasm.per_second() / native.per_second(),
-        "rounds": rounds.collect::<Vec<_>>(),
-    })
 }

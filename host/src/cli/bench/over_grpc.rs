@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use raft_host_proto::Client;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::v1::{self, outcome::Kind, tagged_result};
 use tokio::sync::mpsc;
@@ -14,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::load::Generator;
 use super::measure::{Ending, Interval, Measured, Recorder};
+use super::turns::{Comparison, take_turns};
 use super::{BenchArgs, Mode, Op};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::remote::{self, sentence};
@@ -29,37 +31,33 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Measured, Failure> {
     if args.op == Op::Read && commands.has_key() {
         prefill(args, &addresses, commands.clone()).await?;
     }
-    let connections = match args.mode {
-        Mode::Unary => args.clients().min(args.connections as usize),
-        Mode::Stream => args.clients(),
-    };
-    let mut channels = Vec::new();
-    for address in addresses.iter().cycle().take(connections.max(addresses.len())) {
-        channels.push(dial(address).await?);
-    }
+    let load = Load::connect(args, &addresses).await?;
     let interval = Interval::after(args.warmup(), args.length());
     let recorder = Arc::new(Recorder::new(interval));
     let mut clients = JoinSet::new();
     for client in 0..args.clients() {
-        let service = channels[client % channels.len()].clone();
         let recorder = Arc::clone(&recorder);
-        match (args.op, args.mode) {
-            (Op::Read, _) => {
+        let commands = commands.for_client(client as u64);
+        match &load {
+            Load::Shared(shared) => {
+                let shared = shared[client % shared.len()].clone();
+                clients.spawn(call(client, shared, commands, recorder));
+            }
+            Load::Read(channels) => {
                 let consistency =
                     if args.stale { v1::Consistency::Stale } else { v1::Consistency::Linearizable };
                 let queries = args.queries().for_client(client as u64);
+                let service = channels[client % channels.len()].clone();
                 clients.spawn(read(client, service, queries, consistency, recorder));
             }
-            (Op::Write, Mode::Unary) => {
-                let commands = commands.for_client(client as u64);
+            Load::Unary(channels) => {
+                let service = channels[client % channels.len()].clone();
                 clients.spawn(write(client, service, commands, recorder));
             }
-            (Op::Write, Mode::Stream) => {
-                let stream = Stream {
-                    commands: commands.for_client(client as u64),
-                    window: u64::from(args.window.max(args.batch)),
-                    batch: u64::from(args.batch),
-                };
+            Load::Stream(channels) => {
+                let service = channels[client % channels.len()].clone();
+                let (window, batch) = (args.window.max(args.batch).into(), args.batch.into());
+                let stream = Stream { commands, window, batch };
                 clients.spawn(stream.run(client, service, recorder));
             }
         }
@@ -68,6 +66,43 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Measured, Failure> {
     // Clients that still wait have nothing to say any more.
     let _ = tokio::time::timeout(patience, clients.join_all()).await;
     Ok(recorder.result())
+}
+
+/// Measures a request per command and shared streams in turns.
+pub(super) async fn compare(args: &BenchArgs) -> Result<Comparison, Failure> {
+    let both = [Mode::Unary, Mode::Shared].map(|mode| BenchArgs { mode, ..args.clone() });
+    take_turns(["unary", "shared"], args.rounds, |which| run(&both[which])).await
+}
+
+/// What the clients do, and with what.
+enum Load {
+    /// One client of the library for each address.
+    Shared(Vec<Client>),
+    Read(Vec<ClientClient<Channel>>),
+    Unary(Vec<ClientClient<Channel>>),
+    Stream(Vec<ClientClient<Channel>>),
+}
+
+impl Load {
+    async fn connect(args: &BenchArgs, addresses: &[String]) -> Result<Load, Failure> {
+        if (args.op, args.mode) == (Op::Write, Mode::Shared) {
+            let clients = addresses.iter().map(|address| args.remote.client_of(address));
+            return clients.collect::<Result<_, _>>().map(Load::Shared);
+        }
+        let connections = match args.mode {
+            Mode::Shared | Mode::Unary => args.clients().min(args.connections as usize),
+            Mode::Stream => args.clients(),
+        };
+        let mut channels = Vec::new();
+        for address in addresses.iter().cycle().take(connections.max(addresses.len())) {
+            channels.push(dial(address).await?);
+        }
+        Ok(match (args.op, args.mode) {
+            (Op::Read, _) => Load::Read(channels),
+            (Op::Write, Mode::Stream) => Load::Stream(channels),
+            (Op::Write, _) => Load::Unary(channels),
+        })
+    }
 }
 
 /// Where the load goes: to the leader, or to all endpoints.
@@ -153,6 +188,19 @@ fn batch(commands: impl Iterator<Item = (u64, bytes::Bytes)>) -> v1::ApplyStream
         request: Some(v1::ApplyRequest { command, ..Default::default() }),
     });
     v1::ApplyStreamRequest { commands: commands.collect() }
+}
+
+/// As a program does it: by the client library, with its attempts.
+async fn call(client: usize, shared: Client, mut commands: Generator, recorder: Arc<Recorder>) {
+    while !recorder.interval().is_over() {
+        let command = commands.next_command();
+        let began = Instant::now();
+        let ending = match shared.apply(command).await {
+            Ok(response) => ending(response.outcome.and_then(|outcome| outcome.kind)),
+            Err(error) => Ending::Failed(error.to_string()),
+        };
+        settle(client, &recorder, began, ending).await;
+    }
 }
 
 async fn write(
