@@ -88,6 +88,7 @@ impl Kind {
                 ("starts ", Kind::Life),
                 ("does not start", Kind::Life),
                 ("was removed", Kind::Life),
+                ("gets the program", Kind::Life),
                 ("stops", Kind::Life),
                 ("is killed", Kind::Life),
                 ("loses power", Kind::Life),
