@@ -176,6 +176,8 @@ impl Cluster {
         size: usize,
     ) -> Cluster {
         first.leads().await;
+        // It may lead before its machine has shown what it recovered.
+        first.handle.machine().wait_for(|view| view.is_some()).await.unwrap();
         let mut cluster = Cluster { network, loader, nodes: vec![first] };
         for _ in 1..size {
             cluster.grow().await;
