@@ -412,11 +412,15 @@ impl World {
             return self.violate("guest_answers", what);
         }
         let (mut may_have_happened, mut hint, mut is_refused) = (false, None, false);
+        // All of them were sent in it, whatever one of the answers says of it.
+        let session = self.clients[id].session;
         for (at, result) in results.into_iter().enumerate() {
             match result {
                 Ok(committed) => match sent.get(at) {
                     None => return self.client_has_session(id, &committed),
-                    Some(number) => is_refused |= self.client_committed(id, *number, &committed),
+                    Some(number) => {
+                        is_refused |= self.client_committed(id, (session, *number), &committed);
+                    }
                 },
                 Err(failure) => {
                     may_have_happened |= !failure.surely_not_applied();
@@ -454,7 +458,12 @@ impl World {
     }
 
     /// Takes in what came of one command of the job. Whether it will never be executed.
-    fn client_committed(&mut self, id: usize, number: usize, committed: &Committed) -> bool {
+    fn client_committed(
+        &mut self,
+        id: usize,
+        (session, number): (Option<u64>, usize),
+        committed: &Committed,
+    ) -> bool {
         let now = self.now();
         let Position { index, ordinal } = committed.position;
         let client = &mut self.clients[id];
@@ -467,7 +476,7 @@ impl World {
                 // A batch may hold a command twice; both answers are looked at.
                 command.outcome.get_or_insert_with(|| outcome.clone());
                 let Command { data, sequence, effect, .. } = command.clone();
-                let session = client.session.map(|session| (session, sequence));
+                let session = session.map(|session| (session, sequence));
                 let told = match effect {
                     Effect::Act(action) => self.guest.answer(action, outcome),
                     _ => None,

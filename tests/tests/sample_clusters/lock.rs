@@ -29,9 +29,10 @@ fn fencing_tokens_rise_and_leases_end_through_a_killed_leader() {
         match (words[0], &answer.result) {
             ("acquire", Ok(output)) => {
                 let token = number(output, "token");
-                // Its place in the log: so tokens rise, whoever leads.
-                assert_eq!(token, answer.index.unwrap_or(token), "{answer:?}");
-                assert!(tokens.insert(token), "{answer:?} has another's token");
+                // Not below its place in the log: so tokens rise, whoever leads.
+                assert!(token >= answer.index.unwrap_or(token), "{answer:?}");
+                assert!(tokens.last().is_none_or(|before| token > *before), "{answer:?}");
+                tokens.insert(token);
                 held[lock] += 1;
             }
             ("acquire", Err(reason)) => assert!(reason.contains("is held by"), "{answer:?}"),

@@ -73,8 +73,8 @@ impl Trial {
     }
 
     /// Applies commands with many in flight, and kills the leader (`kill -9`) when a third of them
-    /// is answered. The answers are in the order of the commands, and none is missing. They may have
-    /// been run in another order: after the leader's death some are sent again.
+    /// is answered. The answers are in the order of the commands, and none is missing. They were run in
+    /// that order, too, although some are sent again after the leader's death: the session is ordered.
     pub(super) fn apply_through_a_killed_leader(&mut self, commands: Vec<String>) -> Vec<Answer> {
         assert!(self.killed.is_none(), "two of three nodes would be gone");
         let leader = self.cluster.leader();
@@ -83,7 +83,7 @@ impl Trial {
         let count = Arc::clone(&answered);
         let applying = std::thread::spawn(move || {
             block_on(async move {
-                let session = client.open_session(None).await.expect("a session");
+                let session = client.open_ordered_session(None).await.expect("a session");
                 let options = PipelineOptions { window: 32, ..Default::default() };
                 let (sender, mut results) = session.pipeline(options);
                 let sent = commands.clone();
