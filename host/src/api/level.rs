@@ -1,15 +1,14 @@
 //! `RaiseLevel`, and what `Status` says of levels.
 
 use raft_host_proto::v1::{self, Reason};
-use tonic::Response;
 
 use super::caller::Caller;
 use super::context::Context;
 use super::failure::Failure;
-use super::forward::passed_on;
+use super::forward::Forwarder;
 use crate::consensus::Role;
-use crate::node::{MembershipFailure, NodeHandle};
-use crate::types::{Level, Member};
+use crate::node::NodeHandle;
+use crate::types::Level;
 
 /// What this node knows.
 pub(super) fn status(handle: &NodeHandle) -> v1::LevelStatus {
@@ -49,19 +48,18 @@ pub(super) async fn raise(
     }
     let request = &request;
     let here = || async {
-        let raised = context.handle.raise_level(request.level.map(Level)).await;
-        let raised = raised.map_err(MembershipFailure::from)?;
+        let raised = context.handle.raise_level(request.level.map(Level)).await?;
         Ok(v1::RaiseLevelResponse {
             index: raised.index.0,
             level: raised.level.0,
             previous: raised.previous.0,
         })
     };
-    let there = |leader: Member| async move {
-        let mut admin = context.forwarder.admin(&leader.address)?;
-        let request = passed_on(request.clone(), Some(caller.remaining()));
-        let answer = admin.raise_level(request).await;
-        answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
-    };
+    let there = context.forwarder.to_leader(
+        caller,
+        request,
+        Forwarder::admin,
+        |mut admin, request| async move { admin.raise_level(request).await },
+    );
     context.on_leader(caller, context.election_patience(), here, there).await
 }
