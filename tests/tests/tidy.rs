@@ -1,5 +1,6 @@
 //! The house rules that a machine can check: who may know whom, file sizes, nothing left open.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),
     ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
     ("api", &["types", "storage", "consensus", "fsm", "machine", "transport", "node"]),
+];
+
+/// The floors of `node`, from the ground up: a part may name parts of the floors below its own.
+const NODE_FLOORS: &[&[&str]] = &[
+    &["config", "budget", "stop", "rivals", "roster", "standing", "room"],
+    &["clock", "answer"],
+    &["metrics", "waiter"],
+    &["message", "work"],
+    &["group", "apply"],
+    &["handle"],
+    &["shell"],
 ];
 
 /// Rooms that every room may name.
@@ -143,6 +155,151 @@ fn rooms_know_only_whom_they_may() {
                 if used && !rooms.contains(&room.as_str()) {
                     wrong.push(format!("{at}: {room} must not use the crate {external}"));
                 }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The paths that a file names, with the groups of `use` taken apart.
+fn named_paths(path: &Path) -> Vec<String> {
+    let code: Vec<String> = code(path).into_iter().map(|(_, line)| line).collect();
+    let code = code.join("\n");
+    let is_of_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let mut named = Vec::new();
+    for prefix in ["super::", "self::", "crate::"] {
+        for (at, _) in code.match_indices(prefix) {
+            if code[..at].ends_with(is_of_path) {
+                continue;
+            }
+            let rest = &code[at..];
+            let end = rest.find(|c| !is_of_path(c)).unwrap_or(rest.len());
+            match rest[end..].starts_with('{') {
+                true => take_apart(&rest[..end], &rest[end..], &mut named),
+                false => named.push(rest[..end].to_owned()),
+            }
+        }
+    }
+    named
+}
+
+/// `a::{b, c::{d, e}}`: the paths in the braces, each behind what is before them.
+fn take_apart(before: &str, braces: &str, named: &mut Vec<String>) {
+    let mut open = vec![before.to_owned()];
+    let mut word = String::new();
+    for c in braces[1..].chars() {
+        match c {
+            '{' => {
+                let inner = format!("{}{word}", open.last().expect("one is open"));
+                open.push(inner);
+                word.clear();
+            }
+            ',' | '}' => {
+                if !word.is_empty() {
+                    named.push(format!("{}{word}", open.last().expect("one is open")));
+                    word.clear();
+                }
+                if c == '}' {
+                    open.pop();
+                    if open.is_empty() {
+                        return;
+                    }
+                }
+            }
+            c if c.is_whitespace() => {}
+            c => word.push(c),
+        }
+    }
+}
+
+/// Where a module of `host/src` is.
+fn file_of(module: &[String]) -> Option<PathBuf> {
+    let at = module.iter().fold(root().join("host/src"), |dir, name| dir.join(name));
+    [at.with_extension("rs"), at.join("mod.rs")].into_iter().find(|path| path.is_file())
+}
+
+/// The file that a path leads to from a module; `None`: to no module below `host/src/node`.
+fn leads_to(path: &str, from: &[String]) -> Option<PathBuf> {
+    let mut module = from.to_vec();
+    let mut steps = path.split("::").peekable();
+    while let Some(step) = steps.next_if(|step| ["super", "self", "crate"].contains(step)) {
+        match step {
+            "super" => drop(module.pop()),
+            "crate" => module.clear(),
+            _ => {}
+        }
+    }
+    let mut file = file_of(&module);
+    for step in steps {
+        module.push(step.to_owned());
+        match file_of(&module) {
+            Some(found) => file = Some(found),
+            None => break,
+        }
+    }
+    file.filter(|file| file.starts_with(root().join("host/src/node")))
+}
+
+fn module_of(path: &Path) -> Vec<String> {
+    let inside = path.strip_prefix(root().join("host/src")).expect("below host/src");
+    let mut module: Vec<String> =
+        inside.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if module.last().is_some_and(|last| last == "mod") {
+        module.pop();
+    }
+    module
+}
+
+/// What of the node each of its files names.
+fn arrows_of_node() -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
+    let files = sources(&root().join("host/src/node"));
+    let files = files.into_iter().filter(|path| !is_test_file(path));
+    let arrows = files.map(|path| {
+        let module = module_of(&path);
+        let named = named_paths(&path);
+        let others = named.iter().filter_map(|named| leads_to(named, &module));
+        let others = others.filter(|other| *other != path).collect();
+        (path, others)
+    });
+    arrows.collect()
+}
+
+/// Each feature of the node is built on this: a circle of files can only be understood, and changed,
+/// as a whole.
+#[test]
+fn the_files_of_the_node_know_each_other_in_no_circle() {
+    let mut left = arrows_of_node();
+    assert!(left.len() > 40 && left.values().map(BTreeSet::len).sum::<usize>() > 100, "{left:?}");
+    loop {
+        let free: Vec<PathBuf> = left
+            .iter()
+            .filter(|(_, others)| others.iter().all(|other| !left.contains_key(other)))
+            .map(|(path, _)| path.clone())
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        free.iter().for_each(|path| drop(left.remove(path)));
+    }
+    let names: Vec<String> = left.keys().map(|path| path.display().to_string()).collect();
+    assert!(names.is_empty(), "these are in a circle, or above one:\n{}", names.join("\n"));
+}
+
+#[test]
+fn the_parts_of_the_node_stand_on_those_below_them() {
+    let part = |path: &Path| module_of(path).get(1).cloned();
+    let floor = |part: &str| NODE_FLOORS.iter().position(|floor| floor.contains(&part));
+    let mut wrong = Vec::new();
+    for (path, others) in arrows_of_node() {
+        let Some(own) = part(&path) else { continue };
+        let Some(own_floor) = floor(&own) else {
+            wrong.push(format!("{}: stands on no floor", path.display()));
+            continue;
+        };
+        for other in others {
+            let Some(other_part) = part(&other).filter(|other| *other != own) else { continue };
+            if floor(&other_part).is_none_or(|other| other >= own_floor) {
+                wrong.push(format!("{}: must not know {other_part}", path.display()));
             }
         }
     }

@@ -57,7 +57,7 @@ pub enum Input {
     /// Nobody waits for this read any more.
     AbandonRead(ReadId),
     /// The write of this number, and all before it, survive a power loss.
-    Persisted(u64),
+    Persisted(WriteNumber),
     /// The machine has applied all entries up to and including this index.
     Applied(Index),
     /// What became of a [`LogRead`].
@@ -107,11 +107,15 @@ pub enum ProposeError {
 /// term there is another one, the proposal did not happen.
 pub type ProposalReply = (ProposalId, Result<LogPosition, ProposeError>);
 
+/// Which write; they ascend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteNumber(pub u64);
+
 /// A batch that must be persisted. Writes are numbered and persisted in order.
 #[derive(Debug)]
 pub struct Write {
     /// To be handed back with [`Input::Persisted`].
-    pub number: u64,
+    pub number: WriteNumber,
     /// What to write.
     pub write: GroupWrite,
 }

@@ -35,7 +35,7 @@ mod store;
 pub use config::{ConsensusConfig, ReplicaConfig};
 pub use effects::{
     ApplyTask, Care, CommittedEntry, Effects, Input, LogRead, LogReader, Proposal, ProposalId,
-    ProposalReply, ProposeError, ReadId, ReadReady, Write,
+    ProposalReply, ProposeError, ReadId, ReadReady, Write, WriteNumber,
 };
 pub use membership::{ConfChangeError, MEMBERS_MAX};
 pub use offline::Configuration;

@@ -32,7 +32,7 @@ use self::fetching::Fetches;
 use self::outdated::Suspicion;
 use self::reseed::Reseed;
 use self::sending::Flow;
-use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady};
+use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady, WriteNumber};
 use super::membership;
 use super::offers::Offers;
 use super::status::{PeerProgress, ProgressState, ReplicaStatus, Role};
@@ -45,7 +45,7 @@ use crate::types::{Exceeded, Index, LogPosition, MessageKind, NodeId, PeerMessag
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
     /// Of the write; handed back as [`Input::Persisted`].
-    number: u64,
+    number: WriteNumber,
     /// Tick at which it was handed out.
     since: u64,
     /// The newest raft-rs `Ready` that is durable once the write is.
@@ -530,7 +530,7 @@ impl Replica {
         }
     }
 
-    fn on_persisted(&mut self, number: u64) {
+    fn on_persisted(&mut self, number: WriteNumber) {
         self.last_persisted = self.tick;
         let mut ready = None;
         while self.pending_writes.front().is_some_and(|write| write.number <= number) {

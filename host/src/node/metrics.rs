@@ -7,14 +7,46 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::handle::ProposeFailure;
-use super::work::JobKind;
+use super::answer::ProposeFailure;
 use crate::machine::{Applied, BodyKind, CommandRefused, QueryReply, QueryResult, Reply};
 use crate::types::{Index, Outcome, TrapKind};
 
 /// One entry in so many has its pages counted: enough to see what commands write, too few to
 /// cost anything.
 const PAGES_EVERY: u64 = 1024;
+
+/// What the apply loop may be busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum JobKind {
+    /// An entry.
+    Apply,
+    /// An entry that makes another module active, or has the running one compiled again.
+    Activate,
+    /// A query.
+    Query,
+    /// Copying the machine for a snapshot.
+    Capture,
+    /// Putting a leader's snapshot in the place of the machine.
+    Install,
+}
+
+impl JobKind {
+    /// Every kind, in the order of the numbers.
+    pub const ALL: [JobKind; 5] =
+        [JobKind::Apply, JobKind::Activate, JobKind::Query, JobKind::Capture, JobKind::Install];
+
+    /// Its name in metrics and log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobKind::Apply => "apply",
+            JobKind::Activate => "activate",
+            JobKind::Query => "query",
+            JobKind::Capture => "capture",
+            JobKind::Install => "install",
+        }
+    }
+}
 
 /// A number that only grows.
 #[derive(Debug, Default)]

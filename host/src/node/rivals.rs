@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::handle::NodeHandle;
 use crate::types::Rival;
 
 /// Time between two lines in the log.
@@ -107,7 +106,11 @@ impl Rivals {
         self.status.borrow().is_unconfirmed()
     }
 
-    fn set_probation(&self, is_on_probation: bool, disputed_by: Option<Rival>) {
+    pub(super) fn watch(&self) -> watch::Receiver<RivalStatus> {
+        self.status.subscribe()
+    }
+
+    pub(super) fn set_probation(&self, is_on_probation: bool, disputed_by: Option<Rival>) {
         self.status.send_modify(|status| {
             status.is_on_probation = is_on_probation;
             status.disputed_by = disputed_by;
@@ -119,29 +122,6 @@ impl Rivals {
 pub(super) const UNCONFIRMED: &str = "this cluster was formed a short while ago, and another cluster has a member with this node's \
      address, which its other members dial (see status). If this node was that member, stop it, empty \
      its data directory and start it with --join; if this cluster is meant to be, `raft-host confirm ID`";
-
-impl NodeHandle {
-    /// What is known of members of other clusters that dial this node; changes can be awaited.
-    pub fn rivals(&self) -> watch::Receiver<RivalStatus> {
-        self.shared.rivals.status.subscribe()
-    }
-
-    /// Whether this node serves nobody until a person confirms its cluster.
-    pub fn is_unconfirmed(&self) -> bool {
-        self.shared.rivals.is_unconfirmed()
-    }
-
-    /// This node's cluster was formed a short while ago; before an earlier start of the node ended,
-    /// this rival had dialled it, if any.
-    pub fn begin_probation(&self, disputed_by: Option<Rival>) {
-        self.shared.rivals.set_probation(true, disputed_by);
-    }
-
-    /// This node's cluster is meant to be, whoever dials.
-    pub fn end_probation(&self) {
-        self.shared.rivals.set_probation(false, None);
-    }
-}
 
 #[cfg(test)]
 mod tests {

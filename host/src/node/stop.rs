@@ -1,12 +1,12 @@
 //! Why a node stops, said once by whoever knows first.
 
-use std::sync::mpsc::Sender;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::apply::Job;
+use crate::types::GroupId;
 
 /// Why a node stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum StopReason {
     Failed(String),
 }
 
-/// Shared by all threads of a node.
+/// Shared by all that work for a group.
 #[derive(Clone, Debug)]
 pub(super) struct StopSignal {
     reason: watch::Sender<Option<StopReason>>,
@@ -74,72 +74,36 @@ impl StopSignal {
     }
 }
 
-/// Tells the apply thread that the event loop has ended, however that came about: it holds an end
-/// of its own queue, and would wait in it for ever.
-pub(super) struct EndJobs(pub(super) Sender<Job>);
+/// The signals of all groups of a node: what ends the node ends each of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stops(Arc<Mutex<BTreeMap<GroupId, StopSignal>>>);
 
-impl Drop for EndJobs {
-    fn drop(&mut self) {
-        // An apply thread that has ended needs no end.
-        let _ = self.0.send(Job::End);
-    }
-}
-
-/// Threads that have not ended, though the node has stopped: in a system call, or in a guest.
-///
-/// They may still write what the node handed to them, so nobody else may have the data directory
-/// until they have ended.
-#[derive(Debug)]
-pub struct Stragglers(Vec<JoinHandle<()>>);
-
-impl Stragglers {
-    /// Their names, for people.
-    pub fn names(&self) -> String {
-        let name = |thread: &JoinHandle<()>| thread.thread().name().unwrap_or("?").to_owned();
-        self.0.iter().map(name).collect::<Vec<_>>().join(", ")
-    }
-
-    /// Waits until they have ended, which may be never.
-    pub fn wait(self) {
-        for thread in self.0 {
-            // A panic has been reported as the reason to stop.
-            let _ = thread.join();
+impl Stops {
+    /// False: there is one of that group already.
+    pub(super) fn add(&self, group: GroupId, signal: StopSignal) -> bool {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(group) {
+            Entry::Vacant(place) => {
+                place.insert(signal);
+                true
+            }
+            Entry::Occupied(_) => false,
         }
     }
-}
 
-/// Time between two looks at threads that are to end.
-const LOOK: Duration = Duration::from_millis(5);
-
-/// Joins what ends in time.
-pub(super) fn join_within(threads: Vec<JoinHandle<()>>, patience: Duration) -> Option<Stragglers> {
-    let began = Instant::now();
-    let mut left = threads;
-    loop {
-        let (ended, running) = left.into_iter().partition(JoinHandle::is_finished);
-        Stragglers(ended).wait();
-        left = running;
-        if left.is_empty() {
-            return None;
-        }
-        if began.elapsed() >= patience {
-            return Some(Stragglers(left));
-        }
-        std::thread::sleep(LOOK.min(patience.saturating_sub(began.elapsed())));
+    /// Stops one group. Whether it is there.
+    pub(super) fn stop(&self, group: GroupId, reason: StopReason) -> bool {
+        let signals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let signal = signals.get(&group);
+        signal.inspect(|signal| signal.stop(reason)).is_some()
     }
-}
 
-/// Turns a panic of a thread into the node's stop: a node without one of its threads would
-/// be a zombie.
-pub(super) struct StopOnPanic(pub(super) StopSignal, pub(super) &'static str);
-
-impl Drop for StopOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.stop(StopReason::Failed(format!(
-                "the {} thread panicked: a broken invariant; the log above says which",
-                self.1
-            )));
+    pub(super) fn stop_all(&self, reason: &StopReason) {
+        for signal in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            signal.stop(reason.clone());
         }
+    }
+
+    pub(super) fn fail_all(&self, context: &str, error: &dyn std::fmt::Display) {
+        self.stop_all(&StopReason::Failed(format!("{context}: {error}")));
     }
 }

@@ -5,6 +5,7 @@ mod batches;
 mod digests;
 mod ends;
 mod engine;
+mod groups;
 mod level;
 mod metrics;
 mod parked;
@@ -18,18 +19,19 @@ use std::time::Duration;
 use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
-use super::apply::Witness;
 use super::{
     Environment, MonotonicClock, NodeConfig, NodeInbox, NodeOptions, ProposeResult, ReplySink,
-    StartError, SteppedNode, bootstrap, channel,
+    StartError, SteppedNode, Witness, bootstrap, channel,
 };
-use crate::consensus::ConsensusConfig;
+use crate::consensus::{ConsensusConfig, bootstrap_write};
 use crate::fsm::native::NativeLoader;
 use crate::fsm::{Limits, SharedLoader};
 use crate::machine::{Applied, Machine};
-use crate::storage::{SnapshotMeta, Stores};
+use crate::storage::{SnapshotMeta, Stores, WriteBatch};
 use crate::transport::{Identity, Inbox as _, Transport};
-use crate::types::{ClusterId, ConfState, GroupId, LogEntry, Member, NodeId, PeerMessage};
+use crate::types::{
+    ClusterId, ConfState, GroupId, Index, LogEntry, Member, NodeId, PeerMessage, Term,
+};
 
 /// Remembers whom it may send to.
 #[derive(Default)]
@@ -65,8 +67,24 @@ fn start(
     start_on(&stores, config, loader, monotonic_clock).expect("starts")
 }
 
+/// Voters of a group that know each other, with the native state machine.
+fn form(stores: &Stores, group: GroupId, members: &[Member]) {
+    let voters = members.iter().map(|member| member.id).collect();
+    let conf_state = ConfState { voters, ..ConfState::default() };
+    let mut machine = Machine::new(CLUSTER, group, Limits::default(), Arc::new(NativeLoader));
+    machine.bootstrap_members(Index(1), members.to_vec(), conf_state.clone());
+    let (index, term) = (Index(1), Term(1));
+    let meta = SnapshotMeta { group, index, term, conf_state, size_bytes: 0, checksum: 0 };
+    let image = machine.capture().expect("captured");
+    let meta = super::apply::save(&*stores.snapshots, 1, meta, &image).expect("memory");
+    let groups = vec![(group, bootstrap_write(meta.position()))];
+    stores.log.write(&WriteBatch { groups }).expect("memory");
+}
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
 fn identity() -> Identity {
-    Identity { cluster: ClusterId([7; 16]), node: NodeId(1), address: "one:1".to_owned() }
+    Identity { cluster: CLUSTER, node: NodeId(1), address: "one:1".to_owned() }
 }
 
 /// The same on stores that hold something already.

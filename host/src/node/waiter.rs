@@ -2,8 +2,8 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::answer::{ProposeFailure, ProposeResult, stopped_unknown};
 use super::budget::{Budget, Charge};
-use super::handle::{ProposeFailure, ProposeResult, stopped_unknown};
 use crate::machine::Reply;
 
 /// Where an answer goes.

@@ -1,4 +1,4 @@
-//! What the apply loop is doing, for others to see, and the watchdog that looks.
+//! What the apply loop is doing, for others to see.
 //!
 //! Fuel decides when a guest has had enough; this only tells people. The loop writes down each
 //! job before it begins and wipes it when it is done. The watchdog thread, which a stepped node
@@ -11,49 +11,12 @@
 //! ```
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::metrics::NodeMetrics;
+use super::clock::MonotonicClock;
+use super::metrics::{JobKind, NodeMetrics};
 use crate::types::Index;
-
-/// Time since some moment, never going back.
-pub type MonotonicClock = Arc<dyn Fn() -> Duration + Send + Sync>;
-
-/// What the apply loop may be busy with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum JobKind {
-    /// An entry.
-    Apply,
-    /// An entry that makes another module active, or has the running one compiled again.
-    Activate,
-    /// A query.
-    Query,
-    /// Copying the machine for a snapshot.
-    Capture,
-    /// Putting a leader's snapshot in the place of the machine.
-    Install,
-}
-
-impl JobKind {
-    /// Every kind, in the order of the numbers.
-    pub const ALL: [JobKind; 5] =
-        [JobKind::Apply, JobKind::Activate, JobKind::Query, JobKind::Capture, JobKind::Install];
-
-    /// Its name in metrics and log lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            JobKind::Apply => "apply",
-            JobKind::Activate => "activate",
-            JobKind::Query => "query",
-            JobKind::Capture => "capture",
-            JobKind::Install => "install",
-        }
-    }
-}
 
 /// The job that the apply loop is at. One thread writes, any may look.
 ///
@@ -163,7 +126,7 @@ impl Work {
     }
 
     /// Looks once. Says at most once of each job that it is slow.
-    fn look(&self) {
+    pub(super) fn look(&self) {
         let Some(slow) = self.slow else { return };
         let Some((number, kind, index, since)) = self.current() else { return };
         let so_far = (self.clock)().saturating_sub(since);
@@ -223,47 +186,6 @@ impl Jobs {
     /// How long it took.
     pub(super) fn end(&self, ticket: JobTicket) -> Duration {
         self.work.end(ticket)
-    }
-}
-
-/// A thread that looks at a [`Work`] until it is dropped.
-pub(super) struct Watchdog {
-    /// Dropped first: that ends the thread.
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Looks in the time that makes a job slow.
-const LOOKS: u32 = 4;
-const LOOK_MIN: Duration = Duration::from_millis(10);
-
-impl Watchdog {
-    /// None when nothing is slow.
-    pub(super) fn spawn(work: &Arc<Work>) -> std::io::Result<Option<Watchdog>> {
-        let Some(slow) = work.slow else { return Ok(None) };
-        let (end, ended) = channel();
-        let work = Arc::clone(work);
-        let pause = (slow / LOOKS).max(LOOK_MIN);
-        let thread = std::thread::Builder::new()
-            .name("watchdog".into())
-            .spawn(move || watch(&work, pause, &ended))?;
-        Ok(Some(Watchdog { end: Some(end), thread: Some(thread) }))
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
-            // It only reports: a panic of it is on the log and changes nothing.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn watch(work: &Work, pause: Duration, ended: &Receiver<()>) {
-    while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-        work.look();
     }
 }
 
@@ -337,18 +259,10 @@ mod tests {
     #[test]
     fn without_a_threshold_nothing_is_slow() {
         let (ms, work, mut jobs, metrics) = work(0);
-        assert!(Watchdog::spawn(&work).expect("no thread is needed").is_none());
         let ticket = jobs.begin(JobKind::Capture, Index(1));
         ms.store(u64::MAX / 1_000_000, Ordering::Relaxed);
         work.look();
         jobs.end(ticket);
         assert_eq!(metrics.slow_jobs(JobKind::Capture), 0);
-    }
-
-    #[test]
-    fn the_watchdog_ends_when_it_is_dropped() {
-        let (_, work, _, _) = work(1);
-        drop(Watchdog::spawn(&work).expect("a thread"));
-        assert_eq!(Arc::strong_count(&work), 1, "the thread has let go of it");
     }
 }

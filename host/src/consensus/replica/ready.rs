@@ -3,7 +3,7 @@
 use raft::{StateRole, eraftpb};
 
 use super::{PendingWrite, Replica, ReplicaError};
-use crate::consensus::effects::{ApplyTask, CommittedEntry, LogReader, Write};
+use crate::consensus::effects::{ApplyTask, CommittedEntry, LogReader, Write, WriteNumber};
 use crate::consensus::{convert, membership};
 use crate::museum::{self, Exhibit};
 use crate::storage::GroupWrite;
@@ -177,7 +177,7 @@ impl Replica {
         ready: Option<u64>,
         messages: Vec<PeerMessage>,
     ) {
-        let number = self.next_write;
+        let number = WriteNumber(self.next_write);
         self.next_write += 1;
         let earlier = self.pending_writes.back().map_or(0, |pending| pending.ready);
         let last = write

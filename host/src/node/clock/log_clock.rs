@@ -13,8 +13,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::super::work::MonotonicClock;
 use super::agreement::Interval;
+use super::hands::MonotonicClock;
 
 /// See the module. All times since the Unix epoch.
 pub(in super::super) struct LogClock {

@@ -16,7 +16,7 @@
 //! Part of the event loop. Every member learns how far its own clock is off, for people to see.
 
 mod agreement;
-mod change;
+mod hands;
 mod log_clock;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +25,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use self::agreement::{Agreement, Interval, agree};
-pub use self::change::{ClockFailure, ClockSet};
+pub use self::hands::{MonotonicClock, WallClock};
 pub(super) use self::log_clock::LogClock;
 use super::config::NodeConfig;
-use super::start::WallClock;
-use super::work::MonotonicClock;
 use crate::museum::{self, Exhibit};
 use crate::types::{ConfState, GroupId, NodeId, PeerMessage};
 

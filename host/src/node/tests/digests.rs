@@ -8,14 +8,12 @@ use tokio::sync::oneshot;
 
 use super::super::{Consistency, DigestConfig, ProposeResult, QueryFailure, ReplySink, StopReason};
 use super::*;
-use crate::consensus::{Role, bootstrap_write};
+use crate::consensus::Role;
 use crate::fsm::native;
-use crate::storage::WriteBatch;
 use crate::transport::memory::{Delivery, MemoryNetwork};
-use crate::types::{Index, ModuleHash, Term};
+use crate::types::{Index, ModuleHash};
 
 const GROUP: GroupId = GroupId::MAIN;
-const CLUSTER: ClusterId = ClusterId([7; 16]);
 
 struct Cluster {
     network: MemoryNetwork,
@@ -32,25 +30,9 @@ impl Cluster {
         let members: Vec<Member> = (1..=size)
             .map(|id| Member { id: NodeId(id), address: format!("node-{id}:1") })
             .collect();
-        let voters = members.iter().map(|member| member.id).collect();
-        let conf_state = ConfState { voters, ..ConfState::default() };
         let stores: Vec<Stores> = members.iter().map(|_| Stores::memory()).collect();
         for stores in &stores {
-            let loader = Arc::new(NativeLoader);
-            let mut machine = Machine::new(CLUSTER, GROUP, Limits::default(), loader);
-            machine.bootstrap_members(Index(1), members.clone(), conf_state.clone());
-            let meta = SnapshotMeta {
-                group: GROUP,
-                index: Index(1),
-                term: Term(1),
-                conf_state: conf_state.clone(),
-                size_bytes: 0,
-                checksum: 0,
-            };
-            let image = machine.capture().expect("captured");
-            let meta = super::super::snapshots::save(&*stores.snapshots, 1, meta, &image).unwrap();
-            let groups = vec![(GROUP, bootstrap_write(meta.position()))];
-            stores.log.write(&WriteBatch { groups }).expect("memory");
+            form(stores, GROUP, &members);
         }
         let nodes = members.iter().map(|_| None).collect();
         let network = MemoryNetwork::new(Delivery::Manual, 1);

@@ -30,7 +30,7 @@ pub(super) fn stores_of_three(loader: &SharedLoader) -> Stores {
         checksum: 0,
     };
     let image = machine.capture().expect("captured");
-    let meta = crate::node::snapshots::save(&*stores.snapshots, 1, meta, &image).expect("saved");
+    let meta = crate::node::apply::save(&*stores.snapshots, 1, meta, &image).expect("saved");
     let write = crate::consensus::bootstrap_write(meta.position());
     stores.log.write(&WriteBatch { groups: vec![(GroupId::MAIN, write)] }).expect("in memory");
     stores

@@ -1,0 +1,213 @@
+//! What callers are told: what became of a proposal, of a query, of the leadership.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::budget::Charge;
+use super::rivals::UNCONFIRMED;
+use crate::consensus::{ConfChangeError, Role};
+use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply};
+use crate::types::{ConfState, Exceeded, Index, JoinNonce, Level, Member, NodeId, Position, Term};
+
+/// A proposal that was applied.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Of the command, or of the entry if that holds none.
+    pub position: Position,
+    /// Term of its entry.
+    pub term: Term,
+    /// The machine's answer.
+    pub reply: Reply,
+    /// Fuel that the guest used.
+    pub fuel_used: u64,
+    /// For people: details of a trap.
+    pub trap_message: Option<String>,
+    /// Pages of memory that the guest wrote, if that was asked for and this host can tell.
+    pub pages_dirtied: Option<u64>,
+    /// How long this node took to apply it.
+    pub apply_duration: Duration,
+}
+
+/// Why a proposal has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeFailure {
+    /// Ask that node instead. It surely did not happen.
+    #[error("this node is not the leader")]
+    NotLeader(Option<Member>),
+    /// A queue is full. It surely did not happen.
+    #[error("the node is busy: too many bytes are in flight; try again in a moment")]
+    Busy(Exceeded),
+    /// Too long for one entry. It surely did not happen.
+    #[error("{bytes} bytes are too many: an entry holds at most {max} (node.max_entry_bytes)")]
+    TooLarge {
+        /// Length of the entry.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// No batch. It surely did not happen.
+    #[error("{commands} commands are no batch: an entry holds 1 to {max} of them")]
+    BatchSize {
+        /// How many there are.
+        commands: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Another leader's entry took its place. It surely did not happen.
+    #[error("a new leader replaced the entry before it was committed")]
+    Superseded,
+    /// The membership change makes no sense now. It surely did not happen.
+    #[error(transparent)]
+    ConfChange(#[from] ConfChangeError),
+    /// Not all members offer the level. It surely did not happen.
+    #[error(transparent)]
+    Level(Box<LevelRefused>),
+    /// The node is shutting down. It surely did not happen.
+    #[error("this node is shutting down")]
+    Stopping,
+    /// The node's state is not trusted, and it leads no longer than it must. It surely did not
+    /// happen.
+    #[error(
+        "this node is quarantined: its state differs from its cluster's; it hands leadership over \
+         and gets a fresh state"
+    )]
+    Quarantined,
+    /// The replicas disagree, and nothing says yet who is right. It surely did not happen.
+    #[error(
+        "this cluster's replicas disagree, and nothing says yet which state is right: it answers \
+         nothing until a voter that is missing is back (status says more)"
+    )]
+    InDoubt,
+    /// Nobody has confirmed this node's cluster. It surely did not happen.
+    #[error("{UNCONFIRMED}")]
+    Unconfirmed,
+    /// It may have happened, or may still happen.
+    #[error("{0}; the command may have been applied, or may still be")]
+    Unknown(String),
+}
+
+impl ProposeFailure {
+    /// Whether it surely did not happen and never will.
+    pub fn surely_not_applied(&self) -> bool {
+        !matches!(self, ProposeFailure::Unknown(_))
+    }
+}
+
+/// Why a level is not raised. It surely is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the level stays {current}: a member whose program does not offer level {wanted} would stop. {}: \
+     start a version of raft-host that offers it on each of them, or remove the member, and try again",
+    words(.missing)
+)]
+pub struct LevelRefused {
+    /// The level in force.
+    pub current: Level,
+    /// What it was to become.
+    pub wanted: Level,
+    /// Members in the way, and what they offer; `None`: not heard from lately.
+    pub missing: Vec<(NodeId, Option<Level>)>,
+}
+
+fn words(missing: &[(NodeId, Option<Level>)]) -> String {
+    let word = |(node, offered): &(NodeId, Option<Level>)| match offered {
+        Some(level) => format!("node {node} offers {level}"),
+        None => format!("node {node} has not said lately what it offers"),
+    };
+    missing.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+/// The answer to a proposal.
+pub type ProposeResult = Result<Committed, ProposeFailure>;
+
+/// How fresh a query's answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Sees every command acknowledged before the query was asked.
+    Linearizable,
+    /// Whatever this node has applied.
+    Stale,
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum QueryFailure {
+    #[error("the node is busy: too many bytes are in flight; try again in a moment")]
+    Busy(Exceeded),
+    #[error("this node is shutting down")]
+    Stopping,
+    #[error("this node stopped")]
+    Stopped,
+    #[error(
+        "this node is quarantined: its state differs from its cluster's, so it answers nothing \
+         until it has a fresh one; ask another node"
+    )]
+    Quarantined,
+    #[error(
+        "this cluster's replicas disagree, and nothing says yet which state is right: it answers \
+         nothing until a voter that is missing is back (status says more)"
+    )]
+    InDoubt,
+    #[error("{UNCONFIRMED}")]
+    Unconfirmed,
+}
+
+pub(super) struct QueryJob {
+    /// Nothing is asked of the guest: what matters is that everything is applied by now.
+    pub(super) is_barrier: bool,
+    pub(super) query: Bytes,
+    pub(super) reply: oneshot::Sender<Result<QueryReply, QueryFailure>>,
+    pub(super) _charge: Charge,
+}
+
+impl QueryJob {
+    /// Answers at once what needs no guest; gives back what does.
+    pub(super) fn pass(self, applied: Index) -> Option<QueryJob> {
+        if !self.is_barrier {
+            return Some(self);
+        }
+        let result = QueryResult::NoModule;
+        // A caller that went away does not want the answer any more.
+        let _ =
+            self.reply.send(Ok(QueryReply { result, fuel_used: 0, trap_message: None, applied }));
+        None
+    }
+}
+
+/// Who leads, as this node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// What this node is.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// The leader, when known; with its address, when that is known too.
+    pub leader: Option<Member>,
+}
+
+/// What the machine looked like after the last batch of entries.
+#[derive(Clone, Debug)]
+pub struct MachineView {
+    /// The machine's facts.
+    pub info: MachineInfo,
+    /// The members, by id.
+    pub members: Arc<BTreeMap<NodeId, Member>>,
+    /// Of the members that asked to be taken in themselves, the nonce that they did it with.
+    pub joins: Arc<BTreeMap<NodeId, JoinNonce>>,
+    /// The configuration at `info.applied`.
+    pub conf_state: Arc<ConfState>,
+    /// The id that the next new member gets.
+    pub next_node_id: NodeId,
+}
+
+/// Fixed cost of a request in the byte budget, for its bookkeeping.
+pub(super) const REQUEST_OVERHEAD_BYTES: u64 = 256;
+
+pub(super) fn stopped_unknown() -> ProposeFailure {
+    ProposeFailure::Unknown("this node stopped".into())
+}

@@ -1,0 +1,333 @@
+//! Raising the cluster's level when all members can follow.
+//!
+//! ```text
+//!   leader   ── ClockQuestion, every election timeout ─►  member
+//!            ◄─ LevelOffer (what the member's program offers) ──
+//!            all members, learners too, offer more ─► settling time ─► SetLevel in the log
+//! ```
+//!
+//! Whoever does not offer the level that is in force must stop. So a level is raised only while every
+//! member has said within the last few rounds that it offers it, no change of the members is under way,
+//! and none that adds somebody is let in before the level is known to have changed: who joins then
+//! must offer the new one.
+//!
+//! Part of the group. Only a leader knows what members offer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::watch;
+
+use crate::museum::{self, Exhibit};
+use crate::node::answer::{LevelRefused, ProposeResult};
+use crate::node::config::NodeConfig;
+use crate::node::waiter::{ReplySink, Waiter};
+use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, Level, NodeId};
+
+/// What is known of levels beside the one in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LevelStatus {
+    /// On the leader: what each member offers; who has not said so lately is missing.
+    pub offers: BTreeMap<NodeId, Level>,
+    /// On the leader: what all members offer above the level in force.
+    pub agreed: Option<Level>,
+    /// On the leader: when the level is raised to that by itself, if it is; on a new count when somebody
+    /// is not heard from meanwhile.
+    pub raised_in: Option<Duration>,
+}
+
+/// An offer counts for so many rounds of questions.
+const ROUNDS_KEPT: u64 = 4;
+
+/// See the module.
+pub(super) struct Levels {
+    me: NodeId,
+    offered: Level,
+    /// `None`: not by itself.
+    settle_ticks: Option<u64>,
+    tick_length: Duration,
+    /// How old an offer may be, in ticks.
+    kept_ticks: u64,
+    tick: u64,
+    /// In force, as far as this node has applied.
+    level: Level,
+    /// As of which index it is known.
+    raised_at: Index,
+    offers: BTreeMap<NodeId, (Level, u64)>,
+    /// What all members have offered, and since when without a break.
+    agreed: Option<(Level, u64)>,
+    /// This leader has proposed to raise it.
+    raising: Option<Raising>,
+    status: watch::Sender<Arc<LevelStatus>>,
+}
+
+/// What became of a proposal.
+enum Raising {
+    Proposed(oneshot::Receiver<ProposeResult>),
+    /// Whether it comes is not known until this node leads no more.
+    Unknown,
+}
+
+impl Levels {
+    pub(super) fn new(me: NodeId, offered: Level, config: &NodeConfig) -> Levels {
+        let tick_us = config.tick().as_micros().max(1) as u64;
+        let settle_ticks = config.level_settle_ms.saturating_mul(1_000) / tick_us;
+        Levels {
+            me,
+            offered,
+            settle_ticks: (config.level_settle_ms != 0).then_some(settle_ticks),
+            tick_length: config.tick(),
+            kept_ticks: ROUNDS_KEPT * config.election_ticks() as u64,
+            tick: 0,
+            level: Level::FIRST,
+            raised_at: Index(0),
+            offers: BTreeMap::new(),
+            agreed: None,
+            raising: None,
+            status: watch::Sender::default(),
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<LevelStatus>> {
+        self.status.subscribe()
+    }
+
+    /// In force, as far as this node has applied.
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(super) fn offered(&self) -> Level {
+        self.offered
+    }
+
+    /// Another role, term or leader: what was heard and proposed counts no more.
+    pub(super) fn on_leadership(&mut self) {
+        self.offers.clear();
+        self.agreed = None;
+        self.raising = None;
+        self.publish();
+    }
+
+    /// What the machine's level is as of an index.
+    pub(super) fn on_level(&mut self, level: Level, as_of: Index) {
+        self.level = level;
+        self.raised_at = as_of;
+        self.agreed = self.agreed.filter(|(agreed, _)| *agreed > level);
+    }
+
+    /// A member says what its program offers.
+    pub(super) fn on_offer(&mut self, from: NodeId, level: Level) {
+        self.offers.insert(from, (level, self.tick));
+    }
+
+    /// Time passes on a leader with these members, or on somebody else (`None`). Says to which level it
+    /// is to be raised now.
+    pub(super) fn on_tick(&mut self, members: Option<&ConfState>) -> Option<Level> {
+        self.tick += 1;
+        let Some(members) = members else {
+            self.agreed = None;
+            self.publish();
+            return None;
+        };
+        let members = members.nodes();
+        self.offers.retain(|node, _| members.contains(node));
+        let most = self.most_for(members.iter().copied()).filter(|level| *level > self.level);
+        self.agreed = match (self.agreed, most) {
+            (Some((agreed, since)), Some(most)) => Some((agreed.min(most), since)),
+            (None, Some(most)) => Some((most, self.tick)),
+            (_, None) => None,
+        };
+        self.publish();
+        let (agreed, since) = self.agreed?;
+        let is_settled = self.settle_ticks.is_some_and(|settle| self.tick - since >= settle);
+        (is_settled && !self.is_raising()).then_some(agreed)
+    }
+
+    /// Whether the level may be raised to `wanted`, or to what all offer; an operator asks.
+    pub(super) fn check(
+        &self,
+        wanted: Option<Level>,
+        members: &ConfState,
+    ) -> Result<Level, LevelRefused> {
+        let members = members.nodes();
+        let most = self.most_for(members.iter().copied());
+        let wanted = wanted.unwrap_or_else(|| most.map_or(self.level, |most| most.max(self.level)));
+        let current = self.level;
+        if wanted <= current || most.is_some_and(|most| wanted <= most) {
+            return Ok(wanted);
+        }
+        let missing = members.into_iter().map(|node| (node, self.fresh(node)));
+        let missing = missing.filter(|(_, offered)| offered.is_none_or(|offered| offered < wanted));
+        Err(LevelRefused { current, wanted, missing: missing.collect() })
+    }
+
+    /// Whether a change of the members that was decided on at an index would let somebody in who was
+    /// not asked about the level that is coming.
+    pub(super) fn is_in_the_way_of(&mut self, change: &ConfChange, decided_at: Index) -> bool {
+        let adds = change.steps.iter().any(|(op, _)| *op != ConfChangeOp::Remove);
+        adds && (self.is_raising() || self.raised_at > decided_at)
+    }
+
+    pub(super) fn begin(&mut self) -> Waiter {
+        let (sender, receiver) = oneshot::channel();
+        self.raising = Some(Raising::Proposed(receiver));
+        Waiter::of(ReplySink::One(sender))
+    }
+
+    /// Whether this leader's proposal may still come.
+    pub(super) fn is_raising(&mut self) -> bool {
+        let Some(Raising::Proposed(answer)) = &mut self.raising else {
+            return self.raising.is_some();
+        };
+        match answer.try_recv() {
+            Err(TryRecvError::Empty) => return true,
+            Ok(Err(failure)) if !failure.surely_not_applied() => {
+                self.raising = Some(Raising::Unknown);
+            }
+            // A waiter always answers.
+            Ok(_) | Err(TryRecvError::Closed) => self.raising = None,
+        }
+        self.raising.is_some()
+    }
+
+    fn fresh(&self, node: NodeId) -> Option<Level> {
+        if node == self.me {
+            return Some(self.offered);
+        }
+        let (level, heard) = self.offers.get(&node)?;
+        (self.tick - heard <= self.kept_ticks).then_some(*level)
+    }
+
+    /// The highest level that all of them offer, if all of them have said so lately.
+    fn most_for(&self, members: impl Iterator<Item = NodeId>) -> Option<Level> {
+        if museum::is_on(Exhibit::LevelRaisedEarly) {
+            return Some(self.offered);
+        }
+        let offers: Option<Vec<Level>> = members.map(|node| self.fresh(node)).collect();
+        offers?.into_iter().min()
+    }
+
+    fn publish(&self) {
+        let offers = self.offers.keys().filter_map(|node| Some((*node, self.fresh(*node)?)));
+        let left = |settle: u64, since: u64| settle.saturating_sub(self.tick - since);
+        let ticks =
+            self.agreed.zip(self.settle_ticks).map(|((_, since), settle)| left(settle, since));
+        let in_seconds = |ticks: u64| {
+            let time = self.tick_length.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
+            Duration::from_secs(time.as_secs())
+        };
+        let now = LevelStatus {
+            offers: offers.collect(),
+            agreed: self.agreed.map(|(level, _)| level),
+            raised_in: ticks.map(in_seconds),
+        };
+        self.status.send_if_modified(|status| {
+            let is_news = **status != now;
+            if is_news {
+                *status = Arc::new(now);
+            }
+            is_news
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::ProposeFailure;
+    use crate::types::Member;
+
+    fn members(ids: &[u64]) -> ConfState {
+        let voters = ids.iter().map(|id| NodeId(*id)).collect();
+        ConfState { voters, ..ConfState::default() }
+    }
+
+    /// Of node 1, which offers level 3; settles after 50 ticks, and keeps offers for 400.
+    fn levels() -> Levels {
+        let config = NodeConfig { level_settle_ms: 500, ..NodeConfig::default() };
+        Levels::new(NodeId(1), Level(3), &config)
+    }
+
+    fn after(levels: &mut Levels, ticks: u64, members: &ConfState) -> Option<Level> {
+        (0..ticks).filter_map(|_| levels.on_tick(Some(members))).last()
+    }
+
+    #[test]
+    fn the_level_is_what_all_offer_after_the_settling_time() {
+        let (mut levels, three) = (levels(), members(&[1, 2, 3]));
+        levels.on_offer(NodeId(2), Level(3));
+        assert_eq!(after(&mut levels, 100, &three), None, "one has not said anything");
+        levels.on_offer(NodeId(3), Level(2));
+        assert_eq!(after(&mut levels, 50, &three), None);
+        assert_eq!(levels.status.borrow().agreed, Some(Level(2)));
+        assert_eq!(levels.on_tick(Some(&three)), Some(Level(2)));
+        let waiter = levels.begin();
+        assert_eq!(after(&mut levels, 100, &three), None, "it is under way");
+        drop(waiter);
+        // Nobody knows what becomes of it.
+        assert_eq!(after(&mut levels, 100, &three), None);
+        levels.on_leadership();
+        levels.on_level(Level(2), Index(7));
+        for node in [2, 3] {
+            levels.on_offer(NodeId(node), Level(2));
+        }
+        assert_eq!(after(&mut levels, 100, &three), None, "all offer what is in force");
+    }
+
+    #[test]
+    fn an_older_program_or_silence_begins_the_count_anew() {
+        let (mut levels, two) = (levels(), members(&[1, 2]));
+        levels.on_offer(NodeId(2), Level(3));
+        assert_eq!(after(&mut levels, 50, &two), None);
+        levels.on_offer(NodeId(2), Level(1));
+        assert_eq!(after(&mut levels, 100, &two), None);
+        levels.on_offer(NodeId(2), Level(3));
+        assert_eq!(after(&mut levels, 50, &two), None);
+        assert_eq!(levels.on_tick(Some(&two)), Some(Level(3)));
+        let refused = levels.check(None, &two);
+        assert_eq!(refused, Ok(Level(3)));
+        // Old offers say nothing of who was restarted meanwhile.
+        after(&mut levels, 400, &two);
+        assert_eq!(levels.on_tick(Some(&two)), None);
+        let refused = levels.check(Some(Level(2)), &two).expect_err("not heard from");
+        assert_eq!(refused.missing, [(NodeId(2), None)]);
+        assert!(refused.to_string().contains("node 2 has not said lately"), "{refused}");
+    }
+
+    #[test]
+    fn zero_means_by_hand_and_by_hand_the_same_rules_hold() {
+        let config = NodeConfig { level_settle_ms: 0, ..NodeConfig::default() };
+        let (mut levels, two) = (Levels::new(NodeId(1), Level(3), &config), members(&[1, 2]));
+        levels.on_offer(NodeId(2), Level(2));
+        assert_eq!(after(&mut levels, 100, &two), None);
+        assert_eq!(levels.status.borrow().raised_in, None);
+        assert_eq!(levels.check(None, &two), Ok(Level(2)));
+        assert_eq!(
+            levels.check(Some(Level(1)), &two),
+            Ok(Level(1)),
+            "it is that, or more, already"
+        );
+        let refused = levels.check(Some(Level(3)), &two).expect_err("node 2 does not offer it");
+        assert_eq!(refused.missing, [(NodeId(2), Some(Level(2)))]);
+    }
+
+    #[test]
+    fn nobody_is_let_in_unasked() {
+        let member = |id| Member { id: NodeId(id), address: format!("a:{id}") };
+        let add = ConfChange::of(ConfChangeOp::AddLearner, member(2));
+        let remove = ConfChange::of(ConfChangeOp::Remove, member(2));
+        let mut levels = levels();
+        assert!(!levels.is_in_the_way_of(&add, Index(5)));
+        let waiter = levels.begin();
+        assert!(levels.is_in_the_way_of(&add, Index(5)));
+        assert!(!levels.is_in_the_way_of(&remove, Index(5)));
+        waiter.answer(Err(ProposeFailure::Stopping));
+        assert!(!levels.is_in_the_way_of(&add, Index(5)));
+        levels.on_level(Level(2), Index(6));
+        assert!(levels.is_in_the_way_of(&add, Index(5)), "decided on before");
+        assert!(!levels.is_in_the_way_of(&add, Index(6)));
+    }
+}

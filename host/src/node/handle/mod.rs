@@ -1,0 +1,20 @@
+//! How the rest of the process talks to a running node: a handle to one group of it.
+
+mod batches;
+mod clock;
+mod core;
+mod drain;
+mod levels;
+mod limits;
+mod membership;
+mod rivals;
+mod upgrade;
+
+pub use self::batches::SubmitBatch;
+pub use self::clock::{ClockFailure, ClockSet};
+pub(super) use self::core::Shared;
+pub use self::core::{NodeHandle, Submit};
+pub use self::levels::LevelSet;
+pub use self::limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
+pub use self::membership::MembershipFailure;
+pub use self::upgrade::{Upgrade, UpgradeFailure, Upgraded};

@@ -1,0 +1,229 @@
+//! The thread that drives the groups: collects what happened, has each group take it in, and has done
+//! what they want done.
+//!
+//! One thread for all groups, with one queue and one tick: a group that has nothing to do costs a look
+//! at each tick.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::inbox::Places;
+use super::log_reader::ReadRequest;
+use super::log_writer::WriteRequest;
+use super::threads::EndJobs;
+use crate::consensus::ReplicaError;
+use crate::node::group::{Group, Output};
+use crate::node::message::{Job, Mail};
+use crate::transport::Transport;
+use crate::types::{GroupId, Member, NodeId};
+
+/// Most events taken in before effects are executed.
+const MAX_EVENTS_PER_TURN: usize = 4096;
+
+/// A group and the way to its machine.
+pub(super) struct Seat {
+    id: GroupId,
+    group: Group,
+    jobs: Sender<Job>,
+    peers: BTreeMap<NodeId, Member>,
+    /// Last: nobody waits in the group any more when its machine ends.
+    _end: EndJobs,
+}
+
+impl Seat {
+    pub(super) fn new(id: GroupId, group: Group, jobs: Sender<Job>) -> Seat {
+        let (peers, end) = (group.peers(), EndJobs(jobs.clone()));
+        Seat { id, group, jobs, peers, _end: end }
+    }
+
+    pub(super) fn group(&self) -> &Group {
+        &self.group
+    }
+}
+
+/// Groups that the loop is to drive and has not seen yet.
+pub(super) type Arrivals = Arc<Mutex<Vec<Seat>>>;
+
+/// What the loop drives the groups with.
+pub(super) struct Hands {
+    pub(super) mail: Receiver<Mail>,
+    pub(super) arrivals: Arrivals,
+    pub(super) places: Places,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) writer: Sender<WriteRequest>,
+    pub(super) reader: Sender<ReadRequest>,
+    pub(super) tick: Duration,
+}
+
+/// See the module.
+pub(super) struct EventLoop {
+    hands: Hands,
+    seats: BTreeMap<GroupId, Seat>,
+    /// Groups that something happened to in this turn.
+    touched: BTreeSet<GroupId>,
+}
+
+impl EventLoop {
+    pub(super) fn new(hands: Hands) -> EventLoop {
+        EventLoop { hands, seats: BTreeMap::new(), touched: BTreeSet::new() }
+    }
+
+    /// Until the last group has ended. Dropping the queues then ends the log's writer and reader.
+    pub(super) fn run(mut self) {
+        self.look();
+        let mut next_tick = Instant::now() + self.hands.tick;
+        while !self.seats.is_empty() {
+            let patience = next_tick.saturating_duration_since(Instant::now());
+            match self.hands.mail.recv_timeout(patience) {
+                Ok(mail) => self.take(mail),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            for _ in 0..MAX_EVENTS_PER_TURN {
+                let Some(mail) = self.try_mail() else { break };
+                self.take(mail);
+            }
+            self.leave_stopped();
+            let now = Instant::now();
+            if now >= next_tick {
+                self.tick();
+                next_tick += self.hands.tick;
+                if next_tick < now {
+                    // This process was held up. The messages that arrived meanwhile count,
+                    // not the time in which it could not have looked at them.
+                    next_tick = now + self.hands.tick;
+                }
+            }
+            self.end_turn();
+        }
+    }
+
+    /// What waits in the queue.
+    pub(super) fn try_mail(&mut self) -> Option<Mail> {
+        self.hands.mail.try_recv().ok()
+    }
+
+    pub(super) fn seat(&self, group: GroupId) -> Option<&Seat> {
+        self.seats.get(&group)
+    }
+
+    /// Something happened.
+    pub(super) fn take(&mut self, mail: Mail) {
+        match mail {
+            Mail::Event(id, event) => {
+                // Dropping an event answers whoever waits in it.
+                let Some(seat) = self.running(id) else { return };
+                let done = seat.group.on_event(event);
+                seat.fail_on(done);
+                self.touched.insert(id);
+            }
+            Mail::Look => self.look(),
+        }
+    }
+
+    /// Takes in groups that have come.
+    fn look(&mut self) {
+        let mut arrivals = self.hands.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        let arrived = std::mem::take(&mut *arrivals);
+        drop(arrivals);
+        arrived.into_iter().for_each(|seat| self.admit(seat));
+    }
+
+    /// Drives this group, too.
+    pub(super) fn admit(&mut self, seat: Seat) {
+        self.seats.insert(seat.id, seat);
+        self.update_peers();
+    }
+
+    /// Its turn ends with the others' even if nothing happened to it.
+    pub(super) fn touch(&mut self, id: GroupId) {
+        self.touched.insert(id);
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self) {
+        for id in self.seats.keys().copied().collect::<Vec<_>>() {
+            let Some(seat) = self.running(id) else { continue };
+            let done = seat.group.on_tick();
+            seat.fail_on(done);
+            self.touched.insert(id);
+        }
+    }
+
+    /// Has done what the groups want done that something happened to.
+    pub(super) fn end_turn(&mut self) {
+        while let Some(id) = self.touched.pop_first() {
+            let Some(seat) = self.running(id) else { continue };
+            match seat.group.end_turn() {
+                Ok(output) => self.execute(id, output),
+                Err(error) => seat.group.fail(&error),
+            }
+        }
+    }
+
+    fn running(&mut self, id: GroupId) -> Option<&mut Seat> {
+        self.seats.get_mut(&id).filter(|seat| !seat.group.is_stopped())
+    }
+
+    /// Groups that have been stopped end: whoever waits in them is told.
+    fn leave_stopped(&mut self) {
+        let stopped = self.seats.extract_if(.., |_, seat| seat.group.is_stopped());
+        let stopped: Vec<GroupId> = stopped.map(|(id, _)| id).collect();
+        if stopped.is_empty() {
+            return;
+        }
+        // Peers hear nothing of the end of the last one but that nobody answers any more.
+        if !self.seats.is_empty() {
+            stopped.into_iter().for_each(|id| self.hands.places.remove(id));
+            self.update_peers();
+        }
+    }
+
+    fn execute(&mut self, id: GroupId, output: Output) {
+        if let Some(peers) = output.peers {
+            if let Some(seat) = self.seats.get_mut(&id) {
+                seat.peers = peers;
+            }
+            self.update_peers();
+        }
+        for (from, why) in output.nonsense {
+            self.hands.transport.disconnect(from, &why);
+        }
+        if !output.messages.is_empty() {
+            self.hands.transport.send(output.messages);
+        }
+        for write in output.writes {
+            // A writer that has ended has stopped the node.
+            let _ = self.hands.writer.send((id, write));
+        }
+        for read in output.log_reads {
+            // A reader that has ended has stopped the node.
+            let _ = self.hands.reader.send((id, read));
+        }
+        if let Some(seat) = self.seats.get(&id) {
+            for job in output.jobs {
+                // An apply thread that has ended has stopped its group.
+                let _ = seat.jobs.send(job);
+            }
+        }
+    }
+
+    /// The node talks to whom any of its groups talks to.
+    fn update_peers(&self) {
+        let mut peers = BTreeMap::new();
+        for seat in self.seats.values() {
+            peers.extend(seat.peers.iter().map(|(id, member)| (*id, member.clone())));
+        }
+        self.hands.transport.set_peers(peers);
+    }
+}
+
+impl Seat {
+    fn fail_on(&self, done: Result<(), ReplicaError>) {
+        if let Err(error) = done {
+            self.group.fail(&error);
+        }
+    }
+}

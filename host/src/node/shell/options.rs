@@ -1,0 +1,73 @@
+//! What nodes and their groups are started with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use super::inbox::{NodeInbox, Places};
+use crate::consensus::ConsensusConfig;
+use crate::fsm::SharedLoader;
+use crate::node::budget::Budget;
+use crate::node::config::NodeConfig;
+use crate::node::message::Mail;
+use crate::node::rivals::Rivals;
+use crate::storage::Stores;
+use crate::transport::Identity;
+use crate::types::{GroupId, Member};
+
+/// All that a node needs.
+pub struct NodeOptions {
+    /// Who it is.
+    pub identity: Identity,
+    /// The group it serves.
+    pub group: GroupId,
+    /// Timing and limits of the node.
+    pub config: NodeConfig,
+    /// Limits of consensus.
+    pub consensus: ConsensusConfig,
+    /// Its stores.
+    pub stores: Stores,
+    /// Runs modules.
+    pub loader: SharedLoader,
+    /// Members to reach before the machine knows any: what a joining node was told.
+    pub introduced: Vec<Member>,
+    /// Where to keep a state that went wrong, if anywhere.
+    pub evidence: Option<PathBuf>,
+}
+
+/// What a further group of a running node needs. All else it has from the node.
+pub struct GroupOptions {
+    /// Which one.
+    pub group: GroupId,
+    /// Limits of consensus.
+    pub consensus: ConsensusConfig,
+    /// Runs modules.
+    pub loader: SharedLoader,
+    /// Members to reach before the machine knows any.
+    pub introduced: Vec<Member>,
+    /// Where to keep a state that went wrong, if anywhere.
+    pub evidence: Option<PathBuf>,
+}
+
+/// The queue into a node that does not run yet.
+pub struct NodeChannel {
+    pub(super) mail: Sender<Mail>,
+    pub(super) receiver: Receiver<Mail>,
+    pub(super) places: Places,
+    pub(super) rivals: Arc<Rivals>,
+}
+
+/// The inbox comes first: a transport needs it, and a node needs a transport.
+pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
+    let (mail, receiver) = mpsc::channel();
+    let (places, rivals) = (Places::default(), Arc::<Rivals>::default());
+    // Whoever dials before the node runs shall find it.
+    places.add(GroupId::MAIN);
+    let inbox = NodeInbox {
+        mail: mail.clone(),
+        budget: Budget::new(config.max_inbox_bytes),
+        places: places.clone(),
+        rivals: Arc::clone(&rivals),
+    };
+    (Arc::new(inbox), NodeChannel { mail, receiver, places, rivals })
+}
