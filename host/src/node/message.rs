@@ -151,24 +151,51 @@ pub(super) enum Mail {
     Look,
 }
 
-/// The way to a group in the event loop.
+/// Whoever sees to it that mail is looked at.
+pub(super) trait Postman: Send + Sync {
+    /// There is one letter more in the queue.
+    fn mail_came(&self);
+}
+
+/// The queue into the event loop.
 #[derive(Clone)]
-pub(super) struct EventSender {
-    group: GroupId,
-    mail: Sender<Mail>,
+pub(super) struct Mailbox {
+    queue: Sender<Mail>,
+    postman: Arc<dyn Postman>,
 }
 
 /// The event loop has ended, and with it all groups.
 #[derive(Debug)]
 pub(super) struct LoopEnded;
 
+impl Mailbox {
+    pub(super) fn new(queue: Sender<Mail>, postman: Arc<dyn Postman>) -> Mailbox {
+        Mailbox { queue, postman }
+    }
+
+    /// The event loop may take its turn on the caller's thread: nobody may send who holds a lock that
+    /// a turn takes.
+    pub(super) fn send(&self, mail: Mail) -> Result<(), LoopEnded> {
+        self.queue.send(mail).map_err(|_| LoopEnded)?;
+        self.postman.mail_came();
+        Ok(())
+    }
+}
+
+/// The way to a group in the event loop.
+#[derive(Clone)]
+pub(super) struct EventSender {
+    group: GroupId,
+    mail: Mailbox,
+}
+
 impl EventSender {
-    pub(super) fn new(group: GroupId, mail: Sender<Mail>) -> EventSender {
+    pub(super) fn new(group: GroupId, mail: Mailbox) -> EventSender {
         EventSender { group, mail }
     }
 
     /// An event for a group that has been stopped is dropped, and with it whoever waits in it.
     pub(super) fn send(&self, event: Event) -> Result<(), LoopEnded> {
-        self.mail.send(Mail::Event(self.group, event)).map_err(|_| LoopEnded)
+        self.mail.send(Mail::Event(self.group, event))
     }
 }

@@ -267,8 +267,8 @@ impl Digests {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::DigestConfig;
     use super::*;
+    use crate::node::DigestConfig;
 
     const POINT: Index = Index(9);
     const RIGHT: StateDigest = StateDigest([7; 32]);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::driver::Driver;
 use super::environment::Environment;
 use super::error::StartError;
 use super::event_loop::{Arrivals, EventLoop, Hands, Seat};
@@ -22,7 +23,7 @@ use crate::node::clock::{Clocks, LogClock, Standing};
 use crate::node::config::NodeConfig;
 use crate::node::group::{Group, GroupParts};
 use crate::node::handle::{NodeHandle, Shared};
-use crate::node::message::{EventSender, Mail, SaveJob};
+use crate::node::message::{EventSender, Mailbox, SaveJob};
 use crate::node::metrics::NodeMetrics;
 use crate::node::rivals::Rivals;
 use crate::node::stop::{StopSignal, Stops};
@@ -36,7 +37,7 @@ pub(super) struct Common {
     pub(super) identity: Identity,
     pub(super) config: NodeConfig,
     pub(super) stores: Stores,
-    pub(super) mail: Sender<Mail>,
+    pub(super) mail: Mailbox,
     pub(super) saver: Sender<SaveJob>,
     pub(super) places: Places,
     pub(super) rivals: Arc<Rivals>,
@@ -49,6 +50,8 @@ pub(super) struct Common {
 pub(super) struct Loops {
     pub(super) common: Common,
     pub(super) event_loop: EventLoop,
+    /// Runs it, once it is started.
+    pub(super) driver: Arc<Driver>,
     /// For the log writer.
     pub(super) writes: Receiver<WriteRequest>,
     /// For the log reader.
@@ -65,7 +68,7 @@ pub(super) fn loops(
     channel: NodeChannel,
     transport: Arc<dyn Transport>,
 ) -> Loops {
-    let NodeChannel { mail, receiver, places, rivals } = channel;
+    let NodeChannel { mail, driver, receiver, places, rivals } = channel;
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
@@ -84,7 +87,7 @@ pub(super) fn loops(
         metrics: Arc::default(),
     };
     let hands = Hands { mail: receiver, arrivals, places, transport, writer, reader, tick };
-    Loops { common, event_loop: EventLoop::new(hands), writes, reads, saves }
+    Loops { common, event_loop: EventLoop::new(hands), driver, writes, reads, saves }
 }
 
 /// A recovered group that nobody drives yet.

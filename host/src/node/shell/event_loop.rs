@@ -1,11 +1,11 @@
-//! The thread that drives the groups: collects what happened, has each group take it in, and has done
-//! what they want done.
+//! Drives the groups: collects what happened, has each group take it in, and has done what they want
+//! done.
 //!
-//! One thread for all groups, with one queue and one tick: a group that has nothing to do costs a look
-//! at each tick.
+//! One loop for all groups, with one queue and one tick: a group that has nothing to do costs a look at
+//! each tick. Who runs it, see `driver`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,41 +63,58 @@ pub(super) struct EventLoop {
     seats: BTreeMap<GroupId, Seat>,
     /// Groups that something happened to in this turn.
     touched: BTreeSet<GroupId>,
+    next_tick: Instant,
+    has_begun: bool,
 }
 
 impl EventLoop {
     pub(super) fn new(hands: Hands) -> EventLoop {
-        EventLoop { hands, seats: BTreeMap::new(), touched: BTreeSet::new() }
+        let next_tick = Instant::now() + hands.tick;
+        EventLoop {
+            hands,
+            seats: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            next_tick,
+            has_begun: false,
+        }
     }
 
-    /// Until the last group has ended. Dropping the queues then ends the log's writer and reader.
-    pub(super) fn run(mut self) {
-        self.look();
-        let mut next_tick = Instant::now() + self.hands.tick;
-        while !self.seats.is_empty() {
-            let patience = next_tick.saturating_duration_since(Instant::now());
-            match self.hands.mail.recv_timeout(patience) {
-                Ok(mail) => self.take(mail),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            for _ in 0..MAX_EVENTS_PER_TURN {
-                let Some(mail) = self.try_mail() else { break };
-                self.take(mail);
-            }
-            self.leave_stopped();
-            let now = Instant::now();
-            if now >= next_tick {
-                self.tick();
-                next_tick += self.hands.tick;
-                if next_tick < now {
-                    // This process was held up. The messages that arrived meanwhile count,
-                    // not the time in which it could not have looked at them.
-                    next_tick = now + self.hands.tick;
-                }
-            }
-            self.end_turn();
+    /// One turn: takes in what has come, and has done what the groups then want done. Says how much mail
+    /// it took in.
+    pub(super) fn turn(&mut self) -> usize {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.look();
         }
+        let mut taken = 0;
+        while taken < MAX_EVENTS_PER_TURN
+            && let Some(mail) = self.try_mail()
+        {
+            self.take(mail);
+            taken += 1;
+        }
+        self.leave_stopped();
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.tick();
+            self.next_tick += self.hands.tick;
+            if self.next_tick < now {
+                // This process was held up. The messages that arrived meanwhile count,
+                // not the time in which it could not have looked at them.
+                self.next_tick = now + self.hands.tick;
+            }
+        }
+        self.end_turn();
+        taken
+    }
+
+    /// When a turn is due even if no mail comes.
+    pub(super) fn next_tick(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// Whether the last group has ended. Dropping the loop ends the log's writer and reader.
+    pub(super) fn has_ended(&self) -> bool {
+        self.seats.is_empty()
     }
 
     /// What waits in the queue.
@@ -113,6 +130,9 @@ impl EventLoop {
     pub(super) fn take(&mut self, mail: Mail) {
         match mail {
             Mail::Event(id, event) => {
+                if !self.seats.contains_key(&id) {
+                    self.look();
+                }
                 // Dropping an event answers whoever waits in it.
                 let Some(seat) = self.running(id) else { return };
                 let done = seat.group.on_event(event);

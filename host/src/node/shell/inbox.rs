@@ -1,12 +1,11 @@
 //! What a transport delivers goes to the event loop.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::museum::{self, Exhibit};
 use crate::node::budget::Budget;
-use crate::node::message::{Event, Mail};
+use crate::node::message::{Event, Mail, Mailbox};
 use crate::node::rivals::Rivals;
 use crate::node::roster::Roster;
 use crate::node::standing::RaftStanding;
@@ -46,7 +45,7 @@ impl Places {
 
 /// The node's side of a transport.
 pub struct NodeInbox {
-    pub(super) mail: Sender<Mail>,
+    pub(super) mail: Mailbox,
     pub(super) budget: Budget,
     pub(super) places: Places,
     pub(super) rivals: Arc<Rivals>,

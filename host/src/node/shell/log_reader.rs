@@ -2,12 +2,12 @@
 //! waits for a disk: heartbeats must go out whatever a disk is at.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use super::threads::StopOnPanic;
 use crate::consensus::LogRead;
-use crate::node::message::{Event, Mail};
+use crate::node::message::{Event, Mail, Mailbox};
 use crate::node::stop::Stops;
 use crate::storage::LogStore;
 use crate::types::GroupId;
@@ -18,7 +18,7 @@ pub(super) type ReadRequest = (GroupId, LogRead);
 pub(super) fn spawn(
     log: Arc<dyn LogStore>,
     reads: Receiver<ReadRequest>,
-    mail: Sender<Mail>,
+    mail: Mailbox,
     stops: Stops,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("log-reader".into()).spawn(move || {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::threads::StopOnPanic;
 use crate::consensus::{Write, WriteNumber};
-use crate::node::message::{Event, Mail};
+use crate::node::message::{Event, Mail, Mailbox};
 use crate::node::metrics::NodeMetrics;
 use crate::node::stop::Stops;
 use crate::storage::{GroupWrite, LogStore, StorageError, WriteBatch};
@@ -24,7 +24,7 @@ pub(super) type WriteRequest = (GroupId, Write);
 pub(super) fn spawn(
     log: Arc<dyn LogStore>,
     writes: Receiver<WriteRequest>,
-    mail: Sender<Mail>,
+    mail: Mailbox,
     metrics: Arc<NodeMetrics>,
     stops: Stops,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -43,7 +43,7 @@ fn write_all(
     log: &dyn LogStore,
     writes: &Receiver<WriteRequest>,
     purge: &Sender<()>,
-    mail: &Sender<Mail>,
+    mail: &Mailbox,
     metrics: &NodeMetrics,
     stops: &Stops,
 ) {

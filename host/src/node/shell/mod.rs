@@ -10,6 +10,7 @@
 
 mod assemble;
 mod bootstrap;
+mod driver;
 mod environment;
 mod error;
 mod event_loop;

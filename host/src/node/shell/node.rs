@@ -43,7 +43,7 @@ impl Node {
         let NodeOptions { identity, group, config, consensus, stores, loader, .. } = options;
         let NodeOptions { introduced, evidence, .. } = options;
         let watchdog = Watchdog::spawn(config.slow_apply_ms)?;
-        let Loops { common, event_loop, writes, reads, saves } =
+        let Loops { common, event_loop, driver, writes, reads, saves } =
             loops(identity, config, stores, channel, transport);
         let options = GroupOptions { group, consensus, loader, introduced, evidence };
         let assembled = assemble_on_large_stack(options, &common)?;
@@ -62,10 +62,11 @@ impl Node {
         let (handle, apply_thread) = seat(assembled, &common, &watchdog)?;
         threads.push(apply_thread);
         let guard = stops.clone();
+        driver.start(event_loop, stops.clone());
         let event_thread =
             std::thread::Builder::new().name("event-loop".into()).spawn(move || {
                 let _guard = StopOnPanic(guard, "event loop");
-                event_loop.run();
+                driver.run();
             })?;
         threads.push(event_thread);
         Ok(Node { handle, common, threads: Mutex::new(threads), watchdog })
@@ -130,15 +131,17 @@ fn seat(
     let Assembled { handle, seat, apply_loop, stop, work } = assembled;
     watchdog.add(&work);
     let own = Stops::default();
-    own.add(handle.group(), stop);
+    own.add(handle.group(), stop.clone());
+    // Before its machine has anything to say: the loop looks here for groups that it does not know.
+    common.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(seat);
     let apply_thread = std::thread::Builder::new()
         .name("apply".into())
         .stack_size(APPLY_STACK_BYTES)
         .spawn(move || {
             let _guard = StopOnPanic(own, "apply");
             apply_loop.run();
-        })?;
-    common.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(seat);
+        })
+        .inspect_err(|error| stop.fail("no thread to apply", error))?;
     Ok((handle, apply_thread))
 }
 

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver};
 
+use super::driver::Driver;
 use super::inbox::{NodeInbox, Places};
 use crate::consensus::ConsensusConfig;
 use crate::fsm::SharedLoader;
 use crate::node::budget::Budget;
 use crate::node::config::NodeConfig;
-use crate::node::message::Mail;
+use crate::node::message::{Mail, Mailbox, Postman};
 use crate::node::rivals::Rivals;
 use crate::storage::Stores;
 use crate::transport::Identity;
@@ -51,7 +52,8 @@ pub struct GroupOptions {
 
 /// The queue into a node that does not run yet.
 pub struct NodeChannel {
-    pub(super) mail: Sender<Mail>,
+    pub(super) mail: Mailbox,
+    pub(super) driver: Arc<Driver>,
     pub(super) receiver: Receiver<Mail>,
     pub(super) places: Places,
     pub(super) rivals: Arc<Rivals>,
@@ -59,7 +61,9 @@ pub struct NodeChannel {
 
 /// The inbox comes first: a transport needs it, and a node needs a transport.
 pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
-    let (mail, receiver) = mpsc::channel();
+    let (queue, receiver) = mpsc::channel();
+    let driver = Arc::<Driver>::default();
+    let mail = Mailbox::new(queue, Arc::clone(&driver) as Arc<dyn Postman>);
     let (places, rivals) = (Places::default(), Arc::<Rivals>::default());
     // Whoever dials before the node runs shall find it.
     places.add(GroupId::MAIN);
@@ -69,5 +73,5 @@ pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
         places: places.clone(),
         rivals: Arc::clone(&rivals),
     };
-    (Arc::new(inbox), NodeChannel { mail, receiver, places, rivals })
+    (Arc::new(inbox), NodeChannel { mail, driver, receiver, places, rivals })
 }

@@ -74,7 +74,7 @@ impl SteppedNode {
     ) -> Result<SteppedNode, StartError> {
         let NodeOptions { identity, group, config, consensus, stores, loader, .. } = options;
         let NodeOptions { introduced, evidence, .. } = options;
-        let Loops { common, mut event_loop, writes, reads, saves } =
+        let Loops { common, mut event_loop, writes, reads, saves, .. } =
             loops(identity, config, stores, channel, transport);
         let options = GroupOptions { group, consensus, loader, introduced, evidence };
         let Assembled { handle, seat, mut apply_loop, stop, .. } =

@@ -7,7 +7,7 @@ use raft_host_proto::stored;
 use super::{CLUSTER, form};
 use crate::consensus::{ConsensusConfig, Role};
 use crate::fsm::native::{KV, NativeLoader};
-use crate::machine::{Incumbent, Reply};
+use crate::machine::{Incumbent, QueryResult, Reply};
 use crate::node::{
     Consistency, GroupOptions, Node, NodeConfig, NodeHandle, NodeOptions, StartError, StopReason,
     Upgrade, channel,
@@ -103,7 +103,12 @@ async fn set(leader: &NodeHandle, key: &str, value: &str) -> Index {
 async fn get(handle: &NodeHandle, key: &str) -> String {
     let query = format!(r#"{{"op":"get","key":"{key}"}}"#);
     let reply = handle.query(query.into(), Consistency::Linearizable).await.expect("answered");
-    format!("{:?}", reply.result)
+    match reply.result {
+        QueryResult::Answer(Outcome::Ok(answer)) => {
+            String::from_utf8(answer.to_vec()).expect("JSON")
+        }
+        other => panic!("no answer: {other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
