@@ -3,6 +3,7 @@
 mod batches;
 #[cfg(feature = "museum")]
 mod digests;
+mod driver;
 mod ends;
 mod engine;
 mod groups;

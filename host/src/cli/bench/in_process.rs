@@ -26,10 +26,10 @@ use crate::fsm::native::{KV, NULL, WithNative};
 use crate::fsm::{Limits, SharedLoader};
 use crate::machine::{QueryResult, Reply};
 use crate::node::{
-    Consistency, Node, NodeConfig, NodeHandle, NodeOptions, ProposeFailure, Upgrade, bootstrap,
-    channel,
+    Consistency, GroupOptions, Leadership, Node, NodeConfig, NodeHandle, NodeOptions,
+    ProposeFailure, Upgrade, bootstrap, channel,
 };
-use crate::storage::{DataDir, Engine, NodeIdentity, StorageConfig};
+use crate::storage::{DataDir, Engine, NodeIdentity, StorageConfig, Stores};
 use crate::transport::Identity;
 use crate::transport::grpc::{GrpcTransport, TransportConfig};
 use crate::types::{ClusterId, GroupId, Member, NodeId, Outcome};
@@ -68,7 +68,7 @@ pub(super) fn compare(args: &BenchArgs) -> Result<Comparison, Failure> {
     })
 }
 
-fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -77,14 +77,14 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 }
 
 /// Where the data is.
-struct Place {
+pub(super) struct Place {
     path: PathBuf,
     /// Deleted at the end.
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl Place {
-    fn new(args: &BenchArgs) -> Result<Place, Failure> {
+    pub(super) fn new(args: &BenchArgs) -> Result<Place, Failure> {
         if let Some(path) = &args.in_process.data_dir {
             return Ok(Place { path: path.clone(), _temporary: None });
         }
@@ -96,13 +96,21 @@ impl Place {
     }
 }
 
-/// Nodes of one group, the first of which formed it.
-struct Cluster {
+impl Place {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Nodes of one cluster, the first of which formed it.
+pub(super) struct Cluster {
     members: Vec<RunningMember>,
+    loader: SharedLoader,
 }
 
 struct RunningMember {
     node: Node,
+    stores: Stores,
     transport: Arc<GrpcTransport>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
@@ -112,7 +120,11 @@ struct RunningMember {
 
 impl Cluster {
     /// Starts nodes in empty directories and gives them the state machine.
-    async fn form(args: &BenchArgs, fsm: FsmKind, directory: &Path) -> Result<Cluster, Failure> {
+    pub(super) async fn form(
+        args: &BenchArgs,
+        fsm: FsmKind,
+        directory: &Path,
+    ) -> Result<Cluster, Failure> {
         let module = match fsm {
             FsmKind::Native => Bytes::from_static(KV),
             FsmKind::Null => Bytes::from_static(NULL),
@@ -141,7 +153,7 @@ impl Cluster {
             members.push(started?);
             first.get_or_insert(me);
         }
-        let formed = Cluster { members };
+        let formed = Cluster { members, loader };
         match tokio::time::timeout(FORMING_TIMEOUT, formed.join_up(module, fsm)).await {
             Ok(Ok(())) => Ok(formed),
             Ok(Err(failure)) => {
@@ -218,7 +230,39 @@ impl Cluster {
         Ok(recorder.result())
     }
 
-    async fn stop(self) {
+    /// Has all nodes serve another group, too.
+    pub(super) async fn add_group(&self, group: GroupId) -> Result<(), Failure> {
+        let options = |introduced: Vec<Member>| GroupOptions {
+            group,
+            consensus: ConsensusConfig::default(),
+            loader: Arc::clone(&self.loader),
+            introduced,
+            evidence: None,
+        };
+        let [first, others @ ..] = &self.members[..] else { return Ok(()) };
+        let identity = first.node.handle().identity().clone();
+        let loader = Arc::clone(&self.loader);
+        bootstrap(&first.stores, &identity, group, Limits::default(), loader)
+            .map_err(|error| cannot("form a group", &error))?;
+        let open = |member: &RunningMember, introduced| {
+            let opened =
+                tokio::task::block_in_place(|| member.node.open_group(options(introduced)));
+            opened.map_err(|error| cannot("open a group", &error))
+        };
+        let leader = open(first, Vec::new())?;
+        let leads = |now: &Leadership| now.role == Role::Leader;
+        leader.leadership().wait_for(leads).await.map_err(|error| cannot("lead", &error))?;
+        for member in others {
+            let me = Member { id: identity.node, address: identity.address.clone() };
+            let joining = open(member, vec![me])?.identity().clone();
+            let add = || leader.add_learner(Some(joining.node), joining.address.clone());
+            insist("add a node", add).await?;
+            insist("promote a node", || leader.promote(joining.node)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stop(self) {
         for member in self.members {
             let node = member.node;
             // A panic of the node's threads was reported as its reason to stop.
@@ -302,14 +346,14 @@ fn start_member(
         group,
         config,
         consensus: ConsensusConfig::default(),
-        stores,
+        stores: stores.clone(),
         loader,
         introduced: introduced.into_iter().collect(),
         evidence: None,
     };
     let node = Node::start(options, events, Arc::clone(&transport) as Arc<_>)
         .map_err(|error| cannot("start a node", &error))?;
-    Ok(RunningMember { node, transport, server, stop_server, _data_dir: data_dir })
+    Ok(RunningMember { node, stores, transport, server, stop_server, _data_dir: data_dir })
 }
 
 fn cannot(what: &str, error: &dyn std::fmt::Display) -> Failure {

@@ -179,7 +179,7 @@ impl Measured {
         self.operations as f64 / self.seconds
     }
 
-    fn latency_ms(&self, quantile: f64) -> f64 {
+    pub(super) fn latency_ms(&self, quantile: f64) -> f64 {
         self.latency_us.value_at_quantile(quantile) as f64 / 1_000.0
     }
 

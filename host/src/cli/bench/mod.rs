@@ -4,6 +4,8 @@
 //! latency belong together. The load generator runs on one thread, because it usually shares
 //! the machine with the servers.
 
+mod fairness;
+mod idle;
 mod in_process;
 mod load;
 mod measure;
@@ -80,6 +82,10 @@ pub(super) struct BenchArgs {
     /// --in-process the native machine and the wasm module.
     #[arg(long, conflicts_with_all = ["fsm", "memory", "plugins"])]
     compare: bool,
+    /// Measure commands of three kinds of callers, each alone and then all at once: one with commands of
+    /// 1 MiB, one stream at full speed, and 100 callers of one client.
+    #[arg(long, conflicts_with_all = ["fsm", "memory", "plugins", "in_process", "compare", "mode", "op", "clients"])]
+    fairness: bool,
     /// With --compare: how often each is measured.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100), requires = "compare")]
     rounds: u8,
@@ -138,6 +144,10 @@ struct InProcessArgs {
     /// Nodes of the cluster.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7), requires = "in_process")]
     nodes: u8,
+    /// Measure what idle groups cost instead: one, then two, up to so many on the same nodes.
+    #[arg(long, value_name = "GROUPS", value_parser = clap::value_parser!(u32).range(1..=256),
+          requires = "in_process", conflicts_with = "compare")]
+    idle_groups: Option<u32>,
     /// Where the nodes keep their data; must be empty. A temporary directory if none is given,
     /// which measures little where /tmp is kept in memory.
     #[arg(long, value_name = "DIR", requires = "in_process")]
@@ -317,6 +327,9 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
         }
         return show_comparison(args, &remote::block_on(over_grpc::compare(args))?);
     }
+    if args.fairness {
+        return show_fairness(args, &remote::block_on(fairness::measure(args))?);
+    }
     if !args.in_process.in_process {
         return show(args, &remote::block_on(over_grpc::run(args))?);
     }
@@ -327,6 +340,9 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
     }
     if args.compare {
         return show_comparison(args, &in_process::compare(args)?);
+    }
+    if let Some(groups) = args.in_process.idle_groups {
+        return show_idle(args, &idle::measure(args, groups)?);
     }
     show(args, &in_process::measure(args)?)
 }
@@ -372,6 +388,23 @@ fn show_comparison(args: &BenchArgs, comparison: &Comparison) -> Ended {
 }
 
 fn show_memory(args: &BenchArgs, report: &memory::Report) -> Ended {
+    match args.output() {
+        Output::Json => print_json(&report.to_json())?,
+        Output::Table => print_text(&report.to_text())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show_fairness(args: &BenchArgs, report: &fairness::Report) -> Ended {
+    report.measured().try_for_each(must_have_operations)?;
+    match args.output() {
+        Output::Json => print_json(&report.to_json())?,
+        Output::Table => print_text(&report.to_text())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show_idle(args: &BenchArgs, report: &idle::Report) -> Ended {
     match args.output() {
         Output::Json => print_json(&report.to_json())?,
         Output::Table => print_text(&report.to_text())?,

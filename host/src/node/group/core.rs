@@ -177,6 +177,11 @@ impl Group {
         self.replica.term()
     }
 
+    /// Entries that somebody waits for.
+    pub(in crate::node) fn waiting(&self) -> usize {
+        self.proposals.waiting()
+    }
+
     /// As of the last membership change that was applied.
     pub(in crate::node) fn conf_state(&self) -> &ConfState {
         self.members.conf_state()

@@ -67,6 +67,11 @@ impl Proposals {
         self.packer.learn(cost);
     }
 
+    /// Entries on their way that somebody waits for.
+    pub(super) fn waiting(&self) -> usize {
+        self.asked.len() + self.appended.len()
+    }
+
     pub(super) fn on_tick(&mut self) {
         self.appended.on_tick();
     }

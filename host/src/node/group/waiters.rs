@@ -25,6 +25,10 @@ impl Waiters {
         self.queue.insert(at, (position, waiter));
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Those for `last` and what is before it, in order.
     pub(super) fn take_through(
         &mut self,

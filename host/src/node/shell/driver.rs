@@ -1,13 +1,15 @@
 //! Who runs the event loop: a thread of its own when there is much to do, else whoever brings the news.
 //!
-//! To wake a thread for one message costs more than the message. So whoever puts mail into the queue
-//! while nobody is at it takes a turn on the spot: a turn waits for nothing (no disk, no guest, no peer).
-//! It takes one turn only. What came meanwhile is left to the loop's own thread, which goes on until the
-//! queue is empty; then many letters share a turn, and nobody else loses more time.
+//! To wake a thread for one message costs more than the message. So while little goes on, whoever puts
+//! mail into the queue and finds nobody at it takes a turn on the spot: a turn waits for nothing (no disk,
+//! no guest, no peer). When much goes on, that would be a turn for each letter, and an entry for each
+//! command: then the thread is woken, and until it runs more letters come that share its turn.
 //!
 //! ```text
-//!   mail, nobody at it ─► a turn, here ─┬─► queue empty: done
-//!                                       └─► more came: wake the thread ─► turns until it is empty
+//!   mail, nobody at it ─┬─ calm ─► a turn, here ─┬─► queue empty: done
+//!                       └─ else ─┐               └─► more came ─┐
+//!                                ├◄─────────────────────────────┘
+//!                                └─► wake the thread ─► turns until the queue is empty
 //!   mail, somebody at it ─► leave it to them
 //!   tick ─► the thread
 //! ```
@@ -108,10 +110,14 @@ impl Postman for Driver {
         let place = match self.event_loop.try_lock() {
             Ok(place) => place,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // The thread is at a tick; or this is one of the steps of a turn.
+            // Somebody is at a tick, or looks; or this is one of the steps of a turn.
             Err(TryLockError::WouldBlock) => return self.hand_over(),
         };
-        if self.turn(place) {
+        let is_calm = place.as_ref().is_some_and(|(event_loop, _)| event_loop.is_calm());
+        if !is_calm {
+            drop(place);
+            self.hand_over();
+        } else if self.turn(place) {
             self.hand_over();
         }
     }

@@ -17,10 +17,19 @@ use crate::consensus::ReplicaError;
 use crate::node::group::{Group, Output};
 use crate::node::message::{Job, Mail};
 use crate::transport::Transport;
-use crate::types::{GroupId, Member, NodeId};
+use crate::types::{GroupId, LogEntry, Member, NodeId};
 
 /// Most events taken in before effects are executed.
 const MAX_EVENTS_PER_TURN: usize = 4096;
+
+/// A turn with no more letters, with fewer bytes to write, and with no more entries that somebody waits
+/// for, is a calm one.
+const CALM_LETTERS: usize = 4;
+const CALM_WRITTEN_BYTES: u64 = 4 << 10;
+const CALM_WAITING: usize = 2;
+/// After so many calm turns in a row the loop counts as calm: some commands of a lone caller, and far
+/// more than what lies between two batches of many.
+const CALM_AFTER: u32 = 32;
 
 /// A group and the way to its machine.
 pub(super) struct Seat {
@@ -65,6 +74,9 @@ pub(super) struct EventLoop {
     touched: BTreeSet<GroupId>,
     next_tick: Instant,
     has_begun: bool,
+    /// Bytes of entries that this turn has handed to the log writer.
+    written_bytes: u64,
+    calm_turns: u32,
 }
 
 impl EventLoop {
@@ -76,6 +88,8 @@ impl EventLoop {
             touched: BTreeSet::new(),
             next_tick,
             has_begun: false,
+            written_bytes: 0,
+            calm_turns: 0,
         }
     }
 
@@ -103,8 +117,18 @@ impl EventLoop {
                 self.next_tick = now + self.hands.tick;
             }
         }
+        self.written_bytes = 0;
         self.end_turn();
+        let is_calm = taken <= CALM_LETTERS
+            && self.written_bytes < CALM_WRITTEN_BYTES
+            && self.seats.values().all(|seat| seat.group.waiting() <= CALM_WAITING);
+        self.calm_turns = if is_calm { self.calm_turns.saturating_add(1) } else { 0 };
         taken
+    }
+
+    /// Whether little goes on, so that nothing is gained by waiting for more to come.
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm_turns >= CALM_AFTER
     }
 
     /// When a turn is due even if no mail comes.
@@ -215,6 +239,8 @@ impl EventLoop {
             self.hands.transport.send(output.messages);
         }
         for write in output.writes {
+            let bytes = |entry: &LogEntry| entry.cost_bytes();
+            self.written_bytes += write.write.entries.iter().map(bytes).sum::<u64>();
             // A writer that has ended has stopped the node.
             let _ = self.hands.writer.send((id, write));
         }

@@ -114,7 +114,14 @@ impl LogStore for Gated {
 }
 
 fn start(stores: Stores, transport: Arc<dyn Transport>) -> Node {
-    let config = NodeConfig::default();
+    start_with(NodeConfig::default(), stores, transport)
+}
+
+pub(super) fn start_with(
+    config: NodeConfig,
+    stores: Stores,
+    transport: Arc<dyn Transport>,
+) -> Node {
     let (_, node_channel) = channel(&config);
     let options = NodeOptions {
         identity: identity(),
@@ -129,7 +136,7 @@ fn start(stores: Stores, transport: Arc<dyn Transport>) -> Node {
     Node::start(options, node_channel, transport).expect("starts")
 }
 
-fn formed() -> Stores {
+pub(super) fn formed() -> Stores {
     let stores = Stores::memory();
     let loader = Arc::new(NativeLoader);
     bootstrap(&stores, &identity(), GroupId::MAIN, Limits::default(), loader).expect("empty");

@@ -1,0 +1,113 @@
+//! What idle groups cost: processor time, memory and threads of nodes that serve one group, then two,
+//! and so on.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use serde_json::{Value, json};
+
+use super::BenchArgs;
+use super::in_process::{Cluster, Place, block_on};
+use crate::cli::exit::Failure;
+use crate::cli::output::{human_bytes, table};
+use crate::types::GroupId;
+
+/// After a group has been formed, until what that cost is over.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// While so many groups were idle.
+struct Sample {
+    groups: u32,
+    /// Of all nodes together, per second.
+    processor: Duration,
+    resident_bytes: u64,
+    threads: u64,
+}
+
+pub(super) struct Report {
+    nodes: u8,
+    samples: Vec<Sample>,
+}
+
+/// Measures one group, and after each group that is added.
+pub(super) fn measure(args: &BenchArgs, groups: u32) -> Result<Report, Failure> {
+    block_on(async {
+        let place = Place::new(args)?;
+        let cluster = Cluster::form(args, args.in_process.fsm, place.path()).await?;
+        let samples = samples(&cluster, args.length(), groups).await;
+        cluster.stop().await;
+        Ok(Report { nodes: args.in_process.nodes, samples: samples? })
+    })
+}
+
+async fn samples(cluster: &Cluster, length: Duration, groups: u32) -> Result<Vec<Sample>, Failure> {
+    let mut samples = Vec::new();
+    for number in 1..=groups {
+        if number > 1 {
+            cluster.add_group(GroupId(GroupId::MAIN.0 + u64::from(number) - 1)).await?;
+        }
+        tokio::time::sleep(SETTLING).await;
+        let (before, began) = (processor_time()?, Instant::now());
+        tokio::time::sleep(length).await;
+        let (used, took) = (processor_time()?.saturating_sub(before), began.elapsed());
+        let (resident_bytes, threads) = of_process()?;
+        let processor = used.div_f64(took.as_secs_f64());
+        samples.push(Sample { groups: number, processor, resident_bytes, threads });
+    }
+    Ok(samples)
+}
+
+/// Of this process since its start.
+fn processor_time() -> Result<Duration, Failure> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)
+        .map_err(|error| Failure::new(format!("cannot read the processor time: {error}")))?;
+    let micros =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
+}
+
+/// Resident bytes and threads of this process, as Linux reports them.
+fn of_process() -> Result<(u64, u64), Failure> {
+    let path = "/proc/self/status";
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("cannot read {path}: {error}")))?;
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let missing = || Failure::new(format!("{path} does not say what was expected"));
+    let kib = number("VmRSS:").ok_or_else(missing)?;
+    Ok((kib * 1024, number("Threads:").ok_or_else(missing)?))
+}
+
+impl Report {
+    pub(super) fn to_json(&self) -> Value {
+        let samples = self.samples.iter().map(|sample| {
+            json!({
+                "groups": sample.groups,
+                "processor_us_per_second": sample.processor.as_micros() as u64,
+                "resident_bytes": sample.resident_bytes,
+                "threads": sample.threads,
+            })
+        });
+        json!({ "nodes": self.nodes, "idle": samples.collect::<Vec<_>>() })
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let rows = self.samples.iter().map(|sample| {
+            vec![
+                sample.groups.to_string(),
+                format!("{:.2} %", sample.processor.as_secs_f64() * 100.0),
+                human_bytes(sample.resident_bytes),
+                sample.threads.to_string(),
+            ]
+        });
+        let rows: Vec<_> = rows.collect();
+        let headers = ["groups", "processor", "memory", "threads"];
+        format!(
+            "idle groups of {} nodes in this process; processor time of one core\n\n{}",
+            self.nodes,
+            table(&headers, &rows)
+        )
+    }
+}
