@@ -403,13 +403,16 @@ fn a_forged_hello_makes_nobody_dial() {
 fn messages_of_tiny_parts_cost_no_memory_before_anybody_is_known() {
     let cluster = Cluster::new(PROGRAM, 1, &[]);
     let (address, pid) = (cluster.servers[0].address, cluster.servers[0].pid());
-    let paths = ["/raft_host.v1.Client/ApplyStream", "/raft_host.peer.v1.Peer/Messages"];
-    let parts = [&b"\x0a\x00"[..], b"\x12\x00"];
+    let attacks = [
+        ("/raft_host.v1.Client/ApplyStream", b"\x0a\x00"),
+        ("/raft_host.v1.Client/QueryStream", b"\x0a\x00"),
+        ("/raft_host.peer.v1.Peer/Messages", b"\x12\x00"),
+    ];
     let bytes = cost(pid, || {
         block_on(async {
             let mut calls = tokio::task::JoinSet::new();
             for round in 0..24 {
-                let (path, part) = (paths[round % 2], parts[round % 2]);
+                let (path, part) = attacks[round % attacks.len()];
                 // As large as is decoded, and much larger.
                 let size = if round < 12 { 3 << 20 } else { 64 << 20 };
                 let message = Bytes::from(part.repeat(size / 2));
@@ -472,6 +475,41 @@ fn answers_that_nobody_reads_cost_bounded_memory() {
                 }
             }
             drop(held);
+        });
+    });
+    assert!(bytes < MEMORY_BOUND, "{} MiB", bytes >> 20);
+    block_on(ClientClient::new(channel(address)).apply(set("a", "1"))).expect("it serves on");
+}
+
+/// A question takes some bytes, and its answer a million.
+#[test]
+fn answers_of_streams_that_nobody_reads_cost_bounded_memory() {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let (address, pid) = (cluster.servers[0].address, cluster.servers[0].pid());
+    let large = "x".repeat(1_000_000);
+    block_on(ClientClient::new(channel(address)).apply(set("large", &large))).expect("applied");
+    let question =
+        v1::QueryRequest { query: r#"{"op":"get","key":"large"}"#.into(), ..Default::default() };
+    let queries = (0..300).map(|tag| v1::TaggedQuery {
+        tag,
+        request: Some(question.clone()),
+        ..Default::default()
+    });
+    let message = v1::QueryStreamRequest { queries: queries.collect() };
+    let bytes = cost(pid, || {
+        block_on(async {
+            let mut held = Vec::new();
+            for _ in 0..8 {
+                let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("fine");
+                let mut client = ClientClient::new(endpoint.connect().await.expect("it listens"));
+                for _ in 0..20 {
+                    let messages = futures::stream::iter([message.clone()]);
+                    let messages = messages.chain(futures::stream::pending());
+                    held.extend(client.query_stream(messages).await.ok());
+                }
+            }
+            assert!(held.len() > 100, "most are let in: {}", held.len());
+            tokio::time::sleep(Duration::from_secs(5)).await;
         });
     });
     assert!(bytes < MEMORY_BOUND, "{} MiB", bytes >> 20);

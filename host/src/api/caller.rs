@@ -29,12 +29,12 @@ const MAX_MARGIN: Duration = Duration::from_millis(500);
 const FAR: Duration = Duration::from_secs(86_400 * 365);
 
 /// When so much time has passed from now on.
-pub(super) fn after(patience: Duration) -> Instant {
+fn after(patience: Duration) -> Instant {
     Instant::now() + patience.min(FAR)
 }
 
 /// When to answer somebody who waits for so long.
-pub(super) fn in_time(asked: Duration) -> Instant {
+fn in_time(asked: Duration) -> Instant {
     after(asked - MAX_MARGIN.min(asked / 5))
 }
 
@@ -45,6 +45,19 @@ impl Caller {
             forwarded: request.metadata().contains_key(FORWARDED_KEY),
             deadline: asked.map_or_else(|| after(default), in_time),
             has_deadline: asked.is_some(),
+        }
+    }
+
+    /// When to answer a request of a stream that came with a timeout; 0: without one, and it takes
+    /// the default.
+    pub(super) fn deadline_within(&self, timeout_ms: u64, default: Duration) -> Instant {
+        let own = match timeout_ms {
+            0 => after(default),
+            asked => in_time(Duration::from_millis(asked)),
+        };
+        match self.has_deadline {
+            true => own.min(self.deadline),
+            false => own,
         }
     }
 

@@ -10,10 +10,10 @@ pub struct ApiConfig {
     pub request_timeout_ms: u64,
     /// The same for upgrades, whose modules are compiled, in milliseconds.
     pub upgrade_timeout_ms: u64,
-    /// Commands of one `ApplyStream` between their arrival and their answer; beyond that the
-    /// stream is not read further.
+    /// Commands of one `ApplyStream`, or questions of one `QueryStream`, between their arrival and
+    /// their answer; beyond that the stream is not read further.
     pub stream_max_commands: usize,
-    /// Bytes of such commands.
+    /// Bytes of these.
     pub stream_max_bytes: usize,
     /// Largest message that is decoded at all, in bytes. Larger than any entry, so that a
     /// command that is too long gets an answer rather than a broken connection.

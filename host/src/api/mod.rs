@@ -5,7 +5,7 @@
 //! leader what only the leader can do. Knows nothing of logs, consensus or modules' insides.
 //!
 //! ```text
-//!   client ──► cluster ──► door ──► client / stream / admin ──► here? ──► NodeHandle ──► answer
+//!   client ──► cluster ──► door ──► client / streams / admin ──► here? ──► NodeHandle ──► answer
 //!                                      └─► leader elsewhere ──► forward (once) ──► that node
 //! ```
 //!
@@ -35,9 +35,12 @@ mod limits;
 mod members;
 mod membership;
 mod prepare;
+mod query;
+mod query_stream;
 mod server;
 mod status;
 mod stream;
+mod streaming;
 mod trailers;
 mod upgrade;
 

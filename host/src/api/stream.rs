@@ -26,42 +26,29 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
-use super::caller::{Caller, after, in_time};
+use super::caller::Caller;
 use super::client::command_entry;
 use super::context::{Again, Context, Route, no_leader, not_leader_but};
 use super::failure::{Failure, apply_response};
 use super::forward::passed_on;
+use super::streaming::{
+    self, ANSWERS, MESSAGE_BYTES, PENDING, REQUEST_OVERHEAD, RESPONSES_QUEUED, UNREAD_TIME, Window,
+    next_message,
+};
 use crate::node::{Charge, ChargedAnswer, Leadership, ProposeFailure, ReplySink, Submit};
 use crate::types::Member;
 
 /// Answers taken in at once.
 const ANSWERS_AT_ONCE: usize = 2048;
-/// A response or upstream message is sent when it has this many bytes; well under the 4 MiB
-/// that gRPC clients take by default.
-const MESSAGE_BYTES: usize = 1 << 20;
-/// Responses ready to be sent.
-const RESPONSES_QUEUED: usize = 2;
 /// Messages of the leader that wait to be looked at.
 const UPSTREAM_QUEUED: usize = 4;
-/// A client that takes no answer for so long is left alone.
-const UNREAD_TIME: Duration = Duration::from_secs(30);
-/// Answers that a stream may expect at once, in bytes, going by those that it got.
-const EXPECTED_BYTES: usize = 16 << 20;
-/// Commands on their way at once before the sizes of answers are known.
-const FIRST_COMMANDS: usize = 64;
 /// How often parked commands are tried again and late ones given up.
 const TICK: Duration = Duration::from_millis(20);
-/// What the bounds on all streams together are called: [`Context::pending`], [`Context::answers`].
-const PENDING: &str = "streams_pending_bytes_max";
-const ANSWERS: &str = "streams_answers_bytes_max";
-/// Bookkeeping of a command, counted as bytes.
-const COMMAND_OVERHEAD: usize = 64;
 
 /// What a client gets.
 pub(super) type Responses = BoxStream<'static, Result<v1::ApplyStreamResponse, Status>>;
 
-/// Answers on their way to the client, and the room that they take until then.
-type Outgoing = Result<(v1::ApplyStreamResponse, Vec<Charge>), Status>;
+type Outgoing = streaming::Outgoing<v1::ApplyStreamResponse>;
 
 /// Starts the stream's task and returns its answers.
 pub(super) fn run(
@@ -85,9 +72,8 @@ pub(super) fn run(
         parked: VecDeque::new(),
         waiting: VecDeque::new(),
         under_way: 0,
-        window: FIRST_COMMANDS,
-        answer_bytes: 0,
-        results: Vec::new(),
+        window: Window::new(context.config.stream_max_commands),
+        results: VecDeque::new(),
         stopping: false,
         caller,
         context,
@@ -146,7 +132,7 @@ struct Commands {
 
 impl Commands {
     fn push(&mut self, command: Command) -> u64 {
-        self.bytes += command.request.command.len() + COMMAND_OVERHEAD;
+        self.bytes += command.request.command.len() + REQUEST_OVERHEAD;
         let number = self.first + self.slots.len() as u64;
         self.deadlines.insert((command.deadline, number));
         self.slots.push_back(Some(command));
@@ -166,7 +152,7 @@ impl Commands {
     fn take(&mut self, number: u64) -> Option<Command> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let command = self.slots.get_mut(at)?.take()?;
-        self.bytes -= command.request.command.len() + COMMAND_OVERHEAD;
+        self.bytes -= command.request.command.len() + REQUEST_OVERHEAD;
         self.deadlines.remove(&(command.deadline, number));
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
@@ -220,11 +206,9 @@ struct Stream {
     waiting: VecDeque<u64>,
     /// Commands that may be answered any moment.
     under_way: usize,
-    /// How many of them there may be; grows with answers.
-    window: usize,
-    /// Size of answers lately.
-    answer_bytes: usize,
-    results: Vec<(v1::TaggedResult, Option<Charge>)>,
+    /// How many of them there may be.
+    window: Window,
+    results: VecDeque<(v1::TaggedResult, Option<Charge>)>,
     /// Nothing is tried again.
     stopping: bool,
 }
@@ -305,14 +289,8 @@ impl Stream {
         let config = &self.context.config;
         self.commands.slots.len() < config.stream_max_commands
             && self.commands.bytes < config.stream_max_bytes
-            && self.waiting.len() < self.allowed()
+            && self.waiting.len() < self.window.allowed()
             && (self.commands.is_empty() || self.context.pending.has_room())
-    }
-
-    /// How many commands may be under way: as many answers as there is room for, if they are as
-    /// large as lately. What is not known yet is found out with few.
-    fn allowed(&self) -> usize {
-        (EXPECTED_BYTES / self.answer_bytes.max(1)).clamp(1, self.window)
     }
 
     /// Sends on what waits for its turn.
@@ -321,28 +299,22 @@ impl Stream {
             // Behind those that came before.
             return;
         }
-        let free = self.allowed().saturating_sub(self.under_way);
+        let free = self.window.allowed().saturating_sub(self.under_way);
         let numbers: Vec<u64> = self.waiting.drain(..free.min(self.waiting.len())).collect();
         if !numbers.is_empty() {
             self.dispatch(numbers);
         }
     }
 
-    /// An answer of this size came.
-    fn learn(&mut self, bytes: usize) {
-        let fading = self.answer_bytes - self.answer_bytes / 64;
-        self.answer_bytes = bytes.max(fading);
-        self.window = (self.window + 1).min(self.context.config.stream_max_commands);
-    }
-
     fn on_message(&mut self, message: v1::ApplyStreamRequest) {
         let arrived = Instant::now();
+        let default = self.context.request_timeout();
         for v1::TaggedCommand { tag, request, timeout_ms } in message.commands {
             let checked = request
                 .ok_or_else(|| Failure::none(Reason::InvalidRequest, "the command is missing"))
                 .and_then(|request| {
                     self.context.check_group(&request.group)?;
-                    let bytes = request.command.len() + COMMAND_OVERHEAD;
+                    let bytes = request.command.len() + REQUEST_OVERHEAD;
                     let charge = self.context.pending.take_of(PENDING, bytes as u64);
                     let charge = charge.map_err(|exceeded| too_many().exceeding(exceeded))?;
                     Ok((request, charge))
@@ -353,7 +325,7 @@ impl Stream {
                         tag,
                         request,
                         arrived,
-                        deadline: self.deadline(timeout_ms),
+                        deadline: self.caller.deadline_within(timeout_ms, default),
                         place: Place::Waiting,
                         is_early: false,
                         is_in_doubt: false,
@@ -361,20 +333,8 @@ impl Stream {
                     });
                     self.waiting.push_back(number);
                 }
-                Err(failure) => self.results.push((failed(tag, failure), None)),
+                Err(failure) => self.results.push_back((failed(tag, failure), None)),
             }
-        }
-    }
-
-    /// When a command is given up that came with a timeout; 0: without one.
-    fn deadline(&self, timeout_ms: u64) -> Instant {
-        let own = match timeout_ms {
-            0 => after(self.context.request_timeout()),
-            asked => in_time(Duration::from_millis(asked)),
-        };
-        match self.caller.has_deadline {
-            true => own.min(self.caller.deadline),
-            false => own,
         }
     }
 
@@ -434,7 +394,7 @@ impl Stream {
             let Some(command) = self.commands.get(*number) else { continue };
             self.under_way += usize::from(!command.is_under_way());
             (command.place, command.is_early) = (Place::Upstream(upstream.number), false);
-            bytes += command.request.command.len() + COMMAND_OVERHEAD;
+            bytes += command.request.command.len() + REQUEST_OVERHEAD;
             let request = Some(command.request.clone());
             let left = command.deadline.saturating_duration_since(now).as_millis();
             // 0 would mean that there is no deadline.
@@ -520,7 +480,7 @@ impl Stream {
         }
         match result.map_err(Failure::from).and_then(apply_response) {
             Ok(response) => {
-                self.learn(response.encoded_len());
+                self.window.learn(response.encoded_len());
                 self.finish(number, v1::tagged_result::Result::Response(response), charge);
             }
             Err(failure) => self.on_failure(number, failure),
@@ -533,7 +493,7 @@ impl Stream {
         self.under_way -= usize::from(command.is_under_way());
         command.is_early = true;
         if self.caller.forwarded {
-            self.results.push((v1::TaggedResult { tag: command.tag, result: None }, None));
+            self.results.push_back((v1::TaggedResult { tag: command.tag, result: None }, None));
         }
     }
 
@@ -567,7 +527,7 @@ impl Stream {
             }
             Some(answer) => {
                 let bytes = answer.encoded_len();
-                self.learn(bytes);
+                self.window.learn(bytes);
                 match self.context.answers.take_of(ANSWERS, bytes as u64) {
                     Ok(charge) => self.finish(result.tag, answer, Some(charge)),
                     Err(exceeded) => {
@@ -610,7 +570,7 @@ impl Stream {
         if let Some(command) = self.commands.take(number) {
             self.under_way -= usize::from(command.is_under_way());
             let result = v1::TaggedResult { tag: command.tag, result: Some(result) };
-            self.results.push((result, charge));
+            self.results.push_back((result, charge));
         }
     }
 
@@ -645,23 +605,12 @@ impl Stream {
 
     /// Sends what is there, in messages that every client can take.
     async fn flush(&mut self, out: &mpsc::Sender<Outgoing>) -> Result<(), Gone> {
-        if self.results.is_empty() {
-            return Ok(());
+        while !self.results.is_empty() {
+            let (results, charges) = next_message(&mut self.results);
+            let message = v1::ApplyStreamResponse { results };
+            out.send(Ok((message, charges))).await.map_err(|_| Gone)?;
         }
-        let mut message = v1::ApplyStreamResponse::default();
-        let (mut charges, mut bytes) = (Vec::new(), 0);
-        for (result, charge) in self.results.drain(..) {
-            let length = result.encoded_len();
-            if bytes + length > MESSAGE_BYTES && !message.results.is_empty() {
-                let whole = (std::mem::take(&mut message), std::mem::take(&mut charges));
-                out.send(Ok(whole)).await.map_err(|_| Gone)?;
-                bytes = 0;
-            }
-            bytes += length;
-            message.results.push(result);
-            charges.extend(charge);
-        }
-        out.send(Ok((message, charges))).await.map_err(|_| Gone)
+        Ok(())
     }
 }
 

@@ -39,6 +39,7 @@ mod health;
 mod http;
 mod hung;
 mod ordered;
+mod queries;
 mod transfers;
 mod upgrades;
 

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -314,6 +314,25 @@ impl Service {
         }
     }
 
+    /// What a stream answers to its messages.
+    fn results(
+        self,
+        batches: impl Stream<Item = Result<v1::ApplyStreamRequest, Status>> + Send + Unpin + 'static,
+    ) -> BoxStream<'static, Result<Vec<v1::TaggedResult>, Status>> {
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        let is_open = Arc::clone(&self.0.open_streams);
+        let batches = (self, batches, true, is_open);
+        let results =
+            futures::stream::unfold(batches, |(service, mut batches, open, is_open)| async move {
+                let batch = batches.next().await?.ok().filter(|_| open)?;
+                // The answers of the batch in which the stream breaks are lost as well.
+                let (results, open) = service.answer_batch(batch).await;
+                let results = open.then_some(results).ok_or(Status::unavailable("dropped"));
+                Some((results, (service, batches, open, is_open)))
+            });
+        results.boxed()
+    }
+
     /// The results of one message of a stream, and whether the stream goes on.
     async fn answer_batch(&self, batch: v1::ApplyStreamRequest) -> (Vec<v1::TaggedResult>, bool) {
         let mut results = Vec::new();
@@ -393,6 +412,7 @@ fn tagged(tag: u64, answer: Result<v1::ApplyResponse, Status>) -> v1::TaggedResu
 impl ClientService for Service {
     type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
     type ApplyStreamStream = BoxStream<'static, Result<v1::ApplyStreamResponse, Status>>;
+    type QueryStreamStream = BoxStream<'static, Result<v1::QueryStreamResponse, Status>>;
 
     async fn cluster(
         &self,
@@ -425,22 +445,40 @@ impl ClientService for Service {
         &self,
         request: Request<Streaming<v1::ApplyStreamRequest>>,
     ) -> Result<Response<Self::ApplyStreamStream>, Status> {
-        let service = self.clone();
-        self.0.streams.fetch_add(1, Ordering::Relaxed);
-        let is_open = Arc::clone(&self.0.open_streams);
-        let batches = (service, request.into_inner(), true, is_open);
-        let responses =
-            futures::stream::unfold(batches, |(service, mut batches, open, is_open)| async move {
-                let batch = batches.next().await?.ok().filter(|_| open)?;
-                // The answers of the batch in which the stream breaks are lost as well.
-                let (results, open) = service.answer_batch(batch).await;
-                let response = match open {
-                    true => Ok(v1::ApplyStreamResponse { results }),
-                    false => Err(Status::unavailable("dropped")),
-                };
-                Some((response, (service, batches, open, is_open)))
-            });
+        let responses = self.clone().results(request.into_inner());
+        let responses = responses.map(|it| Ok(v1::ApplyStreamResponse { results: it? }));
         Ok(Response::new(responses.boxed()))
+    }
+
+    async fn query_stream(
+        &self,
+        request: Request<Streaming<v1::QueryStreamRequest>>,
+    ) -> Result<Response<Self::QueryStreamStream>, Status> {
+        let questions = request.into_inner().map(|message| {
+            let commands =
+                message?.queries.into_iter().map(|v1::TaggedQuery { tag, request, timeout_ms }| {
+                    let command = request.unwrap().query;
+                    let request = Some(v1::ApplyRequest { command, ..Default::default() });
+                    v1::TaggedCommand { tag, request, timeout_ms }
+                });
+            Ok(v1::ApplyStreamRequest { commands: commands.collect() })
+        });
+        let answers = self.clone().results(questions).map(|results| {
+            let answers = results?.into_iter().map(|v1::TaggedResult { tag, result }| {
+                use v1::tagged_answer::Result as Answer;
+                use v1::tagged_result::Result as Tagged;
+                let result = result.map(|result| match result {
+                    Tagged::Response(response) => Answer::Response(v1::QueryResponse {
+                        outcome: response.outcome,
+                        ..Default::default()
+                    }),
+                    Tagged::Error(error) => Answer::Error(error),
+                });
+                v1::TaggedAnswer { tag, result }
+            });
+            Ok(v1::QueryStreamResponse { answers: answers.collect() })
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn query(

@@ -3,8 +3,9 @@
 //! ```text
 //!   Client ──► Endpoints (lazy channels, the current one rotates on failure)
 //!     ├─ Cluster, once                 whose id every later request carries
-//!     ├─ query, admin calls            one call, retried only when that is safe
-//!     ├─ apply ──────────────────────┐ the same over a stream, which all callers share
+//!     ├─ admin calls                   one call, retried only when that is safe
+//!     ├─ query                         the same over a stream, which all callers share
+//!     ├─ apply ──────────────────────┐ likewise, over another
 //!     └─ open_session ──► Session ───┘ exactly once: retried until a deadline
 //!                           └─ pipeline ──► many commands in flight over one stream
 //! ```
@@ -37,7 +38,7 @@ use tokio::sync::Mutex;
 use self::cluster::Unanswered;
 use self::endpoints::Endpoints;
 use self::retry::{Repeat, Timed};
-use self::shared::Shared;
+use self::shared::{Commands, Queries, Shared};
 use crate::MESSAGE_MAX_BYTES;
 use crate::v1;
 use crate::v1::client_client::ClientClient;
@@ -74,7 +75,7 @@ pub struct ClientOptions {
     /// Ask how many pages of memory each command writes.
     pub count_pages: bool,
     /// Commands of concurrent calls of `apply` travel together, over a stream that the client keeps
-    /// open while it is used. Otherwise each is a request of its own.
+    /// open while it is used, and so do queries. Otherwise each is a request of its own.
     pub sharing: bool,
 }
 
@@ -126,7 +127,7 @@ impl Default for ClientOptions {
 }
 
 /// A client of one cluster. Clones share connections, and which cluster it is. However many tasks
-/// apply commands, their commands travel together; none waits for others.
+/// apply commands or ask questions, these travel together; none waits for others.
 ///
 /// It stays with the cluster that it has talked to first, or that its options name: an endpoint that
 /// belongs to another one is left alone, with a warning in the log, for a minute at a time. If all
@@ -149,7 +150,8 @@ pub struct Client {
     cluster: Arc<OnceLock<ClusterId>>,
     /// Held while a node is asked for it.
     asked: Arc<Mutex<Option<Unanswered>>>,
-    shared: Arc<Shared>,
+    commands: Arc<Shared<Commands>>,
+    queries: Arc<Shared<Queries>>,
     options: Arc<ClientOptions>,
 }
 
@@ -166,9 +168,10 @@ impl Client {
     ) -> Result<Client, ClientError> {
         let endpoints = Arc::new(Endpoints::new(endpoints, &options)?);
         let cluster = Arc::new(options.cluster.map_or_else(OnceLock::new, OnceLock::from));
-        let shared = Arc::new(Shared::new(shared::IDLE));
+        let commands = Arc::new(Shared::new(shared::IDLE));
+        let queries = Arc::new(Shared::new(shared::IDLE));
         let asked = Arc::default();
-        Ok(Client { endpoints, cluster, asked, shared, options: Arc::new(options) })
+        Ok(Client { endpoints, cluster, asked, commands, queries, options: Arc::new(options) })
     }
 
     /// Applies a command and answers when it is durable and applied.
@@ -218,11 +221,7 @@ impl Client {
             max_staleness_ms: max_staleness
                 .map(|max| u64::try_from(max.as_millis()).unwrap_or(u64::MAX)),
         };
-        self.call(Repeat::Always, self.options.deadline, |channel| {
-            let request = request.clone();
-            async move { grpc(channel).query(request).await }
-        })
-        .await
+        self.query_shared(request).await
     }
 
     /// Opens a session for exactly-once commands. It is kept alive until it is dropped, and ends

@@ -1,4 +1,4 @@
-//! Commands of any number of callers over one stream.
+//! Requests of any number of callers over one stream: commands over one, queries over another.
 //!
 //! ```text
 //!   apply ──► attempts ([`super::retry`]) ──► queued ──► Outgoing ══ ApplyStream ══► node
@@ -7,15 +7,17 @@
 //! ```
 //!
 //! Each caller makes its own attempts, as it does for any request: its deadline, its pauses and what is
-//! known of its command are nobody else's. An attempt leaves its command with the *line* of the
+//! known of its command are nobody else's. An attempt leaves its request with the *line* of the
 //! endpoint, a stream that is opened for the first one and ends when it was not used for a while. What
 //! waits when the connection is ready to send goes out in one message: the message is made when HTTP/2
 //! asks for it, so nothing waits for a timer, no more is buffered than the node takes, and a lone
-//! command leaves at once.
+//! request leaves at once. What the two kinds of streams differ in is their [`Traffic`].
 //!
-//! A caller that no longer waits takes its command out of the line, wherever it is. What was still queued
-//! surely has no effect. Long commands are requests of their own, between which HTTP/2 shares the
-//! connection: they would gain nothing by company, and hold it up.
+//! A caller that no longer waits takes its request out of the line, wherever it is. What was still queued
+//! surely has no effect. Long requests travel alone, and HTTP/2 shares the
+//! connection between them: they would gain nothing by company, and hold it up.
+
+mod traffic;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -27,27 +29,30 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::Stream;
 
+use self::traffic::Traffic;
 use super::error::Failure;
 use super::retry::{Attempt, Repeat, Timed, Whom, endless};
 use super::{Client, ClientError, Effect, grpc};
 use crate::v1;
 
+pub(super) use self::traffic::{Commands, Queries};
+
 /// A line that was not used for so long, or up to twice as long, is closed.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
-/// Longer commands are requests of their own.
+/// Longer requests travel alone.
 const LONG_BYTES: usize = 64 << 10;
-/// Most bytes of commands that one message carries.
+/// Most bytes of requests that one message carries.
 const MESSAGE_BYTES: usize = 256 << 10;
-/// Most commands that one message carries.
-const MESSAGE_COMMANDS: usize = 512;
-/// Bytes of commands that the lines of a client take before they are answered; callers wait for
-/// room in the order in which they came.
+/// Most requests that one message carries.
+const MESSAGE_REQUESTS: usize = 512;
+/// Bytes of requests that the lines of a client take before they are answered, commands and queries
+/// each; callers wait for room in the order in which they came.
 const ROOM_BYTES: usize = 16 << 20;
-/// Bookkeeping of a command, counted as bytes.
-const COMMAND_OVERHEAD: usize = 256;
+/// Bookkeeping of a request, counted as bytes.
+const REQUEST_OVERHEAD: usize = 256;
 
 /// What an attempt came to.
-type Answer = Result<v1::ApplyResponse, Failure>;
+type Answer<T> = Result<<T as Traffic>::Response, Failure>;
 
 impl Client {
     /// Applies what `request` makes, anew for each attempt. The error comes with what the attempts
@@ -61,33 +66,51 @@ impl Client {
         self.attempt(Whom::Cluster, repeat, patience, |attempt| {
             let request = request();
             async move {
-                if self.options.sharing && request.command.len() <= LONG_BYTES {
-                    return self.shared.ask(attempt, request).await;
+                if self.options.sharing && Commands::bytes(&request) <= LONG_BYTES {
+                    return self.commands.ask(attempt, request).await;
                 }
                 attempt.ask(|channel| async { grpc(channel).apply(request).await }).await
             }
         })
         .await
     }
+
+    /// Asks a question, over and over while nobody answers.
+    pub(super) async fn query_shared(
+        &self,
+        request: v1::QueryRequest,
+    ) -> Result<v1::QueryResponse, ClientError> {
+        let patience = self.options.deadline;
+        let asked = self.attempt(Whom::Cluster, Repeat::Always, patience, |attempt| {
+            let request = request.clone();
+            async move {
+                if self.options.sharing && Queries::bytes(&request) <= LONG_BYTES {
+                    return self.queries.ask(attempt, request).await;
+                }
+                attempt.ask(|channel| async { grpc(channel).query(request).await }).await
+            }
+        });
+        asked.await.map_err(|(error, _)| error)
+    }
 }
 
 /// The lines of a client. They end with it.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Shared<T: Traffic> {
     /// By the number of the endpoint. Closed ones stay until another one is needed there.
-    lines: Mutex<HashMap<usize, Arc<Line>>>,
+    lines: Mutex<HashMap<usize, Arc<Line<T>>>>,
     room: Semaphore,
     idle: Duration,
 }
 
-impl Shared {
+impl<T: Traffic> Shared<T> {
     /// With lines that are closed when they were not used for so long.
-    pub(super) fn new(idle: Duration) -> Shared {
+    pub(super) fn new(idle: Duration) -> Shared<T> {
         Shared { lines: Mutex::default(), room: Semaphore::new(ROOM_BYTES), idle }
     }
 
-    async fn ask(&self, attempt: Attempt, request: v1::ApplyRequest) -> Answer {
-        let bytes = (request.command.len() + COMMAND_OVERHEAD) as u32;
+    async fn ask(&self, attempt: Attempt, request: T::Request) -> Answer<T> {
+        let bytes = (T::bytes(&request) + REQUEST_OVERHEAD) as u32;
         let Ok(room) = timeout_at(attempt.end, self.room.acquire_many(bytes)).await else {
             return Err(Failure::timeout("it was not sent").unsent());
         };
@@ -103,8 +126,8 @@ impl Shared {
         }
     }
 
-    /// Leaves a command with the line of the endpoint, which is opened if there is none.
-    fn submit(&self, attempt: Attempt, request: v1::ApplyRequest) -> Ticket {
+    /// Leaves a request with the line of the endpoint, which is opened if there is none.
+    fn submit(&self, attempt: Attempt, request: T::Request) -> Ticket<T> {
         let (to, answer) = oneshot::channel();
         let mut waiting = Waiting { request, end: attempt.end, to };
         let mut lines = lock(&self.lines);
@@ -123,29 +146,29 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl<T: Traffic> Drop for Shared<T> {
     fn drop(&mut self) {
         lock(&self.lines).values().for_each(|line| line.close());
     }
 }
 
-/// A caller's command in a line; dropped, it is taken out of it.
-struct Ticket {
-    line: Arc<Line>,
+/// A caller's request in a line; dropped, it is taken out of it.
+struct Ticket<T: Traffic> {
+    line: Arc<Line<T>>,
     tag: u64,
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<Answer<T>>,
     /// The line knows nothing of it any more.
     is_over: bool,
 }
 
-impl Ticket {
+impl<T: Traffic> Ticket<T> {
     /// The time is over.
-    fn give_up(mut self) -> Answer {
+    fn give_up(mut self) -> Answer<T> {
         self.is_over = true;
         match self.line.forget(self.tag) {
             Some(Place::Queued) => Err(Failure::timeout("it was not sent").unsent()),
             Some(Place::Sent) => {
-                // Nodes answer in time, so the stream may be stuck: the next command takes another.
+                // Nodes answer in time, so the stream may be stuck: the next request takes another.
                 self.line.close();
                 Err(Failure::timeout("no answer"))
             }
@@ -155,7 +178,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl<T: Traffic> Drop for Ticket<T> {
     fn drop(&mut self) {
         if !self.is_over {
             self.line.forget(self.tag);
@@ -163,12 +186,12 @@ impl Drop for Ticket {
     }
 }
 
-/// A command that is not sent yet.
+/// A request that is not sent yet.
 #[derive(Debug)]
-struct Waiting {
-    request: v1::ApplyRequest,
+struct Waiting<T: Traffic> {
+    request: T::Request,
     end: Instant,
-    to: oneshot::Sender<Answer>,
+    to: oneshot::Sender<Answer<T>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,29 +202,36 @@ enum Place {
 
 /// A stream to one endpoint, and who waits for it.
 #[derive(Debug)]
-struct Line {
-    state: Mutex<State>,
+struct Line<T: Traffic> {
+    state: Mutex<State<T>>,
     /// Told when it is closed, and when nobody waits any more after that.
     news: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Debug)]
+struct State<T: Traffic> {
     next_tag: u64,
     /// Not sent, in the order in which they came.
-    queued: BTreeMap<u64, Waiting>,
+    queued: BTreeMap<u64, Waiting<T>>,
     /// Sent, and not answered.
-    sent: HashMap<u64, oneshot::Sender<Answer>>,
-    /// Of the request's body, while it has nothing to send.
+    sent: HashMap<u64, oneshot::Sender<Answer<T>>>,
+    /// Of the stream's outgoing side, while it has nothing to send.
     body: Option<Waker>,
-    /// Takes no more commands.
+    /// Takes no more requests.
     closed: bool,
     /// Since somebody looked last.
     used: bool,
 }
 
-impl State {
-    fn push(&mut self, waiting: Waiting) -> u64 {
+impl<T: Traffic> Default for State<T> {
+    fn default() -> State<T> {
+        let (queued, sent) = (BTreeMap::new(), HashMap::new());
+        State { next_tag: 0, queued, sent, body: None, closed: false, used: false }
+    }
+}
+
+impl<T: Traffic> State<T> {
+    fn push(&mut self, waiting: Waiting<T>) -> u64 {
         let tag = self.next_tag;
         self.next_tag += 1;
         self.used = true;
@@ -209,19 +239,19 @@ impl State {
         tag
     }
 
-    /// Takes no more commands. The request's body ends when there are none left.
+    /// Takes no more requests. The outgoing side ends when there are none left.
     fn close(&mut self) {
         self.closed = true;
         self.body.take().into_iter().for_each(Waker::wake);
     }
 
-    /// As many commands as one message carries.
-    fn take_queued(&mut self, now: Instant) -> Vec<v1::TaggedCommand> {
-        let (mut commands, mut bytes) = (Vec::new(), 0);
+    /// As many requests as one message carries.
+    fn take_queued(&mut self, now: Instant) -> Vec<T::Tagged> {
+        let (mut requests, mut bytes) = (Vec::new(), 0);
         while let Some(first) = self.queued.first_entry() {
-            bytes += first.get().request.command.len() + COMMAND_OVERHEAD;
-            let is_full = commands.len() == MESSAGE_COMMANDS || bytes > MESSAGE_BYTES;
-            if is_full && !commands.is_empty() {
+            bytes += T::bytes(&first.get().request) + REQUEST_OVERHEAD;
+            let is_full = requests.len() == MESSAGE_REQUESTS || bytes > MESSAGE_BYTES;
+            if is_full && !requests.is_empty() {
                 break;
             }
             let (tag, Waiting { request, end, to }) = first.remove_entry();
@@ -233,10 +263,10 @@ impl State {
             }
             // 0 would mean that it does not say.
             let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
-            commands.push(v1::TaggedCommand { tag, request: Some(request), timeout_ms });
+            requests.push(T::tagged(tag, request, timeout_ms));
             self.sent.insert(tag, to);
         }
-        commands
+        requests
     }
 
     fn is_empty(&self) -> bool {
@@ -244,16 +274,16 @@ impl State {
     }
 }
 
-impl Line {
-    /// A line with one command in it.
-    fn with(waiting: Waiting) -> (Arc<Line>, u64) {
+impl<T: Traffic> Line<T> {
+    /// A line with one request in it.
+    fn with(waiting: Waiting<T>) -> (Arc<Line<T>>, u64) {
         let mut state = State::default();
         let tag = state.push(waiting);
         (Arc::new(Line { state: Mutex::new(state), news: Notify::new() }), tag)
     }
 
-    /// Takes a command, or gives it back when the line is closed.
-    fn queue(&self, waiting: Waiting) -> Result<u64, Waiting> {
+    /// Takes a request, or gives it back when the line is closed.
+    fn queue(&self, waiting: Waiting<T>) -> Result<u64, Waiting<T>> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(waiting);
@@ -265,7 +295,7 @@ impl Line {
         Ok(tag)
     }
 
-    /// Nobody waits for this command any more. Tells where it was.
+    /// Nobody waits for this request any more. Tells where it was.
     fn forget(&self, tag: u64) -> Option<Place> {
         let mut state = lock(&self.state);
         let queued = state.queued.remove(&tag).map(|_| Place::Queued);
@@ -276,7 +306,7 @@ impl Line {
         place
     }
 
-    /// Takes no more commands; what it has is sent and answered.
+    /// Takes no more requests; what it has is sent and answered.
     fn close(&self) {
         lock(&self.state).close();
         self.news.notify_one();
@@ -284,20 +314,16 @@ impl Line {
 
     /// What goes out next. Callers that are about to run may have more: they have their turn before a
     /// message is made. If there are none, this is asked again at once.
-    fn poll_message(
-        &self,
-        has_yielded: &mut bool,
-        body: &Waker,
-    ) -> Poll<Option<v1::ApplyStreamRequest>> {
+    fn poll_message(&self, has_yielded: &mut bool, body: &Waker) -> Poll<Option<T::Message>> {
         let mut state = lock(&self.state);
         if !state.queued.is_empty() && !std::mem::replace(has_yielded, true) {
             body.wake_by_ref();
             return Poll::Pending;
         }
         *has_yielded = false;
-        let commands = state.take_queued(Instant::now());
-        if !commands.is_empty() {
-            return Poll::Ready(Some(v1::ApplyStreamRequest { commands }));
+        let requests = state.take_queued(Instant::now());
+        if !requests.is_empty() {
+            return Poll::Ready(Some(T::message(requests)));
         }
         if state.closed {
             return Poll::Ready(None);
@@ -307,24 +333,16 @@ impl Line {
     }
 
     /// Hands answers to those who wait for them.
-    fn answer(&self, results: Vec<v1::TaggedResult>) {
+    fn answer(&self, results: impl Iterator<Item = (u64, Answer<T>)>) {
         let mut state = lock(&self.state);
         state.used = true;
-        let answers: Vec<_> = results
-            .into_iter()
-            .filter_map(|result| Some((state.sent.remove(&result.tag)?, result.result)))
-            .collect();
+        let answers: Vec<_> =
+            results.filter_map(|(tag, answer)| Some((state.sent.remove(&tag)?, answer))).collect();
         if state.closed && state.is_empty() {
             self.news.notify_one();
         }
         drop(state);
-        for (to, result) in answers {
-            use v1::tagged_result::Result as Tagged;
-            let answer = match result {
-                Some(Tagged::Response(response)) => Ok(response),
-                Some(Tagged::Error(error)) => Err(Failure::from_stream(&error)),
-                None => Err(Failure::nonsense("neither a response nor an error")),
-            };
+        for (to, answer) in answers {
             // Failing means that its caller just went away.
             let _ = to.send(answer);
         }
@@ -366,15 +384,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A line whose task runs. However that ends, nobody waits for it any more.
-struct Served(Arc<Line>);
+struct Served<T: Traffic>(Arc<Line<T>>);
 
-impl Drop for Served {
+impl<T: Traffic> Drop for Served<T> {
     fn drop(&mut self) {
         self.0.end(&abandoned());
     }
 }
 
-async fn serve(served: Served, channel: Timed, idle: Duration) {
+async fn serve<T: Traffic>(served: Served<T>, channel: Timed, idle: Duration) {
     let line = &served.0;
     tokio::select! {
         failure = converse(line, channel) => {
@@ -386,29 +404,29 @@ async fn serve(served: Served, channel: Timed, idle: Duration) {
 }
 
 /// Sends and receives until the stream ends; returns why.
-async fn converse(line: &Arc<Line>, channel: Timed) -> Failure {
+async fn converse<T: Traffic>(line: &Arc<Line<T>>, channel: Timed) -> Failure {
     let outgoing = Outgoing { line: Arc::clone(line), has_yielded: false };
-    let mut answers = match grpc(channel).apply_stream(outgoing).await {
+    let mut answers = match T::open(grpc(channel), outgoing).await {
         Ok(response) => response.into_inner(),
         Err(status) => return Failure::from_status(&status),
     };
     loop {
         match answers.message().await {
-            Ok(Some(message)) => line.answer(message.results),
+            Ok(Some(message)) => line.answer(T::answers(message)),
             Ok(None) => return Failure::stream_ended(),
             Err(status) => return Failure::from_status(&status),
         }
     }
 }
 
-/// The body of a line's request: a message for each time that the connection can send one.
-struct Outgoing {
-    line: Arc<Line>,
+/// The outgoing side of a line's stream: a message for each time that the connection can send one.
+pub(super) struct Outgoing<T: Traffic> {
+    line: Arc<Line<T>>,
     has_yielded: bool,
 }
 
-impl Stream for Outgoing {
-    type Item = v1::ApplyStreamRequest;
+impl<T: Traffic> Stream for Outgoing<T> {
+    type Item = T::Message;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Outgoing { line, has_yielded } = &mut *self;

@@ -54,6 +54,9 @@ async fn every_answer_says_which_cluster_gave_it_and_requests_for_another_one_do
     let stream = meant_for(OTHER, ReceiverStream::new(parts));
     let foreign = node.client().apply_stream(stream).await.map(drop);
     assert_fails(foreign, Code::FailedPrecondition, "none", &CLUSTER.to_string());
+    let nothing = tokio_stream::empty::<v1::QueryStreamRequest>();
+    let foreign = node.client().query_stream(meant_for(OTHER, nothing)).await.map(drop);
+    assert_fails(foreign, Code::FailedPrecondition, "none", &CLUSTER.to_string());
     let change = v1::AddMemberRequest { address: "127.0.0.1:1".to_owned(), ..Default::default() };
     let foreign = node.admin().add_member(meant_for(OTHER, change)).await;
     assert_fails(foreign, Code::FailedPrecondition, "none", &OTHER.to_string());
@@ -79,6 +82,9 @@ async fn a_disputed_new_cluster_serves_nobody_until_it_is_confirmed() {
         |tag| commands.send(v1::ApplyStreamRequest { commands: vec![tagged(tag, set(tag))] });
     send(1).await.unwrap();
     assert_eq!(answers.message().await.unwrap().unwrap().results[0].tag, 1);
+    let (questions, parts) = mpsc::channel(1);
+    let mut told =
+        node.client().query_stream(ReceiverStream::new(parts)).await.unwrap().into_inner();
     let status = || async { node.admin().status(v1::StatusRequest::default()).await };
     assert!(status().await.unwrap().into_inner().rival.is_none());
 
@@ -103,6 +109,14 @@ async fn a_disputed_new_cluster_serves_nobody_until_it_is_confirmed() {
         panic!("{results:?}");
     };
     assert_eq!(error.effect(), v1::Effect::None, "{error:?}");
+    let count = v1::QueryRequest { query: r#"{"op":"count"}"#.into(), ..Default::default() };
+    let count = v1::TaggedQuery { request: Some(count), ..Default::default() };
+    questions.send(v1::QueryStreamRequest { queries: vec![count] }).await.unwrap();
+    let answers = told.message().await.unwrap().unwrap().answers;
+    let Some(v1::tagged_answer::Result::Error(error)) = &answers[0].result else {
+        panic!("{answers:?}");
+    };
+    assert!(error.message.contains(words), "{error:?}");
     let said = status().await.unwrap().into_inner();
     let not_serving = &said.group("").unwrap().not_serving;
     assert!(not_serving.contains(words), "{not_serving}");

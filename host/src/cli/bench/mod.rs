@@ -35,11 +35,11 @@ use crate::types::{ClusterId, Index, Position};
 /// `set` of the kv plugin after the other, 256 bytes long, to the leader. Other state machines take --command and --query.
 #[derive(Args, Clone, Debug)]
 pub(super) struct BenchArgs {
-    /// shared: the clients are callers of one client of the library, whose commands travel together.
-    /// unary: each sends one request and waits. stream: each sends batches over one stream.
+    /// shared: the clients are callers of one client of the library, whose requests travel together.
+    /// unary: each sends one request and waits. stream: each sends batches of commands over one stream.
     #[arg(long, value_enum, default_value_t = Mode::Shared)]
     mode: Mode,
-    /// write: commands. read: linearizable queries, a request each.
+    /// write: commands. read: linearizable queries.
     #[arg(long, value_enum, default_value_t = Op::Write)]
     op: Op,
     /// With --op read: queries that any node answers from what it has applied.
@@ -247,15 +247,17 @@ impl BenchArgs {
 
     /// What was measured, in the words of the options.
     fn setup(&self) -> Value {
-        let (mode, op) = match (self.mode, self.op, self.stale) {
-            (Mode::Shared, Op::Write, _) if self.asks_cluster() => match self.compare {
-                true => ("unary and shared", "write"),
-                false => ("shared", "write"),
-            },
-            (Mode::Shared | Mode::Unary, Op::Write, _) => ("unary", "write"),
-            (Mode::Stream, Op::Write, _) => ("stream", "write"),
-            (_, Op::Read, false) => ("unary", "read"),
-            (_, Op::Read, true) => ("unary", "stale_read"),
+        let mode = match self.mode {
+            Mode::Shared if !self.asks_cluster() => "unary",
+            Mode::Shared if self.compare => "unary and shared",
+            Mode::Shared => "shared",
+            Mode::Unary => "unary",
+            Mode::Stream => "stream",
+        };
+        let op = match (self.op, self.stale) {
+            (Op::Write, _) => "write",
+            (Op::Read, false) => "read",
+            (Op::Read, true) => "stale_read",
         };
         let mut setup = json!({
             "mode": mode,
@@ -294,10 +296,8 @@ impl BenchArgs {
             );
         }
         match self.mode {
-            Mode::Shared if self.op == Op::Write => {
-                format!("{what}, {clients} callers of one client")
-            }
-            Mode::Shared | Mode::Unary => format!("{what}, {clients} clients"),
+            Mode::Shared => format!("{what}, {clients} callers of one client"),
+            Mode::Unary => format!("{what}, {clients} clients"),
             Mode::Stream => format!(
                 "{what}, {clients} streams, {} in flight on each, {} in a message",
                 self.window, self.batch
@@ -308,7 +308,7 @@ impl BenchArgs {
 
 pub(super) fn run(args: &BenchArgs) -> Ended {
     if args.op == Op::Read && args.mode == Mode::Stream {
-        return Err(Failure::usage("queries have no stream: leave --mode stream away"));
+        return Err(Failure::usage("--mode stream is for commands: leave it away"));
     }
     if args.stale && args.op == Op::Write {
         return Err(Failure::usage("--stale is for queries: add --op read"));
@@ -320,9 +320,9 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
         return show_plugins(args, &plugins::measure(args)?);
     }
     if !args.in_process.in_process && args.compare {
-        if (args.op, args.mode) != (Op::Write, Mode::Shared) {
+        if args.mode != Mode::Shared {
             return Err(Failure::usage(
-                "--compare measures commands in the modes unary and shared: leave --op and --mode away",
+                "--compare measures the modes unary and shared: leave --mode away",
             ));
         }
         return show_comparison(args, &remote::block_on(over_grpc::compare(args))?);

@@ -34,19 +34,22 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Measured, Failure> {
     let load = Load::connect(args, &addresses).await?;
     let interval = Interval::after(args.warmup(), args.length());
     let recorder = Arc::new(Recorder::new(interval));
+    let consistency =
+        if args.stale { v1::Consistency::Stale } else { v1::Consistency::Linearizable };
     let mut clients = JoinSet::new();
     for client in 0..args.clients() {
         let recorder = Arc::clone(&recorder);
         let commands = commands.for_client(client as u64);
+        let queries = args.queries().for_client(client as u64);
         match &load {
             Load::Shared(shared) => {
                 let shared = shared[client % shared.len()].clone();
-                clients.spawn(call(client, shared, commands, recorder));
+                match args.op {
+                    Op::Write => clients.spawn(call(client, shared, commands, recorder)),
+                    Op::Read => clients.spawn(ask(client, shared, queries, consistency, recorder)),
+                };
             }
             Load::Read(channels) => {
-                let consistency =
-                    if args.stale { v1::Consistency::Stale } else { v1::Consistency::Linearizable };
-                let queries = args.queries().for_client(client as u64);
                 let service = channels[client % channels.len()].clone();
                 clients.spawn(read(client, service, queries, consistency, recorder));
             }
@@ -68,7 +71,7 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Measured, Failure> {
     Ok(recorder.result())
 }
 
-/// Measures a request per command and shared streams in turns.
+/// Measures a request per operation and shared streams in turns.
 pub(super) async fn compare(args: &BenchArgs) -> Result<Comparison, Failure> {
     let both = [Mode::Unary, Mode::Shared].map(|mode| BenchArgs { mode, ..args.clone() });
     take_turns(["unary", "shared"], args.rounds, |which| run(&both[which])).await
@@ -85,7 +88,7 @@ enum Load {
 
 impl Load {
     async fn connect(args: &BenchArgs, addresses: &[String]) -> Result<Load, Failure> {
-        if (args.op, args.mode) == (Op::Write, Mode::Shared) {
+        if args.mode == Mode::Shared {
             let clients = addresses.iter().map(|address| args.remote.client_of(address));
             return clients.collect::<Result<_, _>>().map(Load::Shared);
         }
@@ -196,6 +199,24 @@ async fn call(client: usize, shared: Client, mut commands: Generator, recorder: 
         let command = commands.next_command();
         let began = Instant::now();
         let ending = match shared.apply(command).await {
+            Ok(response) => ending(response.outcome.and_then(|outcome| outcome.kind)),
+            Err(error) => Ending::Failed(error.to_string()),
+        };
+        settle(client, &recorder, began, ending).await;
+    }
+}
+
+async fn ask(
+    client: usize,
+    shared: Client,
+    mut queries: Generator,
+    consistency: v1::Consistency,
+    recorder: Arc<Recorder>,
+) {
+    while !recorder.interval().is_over() {
+        let query = queries.next_command();
+        let began = Instant::now();
+        let ending = match shared.query(query, consistency).await {
             Ok(response) => ending(response.outcome.and_then(|outcome| outcome.kind)),
             Err(error) => Ending::Failed(error.to_string()),
         };

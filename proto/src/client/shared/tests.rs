@@ -35,10 +35,14 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 
 /// Nobody waits in any line of this client, and all room is free.
 fn assert_nothing_is_left(client: &Client) {
-    for line in lock(&client.shared.lines).values() {
+    for line in lock(&client.commands.lines).values() {
         assert!(lock(&line.state).is_empty());
     }
-    assert_eq!(client.shared.room.available_permits(), ROOM_BYTES);
+    for line in lock(&client.queries.lines).values() {
+        assert!(lock(&line.state).is_empty());
+    }
+    assert_eq!(client.commands.room.available_permits(), ROOM_BYTES);
+    assert_eq!(client.queries.room.available_permits(), ROOM_BYTES);
 }
 
 #[tokio::test]
@@ -236,10 +240,10 @@ async fn a_caller_that_goes_away_is_forgotten() {
 async fn callers_wait_for_room_and_what_finds_none_surely_did_not_happen() {
     let cluster = Arc::new(Cluster::default());
     let node = node(&cluster).await;
-    let room = Semaphore::new(COMMAND_OVERHEAD + 8);
+    let room = Semaphore::new(REQUEST_OVERHEAD + 8);
     let shared = Shared { lines: Mutex::default(), room, idle: IDLE };
     let client =
-        Client { shared: Arc::new(shared), ..client(&[node.address], ClientOptions::default()) };
+        Client { commands: Arc::new(shared), ..client(&[node.address], ClientOptions::default()) };
     for result in join_all((0..50).map(|n| client.apply(n.to_string()))).await {
         result.unwrap();
     }
@@ -258,9 +262,9 @@ async fn callers_wait_for_room_and_what_finds_none_surely_did_not_happen() {
 async fn a_stream_ends_when_nobody_uses_it_and_with_the_client() {
     let cluster = Arc::new(Cluster::default());
     let node = node(&cluster).await;
-    let shared = Arc::new(Shared::new(Duration::from_millis(5)));
+    let commands = Arc::new(Shared::new(Duration::from_millis(5)));
     let connected = client(&[node.address], ClientOptions::default());
-    let client = Client { shared, ..connected.clone() };
+    let client = Client { commands, ..connected.clone() };
     let are_closed = || Arc::strong_count(&cluster.open_streams) == 1;
     client.apply("a").await.unwrap();
     until(are_closed).await;
@@ -284,7 +288,10 @@ async fn a_stream_ends_when_nobody_uses_it_and_with_the_client() {
     until(are_closed).await;
 }
 
-fn waiting(command: &'static str, end: Instant) -> (Waiting, oneshot::Receiver<Answer>) {
+fn waiting(
+    command: &'static str,
+    end: Instant,
+) -> (Waiting<Commands>, oneshot::Receiver<Answer<Commands>>) {
     let (to, answer) = oneshot::channel();
     let request = v1::ApplyRequest { command: command.into(), ..Default::default() };
     (Waiting { request, end, to }, answer)
@@ -296,7 +303,7 @@ fn what_was_not_sent_when_a_stream_breaks_surely_did_not_happen() {
     let (first, answer) = waiting("a", end);
     let (line, _) = Line::with(first);
     let mut answers = vec![answer];
-    for _ in 0..MESSAGE_COMMANDS {
+    for _ in 0..MESSAGE_REQUESTS {
         let (next, answer) = waiting("b", end);
         line.queue(next).unwrap();
         answers.push(answer);
@@ -306,12 +313,12 @@ fn what_was_not_sent_when_a_stream_breaks_surely_did_not_happen() {
     let Poll::Ready(Some(message)) = line.poll_message(&mut has_yielded, body) else {
         panic!("a message is due");
     };
-    assert_eq!(message.commands.len(), MESSAGE_COMMANDS);
+    assert_eq!(message.commands.len(), MESSAGE_REQUESTS);
     line.end(&Failure::stream_ended());
     let effects: Vec<Effect> =
         answers.into_iter().map(|mut it| it.try_recv().unwrap().unwrap_err().effect).collect();
     let is_unknown = effects.iter().filter(|effect| **effect == Effect::Unknown).count();
-    assert_eq!((is_unknown, effects[MESSAGE_COMMANDS]), (MESSAGE_COMMANDS, Effect::None));
+    assert_eq!((is_unknown, effects[MESSAGE_REQUESTS]), (MESSAGE_REQUESTS, Effect::None));
     assert!(line.queue(waiting("late", end).0).is_err(), "the stream is gone");
     assert!(matches!(line.poll_message(&mut has_yielded, body), Poll::Ready(None)));
 }
@@ -345,4 +352,115 @@ async fn callers_that_begin_together_ask_once_which_cluster_it_is() {
     }
     assert_eq!(count(&unconfirmed.calls), 1, "the failure is that of all who waited for it");
     assert_eq!(count(&ours.calls), 2, "the question and the stream");
+}
+
+fn told(response: &v1::QueryResponse) -> Bytes {
+    match response.outcome.as_ref().unwrap().kind.as_ref().unwrap() {
+        v1::outcome::Kind::Ok(bytes) => bytes.clone(),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+fn ask(
+    client: &Client,
+    query: impl ToString,
+) -> impl Future<Output = Result<v1::QueryResponse, ClientError>> {
+    client.query(query.to_string(), v1::Consistency::Linearizable)
+}
+
+#[tokio::test]
+async fn a_thousand_questions_share_one_stream_beside_that_of_commands() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let client = client(&[node.address], ClientOptions::default());
+    client.apply("first").await.unwrap();
+    let before = (count(&cluster.calls), count(&cluster.messages));
+    let answers = join_all((0..1_000).map(|n| ask(&client, n))).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        assert_eq!(told(&answer.unwrap()), n.to_string());
+    }
+    assert_eq!(count(&cluster.calls) - before.0, 1, "the stream");
+    assert_eq!(count(&cluster.streams), 2);
+    let messages = count(&cluster.messages) - before.1;
+    assert!(messages <= 100, "{messages}");
+    let told_ms = *cluster.last_timeout_ms.lock().unwrap();
+    assert!((1..=10_000).contains(&told_ms), "an attempt's: {told_ms}");
+    assert_nothing_is_left(&client);
+}
+
+#[tokio::test]
+async fn long_questions_and_those_that_are_not_to_share_are_requests_of_their_own() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let shared = client(&[node.address], ClientOptions::default());
+    ask(&shared, "first").await.unwrap();
+    let before = count(&cluster.calls);
+    assert_eq!(told(&ask(&shared, "l".repeat(1 << 20)).await.unwrap()).len(), 1 << 20);
+    assert_eq!(count(&cluster.calls) - before, 1);
+    let options = ClientOptions { sharing: false, ..ClientOptions::default() };
+    let alone = client(&[node.address], options);
+    let before = count(&cluster.calls);
+    for answer in join_all((0..20).map(|n| ask(&alone, n))).await {
+        answer.unwrap();
+    }
+    assert_eq!(count(&cluster.calls) - before, 21, "which cluster it is, and the questions");
+    assert_eq!(count(&cluster.streams), 1);
+}
+
+/// Nothing is changed by a question, so it is asked again, whatever became of it.
+#[tokio::test]
+async fn questions_of_a_broken_stream_are_asked_again_and_refused_ones_are_not() {
+    let cluster = Arc::new(Cluster::default());
+    let nodes = [node(&cluster).await, node(&cluster).await];
+    let client = client(&[nodes[0].address, nodes[1].address], ClientOptions::default());
+    ask(&client, "first").await.unwrap();
+    for fault in [Fault::DropStream, Fault::LoseAnswer, Fault::Refuse(Code::Unavailable)] {
+        cluster.plan([fault]);
+        let answers = join_all(["a", "b", "refuse"].map(|query| ask(&client, query))).await;
+        let [a, b, refused] = answers.try_into().expect("three");
+        assert_eq!((told(&a.unwrap()), told(&b.unwrap())), ("a".into(), "b".into()));
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, ClientError::Refused { code: Code::InvalidArgument, .. }));
+    }
+    assert_nothing_is_left(&client);
+}
+
+#[tokio::test]
+async fn a_question_without_an_answer_holds_nobody_up_and_is_asked_again_over_another_stream() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let attempt_timeout = Duration::from_secs(1);
+    let options = ClientOptions { attempt_timeout, ..ClientOptions::default() };
+    let client = client(&[node.address], options);
+    ask(&client, "first").await.unwrap();
+    cluster.plan([Fault::Hang]);
+    let quick = async {
+        let quick = ask(&client, "quick").await.unwrap();
+        (told(&quick), count(&cluster.streams))
+    };
+    let (slow, quick) = tokio::join!(ask(&client, "slow"), quick);
+    assert_eq!(quick, ("quick".into(), 1));
+    assert_eq!(told(&slow.unwrap()), "slow");
+    assert_eq!(count(&cluster.streams), 2);
+    assert_nothing_is_left(&client);
+}
+
+#[tokio::test]
+async fn whoever_asks_a_node_that_dies_is_answered_by_another() {
+    let cluster = Arc::new(Cluster::default());
+    let (first, runtime) = mortal_node(&cluster);
+    let second = node(&cluster).await;
+    let client = client(&[first.address, second.address], ClientOptions::default());
+    ask(&client, "before").await.unwrap();
+    cluster.plan([Fault::Hang; 20]);
+    let calls = join_all((0..20).map(|n| ask(&client, n)));
+    let kill = async {
+        until(|| cluster.faults.lock().unwrap().is_empty()).await;
+        runtime.shutdown_background();
+    };
+    for (n, answer) in tokio::join!(calls, kill).0.into_iter().enumerate() {
+        assert_eq!(told(&answer.unwrap()), n.to_string());
+    }
+    assert_eq!(client.endpoints.pick().address, second.address.to_string());
+    assert_nothing_is_left(&client);
 }
