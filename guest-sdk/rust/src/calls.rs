@@ -10,7 +10,7 @@ use crate::{Answer, Context, Host, Reader, Rejection, StateMachine, Writer};
 #[derive(Default)]
 pub(crate) struct Instance<M> {
     machine: M,
-    /// Keeps its capacity, so that a command usually costs no allocation.
+    /// For inputs that the host does not leave in the window. Keeps its capacity.
     input: Vec<u8>,
 }
 
@@ -20,13 +20,13 @@ impl<M: StateMachine> Instance<M> {
     }
 
     pub(crate) fn apply(&mut self, host: &Host, len: usize) -> i32 {
-        read_input(&mut self.input, host, len);
-        finish(host, self.machine.apply(&Context::new(host), &self.input))
+        let input = host.input(len, &mut self.input);
+        finish(host, self.machine.apply(&Context::new(host), input))
     }
 
     pub(crate) fn query(&mut self, host: &Host, len: usize) -> i32 {
-        read_input(&mut self.input, host, len);
-        finish(host, self.machine.query(&Context::new(host), &self.input))
+        let input = host.input(len, &mut self.input);
+        finish(host, self.machine.query(&Context::new(host), input))
     }
 
     pub(crate) fn snapshot(&self, host: &Host) -> i32 {
@@ -47,7 +47,8 @@ impl<M: StateMachine> Instance<M> {
     }
 }
 
-fn read_input(input: &mut Vec<u8>, host: &Host, len: usize) {
+/// Reads all of the input.
+pub(crate) fn read_input<'a>(host: &Host, len: usize, input: &'a mut Vec<u8>) -> &'a [u8] {
     input.resize(len, 0);
     let mut filled = 0;
     while filled < len {
@@ -57,18 +58,17 @@ fn read_input(input: &mut Vec<u8>, host: &Host, len: usize) {
         }
     }
     input.truncate(filled);
+    input
 }
 
 fn finish(host: &Host, result: Result<Answer, Rejection>) -> i32 {
     match result {
         Ok(answer) => {
-            if !answer.is_empty() {
-                host.write(&answer);
-            }
+            host.give(answer.into_bytes());
             STATUS_OK
         }
         Err(rejection) => {
-            host.write(&rejection);
+            host.give(rejection.into_bytes());
             STATUS_REJECTED
         }
     }
