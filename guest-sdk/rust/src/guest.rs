@@ -1,4 +1,4 @@
-//! The boundary to the host, on wasm32 only: the one file of this crate with `unsafe`.
+//! The boundary to the host, on wasm32 only.
 #![expect(unsafe_code, reason = "wasm imports are foreign functions that take pointers")]
 
 use core::cell::{RefCell, UnsafeCell};

@@ -276,9 +276,11 @@ impl Guest {
             (CallKind::Query | CallKind::Init | CallKind::Start, _, _) => return Ok(None),
         };
         self.check_nothing_refused()?;
+        let mut fuel_left =
+            self.store.get_fuel().map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
         let status = match result {
             Ok(status) if status >= abi::STATUS_OK => {
-                match window.map_or(Ok(()), |window| self.take_output(window)) {
+                match window.map_or(Ok(()), |window| self.take_output(window, &mut fuel_left)) {
                     Ok(()) => Ok(status),
                     Err(error) => Err(classify(error)?),
                 }
@@ -289,8 +291,6 @@ impl Guest {
             }),
             Err(error) => Err(classify(error)?),
         };
-        let fuel_left =
-            self.store.get_fuel().map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
         Ok(Some(Ended { status, fuel_used: fuel - fuel_left }))
     }
 
@@ -313,22 +313,22 @@ impl Guest {
         })
     }
 
-    /// Appends what the window names to the output.
-    fn take_output(&mut self, window: Window) -> wasmtime::Result<()> {
-        let Some((ptr, len)) = window.output(self.memory()) else {
+    /// Appends what the window names to the output, and takes the fuel for it.
+    fn take_output(&mut self, window: Window, fuel_left: &mut u64) -> wasmtime::Result<()> {
+        let (memory, state) = self.memory.data_and_store_mut(&mut self.store);
+        let Some((ptr, len)) = window.output(memory) else {
             return Err(HostFault("a guest's memory ends before its window".to_owned()).into());
         };
         if len == 0 {
             return Ok(());
         }
-        slice(self.memory(), ptr, len)?;
-        let left = self.store.get_fuel()?.checked_sub(len.into());
-        self.store.set_fuel(left.unwrap_or(0))?;
-        if left.is_none() {
+        let output = slice(memory, ptr, len)?;
+        let Some(left) = fuel_left.checked_sub(len.into()) else {
+            *fuel_left = 0;
             return Err(WasmTrap::OutOfFuel.into());
-        }
-        let (memory, state) = self.memory.data_and_store_mut(&mut self.store);
-        state.write(slice(memory, ptr, len)?)
+        };
+        *fuel_left = left;
+        state.write(output)
     }
 
     pub(super) fn state_mut(&mut self) -> &mut CallState {
