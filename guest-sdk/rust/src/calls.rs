@@ -16,17 +16,17 @@ pub(crate) struct Instance<M> {
 
 impl<M: StateMachine> Instance<M> {
     pub(crate) fn init(&mut self, host: &Host) -> i32 {
-        finish(host, self.machine.init(&Context::new(host)).map(|()| Answer::default()))
+        finish(host, self.machine.init(&Context::new(host)))
     }
 
     pub(crate) fn apply(&mut self, host: &Host, len: usize) -> i32 {
         let input = host.input(len, &mut self.input);
-        finish(host, self.machine.apply(&Context::new(host), input))
+        answer(host, self.machine.apply(&Context::new(host), input))
     }
 
     pub(crate) fn query(&mut self, host: &Host, len: usize) -> i32 {
         let input = host.input(len, &mut self.input);
-        finish(host, self.machine.query(&Context::new(host), input))
+        answer(host, self.machine.query(&Context::new(host), input))
     }
 
     pub(crate) fn snapshot(&self, host: &Host) -> i32 {
@@ -61,7 +61,8 @@ pub(crate) fn read_input<'a>(host: &Host, len: usize, input: &'a mut Vec<u8>) ->
     input
 }
 
-fn finish(host: &Host, result: Result<Answer, Rejection>) -> i32 {
+/// Ends an `apply` or `query`.
+fn answer(host: &Host, result: Result<Answer, Rejection>) -> i32 {
     match result {
         Ok(answer) => {
             host.give(answer.into_bytes());
@@ -69,6 +70,17 @@ fn finish(host: &Host, result: Result<Answer, Rejection>) -> i32 {
         }
         Err(rejection) => {
             host.give(rejection.into_bytes());
+            STATUS_REJECTED
+        }
+    }
+}
+
+/// Ends another call, after which the host does not look into the window.
+fn finish(host: &Host, result: Result<(), Rejection>) -> i32 {
+    match result {
+        Ok(()) => STATUS_OK,
+        Err(rejection) => {
+            host.write(&rejection);
             STATUS_REJECTED
         }
     }

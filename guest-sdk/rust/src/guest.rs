@@ -66,7 +66,7 @@ impl Host {
         unsafe { core::slice::from_raw_parts(self.window.input_ptr(), len) }
     }
 
-    /// Ends a call with its output.
+    /// Ends an `apply` or `query` with its output.
     pub(crate) fn give(&self, output: Cow<'static, [u8]>) {
         let output: &[u8] = match output {
             Cow::Borrowed(output) => output,
