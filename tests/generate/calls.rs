@@ -20,6 +20,7 @@ const IMPORTS: &[Import] = &[
     (ABI, "random", "ii", None),
     (ABI, "emit", "iiii", None),
     (ABI, "log", "iii", None),
+    (ABI, "window", "", Some('i')),
     (WASI, "args_get", "ii", Some('i')),
     (WASI, "args_sizes_get", "ii", Some('i')),
     (WASI, "environ_get", "ii", Some('i')),
@@ -61,11 +62,15 @@ pub fn module(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         )
         .expect("a string takes everything");
     }
+    let window = bytes.int_in_range(0..=61_440)?;
+    writeln!(text, r#"(global $window (export "raft_fsm_window") i32 (i32.const {window}))"#)
+        .expect("a string takes everything");
     text.push_str(
         r#"(func (export "raft_fsm_abi_v1"))
 (memory (export "memory") 1 3)
 (func $choose (result i32) (local $list i32)
-  (drop (call $f0 (i32.const 0) (i32.const 64)))
+  (if (i32.eqz (call $f0 (i32.const 0) (i32.const 64)))
+    (then (i32.store8 (i32.const 0) (i32.load8_u offset=8 (global.get $window)))))
   (local.set $list (i32.rem_u (i32.load8_u (i32.const 0)) (i32.const 8)))
 "#,
     );
@@ -94,6 +99,15 @@ pub fn module(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 
 /// A call whose result is kept in memory, or a change of memory that later calls will see.
 fn call(text: &mut String, bytes: &mut Unstructured<'_>) -> Result<()> {
+    if bytes.ratio(1u8, 8u8)? {
+        let (ptr, len) = (number(bytes)?, number(bytes)?);
+        writeln!(text, "(i32.store (global.get $window) (i32.const {ptr}))")
+            .and_then(|()| {
+                writeln!(text, "(i32.store offset=4 (global.get $window) (i32.const {len}))")
+            })
+            .expect("a string takes everything");
+        return Ok(());
+    }
     if bytes.ratio(1u8, 4u8)? {
         let (at, value) = (bytes.int_in_range(0..=65_532)?, number(bytes)?);
         writeln!(text, "(i32.store (i32.const {at}) (i32.const {value}))")

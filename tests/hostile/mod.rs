@@ -34,6 +34,9 @@ const IMPORTS: &str = r#"
   (import "raft_fsm_v1" "log" (func $log (param i32 i32 i32)))
 "#;
 
+/// Imported only where a fixture calls it: whoever imports it has a window.
+const WINDOW: &str = r#"(import "raft_fsm_v1" "window" (func $window (result i32)))"#;
+
 /// Added unless the fixture exports the name itself.
 const DEFAULTS: &[(&str, &str)] = &[
     ("raft_fsm_abi_v1", r#"(func (export "raft_fsm_abi_v1"))"#),
@@ -59,7 +62,8 @@ pub fn assemble(text: &str) -> Result<Vec<u8>, wat::Error> {
         .map(|(_, field)| *field)
         .collect::<Vec<_>>()
         .join("\n");
-    wat::parse_str(format!("(module {IMPORTS}\n{text}\n{missing})"))
+    let window = if text.contains("$window") { WINDOW } else { "" };
+    wat::parse_str(format!("(module {IMPORTS}\n{window}\n{text}\n{missing})"))
 }
 
 /// Every fixture: its name and text.

@@ -26,6 +26,10 @@ pub const EXPORT_INITIALIZE: &str = "_initialize";
 /// Optional export, called after instantiation when there is no `_initialize`.
 pub const EXPORT_START: &str = "_start";
 
+/// Optional export: an immutable global of type `i32`, the address of the window. Counts only if
+/// [`IMPORT_WINDOW`] is imported, which then needs it.
+pub const EXPORT_WINDOW: &str = "raft_fsm_window";
+
 /// Import: `read(ptr: i32, cap: i32) -> i32`, next bytes of the current input.
 pub const IMPORT_READ: &str = "read";
 /// Import: `write(ptr: i32, len: i32)`, append to the current output.
@@ -42,6 +46,16 @@ pub const IMPORT_RANDOM: &str = "random";
 pub const IMPORT_EMIT: &str = "emit";
 /// Import: `log(level: i32, ptr: i32, len: i32)`, a line for the host's log.
 pub const IMPORT_LOG: &str = "log";
+
+/// Import: `window() -> i32`, how many bytes of the input are in the window.
+pub const IMPORT_WINDOW: &str = "window";
+
+/// Size of the window in bytes.
+pub const WINDOW_BYTES: usize = 4096;
+/// Of these, what comes before the input: pointer and length of the output, four bytes each.
+pub const WINDOW_HEADER_BYTES: usize = 8;
+/// Longest input that is put into the window.
+pub const WINDOW_INPUT_MAX_BYTES: usize = WINDOW_BYTES - WINDOW_HEADER_BYTES;
 
 /// Status: done; the output is the answer.
 pub const STATUS_OK: i32 = 0;
@@ -98,7 +112,7 @@ const fn import(
 
 use ValueType::{I32, I64};
 
-/// The functions that the host calls. The marker and the memory are not among them.
+/// The functions that the host calls. The marker, the memory and the window are not among them.
 pub const EXPORTS: [Function; 7] = [
     export(EXPORT_APPLY, &[I32], &[I32], true),
     export(EXPORT_SNAPSHOT, &[], &[I32], true),
@@ -110,7 +124,7 @@ pub const EXPORTS: [Function; 7] = [
 ];
 
 /// The functions that a guest may import from [`IMPORT_MODULE`].
-pub const IMPORTS: [Function; 8] = [
+pub const IMPORTS: [Function; 9] = [
     import(IMPORT_READ, &[I32, I32], &[I32]),
     import(IMPORT_WRITE, &[I32, I32], &[]),
     import(IMPORT_INDEX, &[], &[I64]),
@@ -119,4 +133,5 @@ pub const IMPORTS: [Function; 8] = [
     import(IMPORT_RANDOM, &[I32, I32], &[]),
     import(IMPORT_EMIT, &[I32, I32, I32, I32], &[]),
     import(IMPORT_LOG, &[I32, I32, I32], &[]),
+    import(IMPORT_WINDOW, &[], &[I32]),
 ];

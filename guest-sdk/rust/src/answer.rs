@@ -71,6 +71,12 @@ macro_rules! bytes {
                 $type(Cow::Borrowed(bytes))
             }
         }
+
+        impl $type {
+            pub(crate) fn into_bytes(self) -> Cow<'static, [u8]> {
+                self.0
+            }
+        }
     };
 }
 

@@ -10,23 +10,23 @@ use crate::{Answer, Context, Host, Reader, Rejection, StateMachine, Writer};
 #[derive(Default)]
 pub(crate) struct Instance<M> {
     machine: M,
-    /// Keeps its capacity, so that a command usually costs no allocation.
+    /// For inputs that the host does not leave in the window. Keeps its capacity.
     input: Vec<u8>,
 }
 
 impl<M: StateMachine> Instance<M> {
     pub(crate) fn init(&mut self, host: &Host) -> i32 {
-        finish(host, self.machine.init(&Context::new(host)).map(|()| Answer::default()))
+        finish(host, self.machine.init(&Context::new(host)))
     }
 
     pub(crate) fn apply(&mut self, host: &Host, len: usize) -> i32 {
-        read_input(&mut self.input, host, len);
-        finish(host, self.machine.apply(&Context::new(host), &self.input))
+        let input = host.input(len, &mut self.input);
+        answer(host, self.machine.apply(&Context::new(host), input))
     }
 
     pub(crate) fn query(&mut self, host: &Host, len: usize) -> i32 {
-        read_input(&mut self.input, host, len);
-        finish(host, self.machine.query(&Context::new(host), &self.input))
+        let input = host.input(len, &mut self.input);
+        answer(host, self.machine.query(&Context::new(host), input))
     }
 
     pub(crate) fn snapshot(&self, host: &Host) -> i32 {
@@ -47,7 +47,8 @@ impl<M: StateMachine> Instance<M> {
     }
 }
 
-fn read_input(input: &mut Vec<u8>, host: &Host, len: usize) {
+/// Reads all of the input.
+pub(crate) fn read_input<'a>(host: &Host, len: usize, input: &'a mut Vec<u8>) -> &'a [u8] {
     input.resize(len, 0);
     let mut filled = 0;
     while filled < len {
@@ -57,16 +58,27 @@ fn read_input(input: &mut Vec<u8>, host: &Host, len: usize) {
         }
     }
     input.truncate(filled);
+    input
 }
 
-fn finish(host: &Host, result: Result<Answer, Rejection>) -> i32 {
+/// Ends an `apply` or `query`.
+fn answer(host: &Host, result: Result<Answer, Rejection>) -> i32 {
     match result {
         Ok(answer) => {
-            if !answer.is_empty() {
-                host.write(&answer);
-            }
+            host.give(answer.into_bytes());
             STATUS_OK
         }
+        Err(rejection) => {
+            host.give(rejection.into_bytes());
+            STATUS_REJECTED
+        }
+    }
+}
+
+/// Ends another call, after which the host does not look into the window.
+fn finish(host: &Host, result: Result<(), Rejection>) -> i32 {
+    match result {
+        Ok(()) => STATUS_OK,
         Err(rejection) => {
             host.write(&rejection);
             STATUS_REJECTED

@@ -14,7 +14,10 @@ macro_rules! export {
 
         #[cfg(target_arch = "wasm32")]
         const _: () = {
-            static SLOT: $crate::guest::Slot<$machine> = $crate::guest::Slot::new();
+            #[unsafe(export_name = "raft_fsm_window")]
+            static WINDOW: $crate::guest::Window = $crate::guest::Window::new();
+
+            static SLOT: $crate::guest::Slot<$machine> = $crate::guest::Slot::new(&WINDOW);
 
             #[unsafe(export_name = "raft_fsm_abi_v1")]
             extern "C" fn abi_marker() {}

@@ -1,14 +1,16 @@
-//! The boundary to the host, on wasm32 only: the one file of this crate with `unsafe`.
+//! The boundary to the host, on wasm32 only.
 #![expect(unsafe_code, reason = "wasm imports are foreign functions that take pointers")]
 
-use core::cell::RefCell;
+use core::cell::{RefCell, UnsafeCell};
 use core::fmt::Write as _;
 
+use alloc::borrow::Cow;
 use alloc::string::String;
-use raft_fsm_abi::LOG_ERROR;
+use alloc::vec::Vec;
+use raft_fsm_abi::{LOG_ERROR, WINDOW_BYTES, WINDOW_HEADER_BYTES, WINDOW_INPUT_MAX_BYTES};
 
 use crate::StateMachine;
-use crate::calls::Instance;
+use crate::calls::{Instance, read_input};
 
 #[cfg(target_feature = "atomics")]
 compile_error!("a guest of raft-host has no threads: build without the wasm feature `atomics`");
@@ -24,13 +26,69 @@ mod imports {
         pub(super) fn random(ptr: *mut u8, len: usize);
         pub(super) fn emit(topic_ptr: *const u8, topic_len: usize, ptr: *const u8, len: usize);
         pub(super) fn log(level: i32, ptr: *const u8, len: usize);
+        pub(super) safe fn window() -> usize;
     }
 }
 
-/// The imports, made safe.
-pub(crate) struct Host;
+/// Where the host leaves short inputs and learns where the output is; for
+/// [`export!`](crate::export), which exports its address.
+#[doc(hidden)]
+#[repr(C, align(8))]
+pub struct Window(UnsafeCell<[u8; WINDOW_BYTES]>);
+
+// SAFETY: as for `Slot`, through which alone it is used.
+unsafe impl Sync for Window {}
+
+impl Window {
+    #[expect(clippy::new_without_default, reason = "only `export!` makes one, in a static")]
+    pub const fn new() -> Window {
+        Window(UnsafeCell::new([0; WINDOW_BYTES]))
+    }
+
+    fn input_ptr(&self) -> *mut u8 {
+        self.0.get().cast::<u8>().wrapping_add(WINDOW_HEADER_BYTES)
+    }
+}
+
+/// The imports and the window, made safe.
+pub(crate) struct Host {
+    window: &'static Window,
+}
 
 impl Host {
+    /// All of the input of an `apply` or `query`.
+    pub(crate) fn input<'a>(&'a self, len: usize, buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        if len > WINDOW_INPUT_MAX_BYTES {
+            return read_input(self, len, buffer);
+        }
+        // SAFETY: the bytes are inside of the window. The host has written them before this call, and
+        // they change in `give` only, which ends the call.
+        unsafe { core::slice::from_raw_parts(self.window.input_ptr(), len) }
+    }
+
+    /// Ends an `apply` or `query` with its output.
+    pub(crate) fn give(&self, output: Cow<'static, [u8]>) {
+        let output: &[u8] = match output {
+            Cow::Borrowed(output) => output,
+            Cow::Owned(output) if output.len() > WINDOW_INPUT_MAX_BYTES => {
+                return self.write(&output);
+            }
+            Cow::Owned(output) => {
+                // SAFETY: the output fits in the place of the input, which nobody looks at any more:
+                // whoever got that has returned, and the output is a vector of its own.
+                unsafe {
+                    let place = self.window.input_ptr();
+                    place.copy_from_nonoverlapping(output.as_ptr(), output.len());
+                    core::slice::from_raw_parts(place, output.len())
+                }
+            }
+        };
+        let header = self.window.0.get().cast::<[usize; 2]>();
+        // SAFETY: the window is long enough, and aligned. An address and a length have four bytes each
+        // in the order of wasm, which is that of the ABI.
+        unsafe { header.write([output.as_ptr().expose_provenance(), output.len()]) }
+    }
+
     pub(crate) fn read(&self, out: &mut [u8]) -> usize {
         // SAFETY: the host writes at most `cap` bytes, all within `out`.
         let read = unsafe { imports::read(out.as_mut_ptr(), out.len()) };
@@ -66,14 +124,21 @@ impl Host {
     }
 
     pub(crate) fn log(&self, level: i32, line: &[u8]) {
-        // SAFETY: the host only reads, and only within `line`.
-        unsafe { imports::log(level, line.as_ptr(), line.len()) }
+        log(level, line);
     }
+}
+
+fn log(level: i32, line: &[u8]) {
+    // SAFETY: the host only reads, and only within `line`.
+    unsafe { imports::log(level, line.as_ptr(), line.len()) }
 }
 
 /// Holds the one instance of a module; for [`export!`](crate::export).
 #[doc(hidden)]
-pub struct Slot<M>(RefCell<Option<Instance<M>>>);
+pub struct Slot<M> {
+    instance: RefCell<Option<Instance<M>>>,
+    host: Host,
+}
 
 // SAFETY: a wasm32 module without the feature `atomics`, which is refused above, has one
 // thread. Re-entry is caught by the `RefCell`.
@@ -81,37 +146,39 @@ unsafe impl<M> Sync for Slot<M> {}
 
 // Named after the exports of the ABI, which documents them.
 impl<M: StateMachine> Slot<M> {
-    pub const fn new() -> Slot<M> {
-        Slot(RefCell::new(None))
+    pub const fn new(window: &'static Window) -> Slot<M> {
+        Slot { instance: RefCell::new(None), host: Host { window } }
     }
 
     pub fn initialize(&self) {
+        // For the import's sake: a host that has no windows must refuse the module.
+        imports::window();
         #[cfg(feature = "std")]
         std::panic::set_hook(alloc::boxed::Box::new(|panic| log_panic(panic)));
     }
 
     pub fn init(&self) -> i32 {
-        self.with(|instance| instance.init(&Host))
+        self.with(|instance| instance.init(&self.host))
     }
 
     pub fn apply(&self, len: usize) -> i32 {
-        self.with(|instance| instance.apply(&Host, len))
+        self.with(|instance| instance.apply(&self.host, len))
     }
 
     pub fn query(&self, len: usize) -> i32 {
-        self.with(|instance| instance.query(&Host, len))
+        self.with(|instance| instance.query(&self.host, len))
     }
 
     pub fn snapshot(&self) -> i32 {
-        self.with(|instance| instance.snapshot(&Host))
+        self.with(|instance| instance.snapshot(&self.host))
     }
 
     pub fn restore(&self, len: usize) -> i32 {
-        self.with(|instance| instance.restore(&Host, len))
+        self.with(|instance| instance.restore(&self.host, len))
     }
 
     fn with(&self, call: impl FnOnce(&mut Instance<M>) -> i32) -> i32 {
-        call(self.0.borrow_mut().get_or_insert_with(Instance::default))
+        call(self.instance.borrow_mut().get_or_insert_with(Instance::default))
     }
 }
 
@@ -121,5 +188,5 @@ pub fn log_panic(panic: &dyn core::fmt::Display) {
     let mut line = String::new();
     // A failing `Display` leaves a shorter line, which is still the best there is.
     let _: core::fmt::Result = write!(line, "{panic}");
-    Host.log(LOG_ERROR, line.as_bytes());
+    log(LOG_ERROR, line.as_bytes());
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Answer, Rejection};
 
+pub use crate::plain::Names;
+
 /// Reads a command or a query. Types may borrow from it.
 ///
 /// `what` begins the message of the rejection: `the command is malformed: …`.

@@ -56,7 +56,7 @@
 //! - `std` (default): a panic hook that logs, `std::io` traits for [`Reader`] and [`Writer`].
 //!   Without it the crate is `no_std` and needs an allocator and a panic handler of yours;
 //!   `guest::log_panic` is there for the latter to call.
-//! - `json`: `json::parse` and `Answer::json`.
+//! - `json`: `json::parse`, `json::Names` and `Answer::json`.
 #![no_std]
 #![warn(missing_docs)]
 
@@ -66,12 +66,16 @@ extern crate std;
 
 mod answer;
 mod calls;
+#[cfg(any(target_arch = "wasm32", test))]
+mod compare;
 mod context;
 mod export;
 #[cfg(target_arch = "wasm32")]
 pub mod guest;
 #[cfg(feature = "json")]
 pub mod json;
+#[cfg(feature = "json")]
+mod plain;
 #[cfg(not(target_arch = "wasm32"))]
 mod property;
 mod stream;

@@ -2,13 +2,14 @@
 //!
 //! The calls go through the same code as in a module; only the host is a mock.
 
+use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use raft_fsm_abi::STATUS_OK;
 
-use crate::calls::Instance;
+use crate::calls::{Instance, read_input};
 use crate::{Answer, Level, Rejection, StateMachine};
 
 pub use crate::property::{Random, RestoreProperty};
@@ -261,6 +262,14 @@ impl Host {
         out[..len].copy_from_slice(&state.input[start..start + len]);
         state.position += len;
         len
+    }
+
+    pub(crate) fn input<'a>(&self, len: usize, buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        read_input(self, len, buffer)
+    }
+
+    pub(crate) fn give(&self, output: Cow<'static, [u8]>) {
+        self.write(&output);
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) {

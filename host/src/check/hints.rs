@@ -68,6 +68,9 @@ pub(super) fn hint(error: &CheckError) -> &'static str {
         CheckError::Memory(_) => {
             "define one 32-bit memory and export it as `memory`; see guest-sdk/ABI.md, section 1"
         }
+        CheckError::Window(_) => {
+            "export its address as `raft_fsm_window`; see guest-sdk/ABI.md, section 3"
+        }
         CheckError::MemoryMinimum { .. } => {
             "let the memory start smaller and grow, or raise the cluster's limit `memory_max_bytes`"
         }

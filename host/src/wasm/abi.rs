@@ -34,6 +34,7 @@ pub(super) const IMPORTS: &[Signature] = &[
     Signature::new(abi::IMPORT_RANDOM, &[I32, I32], &[]),
     Signature::new(abi::IMPORT_EMIT, &[I32, I32, I32, I32], &[]),
     Signature::new(abi::IMPORT_LOG, &[I32, I32, I32], &[]),
+    Signature::new(abi::IMPORT_WINDOW, &[], &[I32]),
 ];
 
 /// What a guest is asked to do. The numbers seed `random`: never change them.
@@ -69,9 +70,12 @@ pub(super) struct CallState {
     pub(super) memory: Option<Memory>,
     kind: CallKind,
     context: Context,
+    /// What `read` gives.
     input: Vec<u8>,
     /// ≤ `input.len()`.
     input_read: usize,
+    /// How much of the input is in the guest's window instead: all of it, or nothing.
+    in_window: u32,
     /// `len()` ≤ `output_max`.
     pub(super) output: Vec<u8>,
     output_max: u64,
@@ -100,6 +104,7 @@ impl CallState {
             },
             input: Vec::new(),
             input_read: 0,
+            in_window: 0,
             output: Vec::new(),
             output_max: 0,
             events: Vec::new(),
@@ -112,8 +117,15 @@ impl CallState {
         }
     }
 
-    /// Forgets the last call.
-    pub(super) fn begin(&mut self, kind: CallKind, context: Context, input: &[u8], quiet: bool) {
+    /// Forgets the last call. `input` is what `read` gives, `in_window` how much is in the window.
+    pub(super) fn begin(
+        &mut self,
+        kind: CallKind,
+        context: Context,
+        input: &[u8],
+        in_window: u32,
+        quiet: bool,
+    ) {
         self.kind = kind;
         self.context = context;
         self.input.clear();
@@ -121,6 +133,7 @@ impl CallState {
         self.input.shrink_to(input.len().max(INPUT_KEPT_BYTES));
         self.input.extend_from_slice(input);
         self.input_read = 0;
+        self.in_window = in_window;
         self.output.clear();
         self.output_max = match kind {
             CallKind::Snapshot => self.limits.snapshot_max_bytes,
@@ -164,7 +177,8 @@ impl CallState {
             .fill_bytes(bytes);
     }
 
-    fn write(&mut self, bytes: &[u8]) -> wasmtime::Result<()> {
+    /// Appends to the output.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> wasmtime::Result<()> {
         let len = self.output.len() as u64 + bytes.len() as u64;
         if len > self.output_max {
             return Err(GuestFault {
@@ -327,6 +341,10 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
             Ok(())
         },
     )?;
+    linker.func_wrap(module, abi::IMPORT_WINDOW, |mut caller: Caller<'_, CallState>| {
+        charge(&mut caller, 0)?;
+        Ok(caller.data().in_window)
+    })?;
     Ok(())
 }
 

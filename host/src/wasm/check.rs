@@ -13,6 +13,7 @@ use wasmparser::{
 };
 
 use super::engine::FEATURES;
+use super::window::Window;
 use super::words::{LISTED_MAX, is_number, listed, shown, unknown_import};
 use super::{abi as imports, complexity, wasi};
 use crate::fsm::{Limits, ModuleRefused};
@@ -129,6 +130,9 @@ pub enum CheckError {
     /// No linear memory under the agreed name.
     #[error("the module must define one linear memory and export it as `memory`: {0}")]
     Memory(Cow<'static, str>),
+    /// A window is wanted, and there is none.
+    #[error("the module imports `raft_fsm_v1.window` and has no window: {0}")]
+    Window(Cow<'static, str>),
     /// The memory is larger from the start than it may ever be.
     #[error("the module's memory starts with {minimum} bytes; the cluster's limit is {max}")]
     MemoryMinimum {
@@ -214,6 +218,8 @@ pub struct ModuleReport {
     pub function_count: u32,
     /// The function of the start section.
     pub(super) start_function: Option<u32>,
+    /// Where short inputs go, if the module has a window.
+    pub(super) window: Option<Window>,
 }
 
 /// Checks a module as a cluster with these limits would before it takes it, short of compiling it.
@@ -251,6 +257,7 @@ pub(super) fn check_held(bytes: &[u8], limits: &Limits) -> Result<ModuleReport, 
     check_exports(&contents, types)?;
     let memory = check_memory(&contents, types)?;
     check_memory_minimum(memory.0, limits)?;
+    let window = check_window(bytes, &contents, memory.0)?;
     check_tables(&contents, types)?;
     let mutable_globals = check_globals(types)?;
     if !contents.hidden_state.is_empty() {
@@ -279,6 +286,7 @@ pub(super) fn check_held(bytes: &[u8], limits: &Limits) -> Result<ModuleReport, 
         mutable_globals,
         function_count: contents.function_count,
         start_function: contents.start_function,
+        window,
     })
 }
 
@@ -573,6 +581,25 @@ fn check_memory(
     assert!(types.memory_count() == 1 && !memory.memory64 && !memory.shared);
     let minimum = memory.initial * PAGE_BYTES;
     Ok((minimum, memory.maximum.map(|pages| pages * PAGE_BYTES)))
+}
+
+/// Where the window of a module is that wants one.
+fn check_window(
+    bytes: &[u8],
+    contents: &Contents,
+    memory_min_bytes: u64,
+) -> Result<Option<Window>, CheckError> {
+    let wants = |import: &Import| {
+        (&*import.module, &*import.name) == (abi::IMPORT_MODULE, abi::IMPORT_WINDOW)
+    };
+    if !contents.imports.iter().any(wants) {
+        return Ok(None);
+    }
+    let export = contents.exports.get(abi::EXPORT_WINDOW).copied();
+    Window::find(bytes, export, memory_min_bytes)
+        .map_err(|error| explain_invalid(bytes, &error))?
+        .map(Some)
+        .map_err(|reason| CheckError::Window(reason.to_string().into()))
 }
 
 fn check_tables(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckError> {

@@ -10,7 +10,7 @@ use wasmtime::{
     WasmBacktrace,
 };
 
-use super::abi::{CallKind, CallState, GuestFault, HostFault};
+use super::abi::{CallKind, CallState, GuestFault, HostFault, slice};
 use super::bits::Bits;
 use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
@@ -19,12 +19,15 @@ use super::memory::{self, Plan, Region, explained};
 use super::rewrite::Data;
 use super::stack;
 use super::tracking::{Then, Tracking};
+use super::window::Window;
 use super::words::shown;
 use super::workers::Workers;
 use crate::fsm::{Context, HostFailure, Limits, ModuleRefused, Trap};
 use crate::types::TrapKind;
 
 const WASM_PAGE_BYTES: usize = 64 << 10;
+
+const INPUT_TOO_DEAR: &str = "its input alone costs more";
 
 /// A module ready to be instantiated.
 pub(super) struct Compiled {
@@ -58,6 +61,7 @@ pub(super) struct Guest {
     store: Store<CallState>,
     instance: Instance,
     memory: Memory,
+    window: Option<Window>,
     globals: Vec<Global>,
     apply: TypedFunc<u32, i32>,
     restore: TypedFunc<u32, i32>,
@@ -181,6 +185,7 @@ impl Guest {
             store,
             instance,
             memory,
+            window: compiled.report.window,
             globals,
             apply,
             restore,
@@ -198,7 +203,7 @@ impl Guest {
         compiled: &Compiled,
         context: Context,
     ) -> Result<Result<(), ModuleRefused>, HostFailure> {
-        self.store.data_mut().begin(CallKind::Start, context, &[], false);
+        self.store.data_mut().begin(CallKind::Start, context, &[], 0, false);
         self.check_thread()?;
         self.set_fuel(self.limits.init_fuel)?;
         let start = compiled.start.as_deref();
@@ -233,6 +238,9 @@ impl Guest {
         input: &[u8],
         quiet: bool,
     ) -> Result<Option<Ended>, HostFailure> {
+        if !self.has(kind) {
+            return Ok(None);
+        }
         let fuel = match kind {
             CallKind::Apply => self.limits.apply_fuel,
             CallKind::Query => self.limits.query_fuel,
@@ -241,10 +249,20 @@ impl Guest {
             CallKind::Init | CallKind::Start => self.limits.init_fuel,
         };
         self.check_thread()?;
-        self.store.data_mut().begin(kind, context, input, quiet);
-        self.set_fuel(fuel)?;
         let len = u32::try_from(input.len())
             .map_err(|_| HostFailure("an input of 4 GiB or more reached a guest".to_owned()))?;
+        let window = self.window.filter(|_| Window::is_for(kind));
+        let in_window = if window.is_some() && Window::takes(input) { len } else { 0 };
+        let (placed, pulled) = input.split_at(in_window as usize);
+        self.store.data_mut().begin(kind, context, pulled, in_window, quiet);
+        let Some(fuel_left) = fuel.checked_sub(in_window.into()) else {
+            let trap = Trap { kind: TrapKind::OutOfFuel, message: INPUT_TOO_DEAR.to_owned() };
+            return Ok(Some(Ended { status: Err(trap), fuel_used: fuel }));
+        };
+        self.set_fuel(fuel_left)?;
+        if let Some(window) = window {
+            self.fill(window, placed)?;
+        }
         let result = match (kind, &self.query, &self.init) {
             (CallKind::Apply, _, _) => stack::call_with_length(&mut self.store, &self.apply, len),
             (CallKind::Restore, _, _) => {
@@ -258,10 +276,15 @@ impl Guest {
             (CallKind::Query | CallKind::Init | CallKind::Start, _, _) => return Ok(None),
         };
         self.check_nothing_refused()?;
-        let fuel_left =
+        let mut fuel_left =
             self.store.get_fuel().map_err(|error| HostFailure(format!("fuel: {error:#}")))?;
         let status = match result {
-            Ok(status) if status >= abi::STATUS_OK => Ok(status),
+            Ok(status) if status >= abi::STATUS_OK => {
+                match window.map_or(Ok(()), |window| self.take_output(window, &mut fuel_left)) {
+                    Ok(()) => Ok(status),
+                    Err(error) => Err(classify(error)?),
+                }
+            }
             Ok(status) => Err(Trap {
                 kind: TrapKind::BadStatus,
                 message: format!("status {status} means nothing"),
@@ -269,6 +292,43 @@ impl Guest {
             Err(error) => Err(classify(error)?),
         };
         Ok(Some(Ended { status, fuel_used: fuel - fuel_left }))
+    }
+
+    fn has(&self, kind: CallKind) -> bool {
+        match kind {
+            CallKind::Apply | CallKind::Restore | CallKind::Snapshot => true,
+            CallKind::Query => self.query.is_some(),
+            CallKind::Init => self.init.is_some(),
+            CallKind::Start => false,
+        }
+    }
+
+    /// Writes what a call begins with into the window.
+    fn fill(&mut self, window: Window, input: &[u8]) -> Result<(), HostFailure> {
+        self.region.make_writable(window.written(input.len())).map_err(|error| {
+            HostFailure(format!("writing to a guest's window: {}", explained(&error)))
+        })?;
+        window.fill(self.memory_mut(), input).ok_or_else(|| {
+            HostFailure("a guest's memory ends before its window, which was checked".to_owned())
+        })
+    }
+
+    /// Appends what the window names to the output, and takes the fuel for it.
+    fn take_output(&mut self, window: Window, fuel_left: &mut u64) -> wasmtime::Result<()> {
+        let (memory, state) = self.memory.data_and_store_mut(&mut self.store);
+        let Some((ptr, len)) = window.output(memory) else {
+            return Err(HostFault("a guest's memory ends before its window".to_owned()).into());
+        };
+        if len == 0 {
+            return Ok(());
+        }
+        let output = slice(memory, ptr, len)?;
+        let Some(left) = fuel_left.checked_sub(len.into()) else {
+            *fuel_left = 0;
+            return Err(WasmTrap::OutOfFuel.into());
+        };
+        *fuel_left = left;
+        state.write(output)
     }
 
     pub(super) fn state_mut(&mut self) -> &mut CallState {

@@ -471,6 +471,31 @@ impl Region {
         false
     }
 
+    /// Lets the host write to a range between two calls: nobody handles the fault that a protected page
+    /// of a view would be.
+    pub(super) fn make_writable(&self, range: Range<usize>) -> io::Result<()> {
+        if self.view.is_none() {
+            return Ok(());
+        }
+        let page_size = page_size();
+        for page in range.start / page_size..range.end.div_ceil(page_size) {
+            if !self.is_writable(page) {
+                self.open(page * page_size).map_err(io::Error::from_raw_os_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a page of a view takes writes.
+    fn is_writable(&self, page: usize) -> bool {
+        let Some(view) = self.view.as_ref().filter(|view| view.sealed.load(Relaxed)) else {
+            return true;
+        };
+        let noted = &view.noted[..view.noted_len.load(Relaxed)];
+        let is_noted = || noted.iter().any(|other| other.load(Relaxed) as usize == page);
+        view.overflowed.load(Relaxed) || is_noted()
+    }
+
     /// Makes the page at `offset` writable, or everything if it cannot be noted; or says by the
     /// number of an error why not. Async-signal-safe.
     fn open(&self, offset: usize) -> Result<(), i32> {
@@ -478,11 +503,9 @@ impl Region {
             // Nothing of it is protected.
             return Err(libc::EFAULT);
         };
-        let noted = &view.noted[..view.noted_len.load(Relaxed)];
         let page_size = page_size();
         let page = offset / page_size;
-        let is_noted = noted.iter().any(|other| other.load(Relaxed) as usize == page);
-        if view.overflowed.load(Relaxed) || is_noted {
+        if self.is_writable(page) {
             // A page that is writable already did not fault for being protected.
             return Err(libc::EFAULT);
         }

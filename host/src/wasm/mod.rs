@@ -41,6 +41,7 @@ mod stack;
 mod tracking;
 mod unchecked;
 mod wasi;
+mod window;
 mod words;
 mod workers;
 

@@ -80,7 +80,7 @@ impl Data {
 }
 
 /// The value of a valid constant expression of type i32.
-fn constant(expression: &ConstExpr<'_>) -> Result<u32, BinaryReaderError> {
+pub(super) fn constant(expression: &ConstExpr<'_>) -> Result<u32, BinaryReaderError> {
     let mut stack: Vec<u32> = Vec::new();
     let mut operators = expression.get_operators_reader();
     while !operators.eof() {

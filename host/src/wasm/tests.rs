@@ -53,6 +53,7 @@ mod seccomp;
 mod stack;
 mod storms;
 mod undo;
+mod window;
 
 /// Imports, memory and the exports that every guest needs; `BODY` provides `$apply` and more.
 ///

@@ -11,11 +11,10 @@ pub mod snapshot;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use raft_fsm_sdk::{Answer, Context, Reader, Rejection, StateMachine, Writer, json};
 
-pub use crate::key::Key;
+pub use crate::key::{Key, replace};
 use crate::request::{Command, Query};
 
 /// Keys in order, each with what is stored under it.
@@ -25,6 +24,8 @@ pub type Table<V> = BTreeMap<Key, V>;
 #[derive(Default)]
 pub struct Kv {
     table: Table<Box<str>>,
+    /// The key that a command is about, for its memory: a command that overwrites allocates nothing.
+    wanted: Key,
 }
 
 impl StateMachine for Kv {
@@ -35,11 +36,13 @@ impl StateMachine for Kv {
                 Ok(answer::done())
             }
             Command::Delete { key } => {
-                let deleted = self.table.remove(&*key).is_some();
+                self.wanted.set(&key);
+                let deleted = self.table.remove(&self.wanted).is_some();
                 Ok(answer::deleted(deleted))
             }
             Command::Cas { key, expected, value } => {
-                let current = self.table.get(&*key).map(|value| &**value);
+                self.wanted.set(&key);
+                let current = self.table.get(&self.wanted).map(|value| &**value);
                 if current != expected.as_deref() {
                     return Ok(answer::mismatch(current));
                 }
@@ -51,7 +54,7 @@ impl StateMachine for Kv {
 
     fn query(&self, _: &Context, query: &[u8]) -> Result<Answer, Rejection> {
         match json::parse::<Query>("the query", query)? {
-            Query::Get { key } => Ok(answer::get(self.table.get(&*key))),
+            Query::Get { key } => Ok(answer::get(self.table.get(&Key::from(&*key)))),
             Query::Range(range) => Ok(answer::range(range.of(&self.table), range.limit)),
             Query::Count {} => Ok(answer::count(self.table.len())),
         }
@@ -65,15 +68,16 @@ impl StateMachine for Kv {
         let header = snapshot::Header::read(input)?;
         header.require_version_up_to(1)?;
         let table = snapshot::read_table(&header, input, snapshot::read_text)?;
-        Ok(Kv { table })
+        Ok(Kv { table, wanted: Key::default() })
     }
 }
 
 impl Kv {
     fn put(&mut self, key: &str, value: &str) {
-        match self.table.entry(key.into()) {
-            Entry::Occupied(mut entry) => *entry.get_mut() = value.into(),
-            Entry::Vacant(entry) => drop(entry.insert(value.into())),
+        self.wanted.set(key);
+        match self.table.get_mut(&self.wanted) {
+            Some(stored) => replace(stored, value),
+            None => drop(self.table.insert(std::mem::take(&mut self.wanted), value.into())),
         }
     }
 }

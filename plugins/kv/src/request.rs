@@ -94,6 +94,9 @@ pub fn unwanted<T>(field: &Option<T>, op: &str, name: &str) -> Result<(), Reject
 impl<'a> Command<'a> {
     /// Reads a command and checks that it has the fields of its operation and no others.
     pub fn parse(bytes: &'a [u8]) -> Result<Command<'a>, Rejection> {
+        if let Some(command) = Command::parse_plain(bytes) {
+            return Ok(command);
+        }
         let Flat { op, key, value, expected } = json::parse("the command", bytes)?;
         match op {
             Op::Set => {
@@ -110,6 +113,26 @@ impl<'a> Command<'a> {
                 expected: required(expected, "cas", "expected")?,
                 value: required(value, "cas", "value")?,
             }),
+        }
+    }
+}
+
+impl<'a> Command<'a> {
+    /// The commands that come by the ten thousand, if nothing about them is unusual.
+    fn parse_plain(bytes: &'a [u8]) -> Option<Command<'a>> {
+        const NAMES: json::Names<4> = json::Names::new(["op", "key", "value", "expected"]);
+        let texts = NAMES.plain_texts(bytes)?;
+        let text = |text| Text(Cow::Borrowed(text));
+        match texts {
+            [Some("set"), Some(key), Some(value), None] => {
+                Some(Command::Set { key: text(key), value: text(value) })
+            }
+            [Some("delete"), Some(key), None, None] => Some(Command::Delete { key: text(key) }),
+            [Some("cas"), Some(key), Some(value), Some(expected)] => {
+                let expected = Some(text(expected));
+                Some(Command::Cas { key: text(key), expected, value: text(value) })
+            }
+            _ => None,
         }
     }
 }

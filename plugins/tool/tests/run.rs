@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use raft_fsm_abi::{ABI_MARKER, EXPORT_MEMORY, EXPORTS, Function, IMPORT_MODULE, IMPORTS};
+use raft_fsm_abi::{
+    ABI_MARKER, EXPORT_MEMORY, EXPORT_WINDOW, EXPORTS, Function, IMPORT_MODULE, IMPORT_WINDOW,
+    IMPORTS, WINDOW_BYTES, WINDOW_HEADER_BYTES, WINDOW_INPUT_MAX_BYTES,
+};
 use raft_host_plugins::{PLUGINS, root};
 use wasmparser::{ExternalKind, FuncType, Parser, Payload, TypeRef, ValType};
 use wasmtime::{AsContextMut, Caller, Engine, Extern, Instance, Linker, Module, Store};
@@ -15,6 +18,7 @@ struct World {
     input: Vec<u8>,
     /// Part of `input` that was read.
     position: usize,
+    in_window: u32,
     output: Vec<u8>,
     log: Vec<String>,
 }
@@ -22,6 +26,8 @@ struct World {
 struct Guest {
     store: Store<World>,
     instance: Instance,
+    /// Address of its window, if it has one.
+    window: Option<usize>,
 }
 
 fn bytes<'c>(
@@ -40,6 +46,7 @@ impl Guest {
     fn new(module: &[u8]) -> Guest {
         let engine = Engine::default();
         let module = Module::new(&engine, module).unwrap();
+        let has_window = module.imports().any(|import| import.name() == IMPORT_WINDOW);
         let mut linker = Linker::<World>::new(&engine);
         linker
             .func_wrap(
@@ -64,6 +71,10 @@ impl Guest {
                 },
             )
             .unwrap()
+            .func_wrap(IMPORT_MODULE, IMPORT_WINDOW, |caller: Caller<'_, World>| {
+                caller.data().in_window
+            })
+            .unwrap()
             .func_wrap(IMPORT_MODULE, "index", || 7u64)
             .unwrap()
             .func_wrap(IMPORT_MODULE, "time_ms", |caller: Caller<'_, World>| caller.data().time_ms)
@@ -79,7 +90,11 @@ impl Guest {
             .unwrap();
         let mut store = Store::new(&engine, World { time_ms: 1000, ..World::default() });
         let instance = linker.instantiate(&mut store, &module).unwrap();
-        let mut guest = Guest { store, instance };
+        let window = has_window.then(|| {
+            let global = instance.get_global(&mut store, EXPORT_WINDOW).unwrap();
+            global.get(&mut store).unwrap_i32() as usize
+        });
+        let mut guest = Guest { store, instance, window };
         if let Ok(initialize) =
             guest.instance.get_typed_func::<(), ()>(&mut guest.store, "_initialize")
         {
@@ -92,6 +107,16 @@ impl Guest {
         let world = self.store.data_mut();
         world.input = input.to_vec();
         world.position = 0;
+        world.in_window = 0;
+        let window = self.window.filter(|_| matches!(name, "apply" | "query"));
+        if let Some(window) = window {
+            let short = if input.len() <= WINDOW_INPUT_MAX_BYTES { input } else { &[] };
+            world.position = short.len();
+            world.in_window = short.len() as u32;
+            let (header, rest) = self.window(window).split_at_mut(WINDOW_HEADER_BYTES);
+            header.fill(0);
+            rest[..short.len()].copy_from_slice(short);
+        }
         let status = if matches!(name, "snapshot" | "init") {
             let export = self.instance.get_typed_func::<(), i32>(&mut self.store, name).unwrap();
             export.call(&mut self.store, ()).unwrap()
@@ -99,8 +124,21 @@ impl Guest {
             let export = self.instance.get_typed_func::<u32, i32>(&mut self.store, name).unwrap();
             export.call(&mut self.store, input.len() as u32).unwrap()
         };
+        if let Some(window) = window {
+            let number = |at: &[u8]| u32::from_le_bytes(at.try_into().unwrap()) as usize;
+            let header = &self.window(window)[..WINDOW_HEADER_BYTES];
+            let (ptr, len) = (number(&header[..4]), number(&header[4..]));
+            let memory = self.instance.get_memory(&mut self.store, EXPORT_MEMORY).unwrap();
+            let (memory, world) = memory.data_and_store_mut(&mut self.store);
+            world.output.extend_from_slice(&memory[ptr..ptr + len]);
+        }
         let output = std::mem::take(&mut self.store.data_mut().output);
         if status == 0 { Ok(output) } else { Err(String::from_utf8(output).unwrap()) }
+    }
+
+    fn window(&mut self, at: usize) -> &mut [u8] {
+        let memory = self.instance.get_memory(&mut self.store, EXPORT_MEMORY).unwrap();
+        &mut memory.data_mut(&mut self.store)[at..at + WINDOW_BYTES]
     }
 
     fn text(&mut self, name: &str, input: &str) -> Result<String, String> {
