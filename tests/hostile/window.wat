@@ -17,11 +17,12 @@
 ;; > apply "!nothing" => ok ""
 ;; > apply ",named, and rejected" => rejected "named, and rejected"
 ;; > apply "-no longer in the window" => trapped bad_host_call
-;; > apply ".past the end of memory that has grown" => ok
 ;; > apply "/nothing was read" => ok ""
 ;; > query "0itself" => ok "itself"
 ;; > query "#past the end" => trapped bad_host_call
 ;; > query ")all of the memory" => ok
+;; > apply ".past the end of memory that has grown" => ok
+;; > query "#past what was the end" => ok
 ;; > snapshot
 ;; > restart
 ;; > apply "!nothing" => ok ""
