@@ -104,7 +104,8 @@ impl Node {
             .args(["--listen", &self.listen.to_string()])
             .args(["--advertise", &self.advertise.to_string()])
             // Small, so that snapshots are taken, sent and started from all the time.
-            .args(["--snapshot-threshold", "400", "--trailing-logs", "200"])
+            .args(["--snapshot-threshold", "400", "--snapshot-pause-ms", "0"])
+            .args(["--trailing-logs", "200"])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

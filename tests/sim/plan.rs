@@ -286,8 +286,9 @@ fn draw_hangs(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Ac
 fn draw_digests(random: &mut Random, shape: &mut Shape) {
     if random.per_mille(250) {
         shape.node.digest = DigestConfig {
-            every_entries: random.magnitude(2, 256),
+            every_commands: random.magnitude(2, 256),
             every_ms: *random.pick(&[0, 500, 2_000, 10_000]),
+            pause_ms: 0,
         };
     }
 }
@@ -307,8 +308,9 @@ fn draw_flips(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64
         return Vec::new();
     }
     shape.node.digest = DigestConfig {
-        every_entries: random.magnitude(2, 64),
+        every_commands: random.magnitude(2, 64),
         every_ms: *random.pick(&[0, 500, 2_000]),
+        pause_ms: 0,
     };
     let count = if fixed.calm { 0 } else { random.between(1, 6) };
     let mut flip = || {
@@ -384,6 +386,8 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         threshold: random.magnitude(4, 400),
         growth_percent: *random.pick(&[0, 10, 100]),
         keep: random.between(1, 3) as usize,
+        // What the invariants about the log's length go by are commands and bytes.
+        pause_ms: 0,
         ..SnapshotConfig::default()
     };
     let node = NodeConfig {

@@ -77,7 +77,7 @@ impl Plan {
             storage.recent_entries_bytes,
             storage.log_file_bytes,
             storage.compress_above_bytes,
-            node.digest.every_entries,
+            node.digest.every_commands,
             node.digest.every_ms,
             match (shape.levels, node.level_settle_ms) {
                 (false, _) => "are all the same".to_owned(),

@@ -21,7 +21,8 @@ fn everything_is_on_every_node(cluster: &Cluster, count: u64) {
 
 #[test]
 fn killing_the_leader_half_way_loses_nothing() {
-    let mut cluster = Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "300"]);
+    let mut cluster =
+        Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "300", "--snapshot-pause-ms", "0"]);
     let leader = cluster.leader();
     let load = Load::start(cluster.client(), 2_000);
     cluster.eventually("some progress", || (load.answered() > 400).then_some(()));
@@ -42,7 +43,8 @@ fn killing_the_leader_half_way_loses_nothing() {
 
 #[test]
 fn nodes_join_and_leave_and_leadership_moves_during_load_without_an_error() {
-    let mut cluster = Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "300"]);
+    let mut cluster =
+        Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "300", "--snapshot-pause-ms", "0"]);
     let load = Load::start(cluster.client(), 4_000);
     cluster.join(&[]);
     cluster.join(&[]);

@@ -5,7 +5,7 @@ use raft_host_tests::{Cluster, Load};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 /// No comparisons but those that are asked for.
-const QUIET: &[&str] = &["--digest-every-entries", "0", "--digest-every-ms", "0"];
+const QUIET: &[&str] = &["--digest-every-commands", "0", "--digest-every-ms", "0"];
 const READ: &str = r#"{"op":"get","key":"key-1"}"#;
 
 /// Flips a bit of a server's state machine.
@@ -86,7 +86,7 @@ fn a_follower_whose_memory_fails_is_caught_answers_nothing_and_heals() {
 #[test]
 fn a_leader_whose_memory_fails_hands_over_and_heals_within_one_interval() {
     // Compared by themselves, while commands go on.
-    let cluster = three(&["--digest-every-entries", "50", "--digest-every-ms", "500"]);
+    let cluster = three(&["--digest-every-commands", "50", "--digest-every-ms", "500"]);
     let flipped = cluster.leader();
     flip(&cluster, flipped);
     Load::start(cluster.client(), 300).finish(300);

@@ -55,6 +55,8 @@ fn the_data_directory_does_not_grow_without_bound() {
         plugin.to_str().expect("UTF-8"),
         "--snapshot-threshold",
         "500",
+        "--snapshot-pause-ms",
+        "0",
         "--trailing-logs",
         "50",
         // What is young is kept whatever its number, unless told otherwise.

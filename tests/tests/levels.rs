@@ -47,7 +47,8 @@ fn refuses(cluster: &mut Cluster, at: usize, words: &str) {
 
 #[test]
 fn a_cluster_rolls_forwards_and_back_until_the_level_is_raised() {
-    let mut cluster = Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "200"]);
+    let mut cluster =
+        Cluster::new(PROGRAM, 3, &["--snapshot-threshold", "200", "--snapshot-pause-ms", "0"]);
     let history = cluster.dir().join("history.jsonl");
     let clients = block_on(async { RecordedClients::start(&cluster.addresses(), 4, &history) })
         .expect("clients");

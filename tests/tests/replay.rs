@@ -17,7 +17,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 /// Two nodes that applied a few commands, of which some were refused, took snapshots on the way
 /// and stopped.
 fn stopped_nodes() -> (Cluster, [PathBuf; 2]) {
-    let mut cluster = Cluster::new(PROGRAM, 2, &["--snapshot-threshold", "20"]);
+    let mut cluster =
+        Cluster::new(PROGRAM, 2, &["--snapshot-threshold", "20", "--snapshot-pause-ms", "0"]);
     let client = cluster.client();
     // One after the other, so that each has an entry of its own.
     for n in 0..90 {

@@ -33,8 +33,10 @@ pub struct ConsensusConfig {
     /// Most bytes of entries that a leader keeps for peers that are being sent a snapshot, or are
     /// close behind: what they need next is not compacted.
     pub held_bytes: u64,
-    /// A learner is promoted only when it is at most this many entries behind.
+    /// A learner is promoted only when it is at most this many entries behind,
     pub promotion_lag: u64,
+    /// and so many bytes.
+    pub promotion_lag_bytes: u64,
 }
 
 impl Default for ConsensusConfig {
@@ -51,6 +53,7 @@ impl Default for ConsensusConfig {
             trailing_bytes: 64 << 20,
             held_bytes: 1 << 30,
             promotion_lag: 1_000,
+            promotion_lag_bytes: 16 << 20,
         }
     }
 }

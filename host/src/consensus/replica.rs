@@ -31,7 +31,7 @@ pub use self::error::ReplicaError;
 use self::fetching::Fetches;
 use self::outdated::Suspicion;
 use self::reseed::Reseed;
-use self::sending::Flow;
+use self::sending::{Flow, outdo};
 use super::effects::{Effects, Input, Proposal, ProposeError, ReadId, ReadReady, WriteNumber};
 use super::membership;
 use super::offers::Offers;
@@ -146,6 +146,8 @@ impl Replica {
             read_only_option: raft::ReadOnlyOption::Safe,
             // Joined where there is a bound on it: see `sending`.
             batch_append: false,
+            // Told otherwise: see `tell_commit`.
+            skip_bcast_commit: true,
             max_uncommitted_size: limits.max_uncommitted_bytes,
             max_committed_size_per_ready: limits.max_append_bytes,
             ..Default::default()
@@ -381,6 +383,7 @@ impl Replica {
         self.look_for_leader();
         self.pursue_reseed();
         self.leave_joint()?;
+        self.tell_commit();
         self.compact_what_was_held()?;
         if museum::is_on(Exhibit::ReadAskedOnce) {
             return Ok(());
@@ -533,6 +536,7 @@ impl Replica {
     fn on_persisted(&mut self, number: WriteNumber) {
         self.last_persisted = self.tick;
         let mut ready = None;
+        let mut waited = Vec::new();
         while self.pending_writes.front().is_some_and(|write| write.number <= number) {
             let write = self.pending_writes.pop_front().expect("just seen");
             if let Some(last) = write.last {
@@ -541,9 +545,13 @@ impl Replica {
             if let Some((term, commit)) = write.hard_state {
                 (self.durable_term, self.durable_commit) = (term, commit);
             }
-            self.send(write.messages);
+            match waited.is_empty() {
+                true => waited = write.messages,
+                false => write.messages.into_iter().for_each(|later| outdo(&mut waited, later)),
+            }
             ready = Some(write.ready);
         }
+        self.send(waited);
         if let Some(ready) = ready {
             self.raw.on_persist_ready(ready);
             self.advance_applied();

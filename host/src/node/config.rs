@@ -40,22 +40,28 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DigestConfig {
-    /// After so many entries, one of several commands counting as so many. 0: entries do not count.
-    pub every_entries: u64,
+    /// After so many commands, any other entry counting as one. 0: commands do not count.
+    pub every_commands: u64,
     /// After so many milliseconds in which anything was applied. 0: time does not count.
     pub every_ms: u64,
+    /// Not sooner than so many milliseconds after the last, however many commands there were.
+    pub pause_ms: u64,
 }
 
 /// When a node takes snapshots, and how many it keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SnapshotConfig {
-    /// Entries since the last snapshot before the next one is considered; one of several commands counts
-    /// as so many.
+    /// Commands since the last snapshot before the next one is considered; any other entry counts as one.
     pub threshold: u64,
     /// The log since the last snapshot must also be this large, as a percentage of that
     /// snapshot's size: a large state is not written again for a few entries.
     pub growth_percent: u64,
+    /// It is not taken sooner than so many milliseconds after the last, by the log's clock, however many
+    /// commands there were,
+    pub pause_ms: u64,
+    /// unless they have so many bytes: they are what a restart executes again.
+    pub pause_bytes: u64,
     /// Snapshots kept.
     pub keep: usize,
     /// An activation of a module whose guests used this much fuel or more, failed or not, is
@@ -82,18 +88,25 @@ impl Default for NodeConfig {
 
 impl Default for DigestConfig {
     fn default() -> DigestConfig {
-        DigestConfig { every_entries: 10_000, every_ms: 10_000 }
+        DigestConfig { every_commands: 10_000, every_ms: 10_000, pause_ms: 1_000 }
     }
 }
 
 impl DigestConfig {
     /// Never by itself.
-    pub const OFF: DigestConfig = DigestConfig { every_entries: 0, every_ms: 0 };
+    pub const OFF: DigestConfig = DigestConfig { every_commands: 0, every_ms: 0, pause_ms: 0 };
 }
 
 impl Default for SnapshotConfig {
     fn default() -> SnapshotConfig {
-        SnapshotConfig { threshold: 10_000, growth_percent: 100, keep: 2, costly_fuel: 100_000_000 }
+        SnapshotConfig {
+            threshold: 10_000,
+            growth_percent: 100,
+            pause_ms: 10_000,
+            pause_bytes: 64 << 20,
+            keep: 2,
+            costly_fuel: 100_000_000,
+        }
     }
 }
 

@@ -103,13 +103,15 @@ tuning_args! {
     /// Milliseconds after which a job of the apply thread is reported as slow; 0: never
     /// [default: 1000].
     slow_apply_ms: u64 = "RAFT_HOST_SLOW_APPLY_MS" => node.slow_apply_ms;
-    /// Entries between snapshots [default: 10000].
+    /// Commands between snapshots [default: 10000].
     snapshot_threshold: u64 = "RAFT_HOST_SNAPSHOT_THRESHOLD" => node.snapshot.threshold;
+    /// Milliseconds between snapshots, however many commands there are [default: 10000].
+    snapshot_pause_ms: u64 = "RAFT_HOST_SNAPSHOT_PAUSE_MS" => node.snapshot.pause_ms;
     /// Snapshots kept [default: 2].
     snapshot_keep: usize = "RAFT_HOST_SNAPSHOT_KEEP" => node.snapshot.keep;
-    /// Entries between two comparisons of all nodes' states; 0: entries do not count [default:
+    /// Commands between two comparisons of all nodes' states; 0: commands do not count [default:
     /// 10000].
-    digest_every_entries: u64 = "RAFT_HOST_DIGEST_EVERY_ENTRIES" => node.digest.every_entries;
+    digest_every_commands: u64 = "RAFT_HOST_DIGEST_EVERY_COMMANDS" => node.digest.every_commands;
     /// Milliseconds between two comparisons of all nodes' states; 0: time does not count
     /// [default: 10000].
     digest_every_ms: u64 = "RAFT_HOST_DIGEST_EVERY_MS" => node.digest.every_ms;
@@ -313,19 +315,22 @@ mod tests {
     ];
 
     /// Keys, or sections with their dot, that have no option, and why.
-    const KEYS_ONLY: [(&str, &str); 18] = [
+    const KEYS_ONLY: [(&str, &str); 21] = [
         ("log.guest_lines_per_second", "set once for a deployment"),
         ("log.guest_lines_burst", "set once for a deployment"),
         ("node.max_inbox_bytes", "follows from the sizes of messages"),
         ("node.level_settle_ms", "set once for a deployment"),
         ("node.snapshot.growth_percent", "set once for a deployment"),
         ("node.snapshot.costly_fuel", "set once for a deployment"),
+        ("node.snapshot.pause_bytes", "a matter of how long a restart may take"),
+        ("node.digest.pause_ms", "set once for a deployment"),
         ("consensus.entry_cache_bytes", "a matter of the machine's memory"),
         ("consensus.append_window_bytes", "a matter of the network"),
         ("consensus.max_unapplied_bytes", "a matter of the machine's memory"),
         ("consensus.max_inflight_messages", "a matter of the network"),
         ("consensus.max_uncommitted_bytes", "a matter of the machine's memory"),
         ("consensus.promotion_lag", "set once for a deployment"),
+        ("consensus.promotion_lag_bytes", "set once for a deployment"),
         ("storage.", "a matter of the disk"),
         ("compiler.", "a matter of the machine"),
         ("transport.", "a matter of the network"),

@@ -25,8 +25,22 @@ fn membership_changes_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_learner_far_behind_is_not_promoted() {
+fn a_learner_many_entries_behind_is_not_promoted() {
+    refuse_a_laggard(20, u64::MAX);
+}
+
+#[test]
+fn a_learner_many_bytes_behind_is_not_promoted() {
+    refuse_a_laggard(u64::MAX, 400);
+}
+
+fn refuse_a_laggard(promotion_lag: u64, promotion_lag_bytes: u64) {
     let mut cluster = Cluster::new(12, &[1]);
+    cluster.limits.promotion_lag = promotion_lag;
+    cluster.limits.promotion_lag_bytes = promotion_lag_bytes;
+    // The limits count from the next start on.
+    cluster.crash(NodeId(1));
+    cluster.start(NodeId(1));
     let leader = cluster.elect();
     cluster.add_node(NodeId(2), None);
     cluster.change(ConfChangeOp::AddLearner, 2);

@@ -127,6 +127,9 @@ impl Replica {
     /// never will. In a short log nobody lags, not even who has nothing.
     fn check_promotions(&self, change: &ConfChange) -> Result<(), ConfChangeError> {
         let last = Index(self.raw.raft.raft_log.last_index());
+        let limits = &self.config.limits;
+        let by_count = Index(last.0.saturating_sub(limits.promotion_lag));
+        let near = by_count.max(self.log_size.before_bytes(limits.promotion_lag_bytes));
         for (_, member) in change.steps.iter().filter(|(op, _)| *op == ConfChangeOp::AddVoter) {
             let node = member.id;
             let progress = self.raw.raft.prs().get(node.0);
@@ -135,7 +138,7 @@ impl Replica {
             if !self.is_heard(node) {
                 return Err(ConfChangeError::NotHeardFrom(node));
             }
-            if matched == Index(0) || matched.0 + self.config.limits.promotion_lag < last.0 {
+            if matched == Index(0) || matched < near {
                 return Err(ConfChangeError::NotCaughtUp { node, matched, last });
             }
         }

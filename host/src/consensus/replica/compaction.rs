@@ -84,7 +84,7 @@ impl LogSize {
     }
 
     /// The last entry behind which there are at least so many bytes.
-    fn before_bytes(&self, bytes: u64) -> Index {
+    pub(super) fn before_bytes(&self, bytes: u64) -> Index {
         let Some(most) = self.total.checked_sub(bytes) else { return Index(0) };
         // Rounded down: a little more is kept.
         let first_kept = self.last_where(|sample| sample.bytes_before <= most);
@@ -173,7 +173,7 @@ impl Replica {
 
     pub(super) fn count_log_bytes(&mut self, entries: &[LogEntry]) {
         let limits = &self.config.limits;
-        let least = limits.trailing_bytes.min(limits.held_bytes);
+        let least = limits.trailing_bytes.min(limits.held_bytes).min(limits.promotion_lag_bytes);
         let distance = (least / SAMPLES_MIN).clamp(1, SAMPLE_BYTES_MAX);
         self.log_size.append(entries, self.tick, distance, self.config.election_ticks as u64);
     }

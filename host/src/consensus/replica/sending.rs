@@ -21,6 +21,8 @@ pub(super) struct Flow {
     /// The last index and the bytes of each message with entries.
     sent: VecDeque<(Index, u64)>,
     bytes: u64,
+    /// The highest commit index that an append to it has named.
+    told: Index,
 }
 
 impl Flow {
@@ -146,6 +148,23 @@ impl Replica {
         self.raw.raft.adjust_max_inflight_msgs(peer.0, most);
     }
 
+    /// Tells peers what is committed that no append has told them since. An append just for that at each
+    /// commit would be half of all messages; the next entries say it, too, and so does each heartbeat
+    /// that confirms a read. Learned a tick later, it delays nobody but who reads a peer's state as it is.
+    pub(super) fn tell_commit(&mut self) {
+        if self.raw.raft.state != StateRole::Leader {
+            return;
+        }
+        let committed = Index(self.raw.raft.raft_log.committed);
+        for (peer, flow) in &self.flows {
+            let Some(progress) = self.raw.raft.prs().get(peer.0) else { continue };
+            let is_fed = progress.state == ProgressState::Replicate && !progress.is_paused();
+            if is_fed && flow.told < committed && flow.told < Index(progress.matched) {
+                self.raw.raft.send_append(peer.0);
+            }
+        }
+    }
+
     /// Messages of raft-rs, as they leave: appends to one peer that follow each other are sent as
     /// one, up to `consensus.max_append_bytes`.
     ///
@@ -178,8 +197,13 @@ impl Replica {
     }
 
     fn note_sent(&mut self, message: &PeerMessage) {
-        if let (MessageKind::AppendEntries, Some(last)) = (message.kind, message.entries.last()) {
-            self.flows.entry(message.to).or_default().add(last.index, entries_bytes(message));
+        if message.kind != MessageKind::AppendEntries {
+            return;
+        }
+        let flow = self.flows.entry(message.to).or_default();
+        flow.told = flow.told.max(message.commit);
+        if let Some(last) = message.entries.last() {
+            flow.add(last.index, entries_bytes(message));
         }
     }
 }
@@ -239,6 +263,24 @@ fn join(
     earlier.entries.extend(message.entries);
     earlier.commit = earlier.commit.max(message.commit);
     None
+}
+
+/// Adds a message to those that leave with it. What is acknowledged up to somewhere is acknowledged up to
+/// all before.
+pub(super) fn outdo(messages: &mut Vec<PeerMessage>, later: PeerMessage) {
+    let says_more = |earlier: &PeerMessage| {
+        let accepts = |message: &PeerMessage| {
+            message.kind == MessageKind::AppendEntriesResponse && !message.reject
+        };
+        accepts(earlier)
+            && accepts(&later)
+            && (earlier.to, earlier.term) == (later.to, later.term)
+            && earlier.index <= later.index
+    };
+    match messages.last_mut() {
+        Some(earlier) if says_more(earlier) => *earlier = later,
+        _ => messages.push(later),
+    }
 }
 
 #[cfg(test)]
@@ -308,5 +350,32 @@ mod tests {
         let news = PeerMessage { commit: Index(8), ..append(8, &[]) };
         assert_eq!(join(Some(&mut first), news, 1), None);
         assert_eq!((first.entries.len(), first.commit), (4, Index(8)));
+    }
+    #[test]
+    fn an_acknowledgement_takes_the_place_of_an_earlier_one_to_the_same_leader() {
+        let ack = |index, to, term| PeerMessage {
+            kind: MessageKind::AppendEntriesResponse,
+            index: Index(index),
+            to: NodeId(to),
+            term: Term(term),
+            ..message()
+        };
+        let rejection = PeerMessage { reject: true, ..ack(9, 2, 3) };
+        let steps = [
+            (ack(4, 2, 3), 1),
+            (ack(6, 2, 3), 1),
+            // Another leader, an earlier index, a rejection, and what follows one.
+            (ack(6, 1, 3), 2),
+            (ack(7, 1, 4), 3),
+            (ack(5, 1, 4), 4),
+            (rejection, 5),
+            (ack(9, 2, 3), 6),
+            (append(4, &[1]), 7),
+        ];
+        let mut messages = Vec::new();
+        for (later, count) in steps {
+            outdo(&mut messages, later.clone());
+            assert_eq!((messages.len(), messages.last()), (count, Some(&later)));
+        }
     }
 }

@@ -108,6 +108,7 @@ pub(in crate::node) struct ApplyLoop {
 impl ApplyLoop {
     pub(in crate::node) fn new(config: &NodeConfig, parts: ApplyParts) -> ApplyLoop {
         let last_size = parts.snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
+        let last_ms = parts.machine.as_ref().map_or(0, Machine::time_ms);
         ApplyLoop {
             cluster: parts.cluster,
             group: parts.group,
@@ -123,7 +124,7 @@ impl ApplyLoop {
             members: Arc::default(),
             joins: Arc::default(),
             conf_state: Arc::default(),
-            policy: SnapshotPolicy::new(config.snapshot.clone(), last_size),
+            policy: SnapshotPolicy::new(config.snapshot.clone(), last_size, last_ms),
             saver: parts.saver,
             snapshot_callers: Vec::new(),
             cost: Cost::default(),
@@ -231,7 +232,7 @@ impl ApplyLoop {
             Job::Apply(entries) => {
                 self.apply(entries)?;
                 self.after_progress(false);
-                if self.policy.due() && self.may_snapshot() {
+                if self.policy.due(self.time_ms()) && self.may_snapshot() {
                     self.start_snapshot()?;
                 }
                 Ok(())
@@ -274,6 +275,11 @@ impl ApplyLoop {
 
     fn may_snapshot(&self) -> bool {
         self.machine.is_some() && !self.halted && self.trust.refuses_snapshots().is_none()
+    }
+
+    /// The log's clock.
+    fn time_ms(&self) -> u64 {
+        self.machine.as_ref().map_or(0, Machine::time_ms)
     }
 
     fn applied(&self) -> Index {
@@ -630,7 +636,7 @@ impl ApplyLoop {
 
     fn start_snapshot(&mut self) -> Result<(), ApplyError> {
         let (meta, image) = self.capture()?;
-        self.policy.started();
+        self.policy.started(self.time_ms());
         let (keep, done) = (self.policy.keep(), self.own_jobs.clone());
         let metrics = Arc::clone(&self.metrics);
         // A snapshot thread that has ended has stopped the node.

@@ -7,6 +7,8 @@ pub(in crate::node) struct SnapshotPolicy {
     config: SnapshotConfig,
     commands: u64,
     bytes: u64,
+    /// The log's clock when the last one was taken.
+    last_ms: u64,
     last_size_bytes: u64,
     saving: bool,
     /// A restart must not run again what was done since the last one.
@@ -22,11 +24,17 @@ pub(in crate::node) struct SnapshotPolicy {
 const MOST_PASSED: u32 = 15;
 
 impl SnapshotPolicy {
-    pub(in crate::node) fn new(config: SnapshotConfig, last_size_bytes: u64) -> SnapshotPolicy {
+    /// The newest snapshot that there is has so many bytes, and was taken at that time of the log.
+    pub(in crate::node) fn new(
+        config: SnapshotConfig,
+        last_size_bytes: u64,
+        last_ms: u64,
+    ) -> SnapshotPolicy {
         SnapshotPolicy {
             config,
             commands: 0,
             bytes: 0,
+            last_ms,
             last_size_bytes,
             saving: false,
             urgent: false,
@@ -50,12 +58,16 @@ impl SnapshotPolicy {
         self.urgent && !self.saving
     }
 
-    pub(super) fn due(&self) -> bool {
+    /// Whether one is due, at this time of the log.
+    pub(super) fn due(&self, now_ms: u64) -> bool {
         if self.is_urgent() {
             return true;
         }
-        let growth = self.last_size_bytes.saturating_mul(self.config.growth_percent) / 100;
-        !self.saving && self.commands >= self.config.threshold && self.bytes >= growth
+        let SnapshotConfig { threshold, growth_percent, pause_ms, pause_bytes, .. } = self.config;
+        let growth = self.last_size_bytes.saturating_mul(growth_percent) / 100;
+        let has_paused =
+            now_ms.saturating_sub(self.last_ms) >= pause_ms || self.bytes >= pause_bytes;
+        !self.saving && self.commands >= threshold && self.bytes >= growth && has_paused
     }
 
     /// A follower needs a snapshot. Whether to take one: it would differ from the last one,
@@ -83,8 +95,9 @@ impl SnapshotPolicy {
         self.config.keep
     }
 
-    pub(super) fn started(&mut self) {
+    pub(super) fn started(&mut self, now_ms: u64) {
         self.saving = true;
+        self.last_ms = now_ms;
         self.urgent = false;
         self.commands = 0;
         self.bytes = 0;
@@ -116,40 +129,67 @@ mod tests {
         let config = SnapshotConfig {
             threshold: 2,
             growth_percent: 100,
+            pause_ms: 0,
             keep: 1,
             ..SnapshotConfig::default()
         };
-        let mut policy = SnapshotPolicy::new(config, 100);
+        let mut policy = SnapshotPolicy::new(config, 100, 0);
         policy.count(1, 40);
         policy.count(1, 40);
-        assert!(!policy.due());
+        assert!(!policy.due(0));
         policy.count(1, 40);
-        assert!(policy.due());
-        policy.started();
+        assert!(policy.due(0));
+        policy.started(0);
         policy.count(1, 400);
         policy.count(1, 400);
-        assert!(!policy.due(), "one at a time");
+        assert!(!policy.due(0), "one at a time");
         policy.saved(500);
-        assert!(policy.due());
+        assert!(policy.due(0));
+    }
+
+    #[test]
+    fn at_a_high_rate_it_is_time_and_bytes_that_count() {
+        let config = SnapshotConfig {
+            threshold: 2,
+            growth_percent: 0,
+            pause_ms: 1_000,
+            pause_bytes: 500,
+            ..SnapshotConfig::default()
+        };
+        let mut policy = SnapshotPolicy::new(config, 0, 7_000);
+        policy.count(100, 400);
+        assert!(!policy.due(7_999));
+        assert!(policy.due(8_000));
+        policy.count(1, 100);
+        assert!(policy.due(7_001), "so much would have to be executed again");
+        policy.started(8_000);
+        policy.saved(10);
+        policy.count(1, 10);
+        assert!(!policy.due(60_000), "one command is not worth it");
+        policy.count(1, 10);
+        assert!(!policy.due(8_999));
+        assert!(policy.due(9_000));
+        // A clock that was put back counts as one that stands.
+        assert!(!policy.due(1_000));
     }
 
     #[test]
     fn a_costly_activation_makes_a_snapshot_due_also_while_another_one_is_written() {
         let costly = SnapshotConfig::default().costly_fuel;
-        let mut policy = SnapshotPolicy::new(SnapshotConfig::default(), 1 << 30);
+        let mut policy = SnapshotPolicy::new(SnapshotConfig::default(), 1 << 30, 0);
         policy.count(1, 1);
         policy.activated(costly - 1);
-        assert!(!policy.due());
+        assert!(!policy.due(0));
         policy.activated(costly);
-        assert!(policy.due() && policy.is_urgent());
-        policy.started();
+        assert!(policy.due(0) && policy.is_urgent());
+        policy.started(0);
         policy.activated(costly);
-        assert!(!policy.due(), "one at a time");
+        assert!(!policy.due(0), "one at a time");
         policy.saved(1 << 30);
         assert!(policy.is_urgent());
-        policy.started();
+        policy.started(0);
         policy.saved(1 << 30);
-        assert!(!policy.due());
+        assert!(!policy.due(0));
     }
 
     #[test]
@@ -158,22 +198,23 @@ mod tests {
         let config = SnapshotConfig {
             threshold: 2,
             growth_percent: 100,
+            pause_ms: 0,
             keep: 1,
             ..SnapshotConfig::default()
         };
-        let mut policy = SnapshotPolicy::new(config, 0);
+        let mut policy = SnapshotPolicy::new(config, 0, 0);
         assert!(!policy.wanted(), "it would be the same again");
         policy.count(1, 40);
         assert!(policy.wanted());
         for passed_over in [1, 3, 7, 15, 15, 15] {
-            policy.started();
+            policy.started(0);
             assert!(!policy.wanted(), "one at a time");
             policy.failed();
             let wishes = (0..=passed_over).map(|_| policy.wanted()).collect::<Vec<_>>();
             let (last, before) = wishes.split_last().unwrap();
             assert!(*last && !before.contains(&true), "{passed_over}: {wishes:?}");
         }
-        policy.started();
+        policy.started(0);
         policy.saved(500);
         assert!(!policy.wanted(), "nothing was applied since");
     }

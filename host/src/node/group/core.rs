@@ -528,9 +528,10 @@ impl Group {
             self.metrics.nonsense.add(1);
             self.output.nonsense.push((from, why.to_string()));
         }
-        self.output.messages.extend(effects.messages);
-        self.output.writes.extend(effects.writes);
-        self.output.log_reads.extend(effects.log_reads);
+        let Output { messages, writes, log_reads, .. } = &mut self.output;
+        append(messages, effects.messages);
+        append(writes, effects.writes);
+        append(log_reads, effects.log_reads);
         if let Some(first) = effects.truncated_from {
             // Before those that were appended in the same turn wait for the same indexes.
             self.proposals.on_replaced(first);
@@ -656,5 +657,13 @@ impl Group {
             *current = now;
             true
         });
+    }
+}
+
+/// Most often there is nothing yet: then nothing is copied.
+fn append<T>(to: &mut Vec<T>, more: Vec<T>) {
+    match to.is_empty() {
+        true => *to = more,
+        false => to.extend(more),
     }
 }

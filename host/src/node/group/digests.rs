@@ -18,9 +18,11 @@ use crate::types::{ConfState, Index, NodeId, StateDigest};
 #[derive(Clone, Debug)]
 struct Pace {
     /// 0: never.
-    every_entries: u64,
+    every_commands: u64,
     /// 0: never.
     every_ticks: u64,
+    /// Between two points that nobody asked for.
+    pause: u64,
     /// First time between two reports of the same digest; doubles each time.
     report_again: u64,
     /// Then a verdict needs only more than half of the voters, if they make a majority; and a
@@ -81,7 +83,7 @@ pub(super) struct Digests {
     judged: Index,
     /// A point whose verdict had no majority: one more vote may make one.
     undecided: Option<Index>,
-    /// Entries applied since the last point.
+    /// Commands applied since the last point, any other entry counting as one.
     since_point: u64,
     ticks_since_point: u64,
     report: Option<Report>,
@@ -94,10 +96,11 @@ impl Digests {
     pub(super) fn new(config: &NodeConfig) -> Digests {
         let election = config.election_ticks() as u64;
         let tick_us = (config.tick().as_micros() as u64).max(1);
-        let every_us = config.digest.every_ms.saturating_mul(1_000);
+        let ticks = |ms: u64| ms.saturating_mul(1_000).div_ceil(tick_us);
         let pace = Pace {
-            every_entries: config.digest.every_entries,
-            every_ticks: every_us.div_ceil(tick_us),
+            every_commands: config.digest.every_commands,
+            every_ticks: ticks(config.digest.every_ms),
+            pause: ticks(config.digest.pause_ms),
             report_again: config.heartbeat_ticks() as u64,
             patience: 2 * election,
             disputed: 8 * election,
@@ -257,11 +260,13 @@ impl Digests {
         if self.collecting.as_ref().is_some_and(|c| self.is_waited_for(c, view)) {
             return None;
         }
-        let Pace { every_entries, every_ticks, .. } = self.pace;
-        let by_entries = every_entries > 0 && self.since_point >= every_entries;
+        let Pace { every_commands, every_ticks, pause, .. } = self.pace;
+        let by_commands = every_commands > 0
+            && self.since_point >= every_commands
+            && self.ticks_since_point >= pause;
         let by_time =
             every_ticks > 0 && self.since_point > 0 && self.ticks_since_point >= every_ticks;
-        (view.is_asked || by_entries || by_time).then_some(Wish::Point)
+        (view.is_asked || by_commands || by_time).then_some(Wish::Point)
     }
 }
 
@@ -276,7 +281,7 @@ mod tests {
 
     /// Ticks of 10 ms, election timeouts of 100 ticks.
     fn digests() -> Digests {
-        let digest = DigestConfig { every_entries: 5, every_ms: 1_000 };
+        let digest = DigestConfig { every_commands: 5, every_ms: 1_000, pause_ms: 0 };
         Digests::new(&NodeConfig { digest, ..NodeConfig::default() })
     }
 

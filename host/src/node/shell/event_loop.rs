@@ -4,7 +4,7 @@
 //! One loop for all groups, with one queue and one tick: a group that has nothing to do costs a look at
 //! each tick. Who runs it, see `driver`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub(super) struct Seat {
     group: Group,
     jobs: Sender<Job>,
     peers: BTreeMap<NodeId, Member>,
+    /// Something happened to it in this turn.
+    is_touched: bool,
     /// Last: nobody waits in the group any more when its machine ends.
     _end: EndJobs,
 }
@@ -44,7 +46,7 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(id: GroupId, group: Group, jobs: Sender<Job>) -> Seat {
         let (peers, end) = (group.peers(), EndJobs(jobs.clone()));
-        Seat { id, group, jobs, peers, _end: end }
+        Seat { id, group, jobs, peers, is_touched: false, _end: end }
     }
 
     pub(super) fn group(&self) -> &Group {
@@ -70,8 +72,8 @@ pub(super) struct Hands {
 pub(super) struct EventLoop {
     hands: Hands,
     seats: BTreeMap<GroupId, Seat>,
-    /// Groups that something happened to in this turn.
-    touched: BTreeSet<GroupId>,
+    /// Groups that something happened to in this turn, each once.
+    touched: Vec<GroupId>,
     next_tick: Instant,
     has_begun: bool,
     /// Bytes of entries that this turn has handed to the log writer.
@@ -85,7 +87,7 @@ impl EventLoop {
         EventLoop {
             hands,
             seats: BTreeMap::new(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             next_tick,
             has_begun: false,
             written_bytes: 0,
@@ -161,7 +163,7 @@ impl EventLoop {
                 let Some(seat) = self.running(id) else { return };
                 let done = seat.group.on_event(event);
                 seat.fail_on(done);
-                self.touched.insert(id);
+                self.touch(id);
             }
             Mail::Look => self.look(),
         }
@@ -183,23 +185,28 @@ impl EventLoop {
 
     /// Its turn ends with the others' even if nothing happened to it.
     pub(super) fn touch(&mut self, id: GroupId) {
-        self.touched.insert(id);
+        if let Some(seat) = self.seats.get_mut(&id) {
+            seat.touch(&mut self.touched);
+        }
     }
 
     /// Time passes.
     pub(super) fn tick(&mut self) {
-        for id in self.seats.keys().copied().collect::<Vec<_>>() {
-            let Some(seat) = self.running(id) else { continue };
+        for seat in self.seats.values_mut().filter(|seat| !seat.group.is_stopped()) {
             let done = seat.group.on_tick();
             seat.fail_on(done);
-            self.touched.insert(id);
+            seat.touch(&mut self.touched);
         }
     }
 
     /// Has done what the groups want done that something happened to.
     pub(super) fn end_turn(&mut self) {
-        while let Some(id) = self.touched.pop_first() {
-            let Some(seat) = self.running(id) else { continue };
+        while let Some(id) = self.touched.pop() {
+            let Some(seat) = self.seats.get_mut(&id) else { continue };
+            seat.is_touched = false;
+            if seat.group.is_stopped() {
+                continue;
+            }
             match seat.group.end_turn() {
                 Ok(output) => self.execute(id, output),
                 Err(error) => seat.group.fail(&error),
@@ -267,6 +274,12 @@ impl EventLoop {
 }
 
 impl Seat {
+    fn touch(&mut self, touched: &mut Vec<GroupId>) {
+        if !std::mem::replace(&mut self.is_touched, true) {
+            touched.push(self.id);
+        }
+    }
+
     fn fail_on(&self, done: Result<(), ReplicaError>) {
         if let Err(error) = done {
             self.group.fail(&error);

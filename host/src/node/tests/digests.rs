@@ -46,7 +46,7 @@ impl Cluster {
     fn start(&mut self, at: usize) {
         self.starts += 1;
         let member = self.members[at].clone();
-        let digest = DigestConfig { every_entries: 5, every_ms: 0 };
+        let digest = DigestConfig { every_commands: 5, every_ms: 0, pause_ms: 0 };
         let config = NodeConfig { digest, ..NodeConfig::default() };
         let (inbox, node_channel) = channel(&config);
         let snapshots = Arc::clone(&self.stores[at].snapshots);
