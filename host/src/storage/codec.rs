@@ -30,16 +30,22 @@ pub(super) struct GroupMeta {
 }
 
 pub(super) fn encode_entry(entry: &LogEntry) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_entry_to(entry, &mut bytes);
+    bytes
+}
+
+/// As [`encode_entry`], behind what is there.
+pub(super) fn encode_entry_to(entry: &LogEntry, bytes: &mut Vec<u8>) {
     let context_length = u32::try_from(entry.context.len()).expect("contexts are far below 4 GiB");
-    let mut bytes =
-        Vec::with_capacity(ENTRY_HEADER_BYTES + entry.context.len() + entry.data.len() + 4);
+    // Four more, for the checksum that may follow.
+    bytes.reserve(ENTRY_HEADER_BYTES + entry.context.len() + entry.data.len() + 4);
     bytes.put_u64_le(entry.index.0);
     bytes.put_u64_le(entry.term.0);
     bytes.put_u8(entry.kind as u8);
     bytes.put_u32_le(context_length);
     bytes.put_slice(&entry.context);
     bytes.put_slice(&entry.data);
-    bytes
 }
 
 pub(super) fn decode_entry(mut bytes: Bytes) -> Result<LogEntry, String> {

@@ -217,6 +217,9 @@ impl Group {
             self.pursue_level();
         }
         self.proposals.on_tick();
+        if let Some(id) = self.reads.on_tick() {
+            self.replica.step(Input::AbandonRead(id))?;
+        }
         self.replica.step(Input::Tick)
     }
 
@@ -515,11 +518,7 @@ impl Group {
     }
 
     fn ask_read(&mut self) -> Result<(), ReplicaError> {
-        let step = self.reads.next();
-        if let Some(id) = step.abandon {
-            self.replica.step(Input::AbandonRead(id))?;
-        }
-        step.ask.map_or(Ok(()), |id| self.replica.step(Input::Read(id)))
+        self.reads.next().map_or(Ok(()), |id| self.replica.step(Input::Read(id)))
     }
 
     fn on_effects(&mut self, effects: Effects) {

@@ -37,7 +37,9 @@ use raft_engine::env::FileSystem;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
 use self::file_system::GuardedFileSystem;
-use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta, peek_index};
+use super::codec::{
+    GroupMeta, decode_entry, decode_meta, encode_entry_to, encode_meta, peek_index,
+};
 use super::config::StorageConfig;
 use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text};
@@ -65,13 +67,63 @@ impl MessageExt for EncodedEntry {
     }
 }
 
+/// What a record is put together in, kept for the next one: a page that is given back costs more to get
+/// again than what is written to it.
+#[derive(Default)]
+struct Scratch {
+    record: LogBatch,
+    entries: Vec<BytesValue>,
+}
+
+/// Most bytes of encoded entries for which room is kept.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+impl Scratch {
+    /// The record of a batch.
+    fn fill(
+        &mut self,
+        batch: &WriteBatch,
+        metas: &[(GroupId, GroupMeta)],
+    ) -> Result<&mut LogBatch, raft_engine::Error> {
+        let record = &mut self.record;
+        for ((group, write), (_, meta)) in batch.groups.iter().zip(metas) {
+            if write.reset_to.is_some() {
+                record.add_command(group.0, Command::Clean);
+            }
+            if self.entries.len() < write.entries.len() {
+                self.entries.resize_with(write.entries.len(), BytesValue::default);
+            }
+            let encoded = &mut self.entries[..write.entries.len()];
+            for (entry, encoded) in write.entries.iter().zip(encoded.iter_mut()) {
+                encoded.value.clear();
+                encode_entry_to(entry, &mut encoded.value);
+            }
+            record.add_entries::<EncodedEntry>(group.0, encoded)?;
+            if let Some(to) = write.compact_to {
+                record.add_command(group.0, Command::Compact { index: to.index.0 + 1 });
+            }
+            record.put(group.0, META_KEY.to_vec(), encode_meta(meta))?;
+        }
+        Ok(record)
+    }
+
+    /// Gives back what is rarely needed.
+    fn shrink(&mut self) {
+        let mut kept = 0;
+        self.entries.retain(|entry| {
+            kept += entry.value.capacity();
+            kept <= SCRATCH_BYTES_MAX
+        });
+    }
+}
+
 /// [`LogStore`] on raft-engine; see the module.
 pub struct RaftEngineLog<F: FileSystem = RealFiles> {
     dir: PathBuf,
     file_system: Arc<GuardedFileSystem<F>>,
     engine: Engine<GuardedFileSystem<F>>,
     groups: RwLock<Groups>,
-    writer: Mutex<()>,
+    writer: Mutex<Scratch>,
     purging: Mutex<()>,
     gate: RwLock<()>,
     /// Grows when a purge begins and when it ends: odd while there is one.
@@ -130,7 +182,7 @@ impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
             file_system,
             engine,
             groups: RwLock::new(groups),
-            writer: Mutex::new(()),
+            writer: Mutex::default(),
             purging: Mutex::new(()),
             gate: RwLock::new(()),
             purges: AtomicU64::new(0),
@@ -310,29 +362,6 @@ fn unreadable(
     }
 }
 
-fn record_of(
-    batch: &WriteBatch,
-    metas: &[(GroupId, GroupMeta)],
-) -> Result<LogBatch, raft_engine::Error> {
-    let mut record = LogBatch::with_capacity(batch.groups.len() * 4);
-    for ((group, write), (_, meta)) in batch.groups.iter().zip(metas) {
-        if write.reset_to.is_some() {
-            record.add_command(group.0, Command::Clean);
-        }
-        let encoded: Vec<BytesValue> = write
-            .entries
-            .iter()
-            .map(|entry| BytesValue { value: encode_entry(entry), ..BytesValue::default() })
-            .collect();
-        record.add_entries::<EncodedEntry>(group.0, &encoded)?;
-        if let Some(to) = write.compact_to {
-            record.add_command(group.0, Command::Compact { index: to.index.0 + 1 });
-        }
-        record.put(group.0, META_KEY.to_vec(), encode_meta(meta))?;
-    }
-    Ok(record)
-}
-
 impl<F: FileSystem + 'static> StableStore for RaftEngineLog<F> {
     fn hard_state(&self, group: GroupId) -> Result<HardState, StorageError> {
         Ok(self.groups.read().expect(UNPOISONED).get(group).hard_state())
@@ -367,17 +396,20 @@ impl<F: FileSystem + 'static> LogStore for RaftEngineLog<F> {
     }
 
     fn write(&self, batch: &WriteBatch) -> Result<(), StorageError> {
-        let _writer = self.writer.lock().expect(UNPOISONED);
+        let mut scratch = self.writer.lock().expect(UNPOISONED);
         self.poison.check(ENGINE)?;
         let groups = self.groups.read().expect(UNPOISONED);
         let metas = groups.judge(batch)?;
         let rewrites = groups.is_rewritten_by(batch);
         drop(groups);
-        let mut record = record_of(batch, &metas)
-            .map_err(|error| StorageError::Engine { engine: ENGINE, message: error.to_string() })?;
+        let record = scratch.fill(batch, &metas).map_err(|error| {
+            // Half of it is in the record.
+            self.poison.set(StorageError::Engine { engine: ENGINE, message: error.to_string() })
+        })?;
         let _purging = rewrites.then(|| self.purging.lock().expect(UNPOISONED));
         let _gate = rewrites.then(|| self.gate.write().expect(UNPOISONED));
-        self.write_record(&mut record).map_err(|error| self.poison.set(error))?;
+        self.write_record(record).map_err(|error| self.poison.set(error))?;
+        scratch.shrink();
         self.groups.write().expect(UNPOISONED).apply(batch, &metas);
         Ok(())
     }
