@@ -396,9 +396,8 @@ impl Replica {
     /// still leads; a later leader has to be told.
     fn leave_joint(&mut self) -> Result<(), ReplicaError> {
         let raft = &self.raw.raft;
-        let joint = raft.prs().conf().to_conf_state().voters_outgoing;
         if raft.state != StateRole::Leader
-            || joint.is_empty()
+            || raft.prs().conf().to_conf_state().voters_outgoing.is_empty()
             || raft.has_pending_conf()
             || self.refuse_proposals().is_some()
         {

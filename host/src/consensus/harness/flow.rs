@@ -364,3 +364,52 @@ fn exhibits_of_flow_are_caught() {
         assert!(ended.is_err(), "{exhibit} goes unnoticed");
     }
 }
+
+/// Everything on its way arrives, and everything handed out is written, without time passing.
+fn without_time(cluster: &mut Cluster) {
+    for _ in 0..8 {
+        for id in cluster.alive() {
+            cluster.persist_one(id);
+        }
+        for sent in std::mem::take(&mut cluster.network) {
+            cluster.input(sent.message.to, Input::Message(sent.message));
+        }
+    }
+}
+
+/// Each commit was followed by an append to each peer that told nothing else, and by its answer.
+#[test]
+fn the_commit_index_is_told_with_what_is_sent_anyway_or_a_tick_later() {
+    let mut cluster = Cluster::new(37, &[1, 2, 3]);
+    let leader = cluster.elect();
+    cluster.settle();
+    cluster.run(10);
+    without_time(&mut cluster);
+    let appends = |cluster: &Cluster| {
+        cluster.trace.iter().filter(|line| line.contains("AppendEntries ")).count()
+    };
+    let commits = |cluster: &Cluster| {
+        let commits: BTreeSet<Index> =
+            cluster.alive().iter().map(|id| cluster.replica(*id).commit()).collect();
+        commits.len()
+    };
+    let before = appends(&cluster);
+    for round in 1..=10 {
+        cluster.propose_to(leader, 1);
+        without_time(&mut cluster);
+        let status = cluster.replica(leader).status();
+        assert_eq!(status.commit, status.last_index, "committed in no time");
+        assert_eq!(appends(&cluster) - before, 2 * round, "one to each peer");
+        assert_eq!(commits(&cluster), 2, "the peers know of all but the last");
+    }
+    cluster.input(leader, Input::Tick);
+    without_time(&mut cluster);
+    assert_eq!(commits(&cluster), 1, "all know all");
+    let told = appends(&cluster);
+    assert_eq!(told - before, 22);
+    for _ in 0..10 {
+        cluster.input(leader, Input::Tick);
+        without_time(&mut cluster);
+    }
+    assert_eq!(appends(&cluster), told, "what is known is not told again");
+}

@@ -41,10 +41,12 @@ impl Replica {
     /// yet to write.
     fn is_only_voter_behind_its_disk(&self) -> bool {
         let raft = &self.raw.raft;
+        if raft.state == StateRole::Leader || raft.raft_log.persisted >= raft.raft_log.last_index()
+        {
+            return false;
+        }
         let conf_state = membership::current(&self.raw);
-        raft.state != StateRole::Leader
-            && conf_state.voters.iter().chain(&conf_state.voters_outgoing).eq([&self.config.node])
-            && raft.raft_log.persisted < raft.raft_log.last_index()
+        conf_state.voters.iter().chain(&conf_state.voters_outgoing).eq([&self.config.node])
             && !museum::is_on(Exhibit::UnpersistedLeads)
     }
 }
