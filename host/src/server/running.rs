@@ -21,7 +21,9 @@ use super::{
 use crate::api::Anteroom;
 use crate::config::Config;
 use crate::consensus::Role;
-use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
+use crate::node::{
+    self, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
+};
 use crate::storage::{DataDir, NodeIdentity};
 use crate::transport::Identity;
 use crate::transport::grpc::GrpcTransport;
@@ -561,7 +563,7 @@ async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<()
     let current = async {
         if leadership.borrow().role == Role::Leader {
             // All that was committed before this leader's term is applied once it answers.
-            let nothing = raft_host_proto::stored::entry::Body::CloseSession(Default::default());
+            let nothing = Request::CloseSession { session_id: 0 };
             handle.propose(nothing).await.is_ok()
         } else {
             let Ok(status) = handle.status().await else { return false };

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use raft_host_proto::stored;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
@@ -26,8 +25,8 @@ use crate::fsm::native::{KV, NULL, WithNative};
 use crate::fsm::{Limits, SharedLoader};
 use crate::machine::{QueryResult, Reply};
 use crate::node::{
-    Consistency, GroupOptions, Leadership, Node, NodeConfig, NodeHandle, NodeOptions,
-    ProposeFailure, Upgrade, bootstrap, channel,
+    Command, Consistency, GroupOptions, Leadership, Node, NodeConfig, NodeHandle, NodeOptions,
+    ProposeFailure, Request, Upgrade, bootstrap, channel,
 };
 use crate::storage::{DataDir, Engine, NodeIdentity, StorageConfig, Stores};
 use crate::transport::Identity;
@@ -371,7 +370,7 @@ async fn prefill(handles: &Arc<[NodeHandle]>, mut commands: Generator) -> Result
     const CONCURRENT: usize = 512;
     let handle = &handles[leader(handles)];
     let keys = commands.keys();
-    let writes = (0..keys).map(|key| handle.propose(command(commands.command(key))));
+    let writes = (0..keys).map(|key| handle.propose(request(commands.command(key))));
     let mut answers = futures::stream::iter(writes).buffer_unordered(CONCURRENT);
     while let Some(answer) = answers.next().await {
         answer.map_err(|error| cannot("write the keys to be read", &error))?;
@@ -379,8 +378,8 @@ async fn prefill(handles: &Arc<[NodeHandle]>, mut commands: Generator) -> Result
     Ok(())
 }
 
-fn command(data: Bytes) -> stored::entry::Body {
-    stored::Command { data, session: None }.into()
+fn request(data: Bytes) -> Request {
+    Command { data, session: None }.into()
 }
 
 /// One caller in a closed loop.
@@ -395,9 +394,9 @@ struct Caller {
 impl Caller {
     async fn write(mut self, mut commands: Generator) {
         while !self.recorder.interval().is_over() {
-            let body = command(commands.next_command());
+            let request = request(commands.next_command());
             let began = Instant::now();
-            let result = self.handles[self.leader].propose(body).await;
+            let result = self.handles[self.leader].propose(request).await;
             let lost_leader = matches!(result, Err(ProposeFailure::NotLeader(_)));
             let ending = match result {
                 Ok(committed) => match committed.reply {
