@@ -309,7 +309,7 @@ fn start_member(
     }
     let NodeId(node) = identity.node;
     let owner =
-        NodeIdentity { cluster: identity.cluster, node: identity.node, engine: Engine::RaftEngine };
+        NodeIdentity { cluster: identity.cluster, node: identity.node, engine: Engine::default() };
     data_dir.initialize(owner).map_err(|error| Failure::new(error.to_string()))?;
     let stores = data_dir
         .open_stores(&StorageConfig::default())
