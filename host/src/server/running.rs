@@ -25,8 +25,7 @@ use crate::node::{
     self, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
 };
 use crate::storage::{DataDir, NodeIdentity};
-use crate::transport::Identity;
-use crate::transport::grpc::GrpcTransport;
+use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
 
@@ -60,7 +59,7 @@ pub struct RunningServer {
     handle: NodeHandle,
     bound: SocketAddr,
     began: Began,
-    transport: Arc<GrpcTransport>,
+    transport: Arc<dyn NetworkTransport>,
     /// Begins the services. Until then connections wait to be accepted, so that the first
     /// command after the start of a new cluster finds a plugin.
     opening: CancellationToken,
@@ -248,13 +247,12 @@ async fn run(
     let joining = !introduced.is_empty();
     let loader = release::loader(home.compiled_dir(), modules)?;
     let (inbox, channel) = node::channel(&config.node);
-    let transport = GrpcTransport::new(
-        identity.clone(),
-        Arc::clone(&home.stores().snapshots),
+    let transport = config.transport.open(Opening {
+        identity: identity.clone(),
+        snapshots: Arc::clone(&home.stores().snapshots),
         inbox,
-        config.transport.clone(),
-        tokio::runtime::Handle::current(),
-    );
+        runtime: tokio::runtime::Handle::current(),
+    });
     let options = NodeOptions {
         identity,
         group: GroupId::MAIN,

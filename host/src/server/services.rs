@@ -7,28 +7,26 @@ use std::sync::{Arc, Weak};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use super::home::Home;
 use super::release;
 use crate::api::{self, ApiConfig, NodeInfo};
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
-use crate::transport::grpc::GrpcTransport;
+use crate::transport::NetworkTransport;
 
 /// Serves until `closing`. When that ends early, `broken` says why.
 pub(super) async fn serve(
     listener: TcpListener,
     handle: NodeHandle,
-    transport: Arc<GrpcTransport>,
+    transport: Arc<dyn NetworkTransport>,
     info: NodeInfo,
     config: ApiConfig,
     closing: CancellationToken,
     broken: watch::Sender<Option<String>>,
 ) {
-    let peers = Routes::new(transport.peer_server());
     let shutdown = closing.clone().cancelled_owned();
-    let ended = api::serve(listener, handle, peers, info, config, shutdown).await;
+    let ended = api::serve(listener, handle, transport.routes(), info, config, shutdown).await;
     match ended {
         Ok(()) if closing.is_cancelled() => {}
         Ok(()) => {

@@ -29,8 +29,8 @@ use crate::node::{
     ProposeFailure, Request, Upgrade, bootstrap, channel,
 };
 use crate::storage::{DataDir, Engine, NodeIdentity, StorageConfig, Stores};
-use crate::transport::Identity;
-use crate::transport::grpc::{GrpcTransport, TransportConfig};
+use crate::transport::grpc::TransportConfig;
+use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{ClusterId, GroupId, Member, NodeId, Outcome};
 use crate::wasm::WasmLoader;
 
@@ -110,7 +110,7 @@ pub(super) struct Cluster {
 struct RunningMember {
     node: Node,
     stores: Stores,
-    transport: Arc<GrpcTransport>,
+    transport: Arc<dyn NetworkTransport>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
     /// Locked as long as the node runs.
@@ -322,18 +322,17 @@ fn start_member(
     let config = NodeConfig::default();
     let (inbox, events) = channel(&config);
     let transport_config = TransportConfig::default();
-    let transport = GrpcTransport::new(
-        identity.clone(),
-        Arc::clone(&stores.snapshots),
+    let transport = transport_config.open(Opening {
+        identity: identity.clone(),
+        snapshots: Arc::clone(&stores.snapshots),
         inbox,
-        transport_config.clone(),
-        Handle::current(),
-    );
+        runtime: Handle::current(),
+    });
     let stop_server = CancellationToken::new();
     let stopped = stop_server.clone().cancelled_owned();
     let serving = transport_config
         .server_builder()
-        .add_service(transport.peer_server())
+        .add_routes(transport.routes())
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped);
     let server = tokio::spawn(async move {
         if let Err(error) = serving.await {
