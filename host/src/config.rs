@@ -423,7 +423,7 @@ mod tests {
         let config = parse(text).expect("valid");
         let mut expected = Config {
             listen: "127.0.0.1:9".to_owned(),
-            storage_engine: Some(Engine::Sled),
+            storage_engine: Some("sled".parse().expect("there is one")),
             ..Config::default()
         };
         expected.node.heartbeat_ms = 20;

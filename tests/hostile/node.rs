@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use raft_host::consensus::{ConsensusConfig, Role};
-use raft_host::fsm::{Limits, SharedLoader};
+use raft_host::fsm::{LimitChange, Limits, SharedLoader};
 use raft_host::machine::{QueryReply, QueryResult, Reply};
 use raft_host::node::{
-    Committed, Consistency, LimitsFailure, Node, NodeConfig, NodeHandle, NodeOptions,
-    ProposeResult, StopReason, Upgrade, UpgradeFailure, Upgraded, bootstrap, channel,
+    Command, Committed, Consistency, LimitsFailure, Node, NodeConfig, NodeHandle, NodeOptions,
+    ProposeResult, Request, StopReason, Upgrade, UpgradeFailure, Upgraded, bootstrap, channel,
 };
 use raft_host::storage::Stores;
 use raft_host::transport::{Identity, Transport};
 use raft_host::types::{ClusterId, GroupId, Index, Member, NodeId, Outcome, PeerMessage};
-use raft_host_proto::stored;
 use tokio::runtime::Runtime;
 
 /// There is nobody to talk to.
@@ -98,8 +97,8 @@ impl LoneNode {
         assert_eq!(stopped, None, "the node stopped");
     }
 
-    fn propose(&self, body: stored::entry::Body) -> Committed {
-        let result = self.runtime.block_on(self.handle().propose(body));
+    fn propose(&self, request: Request) -> Committed {
+        let result = self.runtime.block_on(self.handle().propose(request));
         self.check_health();
         result.expect("a node alone commits what it is given")
     }
@@ -137,7 +136,7 @@ impl LoneNode {
     /// Runs a command.
     pub fn apply(&self, command: &[u8]) -> Outcome {
         let data = Bytes::copy_from_slice(command);
-        let command = stored::Command { data, session: None };
+        let command = Command { data, session: None };
         match self.propose(command.into()).reply {
             Reply::Command(outcome) => outcome,
             other => panic!("{other:?}"),
@@ -146,8 +145,7 @@ impl LoneNode {
 
     /// Runs commands as one entry.
     pub fn apply_batch(&self, commands: &[&[u8]]) -> Vec<Outcome> {
-        let command =
-            |data: &&[u8]| stored::Command { data: Bytes::copy_from_slice(data), session: None };
+        let command = |data: &&[u8]| Command { data: Bytes::copy_from_slice(data), session: None };
         let commands = commands.iter().map(command).collect();
         let results = self.runtime.block_on(self.handle().propose_batch(commands));
         self.check_health();
@@ -221,8 +219,7 @@ impl LoneNode {
     ///
     /// # Errors
     /// As the node says.
-    pub fn set_limit(&self, limit: stored::limit_change::Limit) -> Result<(), LimitsFailure> {
-        let change = stored::LimitChange { limit: Some(limit) };
+    pub fn set_limit(&self, change: LimitChange) -> Result<(), LimitsFailure> {
         let result = self.runtime.block_on(self.handle().set_limits(vec![change]));
         self.check_health();
         result.map(|_| ())

@@ -8,14 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use raft_host::fsm::LimitChange;
 use raft_host::machine::{QueryReply, Verdict};
 use raft_host::node::{
-    Consistency, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeFailure,
-    ProposeResult, QueryFailure, Upgrade, UpgradeFailure, Upgraded,
+    Command, Consistency, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle,
+    ProposeFailure, ProposeResult, QueryFailure, Request, Upgrade, UpgradeFailure, Upgraded,
 };
 use raft_host::types::{JoinNonce, Level, NodeId, SnapshotMeta};
-use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
 
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +30,9 @@ pub(super) enum Owner {
 /// What is asked of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
-    Propose(Body),
+    Propose(Request),
     /// Commands as one entry.
-    ProposeBatch(Vec<stored::Command>),
+    ProposeBatch(Vec<Command>),
     Query(Bytes, Consistency),
     /// With the level that the joining program offers.
     Join(String, JoinNonce, Level),
@@ -44,7 +43,7 @@ pub(super) enum Ask {
         chunk_bytes: usize,
     },
     Snapshot,
-    SetLimits(stored::LimitChange),
+    SetLimits(LimitChange),
     CompareDigests,
     RaiseLevel,
 }
@@ -82,7 +81,7 @@ impl Call {
         let handle = handle.clone();
         let future = Box::pin(async move {
             match ask {
-                Ask::Propose(body) => Answered::Proposed(handle.propose(body).await),
+                Ask::Propose(request) => Answered::Proposed(handle.propose(request).await),
                 Ask::ProposeBatch(commands) => {
                     Answered::BatchProposed(handle.propose_batch(commands).await)
                 }

@@ -3,12 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use raft_host::check;
-use raft_host::fsm::Limits;
+use raft_host::fsm::{LimitChange, Limits};
 use raft_host::machine::QueryResult;
 use raft_host::node::{JobKind, UpgradeFailure};
 use raft_host::types::{ModuleHash, Outcome, TrapKind};
 use raft_host::wasm::{CheckError, check_module};
-use raft_host_proto::stored::limit_change::Limit;
 use raft_host_tests::generate::verdict::{Verdict, judge};
 use raft_host_tests::hostile::{
     Healthy, LoneNode, Script, assemble, fixtures, healthy, large, limits, loader,
@@ -243,17 +242,17 @@ fn a_limit_that_does_not_fit_is_refused_and_the_node_goes_on() {
     node.upgrade(&module).expect("it is sound");
     assert_eq!(node.apply(b""), Outcome::Ok(Vec::new()));
     let bad = [
-        (Limit::MemoryMaxBytes(64 << 10), "the module's memory starts with 131072 bytes"),
-        (Limit::MemoryMaxBytes(256 << 10), "memory has grown to 393216 bytes already"),
-        (Limit::MemoryMaxBytes(100_000), "multiple of 65536"),
-        (Limit::MemoryMaxBytes(8 << 30), "from 65536 to 4294967296"),
-        (Limit::ModuleMaxBytes(100), "the active module is refused"),
-        (Limit::StackMaxBytes(1), "from 65536 to 8388608"),
-        (Limit::StackMaxBytes(u64::MAX), "from 65536 to 8388608"),
-        (Limit::ApplyFuel(0), "at least 1"),
-        (Limit::OutputMaxBytes(u64::MAX), "output_max_bytes"),
-        (Limit::SnapshotMaxBytes(0), "snapshot_max_bytes"),
-        (Limit::InputMaxBytes(0), "input_max_bytes"),
+        (LimitChange::MemoryMaxBytes(64 << 10), "the module's memory starts with 131072 bytes"),
+        (LimitChange::MemoryMaxBytes(256 << 10), "memory has grown to 393216 bytes already"),
+        (LimitChange::MemoryMaxBytes(100_000), "multiple of 65536"),
+        (LimitChange::MemoryMaxBytes(8 << 30), "from 65536 to 4294967296"),
+        (LimitChange::ModuleMaxBytes(100), "the active module is refused"),
+        (LimitChange::StackMaxBytes(1), "from 65536 to 8388608"),
+        (LimitChange::StackMaxBytes(u64::MAX), "from 65536 to 8388608"),
+        (LimitChange::ApplyFuel(0), "at least 1"),
+        (LimitChange::OutputMaxBytes(u64::MAX), "output_max_bytes"),
+        (LimitChange::SnapshotMaxBytes(0), "snapshot_max_bytes"),
+        (LimitChange::InputMaxBytes(0), "input_max_bytes"),
     ];
     for (limit, words) in bad {
         let refused = node.set_limit(limit).expect_err(words).to_string();
@@ -262,15 +261,15 @@ fn a_limit_that_does_not_fit_is_refused_and_the_node_goes_on() {
     }
     // What may be, may be hard: but a command that exceeds it traps, and no more.
     for (limit, trap) in [
-        (Limit::ApplyFuel(1), Some(TrapKind::OutOfFuel)),
-        (Limit::ApplyFuel(u64::MAX), None),
+        (LimitChange::ApplyFuel(1), Some(TrapKind::OutOfFuel)),
+        (LimitChange::ApplyFuel(u64::MAX), None),
         // Its initialisers have run, once and for all.
-        (Limit::InitFuel(10), None),
-        (Limit::StackMaxBytes(8 << 20), None),
-        (Limit::StackMaxBytes(64 << 10), None),
-        (Limit::EventsMax(0), None),
-        (Limit::LogLinesMax(u32::MAX), None),
-        (Limit::OutputMaxBytes(1), None),
+        (LimitChange::InitFuel(10), None),
+        (LimitChange::StackMaxBytes(8 << 20), None),
+        (LimitChange::StackMaxBytes(64 << 10), None),
+        (LimitChange::EventsMax(0), None),
+        (LimitChange::LogLinesMax(u32::MAX), None),
+        (LimitChange::OutputMaxBytes(1), None),
     ] {
         node.set_limit(limit).expect("possible");
         let expected = trap.map_or(Outcome::Ok(Vec::new()), Outcome::Trapped);

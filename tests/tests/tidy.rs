@@ -28,6 +28,7 @@ const NODE_FLOORS: &[&[&str]] = &[
     &["clock", "answer"],
     &["metrics", "waiter"],
     &["message", "work"],
+    &["request"],
     &["group", "apply"],
     &["handle"],
     &["shell"],

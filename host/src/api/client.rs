@@ -3,30 +3,24 @@
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
-use raft_host_proto::stored::entry::Body;
+use raft_host_proto::v1;
 use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::client_server::Client;
-use raft_host_proto::{stored, v1};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::{Again, Context};
-use super::convert::session_to_log;
+use super::convert::command_from_wire;
 use super::failure::{Failure, apply_response, unexpected};
 use super::forward::Forwarder;
 use super::{query_stream, stream};
 use crate::machine::Reply;
+use crate::node::Request;
 
 /// See `client.proto`.
 #[derive(Clone)]
 pub(super) struct ClientService {
     pub(super) context: Arc<Context>,
-}
-
-/// The entry that holds a command.
-pub(super) fn command_entry(request: v1::ApplyRequest) -> Body {
-    let session = request.session.map(session_to_log);
-    stored::Command { data: request.command, session }.into()
 }
 
 impl ClientService {
@@ -38,8 +32,8 @@ impl ClientService {
         let context = &*self.context;
         context.check_group(&request.group)?;
         let here = || async {
-            let entry = command_entry(request.clone());
-            apply_response(context.handle.propose_counting(entry, request.count_pages).await?)
+            let command = command_from_wire(&request).into();
+            apply_response(context.handle.propose_counting(command, request.count_pages).await?)
         };
         let there = context.forwarder.to_leader(
             caller,
@@ -64,11 +58,9 @@ impl ClientService {
         let context = &*self.context;
         context.check_group(&request.group)?;
         let here = || async {
-            let entry = Body::OpenSession(stored::OpenSession {
-                ttl_ms: request.ttl_ms,
-                ordered: request.ordered,
-            });
-            match context.handle.propose(entry).await?.reply {
+            let v1::OpenSessionRequest { ttl_ms, ordered, .. } = request;
+            let open = Request::OpenSession { ttl_ms, ordered };
+            match context.handle.propose(open).await?.reply {
                 Reply::SessionOpened {
                     id,
                     ttl_ms,
@@ -105,8 +97,8 @@ impl ClientService {
         context.check_group(&request.group)?;
         let here = || async {
             let v1::KeepSessionRequest { session_id, acknowledged, .. } = request;
-            let entry = Body::KeepSession(stored::KeepSession { session_id, acknowledged });
-            match context.handle.propose(entry).await?.reply {
+            let keep = Request::KeepSession { session_id, acknowledged };
+            match context.handle.propose(keep).await?.reply {
                 Reply::SessionKept { ttl_ms } => Ok(v1::KeepSessionResponse { ttl_ms }),
                 Reply::Refused(refused) => Err(refused.into()),
                 other => Err(unexpected(&other)),
@@ -130,8 +122,8 @@ impl ClientService {
         let context = &*self.context;
         context.check_group(&request.group)?;
         let here = || async {
-            let entry = Body::CloseSession(stored::CloseSession { session_id: request.session_id });
-            match context.handle.propose(entry).await?.reply {
+            let close = Request::CloseSession { session_id: request.session_id };
+            match context.handle.propose(close).await?.reply {
                 Reply::SessionClosed => Ok(v1::CloseSessionResponse {}),
                 Reply::Refused(refused) => Err(refused.into()),
                 other => Err(unexpected(&other)),
@@ -152,14 +144,14 @@ impl ClientService {
 impl Client for ClientService {
     async fn cluster(
         &self,
-        _request: Request<v1::ClusterRequest>,
+        _request: tonic::Request<v1::ClusterRequest>,
     ) -> Result<Response<v1::ClusterResponse>, Status> {
         Ok(Response::new(super::cluster::name(&self.context)?))
     }
 
     async fn apply(
         &self,
-        request: Request<v1::ApplyRequest>,
+        request: tonic::Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.apply_one(&caller, request.into_inner()).await?))
@@ -169,7 +161,7 @@ impl Client for ClientService {
 
     async fn apply_stream(
         &self,
-        request: Request<Streaming<v1::ApplyStreamRequest>>,
+        request: tonic::Request<Streaming<v1::ApplyStreamRequest>>,
     ) -> Result<Response<Self::ApplyStreamStream>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         let answers = stream::run(Arc::clone(&self.context), caller, request.into_inner());
@@ -180,7 +172,7 @@ impl Client for ClientService {
 
     async fn watch(
         &self,
-        _request: Request<v1::WatchRequest>,
+        _request: tonic::Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let words = "this version of raft-host does not let anybody watch events yet";
         Err(Failure::none(Reason::UnknownMethod, words).into())
@@ -188,7 +180,7 @@ impl Client for ClientService {
 
     async fn query(
         &self,
-        request: Request<v1::QueryRequest>,
+        request: tonic::Request<v1::QueryRequest>,
     ) -> Result<Response<v1::QueryResponse>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.context.ask(&caller, request.into_inner()).await?))
@@ -198,7 +190,7 @@ impl Client for ClientService {
 
     async fn query_stream(
         &self,
-        request: Request<Streaming<v1::QueryStreamRequest>>,
+        request: tonic::Request<Streaming<v1::QueryStreamRequest>>,
     ) -> Result<Response<Self::QueryStreamStream>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         let answers = query_stream::run(Arc::clone(&self.context), caller, request.into_inner());
@@ -207,7 +199,7 @@ impl Client for ClientService {
 
     async fn open_session(
         &self,
-        request: Request<v1::OpenSessionRequest>,
+        request: tonic::Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.open(&caller, request.into_inner()).await?))
@@ -215,7 +207,7 @@ impl Client for ClientService {
 
     async fn keep_session(
         &self,
-        request: Request<v1::KeepSessionRequest>,
+        request: tonic::Request<v1::KeepSessionRequest>,
     ) -> Result<Response<v1::KeepSessionResponse>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.keep(&caller, request.into_inner()).await?))
@@ -223,7 +215,7 @@ impl Client for ClientService {
 
     async fn close_session(
         &self,
-        request: Request<v1::CloseSessionRequest>,
+        request: tonic::Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.close(&caller, request.into_inner()).await?))

@@ -1,18 +1,22 @@
-//! Between what the public services speak of and what the machine and the log do.
+//! Between what the public services speak of and what the node and the machine do.
 
 use bytes::Bytes;
+use raft_host_proto::v1;
 use raft_host_proto::v1::Reason;
-use raft_host_proto::{stored, v1};
 
 use super::failure::Failure;
-use crate::fsm::Limits;
+use crate::fsm::{LimitChange, Limits};
 use crate::machine::Incumbent;
+use crate::node::{Command, SessionPosition};
 use crate::types::{ClusterId, Index, ModuleHash, Outcome, TrapKind};
 
-/// The entry's part of a request: the position in a session.
-pub(super) fn session_to_log(session: v1::SessionCommand) -> stored::SessionCommand {
-    let v1::SessionCommand { session_id, sequence, acknowledged, skip } = session;
-    stored::SessionCommand { session_id, sequence, acknowledged, skip }
+/// The command of a request.
+pub(super) fn command_from_wire(request: &v1::ApplyRequest) -> Command {
+    let session = request.session.as_ref().map(|session| {
+        let v1::SessionCommand { session_id, sequence, acknowledged, skip } = *session;
+        SessionPosition { session_id, sequence, acknowledged, skip }
+    });
+    Command { data: request.command.clone(), session }
 }
 
 /// How a command or a query ended.
@@ -53,11 +57,10 @@ macro_rules! mirrored_limits {
             v1::Limits { $($field: *$field),* }
         }
 
-        /// A change of one budget, as entries hold it.
-        fn limit_to_log(limit: v1::limit_change::Limit) -> stored::limit_change::Limit {
+        /// A change of one budget.
+        fn change_from_wire(limit: v1::limit_change::Limit) -> LimitChange {
             match limit {
-                $(v1::limit_change::Limit::$variant(value) =>
-                    stored::limit_change::Limit::$variant(value),)*
+                $(v1::limit_change::Limit::$variant(value) => LimitChange::$variant(value),)*
             }
         }
     };
@@ -80,18 +83,16 @@ mirrored_limits! {
     module_max_bytes: ModuleMaxBytes,
 }
 
-/// Changes of budgets, as entries hold them.
+/// Changes of budgets.
 ///
 /// # Errors
 /// One of them is of a budget that this version does not know.
-pub(crate) fn changes_to_log(
-    changes: &[v1::LimitChange],
-) -> Result<Vec<stored::LimitChange>, String> {
+pub(crate) fn changes_from_wire(changes: &[v1::LimitChange]) -> Result<Vec<LimitChange>, String> {
     let change = |change: &v1::LimitChange| {
         let limit = change.limit.ok_or(
             "one of the changes is of a limit unknown to this version of raft-host".to_owned(),
         )?;
-        Ok(stored::LimitChange { limit: Some(limit_to_log(limit)) })
+        Ok(change_from_wire(limit))
     };
     changes.iter().map(change).collect()
 }
@@ -125,6 +126,8 @@ pub(super) fn bytes<const N: usize>(array: [u8; N]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use raft_host_proto::stored;
+
     use super::*;
 
     #[test]
@@ -139,11 +142,9 @@ mod tests {
     #[test]
     fn an_unknown_change_of_limits_is_refused_with_all_others() {
         let known = v1::LimitChange { limit: Some(v1::limit_change::Limit::EventsMax(7)) };
-        let expected =
-            stored::LimitChange { limit: Some(stored::limit_change::Limit::EventsMax(7)) };
-        assert_eq!(changes_to_log(&[known]), Ok(vec![expected]));
+        assert_eq!(changes_from_wire(&[known]), Ok(vec![LimitChange::EventsMax(7)]));
         let unknown = v1::LimitChange { limit: None };
-        assert!(changes_to_log(&[known, unknown]).is_err());
+        assert!(changes_from_wire(&[known, unknown]).is_err());
     }
 
     #[test]

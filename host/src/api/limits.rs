@@ -5,7 +5,7 @@ use raft_host_proto::v1::{self, Reason};
 
 use super::caller::Caller;
 use super::context::Context;
-use super::convert::{bytes, changes_to_log, limits_to_wire};
+use super::convert::{bytes, changes_from_wire, limits_to_wire};
 use super::failure::Failure;
 use super::forward::Forwarder;
 use crate::node::{GuestMemory, MachineMemory, MembershipFailure};
@@ -41,7 +41,7 @@ pub(super) async fn set(
     context.check_group(&request.group)?;
     let request = &request;
     let here = || async {
-        let changes = changes_to_log(&request.changes)
+        let changes = changes_from_wire(&request.changes)
             .map_err(|words| Failure::none(Reason::InvalidRequest, words))?;
         let set = context.handle.set_limits(changes).await?;
         Ok(v1::SetLimitsResponse {

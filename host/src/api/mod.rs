@@ -52,6 +52,6 @@ pub use config::ApiConfig;
 pub(crate) use connections::PROBATION_PLACES;
 pub use context::NodeInfo;
 #[cfg(test)]
-pub(crate) use convert::{changes_to_log, limits_to_wire};
+pub(crate) use convert::{changes_from_wire, limits_to_wire};
 pub use http::serve_http;
 pub use server::{ApiError, serve};

@@ -63,7 +63,7 @@ pub(super) fn bounds(config: &ApiConfig) -> Bounds {
 /// `config.shutdown_ms` and cuts what is left.
 ///
 /// `others` are services of other rooms for the same port: the peers'
-/// (`Routes::new(transport.peer_server())`), or none (`Routes::default()`).
+/// (`NetworkTransport::routes`), or none (`Routes::default()`).
 ///
 /// # Errors
 /// See [`ApiError`].

@@ -27,8 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use super::caller::Caller;
-use super::client::command_entry;
 use super::context::{Again, Context, Route, no_leader, not_leader_but};
+use super::convert::command_from_wire;
 use super::failure::{Failure, apply_response};
 use super::forward::passed_on;
 use super::streaming::{
@@ -375,8 +375,8 @@ impl Stream {
             let room = self.context.answers.clone();
             let sink = ReplySink::Charged(*number, self.answer_to.clone(), room);
             let count_pages = command.request.count_pages;
-            let body = command_entry(command.request.clone());
-            proposals.push(Submit { body, sink, count_pages });
+            let request = command_from_wire(&command.request).into();
+            proposals.push(Submit { request, sink, count_pages });
         }
         self.context.handle.submit(proposals);
     }

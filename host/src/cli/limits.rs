@@ -234,9 +234,8 @@ fn to_json(limits: &v1::Limits) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{changes_to_log, limits_to_wire};
+    use crate::api::{changes_from_wire, limits_to_wire};
     use crate::fsm;
-    use crate::machine::changed_limits;
 
     #[test]
     fn the_limits_are_those_of_the_configuration_each_under_its_name() {
@@ -246,8 +245,8 @@ mod tests {
         for known in &LIMITS {
             let change = parse_change(&format!("{}=77", known.name)).expect("valid");
             let changes = [v1::LimitChange { limit: Some(change) }];
-            let changes = changes_to_log(&changes).expect("known");
-            let limits = changed_limits(&defaults, &changes).expect("known");
+            let changes = changes_from_wire(&changes).expect("known");
+            let limits = defaults.changed(&changes);
             let mut expected = configuration.clone();
             expected[known.name] = 77.into();
             assert_eq!(serde_json::to_value(&limits).expect("numbers"), expected);

@@ -52,6 +52,50 @@ pub struct Limits {
     pub module_max_bytes: u64,
 }
 
+macro_rules! changes {
+    ($($variant:ident: $field:ident: $number:ty),* $(,)?) => {
+        /// One limit and its new value.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum LimitChange {
+            $(
+                #[doc = concat!("See [`Limits::", stringify!($field), "`].")]
+                $variant($number),
+            )*
+        }
+
+        impl Limits {
+            /// The limits after changes, which are taken in order.
+            #[must_use]
+            pub fn changed(&self, changes: &[LimitChange]) -> Limits {
+                let mut limits = self.clone();
+                for change in changes {
+                    match *change {
+                        $(LimitChange::$variant(value) => limits.$field = value,)*
+                    }
+                }
+                limits
+            }
+        }
+    };
+}
+
+changes! {
+    ApplyFuel: apply_fuel: u64,
+    QueryFuel: query_fuel: u64,
+    InitFuel: init_fuel: u64,
+    SnapshotFuel: snapshot_fuel: u64,
+    RestoreFuel: restore_fuel: u64,
+    MemoryMaxBytes: memory_max_bytes: u64,
+    StackMaxBytes: stack_max_bytes: u64,
+    InputMaxBytes: input_max_bytes: u64,
+    OutputMaxBytes: output_max_bytes: u64,
+    SnapshotMaxBytes: snapshot_max_bytes: u64,
+    EventsMax: events_max: u32,
+    EventsMaxBytes: events_max_bytes: u64,
+    LogLinesMax: log_lines_max: u32,
+    ModuleMaxBytes: module_max_bytes: u64,
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use self::limits::{Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
+pub use self::limits::{LimitChange, Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
 pub use self::profile::{
     EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, ProfileError,
 };

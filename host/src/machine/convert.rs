@@ -3,7 +3,7 @@
 use raft_host_proto::stored;
 
 use super::sessions::SessionLimits;
-use crate::fsm::Limits;
+use crate::fsm::{LimitChange, Limits};
 use crate::types::{ConfState, NodeId, Outcome, TrapKind};
 
 /// Stores an outcome; what is stored is never a duplicate.
@@ -52,30 +52,38 @@ mirror!(limits_to_record, limits_from_record, Limits, Limits, {
     events_max_bytes, log_lines_max, module_max_bytes,
 });
 
+macro_rules! limit_changes {
+    ($($variant:ident),* $(,)?) => {
+        /// As entries hold it.
+        pub(crate) fn limit_change_to_log(change: LimitChange) -> stored::LimitChange {
+            use stored::limit_change::Limit;
+            let limit = match change {
+                $(LimitChange::$variant(value) => Limit::$variant(value),)*
+            };
+            stored::LimitChange { limit: Some(limit) }
+        }
+
+        /// From an entry; `None` for one that this version does not know.
+        fn limit_change_from_log(change: &stored::LimitChange) -> Option<LimitChange> {
+            use stored::limit_change::Limit;
+            Some(match change.limit? {
+                $(Limit::$variant(value) => LimitChange::$variant(value),)*
+            })
+        }
+    };
+}
+
+limit_changes! {
+    ApplyFuel, QueryFuel, InitFuel, SnapshotFuel, RestoreFuel, MemoryMaxBytes, StackMaxBytes,
+    InputMaxBytes, OutputMaxBytes, SnapshotMaxBytes, EventsMax, EventsMaxBytes, LogLinesMax,
+    ModuleMaxBytes,
+}
+
 /// The limits that a node of this version would have after `changes`; `None` if it does not know
 /// one of them.
-pub fn changed_limits(limits: &Limits, changes: &[stored::LimitChange]) -> Option<Limits> {
-    use stored::limit_change::Limit;
-    let mut limits = limits.clone();
-    for change in changes {
-        match change.limit? {
-            Limit::ApplyFuel(value) => limits.apply_fuel = value,
-            Limit::QueryFuel(value) => limits.query_fuel = value,
-            Limit::InitFuel(value) => limits.init_fuel = value,
-            Limit::SnapshotFuel(value) => limits.snapshot_fuel = value,
-            Limit::RestoreFuel(value) => limits.restore_fuel = value,
-            Limit::MemoryMaxBytes(value) => limits.memory_max_bytes = value,
-            Limit::StackMaxBytes(value) => limits.stack_max_bytes = value,
-            Limit::InputMaxBytes(value) => limits.input_max_bytes = value,
-            Limit::OutputMaxBytes(value) => limits.output_max_bytes = value,
-            Limit::SnapshotMaxBytes(value) => limits.snapshot_max_bytes = value,
-            Limit::EventsMax(value) => limits.events_max = value,
-            Limit::EventsMaxBytes(value) => limits.events_max_bytes = value,
-            Limit::LogLinesMax(value) => limits.log_lines_max = value,
-            Limit::ModuleMaxBytes(value) => limits.module_max_bytes = value,
-        }
-    }
-    Some(limits)
+pub(super) fn changed_limits(limits: &Limits, changes: &[stored::LimitChange]) -> Option<Limits> {
+    let changes: Option<Vec<_>> = changes.iter().map(limit_change_from_log).collect();
+    Some(limits.changed(&changes?))
 }
 
 mirror!(
@@ -144,12 +152,12 @@ mod tests {
 
     #[test]
     fn changes_are_taken_in_order_and_an_unknown_one_spoils_them_all() {
-        use stored::limit_change::Limit;
-        let change = |limit| stored::LimitChange { limit: Some(limit) };
+        use LimitChange as Limit;
         let before = Limits::default();
         assert_eq!(changed_limits(&before, &[]), Some(before.clone()));
-        let changes =
-            [Limit::ApplyFuel(1), Limit::EventsMax(2), Limit::ApplyFuel(3)].map(change).to_vec();
+        let changes = [Limit::ApplyFuel(1), Limit::EventsMax(2), Limit::ApplyFuel(3)]
+            .map(limit_change_to_log)
+            .to_vec();
         let expected = Limits { apply_fuel: 3, events_max: 2, ..before.clone() };
         assert_eq!(changed_limits(&before, &changes), Some(expected));
         let unknown = [changes, vec![stored::LimitChange { limit: None }]].concat();

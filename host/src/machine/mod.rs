@@ -42,7 +42,7 @@ mod tests;
 
 pub use self::batch::BATCH_COMMANDS_MAX;
 pub use self::clock::TIME_MAX_MS;
-pub use self::convert::changed_limits;
+pub(crate) use self::convert::limit_change_to_log;
 pub use self::core::Machine;
 pub(crate) use self::core::MachineBystander;
 pub use self::digest::TakenDigest;

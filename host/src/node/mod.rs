@@ -26,6 +26,7 @@ mod group;
 mod handle;
 mod message;
 mod metrics;
+mod request;
 mod rivals;
 mod room;
 mod roster;
@@ -54,6 +55,7 @@ pub use metrics::{
     Applies, BUCKETS_SECONDS, Counter, Durations, Ending, JobKind, NodeMetrics, NotAsked, NotRun,
     PerEnding, Queries, Refusal,
 };
+pub use request::{ActivateModule, Command, ModuleChunk, Request, SessionPosition};
 pub use rivals::RivalStatus;
 pub use room::{GuestMemory, MachineMemory};
 pub use shell::{

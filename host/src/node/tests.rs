@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use raft_host_proto::stored::entry::Body;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    Environment, MonotonicClock, NodeConfig, NodeInbox, NodeOptions, ProposeResult, ReplySink,
-    StartError, SteppedNode, Witness, bootstrap, channel,
+    ActivateModule, Environment, ModuleChunk, MonotonicClock, NodeConfig, NodeInbox, NodeOptions,
+    ProposeResult, ReplySink, Request, StartError, SteppedNode, Witness, bootstrap, channel,
 };
 use crate::consensus::{ConsensusConfig, bootstrap_write};
 use crate::fsm::native::NativeLoader;
@@ -31,7 +31,7 @@ use crate::machine::{Applied, Machine};
 use crate::storage::{SnapshotMeta, Stores, WriteBatch};
 use crate::transport::{Identity, Inbox as _, Transport};
 use crate::types::{
-    ClusterId, ConfState, GroupId, Index, LogEntry, Member, NodeId, PeerMessage, Term,
+    ClusterId, ConfState, GroupId, Index, LogEntry, Member, ModuleHash, NodeId, PeerMessage, Term,
 };
 
 /// Remembers whom it may send to.
@@ -144,10 +144,22 @@ fn settle(node: &mut SteppedNode) {
     }
 }
 
-fn propose(node: &SteppedNode, body: Body) -> oneshot::Receiver<ProposeResult> {
+fn propose(node: &SteppedNode, request: Request) -> oneshot::Receiver<ProposeResult> {
     let (sender, receiver) = oneshot::channel();
-    node.handle().submit([(body, ReplySink::One(sender))]);
+    node.handle().submit([(request, ReplySink::One(sender))]);
     receiver
+}
+
+/// The requests that bring a module in.
+fn module(module: &[u8]) -> [Request; 2] {
+    let hash = ModuleHash::of(module);
+    let total_bytes = module.len() as u64;
+    let data = Bytes::copy_from_slice(module);
+    let (label, replaces, discard_state) = ("module".to_owned(), None, false);
+    [
+        Request::ModuleChunk(ModuleChunk { module: hash, total_bytes, offset: 0, data }),
+        Request::ActivateModule(ActivateModule { module: hash, label, replaces, discard_state }),
+    ]
 }
 
 /// A member that was down while a node joined, and is led by that node when it is back, learns

@@ -28,7 +28,7 @@ pub(super) struct EmptyHome {
 impl EmptyHome {
     /// Locks the directory, creating it if it is missing. Blocks.
     pub(super) fn lock(config: &Config) -> Result<EmptyHome, ServeError> {
-        if config.storage_engine == Some(Engine::Memory) {
+        if !config.storage_engine.unwrap_or_default().is_durable() {
             return Ok(EmptyHome { dir: None, created: false });
         }
         let created = !config.data_dir.exists();
@@ -43,11 +43,12 @@ impl EmptyHome {
         cluster: ClusterId,
         node: NodeId,
     ) -> Result<Home, ServeError> {
+        let engine = config.storage_engine.unwrap_or_default();
         let Some(mut dir) = self.dir else {
-            return Ok(Home { stores: Stores::memory(), engine: Engine::Memory, dir: None });
+            let stores = Stores::without_directory(engine, &config.storage)?;
+            return Ok(Home { stores, engine, dir: None });
         };
         intent.write(dir.path())?;
-        let engine = config.storage_engine.unwrap_or_default();
         dir.initialize(NodeIdentity { cluster, node, engine })?;
         Ok(Home { stores: dir.open_stores(&config.storage)?, engine, dir: Some(dir) })
     }
@@ -135,7 +136,7 @@ impl Home {
 /// The data directory in the words of a message.
 pub(super) fn place(config: &Config) -> String {
     match config.storage_engine {
-        Some(Engine::Memory) => "memory".to_owned(),
+        Some(engine) if !engine.is_durable() => engine.to_string(),
         _ => config.data_dir.display().to_string(),
     }
 }

@@ -22,6 +22,7 @@ mod late;
 mod memory;
 mod plugin;
 mod probation;
+mod process;
 mod promote;
 mod release;
 mod running;
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+pub(crate) use self::process::ProcessFacts;
 #[cfg(feature = "museum")]
 pub(crate) use self::release::offer_level;
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};

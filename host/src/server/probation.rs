@@ -96,14 +96,13 @@ mod tests {
     use crate::config::Config;
     use crate::server::home::EmptyHome;
     use crate::server::{RunningServer, Startup, start};
-    use crate::storage::Engine;
     use crate::types::{ClusterId, NodeId, Rival};
 
     /// A node without company, in memory.
     async fn node() -> RunningServer {
         let config = Config {
             listen: "127.0.0.1:0".to_owned(),
-            storage_engine: Some(Engine::Memory),
+            storage_engine: Some("memory".parse().expect("there is one")),
             ..Config::default()
         };
         let plugin = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/counter/counter.wasm");

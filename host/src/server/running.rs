@@ -21,10 +21,11 @@ use super::{
 use crate::api::Anteroom;
 use crate::config::Config;
 use crate::consensus::Role;
-use crate::node::{self, MachineView, Node, NodeHandle, NodeOptions, StopReason, Stragglers};
+use crate::node::{
+    self, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
+};
 use crate::storage::{DataDir, NodeIdentity};
-use crate::transport::Identity;
-use crate::transport::grpc::GrpcTransport;
+use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
 
@@ -58,7 +59,7 @@ pub struct RunningServer {
     handle: NodeHandle,
     bound: SocketAddr,
     began: Began,
-    transport: Arc<GrpcTransport>,
+    transport: Arc<dyn NetworkTransport>,
     /// Begins the services. Until then connections wait to be accepted, so that the first
     /// command after the start of a new cluster finds a plugin.
     opening: CancellationToken,
@@ -246,13 +247,12 @@ async fn run(
     let joining = !introduced.is_empty();
     let loader = release::loader(home.compiled_dir(), modules)?;
     let (inbox, channel) = node::channel(&config.node);
-    let transport = GrpcTransport::new(
-        identity.clone(),
-        Arc::clone(&home.stores().snapshots),
+    let transport = config.transport.open(Opening {
+        identity: identity.clone(),
+        snapshots: Arc::clone(&home.stores().snapshots),
         inbox,
-        config.transport.clone(),
-        tokio::runtime::Handle::current(),
-    );
+        runtime: tokio::runtime::Handle::current(),
+    });
     let options = NodeOptions {
         identity,
         group: GroupId::MAIN,
@@ -561,7 +561,7 @@ async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<()
     let current = async {
         if leadership.borrow().role == Role::Leader {
             // All that was committed before this leader's term is applied once it answers.
-            let nothing = raft_host_proto::stored::entry::Body::CloseSession(Default::default());
+            let nothing = Request::CloseSession { session_id: 0 };
             handle.propose(nothing).await.is_ok()
         } else {
             let Ok(status) = handle.status().await else { return false };

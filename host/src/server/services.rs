@@ -1,34 +1,32 @@
 //! What a server answers on its port: clients, operators and peers.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use super::home::Home;
+use super::process::ProcessFacts;
 use super::release;
 use crate::api::{self, ApiConfig, NodeInfo};
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
-use crate::transport::grpc::GrpcTransport;
+use crate::transport::NetworkTransport;
 
 /// Serves until `closing`. When that ends early, `broken` says why.
 pub(super) async fn serve(
     listener: TcpListener,
     handle: NodeHandle,
-    transport: Arc<GrpcTransport>,
+    transport: Arc<dyn NetworkTransport>,
     info: NodeInfo,
     config: ApiConfig,
     closing: CancellationToken,
     broken: watch::Sender<Option<String>>,
 ) {
-    let peers = Routes::new(transport.peer_server());
     let shutdown = closing.clone().cancelled_owned();
-    let ended = api::serve(listener, handle, peers, info, config, shutdown).await;
+    let ended = api::serve(listener, handle, transport.routes(), info, config, shutdown).await;
     match ended {
         Ok(()) if closing.is_cancelled() => {}
         Ok(()) => {
@@ -80,21 +78,11 @@ pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
                 None => 0,
             }
         }),
-        resident_bytes: Arc::new(resident_bytes),
+        resident_bytes: Arc::new(|| ProcessFacts::read().map_or(0, |facts| facts.resident_bytes)),
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
         confirm: Arc::new(move || match confirming.upgrade() {
             Some(home) => home.intent_done().map_err(|error| error.to_string()),
             None => Err("this node stopped".to_owned()),
         }),
     }
-}
-
-/// As Linux reports it; 0 elsewhere.
-fn resident_bytes() -> u64 {
-    let read = std::fs::read_to_string(PathBuf::from("/proc/self/status"));
-    let kib = read.ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    kib.unwrap_or(0) * 1024
 }

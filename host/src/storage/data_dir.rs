@@ -14,7 +14,7 @@
 //!
 //! ```text
 //!   0   magic "RHDATADR"
-//!   8   format version u32 = 1 | engine u32: 1 raft-engine, 2 sled
+//!   8   format version u32 = 2 | engine u32: its number in `engines`
 //!   16  cluster id, 16 bytes | node id u64
 //!   40  CRC-32 of bytes 0..40, u32
 //! ```
@@ -22,19 +22,14 @@
 mod lineage;
 mod stopped;
 
-use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use super::disk::{RealDisk, corrupt, create_dir, io_error, size_bytes, write_atomically};
 use super::{
-    MemoryLog, MemorySnapshots, RaftEngineLog, SledLog, SnapshotFiles, StorageConfig, StorageError,
-    Stores,
+    Engine, MemoryLog, MemorySnapshots, SnapshotFiles, StorageConfig, StorageError, Stores,
 };
 use crate::types::{ClusterId, NodeId};
 
@@ -46,58 +41,6 @@ const IDENTITY_FILE: &str = "IDENTITY";
 /// What may lie in a directory that is not ours yet: our own first steps, and what a freshly
 /// made file system contains.
 const HARMLESS: [&str; 5] = [LOCK_FILE, "IDENTITY.tmp", "INTENT", "INTENT.tmp", "lost+found"];
-
-/// A back end of the log (`--storage-engine`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Engine {
-    /// TiKV's raft log store.
-    #[default]
-    RaftEngine,
-    /// The embedded database sled.
-    Sled,
-    /// Nothing survives the process: for tests and trials.
-    Memory,
-}
-
-impl Engine {
-    /// All of them, for help texts.
-    pub const ALL: [Engine; 3] = [Engine::RaftEngine, Engine::Sled, Engine::Memory];
-
-    fn number(self) -> u32 {
-        match self {
-            Engine::RaftEngine => 1,
-            Engine::Sled => 2,
-            Engine::Memory => 3,
-        }
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Engine::RaftEngine => "raft-engine",
-            Engine::Sled => "sled",
-            Engine::Memory => "memory",
-        })
-    }
-}
-
-/// A storage engine that does not exist.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown storage engine {0:?}: choose raft-engine, sled or memory")]
-pub struct UnknownEngine(String);
-
-impl FromStr for Engine {
-    type Err = UnknownEngine;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Engine::ALL
-            .into_iter()
-            .find(|engine| engine.to_string() == text)
-            .ok_or_else(|| UnknownEngine(text.to_owned()))
-    }
-}
 
 /// Whose data a directory holds. Written once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,15 +92,17 @@ impl DataDir {
     /// Makes an empty directory a node's, durably.
     ///
     /// # Errors
-    /// `ForeignData` when it is another's already, or for the memory engine, which has no
+    /// `ForeignData` when it is another's already, or for an engine that keeps nothing, which has no
     /// directory; `Io` when it cannot be written. Repeating it with the same identity is fine.
     pub fn initialize(&mut self, identity: NodeIdentity) -> Result<(), StorageError> {
-        if identity.engine == Engine::Memory {
-            let message = "the memory engine keeps nothing, so it takes no data directory";
-            return Err(StorageError::ForeignData(message.to_owned()));
+        let engine = identity.engine;
+        if !engine.is_durable() {
+            return Err(StorageError::ForeignData(format!(
+                "the storage engine {engine} keeps nothing, so it takes no data directory"
+            )));
         }
         if self.identity.is_some() {
-            return self.expect(Some(identity.cluster), Some(identity.node), identity.engine);
+            return self.expect(Some(identity.cluster), Some(identity.node), engine);
         }
         lineage::begin(&self.path, &identity)?;
         write_atomically(&self.path.join(IDENTITY_FILE), &encode(&identity))?;
@@ -209,20 +154,13 @@ impl DataDir {
     /// older than the others, or another node's; `Corrupt`, naming file and offset,
     /// when what is stored is not what was written.
     pub fn open_stores(&self, config: &StorageConfig) -> Result<Stores, StorageError> {
-        let log_dir = self.log_dir();
         let Some(identity) = self.identity else {
             let path = self.path.display();
             return Err(StorageError::ForeignData(format!("{path} is not initialized yet")));
         };
         let before = lineage::check(&self.path, &identity)?;
         let snapshots = Arc::new(SnapshotFiles::open(&self.snapshots_dir())?);
-        let stores = match identity.engine {
-            Engine::RaftEngine => {
-                Stores { log: Arc::new(RaftEngineLog::open(&log_dir, config)?), snapshots }
-            }
-            Engine::Sled => Stores { log: Arc::new(SledLog::open(&log_dir, config)?), snapshots },
-            Engine::Memory => Stores { log: Arc::new(MemoryLog::new()), snapshots },
-        };
+        let stores = Stores { log: identity.engine.open(&self.log_dir(), config)?, snapshots };
         lineage::advance(&self.path, before, &stores)?;
         Ok(stores)
     }
@@ -257,10 +195,22 @@ impl DataDir {
 }
 
 impl Stores {
-    /// Stores that forget everything at exit (`--storage-engine memory`); they need no directory.
+    /// Stores in memory: they need no directory, and forget everything at exit.
     pub fn memory() -> Stores {
         let (log, snapshots) = (Arc::new(MemoryLog::new()), Arc::new(MemorySnapshots::new()));
         Stores { log, snapshots }
+    }
+
+    /// Stores of an engine that keeps nothing.
+    ///
+    /// # Errors
+    /// As of that engine.
+    pub fn without_directory(
+        engine: Engine,
+        config: &StorageConfig,
+    ) -> Result<Stores, StorageError> {
+        let log = engine.open(Path::new(""), config)?;
+        Ok(Stores { log, snapshots: Arc::new(MemorySnapshots::new()) })
     }
 }
 
@@ -374,10 +324,8 @@ fn decode(bytes: &[u8]) -> Result<NodeIdentity, String> {
         .try_into()
         .map_err(|_| format!("it has {} bytes, not {IDENTITY_BYTES}", bytes.len()))?;
     let number = u32::from_le_bytes(bytes[12..16].try_into().expect("four bytes"));
-    let engine = Engine::ALL
-        .into_iter()
-        .find(|engine| engine.number() == number)
-        .ok_or_else(|| format!("it names the unknown engine {number}"))?;
+    let engine =
+        Engine::of_number(number).ok_or_else(|| format!("it names the unknown engine {number}"))?;
     let identity = NodeIdentity {
         cluster: ClusterId(bytes[16..32].try_into().expect("sixteen bytes")),
         node: NodeId(u64::from_le_bytes(bytes[32..40].try_into().expect("eight bytes"))),

@@ -3,17 +3,45 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::{Buf as _, Bytes};
 
+use super::engines::LogEngine;
 use super::index::Groups;
 use super::{
-    LogStore, SnapshotMeta, SnapshotSink, SnapshotStore, StableStore, StorageError, WriteBatch,
+    LogStore, SnapshotMeta, SnapshotSink, SnapshotStore, StableStore, StorageConfig, StorageError,
+    WriteBatch,
 };
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 const UNPOISONED: &str = "no code panics while it holds this lock";
+
+/// Opens [`MemoryLog`]s.
+pub(super) struct Memory;
+
+impl LogEngine for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn number(&self) -> u32 {
+        3
+    }
+
+    fn summary(&self) -> &'static str {
+        "nothing survives the process: for tests and trials"
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+
+    fn open(&self, _: &Path, _: &StorageConfig) -> Result<Arc<dyn LogStore>, StorageError> {
+        Ok(Arc::new(MemoryLog::new()))
+    }
+}
 
 /// [`LogStore`] in memory.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod codec;
 mod config;
 mod data_dir;
 mod disk;
+mod engines;
 mod index;
 mod mark;
 mod memory;
@@ -29,8 +30,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::config::StorageConfig;
-pub use self::data_dir::{DataDir, Engine, NodeIdentity, UnknownEngine};
+pub use self::data_dir::{DataDir, NodeIdentity};
 pub use self::disk::{Directories, RealDisk};
+pub use self::engines::{Engine, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
 pub use self::sled::SledLog;

@@ -28,7 +28,7 @@ use std::fs::{File, TryLockError};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,6 +36,7 @@ use bytes::Bytes;
 use super::codec::{GroupMeta, decode_entry, decode_meta, encode_entry, encode_meta};
 use super::config::StorageConfig;
 use super::disk::{RealDisk, corrupt, ensure_dir, io_error, sync_dir};
+use super::engines::LogEngine;
 use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
 use super::real_files::RealFiles;
@@ -53,6 +54,27 @@ const PURGE_STEP: usize = 4096;
 /// How long the previous owner of the files may take to let go of them.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 const RELEASE_POLL: Duration = Duration::from_millis(5);
+
+/// Opens [`SledLog`]s.
+pub(super) struct Sled;
+
+impl LogEngine for Sled {
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn number(&self) -> u32 {
+        2
+    }
+
+    fn summary(&self) -> &'static str {
+        "the embedded database sled"
+    }
+
+    fn open(&self, dir: &Path, config: &StorageConfig) -> Result<Arc<dyn LogStore>, StorageError> {
+        Ok(Arc::new(SledLog::open(dir, config)?))
+    }
+}
 
 /// [`LogStore`] on sled; see the module.
 pub struct SledLog {

@@ -21,7 +21,12 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
+use tonic::service::Routes;
+
 pub use self::offer::{MAX_SNAPSHOT_BYTES, SnapshotRefusal, SnapshotWish, admit_snapshot};
+use crate::storage::SnapshotStore;
 use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, Rival, SnapshotFate};
 
 /// The versions of the peers' protocol that this program speaks. 4: the first with packages of its own.
@@ -57,6 +62,36 @@ pub trait Transport: Send + Sync + 'static {
     /// A peer sent what no correct peer sends, in these words: ends the streams on which it
     /// sends to this node. It may connect again.
     fn disconnect(&self, peer: NodeId, why: &str);
+}
+
+/// What a transport between processes is opened with.
+pub struct Opening {
+    /// Who this node is.
+    pub identity: Identity,
+    /// Where snapshots are read that are sent, and written that arrive.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// Where it delivers.
+    pub inbox: SharedInbox,
+    /// What its tasks run on.
+    pub runtime: Handle,
+}
+
+/// Opens transports of one kind: their settings, which are valid.
+pub trait TransportFactory {
+    /// A transport without peers.
+    fn open(&self, opening: Opening) -> Arc<dyn NetworkTransport>;
+}
+
+/// A transport between processes, as whoever serves a node runs it.
+pub trait NetworkTransport: Transport {
+    /// What it accepts on the port that the node shares with its clients; without routes it has
+    /// a way of its own. What comes in there is delivered to the inbox.
+    fn routes(&self) -> Routes;
+
+    /// Sends what is queued, for a moment, then ends and joins all its tasks, and ends what came in by
+    /// its routes, without which their server would wait for ever. Later calls of `send` and
+    /// `set_peers` do nothing.
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What a node is to this one.

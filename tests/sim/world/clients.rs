@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use raft_host::machine::{QueryResult, Reply};
-use raft_host::node::{Committed, Consistency, ProposeFailure, ProposeResult};
+use raft_host::node::{
+    self, Committed, Consistency, ProposeFailure, ProposeResult, Request, SessionPosition,
+};
 use raft_host::types::{Index, LogPosition, Member, Outcome, Position};
-use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
 
 use super::{Event, Stage, World};
 use crate::history::{Action, Operation, Outcome as Ending};
@@ -252,23 +252,22 @@ impl World {
         }
         let slot = client.target;
         let ask = match &job.task {
-            Task::Open => Ask::Propose(Body::OpenSession(stored::OpenSession {
-                ttl_ms: 0,
-                ordered: client.is_ordered,
-            })),
+            Task::Open => {
+                Ask::Propose(Request::OpenSession { ttl_ms: 0, ordered: client.is_ordered })
+            }
             Task::Commands(commands) => {
                 let acknowledged = commands[0].sequence - 1;
-                let stored = |at: &usize| {
+                let proposed = |at: &usize| {
                     let Command { data, sequence, .. } = &commands[*at];
-                    let session = client.session.map(|session_id| stored::SessionCommand {
+                    let session = client.session.map(|session_id| SessionPosition {
                         session_id,
                         sequence: *sequence,
                         acknowledged,
                         skip: false,
                     });
-                    stored::Command { data: data.clone(), session }
+                    node::Command { data: data.clone(), session }
                 };
-                let mut batch: Vec<stored::Command> = job.sent.iter().map(stored).collect();
+                let mut batch: Vec<node::Command> = job.sent.iter().map(proposed).collect();
                 match batch.len() {
                     1 => Ask::Propose(batch.remove(0).into()),
                     _ => Ask::ProposeBatch(batch),

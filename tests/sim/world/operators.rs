@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 
 use raft_host::consensus::Role;
+use raft_host::fsm::LimitChange;
 use raft_host::machine::Incumbent;
 use raft_host::node::{LimitsFailure, MembershipFailure, ProposeFailure, Upgrade, UpgradeFailure};
 use raft_host::types::{ConfState, Index, JoinNonce, Level, Member, NodeId};
-use raft_host_proto::stored;
-use raft_host_proto::stored::limit_change::Limit;
 
 use super::{Event, Stage, World, member};
 use crate::sim::calls::{Answered, Ask, Owner};
@@ -467,15 +466,14 @@ fn nonce(number: u64) -> JoinNonce {
 }
 
 /// A change of the guest's limits that its commands live with, or trap more by.
-fn limit_change(choice: u64) -> stored::LimitChange {
-    let limit = match choice % 5 {
-        0 => Limit::ApplyFuel(1_000_000),
-        1 => Limit::ApplyFuel(3_000_000),
-        2 => Limit::MemoryMaxBytes(2 << 20),
-        3 => Limit::MemoryMaxBytes(1 << 20),
-        _ => Limit::StackMaxBytes(if choice & 8 == 0 { 512 << 10 } else { 1 << 20 }),
-    };
-    stored::LimitChange { limit: Some(limit) }
+fn limit_change(choice: u64) -> LimitChange {
+    match choice % 5 {
+        0 => LimitChange::ApplyFuel(1_000_000),
+        1 => LimitChange::ApplyFuel(3_000_000),
+        2 => LimitChange::MemoryMaxBytes(2 << 20),
+        3 => LimitChange::MemoryMaxBytes(1 << 20),
+        _ => LimitChange::StackMaxBytes(if choice & 8 == 0 { 512 << 10 } else { 1 << 20 }),
+    }
 }
 
 /// Whether the member is none any more.

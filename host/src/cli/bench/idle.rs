@@ -10,6 +10,7 @@ use super::BenchArgs;
 use super::in_process::{Cluster, Place, block_on};
 use crate::cli::exit::Failure;
 use crate::cli::output::{human_bytes, table};
+use crate::server::ProcessFacts;
 use crate::types::GroupId;
 
 /// After a group has been formed, until what that cost is over.
@@ -50,7 +51,9 @@ async fn samples(cluster: &Cluster, length: Duration, groups: u32) -> Result<Vec
         let (before, began) = (processor_time()?, Instant::now());
         tokio::time::sleep(length).await;
         let (used, took) = (processor_time()?.saturating_sub(before), began.elapsed());
-        let (resident_bytes, threads) = of_process()?;
+        let ProcessFacts { resident_bytes, threads } = ProcessFacts::read().ok_or_else(|| {
+            Failure::new("the system does not say in /proc/self/status what this process has")
+        })?;
         let processor = used.div_f64(took.as_secs_f64());
         samples.push(Sample { groups: number, processor, resident_bytes, threads });
     }
@@ -64,20 +67,6 @@ fn processor_time() -> Result<Duration, Failure> {
     let micros =
         |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
     Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
-}
-
-/// Resident bytes and threads of this process, as Linux reports them.
-fn of_process() -> Result<(u64, u64), Failure> {
-    let path = "/proc/self/status";
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("cannot read {path}: {error}")))?;
-    let number = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    let missing = || Failure::new(format!("{path} does not say what was expected"));
-    let kib = number("VmRSS:").ok_or_else(missing)?;
-    Ok((kib * 1024, number("Threads:").ok_or_else(missing)?))
 }
 
 impl Report {

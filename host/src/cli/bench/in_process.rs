@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use raft_host_proto::stored;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
@@ -26,12 +25,12 @@ use crate::fsm::native::{KV, NULL, WithNative};
 use crate::fsm::{Limits, SharedLoader};
 use crate::machine::{QueryResult, Reply};
 use crate::node::{
-    Consistency, GroupOptions, Leadership, Node, NodeConfig, NodeHandle, NodeOptions,
-    ProposeFailure, Upgrade, bootstrap, channel,
+    Command, Consistency, GroupOptions, Leadership, Node, NodeConfig, NodeHandle, NodeOptions,
+    ProposeFailure, Request, Upgrade, bootstrap, channel,
 };
 use crate::storage::{DataDir, Engine, NodeIdentity, StorageConfig, Stores};
-use crate::transport::Identity;
-use crate::transport::grpc::{GrpcTransport, TransportConfig};
+use crate::transport::grpc::TransportConfig;
+use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{ClusterId, GroupId, Member, NodeId, Outcome};
 use crate::wasm::WasmLoader;
 
@@ -111,7 +110,7 @@ pub(super) struct Cluster {
 struct RunningMember {
     node: Node,
     stores: Stores,
-    transport: Arc<GrpcTransport>,
+    transport: Arc<dyn NetworkTransport>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
     /// Locked as long as the node runs.
@@ -310,7 +309,7 @@ fn start_member(
     }
     let NodeId(node) = identity.node;
     let owner =
-        NodeIdentity { cluster: identity.cluster, node: identity.node, engine: Engine::RaftEngine };
+        NodeIdentity { cluster: identity.cluster, node: identity.node, engine: Engine::default() };
     data_dir.initialize(owner).map_err(|error| Failure::new(error.to_string()))?;
     let stores = data_dir
         .open_stores(&StorageConfig::default())
@@ -323,18 +322,17 @@ fn start_member(
     let config = NodeConfig::default();
     let (inbox, events) = channel(&config);
     let transport_config = TransportConfig::default();
-    let transport = GrpcTransport::new(
-        identity.clone(),
-        Arc::clone(&stores.snapshots),
+    let transport = transport_config.open(Opening {
+        identity: identity.clone(),
+        snapshots: Arc::clone(&stores.snapshots),
         inbox,
-        transport_config.clone(),
-        Handle::current(),
-    );
+        runtime: Handle::current(),
+    });
     let stop_server = CancellationToken::new();
     let stopped = stop_server.clone().cancelled_owned();
     let serving = transport_config
         .server_builder()
-        .add_service(transport.peer_server())
+        .add_routes(transport.routes())
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped);
     let server = tokio::spawn(async move {
         if let Err(error) = serving.await {
@@ -371,7 +369,7 @@ async fn prefill(handles: &Arc<[NodeHandle]>, mut commands: Generator) -> Result
     const CONCURRENT: usize = 512;
     let handle = &handles[leader(handles)];
     let keys = commands.keys();
-    let writes = (0..keys).map(|key| handle.propose(command(commands.command(key))));
+    let writes = (0..keys).map(|key| handle.propose(request(commands.command(key))));
     let mut answers = futures::stream::iter(writes).buffer_unordered(CONCURRENT);
     while let Some(answer) = answers.next().await {
         answer.map_err(|error| cannot("write the keys to be read", &error))?;
@@ -379,8 +377,8 @@ async fn prefill(handles: &Arc<[NodeHandle]>, mut commands: Generator) -> Result
     Ok(())
 }
 
-fn command(data: Bytes) -> stored::entry::Body {
-    stored::Command { data, session: None }.into()
+fn request(data: Bytes) -> Request {
+    Command { data, session: None }.into()
 }
 
 /// One caller in a closed loop.
@@ -395,9 +393,9 @@ struct Caller {
 impl Caller {
     async fn write(mut self, mut commands: Generator) {
         while !self.recorder.interval().is_over() {
-            let body = command(commands.next_command());
+            let request = request(commands.next_command());
             let began = Instant::now();
-            let result = self.handles[self.leader].propose(body).await;
+            let result = self.handles[self.leader].propose(request).await;
             let lost_leader = matches!(result, Err(ProposeFailure::NotLeader(_)));
             let ending = match result {
                 Ok(committed) => match committed.reply {

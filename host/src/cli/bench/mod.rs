@@ -314,10 +314,14 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
         return Err(Failure::usage("--stale is for queries: add --op read"));
     }
     if args.memory.memory {
-        return show_memory(args, &memory::measure(&args.memory)?);
+        let report = memory::measure(&args.memory)?;
+        print(args, || report.to_json(), || report.to_text())?;
+        return Ok(Exit::Done);
     }
     if !args.plugins.plugins.is_empty() {
-        return show_plugins(args, &plugins::measure(args)?);
+        let report = plugins::measure(args)?;
+        print(args, || report.to_json(), || report.to_text())?;
+        return Ok(Exit::Done);
     }
     if !args.in_process.in_process && args.compare {
         if args.mode != Mode::Shared {
@@ -328,7 +332,10 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
         return show_comparison(args, &remote::block_on(over_grpc::compare(args))?);
     }
     if args.fairness {
-        return show_fairness(args, &remote::block_on(fairness::measure(args))?);
+        let report = remote::block_on(fairness::measure(args))?;
+        report.measured().try_for_each(must_have_operations)?;
+        print(args, || report.to_json(), || report.to_text())?;
+        return Ok(Exit::Done);
     }
     if !args.in_process.in_process {
         return show(args, &remote::block_on(over_grpc::run(args))?);
@@ -342,7 +349,9 @@ pub(super) fn run(args: &BenchArgs) -> Ended {
         return show_comparison(args, &in_process::compare(args)?);
     }
     if let Some(groups) = args.in_process.idle_groups {
-        return show_idle(args, &idle::measure(args, groups)?);
+        let report = idle::measure(args, groups)?;
+        print(args, || report.to_json(), || report.to_text())?;
+        return Ok(Exit::Done);
     }
     show(args, &in_process::measure(args)?)
 }
@@ -360,68 +369,47 @@ fn must_have_operations(measured: &Measured) -> Result<(), Failure> {
     })
 }
 
+/// Prints a report in the form that is asked for.
+fn print(
+    args: &BenchArgs,
+    json: impl FnOnce() -> Value,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    match args.output() {
+        Output::Json => print_json(&json()),
+        Output::Table => print_text(&text()),
+    }
+}
+
+/// As [`print`], of a load: with what it was.
+fn print_load(
+    args: &BenchArgs,
+    json: impl FnOnce() -> Value,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    let json = || {
+        let mut value = json();
+        value["setup"] = args.setup();
+        value
+    };
+    print(args, json, || format!("{}\n\n{}", args.title(), text()))
+}
+
 fn show(args: &BenchArgs, measured: &Measured) -> Ended {
     must_have_operations(measured)?;
-    match args.output() {
-        Output::Json => {
-            let mut value = measured.to_json();
-            value["setup"] = args.setup();
-            print_json(&value)?;
-        }
-        Output::Table => print_text(&format!("{}\n\n{}", args.title(), measured.to_text()))?,
-    }
+    print_load(args, || measured.to_json(), || measured.to_text())?;
     Ok(if measured.failed > 0 { Exit::Failed } else { Exit::Done })
 }
 
 fn show_comparison(args: &BenchArgs, comparison: &Comparison) -> Ended {
     let measured = comparison.measured();
     measured.iter().try_for_each(must_have_operations)?;
-    match args.output() {
-        Output::Json => {
-            let mut value = comparison.to_json();
-            value["setup"] = args.setup();
-            print_json(&value)?;
-        }
-        Output::Table => print_text(&format!("{}\n\n{}", args.title(), comparison.to_text()))?,
-    }
+    print_load(args, || comparison.to_json(), || comparison.to_text())?;
     Ok(if measured.iter().any(|it| it.failed > 0) { Exit::Failed } else { Exit::Done })
-}
-
-fn show_memory(args: &BenchArgs, report: &memory::Report) -> Ended {
-    match args.output() {
-        Output::Json => print_json(&report.to_json())?,
-        Output::Table => print_text(&report.to_text())?,
-    }
-    Ok(Exit::Done)
-}
-
-fn show_fairness(args: &BenchArgs, report: &fairness::Report) -> Ended {
-    report.measured().try_for_each(must_have_operations)?;
-    match args.output() {
-        Output::Json => print_json(&report.to_json())?,
-        Output::Table => print_text(&report.to_text())?,
-    }
-    Ok(Exit::Done)
-}
-
-fn show_idle(args: &BenchArgs, report: &idle::Report) -> Ended {
-    match args.output() {
-        Output::Json => print_json(&report.to_json())?,
-        Output::Table => print_text(&report.to_text())?,
-    }
-    Ok(Exit::Done)
 }
 
 /// Where the entry with this index stands, for guests without a cluster around them.
 fn context(index: u64) -> Context {
     let position = Position::first(Index(index));
     Context { cluster: ClusterId([7; 16]), position, time_ms: 1_000 + index }
-}
-
-fn show_plugins(args: &BenchArgs, report: &plugins::Report) -> Ended {
-    match args.output() {
-        Output::Json => print_json(&report.to_json())?,
-        Output::Table => print_text(&report.to_text())?,
-    }
-    Ok(Exit::Done)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use raft_host_proto::Client;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::v1::{self, outcome::Kind, tagged_result};
@@ -42,20 +43,49 @@ pub(super) async fn run(args: &BenchArgs) -> Result<Measured, Failure> {
         let commands = commands.for_client(client as u64);
         let queries = args.queries().for_client(client as u64);
         match &load {
+            // As a program does it: by the client library, with its attempts.
             Load::Shared(shared) => {
                 let shared = shared[client % shared.len()].clone();
                 match args.op {
-                    Op::Write => clients.spawn(call(client, shared, commands, recorder)),
-                    Op::Read => clients.spawn(ask(client, shared, queries, consistency, recorder)),
+                    Op::Write => {
+                        let apply = async move |command| match shared.apply(command).await {
+                            Ok(response) => Ok(response.outcome),
+                            Err(error) => Err(error.to_string()),
+                        };
+                        clients.spawn(closed_loop(client, commands, recorder, apply))
+                    }
+                    Op::Read => {
+                        let query = async move |query| match shared.query(query, consistency).await
+                        {
+                            Ok(response) => Ok(response.outcome),
+                            Err(error) => Err(error.to_string()),
+                        };
+                        clients.spawn(closed_loop(client, queries, recorder, query))
+                    }
                 };
             }
             Load::Read(channels) => {
-                let service = channels[client % channels.len()].clone();
-                clients.spawn(read(client, service, queries, consistency, recorder));
+                let mut service = channels[client % channels.len()].clone();
+                let consistency = consistency.into();
+                let query = async move |query| {
+                    let request = v1::QueryRequest { query, consistency, ..Default::default() };
+                    match service.query(request).await {
+                        Ok(response) => Ok(response.into_inner().outcome),
+                        Err(status) => Err(sentence(&status)),
+                    }
+                };
+                clients.spawn(closed_loop(client, queries, recorder, query));
             }
             Load::Unary(channels) => {
-                let service = channels[client % channels.len()].clone();
-                clients.spawn(write(client, service, commands, recorder));
+                let mut service = channels[client % channels.len()].clone();
+                let apply = async move |command| {
+                    let request = v1::ApplyRequest { command, ..Default::default() };
+                    match service.apply(request).await {
+                        Ok(response) => Ok(response.into_inner().outcome),
+                        Err(status) => Err(sentence(&status)),
+                    }
+                };
+                clients.spawn(closed_loop(client, commands, recorder, apply));
             }
             Load::Stream(channels) => {
                 let service = channels[client % channels.len()].clone();
@@ -184,7 +214,7 @@ async fn prefill(
     Ok(())
 }
 
-fn batch(commands: impl Iterator<Item = (u64, bytes::Bytes)>) -> v1::ApplyStreamRequest {
+fn batch(commands: impl Iterator<Item = (u64, Bytes)>) -> v1::ApplyStreamRequest {
     let commands = commands.map(|(tag, command)| v1::TaggedCommand {
         tag,
         timeout_ms: 0,
@@ -193,71 +223,19 @@ fn batch(commands: impl Iterator<Item = (u64, bytes::Bytes)>) -> v1::ApplyStream
     v1::ApplyStreamRequest { commands: commands.collect() }
 }
 
-/// As a program does it: by the client library, with its attempts.
-async fn call(client: usize, shared: Client, mut commands: Generator, recorder: Arc<Recorder>) {
-    while !recorder.interval().is_over() {
-        let command = commands.next_command();
-        let began = Instant::now();
-        let ending = match shared.apply(command).await {
-            Ok(response) => ending(response.outcome.and_then(|outcome| outcome.kind)),
-            Err(error) => Ending::Failed(error.to_string()),
-        };
-        settle(client, &recorder, began, ending).await;
-    }
-}
-
-async fn ask(
+/// One operation after the other.
+async fn closed_loop(
     client: usize,
-    shared: Client,
-    mut queries: Generator,
-    consistency: v1::Consistency,
+    mut inputs: Generator,
     recorder: Arc<Recorder>,
+    mut operation: impl AsyncFnMut(Bytes) -> Result<Option<v1::Outcome>, String>,
 ) {
     while !recorder.interval().is_over() {
-        let query = queries.next_command();
+        let input = inputs.next_command();
         let began = Instant::now();
-        let ending = match shared.query(query, consistency).await {
-            Ok(response) => ending(response.outcome.and_then(|outcome| outcome.kind)),
-            Err(error) => Ending::Failed(error.to_string()),
-        };
-        settle(client, &recorder, began, ending).await;
-    }
-}
-
-async fn write(
-    client: usize,
-    mut service: ClientClient<Channel>,
-    mut commands: Generator,
-    recorder: Arc<Recorder>,
-) {
-    while !recorder.interval().is_over() {
-        let command = commands.next_command();
-        let began = Instant::now();
-        let request = v1::ApplyRequest { command, ..Default::default() };
-        let result = service.apply(request).await;
-        let ending = match result {
-            Ok(response) => ending(response.into_inner().outcome.and_then(|o| o.kind)),
-            Err(status) => Ending::Failed(sentence(&status)),
-        };
-        settle(client, &recorder, began, ending).await;
-    }
-}
-
-async fn read(
-    client: usize,
-    mut service: ClientClient<Channel>,
-    mut queries: Generator,
-    consistency: v1::Consistency,
-    recorder: Arc<Recorder>,
-) {
-    while !recorder.interval().is_over() {
-        let query = queries.next_command();
-        let began = Instant::now();
-        let request =
-            v1::QueryRequest { query, consistency: consistency.into(), ..Default::default() };
-        let ending = match service.query(request).await {
-            Ok(response) => ending(response.into_inner().outcome.and_then(|o| o.kind)),
-            Err(status) => Ending::Failed(sentence(&status)),
+        let ending = match operation(input).await {
+            Ok(outcome) => ending(outcome.and_then(|outcome| outcome.kind)),
+            Err(words) => Ending::Failed(words),
         };
         settle(client, &recorder, began, ending).await;
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::server::{Join, Startup};
@@ -50,9 +51,11 @@ pub(crate) struct ServeArgs {
         long, value_name = "HOST:PORT", env = "RAFT_HOST_METRICS_LISTEN", help_heading = SERVER
     )]
     pub metrics_listen: Option<String>,
-    /// Store of the log: raft-engine, sled or memory [default: what the data directory has, or
-    /// raft-engine].
-    #[arg(long, value_name = "ENGINE", env = "RAFT_HOST_STORAGE_ENGINE", help_heading = SERVER)]
+    /// Store of the log [default: what the data directory has, or raft-engine].
+    #[arg(
+        long, value_name = "ENGINE", value_parser = engines(), env = "RAFT_HOST_STORAGE_ENGINE",
+        help_heading = SERVER
+    )]
     pub storage_engine: Option<Engine>,
     /// What to log, in the syntax of RUST_LOG [default: warn,raft_host=info].
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", help_heading = SERVER)]
@@ -180,6 +183,11 @@ impl ServeArgs {
         let modules = CompiledModules::by_children(config.compiler.clone());
         Startup { plugin: config.plugin.clone(), join, modules }
     }
+}
+
+fn engines() -> impl TypedValueParser<Value = Engine> {
+    let named = |engine: Engine| PossibleValue::new(engine.name()).help(engine.summary());
+    PossibleValuesParser::new(Engine::all().map(named)).try_map(|name| name.parse::<Engine>())
 }
 
 fn parse_node_id(text: &str) -> Result<NodeId, String> {

@@ -1,6 +1,5 @@
 //! Many commands as one entry.
 
-use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
 use super::core::NodeHandle;
@@ -9,13 +8,14 @@ use crate::machine::BATCH_COMMANDS_MAX;
 use crate::node::answer::{ProposeFailure, ProposeResult, stopped_unknown};
 use crate::node::budget::Charge;
 use crate::node::message::{Event, Payload, Submission};
+use crate::node::request::{Command, Draft};
 use crate::node::waiter::{ReplySink, Waiter};
 
 /// Commands to be proposed as one entry, and who waits for what becomes of each.
 #[derive(Debug)]
 pub struct SubmitBatch {
     /// In the order in which they are to be executed.
-    pub commands: Vec<(stored::Command, ReplySink)>,
+    pub commands: Vec<(Command, ReplySink)>,
     /// Count the pages that each command writes, if this host can: see
     /// [`crate::node::Committed::pages_dirtied`].
     pub count_pages: bool,
@@ -26,9 +26,11 @@ impl NodeHandle {
     /// not taken all get the same.
     pub fn submit_batch(&self, batch: SubmitBatch) {
         let leads = self.shared.leadership.borrow().role == Role::Leader;
-        let (commands, sinks): (Vec<_>, Vec<_>) = batch.commands.into_iter().unzip();
+        let commands = batch.commands.into_iter();
+        let (commands, sinks): (Vec<_>, Vec<_>) =
+            commands.map(|(command, sink)| (command.into_log(), sink)).unzip();
         self.shared.metrics.proposals.add(1);
-        match self.admit_batch(commands, leads) {
+        match self.admit_batch(Draft::Batch(commands), sinks.len(), leads) {
             Ok((payload, charge)) => {
                 let mut sinks = sinks.into_iter();
                 let first = sinks.next().expect("an empty batch is not admitted");
@@ -54,7 +56,7 @@ impl NodeHandle {
     ///
     /// # Errors
     /// See [`ProposeFailure`]; the caller may stop waiting, which leaves the effect unknown.
-    pub async fn propose_batch(&self, commands: Vec<stored::Command>) -> Vec<ProposeResult> {
+    pub async fn propose_batch(&self, commands: Vec<Command>) -> Vec<ProposeResult> {
         let mut receivers = Vec::with_capacity(commands.len());
         let commands = commands.into_iter().map(|command| {
             let (sender, receiver) = oneshot::channel();
@@ -72,14 +74,14 @@ impl NodeHandle {
 
     fn admit_batch(
         &self,
-        commands: Vec<stored::Command>,
+        batch: Draft,
+        callers: usize,
         leads: bool,
     ) -> Result<(Payload, Charge), ProposeFailure> {
-        let (callers, max) = (commands.len(), BATCH_COMMANDS_MAX);
+        let max = BATCH_COMMANDS_MAX;
         if callers == 0 || callers > max {
             return Err(ProposeFailure::BatchSize { commands: callers, max });
         }
-        let body = stored::entry::Body::Batch(stored::Batch { commands });
-        self.admit(body, callers, leads)
+        self.admit(batch, callers, leads)
     }
 }

@@ -1,10 +1,9 @@
 //! Putting the log's clock forward on purpose, through the log.
 
-use raft_host_proto::stored;
-
 use super::core::NodeHandle;
 use crate::machine::{Reply, TIME_MAX_MS};
 use crate::node::answer::ProposeFailure;
+use crate::node::request::Request;
 use crate::types::Index;
 
 /// The log's clock is set. Times in milliseconds since the Unix epoch.
@@ -42,8 +41,7 @@ impl NodeHandle {
         if time_ms > TIME_MAX_MS {
             return Err(ClockFailure::Invalid(time_ms));
         }
-        let committed =
-            self.propose(stored::entry::Body::SetClock(stored::SetClock { time_ms })).await?;
+        let committed = self.propose(Request::SetClock { time_ms }).await?;
         match committed.reply {
             Reply::ClockSet { time_ms, previous_ms } => {
                 Ok(ClockSet { index: committed.position.index, time_ms, previous_ms })

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prost::Message as _;
-use raft_host_proto::stored;
 use tokio::sync::{oneshot, watch};
 
 use crate::consensus::{ReplicaStatus, Role};
@@ -21,8 +19,9 @@ use crate::node::budget::{Budget, Charge};
 use crate::node::clock::{ClockStatus, LogClock};
 use crate::node::config::NodeConfig;
 use crate::node::group::LevelStatus;
-use crate::node::message::{Commands, Event, EventSender, Payload, Submission};
+use crate::node::message::{Event, EventSender, Payload, Submission};
 use crate::node::metrics::NodeMetrics;
+use crate::node::request::{Draft, Request};
 use crate::node::rivals::{Rivals, UNCONFIRMED};
 use crate::node::stop::{StopReason, StopSignal};
 use crate::node::waiter::{ReplySink, Waiter};
@@ -34,17 +33,17 @@ use crate::types::{Exceeded, GroupId, Index};
 /// What to propose, and who waits for what becomes of it.
 #[derive(Debug)]
 pub struct Submit {
-    /// What the entry holds.
-    pub body: stored::entry::Body,
+    /// What is asked for.
+    pub request: Request,
     /// Where the answer goes.
     pub sink: ReplySink,
     /// Count the pages that the guest writes, if this host can: see [`Committed::pages_dirtied`].
     pub count_pages: bool,
 }
 
-impl From<(stored::entry::Body, ReplySink)> for Submit {
-    fn from((body, sink): (stored::entry::Body, ReplySink)) -> Submit {
-        Submit { body, sink, count_pages: false }
+impl From<(Request, ReplySink)> for Submit {
+    fn from((request, sink): (Request, ReplySink)) -> Submit {
+        Submit { request, sink, count_pages: false }
     }
 }
 
@@ -282,26 +281,21 @@ impl NodeHandle {
     }
 
     /// Proposes an entry and waits until it is durable on a quorum and applied here. Only the
-    /// leader can. Of a batch of commands this is told what came of the first:
-    /// [`NodeHandle::propose_batch`] tells of all.
+    /// leader can.
     ///
     /// # Errors
     /// See [`ProposeFailure`]; the caller may stop waiting, which leaves the effect unknown.
-    pub async fn propose(&self, body: stored::entry::Body) -> ProposeResult {
-        self.propose_counting(body, false).await
+    pub async fn propose(&self, request: Request) -> ProposeResult {
+        self.propose_counting(request, false).await
     }
 
     /// As [`NodeHandle::propose`]; `count_pages`: see [`Submit`].
     ///
     /// # Errors
     /// As [`NodeHandle::propose`].
-    pub async fn propose_counting(
-        &self,
-        body: stored::entry::Body,
-        count_pages: bool,
-    ) -> ProposeResult {
+    pub async fn propose_counting(&self, request: Request, count_pages: bool) -> ProposeResult {
         let (sender, receiver) = oneshot::channel();
-        self.submit([Submit { body, sink: ReplySink::One(sender), count_pages }]);
+        self.submit([Submit { request, sink: ReplySink::One(sender), count_pages }]);
         receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))
     }
 
@@ -310,9 +304,9 @@ impl NodeHandle {
         let mut submissions = Vec::new();
         let leads = self.shared.leadership.borrow().role == Role::Leader;
         for proposal in proposals {
-            let Submit { body, sink, count_pages } = proposal.into();
+            let Submit { request, sink, count_pages } = proposal.into();
             self.shared.metrics.proposals.add(1);
-            match self.admit(body, 1, leads) {
+            match self.admit(request.into(), 1, leads) {
                 Ok((payload, charge)) => {
                     let mut waiter = Waiter::new(sink, charge);
                     waiter.set_count_pages(count_pages);
@@ -353,27 +347,27 @@ impl NodeHandle {
 
     pub(super) fn admit(
         &self,
-        body: stored::entry::Body,
+        draft: Draft,
         callers: usize,
         leads: bool,
     ) -> Result<(Payload, Charge), ProposeFailure> {
         self.may_propose(leads)?;
-        let entry = stored::Entry { time_ms: self.shared.log_clock.now_ms(), body: Some(body) };
-        let bytes = entry.encoded_len() as u64;
+        let time_ms = self.shared.log_clock.now_ms();
+        let bytes = draft.entry_bytes(time_ms);
         let max = self.shared.config.max_entry_bytes;
         if bytes > max {
             return Err(ProposeFailure::TooLarge { bytes, max });
         }
         let cost = bytes + REQUEST_OVERHEAD_BYTES * callers as u64;
         let charge = self.take(cost).map_err(ProposeFailure::Busy)?;
-        let payload = match entry.body {
-            Some(stored::entry::Body::Batch(batch)) => {
-                let encoded = batch.encode_to_vec().into();
-                Payload::Commands(Commands { encoded, count: batch.commands.len() as u64 })
-            }
-            _ => Payload::Entry(entry.encode_to_vec().into()),
-        };
-        Ok((payload, charge))
+        Ok((draft.encode(time_ms), charge))
+    }
+
+    /// Has an entry proposed that callers cannot ask for.
+    #[cfg(test)]
+    pub(in crate::node) fn submit_entry(&self, entry: Bytes, sink: ReplySink) {
+        let (payload, waiter) = (Payload::Entry(entry), Waiter::of(sink));
+        let _ = self.shared.events.send(Event::Submit(vec![Submission { payload, waiter }]));
     }
 
     /// Asks the state machine. Works on every node; a linearizable query waits until a leader

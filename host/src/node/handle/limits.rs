@@ -1,12 +1,11 @@
 //! Changing the budgets of the guest, and what must run it, through the log.
 
-use raft_host_proto::stored;
-
 use super::core::NodeHandle;
-use crate::fsm::{EngineProfile, Limits};
-use crate::machine::{Reply, changed_limits};
+use crate::fsm::{EngineProfile, LimitChange, Limits};
+use crate::machine::Reply;
 use crate::node::answer::ProposeFailure;
 use crate::node::config::ENTRY_OVERHEAD_BYTES;
+use crate::node::request::Request;
 use crate::types::Index;
 
 /// The limits are changed.
@@ -77,10 +76,7 @@ impl NodeHandle {
     ///
     /// # Errors
     /// See [`LimitsFailure`].
-    pub async fn set_limits(
-        &self,
-        changes: Vec<stored::LimitChange>,
-    ) -> Result<LimitsSet, LimitsFailure> {
+    pub async fn set_limits(&self, changes: Vec<LimitChange>) -> Result<LimitsSet, LimitsFailure> {
         let view = self.shared.machine.borrow().clone();
         let Some(view) = view else {
             return Err(ProposeFailure::NotLeader(None).into());
@@ -89,8 +85,7 @@ impl NodeHandle {
         // changes may be on their way.
         let max_entry_bytes = self.shared.config.max_entry_bytes;
         check(&view.info.limits, &changes, max_entry_bytes).map_err(LimitsFailure::Invalid)?;
-        let body = stored::entry::Body::SetLimits(stored::SetLimits { changes });
-        let committed = self.propose(body).await?;
+        let committed = self.propose(Request::SetLimits(changes)).await?;
         match committed.reply {
             Reply::LimitsSet { limits, previous } => Ok(LimitsSet {
                 index: committed.position.index,
@@ -125,9 +120,7 @@ impl NodeHandle {
         if wanted != current && !confirmed {
             return Err(EngineFailure::Unconfirmed { current, wanted });
         }
-        let body =
-            stored::entry::Body::SetEngine(stored::SetEngine { profile: profile.to_owned() });
-        let committed = self.propose(body).await?;
+        let committed = self.propose(Request::SetEngine(wanted)).await?;
         match committed.reply {
             Reply::EngineSet { engine, previous } => {
                 Ok(EngineSet { index: committed.position.index, engine, previous })
@@ -143,17 +136,11 @@ impl NodeHandle {
     }
 }
 
-fn check(
-    current: &Limits,
-    changes: &[stored::LimitChange],
-    max_entry_bytes: u64,
-) -> Result<(), String> {
+fn check(current: &Limits, changes: &[LimitChange], max_entry_bytes: u64) -> Result<(), String> {
     if changes.is_empty() {
         return Err("name at least one".to_owned());
     }
-    let Some(limits) = changed_limits(current, changes) else {
-        return Err("one of them is unknown to this version of raft-host".to_owned());
-    };
+    let limits = current.changed(changes);
     limits.validate().map_err(|problems| problems.join("; "))?;
     if limits.input_max_bytes != current.input_max_bytes
         && limits.input_max_bytes.saturating_add(ENTRY_OVERHEAD_BYTES) > max_entry_bytes
@@ -170,26 +157,23 @@ fn check(
 
 #[cfg(test)]
 mod tests {
-    use raft_host_proto::stored::limit_change::Limit;
-
     use super::*;
 
     const ENTRY: u64 = 1 << 20;
 
-    fn checked(current: &Limits, limit: Option<Limit>) -> Result<(), String> {
-        check(current, &[stored::LimitChange { limit }], ENTRY)
+    fn checked(current: &Limits, change: LimitChange) -> Result<(), String> {
+        check(current, &[change], ENTRY)
     }
 
     #[test]
     fn what_makes_no_sense_does_not_reach_the_log() {
         let limits = Limits { input_max_bytes: 1000, ..Limits::default() };
-        assert_eq!(checked(&limits, Some(Limit::ApplyFuel(7))), Ok(()));
-        for (limit, words) in [
-            (None, "unknown to this version"),
-            (Some(Limit::ApplyFuel(0)), "apply_fuel is 0"),
-            (Some(Limit::InputMaxBytes(ENTRY)), "node.max_entry_bytes (1048576)"),
+        assert_eq!(checked(&limits, LimitChange::ApplyFuel(7)), Ok(()));
+        for (change, words) in [
+            (LimitChange::ApplyFuel(0), "apply_fuel is 0"),
+            (LimitChange::InputMaxBytes(ENTRY), "node.max_entry_bytes (1048576)"),
         ] {
-            let reason = checked(&limits, limit).unwrap_err();
+            let reason = checked(&limits, change).unwrap_err();
             assert!(reason.contains(words), "{reason:?} should contain {words:?}");
         }
         assert!(check(&limits, &[], ENTRY).unwrap_err().contains("at least one"));
@@ -198,6 +182,6 @@ mod tests {
     #[test]
     fn a_node_with_short_entries_does_not_stand_in_the_way_of_other_changes() {
         let limits = Limits { input_max_bytes: 2 << 20, ..Limits::default() };
-        assert_eq!(checked(&limits, Some(Limit::QueryFuel(1))), Ok(()));
+        assert_eq!(checked(&limits, LimitChange::QueryFuel(1)), Ok(()));
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
 use super::core::NodeHandle;
 use crate::fsm::{Limits, ModuleRefused};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
 use crate::node::answer::{Committed, MachineView, ProposeFailure, QueryFailure, stopped_unknown};
+use crate::node::request::{ActivateModule, ModuleChunk, Request};
 use crate::node::waiter::ReplySink;
 use crate::types::{Index, ModuleHash};
 
@@ -156,14 +156,9 @@ impl NodeHandle {
     /// See [`UpgradeFailure`].
     pub async fn activate(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
         let Upgrade { module, label, replaces, discard_state } = upgrade;
-        let hash = ModuleHash::of(&module);
-        let activate = stored::ActivateModule {
-            module_hash: hash.0.to_vec().into(),
-            label,
-            replaces: replaces.map(Incumbent::to_log),
-            discard_state,
-        };
-        let committed = self.propose(stored::entry::Body::ActivateModule(activate)).await?;
+        let module = ModuleHash::of(&module);
+        let activate = ActivateModule { module, label, replaces, discard_state };
+        let committed = self.propose(Request::ActivateModule(activate)).await?;
         match committed.reply {
             Reply::Activated { index, hash, previous } => {
                 Ok(Upgraded { index, hash, previous, already_active: false })
@@ -203,15 +198,15 @@ impl NodeHandle {
             let mut answers = Vec::new();
             for offset in group {
                 let end = module.len().min(offset + chunk_bytes);
-                let chunk = stored::ModuleChunk {
-                    module_hash: hash.0.to_vec().into(),
+                let chunk = ModuleChunk {
+                    module: hash,
                     total_bytes: module.len() as u64,
                     offset: *offset as u64,
                     data: module.slice(*offset..end),
                 };
                 let (sender, receiver) = oneshot::channel();
-                let body = stored::entry::Body::ModuleChunk(chunk);
-                self.submit([(body, ReplySink::One(sender))]);
+                let request = Request::ModuleChunk(chunk);
+                self.submit([(request, ReplySink::One(sender))]);
                 answers.push(receiver);
             }
             for answer in answers {

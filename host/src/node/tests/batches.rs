@@ -1,21 +1,22 @@
 //! Many commands as one entry, and who waits for each.
 
-use raft_host_proto::stored;
 use tokio::sync::mpsc;
 
 use super::metrics::{Driven, node_with_burner};
 use crate::machine::{BATCH_COMMANDS_MAX, Reply};
-use crate::node::{Ending, ProposeFailure, ProposeResult, ReplySink, SubmitBatch};
+use crate::node::{
+    Command, Ending, ProposeFailure, ProposeResult, ReplySink, Request, SubmitBatch,
+};
 use crate::types::{Outcome, Position, TrapKind};
 
-fn commands(data: &[&'static str]) -> Vec<stored::Command> {
-    data.iter().map(|data| stored::Command { data: (*data).into(), session: None }).collect()
+fn commands(data: &[&'static str]) -> Vec<Command> {
+    data.iter().map(|data| Command { data: (*data).into(), session: None }).collect()
 }
 
 /// Hands the commands over as one entry; their answers come by the number of each.
 fn submit(
     driven: &Driven,
-    commands: Vec<stored::Command>,
+    commands: Vec<Command>,
 ) -> mpsc::UnboundedReceiver<(u64, ProposeResult)> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let commands = commands
@@ -66,14 +67,14 @@ fn each_caller_is_told_what_came_of_its_command_and_where() {
 fn what_is_no_batch_is_refused_before_anything_is_queued() {
     let driven = node_with_burner(0);
     assert!(answers(submit(&driven, Vec::new())).is_empty(), "nobody waits");
-    let many = vec![stored::Command::default(); BATCH_COMMANDS_MAX + 1];
+    let many = vec![Command::default(); BATCH_COMMANDS_MAX + 1];
     let refused = answers(submit(&driven, many));
     assert_eq!(refused.len(), BATCH_COMMANDS_MAX + 1);
     let failure =
         ProposeFailure::BatchSize { commands: BATCH_COMMANDS_MAX + 1, max: BATCH_COMMANDS_MAX };
     assert!(refused.iter().all(|(_, result)| result.as_ref().err() == Some(&failure)));
     let long = "x".repeat(driven.node.handle().config().max_entry_bytes as usize / 2);
-    let long = stored::Command { data: long.into(), session: None };
+    let long = Command { data: long.into(), session: None };
     let refused = answers(submit(&driven, vec![long.clone(), long]));
     assert!(matches!(refused[..], [(0, Err(_)), (1, Err(ProposeFailure::TooLarge { .. }))]));
 }
@@ -96,16 +97,15 @@ fn commands_of_one_turn_share_entries_and_what_is_no_command_stays_in_its_place(
     let mut driven = node_with_burner(0);
     let before = driven.command(b"").position.index;
     let (sender, receiver) = mpsc::unbounded_channel();
-    let submit = |number: u64, body: stored::entry::Body| {
-        driven.node.handle().submit([(body, ReplySink::Tagged(number, sender.clone()))]);
+    let submit = |number: u64, request: Request| {
+        driven.node.handle().submit([(request, ReplySink::Tagged(number, sender.clone()))]);
     };
     for number in 0..3 {
-        submit(number, stored::Command::default().into());
+        submit(number, Command::default().into());
     }
-    let gone = stored::KeepSession { session_id: 4711, acknowledged: 0 };
-    submit(3, stored::entry::Body::KeepSession(gone));
+    submit(3, Request::KeepSession { session_id: 4711, acknowledged: 0 });
     for number in 4..6 {
-        submit(number, stored::Command::default().into());
+        submit(number, Command::default().into());
     }
     driven.settle();
     let places: Vec<(u64, Position)> = answers(receiver)

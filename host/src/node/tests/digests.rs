@@ -2,16 +2,16 @@
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
-use super::super::{Consistency, DigestConfig, ProposeResult, QueryFailure, ReplySink, StopReason};
+use super::super::{
+    Command, Consistency, DigestConfig, ProposeResult, QueryFailure, ReplySink, StopReason,
+};
 use super::*;
 use crate::consensus::Role;
 use crate::fsm::native;
 use crate::transport::memory::{Delivery, MemoryNetwork};
-use crate::types::{Index, ModuleHash};
+use crate::types::Index;
 
 const GROUP: GroupId = GroupId::MAIN;
 
@@ -127,11 +127,11 @@ impl Cluster {
     }
 
     /// Proposes until it is applied.
-    fn propose(&mut self, body: &Body) {
+    fn propose(&mut self, request: &Request) {
         for _ in 0..100 {
             let leader = self.leader();
             let (sender, mut receiver) = oneshot::channel();
-            self.node(leader).handle().submit([(body.clone(), ReplySink::One(sender))]);
+            self.node(leader).handle().submit([(request.clone(), ReplySink::One(sender))]);
             let mut answer: Option<ProposeResult> = None;
             for _ in 0..500 {
                 self.step();
@@ -144,28 +144,19 @@ impl Cluster {
                 return;
             }
         }
-        panic!("cannot be applied: {body:?}");
+        panic!("cannot be applied: {request:?}");
     }
 
     fn load(&mut self) {
-        let module_hash: Bytes = ModuleHash::of(native::KV).0.to_vec().into();
-        self.propose(&Body::ModuleChunk(stored::ModuleChunk {
-            module_hash: module_hash.clone(),
-            total_bytes: native::KV.len() as u64,
-            offset: 0,
-            data: Bytes::from_static(native::KV),
-        }));
-        self.propose(&Body::ActivateModule(stored::ActivateModule {
-            module_hash,
-            label: "kv".to_owned(),
-            ..Default::default()
-        }));
+        for request in &module(native::KV) {
+            self.propose(request);
+        }
     }
 
     fn write(&mut self, count: usize) {
         for n in 0..count {
             let data = format!(r#"{{"op":"set","key":"{n}","value":"x"}}"#).into();
-            self.propose(&stored::Command { data, session: None }.into());
+            self.propose(&Command { data, session: None }.into());
         }
     }
 
@@ -174,9 +165,9 @@ impl Cluster {
         let leader = self.leader();
         for n in 0..count {
             let data = format!(r#"{{"op":"set","key":"{n}","value":"y"}}"#).into();
-            let body = Body::from(stored::Command { data, session: None });
+            let request = Command { data, session: None }.into();
             let (sender, _) = oneshot::channel();
-            self.node(leader).handle().submit([(body, ReplySink::One(sender))]);
+            self.node(leader).handle().submit([(request, ReplySink::One(sender))]);
         }
     }
 

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
-
 use super::ends::{formed, start_with};
 use crate::consensus::Role;
-use crate::node::NodeConfig;
+use crate::node::{NodeConfig, Request};
 
 /// Callers on threads of their own.
 const CALLERS: u64 = 4;
@@ -36,9 +33,8 @@ fn every_letter_is_taken_in_though_no_tick_comes() {
         // Through the log writer and the apply loop, which bring news as well.
         let handle = node.handle();
         for number in 0..CALLS / 10 {
-            let body =
-                Body::KeepSession(stored::KeepSession { session_id: number, acknowledged: 0 });
-            runtime.block_on(handle.propose(body)).expect("applied, whatever came of it");
+            let keep = Request::KeepSession { session_id: number, acknowledged: 0 };
+            runtime.block_on(handle.propose(keep)).expect("applied, whatever came of it");
         }
     });
     node.stop();

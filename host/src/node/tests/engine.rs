@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -11,8 +10,8 @@ use crate::consensus::Role;
 use crate::fsm::native::KV;
 use crate::fsm::{EngineFacts, EngineProfile, Offering};
 use crate::machine::{QueryResult, Reply, RestoreError};
-use crate::node::{ProposeFailure, StopReason};
-use crate::types::{Index, Level, ModuleHash, Outcome};
+use crate::node::{Command, ProposeFailure, StopReason};
+use crate::types::{Index, Level, Outcome};
 
 fn start_again(
     stores: &Stores,
@@ -21,9 +20,9 @@ fn start_again(
     start_on(stores, NodeConfig::default(), Arc::clone(loader), Arc::new(|| Duration::ZERO))
 }
 
-fn set_key(key: &str) -> Body {
+fn set_key(key: &str) -> Request {
     let data = format!(r#"{{"op":"set","key":"{key}","value":"1"}}"#);
-    stored::Command { data: data.into_bytes().into(), session: None }.into()
+    Command { data: data.into_bytes().into(), session: None }.into()
 }
 
 fn answered(receiver: &mut oneshot::Receiver<ProposeResult>) -> ProposeResult {
@@ -54,23 +53,12 @@ fn a_node_stops_at_an_engine_profile_that_its_program_does_not_offer() {
     bootstrap(&stores, &identity(), GroupId::MAIN, Limits::default(), Arc::clone(&old))
         .expect("empty stores");
     let mut node = leading(&stores, &old);
-    let module_hash = ModuleHash::of(KV).0.to_vec().into();
-    let chunk = stored::ModuleChunk {
-        module_hash,
-        total_bytes: KV.len() as u64,
-        offset: 0,
-        data: KV.into(),
-    };
-    let activate =
-        stored::ActivateModule { module_hash: chunk.module_hash.clone(), ..Default::default() };
-    propose(&node, Body::ModuleChunk(chunk));
-    propose(&node, Body::ActivateModule(activate));
+    let _chunk_and_activation = module(KV).map(|request| propose(&node, request));
     settle(&mut node);
     assert!(node.handle().is_serving());
 
     let mut before = propose(&node, set_key("before"));
-    let mut change =
-        propose(&node, Body::SetEngine(stored::SetEngine { profile: next.to_string() }));
+    let mut change = propose(&node, Request::SetEngine(next.clone()));
     let mut after = propose(&node, set_key("after"));
     settle(&mut node);
     let applied = answered(&mut before).expect("applied").reply;

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use raft_host_proto::stored;
-
 use super::{CLUSTER, form};
 use crate::consensus::{ConsensusConfig, Role};
 use crate::fsm::native::{KV, NativeLoader};
 use crate::machine::{Incumbent, QueryResult, Reply};
 use crate::node::{
-    Consistency, GroupOptions, Node, NodeConfig, NodeHandle, NodeOptions, StartError, StopReason,
-    Upgrade, channel,
+    Command, Consistency, GroupOptions, Node, NodeConfig, NodeHandle, NodeOptions, StartError,
+    StopReason, Upgrade, channel,
 };
 use crate::storage::Stores;
 use crate::transport::Identity;
@@ -93,7 +91,7 @@ async fn load(leader: &NodeHandle) {
 
 async fn set(leader: &NodeHandle, key: &str, value: &str) -> Index {
     let data = format!(r#"{{"op":"set","key":"{key}","value":"{value}"}}"#).into();
-    let command = stored::Command { data, session: None };
+    let command = Command { data, session: None };
     let committed = leader.propose(command.into()).await.expect("committed");
     assert!(matches!(committed.reply, Reply::Command(Outcome::Ok(_))), "{committed:?}");
     committed.position.index
@@ -142,7 +140,7 @@ async fn both_replicate_and_either_ends_without_the_other_noticing() {
         assert_eq!(*handle.stopped().borrow(), None);
     }
     assert_eq!(main.leadership().borrow().term, term, "nobody had a reason to elect");
-    let command = stored::Command::default();
+    let command = Command::default();
     other.propose(command.into()).await.expect_err("it has ended");
     other.query("".into(), Consistency::Stale).await.expect_err("it has ended");
     stop(cluster).await;

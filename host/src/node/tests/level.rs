@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use raft_host_proto::stored;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::consensus::Role;
@@ -116,7 +118,10 @@ fn by_hand_it_is_raised_as_far_as_everybody_offers() {
     assert_eq!((again.previous, again.level), (Level(3), Level(3)));
     assert_eq!(level(&mut node), Level(3));
     // One that the log holds all the same is never a step back.
-    let mut lower = propose(&node, Body::SetLevel(stored::SetLevel { level: 1 }));
+    let body = Some(stored::entry::Body::SetLevel(stored::SetLevel { level: 1 }));
+    let entry = stored::Entry { time_ms: 0, body }.encode_to_vec();
+    let (sender, mut lower) = oneshot::channel();
+    node.handle().submit_entry(entry.into(), ReplySink::One(sender));
     settle(&mut node);
     lower.try_recv().expect("answered").expect("applied");
     assert_eq!(level(&mut node), Level(3));

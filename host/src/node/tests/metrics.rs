@@ -2,13 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::node::{Ending, JobKind, ProposeResult, ReplySink, Submit};
-use crate::types::{ModuleHash, TrapKind};
+use crate::node::{Command, Ending, JobKind, ProposeResult, ReplySink, Submit};
+use crate::types::TrapKind;
 use crate::wasm::WasmLoader;
 
 /// `apply` never ends when the command is not empty.
@@ -41,15 +39,15 @@ impl Driven {
         assert_eq!(self.node.stop_reason(), None);
     }
 
-    fn propose(&mut self, body: Body, count_pages: bool) -> ProposeResult {
+    fn propose(&mut self, request: Request, count_pages: bool) -> ProposeResult {
         let sink = ReplySink::Tagged(0, self.answer_to.clone());
-        self.node.handle().submit([Submit { body, sink, count_pages }]);
+        self.node.handle().submit([Submit { request, sink, count_pages }]);
         self.settle();
         self.answers.try_recv().expect("answered").1
     }
 
     pub(super) fn command(&mut self, data: &'static [u8]) -> crate::node::Committed {
-        let command = stored::Command { data: data.into(), session: None };
+        let command = Command { data: data.into(), session: None };
         self.propose(command.into(), false).expect("applied")
     }
 }
@@ -66,21 +64,9 @@ pub(super) fn node_with_burner(slow_apply_ms: u64) -> Driven {
     let (answer_to, answers) = mpsc::unbounded_channel();
     let mut driven = Driven { node, answers, answer_to };
     driven.settle();
-    let module = wat::parse_str(BURNER).expect("WAT");
-    let hash = ModuleHash::of(&module).0.to_vec();
-    let chunk = stored::ModuleChunk {
-        module_hash: hash.clone().into(),
-        total_bytes: module.len() as u64,
-        offset: 0,
-        data: module.into(),
-    };
-    driven.propose(Body::ModuleChunk(chunk), false).expect("stored");
-    let activate = stored::ActivateModule {
-        module_hash: hash.into(),
-        label: "burner".into(),
-        ..Default::default()
-    };
-    driven.propose(Body::ActivateModule(activate), false).expect("active");
+    for request in module(&wat::parse_str(BURNER).expect("WAT")) {
+        driven.propose(request, false).expect("applied");
+    }
     driven
 }
 
@@ -114,7 +100,7 @@ fn slow_jobs_are_counted_by_what_they_are() {
 #[test]
 fn asking_for_pages_changes_no_outcome() {
     let mut driven = node_with_burner(0);
-    let command = || Body::from(stored::Command::default());
+    let command = || Request::from(Command::default());
     let plain = driven.propose(command(), false).expect("applied");
     let asked = driven.propose(command(), true).expect("applied");
     assert_eq!((plain.reply, plain.fuel_used), (asked.reply, asked.fuel_used));

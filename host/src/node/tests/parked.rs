@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use prost::Message as _;
 use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
 use super::replaced::{from_two, lead, step, stores_of_three};
@@ -11,39 +10,25 @@ use super::*;
 use crate::consensus::Role;
 use crate::fsm::native::NULL;
 use crate::machine::{CommandRefused, Reply};
-use crate::node::{Committed, ProposeFailure, ProposeResult, ReplySink, Submit, SubmitBatch};
-use crate::types::{
-    EntryKind, Index, LogPosition, MessageKind, ModuleHash, Outcome, Position, Term,
+use crate::node::{
+    Command, Committed, ProposeFailure, ProposeResult, ReplySink, Request, SessionPosition,
+    SubmitBatch,
 };
+use crate::types::{EntryKind, Index, LogPosition, MessageKind, Outcome, Position, Term};
 
 type Answer = oneshot::Receiver<ProposeResult>;
 
-fn null_module() -> [Body; 2] {
-    let hash: Bytes = ModuleHash::of(NULL).0.to_vec().into();
-    let chunk = stored::ModuleChunk {
-        module_hash: hash.clone(),
-        total_bytes: NULL.len() as u64,
-        offset: 0,
-        data: NULL.into(),
-    };
-    let activate = stored::ActivateModule { module_hash: hash, ..Default::default() };
-    [Body::ModuleChunk(chunk), Body::ActivateModule(activate)]
+fn open_session() -> Request {
+    Request::OpenSession { ttl_ms: 0, ordered: true }
 }
 
-fn open_session() -> Body {
-    Body::OpenSession(stored::OpenSession { ttl_ms: 0, ordered: true })
+fn command(session_id: u64, sequence: u64) -> Command {
+    let session = SessionPosition { session_id, sequence, acknowledged: 0, skip: false };
+    Command { data: Bytes::from_static(b"x"), session: Some(session) }
 }
 
-fn command(session_id: u64, sequence: u64) -> stored::Command {
-    let session = stored::SessionCommand { session_id, sequence, acknowledged: 0, skip: false };
-    stored::Command { data: Bytes::from_static(b"x"), session: Some(session) }
-}
-
-fn submit(node: &SteppedNode, body: impl Into<Body>) -> Answer {
-    let (sender, receiver) = oneshot::channel();
-    let (body, sink) = (body.into(), ReplySink::One(sender));
-    node.handle().submit([Submit { body, sink, count_pages: false }]);
-    receiver
+fn submit(node: &SteppedNode, request: impl Into<Request>) -> Answer {
+    propose(node, request.into())
 }
 
 fn settle(node: &mut SteppedNode) {
@@ -67,7 +52,7 @@ fn alone(config: NodeConfig) -> (SteppedNode, u64) {
     let (mut node, ..) = start(config, Limits::default(), Arc::new(NativeLoader), clock);
     settle(&mut node);
     let mut last = None;
-    for body in null_module().into_iter().chain([open_session()]) {
+    for body in module(NULL).into_iter().chain([open_session()]) {
         let mut answer = submit(&node, body);
         settle(&mut node);
         last = Some(done(&mut answer).position.index.0);
@@ -112,8 +97,7 @@ fn the_end_of_a_session_is_told_to_whoever_waits_in_it() {
     let mut second = submit(&node, command(id, 2));
     let mut elsewhere = submit(&node, command(other_id, 2));
     settle(&mut node);
-    let close = Body::CloseSession(stored::CloseSession { session_id: id });
-    let mut closed = submit(&node, close);
+    let mut closed = submit(&node, Request::CloseSession { session_id: id });
     settle(&mut node);
     assert_eq!(done(&mut closed).reply, Reply::SessionClosed);
     assert_eq!(done(&mut second).reply, Reply::Refused(CommandRefused::SessionExpired));
@@ -167,7 +151,7 @@ fn whoever_waits_at_a_leader_that_is_deposed_is_told_when_the_next_one_closes_th
     settle(&mut node);
     acknowledge(&mut node, &inbox, last);
     let mut id = 0;
-    for body in null_module().into_iter().chain([open_session()]) {
+    for body in module(NULL).into_iter().chain([open_session()]) {
         let mut answer = submit(&node, body);
         settle(&mut node);
         last = last.next();
@@ -181,7 +165,7 @@ fn whoever_waits_at_a_leader_that_is_deposed_is_told_when_the_next_one_closes_th
     waits(&mut second);
 
     let (before, term) = (LogPosition { index: last, term: node.term() }, node.term());
-    let entry = stored::Entry { time_ms: 0, body: Some(command(id, 1).into()) };
+    let entry = stored::Entry { time_ms: 0, body: Some(command(id, 1).into_log().into()) };
     let theirs = LogEntry {
         index: last.next(),
         term: Term(term.0 + 1),

@@ -1,13 +1,11 @@
 //! A leader that is deposed, and those who wait for what it appended.
 
 use bytes::Bytes;
-use raft_host_proto::stored;
-use raft_host_proto::stored::entry::Body;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::consensus::Role;
-use crate::node::{ProposeFailure, ReplySink, Submit};
+use crate::node::{Command, ProposeFailure};
 use crate::storage::{GroupWrite, WriteBatch};
 use crate::types::{EntryKind, Index, LogPosition, MessageKind, Term};
 
@@ -63,11 +61,7 @@ pub(super) fn lead(node: &mut SteppedNode, inbox: &NodeInbox) {
 }
 
 fn ask(node: &SteppedNode) -> oneshot::Receiver<crate::node::ProposeResult> {
-    let (sender, receiver) = oneshot::channel();
-    let command = stored::Command { data: Bytes::from_static(b"x"), session: None };
-    let body = Body::from(command);
-    node.handle().submit([Submit { body, sink: ReplySink::One(sender), count_pages: false }]);
-    receiver
+    propose(node, Command { data: Bytes::from_static(b"x"), session: None }.into())
 }
 
 /// It waited until its index was applied, which on this node may be never, and kept its share of

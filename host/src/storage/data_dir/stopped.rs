@@ -4,11 +4,9 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DataDir, Engine, IDENTITY_FILE, LOCK_FILE, read_identity, try_lock};
+use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, try_lock};
 use crate::storage::disk::{create_dir, io_error, list};
-use crate::storage::{
-    RaftEngineLog, RealDisk, SledLog, SnapshotFiles, StorageConfig, StorageError, Stores,
-};
+use crate::storage::{RealDisk, SnapshotFiles, StorageConfig, StorageError, Stores};
 
 impl DataDir {
     /// Locks the directory of a node that does not run. Writes nothing.
@@ -45,6 +43,11 @@ impl DataDir {
             let path = self.path.display();
             return Err(StorageError::ForeignData(format!("{path} is not initialized yet")));
         };
+        let engine = identity.engine;
+        if !engine.is_durable() {
+            let message = format!("the storage engine {engine} leaves nothing to read");
+            return Err(StorageError::ForeignData(message));
+        }
         let (log, snapshots) = (scratch.join("log"), scratch.join("snapshots"));
         bring(&self.log_dir(), &log, |from, to| fs::copy(from, to).map(drop))?;
         let snapshots_dir = self.snapshots_dir();
@@ -52,16 +55,7 @@ impl DataDir {
             fs::canonicalize(&snapshots_dir).map_err(io_error("find", &snapshots_dir))?;
         bring(&absolute, &snapshots, |from, to| std::os::unix::fs::symlink(from, to))?;
         let snapshots = Arc::new(SnapshotFiles::open(&snapshots)?);
-        Ok(match identity.engine {
-            Engine::RaftEngine => {
-                Stores { log: Arc::new(RaftEngineLog::open(&log, config)?), snapshots }
-            }
-            Engine::Sled => Stores { log: Arc::new(SledLog::open(&log, config)?), snapshots },
-            Engine::Memory => {
-                let message = "the memory engine leaves nothing to read".to_owned();
-                return Err(StorageError::ForeignData(message));
-            }
-        })
+        Ok(Stores { log: engine.open(&log, config)?, snapshots })
     }
 }
 

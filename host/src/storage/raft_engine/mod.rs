@@ -22,6 +22,7 @@
 //! file is gone by then, and looks again (see `cold_reads`).
 
 mod cold_reads;
+mod factory;
 mod file_system;
 mod verify;
 
@@ -48,6 +49,8 @@ use super::real_files::RealFiles;
 use super::{LogStore, StableStore, StorageError, WriteBatch};
 use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
+
+pub(super) use self::factory::RaftEngine;
 
 const ENGINE: &str = "raft-engine";
 const META_KEY: &[u8] = b"meta";

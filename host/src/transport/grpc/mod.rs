@@ -24,29 +24,33 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use raft_host_proto::peer::peer_server::PeerServer;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 
 pub use config::{
     MAX_MESSAGE_BYTES, MAX_SNAPSHOT_PART_BYTES, TransportConfig, TransportConfigError,
 };
 pub use hello::HelloError;
-pub use service::{PeerMark, PeerService};
+pub use service::PeerMark;
 
 use self::config::millis;
 use self::incoming::Incoming;
 use self::peer::{PeerHandle, PeerTask};
+use self::service::PeerService;
 use self::snapshot_receive::Receptions;
 use self::snapshot_send::SnapshotTask;
-use super::{Identity, SharedInbox, Transport};
+use super::{Identity, NetworkTransport, Opening, SharedInbox, Transport, TransportFactory};
 use crate::storage::{SnapshotMeta, SnapshotStore};
 use crate::types::{Member, MessageKind, NodeId, PeerMessage, SnapshotFate};
 
 /// Sends to peers over gRPC. Receiving is [`PeerService`]'s work; see
 /// [`GrpcTransport::peer_server`].
-pub struct GrpcTransport {
+struct GrpcTransport {
     shared: Arc<Shared>,
     peers: Arc<PeerTable>,
     incoming: Arc<Incoming>,
@@ -76,14 +80,9 @@ struct PeerTable {
 }
 
 impl GrpcTransport {
-    /// A transport without peers. Its tasks run on `runtime`; `config` must be valid.
-    pub fn new(
-        identity: Identity,
-        snapshots: Arc<dyn SnapshotStore>,
-        inbox: SharedInbox,
-        config: TransportConfig,
-        runtime: Handle,
-    ) -> Arc<GrpcTransport> {
+    /// A transport without peers. `config` must be valid.
+    fn new(opening: Opening, config: TransportConfig) -> Arc<GrpcTransport> {
+        let Opening { identity, snapshots, inbox, runtime } = opening;
         Arc::new(GrpcTransport {
             shared: Arc::new(Shared {
                 identity,
@@ -104,7 +103,7 @@ impl GrpcTransport {
     /// The receiving side, to be mounted in a server made by
     /// [`TransportConfig::server_builder`]. A peer that connects to it is dialed back at once,
     /// and its streams end when this transport shuts down.
-    pub fn peer_server(&self) -> PeerServer<PeerService> {
+    fn peer_server(&self) -> PeerServer<PeerService> {
         let shared = &self.shared;
         PeerService {
             identity: shared.identity.clone(),
@@ -114,15 +113,13 @@ impl GrpcTransport {
             stall_timeout: millis(shared.config.snapshot_stall_timeout_ms),
             receptions: Receptions::default(),
             incoming: Arc::clone(&self.incoming),
-            dial_back: Some(Arc::clone(&self.peers)),
+            dial_back: Arc::clone(&self.peers),
         }
         .into_server()
     }
 
-    /// Sends what is queued, for a moment, then ends and joins all tasks; also ends the streams
-    /// of [`GrpcTransport::peer_server`], without which its server would wait for them forever.
-    /// Later calls of `send` and `set_peers` do nothing.
-    pub async fn shutdown(&self) {
+    /// See [`NetworkTransport::shutdown`].
+    async fn end(&self) {
         self.closing.cancel();
         for peer in self.peers.all() {
             peer.queue.close();
@@ -231,6 +228,22 @@ impl Transport for GrpcTransport {
 
     fn disconnect(&self, peer: NodeId, why: &str) {
         self.incoming.end(peer, why);
+    }
+}
+
+impl NetworkTransport for GrpcTransport {
+    fn routes(&self) -> Routes {
+        Routes::new(self.peer_server())
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.end().boxed()
+    }
+}
+
+impl TransportFactory for TransportConfig {
+    fn open(&self, opening: Opening) -> Arc<dyn NetworkTransport> {
+        GrpcTransport::new(opening, self.clone())
     }
 }
 

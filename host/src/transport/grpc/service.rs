@@ -41,7 +41,7 @@ impl PeerMark {
 }
 
 /// Serves `raft_host.peer.v1.Peer`.
-pub struct PeerService {
+pub(super) struct PeerService {
     pub(super) identity: Identity,
     pub(super) snapshots: Arc<dyn SnapshotStore>,
     pub(super) inbox: SharedInbox,
@@ -52,33 +52,11 @@ pub struct PeerService {
     pub(super) receptions: Receptions,
     /// The streams of peers.
     pub(super) incoming: Arc<Incoming>,
-    pub(super) dial_back: Option<Arc<PeerTable>>,
+    /// Whoever connects is dialled back at once.
+    pub(super) dial_back: Arc<PeerTable>,
 }
 
 impl PeerService {
-    /// The service for a node that only listens. Nodes that also send take
-    /// [`super::GrpcTransport::peer_server`]. `shutdown` ends all streams: a gRPC server that
-    /// shuts down gracefully waits for them.
-    pub fn server(
-        identity: Identity,
-        snapshots: Arc<dyn SnapshotStore>,
-        inbox: SharedInbox,
-        stall_timeout: Duration,
-        shutdown: CancellationToken,
-    ) -> PeerServer<PeerService> {
-        PeerService {
-            identity,
-            snapshots,
-            inbox,
-            shutdown,
-            stall_timeout,
-            receptions: Receptions::default(),
-            incoming: Arc::default(),
-            dial_back: None,
-        }
-        .into_server()
-    }
-
     pub(super) fn into_server(self) -> PeerServer<PeerService> {
         PeerServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -188,9 +166,7 @@ impl Peer for PeerService {
         let peer = member.id;
         tracing::debug!(%peer, address = %member.address, "a peer connected");
         self.inbox.peer_seen(member.clone());
-        if let Some(table) = &self.dial_back {
-            table.dial_back(peer);
-        }
+        self.dial_back.dial_back(peer);
         let mut registration = self.incoming.register(peer);
         self.mark(peer, mark);
         self.accept(peer, first.messages)?;

@@ -50,13 +50,13 @@ impl Node {
             ..TransportConfig::default()
         };
         let mut server = config.server_builder();
-        let transport = GrpcTransport::new(
+        let opening = Opening {
             identity,
-            Arc::new(store.clone()),
-            Arc::clone(&inbox) as _,
-            config,
-            Handle::current(),
-        );
+            snapshots: Arc::new(store.clone()),
+            inbox: Arc::clone(&inbox) as _,
+            runtime: Handle::current(),
+        };
+        let transport = GrpcTransport::new(opening, config);
         let stop = CancellationToken::new();
         let serve = server.add_service(transport.peer_server()).serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

@@ -7,7 +7,7 @@ use crate::storage::{DataDir, Engine, GroupWrite, StorageConfig, WriteBatch};
 use crate::types::HardState;
 
 fn identity(node: u64) -> NodeIdentity {
-    NodeIdentity { cluster: ClusterId([7; 16]), node: NodeId(node), engine: Engine::RaftEngine }
+    NodeIdentity { cluster: ClusterId([7; 16]), node: NodeId(node), engine: Engine::default() }
 }
 
 /// One start of a node, in which its log moves on.

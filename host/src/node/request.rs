@@ -1,0 +1,285 @@
+//! What callers may ask to have written into the log, in the words of the project, and how it lies there.
+//!
+//! Above this nobody knows the records of `raft_host.storage.v1`. A command is encoded once, here, and its bytes
+//! are not copied on the way: see `group::pack` for what becomes of them.
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::{encoded_len_varint, key_len, message};
+use raft_host_proto::stored;
+use raft_host_proto::stored::entry::Body;
+
+use crate::fsm::{EngineProfile, LimitChange};
+use crate::machine::{Incumbent, limit_change_to_log};
+use crate::node::message::{Commands, Payload};
+use crate::types::ModuleHash;
+
+/// An application command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// The guest's bytes.
+    pub data: Bytes,
+    /// `None`: at-least-once, if the caller tries again.
+    pub session: Option<SessionPosition>,
+}
+
+/// The position of a command in its session (Raft dissertation §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionPosition {
+    /// The session.
+    pub session_id: u64,
+    /// 1, 2, 3, …; a retry repeats it, with the same command.
+    pub sequence: u64,
+    /// The caller has the answers of all numbers up to and including this one.
+    pub acknowledged: u64,
+    /// In an ordered session: the number is taken, and nothing executed.
+    pub skip: bool,
+}
+
+/// A part of a module's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleChunk {
+    /// The whole module.
+    pub module: ModuleHash,
+    /// Its size.
+    pub total_bytes: u64,
+    /// Where the part begins.
+    pub offset: u64,
+    /// The part.
+    pub data: Bytes,
+}
+
+/// Makes a complete module the active one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivateModule {
+    /// The module.
+    pub module: ModuleHash,
+    /// Its name, for people.
+    pub label: String,
+    /// What it is to replace; `None`: no module.
+    pub replaces: Option<Incumbent>,
+    /// The state of the module before is given up.
+    pub discard_state: bool,
+}
+
+/// See the module. What the leader proposes of its own accord is no request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Runs a command.
+    Command(Command),
+    /// Opens a session.
+    OpenSession {
+        /// How long it lives without being used, in milliseconds of the log's clock; 0: the
+        /// cluster's default.
+        ttl_ms: u64,
+        /// Its commands are executed in the order of their numbers.
+        ordered: bool,
+    },
+    /// Uses a session without a command.
+    KeepSession {
+        /// The session.
+        session_id: u64,
+        /// As in [`SessionPosition`].
+        acknowledged: u64,
+    },
+    /// Ends a session.
+    CloseSession {
+        /// The session.
+        session_id: u64,
+    },
+    /// Stores a part of a module.
+    ModuleChunk(ModuleChunk),
+    /// Makes a module the active one.
+    ActivateModule(ActivateModule),
+    /// Changes budgets of the guest, all or none.
+    SetLimits(Vec<LimitChange>),
+    /// Changes what must run the guest.
+    SetEngine(EngineProfile),
+    /// Puts the log's clock forward.
+    SetClock {
+        /// In milliseconds since the Unix epoch.
+        time_ms: u64,
+    },
+}
+
+impl From<Command> for Request {
+    fn from(command: Command) -> Request {
+        Request::Command(command)
+    }
+}
+
+impl Command {
+    pub(super) fn into_log(self) -> stored::Command {
+        let session = self.session.map(|position| {
+            let SessionPosition { session_id, sequence, acknowledged, skip } = position;
+            stored::SessionCommand { session_id, sequence, acknowledged, skip }
+        });
+        stored::Command { data: self.data, session }
+    }
+}
+
+/// A request as the log holds it, before it is encoded: so that its size is known first.
+pub(super) enum Draft {
+    Command(stored::Command),
+    Batch(Vec<stored::Command>),
+    Entry(Body),
+}
+
+impl From<Request> for Draft {
+    fn from(request: Request) -> Draft {
+        let hash = |module: ModuleHash| Bytes::copy_from_slice(&module.0);
+        Draft::Entry(match request {
+            Request::Command(command) => return Draft::Command(command.into_log()),
+            Request::OpenSession { ttl_ms, ordered } => {
+                Body::OpenSession(stored::OpenSession { ttl_ms, ordered })
+            }
+            Request::KeepSession { session_id, acknowledged } => {
+                Body::KeepSession(stored::KeepSession { session_id, acknowledged })
+            }
+            Request::CloseSession { session_id } => {
+                Body::CloseSession(stored::CloseSession { session_id })
+            }
+            Request::ModuleChunk(ModuleChunk { module, total_bytes, offset, data }) => {
+                let module_hash = hash(module);
+                Body::ModuleChunk(stored::ModuleChunk { module_hash, total_bytes, offset, data })
+            }
+            Request::ActivateModule(activate) => {
+                let ActivateModule { module, label, replaces, discard_state } = activate;
+                Body::ActivateModule(stored::ActivateModule {
+                    module_hash: hash(module),
+                    label,
+                    replaces: replaces.map(Incumbent::to_log),
+                    discard_state,
+                })
+            }
+            Request::SetLimits(changes) => {
+                let changes = changes.into_iter().map(limit_change_to_log).collect();
+                Body::SetLimits(stored::SetLimits { changes })
+            }
+            Request::SetEngine(profile) => {
+                Body::SetEngine(stored::SetEngine { profile: profile.as_str().to_owned() })
+            }
+            Request::SetClock { time_ms } => Body::SetClock(stored::SetClock { time_ms }),
+        })
+    }
+}
+
+impl Draft {
+    /// Length of the entry that holds this and nothing else, with this stamp.
+    pub(super) fn entry_bytes(&self, time_ms: u64) -> u64 {
+        let clock = if time_ms == 0 { 0 } else { key_len(1) + encoded_len_varint(time_ms) };
+        let body = match self {
+            Draft::Entry(body) => body.encoded_len(),
+            Draft::Command(_) | Draft::Batch(_) => {
+                let commands = commands_bytes(self.commands());
+                // Field 2 of `raft_host.storage.v1.Entry`.
+                key_len(2) + encoded_len_varint(commands as u64) + commands
+            }
+        };
+        (clock + body) as u64
+    }
+
+    pub(super) fn encode(self, time_ms: u64) -> Payload {
+        if let Draft::Entry(body) = self {
+            let entry = stored::Entry { time_ms, body: Some(body) };
+            return Payload::Entry(entry.encode_to_vec().into());
+        }
+        let commands = self.commands();
+        let mut encoded = BytesMut::with_capacity(commands_bytes(commands));
+        commands.iter().for_each(|command| message::encode(1, command, &mut encoded));
+        Payload::Commands(Commands { encoded: encoded.freeze(), count: commands.len() as u64 })
+    }
+
+    fn commands(&self) -> &[stored::Command] {
+        match self {
+            Draft::Command(command) => std::slice::from_ref(command),
+            Draft::Batch(commands) => commands,
+            Draft::Entry(_) => &[],
+        }
+    }
+}
+
+/// Encoded as field 1 of `raft_host.storage.v1.Batch`, one behind the other.
+fn commands_bytes(commands: &[stored::Command]) -> usize {
+    commands.iter().map(|command| message::encoded_len(1, command)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands() -> [Command; 3] {
+        let session =
+            SessionPosition { session_id: 7, sequence: 300, acknowledged: 299, skip: true };
+        [
+            Command { data: vec![b'x'; 300].into(), session: None },
+            Command { data: Bytes::from_static(b"a"), session: Some(session) },
+            Command::default(),
+        ]
+    }
+
+    fn stored(command: Command) -> stored::Command {
+        command.into_log()
+    }
+
+    #[test]
+    fn commands_are_encoded_as_the_batch_that_holds_them() {
+        let check = |draft: Draft, commands: Vec<stored::Command>| {
+            let (count, batch) = (commands.len() as u64, stored::Batch { commands });
+            for time_ms in [0, 1, u64::MAX] {
+                let body = Some(Body::Batch(batch.clone()));
+                let whole = stored::Entry { time_ms, body }.encoded_len();
+                assert_eq!(draft.entry_bytes(time_ms), whole as u64);
+            }
+            let Payload::Commands(payload) = draft.encode(1) else { panic!("these are commands") };
+            assert_eq!((payload.encoded, payload.count), (batch.encode_to_vec().into(), count));
+        };
+        for command in commands() {
+            check(Request::from(command.clone()).into(), vec![stored(command)]);
+        }
+        let all = commands().map(stored).to_vec();
+        check(Draft::Batch(all.clone()), all);
+    }
+
+    #[test]
+    fn every_other_request_is_an_entry_of_its_own() {
+        let module = ModuleHash([3; 32]);
+        let replaces = Some(Incumbent { hash: module, activated_at: crate::types::Index(9) });
+        let requests = [
+            Request::OpenSession { ttl_ms: 5, ordered: true },
+            Request::KeepSession { session_id: 5, acknowledged: 4 },
+            Request::CloseSession { session_id: 5 },
+            Request::ModuleChunk(ModuleChunk {
+                module,
+                total_bytes: 9,
+                offset: 1,
+                data: Bytes::from_static(b"part"),
+            }),
+            Request::ActivateModule(ActivateModule {
+                module,
+                label: "kv".to_owned(),
+                replaces,
+                discard_state: true,
+            }),
+            Request::SetLimits(vec![LimitChange::EventsMax(7)]),
+            Request::SetClock { time_ms: 8 },
+        ];
+        for request in requests {
+            let draft = Draft::from(request);
+            let bytes = draft.entry_bytes(77);
+            let Payload::Entry(entry) = draft.encode(77) else { panic!("these are no commands") };
+            assert_eq!(entry.len() as u64, bytes);
+            let entry = stored::Entry::decode(entry).expect("an entry");
+            assert_eq!(entry.time_ms, 77);
+            match entry.body.expect("it holds something") {
+                Body::ActivateModule(activate) => {
+                    let incumbent = activate.replaces.as_ref().expect("it names one");
+                    assert_eq!(Incumbent::from_log(incumbent).ok(), replaces);
+                    assert!(activate.discard_state && activate.label == "kv");
+                }
+                Body::KeepSession(kept) => assert_eq!((kept.session_id, kept.acknowledged), (5, 4)),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The line of this store in the table of engines.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{ENGINE, RaftEngineLog};
+use crate::storage::engines::LogEngine;
+use crate::storage::{LogStore, StorageConfig, StorageError};
+
+/// Opens [`RaftEngineLog`]s.
+pub(in crate::storage) struct RaftEngine;
+
+impl LogEngine for RaftEngine {
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    fn number(&self) -> u32 {
+        1
+    }
+
+    fn summary(&self) -> &'static str {
+        "TiKV's raft log store"
+    }
+
+    fn open(&self, dir: &Path, config: &StorageConfig) -> Result<Arc<dyn LogStore>, StorageError> {
+        Ok(Arc::new(RaftEngineLog::open(dir, config)?))
+    }
+}
