@@ -337,6 +337,26 @@ mod tests {
     }
 
     #[test]
+    fn many_commands_bring_no_point_before_the_pause_is_over_unless_somebody_asks() {
+        let conf_state = three();
+        let view = view(&conf_state, 1);
+        let digest = DigestConfig { every_commands: 5, every_ms: 10_000, pause_ms: 1_000 };
+        let mut digests = Digests::new(&NodeConfig { digest, ..NodeConfig::default() });
+        digests.on_applied(1_000_000);
+        ticks(&mut digests, 99);
+        assert_eq!(digests.next(&view), None);
+        let asked = View { is_asked: true, ..self::view(&conf_state, 1) };
+        assert_eq!(digests.next(&asked), Some(Wish::Point));
+        digests.on_taken(POINT, RIGHT);
+        digests.on_judged(POINT, true);
+        digests.on_applied(1_000_000);
+        ticks(&mut digests, 99);
+        assert_eq!(digests.next(&view), None);
+        ticks(&mut digests, 1);
+        assert_eq!(digests.next(&view), Some(Wish::Point));
+    }
+
+    #[test]
     fn the_leader_waits_for_all_and_after_a_while_for_a_majority() {
         let conf_state = three();
         let view = view(&conf_state, 1);
