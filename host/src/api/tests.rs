@@ -24,7 +24,7 @@ use crate::consensus::{ConsensusConfig, Role};
 use crate::fsm::native::{KV, NULL, NativeLoader};
 use crate::fsm::{Limits, SharedLoader};
 use crate::machine::Incumbent;
-use crate::node::{Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
+use crate::node::{MachineView, Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
 use crate::storage::{MemoryLog, MemorySnapshots, Stores};
 use crate::transport::memory::{Delivery, MemoryNetwork};
 use crate::transport::{Identity, PROTOCOLS};
@@ -224,8 +224,16 @@ impl Cluster {
         self.nodes.last().unwrap()
     }
 
+    /// On every node: the others learn only after the leader's answer that the module is committed.
     async fn with_kv(self) -> Cluster {
-        upgrade(self.leader(), KV).await.unwrap();
+        let activated = upgrade(self.leader(), KV).await.unwrap().index;
+        for node in &self.nodes {
+            let mut machine = node.handle.machine();
+            let applied = |view: &Option<Arc<MachineView>>| {
+                view.as_ref().is_some_and(|view| view.info.applied.0 >= activated)
+            };
+            machine.wait_for(applied).await.unwrap();
+        }
         self
     }
 

@@ -72,6 +72,7 @@ impl ConsensusConfig {
             ("trailing_logs", self.trailing_logs),
             ("trailing_bytes", self.trailing_bytes),
             ("held_bytes", self.held_bytes),
+            ("promotion_lag_bytes", self.promotion_lag_bytes),
         ] {
             if value == 0 {
                 return Err(format!("consensus.{name} must not be 0"));

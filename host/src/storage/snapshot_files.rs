@@ -1,7 +1,8 @@
 //! [`SnapshotStore`] as files: `<dir>/<group>/<index>-<term>.snap`.
 //!
 //! A snapshot is written under a temporary name, synced, renamed, and its directory synced:
-//! it is there whole or not at all. Temporary files are removed when the store is opened. A file
+//! it is there whole or not at all. It is synced in steps, so that the log's own syncs never wait
+//! for more of it than a step. Temporary files are removed when the store is opened. A file
 //! that is damaged all the same is left out of the list: whether the state before it will do is
 //! for those to say who know the log. It goes when a newer snapshot is safe.
 //!
@@ -35,6 +36,8 @@ use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, Index};
 
 const BLOCK_BYTES: usize = 256 << 10;
+/// A sync of the log on the same disk may have to wait for so much of a snapshot.
+const SYNC_BYTES: u64 = 1 << 20;
 const UNPOISONED: &str = "no code panics while it holds this lock";
 
 /// All that [`SnapshotFiles`] does on a disk, so that tests can make it fail, or do without.
@@ -211,6 +214,8 @@ struct FileSink {
     /// `None` once finished or failed.
     file: Option<Box<dyn SnapshotFile>>,
     block: Vec<u8>,
+    /// Written since the last sync.
+    unsynced: u64,
     hasher: crc32fast::Hasher,
     is_renamed: bool,
 }
@@ -237,8 +242,13 @@ impl FileSink {
             file.write_all(&header)?;
             file.write_all(&block)
         })?;
+        self.unsynced += block.len() as u64;
         self.block = block;
         self.block.clear();
+        if self.unsynced >= SYNC_BYTES && !museum::is_on(Exhibit::SnapshotNotSynced) {
+            self.unsynced = 0;
+            self.with_file(|file| file.sync())?;
+        }
         Ok(())
     }
 }
@@ -314,6 +324,7 @@ impl SnapshotStore for SnapshotFiles {
             temporary,
             file: Some(file),
             block: Vec::with_capacity(BLOCK_BYTES),
+            unsynced: 0,
             hasher: crc32fast::Hasher::new(),
             is_renamed: false,
         });

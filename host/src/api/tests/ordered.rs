@@ -63,7 +63,8 @@ async fn what_waits_ends_with_its_deadline_or_its_session_and_mistakes_are_told(
     let node = cluster.leader();
     let id = open(node).await.session_id;
     let mut hasty = tonic::Request::new(numbered(id, 2));
-    hasty.set_timeout(Duration::from_millis(300));
+    // The node answers half a second before, so that its own words arrive.
+    hasty.set_timeout(Duration::from_millis(2_500));
     let late = node.client().apply(hasty).await;
     assert_fails(late, Code::DeadlineExceeded, "unknown", "in time");
 

@@ -454,7 +454,7 @@ impl ApplyLoop {
             witness.installed(machine, meta);
         }
         self.prepare();
-        self.policy.saved(meta.size_bytes);
+        self.policy.installed(self.time_ms(), meta.size_bytes);
         self.snapshots.retain(self.group, self.policy.keep(), meta.index)?;
         if let Some(machine) = &self.machine {
             self.trust.on_new_state(machine);

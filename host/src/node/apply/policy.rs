@@ -110,6 +110,12 @@ impl SnapshotPolicy {
         self.last_size_bytes = size_bytes;
     }
 
+    /// One of the leader's came, at this time of the log.
+    pub(super) fn installed(&mut self, now_ms: u64, size_bytes: u64) {
+        self.last_ms = now_ms;
+        self.saved(size_bytes);
+    }
+
     /// What it would have covered is still without a snapshot: a follower that needs it must
     /// get it even if nothing is applied any more.
     pub(super) fn failed(&mut self) {
@@ -169,6 +175,9 @@ mod tests {
         policy.count(1, 10);
         assert!(!policy.due(8_999));
         assert!(policy.due(9_000));
+        policy.installed(9_000, 10);
+        assert!(!policy.due(9_999));
+        assert!(policy.due(10_000));
         // A clock that was put back counts as one that stands.
         assert!(!policy.due(1_000));
     }

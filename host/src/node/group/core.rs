@@ -477,8 +477,8 @@ impl Group {
     /// Raises the level when it is time.
     fn pursue_level(&mut self) {
         let may = self.refuses_points().is_none();
-        let members = self.replica.settled_members().filter(|_| may);
-        if let Some(level) = self.levels.on_tick(members.as_ref()) {
+        let members = || self.replica.settled_members().filter(|_| may);
+        if let Some(level) = self.levels.on_tick(members) {
             tracing::info!(%level, "every member offers a higher level: the cluster's is raised");
             let waiter = self.levels.begin();
             self.propose_level(level, waiter);

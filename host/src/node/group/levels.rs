@@ -125,9 +125,10 @@ impl Levels {
 
     /// Time passes on a leader with these members, or on somebody else (`None`). Says to which level it
     /// is to be raised now.
-    pub(super) fn on_tick(&mut self, members: Option<&ConfState>) -> Option<Level> {
+    pub(super) fn on_tick(&mut self, members: impl FnOnce() -> Option<ConfState>) -> Option<Level> {
         self.tick += 1;
-        let Some(members) = members else {
+        // As long as this node offers no higher one, all of them do not.
+        let Some(members) = (self.offered > self.level).then(members).flatten() else {
             self.agreed = None;
             self.publish();
             return None;
@@ -211,7 +212,7 @@ impl Levels {
     }
 
     fn publish(&self) {
-        let offers = self.offers.keys().filter_map(|node| Some((*node, self.fresh(*node)?)));
+        let offers = || self.offers.keys().filter_map(|node| Some((*node, self.fresh(*node)?)));
         let left = |settle: u64, since: u64| settle.saturating_sub(self.tick - since);
         let ticks =
             self.agreed.zip(self.settle_ticks).map(|((_, since), settle)| left(settle, since));
@@ -219,15 +220,14 @@ impl Levels {
             let time = self.tick_length.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
             Duration::from_secs(time.as_secs())
         };
-        let now = LevelStatus {
-            offers: offers.collect(),
-            agreed: self.agreed.map(|(level, _)| level),
-            raised_in: ticks.map(in_seconds),
-        };
+        let agreed = self.agreed.map(|(level, _)| level);
+        let raised_in = ticks.map(in_seconds);
         self.status.send_if_modified(|status| {
-            let is_news = **status != now;
+            let known = status.offers.iter().map(|(node, level)| (*node, *level));
+            let is_news =
+                (status.agreed, status.raised_in) != (agreed, raised_in) || !known.eq(offers());
             if is_news {
-                *status = Arc::new(now);
+                *status = Arc::new(LevelStatus { offers: offers().collect(), agreed, raised_in });
             }
             is_news
         });
@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn after(levels: &mut Levels, ticks: u64, members: &ConfState) -> Option<Level> {
-        (0..ticks).filter_map(|_| levels.on_tick(Some(members))).last()
+        (0..ticks).filter_map(|_| levels.on_tick(|| Some(members.clone()))).last()
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         levels.on_offer(NodeId(3), Level(2));
         assert_eq!(after(&mut levels, 50, &three), None);
         assert_eq!(levels.status.borrow().agreed, Some(Level(2)));
-        assert_eq!(levels.on_tick(Some(&three)), Some(Level(2)));
+        assert_eq!(levels.on_tick(|| Some(three.clone())), Some(Level(2)));
         let waiter = levels.begin();
         assert_eq!(after(&mut levels, 100, &three), None, "it is under way");
         drop(waiter);
@@ -286,12 +286,12 @@ mod tests {
         assert_eq!(after(&mut levels, 100, &two), None);
         levels.on_offer(NodeId(2), Level(3));
         assert_eq!(after(&mut levels, 50, &two), None);
-        assert_eq!(levels.on_tick(Some(&two)), Some(Level(3)));
+        assert_eq!(levels.on_tick(|| Some(two.clone())), Some(Level(3)));
         let refused = levels.check(None, &two);
         assert_eq!(refused, Ok(Level(3)));
         // Old offers say nothing of who was restarted meanwhile.
         after(&mut levels, 400, &two);
-        assert_eq!(levels.on_tick(Some(&two)), None);
+        assert_eq!(levels.on_tick(|| Some(two.clone())), None);
         let refused = levels.check(Some(Level(2)), &two).expect_err("not heard from");
         assert_eq!(refused.missing, [(NodeId(2), None)]);
         assert!(refused.to_string().contains("node 2 has not said lately"), "{refused}");

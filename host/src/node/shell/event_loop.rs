@@ -160,10 +160,11 @@ impl EventLoop {
                     self.look();
                 }
                 // Dropping an event answers whoever waits in it.
-                let Some(seat) = self.running(id) else { return };
+                let seat = self.seats.get_mut(&id).filter(|seat| !seat.group.is_stopped());
+                let Some(seat) = seat else { return };
                 let done = seat.group.on_event(event);
                 seat.fail_on(done);
-                self.touch(id);
+                seat.touch(&mut self.touched);
             }
             Mail::Look => self.look(),
         }
@@ -212,10 +213,6 @@ impl EventLoop {
                 Err(error) => seat.group.fail(&error),
             }
         }
-    }
-
-    fn running(&mut self, id: GroupId) -> Option<&mut Seat> {
-        self.seats.get_mut(&id).filter(|seat| !seat.group.is_stopped())
     }
 
     /// Groups that have been stopped end: whoever waits in them is told.

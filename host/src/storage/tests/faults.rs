@@ -22,6 +22,8 @@ pub(super) struct Faults {
     stuck_changed: Condvar,
     /// Durable length of each file.
     synced: Mutex<BTreeMap<PathBuf, u64>>,
+    /// Most bytes of a snapshot that a sync found, whether it failed or not.
+    pub(super) largest_snapshot_sync: AtomicU64,
 }
 
 impl Faults {
@@ -32,6 +34,7 @@ impl Faults {
             stuck: Mutex::default(),
             stuck_changed: Condvar::new(),
             synced: Mutex::default(),
+            largest_snapshot_sync: AtomicU64::new(0),
         })
     }
 
@@ -219,34 +222,41 @@ impl FileSystem for FaultyFileSystem {
 /// The real disk, with [`Faults`], for snapshots.
 pub(super) struct FaultyDisk(pub(super) Arc<Faults>);
 
-struct FaultyFile(Box<dyn SnapshotFile>, Arc<Faults>);
+struct FaultyFile {
+    inner: Box<dyn SnapshotFile>,
+    unsynced: u64,
+    faults: Arc<Faults>,
+}
 
 impl Write for FaultyFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let inner = &mut self.0;
-        self.1.write(bytes, |bytes| inner.write(bytes))
+        let written = self.faults.write(bytes, |bytes| self.inner.write(bytes))?;
+        self.unsynced += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.inner.flush()
     }
 }
 
 impl SnapshotFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
-        let inner = &mut self.0;
-        self.1.sync(|| inner.sync())
+        let found = std::mem::take(&mut self.unsynced);
+        self.faults.largest_snapshot_sync.fetch_max(found, Ordering::SeqCst);
+        self.faults.sync(|| self.inner.sync())
     }
 }
 
 impl SnapshotDisk for FaultyDisk {
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        let free = self.0.free_bytes.load(std::sync::atomic::Ordering::SeqCst);
+        let free = self.0.free_bytes.load(Ordering::SeqCst);
         Ok(u64::try_from(free).unwrap_or(0))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn SnapshotFile>> {
-        Ok(Box::new(FaultyFile(RealDisk.create(path)?, self.0.clone())))
+        let (inner, faults) = (RealDisk.create(path)?, self.0.clone());
+        Ok(Box::new(FaultyFile { inner, unsynced: 0, faults }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn SnapshotSource>> {

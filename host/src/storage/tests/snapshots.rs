@@ -191,6 +191,18 @@ fn altered_or_shortened_content_never_reads_as_good() {
     assert_eq!(load(&store, 1, 7).expect("load"), good);
 }
 
+/// The log's syncs wait behind those of a snapshot.
+#[test]
+fn no_sync_finds_much_of_a_large_snapshot() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let faults = Faults::none();
+    let disk = Arc::new(FaultyDisk(faults.clone()));
+    let store = SnapshotFiles::open_with_disk(dir.path(), disk).expect("open");
+    save(&store, meta(1, 7), &content(5 << 20));
+    let largest = faults.largest_snapshot_sync.load(Ordering::SeqCst);
+    assert!((1..3 << 19).contains(&largest), "{largest} bytes");
+}
+
 #[test]
 fn a_full_disk_or_a_failing_sync_keeps_the_previous_snapshot() {
     let dir = tempfile::tempdir().expect("tempdir");
