@@ -13,10 +13,11 @@ const PUBLIC: [&str; 4] = [
     "raft_host/v1/admin.proto",
 ];
 /// What nodes say to each other, and what they write down.
-const PRIVATE: [&str; 3] = [
+const PRIVATE: [&str; 4] = [
     "raft_host/peer/v1/peer.proto",
     "raft_host/storage/v1/log.proto",
     "raft_host/storage/v1/snapshot.proto",
+    "raft_host/storage/v1/backup.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

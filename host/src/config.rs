@@ -344,6 +344,11 @@ impl Config {
         problems
     }
 
+    /// What others are told to dial, where nothing is listened on.
+    pub fn advertised_or_listened(&self) -> String {
+        self.advertise.as_ref().unwrap_or(&self.listen).clone()
+    }
+
     /// What others are told to dial, once the port is known.
     pub fn advertised(&self, bound: std::net::SocketAddr) -> String {
         if let Some(advertise) = &self.advertise {

@@ -42,6 +42,7 @@ impl Reason {
             Reason::Internal => Code::Internal,
             Reason::MemberAlive | Reason::MemberUnreachable => Code::Aborted,
             Reason::OtherCluster
+            | Reason::ClusterRestored
             | Reason::IncompatibleVersion
             | Reason::NoModule
             | Reason::AddressInUse

@@ -42,6 +42,19 @@ impl Cluster {
         cluster
     }
 
+    /// One voter whose data directory `raft-host restore` has made of a backup.
+    pub fn restored(program: &str, backup: &Path) -> Cluster {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut server = Server::new(program, dir.path(), "node-1");
+        let (data_dir, address) = (server.data_dir.display().to_string(), server.address);
+        let backup = backup.to_str().expect("UTF-8");
+        let address = address.to_string();
+        let arguments = ["restore", backup, "--data-dir", &data_dir, "--advertise", &address];
+        Cli::new(program, &[]).run(&arguments).ok();
+        server.start(&[]);
+        Cluster { program: program.into(), dir, servers: vec![server] }
+    }
+
     /// Restarts one server with a library preloaded.
     pub fn restart_with(&mut self, at: usize, shim: &Path) {
         self.servers[at].kill();

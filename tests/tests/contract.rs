@@ -73,9 +73,12 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
     let lines = cluster.dir().join("commands");
     std::fs::write(&lines, "{\"op\":\"set\",\"key\":\"a\",\"value\":\"1\"}\n".repeat(3))
         .expect("written");
+    let [backup, export, restored] = ["backup", "export", "restored"]
+        .map(|name| cluster.dir().join(name).to_str().expect("UTF-8").to_owned());
+    let (backup, export, restored) = (&*backup, &*export, &*restored);
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
-    let commands: [(&str, &[&str]); 21] = [
+    let commands: [(&str, &[&str]); 26] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),
@@ -92,6 +95,11 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         ("level", &["level"]),
         ("level-raise", &["level", "raise"]),
         ("snapshot-take", &["snapshot", "take"]),
+        ("backup-save", &["backup", "save", backup]),
+        ("backup-show", &["backup", "show", backup]),
+        ("backup-verify", &["backup", "verify", backup]),
+        ("export", &["export", export]),
+        ("restore", &["restore", backup, "--data-dir", restored]),
         ("digest", &["digest", "--timeout", "60s"]),
         ("clock", &["clock"]),
         ("check", &["check", next]),

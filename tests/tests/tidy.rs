@@ -19,7 +19,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("transport", &["types", "storage"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),
     ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
-    ("api", &["types", "storage", "consensus", "fsm", "machine", "transport", "node"]),
+    ("backup", &["types", "fsm", "machine"]),
+    ("api", &["types", "storage", "consensus", "fsm", "machine", "transport", "node", "backup"]),
 ];
 
 /// The floors of `node`, from the ground up: a part may name parts of the floors below its own.
@@ -54,7 +55,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "config"]),
     ("reedline", &["cli"]),
     ("notify", &["cli"]),
-    ("raft_host_proto", &["consensus", "machine", "transport", "node", "api", "cli", "server"]),
+    (
+        "raft_host_proto",
+        &["consensus", "machine", "transport", "node", "backup", "api", "cli", "server"],
+    ),
 ];
 
 /// Lines of one file that are not tests.

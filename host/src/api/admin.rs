@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::caller::Caller;
 use super::context::Context;
 use super::convert::bytes;
+use super::copies;
 use super::failure::Failure;
 use super::members::Members;
 use crate::node::MembershipFailure;
@@ -206,6 +207,27 @@ impl Admin for AdminService {
         let caller = self.caller(&request);
         let confirming = super::cluster::confirm(&self.context, request.into_inner());
         Ok(Response::new(caller.within(confirming).await?))
+    }
+
+    type BackupStream = copies::Backups;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let caller = self.caller(&request);
+        let request = request.into_inner();
+        Ok(Response::new(copies::back_up(&self.context, &caller, request).await?))
+    }
+
+    type ExportStream = copies::Exports;
+
+    async fn export(
+        &self,
+        request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let caller = self.caller(&request);
+        Ok(Response::new(copies::export(&self.context, &caller, request.into_inner()).await?))
     }
 
     async fn take_snapshot(

@@ -17,15 +17,21 @@ use raft_host_proto::{CLUSTER_KEY, FORWARDED_KEY, v1};
 use super::context::Context;
 use super::convert::{bytes, cluster_from_wire};
 use super::failure::Failure;
-use crate::types::ClusterId;
+use crate::node::NodeHandle;
+use crate::types::{ClusterId, Origin};
 
 /// The middleware.
 pub(super) async fn check(
-    State(ours): State<ClusterId>,
+    State(handle): State<NodeHandle>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
-    let mut response = match refusal(ours, request.headers()) {
+    let ours = handle.identity().cluster;
+    let origins = || {
+        let view = handle.machine().borrow().clone();
+        view.map(|view| Arc::clone(&view.info.origins)).unwrap_or_default()
+    };
+    let mut response = match refusal(ours, origins, request.headers()) {
         Some(failure) => failure.into_status().into_http(),
         None => next.run(request).await,
     };
@@ -34,8 +40,13 @@ pub(super) async fn check(
     response
 }
 
-/// Why a request with these headers is none for this cluster, if it is none.
-fn refusal(ours: ClusterId, headers: &HeaderMap) -> Option<Failure> {
+/// Why a request with these headers is none for this cluster, if it is none. A cluster that was restored
+/// knows those that it comes from.
+fn refusal(
+    ours: ClusterId,
+    origins: impl Fn() -> Arc<Vec<Origin>>,
+    headers: &HeaderMap,
+) -> Option<Failure> {
     let mut meant = headers.get_all(CLUSTER_KEY).iter();
     meant.find_map(|value| {
         let parsed = value.to_str().ok().and_then(|text| text.parse::<ClusterId>().ok());
@@ -45,9 +56,23 @@ fn refusal(ours: ClusterId, headers: &HeaderMap) -> Option<Failure> {
             );
             return Some(Failure::none(Reason::InvalidRequest, words));
         };
-        (theirs != ours).then(|| {
+        if theirs == ours {
+            return None;
+        }
+        let passed_on = headers.contains_key(FORWARDED_KEY);
+        let origin = origins().iter().rev().find(|origin| origin.cluster == theirs).copied();
+        if let Some(Origin { position, .. }) = origin.filter(|_| !passed_on) {
+            let words = format!(
+                "the request is meant for cluster {theirs}, and this is cluster {ours}, which was restored \
+                 from a backup of that as of entry {}: what came after it is not here, and sessions of \
+                 before are not known; begin anew with this cluster's id",
+                position.index
+            );
+            return Some(Failure::none(Reason::ClusterRestored, words).about(position.index.0));
+        }
+        Some({
             // A node that passes a request on looks for its leader again.
-            let reason = match headers.contains_key(FORWARDED_KEY) {
+            let reason = match passed_on {
                 true => Reason::NotLeader,
                 false => Reason::OtherCluster,
             };
@@ -114,6 +139,7 @@ pub(super) fn rival_to_wire(context: &Context) -> Option<v1::Rival> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Index, LogPosition, Term};
 
     #[test]
     fn only_a_request_for_another_cluster_is_refused_and_by_both_names() {
@@ -129,7 +155,12 @@ mod tests {
             headers
         };
         let (our_id, other_id) = (ours.to_string(), other.to_string());
-        let refused = |values: &[&str], forwarded| refusal(ours, &headers(values, forwarded));
+        let restored = ClusterId([3; 16]);
+        let position = LogPosition { index: Index(41), term: Term(2) };
+        let origin = Origin { cluster: restored, position, time_ms: 0 };
+        let origins = || Arc::new(vec![origin]);
+        let refused =
+            |values: &[&str], forwarded| refusal(ours, origins, &headers(values, forwarded));
         assert_eq!(refused(&[], false), None);
         assert_eq!(refused(&[&our_id], false), None);
         let failure = refused(&[&our_id, &other_id], false).expect("one of them is not ours");
@@ -138,6 +169,12 @@ mod tests {
         assert!(failure.message().contains(&our_id) && failure.message().contains(&other_id));
         let failure = refused(&[&other_id], true).expect("passed on");
         assert!(failure.worth_rerouting(), "{failure:?}");
+        let restored = restored.to_string();
+        let failure = refused(&[&restored], false).expect("of before");
+        assert_eq!(failure.reason(), Reason::ClusterRestored);
+        let words = "which was restored from a backup of that as of entry 41";
+        assert!(failure.message().contains(words), "{failure:?}");
+        assert_eq!(refused(&[&restored], true).expect("passed on").reason(), Reason::NotLeader);
         for nonsense in ["", "c1", "x"] {
             let failure = refused(&[nonsense], false).expect("no id");
             assert_eq!(failure.reason(), Reason::InvalidRequest);

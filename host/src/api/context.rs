@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use raft_host_proto::MAIN_GROUP;
 use raft_host_proto::v1::Reason;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +61,8 @@ pub(super) struct Context {
     pub(super) pending: Budget,
     /// For answers of streams that have not left.
     pub(super) answers: Budget,
+    /// For the one copy of the state that may be made at a time.
+    pub(super) copying: Arc<Semaphore>,
     /// The server takes no new calls and long-lived ones should end.
     pub(super) stopping: CancellationToken,
 }

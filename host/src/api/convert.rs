@@ -8,7 +8,17 @@ use super::failure::Failure;
 use crate::fsm::{LimitChange, Limits};
 use crate::machine::Incumbent;
 use crate::node::{Command, SessionPosition};
-use crate::types::{ClusterId, Index, ModuleHash, Outcome, TrapKind};
+use crate::types::{ClusterId, Index, ModuleHash, Origin, Outcome, TrapKind};
+
+/// A backup that the cluster was restored from.
+pub(super) fn origin_to_wire(origin: &Origin) -> v1::Origin {
+    v1::Origin {
+        cluster_id: bytes(origin.cluster.0),
+        index: origin.position.index.0,
+        term: origin.position.term.0,
+        time_ms: origin.time_ms,
+    }
+}
 
 /// The command of a request.
 pub(super) fn command_from_wire(request: &v1::ApplyRequest) -> Command {

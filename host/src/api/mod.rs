@@ -22,6 +22,7 @@ mod config;
 mod connections;
 mod context;
 mod convert;
+mod copies;
 mod digest;
 mod door;
 mod failure;

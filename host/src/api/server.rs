@@ -84,6 +84,7 @@ pub async fn serve(
         freshness: Freshness::default(),
         pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
         answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
+        copying: Arc::new(tokio::sync::Semaphore::new(1)),
         handle: handle.clone(),
         config: config.clone(),
         info,
@@ -94,8 +95,7 @@ pub async fn serve(
     let table = Table::new(bounds(&config));
     let door = Door::new(Arc::clone(&table));
     let door = axum::middleware::from_fn_with_state(door, door::pass);
-    let ours = handle.identity().cluster;
-    let cluster = axum::middleware::from_fn_with_state(ours, cluster::check);
+    let cluster = axum::middleware::from_fn_with_state(handle.clone(), cluster::check);
     // Who is meant for another cluster does not get to the door.
     let trailers = axum::middleware::from_fn(trailers::label);
     let routes = routes.into_axum_router().layer(door).layer(cluster).layer(trailers);

@@ -63,12 +63,14 @@ fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
         digest: Some(super::digest::status(&handle.digests().borrow())),
         clock: Some(super::clock::status(handle)),
         level: Some(super::level::status(handle)),
+        origins: Vec::new(),
         activity: activity.map(activity_to_wire),
         ..Default::default()
     };
     if let Some(view) = handle.machine().borrow().clone() {
         let info = &view.info;
         status.applied_index = info.applied.0;
+        status.origins = info.origins.iter().map(super::convert::origin_to_wire).collect();
         status.sessions = info.sessions;
         status.time_ms = info.time_ms;
         status.profile_hash = bytes(info.engine.hash(&info.limits).0);

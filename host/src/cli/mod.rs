@@ -2,13 +2,15 @@
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
 //! `serve`, `demo`, `dev` and `bench --in-process` put nodes together, `check` and `build` run a
-//! module without a cluster, `new` writes a project, and `replay` runs the log of a stopped node.
+//! module without a cluster, `new` writes a project, `replay` runs the log of a stopped node, and
+//! `restore` and `backup verify` run what is in a file.
 //! `options` says which option may stand where. Text that people read is made by pure functions, so
 //! that tests read it too.
 
 mod answer;
 mod apply;
 mod apply_lines;
+mod backup;
 mod bench;
 mod build;
 mod check;
@@ -22,6 +24,7 @@ mod digest;
 mod engine;
 mod environment;
 mod exit;
+mod export;
 mod input;
 mod level;
 mod limits;
@@ -31,9 +34,11 @@ mod modules;
 mod new;
 mod options;
 mod output;
+mod progress;
 mod query;
 mod remote;
 mod replay;
+mod restore;
 mod serve;
 mod snapshot;
 mod status;
@@ -90,6 +95,12 @@ enum Command {
     Level(level::LevelArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Backup(backup::BackupArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Export(export::ExportArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Restore(restore::RestoreArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Digest(digest::DigestArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -165,6 +176,9 @@ pub fn main() -> ExitCode {
         Command::Engine(args) => (args.remote.output, engine::run(&args)),
         Command::Level(args) => (args.remote.output, level::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
+        Command::Backup(args) => (args.remote.output, backup::run(&args)),
+        Command::Export(args) => (args.remote.output, export::run(&args)),
+        Command::Restore(args) => (args.output, restore::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Clock(args) => (args.remote.output, clock::run(&args)),
         Command::Confirm(args) => (args.remote.output, confirm::run(&args)),

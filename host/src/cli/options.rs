@@ -154,6 +154,9 @@ impl Command {
             Command::Engine(args) if !args.asks_cluster() && asks => {
                 Some("when it says what this program offers: nobody is asked")
             }
+            Command::Backup(args) if !args.asks_cluster() && asks => {
+                Some("when it looks at a file: nobody is asked")
+            }
             Command::Bench(args) if id == "timeout" && args.has_callers() => None,
             Command::Bench(args) if !args.asks_cluster() && asks => {
                 Some("when it measures in this process: no running cluster is asked")
@@ -184,6 +187,8 @@ impl Command {
             Command::Engine(args) => args.asks_cluster().then_some(&mut args.remote),
             Command::Level(args) => Some(&mut args.remote),
             Command::Snapshot(args) => Some(&mut args.remote),
+            Command::Backup(args) => args.asks_cluster().then_some(&mut args.remote),
+            Command::Export(args) => Some(&mut args.remote),
             Command::Digest(args) => Some(&mut args.remote),
             Command::Clock(args) => Some(&mut args.remote),
             Command::Confirm(args) => Some(&mut args.remote),
@@ -192,6 +197,7 @@ impl Command {
             | Command::Build(_)
             | Command::Check(_)
             | Command::Replay(_)
+            | Command::Restore(_)
             | Command::Demo(_)
             | Command::Dev(_)
             | Command::Completions(_) => None,

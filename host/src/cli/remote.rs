@@ -8,12 +8,13 @@ use clap::Args;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use raft_host_proto::client::{ClientOptions, ClusterId};
+use raft_host_proto::v1::ErrorDetail;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::{Client, ClientError, Effect, MESSAGE_MAX_BYTES};
 use tokio::net::TcpStream;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
@@ -51,7 +52,7 @@ pub(super) struct RemoteArgs {
     pub(super) cluster_id: Option<ClusterId>,
 
     /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for
-    /// digest and each command of --lines; 2m for upgrade and snapshot take].
+    /// digest, backup save and each command of --lines; 2m for upgrade, export and snapshot take].
     #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
 
@@ -248,6 +249,24 @@ fn advise(error: &ClientError) -> String {
             format!("{error}; `raft-host status` shows how the cluster is")
         }
         _ => error.to_string(),
+    }
+}
+
+/// The next message of an answer in parts; `None` after the last.
+pub(super) async fn next_part<T>(
+    parts: &mut Streaming<T>,
+    patience: Duration,
+) -> Result<Option<T>, Failure> {
+    match tokio::time::timeout(patience, parts.message()).await {
+        Ok(Ok(part)) => Ok(part),
+        Ok(Err(status)) => Err(Failure {
+            reason: ErrorDetail::of(&status).map(|detail| detail.reason()),
+            ..Failure::new(format!("the node broke off: {}", sentence(&status)))
+        }),
+        Err(_) => Err(Failure::new(format!(
+            "the node sent nothing for {} s; try again, or with a longer --timeout",
+            patience.as_secs_f64()
+        ))),
     }
 }
 

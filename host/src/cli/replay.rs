@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Ended, Exit, Failure};
 use super::output::{Output, human_count, print_json, print_text};
-use crate::fsm::{STACK_MAX_BYTES, SharedLoader};
+use crate::fsm::{SharedLoader, on_guest_stack};
 use crate::machine::Reply;
 use crate::replay::{
     Answered, Comparison, Difference, Divergence, ReplayError, Replayer, Source, Step, compare,
@@ -53,17 +53,9 @@ impl ReplayArgs {
     }
 }
 
-/// Guests run on this stack, and the host below them.
-const STACK_BYTES: usize = STACK_MAX_BYTES as usize + (8 << 20);
-
 pub(super) fn run(args: &ReplayArgs) -> Ended {
-    let args = args.clone();
-    let thread = std::thread::Builder::new()
-        .name("replay".into())
-        .stack_size(STACK_BYTES)
-        .spawn(move || replay(&args))
-        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    on_guest_stack("replay", || replay(args))
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?
 }
 
 fn replay(args: &ReplayArgs) -> Ended {

@@ -15,7 +15,8 @@ use super::digest::result_to_json;
 use super::exit::{Ended, Exit, Failure};
 use super::members::kind_name;
 use super::output::{
-    Output, facts, hex, human_bytes, human_duration, print_json, print_text, short_hash, table,
+    Output, facts, hex, human_bytes, human_duration, human_time, print_json, print_text,
+    short_hash, table,
 };
 use super::remote::{self, RemoteArgs, sentence};
 
@@ -243,6 +244,7 @@ fn group_to_json(group: &v1::GroupStatus) -> Value {
         "profile_hash": hex(&group.profile_hash),
         "clock": group.clock.as_ref().map(super::clock::to_json),
         "level": group.level.as_ref().map(super::level::to_json),
+        "origins": group.origins.iter().map(origin_to_json).collect::<Vec<_>>(),
         "activity": activity_to_json(group.activity.as_ref()),
         "digest": digest_to_json(group.digest.as_ref()),
         "peers": group.peers.iter().map(|peer| json!({
@@ -253,6 +255,26 @@ fn group_to_json(group: &v1::GroupStatus) -> Value {
             "silent_ms": peer.silent_ms,
         })).collect::<Vec<_>>(),
     })
+}
+
+fn origin_to_json(origin: &v1::Origin) -> Value {
+    json!({
+        "cluster_id": hex(&origin.cluster_id),
+        "index": origin.index,
+        "term": origin.term,
+        "time_ms": origin.time_ms,
+    })
+}
+
+/// What the cluster was restored from last.
+fn origin_note(row: &NodeRow) -> Option<String> {
+    let origin = row.group()?.origins.last()?;
+    Some(format!(
+        "the cluster was restored from a backup of cluster {} at index {} ({} utc)",
+        hex(&origin.cluster_id),
+        origin.index,
+        human_time(origin.time_ms)
+    ))
 }
 
 fn state_name(state: v1::peer_progress::State) -> &'static str {
@@ -444,6 +466,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         notes.extend(rival_note(row));
         notes.extend(digest_notes(row));
     }
+    notes.extend(rows.iter().find_map(origin_note));
     notes.extend(different_clusters(rows));
     if !notes.is_empty() {
         text.push_str("\n\n");

@@ -65,6 +65,12 @@ fn each_command_of_the_readme_parses() {
         "level show -o json",
         "level raise --to 2 --yes",
         "snapshot take",
+        "backup save FILE -e a:1",
+        "backup save - --timeout 2m",
+        "backup show FILE -o json",
+        "backup verify FILE",
+        "export FILE -o json",
+        "restore FILE --data-dir DIR --advertise a:1 --storage-engine sled",
         "digest",
         "confirm 00112233445566778899aabbccddeeff -e a:1",
         "apply x --cluster-id 00112233445566778899aabbccddeeff",
@@ -108,6 +114,12 @@ fn wrong_usage_is_refused_with_code_2() {
         "level raise 2",
         "level lower",
         "snapshot",
+        "backup",
+        "backup save",
+        "backup show FILE -e a:1",
+        "restore",
+        "restore FILE -e a:1",
+        "restore FILE --advertise nowhere",
         "completions klingon",
         "bench --fsm native",
         "bench --rounds 3",
@@ -142,7 +154,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 31] = [
+const EACH_COMMAND: [&[&str]; 36] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -163,6 +175,11 @@ const EACH_COMMAND: [&[&str]; 31] = [
     &["level"],
     &["level", "raise"],
     &["snapshot", "take"],
+    &["backup", "save", "file"],
+    &["backup", "show", "file"],
+    &["backup", "verify", "file"],
+    &["export", "file"],
+    &["restore", "file"],
     &["digest"],
     &["clock", "show"],
     &["confirm", "00112233445566778899aabbccddeeff"],
@@ -187,7 +204,8 @@ const SHARED: [&[&str]; 5] = [
 fn takes(line: &[&str], option: &str) -> bool {
     match (line[0], option) {
         ("demo" | "dev" | "completions", _) => false,
-        ("new" | "build" | "check" | "replay", option) => option == "--output",
+        ("new" | "build" | "check" | "replay" | "restore", option) => option == "--output",
+        ("backup", option) if !line.contains(&"save") => option == "--output",
         ("engine", option) if line.contains(&"offered") => option == "--output",
         ("status" | "confirm", "--cluster-id") => false,
         _ => true,

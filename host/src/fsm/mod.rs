@@ -8,6 +8,7 @@
 mod limits;
 pub mod native;
 mod profile;
+mod stack;
 
 use std::any::Any;
 use std::io::{Read, Write};
@@ -20,6 +21,7 @@ pub use self::limits::{LimitChange, Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
 pub use self::profile::{
     EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, ProfileError,
 };
+pub use self::stack::{GUEST_STACK_BYTES, on_guest_stack};
 use crate::types::{ClusterId, Event, Level, ModuleHash, Position, StateDigest, TrapKind};
 
 /// What a guest may know about the command that it is applying. For queries, snapshots and

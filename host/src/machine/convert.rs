@@ -4,7 +4,9 @@ use raft_host_proto::stored;
 
 use super::sessions::SessionLimits;
 use crate::fsm::{LimitChange, Limits};
-use crate::types::{ConfState, NodeId, Outcome, TrapKind};
+use crate::types::{
+    ClusterId, ConfState, Index, LogPosition, NodeId, Origin, Outcome, Term, TrapKind,
+};
 
 /// Stores an outcome; what is stored is never a duplicate.
 pub(super) fn outcome_to_record(outcome: &Outcome) -> stored::Outcome {
@@ -112,6 +114,23 @@ pub(super) fn conf_state_from_record(record: &stored::SnapshotConfState) -> Conf
         learners_next: ids(&record.learners_next),
         auto_leave: record.auto_leave,
     }
+}
+
+/// As snapshots hold it.
+pub(super) fn origin_to_record(origin: &Origin) -> stored::SnapshotOrigin {
+    stored::SnapshotOrigin {
+        cluster_id: origin.cluster.0.to_vec().into(),
+        index: origin.position.index.0,
+        term: origin.position.term.0,
+        time_ms: origin.time_ms,
+    }
+}
+
+/// Reads what [`origin_to_record`] made.
+pub(super) fn origin_from_record(record: &stored::SnapshotOrigin) -> Result<Origin, String> {
+    let cluster = ClusterId::try_from(&record.cluster_id[..]).map_err(|error| error.to_string())?;
+    let position = LogPosition { index: Index(record.index), term: Term(record.term) };
+    Ok(Origin { cluster, position, time_ms: record.time_ms })
 }
 
 #[cfg(test)]

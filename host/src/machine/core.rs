@@ -27,7 +27,7 @@ use crate::fsm::{
 use crate::museum::{self, Exhibit};
 use crate::types::{
     ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId,
-    Outcome, Position, TrapKind,
+    Origin, Outcome, Position, TrapKind,
 };
 
 /// Longest text of a guest that a reason quotes.
@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) membership: Membership,
     pub(super) sessions: Sessions,
     pub(super) modules: Modules,
+    /// What the cluster was restored from, oldest first.
+    pub(super) origins: Arc<Vec<Origin>>,
 }
 
 /// One replicated state machine of a node.
@@ -92,6 +94,7 @@ impl Machine {
             membership: Membership::default(),
             sessions: Sessions::new(SessionLimits::default()),
             modules: Modules::default(),
+            origins: Arc::default(),
         };
         Machine::assemble(state, None, loader)
     }
@@ -343,6 +346,7 @@ impl Machine {
             level: self.state.level,
             modules: Arc::clone(&self.module_infos),
             history: Arc::clone(&self.state.modules.history),
+            origins: Arc::clone(&self.state.origins),
         }
     }
 
@@ -667,9 +671,9 @@ pub(super) fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {
 }
 
 /// The limits that end a call, by name.
-struct Budget {
-    fuel: (&'static str, u64),
-    output: Option<(&'static str, u64)>,
+pub(super) struct Budget {
+    pub(super) fuel: (&'static str, u64),
+    pub(super) output: Option<(&'static str, u64)>,
 }
 
 impl Budget {
@@ -691,7 +695,7 @@ impl Budget {
 }
 
 /// Output and events of a call that must succeed, or why it did not.
-fn settle(
+pub(super) fn settle(
     what: &str,
     budget: Budget,
     call: Call,

@@ -27,6 +27,8 @@ const TAG: &[u8] = b"raft-host state digest 1";
 const MACHINE_TAG: &[u8] = b"raft-host machine digest 1";
 /// Latest points whose digests are kept.
 const KEPT: usize = 8;
+/// Ranges that changed, at most, as of [`GuestDigest::changed`].
+const CHANGED_MAX: usize = 1_000;
 
 /// What was found at a digest point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +47,16 @@ pub struct TakenDigest {
 
 /// The latest of them, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Taken(VecDeque<TakenDigest>);
+pub(super) struct Taken {
+    latest: VecDeque<TakenDigest>,
+    /// What digests between points have found changed since the latest one.
+    changed: Vec<Range<u64>>,
+}
 
 impl Machine {
     /// What was found at a digest point, if that was here and not long ago.
     pub fn taken_digest(&self, point: Index) -> Option<&TakenDigest> {
-        self.taken.0.iter().rev().find(|taken| taken.index == point)
+        self.taken.latest.iter().rev().find(|taken| taken.index == point)
     }
 
     /// Digests the state as the one after the entry at `index`, and keeps the result.
@@ -61,18 +67,39 @@ impl Machine {
     pub(crate) fn take_digest(&mut self, index: Index) -> Result<&TakenDigest, HostFailure> {
         let machine = machine_part(&self.state, index);
         let guest = self.fsm.as_mut().map(|fsm| fsm.digest()).transpose()?;
+        let known = std::mem::take(&mut self.taken.changed);
         let (guest, changed) = match guest {
-            Some(GuestDigest { digest, changed }) => (Some(digest), changed),
-            None => (None, Vec::new()),
+            Some(GuestDigest { digest, changed }) => (Some(digest), union(known, changed)),
+            None => (None, known),
         };
         let digest = whole(machine, guest);
         // Only a mistaken caller takes it again.
-        self.taken.0.retain(|taken| taken.index != index);
-        while self.taken.0.len() >= KEPT {
-            self.taken.0.pop_front();
+        let latest = &mut self.taken.latest;
+        latest.retain(|taken| taken.index != index);
+        while latest.len() >= KEPT {
+            latest.pop_front();
         }
-        self.taken.0.push_back(TakenDigest { index, digest, machine, guest, changed });
-        Ok(self.taken.0.back().expect("just pushed"))
+        latest.push_back(TakenDigest { index, digest, machine, guest, changed });
+        Ok(latest.back().expect("just pushed"))
+    }
+
+    /// Digests the state as it is, for whoever copies it. No digest point: nobody compares it with others.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub fn digest_now(&mut self) -> Result<StateDigest, HostFailure> {
+        let machine = machine_part(&self.state, self.state.applied);
+        let guest = match self.fsm.as_mut().map(|fsm| fsm.digest()).transpose()? {
+            Some(GuestDigest { digest, changed }) => {
+                // The next point is to know all that changed since the one before.
+                let known = std::mem::take(&mut self.taken.changed);
+                self.taken.changed = union(known, changed);
+                Some(digest)
+            }
+            None => None,
+        };
+        Ok(whole(machine, guest))
     }
 
     /// Flips a bit of the guest's state behind everybody's back; see [`crate::fsm::Fsm::flip_bit`].
@@ -81,6 +108,25 @@ impl Machine {
     pub fn flip_bit(&mut self, at: u64) -> bool {
         self.fsm.as_mut().map(|fsm| fsm.flip_bit(at)).is_some()
     }
+}
+
+/// All of both, ascending; the last one covers what is too much.
+fn union(known: Vec<Range<u64>>, more: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    if known.is_empty() {
+        return more;
+    }
+    let mut all = known;
+    all.extend(more);
+    all.sort_unstable_by_key(|range| range.start);
+    let mut union: Vec<Range<u64>> = Vec::new();
+    for range in all {
+        let is_full = union.len() == CHANGED_MAX;
+        match union.last_mut() {
+            Some(last) if range.start <= last.end || is_full => last.end = last.end.max(range.end),
+            _ => union.push(range),
+        }
+    }
+    union
 }
 
 fn whole(machine: StateDigest, guest: Option<StateDigest>) -> StateDigest {

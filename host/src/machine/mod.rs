@@ -22,6 +22,7 @@ mod convert;
 mod core;
 mod digest;
 mod engine;
+mod incarnation;
 mod kind;
 mod level;
 mod limits;
@@ -33,6 +34,7 @@ mod reply;
 mod restore;
 mod sessions;
 mod snapshot;
+mod summary;
 mod verdict;
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ pub(crate) use self::convert::limit_change_to_log;
 pub use self::core::Machine;
 pub(crate) use self::core::MachineBystander;
 pub use self::digest::TakenDigest;
+pub use self::incarnation::{Exported, FOUNDER, INCARNATION, Import, PortableError};
 pub use self::kind::BodyKind;
 pub use self::level::Unsupported;
 #[cfg(feature = "museum")]
@@ -58,5 +61,6 @@ pub use self::reply::{
 };
 pub use self::restore::RestoreError;
 pub use self::snapshot::MachineSnapshot;
+pub use self::summary::MachineSummary;
 pub(crate) use self::verdict::truth;
 pub use self::verdict::{Verdict, Vote};

@@ -7,7 +7,7 @@ use raft_host_proto::stored;
 
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
-use crate::types::{Event, Exceeded, Index, Level, ModuleHash, Outcome, StateDigest};
+use crate::types::{Event, Exceeded, Index, Level, ModuleHash, Origin, Outcome, StateDigest};
 
 /// What came of a command, or of an entry that holds none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,6 +320,8 @@ pub struct MachineInfo {
     pub modules: Arc<Vec<ModuleInfo>>,
     /// Activations, oldest first; only the latest are kept.
     pub history: Arc<Vec<ActivationInfo>>,
+    /// What the cluster was restored from, oldest first; empty: it was formed.
+    pub origins: Arc<Vec<Origin>>,
 }
 
 /// The module that runs.

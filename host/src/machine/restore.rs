@@ -7,6 +7,7 @@ use raft_host_proto::stored;
 
 use super::convert;
 use super::core::{Machine, State};
+use super::incarnation::ORIGINS_MAX;
 use super::level::{self, Unsupported};
 use super::membership::Membership;
 use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
@@ -20,7 +21,8 @@ use crate::fsm::{
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId, Position, StateDigest,
+    ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId, Origin, Position,
+    StateDigest,
 };
 
 /// Longest header: bounds memory, far above any real one.
@@ -125,8 +127,7 @@ impl Machine {
         group: GroupId,
         loader: SharedLoader,
     ) -> Result<Machine, RestoreError> {
-        read_magic(input)?;
-        let header: stored::SnapshotHeader = records::read_message(input, HEADER_MAX_BYTES)?;
+        let header = read_header(input)?;
         check_owner(&header, cluster, group)?;
         let mut state = state_from_header(&header, cluster, group, &loader)?;
         loader.supports(&state.engine).map_err(|engine| RestoreError::Program(engine.into()))?;
@@ -148,6 +149,12 @@ impl Machine {
         }
         Ok(Machine::assemble(state, fsm, loader))
     }
+}
+
+/// Reads what comes before everything of variable number.
+pub(super) fn read_header(input: &mut dyn Read) -> Result<stored::SnapshotHeader, RestoreError> {
+    read_magic(input)?;
+    Ok(records::read_message(input, HEADER_MAX_BYTES)?)
 }
 
 fn read_magic(input: &mut dyn Read) -> Result<(), RestoreError> {
@@ -222,7 +229,16 @@ fn state_from_header(
             },
             ..Modules::default()
         },
+        origins: Arc::new(origins(header)?),
     })
+}
+
+pub(super) fn origins(header: &stored::SnapshotHeader) -> Result<Vec<Origin>, RestoreError> {
+    if header.origins.len() > ORIGINS_MAX {
+        return Err(invalid("it came through too many backups"));
+    }
+    let read = header.origins.iter().map(convert::origin_from_record);
+    read.collect::<Result<_, _>>().map_err(|error| invalid(format!("what it came from: {error}")))
 }
 
 fn membership(header: &stored::SnapshotHeader) -> Result<Membership, RestoreError> {
@@ -249,7 +265,9 @@ fn membership(header: &stored::SnapshotHeader) -> Result<Membership, RestoreErro
     Ok(membership)
 }
 
-fn history(header: &stored::SnapshotHeader) -> Result<Vec<ActivationInfo>, RestoreError> {
+pub(super) fn history(
+    header: &stored::SnapshotHeader,
+) -> Result<Vec<ActivationInfo>, RestoreError> {
     if header.history.len() > HISTORY_MAX {
         return Err(invalid("its history of activations is too long"));
     }

@@ -136,6 +136,7 @@ pub(super) fn header(state: &State) -> stored::SnapshotHeader {
         engine: state.engine.as_str().to_owned(),
         past: state.past.digest().0.to_vec().into(),
         level: state.level.0,
+        origins: state.origins.iter().map(convert::origin_to_record).collect(),
     }
 }
 

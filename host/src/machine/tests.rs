@@ -3,6 +3,7 @@
 mod batches;
 mod digests;
 mod engine;
+mod incarnation;
 mod level;
 mod limits;
 mod ordered;

@@ -10,8 +10,11 @@ use tokio::sync::oneshot;
 use super::budget::Charge;
 use super::rivals::UNCONFIRMED;
 use crate::consensus::{ConfChangeError, Role};
-use crate::machine::{MachineInfo, QueryReply, QueryResult, Reply};
-use crate::types::{ConfState, Exceeded, Index, JoinNonce, Level, Member, NodeId, Position, Term};
+use crate::machine::{MachineInfo, MachineSnapshot, QueryReply, QueryResult, Reply};
+use crate::types::{
+    ConfState, Exceeded, Index, JoinNonce, Level, LogPosition, Member, NodeId, Position,
+    StateDigest, Term,
+};
 
 /// A proposal that was applied.
 #[derive(Clone, Debug)]
@@ -203,6 +206,16 @@ pub struct MachineView {
     pub conf_state: Arc<ConfState>,
     /// The id that the next new member gets.
     pub next_node_id: NodeId,
+}
+
+/// The whole state as of one index, detached from the machine.
+pub struct MachineCopy {
+    /// The last entry that it contains.
+    pub position: LogPosition,
+    /// The state.
+    pub state: MachineSnapshot,
+    /// The state's digest.
+    pub digest: StateDigest,
 }
 
 /// Fixed cost of a request in the byte budget, for its bookkeeping.

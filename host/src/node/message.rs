@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::answer::QueryJob;
+use super::answer::{MachineCopy, QueryJob};
 use super::budget::Charge;
 use super::metrics::NodeMetrics;
 use super::waiter::Waiter;
@@ -29,6 +29,7 @@ pub(super) enum Event {
     StaleQuery(QueryJob),
     Status(oneshot::Sender<ReplicaStatus>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
+    Copy(oneshot::Sender<Result<MachineCopy, String>>),
     Persisted(WriteNumber),
     /// What the log reader found.
     LogRead(LogRead, Result<Vec<LogEntry>, StorageError>),
@@ -118,6 +119,8 @@ pub(super) enum Job {
     /// Answer once the index is applied.
     Query(Index, Vec<QueryJob>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
+    /// Copy the state, for somebody else than the store.
+    Copy(oneshot::Sender<Result<MachineCopy, String>>),
     /// A follower needs a snapshot newer than the newest.
     SnapshotWanted,
     /// The stored snapshot at this index cannot be sent.

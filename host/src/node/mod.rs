@@ -39,8 +39,8 @@ mod waiter;
 mod work;
 
 pub use answer::{
-    Committed, Consistency, Leadership, LevelRefused, MachineView, ProposeFailure, ProposeResult,
-    QueryFailure,
+    Committed, Consistency, Leadership, LevelRefused, MachineCopy, MachineView, ProposeFailure,
+    ProposeResult, QueryFailure,
 };
 pub use apply::{DigestCounters, DigestStatus, Doubt, Quarantine, Witness};
 pub use budget::{Budget, Charge};
@@ -59,8 +59,8 @@ pub use request::{ActivateModule, Command, ModuleChunk, Request, SessionPosition
 pub use rivals::RivalStatus;
 pub use room::{GuestMemory, MachineMemory};
 pub use shell::{
-    Environment, GroupOptions, Node, NodeChannel, NodeInbox, NodeOptions, StartError, SteppedNode,
-    Stragglers, bootstrap, channel,
+    Environment, FIRST, GroupOptions, Node, NodeChannel, NodeInbox, NodeOptions, StartError,
+    SteppedNode, Stragglers, bootstrap, channel, first_machine, found,
 };
 pub use stop::StopReason;
 pub use waiter::{ChargedAnswer, ReplySink};

@@ -7,8 +7,9 @@ use super::home::{EmptyHome, Home};
 use super::intent::Intent;
 use super::plugin::Plugin;
 use super::release;
+use super::restore::Portable;
 use crate::config::Config;
-use crate::fsm::SharedLoader;
+use crate::fsm::{SharedLoader, on_guest_stack};
 use crate::node;
 use crate::transport::Identity;
 use crate::types::{ClusterId, GroupId, NodeId};
@@ -23,19 +24,34 @@ pub(super) async fn form(
     plugin: &Plugin,
     address: String,
     modules: &CompiledModules,
+    portable: Option<Portable>,
 ) -> Result<(Home, Identity), ServeError> {
     // The cache of compiled modules lives in the data directory, which must not exist yet.
     let loader = release::loader(None, modules)?;
     plugin.check(Arc::clone(&loader), config.limits.clone()).await?;
     let identity = Identity { cluster: ClusterId(rand::random()), node: NodeId(1), address };
-    let config = config.clone();
+    let (config, plugin) = (config.clone(), plugin.clone());
     tokio::task::spawn_blocking(move || {
+        if let Some(portable) = portable {
+            let began = || portable.machine(&plugin, &identity, &config, loader);
+            let mut machine = on_guest_stack("import", began).map_err(no_thread)??;
+            let empty = EmptyHome::lock(&config)?;
+            let (cluster, node) = (identity.cluster, identity.node);
+            let home = empty.initialize(&config, &Intent::Found, cluster, node)?;
+            node::found(home.stores(), GroupId::MAIN, node::FIRST, &mut machine)?;
+            home.intend(&SETTLE)?;
+            return Ok((home, identity));
+        }
         let empty = EmptyHome::lock(&config)?;
         let home = empty.initialize(&config, &Intent::Form, identity.cluster, identity.node)?;
         first_snapshot(&home, &identity, &config, loader)?;
         Ok((home, identity))
     })
     .await?
+}
+
+fn no_thread(source: std::io::Error) -> ServeError {
+    ServeError::Io { action: "starting a thread".to_owned(), source }
 }
 
 /// Completes what [`form`] was interrupted in. Blocks.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   raft-host-intent 1 <CRC-32 of the rest, 8 hexadecimal digits>\n
-//!   "form", {"settle":…} or {"join":…}\n
+//!   "form", "found", {"settle":…} or {"join":…}\n
 //! ```
 
 use std::io::Write as _;
@@ -26,6 +26,8 @@ const MAGIC: &str = "raft-host-intent 1";
 pub(super) enum Intent {
     /// Form a cluster of one voter.
     Form,
+    /// Found a cluster with a state from a file; without that it cannot be completed.
+    Found,
     /// See a cluster that was formed through its probation.
     Settle {
         /// The other cluster's member that has dialled this node meanwhile, if one has.
@@ -121,7 +123,9 @@ mod tests {
             dialled: "127.0.0.1:7400".to_owned(),
         };
         let settling = |disputed_by| Intent::Settle { disputed_by };
-        for intent in [Intent::Form, settling(None), settling(Some(rival)), joining()] {
+        for intent in
+            [Intent::Form, Intent::Found, settling(None), settling(Some(rival)), joining()]
+        {
             intent.write(dir.path()).expect("written");
             assert_eq!(Intent::read(dir.path()).expect("readable"), Some(intent));
         }

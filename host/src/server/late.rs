@@ -13,10 +13,11 @@ use crate::storage::NodeIdentity;
 use crate::types::ClusterId;
 
 /// Said at once, whatever becomes of the start.
-pub(super) fn say(place: &str, owner: NodeIdentity, plugin: &Plugin) {
+pub(super) fn say(place: &str, owner: NodeIdentity, plugin: &Plugin, imports: bool) {
+    let option = if imports { "--plugin with --import" } else { "--plugin" };
     tracing::info!(
         plugin = %plugin.path.display(), hash = %plugin.hash.short(),
-        "--plugin forms a cluster only where there is none: {place} holds node {} of cluster {}, \
+        "{option} forms a cluster only where there is none: {place} holds node {} of cluster {}, \
          which goes on",
         owner.node,
         owner.cluster

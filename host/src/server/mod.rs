@@ -25,6 +25,7 @@ mod probation;
 mod process;
 mod promote;
 mod release;
+mod restore;
 mod running;
 mod services;
 #[cfg(feature = "museum")]
@@ -39,6 +40,8 @@ pub(crate) use self::process::ProcessFacts;
 #[cfg(feature = "museum")]
 pub(crate) use self::release::offer_level;
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};
+pub use self::restore::{RestoreFailure, Restored, restore};
+pub(crate) use self::restore::{backup_loader, open_backup};
 pub use self::running::{Began, RunningServer, SHUTDOWN_GRACE, start};
 pub(crate) use self::services::count_dropped_guest_lines;
 use crate::config::ConfigError;
@@ -54,6 +57,8 @@ pub struct Startup {
     pub plugin: Option<PathBuf>,
     /// Join a cluster.
     pub join: Option<Join>,
+    /// With `plugin`: the state that it begins with, as some module's `snapshot` wrote it.
+    pub import: Option<PathBuf>,
     /// Shared with others in this process that compile the same modules.
     pub modules: CompiledModules,
 }
@@ -117,6 +122,23 @@ pub enum ServeError {
         path: PathBuf,
         /// The cause.
         reason: String,
+    },
+    /// The state that the plugin was to begin with is not one.
+    #[error("the state {} is refused: {reason}", path.display())]
+    ImportRefused {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        reason: String,
+    },
+    /// A cluster was being made of a file, and nothing says what is missing.
+    #[error(
+        "{place} is where a restore or an import was interrupted: nothing in it can be used; delete it \
+         and do that again"
+    )]
+    HalfFounded {
+        /// The data directory.
+        place: String,
     },
     /// The address is taken.
     #[error(

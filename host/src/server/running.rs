@@ -14,6 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
+use super::restore::Portable;
 use super::{
     Join, ServeError, Startup, bind, descriptors, form, join, late, memory, probation, promote,
     release, services,
@@ -90,6 +91,8 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
     }
     let read = |path: &PathBuf| Plugin::read(path, &config.limits);
     let plugin = startup.plugin.as_ref().map(read).transpose()?;
+    let portable = |path: &PathBuf| Portable::read(path, config.limits.snapshot_max_bytes);
+    let portable = startup.import.as_ref().map(portable).transpose()?;
     // Before anything else is touched: a second start of the same node ends here.
     let (listener, bound) = bind(&config.listen, "--listen").await?;
     // Until it serves, it says what it is at.
@@ -106,13 +109,14 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
         (Some(owned), plugin, join) => {
             anteroom.say(format!("it reads what is in {}", place(&config)));
             if let Some(plugin) = plugin {
-                late::say(&place(&config), owned.1, plugin);
+                late::say(&place(&config), owned.1, plugin, portable.is_some());
             }
             come_back(&config, owned, join.as_ref(), address, &modules).await?
         }
         (None, Some(plugin), _) => {
             anteroom.say("it forms a cluster".to_owned());
-            let (home, identity) = form::form(&config, plugin, address, &modules).await?;
+            let formed = form::form(&config, plugin, address, &modules, portable);
+            let (home, identity) = formed.await?;
             Prepared {
                 began: Began::Formed,
                 home,
@@ -195,6 +199,9 @@ async fn come_back(
             Some(Intent::Form) => {
                 form::complete(&home, &identity, &config, release::loader(None, &modules)?)?;
                 probation = Some(None);
+            }
+            Some(Intent::Found) => {
+                return Err(ServeError::HalfFounded { place: place(&config) });
             }
             Some(Intent::Settle { disputed_by }) => probation = Some(disputed_by),
             Some(Intent::Join { introduced: members, promote }) => {

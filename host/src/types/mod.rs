@@ -9,6 +9,7 @@ mod level;
 mod log;
 mod membership;
 mod message;
+mod origin;
 mod outcome;
 mod snapshot;
 
@@ -19,5 +20,6 @@ pub use level::Level;
 pub use log::{EntryKind, HardState, LogEntry, LogPosition, Position};
 pub use membership::{ConfChange, ConfChangeOp, ConfState, Member, Rival};
 pub use message::{MessageKind, PeerMessage};
+pub use origin::Origin;
 pub use outcome::{Event, Outcome, TrapKind};
 pub use snapshot::{SnapshotFate, SnapshotMeta};

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use sha2::Digest as _;
+use tonic::Streaming;
 
 use super::retry::{Repeat, Timed};
 use super::{Client, ClientError};
@@ -310,6 +311,26 @@ impl Client {
     /// When the node cannot do it.
     pub async fn take_snapshot(&self) -> Result<v1::TakeSnapshotResponse, ClientError> {
         admin_call!(self, Repeat::WithoutEffect, take_snapshot, TakeSnapshotRequest {})
+    }
+
+    /// A backup of the state of the node that answers: the data of all messages together is the file,
+    /// which ends with its SHA-256. Each message is waited for by itself.
+    ///
+    /// # Errors
+    ///
+    /// When the node cannot make a copy now.
+    pub async fn back_up(&self) -> Result<Streaming<v1::BackupResponse>, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, backup, BackupRequest {})
+    }
+
+    /// What a copy of the guest of the node that answers writes as its own snapshot: what it is of,
+    /// and then the data.
+    ///
+    /// # Errors
+    ///
+    /// When the node cannot make a copy now, or the guest no snapshot.
+    pub async fn export(&self) -> Result<Streaming<v1::ExportResponse>, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, export, ExportRequest {})
     }
 
     /// Has every node digest its state at one index, and says what they found.

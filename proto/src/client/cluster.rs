@@ -136,11 +136,16 @@ impl Client {
                  cluster {ours}"
             );
         }
-        let message = format!(
-            "{} belongs to cluster {theirs}, and this client talks to cluster {ours}; no endpoint \
-             is left to ask",
-            picked.address
-        );
+        let reason = failure.detail.as_deref().map(v1::ErrorDetail::reason);
+        let message = match reason {
+            // The node knows more of it.
+            Some(v1::Reason::ClusterRestored) => format!("{}: {}", picked.address, failure.message),
+            _ => format!(
+                "{} belongs to cluster {theirs}, and this client talks to cluster {ours}; no endpoint \
+                 is left to ask",
+                picked.address
+            ),
+        };
         Failure { message, transient: left.others > 0, ..failure }
     }
 }

@@ -563,6 +563,24 @@ impl Admin for Service {
         confirm: ConfirmRequest -> ConfirmResponse,
     );
 
+    type BackupStream = tokio_stream::Empty<Result<v1::BackupResponse, Status>>;
+
+    async fn backup(
+        &self,
+        _request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("not planned"))
+    }
+
+    type ExportStream = tokio_stream::Empty<Result<v1::ExportResponse, Status>>;
+
+    async fn export(
+        &self,
+        _request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        Err(Status::unimplemented("not planned"))
+    }
+
     async fn digest(
         &self,
         _request: Request<v1::DigestRequest>,

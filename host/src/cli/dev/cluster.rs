@@ -142,12 +142,12 @@ impl Cluster {
             let startup = if DataDir::is_some_nodes(&config.data_dir) {
                 Startup { modules, ..Startup::default() }
             } else if number == 1 {
-                Startup { plugin: plugin.map(Path::to_owned), join: None, modules }
+                Startup { plugin: plugin.map(Path::to_owned), modules, ..Startup::default() }
             } else {
                 let seeds = addresses[..number - 1].to_vec();
                 let node_id = Some(NodeId(number as u64));
                 let join = Some(Join { seeds, learner: false, node_id });
-                Startup { plugin: None, join, modules }
+                Startup { join, modules, ..Startup::default() }
             };
             let started = server::start(config.clone(), startup).await;
             let server = started.map_err(|error| told(number, &config, error))?;

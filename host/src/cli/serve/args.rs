@@ -18,6 +18,9 @@ pub(crate) struct ServeArgs {
     /// The state machine of a new cluster: a WebAssembly module.
     #[arg(long, value_name = "FILE", env = "RAFT_HOST_PLUGIN", help_heading = FORMING)]
     pub plugin: Option<PathBuf>,
+    /// With --plugin: the state that it begins with, as `raft-host export` wrote it.
+    #[arg(long, value_name = "FILE", help_heading = FORMING)]
+    pub import: Option<PathBuf>,
     /// Join the cluster that one of these nodes belongs to.
     #[arg(
         long, value_name = "ADDR[,ADDR…]", value_delimiter = ',', env = "RAFT_HOST_JOIN",
@@ -169,6 +172,11 @@ impl ServeArgs {
             let problem = "--node-id is for a node that joins: give --join as well".to_owned();
             return Err(ConfigError::Invalid(vec![problem]));
         }
+        if self.import.is_some() && config.plugin.is_none() {
+            let problem = "--import is the state that a new cluster's plugin begins with: give --plugin as \
+                           well";
+            return Err(ConfigError::Invalid(vec![problem.to_owned()]));
+        }
         config.validate()?;
         Ok(config)
     }
@@ -181,11 +189,13 @@ impl ServeArgs {
             node_id: self.node_id,
         });
         let modules = CompiledModules::by_children(config.compiler.clone());
-        Startup { plugin: config.plugin.clone(), join, modules }
+        let (plugin, import) = (config.plugin.clone(), self.import.clone());
+        Startup { plugin, join, import, modules }
     }
 }
 
-fn engines() -> impl TypedValueParser<Value = Engine> {
+/// The names of the stores.
+pub(crate) fn engines() -> impl TypedValueParser<Value = Engine> {
     let named = |engine: Engine| PossibleValue::new(engine.name()).help(engine.summary());
     PossibleValuesParser::new(Engine::all().map(named)).try_map(|name| name.parse::<Engine>())
 }
@@ -277,7 +287,7 @@ mod tests {
             let own = format!("RAFT_HOST_{}", long(&option).replace('-', "_").to_uppercase());
             let expected = match long(&option) {
                 // Said once, when a node begins.
-                "learner" | "node-id" => None,
+                "learner" | "node-id" | "import" => None,
                 // As in every program that logs with this library.
                 "log-filter" => Some("RUST_LOG"),
                 _ => Some(&*own),
@@ -317,7 +327,8 @@ mod tests {
     }
 
     /// Options that no key answers to, and why.
-    const OPTIONS_ONLY: [(&str, &str); 2] = [
+    const OPTIONS_ONLY: [(&str, &str); 3] = [
+        ("import", "for one start: a file that stays must not name a state that is old by then"),
         ("node-id", "for one join: a file that stays must not ask for an id that is taken by then"),
         ("config", "names the file"),
     ];

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub(super) use self::args::ServeArgs;
+pub(super) use self::args::{ServeArgs, engines};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Output;
 use crate::config::{Config, ConfigError, LogFormat};

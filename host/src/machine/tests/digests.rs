@@ -51,6 +51,22 @@ fn the_same_log_gives_the_same_digests_also_through_a_snapshot() {
     }
 }
 
+#[test]
+fn a_digest_between_two_points_hides_no_change_from_the_second() {
+    let (mut plain, mut asked) = (full(), full());
+    for machine in [&mut plain, &mut asked] {
+        take(machine);
+        apply(machine, 9, command(b"more"));
+    }
+    let between = asked.digest_now().unwrap();
+    assert_eq!(between, asked.digest_now().unwrap());
+    for machine in [&mut plain, &mut asked] {
+        apply(machine, 9, command(b"and more"));
+    }
+    assert_eq!(take(&mut plain), take(&mut asked));
+    assert_eq!(asked.taken_digest(Index(asked.applied_index().0 - 2)), None, "it was no point");
+}
+
 /// Nobody kept the answer, and no state tells of fuel or events.
 #[test]
 fn replicas_whose_answers_fuel_or_events_differ_have_other_digests_though_their_states_are_equal() {

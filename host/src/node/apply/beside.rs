@@ -19,8 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::queries::{self, Queries};
-use super::stack::APPLY_STACK_BYTES;
-use crate::fsm::HostFailure;
+use crate::fsm::{GUEST_STACK_BYTES, HostFailure};
 use crate::machine::{Applied, Machine, MachineBystander};
 use crate::node::answer::QueryJob;
 use crate::node::message::Job;
@@ -57,7 +56,7 @@ pub(super) fn apply(
         // Guests run on it.
         let thread = std::thread::Builder::new()
             .name("bystander".into())
-            .stack_size(APPLY_STACK_BYTES)
+            .stack_size(GUEST_STACK_BYTES)
             .spawn_scoped(scope, || beside.look_after(&mut bystander, &done));
         let applied = {
             // Also when the activation panics: the scope waits for the bystander.

@@ -23,7 +23,7 @@ use crate::machine::{
     Applied, BodyKind, CommandRefused, Machine, MachineSnapshot, Reply, RestoreError, Unsupported,
 };
 use crate::museum::{self, Exhibit};
-use crate::node::answer::{MachineView, ProposeFailure, QueryJob};
+use crate::node::answer::{MachineCopy, MachineView, ProposeFailure, QueryJob};
 use crate::node::clock::LogClock;
 use crate::node::config::NodeConfig;
 use crate::node::message::{ApplyJob, Cost, Event, EventSender, Job, SaveJob};
@@ -247,6 +247,7 @@ impl ApplyLoop {
                 Ok(())
             }
             Job::TakeSnapshot(caller) => self.take_snapshot(caller),
+            Job::Copy(caller) => self.copy(caller),
             Job::SnapshotWanted => {
                 let may = self.machine.is_some() && self.trust.refuses_snapshots().is_none();
                 if may && self.policy.wanted() {
@@ -590,19 +591,39 @@ impl ApplyLoop {
         }
     }
 
+    /// Why nobody gets a copy of the state now.
+    fn refuses_copies(&self) -> Option<String> {
+        if self.machine.is_none() {
+            Some("this node has no state yet: it waits for its leader".to_owned())
+        } else if self.halted {
+            Some("this node stops, and has saved a snapshot".to_owned())
+        } else {
+            self.trust.refuses_snapshots()
+        }
+    }
+
+    /// The digest costs what has changed since the last one, as at a digest point.
+    fn copy(
+        &mut self,
+        caller: oneshot::Sender<Result<MachineCopy, String>>,
+    ) -> Result<(), ApplyError> {
+        // A caller that has gone needs no answer.
+        if let Some(reason) = self.refuses_copies() {
+            let _ = caller.send(Err(reason));
+            return Ok(());
+        }
+        let machine = self.machine.as_mut().expect("else it is refused");
+        let digest = machine.digest_now()?;
+        let (meta, state) = self.capture()?;
+        let _ = caller.send(Ok(MachineCopy { position: meta.position(), state, digest }));
+        Ok(())
+    }
+
     fn take_snapshot(
         &mut self,
         caller: oneshot::Sender<Result<SnapshotMeta, String>>,
     ) -> Result<(), ApplyError> {
-        if self.machine.is_none() {
-            let _ = caller.send(Err("this node has no state yet: it waits for its leader".into()));
-            return Ok(());
-        }
-        if self.halted {
-            let _ = caller.send(Err("this node stops, and has saved a snapshot".into()));
-            return Ok(());
-        }
-        if let Some(reason) = self.trust.refuses_snapshots() {
+        if let Some(reason) = self.refuses_copies() {
             let _ = caller.send(Err(reason));
             return Ok(());
         }

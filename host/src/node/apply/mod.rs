@@ -13,13 +13,11 @@ mod modules;
 mod parked;
 mod policy;
 mod queries;
-mod stack;
 mod stored;
 mod trust;
 mod witness;
 
 pub(super) use self::core::{ApplyLoop, ApplyParts};
-pub(super) use self::stack::APPLY_STACK_BYTES;
 pub(super) use self::stored::{LoadError, restore, save, try_save};
 pub(super) use self::trust::Trust;
 pub use self::trust::{DigestCounters, DigestStatus, Doubt, Quarantine};

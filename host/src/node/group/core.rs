@@ -289,6 +289,7 @@ impl Group {
                 let _ = reply.send(self.replica.status());
             }
             Event::TakeSnapshot(reply) => self.output.jobs.push(Job::TakeSnapshot(reply)),
+            Event::Copy(reply) => self.output.jobs.push(Job::Copy(reply)),
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
             Event::LogRead(read, found) => self.replica.step(Input::LogRead(read, found))?,
             Event::CompareDigests(waiter) => self.comparers.push(waiter),

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::consensus::{ReplicaStatus, Role};
-use crate::fsm::SharedLoader;
-use crate::machine::{QueryReply, Verdict};
+use crate::fsm::{HostFailure, SharedLoader, on_guest_stack};
+use crate::machine::{Exported, MachineSnapshot, PortableError, QueryReply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::node::answer::{
-    Consistency, Leadership, MachineView, ProposeFailure, ProposeResult, QueryFailure, QueryJob,
-    REQUEST_OVERHEAD_BYTES, stopped_unknown,
+    Consistency, Leadership, MachineCopy, MachineView, ProposeFailure, ProposeResult, QueryFailure,
+    QueryJob, REQUEST_OVERHEAD_BYTES, stopped_unknown,
 };
 use crate::node::apply::DigestStatus;
 use crate::node::budget::{Budget, Charge};
@@ -442,6 +442,26 @@ impl NodeHandle {
         let gone = || "this node stopped".to_owned();
         self.shared.events.send(Event::TakeSnapshot(reply)).map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())?
+    }
+
+    /// Copies the whole state, to be written out elsewhere while applies go on.
+    ///
+    /// # Errors
+    /// A sentence that says why there is no copy.
+    pub async fn copy(&self) -> Result<MachineCopy, String> {
+        let (reply, receiver) = oneshot::channel();
+        let gone = || "this node stopped".to_owned();
+        self.shared.events.send(Event::Copy(reply)).map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())?
+    }
+
+    /// Has a copy of the guest write its own portable snapshot. May take long; blocks.
+    ///
+    /// # Errors
+    /// See [`PortableError`].
+    pub fn export(&self, state: MachineSnapshot) -> Result<Exported, PortableError> {
+        on_guest_stack("export", move || state.export(&self.shared.loader))
+            .map_err(|error| HostFailure(format!("no thread to export: {error}")))?
     }
 
     fn take(&self, bytes: u64) -> Result<Charge, Exceeded> {

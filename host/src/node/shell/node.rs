@@ -15,7 +15,7 @@ use super::options::{GroupOptions, NodeChannel, NodeOptions};
 use super::threads::{StopOnPanic, Stragglers, join_within};
 use super::watchdog::Watchdog;
 use super::{log_reader, log_writer, snapshot_writer};
-use crate::node::apply::APPLY_STACK_BYTES;
+use crate::fsm::{GUEST_STACK_BYTES, on_guest_stack};
 use crate::node::handle::NodeHandle;
 use crate::node::message::Mail;
 use crate::node::stop::{StopReason, Stops};
@@ -136,7 +136,7 @@ fn seat(
     common.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(seat);
     let apply_thread = std::thread::Builder::new()
         .name("apply".into())
-        .stack_size(APPLY_STACK_BYTES)
+        .stack_size(GUEST_STACK_BYTES)
         .spawn(move || {
             let _guard = StopOnPanic(own, "apply");
             apply_loop.run();
@@ -151,12 +151,5 @@ fn assemble_on_large_stack(
     options: GroupOptions,
     common: &Common,
 ) -> Result<Assembled, StartError> {
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("recovery".into())
-            .stack_size(APPLY_STACK_BYTES)
-            .spawn_scoped(scope, || assemble(options, common, Environment::real()))?
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    on_guest_stack("recovery", || assemble(options, common, Environment::real()))?
 }
