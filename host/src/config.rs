@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::client::{ClientConfig, Output};
 pub(crate) use self::client::{parse_duration, parse_endpoint};
 use crate::api::ApiConfig;
+use crate::backup::BackupConfig;
 use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
 use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
@@ -73,6 +74,8 @@ pub struct Config {
     pub transport: TransportConfig,
     /// Limits and patience of the services.
     pub api: ApiConfig,
+    /// Backups that this node takes by itself.
+    pub backup: BackupConfig,
     /// Budgets of the state machine. Read when a cluster is formed and replicated from then
     /// on: they decide outcomes, so they can never be one node's choice. The cluster changes
     /// them through its log.
@@ -149,6 +152,7 @@ impl Default for Config {
             compiler: CompilerConfig::default(),
             transport: TransportConfig::default(),
             api: ApiConfig::default(),
+            backup: BackupConfig::default(),
             limits: Limits::default(),
             client: ClientConfig::default(),
         }
@@ -202,6 +206,7 @@ impl Config {
             self.compiler.validate(),
             self.transport.validate().map_err(|error| error.to_string()),
             self.api.validate(),
+            self.backup.validate(),
         ];
         let mut problems: Vec<String> = parts.into_iter().filter_map(Result::err).collect();
         problems.extend(self.limit_problems());

@@ -205,6 +205,59 @@ fn an_exported_state_begins_a_new_cluster_also_with_another_module() {
 }
 
 #[test]
+fn of_the_nodes_with_a_directory_one_takes_the_backups_and_another_one_when_that_fails() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = |node: usize| {
+        let (path, text) = path(dir.path(), &format!("config-{node}"));
+        let target = dir.path().join(format!("backups-{node}"));
+        let config = format!("[backup]\ndirectory = {target:?}\nevery_ms = 1000\nkeep = 2\n");
+        std::fs::write(path, config).expect("written");
+        text
+    };
+    // The leader, and a node that has none.
+    let mut cluster = Cluster::new(PROGRAM, 1, &["--config", &file(1)]);
+    for node in 2..4 {
+        cluster.join(&["--config", &file(node)]);
+    }
+    cluster.join(&[]);
+    cluster.wait_for_voters(4);
+    let backups = |node: usize| -> Vec<PathBuf> {
+        let found = std::fs::read_dir(dir.path().join(format!("backups-{node}")));
+        let files = found.into_iter().flatten().map(|entry| entry.expect("listed").path());
+        files.filter(|path| path.extension().is_some_and(|it| it == "backup")).collect()
+    };
+    let saved = |cluster: &Cluster, at: usize| cluster.status(at).and_then(|status| status.backup);
+    cluster.eventually("two backups of node 2", || (backups(2).len() == 2).then_some(()));
+    let first = backups(2);
+    cluster.eventually("two others in their place", || {
+        let now = backups(2);
+        (now.len() == 2 && now.iter().all(|path| !first.contains(path))).then_some(())
+    });
+    // The first one took some while it was alone.
+    assert!(backups(3).is_empty(), "one node takes them");
+    assert_eq!(saved(&cluster, 3), None, "it was not told to");
+    let newest = backups(2).pop().expect("there are some");
+    Cli::new(PROGRAM, &[]).run(&["backup", "verify", newest.to_str().expect("UTF-8")]).ok();
+
+    // Its disk is in the way: the next node takes over, and it says why.
+    let taken = dir.path().join("backups-2");
+    std::fs::remove_dir_all(&taken).expect("removed");
+    std::fs::write(&taken, "no directory").expect("written");
+    cluster.eventually("a backup of node 3", || (!backups(3).is_empty()).then_some(()));
+    let failed = saved(&cluster, 1).expect("it was told to");
+    assert!(failed.last_error.contains("backups-2"), "{failed:?}");
+    let text = cluster.cli().run(&["status"]).ok();
+    assert!(text.contains("its last attempt to take a backup failed"), "{text}");
+    // And it may be down.
+    cluster.servers[2].kill();
+    std::fs::remove_file(&taken).expect("removed");
+    cluster.eventually("a backup of node 2, which was forgiven", || {
+        (!backups(2).is_empty()).then_some(())
+    });
+    assert_eq!(saved(&cluster, 1).expect("it was told to").last_error, "");
+}
+
+#[test]
 fn what_is_no_backup_or_no_place_for_one_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (file, name) = path(dir.path(), "backup");

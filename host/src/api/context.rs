@@ -16,6 +16,7 @@ use super::config::ApiConfig;
 use super::failure::Failure;
 use super::forward::Forwarder;
 use super::freshness::Freshness;
+use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
 use crate::types::Member;
@@ -33,6 +34,8 @@ pub struct NodeInfo {
     pub resident_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Log lines of guests that were too many.
     pub guest_lines_dropped: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// What it says of the backups that it takes by itself, if it does.
+    pub backups: Option<Arc<BackupBoard>>,
     /// Writes down that this cluster is meant to be: see
     /// [`NodeHandle::begin_probation`]. May block.
     pub confirm: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,

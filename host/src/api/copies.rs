@@ -24,9 +24,29 @@ use super::context::Context;
 use super::convert::bytes;
 use super::failure::Failure;
 use super::streaming::UNREAD_TIME;
-use crate::backup::{BackupFacts, BackupWriter};
+use crate::backup::{BackupBoard, BackupFacts, BackupWriter};
 use crate::machine::{Exported, PortableError};
 use crate::node::MachineCopy;
+
+/// What a node says of the backups that it takes by itself.
+pub(super) fn backups_to_wire(board: &BackupBoard) -> v1::BackupStatus {
+    let (config, report) = (board.config(), board.report());
+    let directory = config.directory.as_ref().map(|dir| dir.display().to_string());
+    v1::BackupStatus {
+        directory: directory.unwrap_or_default(),
+        every_ms: config.every_ms,
+        running: report.is_running,
+        last: report.last.map(|last| v1::SavedBackup {
+            file: last.file.display().to_string(),
+            bytes: last.bytes,
+            index: last.facts.position.index.0,
+            saved_ms: last.facts.saved_ms,
+        }),
+        last_error: report.failure.unwrap_or_default(),
+        newest_ms: report.newest_ms,
+        alarm: board.alarm(now_ms()).unwrap_or_default(),
+    }
+}
 
 /// How much goes into one message.
 const PART_BYTES: usize = 512 << 10;
@@ -134,7 +154,8 @@ fn in_background<M: Send + 'static>(
     });
 }
 
-fn now_ms() -> u64 {
+/// By the wall clock, since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

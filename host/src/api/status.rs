@@ -39,6 +39,7 @@ pub(super) async fn show(
         memory_backend: context.handle.memory_backend().to_owned(),
         log_write_stuck_ms: context.handle.stuck_write_ms(),
         rival: super::cluster::rival_to_wire(context),
+        backup: context.info.backups.as_deref().map(super::copies::backups_to_wire),
         groups: vec![group(context, &replica)],
     })
 }

@@ -10,17 +10,25 @@
 //! All numbers are little-endian; CRC-32 is that of IEEE 802.3. The guest's memory is compressed in the
 //! snapshot. The format is written and read from one end to the other: into a file, a pipe, a socket.
 //!
+//! A node that takes backups by itself keeps them in a directory (`folder.rs`), and says how it is with them on a board.
+//!
 //! Knows the machine and the messages that are persisted, and neither a network nor a data directory.
 
+mod board;
 mod check;
+mod config;
 mod file;
+mod folder;
 mod reader;
 mod writer;
 
 use std::io;
 
+pub use self::board::{BackupBoard, BackupReport, SavedBackup};
 pub use self::check::Passing;
+pub use self::config::BackupConfig;
 pub use self::file::NewFile;
+pub use self::folder::{list, path_in, prune};
 pub use self::reader::BackupReader;
 pub use self::writer::BackupWriter;
 use crate::machine::RestoreError;

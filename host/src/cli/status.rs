@@ -215,6 +215,7 @@ impl NodeRow {
                 "uptime_ms": status.uptime_ms,
                 "log_write_stuck_ms": status.log_write_stuck_ms,
                 "rival": rival_to_json(status.rival.as_ref()),
+                "backup": backup_to_json(status.backup.as_ref()),
                 "groups": status.groups.iter().map(group_to_json).collect::<Vec<_>>(),
             }),
         }
@@ -264,6 +265,35 @@ fn origin_to_json(origin: &v1::Origin) -> Value {
         "term": origin.term,
         "time_ms": origin.time_ms,
     })
+}
+
+fn backup_to_json(backup: Option<&v1::BackupStatus>) -> Value {
+    let Some(backup) = backup else { return Value::Null };
+    json!({
+        "directory": backup.directory,
+        "every_ms": backup.every_ms,
+        "running": backup.running,
+        "last": backup.last.as_ref().map(|last| json!({
+            "file": last.file,
+            "bytes": last.bytes,
+            "index": last.index,
+            "saved_ms": last.saved_ms,
+        })),
+        "last_error": backup.last_error,
+        "newest_ms": backup.newest_ms,
+        "alarm": backup.alarm,
+    })
+}
+
+/// What people should know of a node's own backups.
+fn backup_note(row: &NodeRow) -> Option<String> {
+    let backup = row.status.as_ref().ok()?.backup.as_ref()?;
+    let words = match (&*backup.alarm, &*backup.last_error) {
+        ("", "") => return None,
+        ("", error) => format!("its last attempt to take a backup failed: {error}"),
+        (alarm, _) => alarm.to_owned(),
+    };
+    Some(format!("{}: {words}", row.address))
 }
 
 /// What the cluster was restored from last.
@@ -464,6 +494,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         }
         notes.extend(activity_note(row));
         notes.extend(rival_note(row));
+        notes.extend(backup_note(row));
         notes.extend(digest_notes(row));
     }
     notes.extend(rows.iter().find_map(origin_note));

@@ -16,10 +16,11 @@ use super::intent::Intent;
 use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
-    Join, ServeError, Startup, bind, descriptors, form, join, late, memory, probation, promote,
-    release, services,
+    Join, ServeError, Startup, backups, bind, descriptors, form, join, late, memory, probation,
+    promote, release, services,
 };
 use crate::api::Anteroom;
+use crate::backup::BackupBoard;
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{
@@ -289,13 +290,18 @@ async fn run(
         }
     }
     let home = Arc::new(home);
+    let backups = config
+        .backup
+        .directory
+        .is_some()
+        .then(|| Arc::new(BackupBoard::new(config.backup.clone(), backups::now_ms())));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
     let services = services::serve(
         listener,
         handle.clone(),
         Arc::clone(&transport),
-        services::info(&home),
+        services::info(&home, backups.clone()),
         config.api.clone(),
         closing.clone(),
         broken_sender,
@@ -308,7 +314,7 @@ async fn run(
     let metrics_address = metrics.as_ref().map(|(_, address)| *address);
     let metrics = metrics.map(|(listener, _)| {
         // Not held back until the server opens: health says what is missing.
-        let (handle, info) = (handle.clone(), services::info(&home));
+        let (handle, info) = (handle.clone(), services::info(&home, backups.clone()));
         tokio::spawn(services::serve_metrics(listener, handle, info, closing.clone()))
     });
     let server = RunningServer {
@@ -333,6 +339,10 @@ async fn run(
     if let Some(disputed_by) = probation {
         server.handle.begin_probation(disputed_by);
         server.chore(probation::see_through(server.handle(), Arc::downgrade(&server.home)));
+    }
+    if let Some(board) = &backups {
+        let end = server.chores_end.clone();
+        server.chore(backups::take(server.handle(), Arc::clone(board), end));
     }
     server.chore(memory::tell(server.handle()));
     #[cfg(feature = "museum")]

@@ -11,6 +11,7 @@ use super::home::Home;
 use super::process::ProcessFacts;
 use super::release;
 use crate::api::{self, ApiConfig, NodeInfo};
+use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
 use crate::transport::NetworkTransport;
@@ -60,7 +61,7 @@ pub(crate) fn count_dropped_guest_lines(lines: u64) {
 }
 
 /// Facts for `raft-host status` and the metrics.
-pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
+pub(super) fn info(home: &Arc<Home>, backups: Option<Arc<BackupBoard>>) -> NodeInfo {
     let weak = Arc::downgrade(home);
     let confirming = Weak::clone(&weak);
     NodeInfo {
@@ -79,6 +80,7 @@ pub(super) fn info(home: &Arc<Home>) -> NodeInfo {
             }
         }),
         resident_bytes: Arc::new(|| ProcessFacts::read().map_or(0, |facts| facts.resident_bytes)),
+        backups,
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
         confirm: Arc::new(move || match confirming.upgrade() {
             Some(home) => home.intent_done().map_err(|error| error.to_string()),

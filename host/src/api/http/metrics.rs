@@ -48,7 +48,8 @@ impl Collector for Scrape {
         self.digests(&mut page)?;
         self.clocks(&mut page)?;
         self.requests(&mut page)?;
-        self.storage(&mut page)
+        self.storage(&mut page)?;
+        self.backups(&mut page)
     }
 }
 
@@ -410,6 +411,29 @@ impl Scrape {
             "raft_host_inflight_limit",
             "With more than that in flight, requests are answered \"busy\".",
             self.handle.config().max_inflight_bytes,
+        )
+    }
+
+    /// All 0 on a node that takes none by itself.
+    fn backups(&self, page: &mut Page<'_>) -> fmt::Result {
+        let report = self.info.backups.as_ref().map(|board| board.report()).unwrap_or_default();
+        page.counter(
+            "raft_host_backups",
+            "Backups on schedule since the start: saved, and failed.",
+            [
+                (vec![("result", "saved".to_owned())], report.saved),
+                (vec![("result", "failed".to_owned())], report.failed),
+            ],
+        )?;
+        page.seconds(
+            "raft_host_backup_newest_timestamp",
+            "When the newest backup of the cluster was saved that this node knows of; 0: none.",
+            report.newest_ms.unwrap_or(0) as f64 / 1_000.0,
+        )?;
+        page.bytes(
+            "raft_host_backup_size",
+            "Size of the newest backup in this node's directory; 0: there is none.",
+            report.last.map_or(0, |last| last.bytes),
         )
     }
 
