@@ -1,6 +1,12 @@
 //! Three and more processes: nothing acknowledged is lost, no error reaches the application.
 
-use raft_host_tests::{Cluster, Load, block_on, hex, kv, kv_v2, value};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use raft_host_proto::client::{Client, ClientOptions};
+use raft_host_tests::{Cluster, Load, block_on, free_port, hex, kv, kv_v2, value};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 
@@ -294,6 +300,130 @@ fn a_plugin_for_a_node_that_has_a_cluster_is_compared_and_said() {
         let log = cluster.servers[0].log();
         let said = &log[before..];
         assert!(said.contains(words) && said.contains(&id), "{said}");
+    }
+}
+
+/// A client of all the addresses that there will be.
+fn client_of_all(addresses: &[SocketAddr]) -> Client {
+    let endpoints = addresses.iter().map(SocketAddr::to_string);
+    let options = ClientOptions { deadline: Duration::from_secs(90), ..Default::default() };
+    Client::connect(endpoints, options).expect("addresses are endpoints")
+}
+
+#[test]
+fn all_members_move_to_other_addresses_one_after_the_other_under_load() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let mut addresses = cluster.addresses();
+    let fresh = [0, 1, 2].map(|_| SocketAddr::from(([127, 0, 0, 1], free_port())));
+    addresses.extend(fresh);
+    let client = client_of_all(&addresses);
+    let count = 6_000;
+    let load = Load::start(client.clone(), count);
+    for (at, address) in fresh.into_iter().enumerate() {
+        let before = load.answered();
+        cluster.eventually("some load", || {
+            (load.answered() > before + 300 || load.answered() == count).then_some(())
+        });
+        let id = cluster.node_id(at);
+        assert_eq!(cluster.servers[at].terminate(), Some(0));
+        cluster.servers[at].address = address;
+        cluster.servers[at].start(&[]);
+        cluster.eventually("the new address", || {
+            // As each node knows it, this one included.
+            (0..3)
+                .all(|asked| {
+                    let members = block_on(cluster.client_of(asked).members());
+                    let members = members.map(|answer| answer.members).unwrap_or_default();
+                    let moved = members.iter().find(|member| member.node_id == id);
+                    moved.is_some_and(|member| member.address == address.to_string())
+                })
+                .then_some(())
+        });
+        cluster.wait_for_voters(3);
+        cluster.wait_for_agreement();
+    }
+    load.finish(count);
+    cluster.wait_for_agreement();
+    everything_is_on_every_node(&cluster, count);
+    // A node that comes back after that finds the others where they are now.
+    cluster.servers[2].kill();
+    cluster.servers[2].start(&[]);
+    cluster.wait_for_agreement();
+    assert!(cluster.servers[0].log().contains("asking to be dialled there"));
+}
+
+#[test]
+fn nobody_moves_a_member_to_where_it_is_not() {
+    let mut cluster = Cluster::new(PROGRAM, 2, &[]);
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let arguments = ["--advertise", nowhere.as_str()];
+    assert_eq!(cluster.servers[1].terminate(), Some(0));
+    let id = 2;
+    cluster.servers[1].start(&arguments);
+    cluster.eventually("a reason in its log", || {
+        let said = "still known under the old address";
+        cluster.servers[1].log().contains(said).then_some(())
+    });
+    let log = cluster.servers[1].log();
+    assert!(log.contains(&format!("node {id} is not found at {nowhere}")), "{log}");
+    // Another member's address is none for it either.
+    cluster.servers[1].kill();
+    let taken = cluster.servers[0].address.to_string();
+    cluster.servers[1].start(&["--advertise", &taken]);
+    cluster.eventually("another reason", || {
+        cluster.servers[1].log().contains("another node is there").then_some(())
+    });
+    cluster.servers[1].kill();
+    cluster.servers[1].start(&[]);
+    cluster.wait_for_voters(2);
+    cluster.wait_for_agreement();
+}
+
+/// The last one has nobody left to finish with what is in flight, and must not wait for that until `drain_ms` is
+/// over: the harness does not.
+#[test]
+fn all_nodes_stop_at_once_under_load_in_order_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[node]\ndrain_ms = 3_600_000\n").expect("written");
+    let config = ["--config", config.to_str().expect("UTF-8")];
+    let mut cluster = Cluster::new(PROGRAM, 3, &config);
+    let client = cluster.client();
+    let until = AtomicBool::new(false);
+    let acknowledged: Mutex<Vec<String>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for writer in 0..16 {
+            let (client, until, acknowledged) = (&client, &until, &acknowledged);
+            scope.spawn(move || {
+                for n in (0..).take_while(|_| !until.load(Ordering::Relaxed)) {
+                    let key = format!("{writer}-{n}");
+                    let set = format!(r#"{{"op":"set","key":"{key}","value":"1"}}"#);
+                    if block_on(client.apply(set)).is_ok() {
+                        acknowledged.lock().expect("lock").push(key);
+                    }
+                }
+            });
+        }
+        for _ in 0..3 {
+            let before = acknowledged.lock().expect("lock").len();
+            cluster.eventually("some load", || {
+                (acknowledged.lock().expect("lock").len() > before + 100).then_some(())
+            });
+            let pids = cluster.servers.iter().map(|server| server.pid().to_string());
+            let told = std::process::Command::new("kill").args(pids).status().expect("kill");
+            assert!(told.success());
+            for server in &mut cluster.servers {
+                assert_eq!(server.wait(), Some(0), "{}", server.log());
+            }
+            for server in &mut cluster.servers {
+                server.start(&config);
+            }
+        }
+        until.store(true, Ordering::Relaxed);
+    });
+    for key in acknowledged.into_inner().expect("lock") {
+        let value = cluster.query(0, &format!(r#"{{"op":"get","key":"{key}"}}"#));
+        assert_eq!(value, r#"{"value":"1"}"#, "{key} was acknowledged");
     }
 }
 

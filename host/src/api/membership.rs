@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use raft_host_proto::peer::membership_server::Membership;
 use raft_host_proto::v1::Reason;
+use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::{peer, v1};
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
@@ -15,6 +17,7 @@ use super::failure::Failure;
 use super::forward::Forwarder;
 use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
 use crate::node::MembershipFailure;
+use crate::text::sentence;
 use crate::transport::{PROTOCOLS, common_protocol};
 use crate::types::{ClusterId, GroupId, JoinNonce, Level, ModuleHash, NodeId, check_address};
 
@@ -92,6 +95,30 @@ impl MembershipService {
         caller.within(context.on_leader(caller, patience, here, there)).await
     }
 
+    async fn relocate(
+        &self,
+        caller: &Caller,
+        request: peer::MoveRequest,
+    ) -> Result<peer::MoveResponse, Failure> {
+        let context = &*self.context;
+        let (id, address) = (NodeId(request.node_id), &request.address);
+        let here = || async {
+            check_address(address).map_err(MembershipFailure::from)?;
+            find(context.handle.identity().cluster, id, address).await?;
+            let relocate = || context.handle.relocate(id, address.clone());
+            patiently(|_| false, relocate).await?;
+            Ok(peer::MoveResponse {})
+        };
+        let there = context.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::membership,
+            |mut membership, request| async move { membership.r#move(request).await },
+        );
+        let patience = context.election_patience() + CHANGE_PATIENCE;
+        caller.within(context.on_leader(caller, patience, here, there)).await
+    }
+
     fn prepared_here(&self, request: &peer::PreparedRequest) -> Result<bool, Failure> {
         let handle = &self.context.handle;
         if GroupId(request.group) != handle.group() {
@@ -123,6 +150,31 @@ async fn dial_back(me: NodeId, address: &str) -> Result<(), Failure> {
     Err(Failure::none(Reason::MemberUnreachable, words))
 }
 
+/// A member that moves must be found where it says that it is: a stranger's word moves nobody.
+async fn find(cluster: ClusterId, id: NodeId, address: &str) -> Result<(), Failure> {
+    let ask = async {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"));
+        let endpoint = endpoint.map_err(|error| error.to_string())?;
+        let channel = endpoint.connect().await.map_err(|error| sentence(&error))?;
+        let mut request = Request::new(v1::StatusRequest::default());
+        request.set_timeout(DIAL_BACK);
+        let answer = AdminClient::new(channel).status(request).await;
+        let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        match (answer.node_id, &answer.cluster_id[..]) == (id.0, &cluster.0) {
+            true => Ok(()),
+            false => Err("another node is there".to_owned()),
+        }
+    };
+    let found = tokio::time::timeout(DIAL_BACK, ask).await;
+    found.unwrap_or_else(|_| Err(format!("no answer within {DIAL_BACK:?}"))).map_err(|why| {
+        let words = format!(
+            "node {id} is not found at {address}, the address that it advertises now ({why}): say with \
+             --advertise under which address members reach it, and let the network pass them"
+        );
+        Failure::none(Reason::MemberUnreachable, words)
+    })
+}
+
 fn check_cluster(ours: ClusterId, theirs: &[u8]) -> Result<(), Failure> {
     if theirs.is_empty() {
         return Ok(());
@@ -148,6 +200,14 @@ impl Membership for MembershipService {
     ) -> Result<Response<peer::JoinResponse>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.join_cluster(&caller, request.into_inner()).await?))
+    }
+
+    async fn r#move(
+        &self,
+        request: Request<peer::MoveRequest>,
+    ) -> Result<Response<peer::MoveResponse>, Status> {
+        let caller = Caller::of(&request, self.context.request_timeout());
+        Ok(Response::new(self.relocate(&caller, request.into_inner()).await?))
     }
 
     async fn prepared(

@@ -90,7 +90,8 @@ fn validate_steps(change: &ConfChange) -> Result<(), ConfChangeError> {
             return Err(ConfChangeError::IdTooHigh(id));
         }
         // Who is promoted or removed may come without the address, which is known.
-        if *op == ConfChangeOp::AddLearner || !member.address.is_empty() {
+        let needs_address = matches!(op, ConfChangeOp::AddLearner | ConfChangeOp::Move);
+        if needs_address || !member.address.is_empty() {
             check_address(&member.address)
                 .map_err(|error| ConfChangeError::BadAddress { id, error })?;
         }
@@ -118,6 +119,7 @@ pub(super) fn validate(
         match op {
             ConfChangeOp::Remove => nodes.remove(&member.id),
             ConfChangeOp::AddLearner | ConfChangeOp::AddVoter => nodes.insert(member.id),
+            ConfChangeOp::Move => false,
         };
         if !named.insert(member.id) {
             return Err(ConfChangeError::NamedTwice(member.id));
@@ -140,9 +142,10 @@ pub(super) fn validate(
             ConfChangeOp::AddVoter => {
                 voters.insert(member.id);
             }
-            ConfChangeOp::Remove if !current.contains(member.id) => {
+            ConfChangeOp::Remove | ConfChangeOp::Move if !current.contains(member.id) => {
                 return Err(ConfChangeError::NotAMember(member.id));
             }
+            ConfChangeOp::Move => {}
             ConfChangeOp::Remove => {
                 voters.remove(&member.id);
             }
@@ -162,14 +165,17 @@ pub(super) fn validate(
     Ok(voters)
 }
 
-/// The entry's data (raft-rs reads it) and context (the addresses, which raft-rs does not know).
-pub(super) fn encode(change: &ConfChange) -> (Vec<u8>, Vec<u8>) {
+/// The entry's data (raft-rs reads it) and context (the addresses, which raft-rs does not know). To
+/// raft-rs a member that moves becomes what it is.
+pub(super) fn encode(change: &ConfChange, current: &ConfState) -> (Vec<u8>, Vec<u8>) {
     let mut raft = eraftpb::ConfChangeV2::default();
     for (op, member) in &change.steps {
         let change_type = match op {
             ConfChangeOp::AddLearner => eraftpb::ConfChangeType::AddLearnerNode,
             ConfChangeOp::AddVoter => eraftpb::ConfChangeType::AddNode,
             ConfChangeOp::Remove => eraftpb::ConfChangeType::RemoveNode,
+            ConfChangeOp::Move if current.is_voter(member.id) => eraftpb::ConfChangeType::AddNode,
+            ConfChangeOp::Move => eraftpb::ConfChangeType::AddLearnerNode,
         };
         raft.mut_changes().push(eraftpb::ConfChangeSingle {
             node_id: member.id.0,
@@ -189,6 +195,7 @@ fn record(change: &ConfChange) -> stored::MembershipChange {
             ConfChangeOp::AddLearner => Kind::AddLearner,
             ConfChangeOp::AddVoter => Kind::AddVoter,
             ConfChangeOp::Remove => Kind::Remove,
+            ConfChangeOp::Move => Kind::Move,
         };
         let nonce = change.joins.get(&member.id);
         stored::MembershipStep {
@@ -215,6 +222,7 @@ fn change_of(context: &[u8]) -> Result<ConfChange, String> {
             Kind::AddLearner => ConfChangeOp::AddLearner,
             Kind::AddVoter => ConfChangeOp::AddVoter,
             Kind::Remove => ConfChangeOp::Remove,
+            Kind::Move => ConfChangeOp::Move,
             Kind::Unspecified => return Err(unknown()),
         };
         let id = NodeId(step.node_id);

@@ -30,6 +30,11 @@ impl Membership {
             match op {
                 ConfChangeOp::AddLearner | ConfChangeOp::AddVoter => self.upsert(member),
                 ConfChangeOp::Remove => {}
+                ConfChangeOp::Move => {
+                    if let Some(known) = self.members.get_mut(&member.id) {
+                        known.address.clone_from(&member.address);
+                    }
+                }
             }
         }
         self.joins.extend(&change.joins);
@@ -105,6 +110,17 @@ mod tests {
         let moved = Member { id: NodeId(1), address: "10.9.9.9:1".into() };
         membership.apply(&change(ConfChangeOp::AddVoter, moved.clone()), voters(&[1]));
         assert_eq!(membership.members[&NodeId(1)], moved);
+    }
+
+    #[test]
+    fn a_member_that_moves_is_the_same_member_and_nobody_becomes_one_by_that() {
+        let mut membership = Membership::default();
+        membership.set([member(1), member(2)], voters(&[1, 2]));
+        let moved = Member { id: NodeId(2), address: "10.9.9.9:1".into() };
+        membership.apply(&change(ConfChangeOp::Move, moved.clone()), voters(&[1, 2]));
+        assert_eq!(membership.members[&NodeId(2)], moved);
+        membership.apply(&change(ConfChangeOp::Move, member(3)), voters(&[1, 2]));
+        assert_eq!(membership.members.len(), 2);
     }
 
     #[test]

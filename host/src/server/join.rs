@@ -119,7 +119,7 @@ pub(super) fn client(address: &str) -> Result<AdminClient<Channel>, Status> {
     Ok(AdminClient::new(channel(address)?))
 }
 
-fn channel(address: &str) -> Result<Channel, Status> {
+pub(super) fn channel(address: &str) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Status::invalid_argument(format!("{address:?} is not HOST:PORT")))?;
     let endpoint = endpoint.connect_timeout(DIAL).timeout(ATTEMPT).tcp_nodelay(true);

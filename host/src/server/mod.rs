@@ -26,6 +26,7 @@ mod probation;
 mod process;
 mod promote;
 mod release;
+mod relocate;
 mod restore;
 mod running;
 mod services;
@@ -192,20 +193,6 @@ pub enum ServeError {
         seed: String,
         /// Its cluster.
         other: ClusterId,
-    },
-    /// The members would go on dialing the old address.
-    #[error(
-        "node {node} is known to its cluster as {old}, and the others go on dialing that: start \
-         it with --advertise {old}, or remove it (`raft-host members remove {node}`) and join \
-         again with an empty data directory (the new address was {new})"
-    )]
-    AddressChanged {
-        /// The node.
-        node: NodeId,
-        /// In the membership.
-        old: String,
-        /// As configured.
-        new: String,
     },
     /// The intent file is damaged.
     #[error(

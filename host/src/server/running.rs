@@ -17,7 +17,7 @@ use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
     Join, ServeError, Startup, backups, bind, descriptors, form, join, late, memory, probation,
-    promote, release, services,
+    promote, release, relocate, services,
 };
 use crate::api::Anteroom;
 use crate::backup::BackupBoard;
@@ -139,9 +139,9 @@ pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer
     if let Some(view) = server.handle.machine().borrow().as_ref() {
         late::say_of_limits(&config, &view.info.limits);
     }
-    let prepared = match (server.check_address(), plugin) {
-        (Ok(()), Some(plugin)) => server.introduce(plugin).await,
-        (checked, _) => checked,
+    let prepared = match plugin {
+        Some(plugin) => server.introduce(plugin).await,
+        None => Ok(()),
     };
     drop(anteroom);
     server.opening.cancel();
@@ -344,6 +344,7 @@ async fn run(
         let end = server.chores_end.clone();
         server.chore(backups::take(server.handle(), Arc::clone(board), end));
     }
+    server.chore(relocate::until_known(server.handle()));
     server.chore(memory::tell(server.handle()));
     #[cfg(feature = "museum")]
     server.chore(super::tamper::watch(server.handle()));
@@ -470,30 +471,6 @@ impl RunningServer {
                 tracing::error!(%error, "the plugin was not activated");
             }
         });
-        Ok(())
-    }
-
-    /// A member's address never changes while it is a member: the others dial the one that it
-    /// joined with.
-    fn check_address(&self) -> Result<(), ServeError> {
-        let me = self.identity();
-        let machine = self.handle.machine();
-        let known = machine.borrow().as_ref().and_then(|view| view.members.get(&me.node).cloned());
-        let Some(known) = known.filter(|known| known.address != me.address) else {
-            return Ok(());
-        };
-        if !self.is_alone() {
-            let (old, new) = (known.address, me.address.clone());
-            return Err(ServeError::AddressChanged { node: me.node, old, new });
-        }
-        tracing::warn!(
-            "this node is alone in its cluster, where it is known as {}: clients reach it as {}, \
-             but a node that joins would dial the old address. Start it with --advertise {} before \
-             adding nodes",
-            known.address,
-            me.address,
-            known.address
-        );
         Ok(())
     }
 

@@ -77,6 +77,8 @@ pub enum ConfChangeOp {
     AddVoter,
     /// Remove from the group.
     Remove,
+    /// Give a member another address; its role stays.
+    Move,
 }
 
 /// A membership change; several steps at once go through joint consensus.

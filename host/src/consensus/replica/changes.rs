@@ -77,7 +77,7 @@ impl Replica {
         if let Err(error) = self.check_conf_change(change, care) {
             return Ok(Err(error.into()));
         }
-        let (data, context) = membership::encode(change);
+        let (data, context) = membership::encode(change, &membership::current(&self.raw));
         let mut entry = eraftpb::Entry::default();
         entry.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
         entry.data = data.into();

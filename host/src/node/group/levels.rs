@@ -168,7 +168,10 @@ impl Levels {
     /// Whether a change of the members that was decided on at an index would let somebody in who was
     /// not asked about the level that is coming.
     pub(super) fn is_in_the_way_of(&mut self, change: &ConfChange, decided_at: Index) -> bool {
-        let adds = change.steps.iter().any(|(op, _)| *op != ConfChangeOp::Remove);
+        let adds = change
+            .steps
+            .iter()
+            .any(|(op, _)| !matches!(op, ConfChangeOp::Remove | ConfChangeOp::Move));
         adds && (self.is_raising() || self.raised_at > decided_at)
     }
 

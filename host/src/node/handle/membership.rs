@@ -256,6 +256,25 @@ impl NodeHandle {
         self.change(ConfChange::of(ConfChangeOp::AddVoter, member), careful(&view)).await
     }
 
+    /// Gives a member another address. Has it already: fine. Leader only.
+    ///
+    /// # Errors
+    /// See [`MembershipFailure`].
+    pub async fn relocate(&self, id: NodeId, address: String) -> Result<(), MembershipFailure> {
+        check_address(&address)?;
+        let view = self.view_of_leader().await?;
+        let member = view.members.get(&id).ok_or_else(|| not_a_member(id))?;
+        if member.address == address {
+            return Ok(());
+        }
+        if let Some(holder) = view.members.values().find(|member| member.address == address) {
+            return Err(MembershipFailure::AddressInUse { id: holder.id, address });
+        }
+        tracing::info!(node = %id, from = member.address, to = address, "a member moves");
+        let change = ConfChange::of(ConfChangeOp::Move, Member { id, address });
+        self.change(change, careful(&view)).await
+    }
+
     /// Removes a member. Gone already: an error, since the id may be a mistake. `force`: even if
     /// no majority of the voters that stay was heard from recently. Leader only.
     ///
@@ -396,7 +415,7 @@ impl NodeHandle {
         self.status().await.map_err(|_| ProposeFailure::Stopping.into())
     }
 
-    fn ticks(&self, ticks: u64) -> Duration {
+    pub(super) fn ticks(&self, ticks: u64) -> Duration {
         self.config().tick().saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
