@@ -192,6 +192,11 @@ impl Server {
         self.program = program.into();
     }
 
+    /// From the next start on it has this variable in its environment.
+    pub fn set_variable(&mut self, name: &str, value: &Path) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// From the next start on its fsync does what [`Server::hang_fsync`] says.
     pub fn preload(&mut self, shim: &Path) {
         self.environment.push(("LD_PRELOAD".to_owned(), shim.to_owned()));

@@ -16,6 +16,7 @@ use super::config::ApiConfig;
 use super::failure::Failure;
 use super::forward::Forwarder;
 use super::freshness::Freshness;
+use super::process::ProcessFacts;
 use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
@@ -31,7 +32,7 @@ pub struct NodeInfo {
     /// Measures the data directory. May block; 0 when there is none.
     pub data_dir_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Measures the process. May block.
-    pub resident_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub process: Arc<dyn Fn() -> ProcessFacts + Send + Sync>,
     /// Log lines of guests that were too many.
     pub guest_lines_dropped: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// What it says of the backups that it takes by itself, if it does.

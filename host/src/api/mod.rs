@@ -36,6 +36,7 @@ mod limits;
 mod members;
 mod membership;
 mod prepare;
+mod process;
 mod query;
 mod query_stream;
 mod server;
@@ -55,4 +56,5 @@ pub use context::NodeInfo;
 #[cfg(test)]
 pub(crate) use convert::{changes_from_wire, limits_to_wire};
 pub use http::serve_http;
+pub use process::ProcessFacts;
 pub use server::{ApiError, serve};

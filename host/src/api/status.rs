@@ -22,9 +22,8 @@ pub(super) async fn show(
     request.groups.iter().try_for_each(|group| context.check_group(group))?;
     let replica = context.handle.status().await?;
     let info = context.info.clone();
-    let measured =
-        tokio::task::spawn_blocking(move || ((info.data_dir_bytes)(), (info.resident_bytes)()));
-    let (data_dir_bytes, resident_bytes) = measured.await.map_err(|error| {
+    let measured = tokio::task::spawn_blocking(move || ((info.data_dir_bytes)(), (info.process)()));
+    let (data_dir_bytes, process) = measured.await.map_err(|error| {
         Failure::none(Reason::Internal, format!("measuring this node failed: {error}"))
     })?;
     let identity = context.handle.identity();
@@ -34,7 +33,7 @@ pub(super) async fn show(
         version: context.info.version.clone(),
         storage: context.info.storage.clone(),
         data_dir_bytes,
-        resident_bytes,
+        resident_bytes: process.resident_bytes,
         uptime_ms: context.handle.started().elapsed().as_millis() as u64,
         memory_backend: context.handle.memory_backend().to_owned(),
         log_write_stuck_ms: context.handle.stuck_write_ms(),

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{ApiConfig, ApiError, NodeInfo, serve};
+use super::{ApiConfig, ApiError, NodeInfo, ProcessFacts, serve};
 use crate::consensus::{ConsensusConfig, Role};
 use crate::fsm::native::{KV, NULL, NativeLoader};
 use crate::fsm::{Limits, SharedLoader};
@@ -68,7 +68,7 @@ fn info() -> NodeInfo {
         version: "test".into(),
         storage: "memory".into(),
         data_dir_bytes: Arc::new(|| 11),
-        resident_bytes: Arc::new(|| 22),
+        process: Arc::new(|| ProcessFacts { resident_bytes: 22, ..ProcessFacts::default() }),
         guest_lines_dropped: Arc::new(|| 33),
         confirm: Arc::new(|| Ok(())),
     }

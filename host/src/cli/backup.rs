@@ -173,7 +173,7 @@ async fn copy(
 ) -> Result<(), Failure> {
     let begun = client.back_up().await;
     let mut parts = begun.map_err(|error| remote::failed_question(&error))?;
-    let mut progress = Progress::begin("saving");
+    let progress = Progress::begin("saving");
     while let Some(part) = remote::next_part(&mut parts, patience).await? {
         passing.see(&part.data);
         target.put(&part.data)?;

@@ -70,7 +70,7 @@ async fn export(remote: &RemoteArgs, target: &mut Target) -> Result<v1::ExportIn
     let Some(Part::Info(info)) = first.and_then(|first| first.part) else {
         return Err(broken(" before it said what comes"));
     };
-    let (mut progress, mut bytes) = (Progress::begin("exporting"), 0);
+    let (progress, mut bytes) = (Progress::begin("exporting"), 0);
     while let Some(next) = remote::next_part(&mut parts, patience).await? {
         if let Some(Part::Data(data)) = next.part {
             target.put(&data)?;

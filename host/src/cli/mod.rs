@@ -29,6 +29,7 @@ mod input;
 mod level;
 mod limits;
 mod lines_summary;
+mod man;
 mod members;
 mod modules;
 mod new;
@@ -120,6 +121,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Dev(dev::DevArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// [`main`] of a program whose server reports another version, so that tests can restart a
@@ -166,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => return finish(demo::run(args)),
         Command::Dev(args) => return finish(dev::run(args)),
         Command::Completions(args) => (Output::Table, completions::run(&args)),
+        Command::Man(args) => (Output::Table, man::run(&args)),
         Command::Apply(args) => (args.remote.output, apply::run(&args)),
         Command::Query(args) => (args.remote.output, query::run(&args)),
         Command::Status(args) => (args.remote.output, status::run(&args)),

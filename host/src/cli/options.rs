@@ -200,7 +200,8 @@ impl Command {
             | Command::Restore(_)
             | Command::Demo(_)
             | Command::Dev(_)
-            | Command::Completions(_) => None,
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         }
     }
 }

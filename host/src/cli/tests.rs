@@ -83,6 +83,7 @@ fn each_command_of_the_readme_parses() {
         "bench --in-process --fsm null",
         "bench --plugins a.wasm b.wasm --command 5",
         "completions bash",
+        "man DIRECTORY",
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
         let cli = parse(&arguments).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -121,6 +122,7 @@ fn wrong_usage_is_refused_with_code_2() {
         "restore FILE -e a:1",
         "restore FILE --advertise nowhere",
         "completions klingon",
+        "man",
         "bench --fsm native",
         "bench --rounds 3",
         "bench --memory --compare",
@@ -154,7 +156,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 36] = [
+const EACH_COMMAND: [&[&str]; 37] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -191,6 +193,7 @@ const EACH_COMMAND: [&[&str]; 36] = [
     &["demo"],
     &["dev"],
     &["completions", "bash"],
+    &["man", "directory"],
 ];
 
 const SHARED: [&[&str]; 5] = [
@@ -203,7 +206,7 @@ const SHARED: [&[&str]; 5] = [
 
 fn takes(line: &[&str], option: &str) -> bool {
     match (line[0], option) {
-        ("demo" | "dev" | "completions", _) => false,
+        ("demo" | "dev" | "completions" | "man", _) => false,
         ("new" | "build" | "check" | "replay" | "restore", option) => option == "--output",
         ("backup", option) if !line.contains(&"save") => option == "--output",
         ("engine", option) if line.contains(&"offered") => option == "--output",

@@ -208,6 +208,15 @@ pub struct MachineView {
     pub next_node_id: NodeId,
 }
 
+/// Something that must be so for clients to send requests to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name, for probes.
+    pub name: &'static str,
+    /// Why it is not so, for people.
+    pub failure: Option<&'static str>,
+}
+
 /// The whole state as of one index, detached from the machine.
 pub struct MachineCopy {
     /// The last entry that it contains.

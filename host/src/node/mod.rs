@@ -39,8 +39,8 @@ mod waiter;
 mod work;
 
 pub use answer::{
-    Committed, Consistency, Leadership, LevelRefused, MachineCopy, MachineView, ProposeFailure,
-    ProposeResult, QueryFailure,
+    Check, Committed, Consistency, Leadership, LevelRefused, MachineCopy, MachineView,
+    ProposeFailure, ProposeResult, QueryFailure,
 };
 pub use apply::{DigestCounters, DigestStatus, Doubt, Quarantine, Witness};
 pub use budget::{Budget, Charge};

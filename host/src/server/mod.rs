@@ -23,7 +23,6 @@ mod late;
 mod memory;
 mod plugin;
 mod probation;
-mod process;
 mod promote;
 mod release;
 mod relocate;
@@ -38,7 +37,6 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
-pub(crate) use self::process::ProcessFacts;
 #[cfg(feature = "museum")]
 pub(crate) use self::release::offer_level;
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};

@@ -19,7 +19,7 @@ use super::{
     Join, ServeError, Startup, backups, bind, descriptors, form, join, late, memory, probation,
     promote, release, relocate, services,
 };
-use crate::api::Anteroom;
+use crate::api::{Anteroom, ProcessFacts};
 use crate::backup::BackupBoard;
 use crate::config::Config;
 use crate::consensus::Role;
@@ -85,6 +85,7 @@ pub struct RunningServer {
 /// # Errors
 /// See [`ServeError`]. Until a cluster is formed or has taken this node in, nothing is written.
 pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
+    ProcessFacts::begin();
     config.validate()?;
     descriptors::provide(&mut config.api);
     if startup.plugin.is_some() && startup.join.is_some() {

@@ -8,9 +8,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::home::Home;
-use super::process::ProcessFacts;
 use super::release;
-use crate::api::{self, ApiConfig, NodeInfo};
+use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
@@ -79,7 +78,7 @@ pub(super) fn info(home: &Arc<Home>, backups: Option<Arc<BackupBoard>>) -> NodeI
                 None => 0,
             }
         }),
-        resident_bytes: Arc::new(|| ProcessFacts::read().map_or(0, |facts| facts.resident_bytes)),
+        process: Arc::new(ProcessFacts::read),
         backups,
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
         confirm: Arc::new(move || match confirming.upgrade() {

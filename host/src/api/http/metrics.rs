@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::context::NodeInfo;
+use crate::api::process::ProcessFacts;
 use crate::consensus::{ProgressState, ReplicaStatus, Role};
 use crate::machine::BodyKind;
 use crate::node::{
@@ -29,7 +30,7 @@ pub(super) struct Scrape {
     view: Option<Arc<MachineView>>,
     status: Option<ReplicaStatus>,
     data_dir_bytes: u64,
-    resident_bytes: u64,
+    process: ProcessFacts,
 }
 
 impl Debug for Scrape {
@@ -57,14 +58,14 @@ impl Scrape {
     pub(super) async fn of(handle: NodeHandle, info: Arc<NodeInfo>) -> Scrape {
         let status = tokio::time::timeout(STATUS_PATIENCE, handle.status()).await;
         let measured = Arc::clone(&info);
-        let sizes = move || ((measured.data_dir_bytes)(), (measured.resident_bytes)());
+        let sizes = move || ((measured.data_dir_bytes)(), (measured.process)());
         // Its only way to fail is a panic, which is on the log.
         let sizes = tokio::task::spawn_blocking(sizes).await.unwrap_or_default();
         Scrape {
             view: handle.machine().borrow().clone(),
             status: status.ok().and_then(Result::ok),
             data_dir_bytes: sizes.0,
-            resident_bytes: sizes.1,
+            process: sizes.1,
             handle,
             info,
         }
@@ -121,7 +122,25 @@ impl Scrape {
         page.bytes(
             "process_resident_memory",
             "Memory of the process that is in use, as the system counts it.",
-            self.resident_bytes,
+            self.process.resident_bytes,
+        )?;
+        page.bytes(
+            "process_virtual_memory",
+            "Addresses that the process has reserved; most are never used.",
+            self.process.virtual_bytes,
+        )?;
+        page.gauge("process_open_fds", "Open files and sockets.", self.process.open_descriptors)?;
+        page.gauge("process_max_fds", "How many there may be.", self.process.max_descriptors)?;
+        page.gauge("process_threads", "Threads.", self.process.threads)?;
+        page.seconds_counter(
+            "process_cpu",
+            "Processor time of all threads since the start.",
+            self.process.processor_time.as_secs_f64(),
+        )?;
+        page.seconds(
+            "process_start_time",
+            "When the process began, since the Unix epoch.",
+            self.process.start.as_secs_f64(),
         )?;
         page.counter(
             "raft_host_guest_log_lines_dropped",
@@ -571,6 +590,13 @@ impl Page<'_> {
     fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// `_seconds` and the suffix of a counter are added to the name.
+    fn seconds_counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut family = self.encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, f64, u64>(&value, None)
     }
 
     /// `_seconds` and the suffixes of a histogram are added to the name.

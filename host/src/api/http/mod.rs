@@ -1,9 +1,10 @@
-//! The HTTP face: `/metrics` for Prometheus and `/health` for load balancers.
+//! The HTTP face: `/metrics` for Prometheus, `/health` for load balancers, and probes.
 //!
 //! On an address of its own, so that a monitoring network can reach it without reaching the
 //! services that change things.
 
 mod metrics;
+mod probes;
 mod text;
 
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ struct Face {
     info: Arc<NodeInfo>,
 }
 
-/// Serves `/metrics` and `/health` until `closing`.
+/// Serves all that until `closing`.
 ///
 /// # Errors
 /// When the listener fails.
@@ -83,7 +84,13 @@ impl Listener for Doorway {
 
 fn router(handle: NodeHandle, info: NodeInfo) -> Router {
     let face = Face { handle, info: Arc::new(info) };
-    Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(face)
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/healthz", get(probes::healthy))
+        .with_state(face)
 }
 
 async fn metrics(State(face): State<Face>, headers: HeaderMap) -> impl IntoResponse {

@@ -214,3 +214,35 @@ async fn health_is_503_with_the_reason_when_requests_should_go_elsewhere() {
     face.stop().await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_answer_as_kubernetes_expects_and_only_readiness_follows_the_cluster() {
+    let cluster = Cluster::of(2).await;
+    let face = Face::of(cluster.leader()).await;
+    for path in ["/livez", "/readyz", "/healthz"] {
+        let (status, _, body) = face.get(path).await;
+        assert_eq!((status, body.as_str()), (200, "ok"), "{path}");
+    }
+    let (status, _, body) = face.get("/healthz?verbose").await;
+    assert_eq!(status, 200);
+    assert!(body.starts_with("[+]event-loop ok\n[+]running ok\n"), "{body}");
+    assert!(body.ends_with("[+]leader ok\nhealthz check passed\n"), "{body}");
+
+    // Without a majority it works, and is not to be started again; but nobody should send it anything.
+    cluster.network.cut(NodeId(1), NodeId(2));
+    let mut leadership = cluster.leader().handle.leadership();
+    leadership.wait_for(|now| now.leader.is_none()).await.unwrap();
+    assert_eq!(face.get("/livez").await.0, 200);
+    let (status, _, body) = face.get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("[-]leader failed: no leader is known"), "{body}");
+    assert!(body.ends_with("readyz check failed\n"), "{body}");
+    let (status, _, body) = face.get("/readyz?verbose&exclude=leader").await;
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("[+]leader excluded: ok"), "{body}");
+    assert_eq!(face.get("/healthz?exclude=nothing").await.0, 503);
+    cluster.network.heal();
+    leadership.wait_for(|now| now.leader.is_some()).await.unwrap();
+    face.stop().await;
+    cluster.stop().await;
+}

@@ -3,14 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
 use super::BenchArgs;
 use super::in_process::{Cluster, Place, block_on};
+use crate::api::ProcessFacts;
 use crate::cli::exit::Failure;
 use crate::cli::output::{human_bytes, table};
-use crate::server::ProcessFacts;
 use crate::types::GroupId;
 
 /// After a group has been formed, until what that cost is over.
@@ -48,25 +47,19 @@ async fn samples(cluster: &Cluster, length: Duration, groups: u32) -> Result<Vec
             cluster.add_group(GroupId(GroupId::MAIN.0 + u64::from(number) - 1)).await?;
         }
         tokio::time::sleep(SETTLING).await;
-        let (before, began) = (processor_time()?, Instant::now());
+        let (before, began) = (ProcessFacts::read().processor_time, Instant::now());
         tokio::time::sleep(length).await;
-        let (used, took) = (processor_time()?.saturating_sub(before), began.elapsed());
-        let ProcessFacts { resident_bytes, threads } = ProcessFacts::read().ok_or_else(|| {
-            Failure::new("the system does not say in /proc/self/status what this process has")
-        })?;
+        let (used, took) =
+            (ProcessFacts::read().processor_time.saturating_sub(before), began.elapsed());
+        let ProcessFacts { resident_bytes, threads, .. } = ProcessFacts::read();
+        if resident_bytes == 0 {
+            let words = "the system does not say in /proc/self/status what this process has";
+            return Err(Failure::new(words));
+        }
         let processor = used.div_f64(took.as_secs_f64());
         samples.push(Sample { groups: number, processor, resident_bytes, threads });
     }
     Ok(samples)
-}
-
-/// Of this process since its start.
-fn processor_time() -> Result<Duration, Failure> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)
-        .map_err(|error| Failure::new(format!("cannot read the processor time: {error}")))?;
-    let micros =
-        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
-    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
 }
 
 impl Report {

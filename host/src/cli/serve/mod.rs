@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use self::args::{ServeArgs, engines};
@@ -77,12 +78,14 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     if config.log.format == LogFormat::Human {
         announce(&server);
     }
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     let runtime = tokio::runtime::Handle::current();
     last_resort::watch(server.handle().stopped(), runtime).context("starting a thread")?;
     let reason = tokio::select! {
         reason = server.stopped() => reason,
         name = signals.next() => {
             tracing::info!(signal = name, "draining; a second signal stops at once");
+            notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
             last_resort::within(server.handle().drain_patience()).context("starting a thread")?;
             tokio::spawn(async move {
                 let name = signals.next().await;
@@ -97,6 +100,13 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     let reason = if reason == StopReason::Requested { ended } else { reason };
     tell(&reason);
     Ok(ExitCode::from(u8::try_from(exit_code(&reason)).expect("exit codes are small")))
+}
+
+/// Tells systemd, if that started this process and wants to know.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd was not told how this node is");
+    }
 }
 
 /// The last words.

@@ -11,8 +11,8 @@ use crate::fsm::{HostFailure, SharedLoader, on_guest_stack};
 use crate::machine::{Exported, MachineSnapshot, PortableError, QueryReply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::node::answer::{
-    Consistency, Leadership, MachineCopy, MachineView, ProposeFailure, ProposeResult, QueryFailure,
-    QueryJob, REQUEST_OVERHEAD_BYTES, stopped_unknown,
+    Check, Consistency, Leadership, MachineCopy, MachineView, ProposeFailure, ProposeResult,
+    QueryFailure, QueryJob, REQUEST_OVERHEAD_BYTES, stopped_unknown,
 };
 use crate::node::apply::DigestStatus;
 use crate::node::budget::{Budget, Charge};
@@ -218,33 +218,53 @@ impl NodeHandle {
 
     /// Why clients should not send requests to this node, for people; `None`: they should.
     pub fn not_serving(&self) -> Option<&'static str> {
-        if self.shared.stop.is_given() {
-            Some("this node has stopped; its log says why")
-        } else if self.draining() {
-            Some("this node is shutting down")
-        } else if self.shared.stuck.borrow().is_some() {
-            Some("a write of this node's log is stuck: its disk does not answer (see status)")
-        } else if self.is_quarantined() {
-            Some("this node is quarantined: its state differs from its cluster's (see status)")
-        } else if *self.shared.expelled.borrow() {
-            Some(
+        self.checks().into_iter().find_map(|check| check.failure)
+    }
+
+    /// What must be so for clients to send requests to this node, the gravest first.
+    pub fn checks(&self) -> [Check; 10] {
+        let shared = &self.shared;
+        let check = |name, fails: bool, why| Check { name, failure: fails.then_some(why) };
+        [
+            check("running", shared.stop.is_given(), "this node has stopped; its log says why"),
+            check("draining", self.draining(), "this node is shutting down"),
+            check(
+                "disk",
+                shared.stuck.borrow().is_some(),
+                "a write of this node's log is stuck: its disk does not answer (see status)",
+            ),
+            check(
+                "digest",
+                self.is_quarantined(),
+                "this node is quarantined: its state differs from its cluster's (see status)",
+            ),
+            check(
+                "member",
+                *shared.expelled.borrow(),
                 "this node was removed from its cluster, say most of the other voters (see its log)",
-            )
-        } else if self.is_unconfirmed() {
-            Some(UNCONFIRMED)
-        } else if self.is_in_doubt() {
-            Some("this cluster's replicas disagree, and nothing says yet who is right (see status)")
-        } else if self.shared.machine.borrow().is_none() {
-            Some("this node has no state yet: it waits for a snapshot of its leader")
-        } else if !self.program_is_supported() {
-            Some(
+            ),
+            check("confirmed", self.is_unconfirmed(), UNCONFIRMED),
+            check(
+                "agreement",
+                self.is_in_doubt(),
+                "this cluster's replicas disagree, and nothing says yet who is right (see status)",
+            ),
+            check(
+                "state",
+                shared.machine.borrow().is_none(),
+                "this node has no state yet: it waits for a snapshot of its leader",
+            ),
+            check(
+                "program",
+                !self.program_is_supported(),
                 "this node's program does not offer the cluster's engine profile or level; it stops",
-            )
-        } else if self.shared.leadership.borrow().leader.is_none() {
-            Some("no leader is known: an election is under way, or most voters are out of reach")
-        } else {
-            None
-        }
+            ),
+            check(
+                "leader",
+                shared.leadership.borrow().leader.is_none(),
+                "no leader is known: an election is under way, or most voters are out of reach",
+            ),
+        ]
     }
 
     fn program_is_supported(&self) -> bool {
