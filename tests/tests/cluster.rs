@@ -379,6 +379,62 @@ fn nobody_moves_a_member_to_where_it_is_not() {
     cluster.wait_for_agreement();
 }
 
+#[test]
+fn a_member_is_replaced_by_one_change_also_the_leader_and_voters_step_down_if_enough_are_left() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let fourth = cluster.join(&["--learner"]);
+    let leader = cluster.leader();
+    let (old, new) = (cluster.node_id(leader), cluster.node_id(fourth));
+    let load = Load::start(cluster.client(), 3_000);
+    cluster.eventually("some load", || (load.answered() > 300).then_some(()));
+    let (old, new) = (old.to_string(), new.to_string());
+    // Its successor does it, when the learner has caught up.
+    cluster.eventually("the change", || {
+        let replaced = cluster.cli().run(&["members", "replace", &old, "--with", &new]);
+        match replaced.code {
+            Some(0) => Some(assert!(replaced.stdout.contains("votes in its place"))),
+            _ => {
+                let said = replaced.failed();
+                assert!(said.contains("caught up") || said.contains("heard from"), "{said}");
+                None
+            }
+        }
+    });
+    assert_eq!(cluster.servers[leader].wait(), Some(0), "it was removed");
+    cluster.wait_for_voters(3);
+    let again = cluster.cli().run(&["members", "replace", &old, "--with", &new]).ok();
+    assert!(again.contains("votes in its place"), "{again}");
+    load.finish(3_000);
+    everything_is_on_every_node(&cluster, 3_000);
+
+    let follower =
+        (0..4).find(|at| *at != leader && *at != cluster.leader()).expect("there are two");
+    let id = cluster.node_id(follower).to_string();
+    for _ in 0..2 {
+        let said = cluster.cli().run(&["members", "demote", &id]).ok();
+        assert!(said.contains("is a learner now"), "{said}");
+    }
+    assert!(cluster.cli().run(&["members", "promote", &id]).ok().contains("a voter now"));
+    cluster.wait_for_voters(3);
+    // With one of three down, two voters are needed: neither of them may step down.
+    cluster.servers[follower].kill();
+    let now = cluster.leader();
+    let dead = id.parse::<u64>().expect("a number");
+    cluster.eventually("the leader misses it", || {
+        let peers = cluster.group(now)?.peers;
+        let peer = peers.iter().find(|peer| peer.node_id == dead)?;
+        (!peer.recently_active).then_some(())
+    });
+    let other = (0..4).find(|at| ![follower, leader, now].contains(at)).expect("there is one more");
+    let id = cluster.node_id(other).to_string();
+    let said = cluster.cli().run(&["members", "demote", &id]).failed();
+    assert!(said.contains("1 of 2 voters heard from recently, 2 needed"), "{said}");
+    let said = cluster.cli().run(&["members", "replace", &id, "--with", &id]).failed();
+    assert!(said.contains("cannot take its own place"), "{said}");
+    let said = cluster.cli().run(&["members", "replace", &id, "--with", "4711"]).failed();
+    assert!(said.contains("node 4711 is not a member"), "{said}");
+}
+
 /// The last one has nobody left to finish with what is in flight, and must not wait for that until `drain_ms` is
 /// over: the harness does not.
 #[test]

@@ -114,6 +114,22 @@ impl Admin for AdminService {
         Ok(Response::new(Members(&self.context).remove(&caller, request.into_inner()).await?))
     }
 
+    async fn demote_member(
+        &self,
+        request: Request<v1::DemoteMemberRequest>,
+    ) -> Result<Response<v1::MembersResponse>, Status> {
+        let caller = self.caller(&request);
+        Ok(Response::new(Members(&self.context).demote(&caller, request.into_inner()).await?))
+    }
+
+    async fn replace_member(
+        &self,
+        request: Request<v1::ReplaceMemberRequest>,
+    ) -> Result<Response<v1::MembersResponse>, Status> {
+        let caller = self.caller(&request);
+        Ok(Response::new(Members(&self.context).replace(&caller, request.into_inner()).await?))
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<v1::TransferLeadershipRequest>,

@@ -124,24 +124,66 @@ impl Members<'_> {
         self.change(caller, here, there).await
     }
 
+    pub(super) async fn demote(
+        &self,
+        caller: &Caller,
+        request: v1::DemoteMemberRequest,
+    ) -> Result<v1::MembersResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let (id, force) = (NodeId(request.node_id), request.force);
+        let here = || async {
+            self.step_aside(id, None, force, "demoted").await?;
+            patiently(|_| false, || self.0.handle.demote(id, force)).await?;
+            self.members_when(|view| !view.conf_state.is_voter(id)).await
+        };
+        let there = self.0.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::admin,
+            |mut admin, request| async move { admin.demote_member(request).await },
+        );
+        self.change(caller, here, there).await
+    }
+
+    pub(super) async fn replace(
+        &self,
+        caller: &Caller,
+        request: v1::ReplaceMemberRequest,
+    ) -> Result<v1::MembersResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let (old, new) = (NodeId(request.node_id), NodeId(request.successor_id));
+        let force = request.force;
+        if old == new {
+            let words = format!("node {old} cannot take its own place");
+            return Err(Failure::none(Reason::InvalidRequest, words));
+        }
+        let here = || async {
+            self.step_aside(old, Some(new), force, "replaced").await?;
+            patiently(|_| false, || self.0.handle.replace(old, new, force)).await?;
+            self.members_when(|view| {
+                view.conf_state.is_voter(new) && !view.members.contains_key(&old)
+            })
+            .await
+        };
+        let there = self.0.forwarder.to_leader(
+            caller,
+            &request,
+            Forwarder::admin,
+            |mut admin, request| async move { admin.replace_member(request).await },
+        );
+        self.change(caller, here, there).await
+    }
+
     pub(super) async fn remove(
         &self,
         caller: &Caller,
         request: v1::RemoveMemberRequest,
     ) -> Result<v1::MembersResponse, Failure> {
         self.0.check_group(&request.group)?;
-        let id = NodeId(request.node_id);
+        let (id, force) = (NodeId(request.node_id), request.force);
         let here = || async {
-            let handle = &self.0.handle;
-            let force = request.force;
-            if id == handle.identity().node && self.other_voters() {
-                patiently(|_| false, || handle.check_removal(id, force)).await?;
-                let leader = patiently(|_| false, || handle.transfer_leadership(None)).await?;
-                // Whoever looks for the leader finds the new one.
-                let words = format!("node {id} handed leadership to {leader} to be removed by it");
-                return Err(Failure::none(Reason::NotLeader, words));
-            }
-            patiently(|_| false, || handle.remove(id, force)).await?;
+            self.step_aside(id, None, force, "removed").await?;
+            patiently(|_| false, || self.0.handle.remove(id, force)).await?;
             self.members_when(|view| !view.members.contains_key(&id)).await
         };
         let there = self.0.forwarder.to_leader(
@@ -151,6 +193,25 @@ impl Members<'_> {
             |mut admin, request| async move { admin.remove_member(request).await },
         );
         self.change(caller, here, there).await
+    }
+
+    /// A leader that is to vote no more hands leadership over first, if that is possible at all; whoever looks for
+    /// the leader then finds the new one.
+    async fn step_aside(
+        &self,
+        id: NodeId,
+        successor: Option<NodeId>,
+        force: bool,
+        what: &str,
+    ) -> Result<(), Failure> {
+        let handle = &self.0.handle;
+        if id != handle.identity().node || !self.other_voters() {
+            return Ok(());
+        }
+        patiently(|_| false, || handle.check_departure(id, successor, force)).await?;
+        let leader = patiently(|_| false, || handle.transfer_leadership(None)).await?;
+        let words = format!("node {id} handed leadership to {leader} to be {what} by it");
+        Err(Failure::none(Reason::NotLeader, words))
     }
 
     fn other_voters(&self) -> bool {

@@ -48,6 +48,29 @@ enum Action {
         #[arg(long)]
         force: bool,
     },
+    /// Makes a voter a learner: it follows the log and does not vote until it is promoted again.
+    Demote {
+        /// The node's id, as `raft-host members` lists it.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+        /// Even if no majority of the voters that stay has been heard from recently. If they do
+        /// not come back, the cluster never serves again.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Removes a node and has a learner that has caught up vote in its place, by one change: there are never
+    /// fewer voters.
+    Replace {
+        /// The node that is removed, as `raft-host members` lists it.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+        /// The node that votes in its place.
+        #[arg(long = "with", value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+        successor: u64,
+        /// Even if no majority of the voters after that has been heard from recently.
+        #[arg(long)]
+        force: bool,
+    },
     /// Hands leadership to a voter: the given one, or the most up-to-date.
     Transfer {
         /// The node's id, as `raft-host members` lists it.
@@ -87,6 +110,16 @@ pub(super) fn run(args: &MembersArgs) -> Ended {
                 };
                 let members = removed.map_err(change)?;
                 (members, Some(format!("node {id} is removed")))
+            }
+            Some(Action::Demote { id, force }) => {
+                let members = client.demote_member(*id, *force).await.map_err(change)?;
+                (members, Some(format!("node {id} is a learner now")))
+            }
+            Some(Action::Replace { id, successor, force }) => {
+                let replaced = client.replace_member(*id, *successor, *force).await;
+                let sentence =
+                    format!("node {id} is removed, and node {successor} votes in its place");
+                (replaced.map_err(change)?, Some(sentence))
             }
             Some(Action::Transfer { id }) => {
                 let answer = client.transfer_leadership(id.unwrap_or(0)).await;

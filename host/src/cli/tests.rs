@@ -51,6 +51,8 @@ fn each_command_of_the_readme_parses() {
         "members add 127.0.0.1:7401 --node-id 3",
         "members promote 2",
         "members remove 2 -o json",
+        "members demote 2 --force",
+        "members replace 2 --with 4 -o json",
         "members transfer",
         "members transfer 3",
         "upgrade kv.wasm --label v2",
@@ -100,6 +102,8 @@ fn wrong_usage_is_refused_with_code_2() {
         "query",
         "members promote",
         "members promote 0",
+        "members demote",
+        "members replace 2",
         "members add nowhere",
         "status --only --cluster",
         "status -e nowhere",
@@ -156,7 +160,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 37] = [
+const EACH_COMMAND: [&[&str]; 39] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -165,6 +169,8 @@ const EACH_COMMAND: [&[&str]; 37] = [
     &["members", "add", "b:1"],
     &["members", "promote", "2"],
     &["members", "remove", "2"],
+    &["members", "demote", "2"],
+    &["members", "replace", "2", "--with", "4"],
     &["members", "transfer"],
     &["upgrade", "a.wasm"],
     &["modules"],

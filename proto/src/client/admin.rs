@@ -137,6 +137,45 @@ impl Client {
         )
     }
 
+    /// Makes a voter a learner; `force`: even if no majority of the voters that stay has been heard
+    /// from recently.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn demote_member(
+        &self,
+        node_id: u64,
+        force: bool,
+    ) -> Result<v1::MembersResponse, ClientError> {
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            demote_member,
+            DemoteMemberRequest { node_id, force }
+        )
+    }
+
+    /// Removes a member and has a learner vote in its place; `force` as for
+    /// [`Client::demote_member`].
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn replace_member(
+        &self,
+        node_id: u64,
+        successor_id: u64,
+        force: bool,
+    ) -> Result<v1::MembersResponse, ClientError> {
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            replace_member,
+            ReplaceMemberRequest { node_id, successor_id, force }
+        )
+    }
+
     /// Hands leadership to `node_id`; 0: to the most up-to-date voter. A transfer that fails is not
     /// tried again, since each takes no commands meanwhile.
     ///

@@ -552,6 +552,8 @@ impl Admin for Service {
         add_member: AddMemberRequest -> AddMemberResponse,
         promote_member: PromoteMemberRequest -> MembersResponse,
         remove_member: RemoveMemberRequest -> MembersResponse,
+        demote_member: DemoteMemberRequest -> MembersResponse,
+        replace_member: ReplaceMemberRequest -> MembersResponse,
         transfer_leadership: TransferLeadershipRequest -> TransferLeadershipResponse,
         limits: LimitsRequest -> LimitsResponse,
         set_limits: SetLimitsRequest -> SetLimitsResponse,

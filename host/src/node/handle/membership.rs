@@ -12,7 +12,7 @@ use crate::node::answer::{MachineView, ProposeFailure, stopped_unknown};
 use crate::node::message::Event;
 use crate::node::waiter::{ReplySink, Waiter};
 use crate::types::{
-    AddressError, ConfChange, ConfChangeOp, Index, JoinNonce, Level, Member, NodeId, check_address,
+    AddressError, ConfChange, ConfChangeOp, JoinNonce, Level, Member, NodeId, check_address,
 };
 
 /// How far above all that were given out an id may be that an operator chooses: far enough for
@@ -275,35 +275,84 @@ impl NodeHandle {
         self.change(change, careful(&view)).await
     }
 
+    /// Makes a voter a learner, which goes on following the log. Done already: fine. `force`: as for
+    /// [`NodeHandle::remove`]. Leader only.
+    ///
+    /// # Errors
+    /// See [`MembershipFailure`].
+    pub async fn demote(&self, id: NodeId, force: bool) -> Result<(), MembershipFailure> {
+        let (member, view) = self.departing(id, None, force).await?;
+        if !view.conf_state.is_voter(id) {
+            return Ok(());
+        }
+        let care = Care { decided_at: view.info.applied, force };
+        self.change(ConfChange::of(ConfChangeOp::AddLearner, member), care).await
+    }
+
+    /// Has a learner that has caught up vote in the place of a member that is removed: by one change, so
+    /// that there are never fewer voters. Done already: fine. `force`: as for [`NodeHandle::remove`]. Leader
+    /// only.
+    ///
+    /// # Errors
+    /// See [`MembershipFailure`].
+    pub async fn replace(
+        &self,
+        old: NodeId,
+        new: NodeId,
+        force: bool,
+    ) -> Result<(), MembershipFailure> {
+        let view = self.view_of_leader().await?;
+        let successor = view.members.get(&new).cloned().ok_or_else(|| not_a_member(new))?;
+        let is_voter = view.conf_state.is_voter(new);
+        if is_voter && !view.members.contains_key(&old) {
+            return Ok(());
+        }
+        let (member, view) = self.departing(old, Some(new), force).await?;
+        let mut change = ConfChange::of(ConfChangeOp::Remove, member);
+        if !is_voter {
+            change.steps.push((ConfChangeOp::AddVoter, successor));
+        }
+        let care = Care { decided_at: view.info.applied, force };
+        self.change(change, care).await
+    }
+
     /// Removes a member. Gone already: an error, since the id may be a mistake. `force`: even if
     /// no majority of the voters that stay was heard from recently. Leader only.
     ///
     /// # Errors
     /// See [`MembershipFailure`].
     pub async fn remove(&self, id: NodeId, force: bool) -> Result<(), MembershipFailure> {
-        let (member, decided_at) = self.removable(id, force).await?;
+        let (member, view) = self.departing(id, None, force).await?;
         let change = ConfChange::of(ConfChangeOp::Remove, member);
-        self.change(change, Care { decided_at, force }).await
+        self.change(change, Care { decided_at: view.info.applied, force }).await
     }
 
-    /// What [`NodeHandle::remove`] would say before it changes anything. A leader asks before it
-    /// hands leadership over in order to be removed by its successor.
+    /// What would be said before anything changes, if a member were to vote no more and another one in its
+    /// place. A leader asks before it hands leadership over in order to be removed or demoted by its successor.
     ///
     /// # Errors
     /// See [`MembershipFailure`].
-    pub async fn check_removal(&self, id: NodeId, force: bool) -> Result<(), MembershipFailure> {
-        self.removable(id, force).await.map(drop)
-    }
-
-    async fn removable(
+    pub async fn check_departure(
         &self,
         id: NodeId,
+        successor: Option<NodeId>,
         force: bool,
-    ) -> Result<(Member, Index), MembershipFailure> {
+    ) -> Result<(), MembershipFailure> {
+        self.departing(id, successor, force).await.map(drop)
+    }
+
+    async fn departing(
+        &self,
+        id: NodeId,
+        successor: Option<NodeId>,
+        force: bool,
+    ) -> Result<(Member, Arc<MachineView>), MembershipFailure> {
         let view = self.view_of_leader().await?;
         let member = view.members.get(&id).cloned().ok_or_else(|| not_a_member(id))?;
         let mut voters = view.conf_state.voters.clone();
-        if voters.remove(&id) && !voters.is_empty() && !force {
+        let votes = voters.remove(&id);
+        voters.extend(successor);
+        if votes && !voters.is_empty() && !force {
             let status = self.replica_status().await?;
             let quorum = status.quorum_of(&voters);
             if !quorum.is_there() {
@@ -313,7 +362,7 @@ impl NodeHandle {
                 });
             }
         }
-        Ok((member, view.info.applied))
+        Ok((member, view))
     }
 
     /// Hands leadership over and waits until somebody else leads. Leader only.
