@@ -389,10 +389,10 @@ fn a_member_is_replaced_by_one_change_also_the_leader_and_voters_step_down_if_en
     cluster.eventually("some load", || (load.answered() > 300).then_some(()));
     let (old, new) = (old.to_string(), new.to_string());
     // Its successor does it, when the learner has caught up.
-    cluster.eventually("the change", || {
+    let said = cluster.eventually("the change", || {
         let replaced = cluster.cli().run(&["members", "replace", &old, "--with", &new]);
         match replaced.code {
-            Some(0) => Some(assert!(replaced.stdout.contains("votes in its place"))),
+            Some(0) => Some(replaced.stdout),
             _ => {
                 let said = replaced.failed();
                 assert!(said.contains("caught up") || said.contains("heard from"), "{said}");
@@ -400,6 +400,7 @@ fn a_member_is_replaced_by_one_change_also_the_leader_and_voters_step_down_if_en
             }
         }
     });
+    assert!(said.contains("votes in its place"), "{said}");
     assert_eq!(cluster.servers[leader].wait(), Some(0), "it was removed");
     cluster.wait_for_voters(3);
     let again = cluster.cli().run(&["members", "replace", &old, "--with", &new]).ok();

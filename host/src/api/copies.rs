@@ -6,7 +6,6 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -24,7 +23,7 @@ use super::context::Context;
 use super::convert::bytes;
 use super::failure::Failure;
 use super::streaming::UNREAD_TIME;
-use crate::backup::{BackupBoard, BackupFacts, BackupWriter};
+use crate::backup::{BackupBoard, BackupFacts, BackupWriter, wall_clock_ms};
 use crate::machine::{Exported, PortableError};
 use crate::node::MachineCopy;
 
@@ -44,7 +43,7 @@ pub(super) fn backups_to_wire(board: &BackupBoard) -> v1::BackupStatus {
         }),
         last_error: report.failure.unwrap_or_default(),
         newest_ms: report.newest_ms,
-        alarm: board.alarm(now_ms()).unwrap_or_default(),
+        alarm: board.alarm(wall_clock_ms()).unwrap_or_default(),
     }
 }
 
@@ -64,15 +63,8 @@ pub(super) async fn back_up(
 ) -> Result<Backups, Failure> {
     context.check_group(&request.group)?;
     let (permit, copy) = copy(context, caller).await?;
-    let facts = BackupFacts {
-        cluster: copy.state.cluster(),
-        group: raft_host_proto::MAIN_GROUP.to_owned(),
-        position: copy.position,
-        saved_ms: now_ms(),
-        node: context.handle.identity().node,
-        version: context.info.version.clone(),
-        digest: copy.digest,
-    };
+    let (node, version) = (context.handle.identity().node, &context.info.version);
+    let facts = BackupFacts::of(&copy.state, copy.position, copy.digest, node, version);
     let make = |data| v1::BackupResponse { data };
     let (outlet, answers) = Outlet::open(context.stopping.clone(), make);
     in_background(permit, outlet, move |outlet| {
@@ -152,12 +144,6 @@ fn in_background<M: Send + 'static>(
         }
         drop(permit);
     });
-}
-
-/// By the wall clock, since the Unix epoch.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Bytes on their way to a client. Writes wait for it; not on the runtime's threads.

@@ -23,6 +23,9 @@ mod reader;
 mod writer;
 
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use raft_host_proto::MAIN_GROUP;
 
 pub use self::board::{BackupBoard, BackupReport, SavedBackup};
 pub use self::check::Passing;
@@ -31,7 +34,7 @@ pub use self::file::NewFile;
 pub use self::folder::{list, path_in, prune};
 pub use self::reader::BackupReader;
 pub use self::writer::BackupWriter;
-use crate::machine::RestoreError;
+use crate::machine::{MachineSnapshot, RestoreError};
 use crate::types::{ClusterId, LogPosition, NodeId, Origin, StateDigest};
 
 const MAGIC: [u8; 8] = *b"RHBACKUP";
@@ -61,10 +64,35 @@ pub struct BackupFacts {
 }
 
 impl BackupFacts {
+    /// Of a state that was copied just now.
+    pub fn of(
+        state: &MachineSnapshot,
+        position: LogPosition,
+        digest: StateDigest,
+        node: NodeId,
+        version: &str,
+    ) -> BackupFacts {
+        BackupFacts {
+            cluster: state.cluster(),
+            group: MAIN_GROUP.to_owned(),
+            position,
+            saved_ms: wall_clock_ms(),
+            node,
+            version: version.to_owned(),
+            digest,
+        }
+    }
+
     /// What a cluster that is restored from it remembers; `time_ms` is the log's clock there.
     pub fn origin(&self, time_ms: u64) -> Origin {
         Origin { cluster: self.cluster, position: self.position, time_ms }
     }
+}
+
+/// By this host's clock, in milliseconds since the Unix epoch.
+pub fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why a backup cannot be used.

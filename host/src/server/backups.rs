@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::future::join_all;
 use raft_host_proto::v1;
@@ -17,6 +17,7 @@ use tonic::transport::Endpoint;
 use super::release;
 use crate::backup::{
     BackupBoard, BackupFacts, BackupWriter, NewFile, SavedBackup, list, path_in, prune,
+    wall_clock_ms,
 };
 use crate::consensus::Role;
 use crate::node::{MachineCopy, NodeHandle};
@@ -58,7 +59,7 @@ pub(super) async fn take(handle: NodeHandle, board: Arc<BackupBoard>, end: Cance
             tracing::error!("{words}; backups are tried all the same");
             board.update(|report| {
                 report.failure = Some(words);
-                report.failed_ms = now_ms();
+                report.failed_ms = wall_clock_ms();
             });
         }
     }
@@ -66,7 +67,7 @@ pub(super) async fn take(handle: NodeHandle, board: Arc<BackupBoard>, end: Cance
     let pause = (every / 20).clamp(LOOK_MIN, LOOK_MAX);
     loop {
         tokio::time::sleep(pause).await;
-        board.forgive(now_ms());
+        board.forgive(wall_clock_ms());
         if is_my_turn(&handle, &board).await {
             attempt(&handle, &board, &dir, &end).await;
         }
@@ -97,7 +98,7 @@ async fn is_my_turn(handle: &NodeHandle, board: &BackupBoard) -> bool {
     let newest_ms = candidates.iter().filter_map(|candidate| candidate.last_ms).max();
     board.update(|report| report.newest_ms = report.newest_ms.max(newest_ms));
     let newest_ms = board.report().newest_ms;
-    taker(&candidates, newest_ms, now_ms(), board.config().every_ms) == Some(me)
+    taker(&candidates, newest_ms, wall_clock_ms(), board.config().every_ms) == Some(me)
 }
 
 /// Who takes the next one, if it is due: of those whose last attempt did not fail the one with the lowest id,
@@ -159,7 +160,7 @@ async fn attempt(handle: &NodeHandle, board: &BackupBoard, dir: &Path, end: &Can
             }
             Err(error) => {
                 report.failure = Some(error);
-                report.failed_ms = now_ms();
+                report.failed_ms = wall_clock_ms();
                 report.failed += 1;
             }
         }
@@ -173,15 +174,8 @@ async fn save(
     end: &CancellationToken,
 ) -> Result<SavedBackup, String> {
     let copy = handle.copy().await?;
-    let facts = BackupFacts {
-        cluster: copy.state.cluster(),
-        group: raft_host_proto::MAIN_GROUP.to_owned(),
-        position: copy.position,
-        saved_ms: now_ms(),
-        node: handle.identity().node,
-        version: release::version().to_owned(),
-        digest: copy.digest,
-    };
+    let (node, version) = (handle.identity().node, release::version());
+    let facts = BackupFacts::of(&copy.state, copy.position, copy.digest, node, version);
     let (dir, keep, end) = (dir.to_owned(), board.config().keep, end.clone());
     let writing = tokio::task::spawn_blocking(move || {
         let saved = write(&dir, facts, &copy, end)
@@ -228,11 +222,6 @@ impl Write for Endable {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

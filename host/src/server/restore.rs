@@ -11,7 +11,7 @@ use super::home::{EmptyHome, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
 use super::release;
-use crate::backup::{BackupError, BackupFacts, BackupReader};
+use crate::backup::{BackupError, BackupFacts, BackupReader, wall_clock_ms};
 use crate::config::Config;
 use crate::fsm::SharedLoader;
 use crate::machine::{FOUNDER, Import, Machine, PortableError};
@@ -188,9 +188,4 @@ impl Portable {
             }
         }
     }
-}
-
-fn wall_clock_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

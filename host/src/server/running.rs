@@ -20,7 +20,7 @@ use super::{
     promote, release, relocate, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
-use crate::backup::BackupBoard;
+use crate::backup::{BackupBoard, wall_clock_ms};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{
@@ -295,7 +295,7 @@ async fn run(
         .backup
         .directory
         .is_some()
-        .then(|| Arc::new(BackupBoard::new(config.backup.clone(), backups::now_ms())));
+        .then(|| Arc::new(BackupBoard::new(config.backup.clone(), wall_clock_ms())));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
     let services = services::serve(
