@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// A file that is written aside, synced and renamed. Dropping it before leaves nothing.
@@ -31,7 +32,9 @@ impl NewFile {
         aside.push(name);
         aside.push(format!(".{}.tmp", std::process::id()));
         let aside = path.with_file_name(aside);
-        let file = File::create(&aside)?;
+        // What it holds is nobody else's.
+        let options = File::options().write(true).create(true).truncate(true).mode(0o600).clone();
+        let file = options.open(&aside)?;
         Ok(NewFile { path: path.to_owned(), aside, file, unsynced: 0, is_done: false })
     }
 

@@ -1,6 +1,7 @@
 //! A backup is read back, or refused with what is wrong.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::fsm::native::NativeLoader;
@@ -121,6 +122,8 @@ fn a_file_is_there_whole_or_not_at_all_and_replaces_nothing() {
     file.write_all(b"whole").expect("written");
     file.finish().expect("finished");
     assert_eq!(std::fs::read(&path).expect("there"), b"whole");
+    let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "what it holds is nobody else's");
     let again = NewFile::create(&path).expect_err("there is one");
     assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&path).expect("there"), b"whole");
