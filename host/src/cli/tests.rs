@@ -170,7 +170,7 @@ const EACH_COMMAND: [&[&str]; 39] = [
     &["members", "promote", "2"],
     &["members", "remove", "2"],
     &["members", "demote", "2"],
-    &["members", "replace", "2", "--with", "4"],
+    &["members", "replace", "2", "--with=4"],
     &["members", "transfer"],
     &["upgrade", "a.wasm"],
     &["modules"],
