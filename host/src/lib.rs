@@ -14,6 +14,7 @@ pub mod machine;
 pub mod museum;
 pub mod node;
 pub mod project;
+pub mod recovery;
 pub mod replay;
 pub mod server;
 pub mod storage;

@@ -142,7 +142,7 @@ fn a_backup_taken_under_load_brings_back_what_was_acknowledged_until_then_and_no
         (Some(old_id), Some(upto))
     );
     let text = new.cli().run(&["status"]).ok();
-    assert!(text.contains(&format!("restored from a backup of cluster {old_id} at index {upto}")));
+    assert!(text.contains(&format!("was made of cluster {old_id} as of index {upto}")));
 
     // Whoever means the old cluster hears what became of it.
     let set = r#"{"op":"set","key":"late","value":"1"}"#;

@@ -64,9 +64,27 @@ fn differences(place: &str, promised: &Value, printed: &Value, found: &mut Vec<S
     }
 }
 
+/// Compares what was printed with what was promised, or writes that down.
+fn compare(name: &str, output: &raft_host_tests::Output, found: &mut Vec<String>) {
+    // A failure says it on stderr, in the same form.
+    let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
+    let printed: Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}: {output:?}"));
+    let printed = skeleton(&printed);
+    let file = folder().join("json").join(format!("{name}.json"));
+    if is_to_be_written() {
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        let pretty = serde_json::to_string_pretty(&printed).expect("JSON") + "\n";
+        std::fs::write(&file, pretty).expect("written");
+    }
+    let promised = std::fs::read_to_string(&file).expect("a file for each command");
+    let promised = serde_json::from_str(&promised).expect("JSON");
+    differences(name, &promised, &printed, found);
+}
+
 #[test]
 fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
-    let cluster = Cluster::new(PROGRAM, 2, &[]);
+    let mut cluster = Cluster::new(PROGRAM, 2, &[]);
     cluster.wait_for_voters(2);
     let cli = cluster.cli();
     let next = kv_v2();
@@ -108,26 +126,30 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
     ];
     let mut found = Vec::new();
     for (name, arguments) in commands {
-        let is_local = arguments[0] == "check" || arguments[1..].first() == Some(&"offered");
         let arguments = [arguments, &["-o", "json"]].concat();
         let output = match name {
             "unavailable" => raft_host_tests::Cli::new(PROGRAM, &[]).run(&arguments),
             _ => cli.run(&arguments),
         };
-        // A failure says it on stderr, in the same form.
-        let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
-        let printed: Value = serde_json::from_str(text)
-            .unwrap_or_else(|error| panic!("{name} ({is_local}): {error}: {output:?}"));
-        let printed = skeleton(&printed);
-        let file = folder().join("json").join(format!("{name}.json"));
-        if is_to_be_written() {
-            std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
-            let pretty = serde_json::to_string_pretty(&printed).expect("JSON") + "\n";
-            std::fs::write(&file, pretty).expect("written");
-        }
-        let promised = std::fs::read_to_string(&file).expect("a file for each command");
-        let promised = serde_json::from_str(&promised).expect("JSON");
-        differences(name, &promised, &printed, &mut found);
+        compare(name, &output, &mut found);
+    }
+    // One of two is left: nothing can be lost.
+    cluster.servers.iter_mut().for_each(|server| {
+        server.terminate();
+    });
+    let [survivor, plan] = ["survivor", "plan"]
+        .map(|name| cluster.dir().join(name).to_str().expect("UTF-8").to_owned());
+    let (survivor, plan) = (&*survivor, &*plan);
+    let dir = cluster.servers[1].data_dir.to_str().expect("UTF-8");
+    let commands: [(&str, &[&str]); 4] = [
+        ("recover-inspect", &["recover", "inspect", survivor, "--data-dir", dir]),
+        ("recover-plan", &["recover", "plan", survivor, "--out", plan]),
+        ("recover-apply", &["recover", "apply", plan, "--data-dir", dir]),
+        ("recover-verify", &["recover", "verify", plan, "--data-dir", dir]),
+    ];
+    for (name, arguments) in commands {
+        let output = cli.run(&[arguments, &["-o", "json"]].concat());
+        compare(name, &output, &mut found);
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -63,9 +63,9 @@ fn refusal(
         let origin = origins().iter().rev().find(|origin| origin.cluster == theirs).copied();
         if let Some(Origin { position, .. }) = origin.filter(|_| !passed_on) {
             let words = format!(
-                "the request is meant for cluster {theirs}, and this is cluster {ours}, which was restored \
-                 from a backup of that as of entry {}: what came after it is not here, and sessions of \
-                 before are not known; begin anew with this cluster's id",
+                "the request is meant for cluster {theirs}, and this is cluster {ours}, which was made of that \
+                 as of entry {} (restored from a backup, or recovered after a loss): what came after it is \
+                 not here, and sessions of before are not known; begin anew with this cluster's id",
                 position.index
             );
             return Some(Failure::none(Reason::ClusterRestored, words).about(position.index.0));
@@ -172,7 +172,7 @@ mod tests {
         let restored = restored.to_string();
         let failure = refused(&[&restored], false).expect("of before");
         assert_eq!(failure.reason(), Reason::ClusterRestored);
-        let words = "which was restored from a backup of that as of entry 41";
+        let words = "which was made of that as of entry 41";
         assert!(failure.message().contains(words), "{failure:?}");
         assert_eq!(refused(&[&restored], true).expect("passed on").reason(), Reason::NotLeader);
         for nonsense in ["", "c1", "x"] {

@@ -3,7 +3,7 @@
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
 //! `serve`, `demo`, `dev` and `bench --in-process` put nodes together, `check` and `build` run a
 //! module without a cluster, `new` writes a project, `replay` runs the log of a stopped node, and
-//! `restore` and `backup verify` run what is in a file.
+//! `restore`, `recover` and `backup verify` run what is in a file or a stopped node's directory.
 //! `options` says which option may stand where. Text that people read is made by pure functions, so
 //! that tests read it too.
 
@@ -37,6 +37,7 @@ mod options;
 mod output;
 mod progress;
 mod query;
+mod recover;
 mod remote;
 mod replay;
 mod restore;
@@ -102,6 +103,8 @@ enum Command {
     Export(export::ExportArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Restore(restore::RestoreArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Recover(recover::RecoverArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Digest(digest::DigestArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -182,6 +185,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => (args.remote.output, backup::run(&args)),
         Command::Export(args) => (args.remote.output, export::run(&args)),
         Command::Restore(args) => (args.output, restore::run(&args)),
+        Command::Recover(args) => (args.output, recover::run(&args)),
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Clock(args) => (args.remote.output, clock::run(&args)),
         Command::Confirm(args) => (args.remote.output, confirm::run(&args)),

@@ -198,6 +198,7 @@ impl Command {
             | Command::Check(_)
             | Command::Replay(_)
             | Command::Restore(_)
+            | Command::Recover(_)
             | Command::Demo(_)
             | Command::Dev(_)
             | Command::Completions(_)

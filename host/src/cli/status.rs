@@ -296,11 +296,12 @@ fn backup_note(row: &NodeRow) -> Option<String> {
     Some(format!("{}: {words}", row.address))
 }
 
-/// What the cluster was restored from last.
+/// What the cluster was made of last.
 fn origin_note(row: &NodeRow) -> Option<String> {
     let origin = row.group()?.origins.last()?;
     Some(format!(
-        "the cluster was restored from a backup of cluster {} at index {} ({} utc)",
+        "the cluster was made of cluster {} as of index {} ({} utc): restored from a backup, or recovered after \
+         a loss",
         hex(&origin.cluster_id),
         origin.index,
         human_time(origin.time_ms)

@@ -73,6 +73,12 @@ fn each_command_of_the_readme_parses() {
         "backup verify FILE",
         "export FILE -o json",
         "restore FILE --data-dir DIR --advertise a:1 --storage-engine sled",
+        "recover inspect --data-dir DIR",
+        "recover inspect FILE -o json",
+        "recover plan ONE TWO --out PLAN --accept-loss",
+        "recover apply PLAN --data-dir DIR --advertise a:1",
+        "recover verify PLAN -o json",
+        "recover now --data-dir DIR --accept-loss --yes",
         "digest",
         "confirm 00112233445566778899aabbccddeeff -e a:1",
         "apply x --cluster-id 00112233445566778899aabbccddeeff",
@@ -125,6 +131,12 @@ fn wrong_usage_is_refused_with_code_2() {
         "restore",
         "restore FILE -e a:1",
         "restore FILE --advertise nowhere",
+        "recover",
+        "recover plan",
+        "recover apply",
+        "recover apply PLAN --accept-loss",
+        "recover now PLAN",
+        "recover inspect -e a:1",
         "completions klingon",
         "man",
         "bench --fsm native",
@@ -160,7 +172,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 39] = [
+const EACH_COMMAND: [&[&str]; 44] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -188,6 +200,11 @@ const EACH_COMMAND: [&[&str]; 39] = [
     &["backup", "verify", "file"],
     &["export", "file"],
     &["restore", "file"],
+    &["recover", "inspect", "file"],
+    &["recover", "plan", "file"],
+    &["recover", "apply", "plan"],
+    &["recover", "verify", "plan"],
+    &["recover", "now"],
     &["digest"],
     &["clock", "show"],
     &["confirm", "00112233445566778899aabbccddeeff"],
@@ -213,7 +230,9 @@ const SHARED: [&[&str]; 5] = [
 fn takes(line: &[&str], option: &str) -> bool {
     match (line[0], option) {
         ("demo" | "dev" | "completions" | "man", _) => false,
-        ("new" | "build" | "check" | "replay" | "restore", option) => option == "--output",
+        ("new" | "build" | "check" | "replay" | "restore" | "recover", option) => {
+            option == "--output"
+        }
         ("backup", option) if !line.contains(&"save") => option == "--output",
         ("engine", option) if line.contains(&"offered") => option == "--output",
         ("status" | "confirm", "--cluster-id") => false,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use crate::transport::Standing;
-use crate::types::{Index, Member, NodeId};
+use crate::types::{ClusterId, Index, Member, NodeId, Origin};
 
 /// Who is a member and who was, as far as this node has applied. Empty until it has a state.
 #[derive(Default)]
@@ -16,6 +16,8 @@ struct Known {
     next: NodeId,
     /// Up to where that was applied.
     as_of: Index,
+    /// What the cluster was made of, oldest first.
+    origins: Arc<Vec<Origin>>,
 }
 
 impl Roster {
@@ -24,9 +26,10 @@ impl Roster {
         members: Arc<BTreeMap<NodeId, Member>>,
         next: NodeId,
         as_of: Index,
+        origins: Arc<Vec<Origin>>,
     ) {
         let mut known = self.0.write().expect("no code panics while it holds this lock");
-        *known = Some(Known { members, next, as_of });
+        *known = Some(Known { members, next, as_of, origins });
     }
 
     pub(super) fn standing(&self, node: NodeId) -> Standing {
@@ -44,6 +47,13 @@ impl Roster {
         let known = self.0.read().expect("no code panics while it holds this lock");
         let gone = |known: &&Known| node < known.next && !known.members.contains_key(&node);
         known.as_ref().filter(gone).map(|known| known.as_of)
+    }
+
+    /// As of which entry the cluster was made of that one.
+    pub(super) fn origin_of(&self, cluster: ClusterId) -> Option<Index> {
+        let known = self.0.read().expect("no code panics while it holds this lock");
+        let origin = known.as_ref()?.origins.iter().rev().find(|origin| origin.cluster == cluster);
+        origin.map(|origin| origin.position.index)
     }
 }
 

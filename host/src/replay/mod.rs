@@ -27,7 +27,9 @@ use crate::consensus::{Configuration, ReplicaError};
 use crate::fsm::{HostFailure, SharedLoader};
 use crate::machine::{Applied, BodyKind, Machine, Reply, RestoreError, Verdict};
 use crate::storage::{SnapshotMeta, StorageError, Stores};
-use crate::types::{ClusterId, EntryKind, GroupId, Index, LogEntry, LogPosition, StateDigest};
+use crate::types::{
+    ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, LogPosition, StateDigest,
+};
 
 /// Entries read from the log at once.
 const READ_BYTES: u64 = 1 << 20;
@@ -201,6 +203,25 @@ impl Replayer {
     /// Compares with quarantined states as well: snapshot files by the index of their last entry.
     pub fn look_at(&mut self, evidence: BTreeMap<Index, PathBuf>) {
         self.evidence = evidence;
+    }
+
+    /// Takes everything for committed that is in the log.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn trust_all(&mut self) -> Result<(), ReplayError> {
+        self.last = self.last.max(self.stores.log.last_index(self.group)?);
+        Ok(())
+    }
+
+    /// The members as of the last re-executed entry.
+    pub fn conf_state(&self) -> &ConfState {
+        self.machine.conf_state()
+    }
+
+    /// The state as of the last re-executed entry.
+    pub fn into_machine(self) -> Machine {
+        self.machine
     }
 
     /// Index of the snapshot that it began with.

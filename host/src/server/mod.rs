@@ -24,6 +24,7 @@ mod memory;
 mod plugin;
 mod probation;
 mod promote;
+mod recover;
 mod release;
 mod relocate;
 mod restore;
@@ -37,6 +38,7 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+pub use self::recover::{RecoverFailure, Recovered, inspect_dir, recover, verify};
 #[cfg(feature = "museum")]
 pub(crate) use self::release::offer_level;
 pub(crate) use self::release::{offer_engine, offered_engine, report_version};

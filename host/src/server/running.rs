@@ -24,7 +24,7 @@ use crate::backup::{BackupBoard, wall_clock_ms};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{
-    self, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
+    self, Drained, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
 };
 use crate::storage::{DataDir, NodeIdentity};
 use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
@@ -37,6 +37,8 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 const AFTER_STOP: Duration = Duration::from_secs(3);
 /// What closing takes at most beyond that, or beyond `drain_ms`: cutting calls and connections.
 const CLOSING: Duration = Duration::from_secs(2);
+/// The same, when nobody is left to finish the calls that are open.
+const CUTTING: Duration = Duration::from_millis(200);
 /// What threads that have been told to end are given at least.
 const LAST_STEPS: Duration = Duration::from_secs(1);
 /// The end of a server is in order within `drain_ms` and this, and is not waited for after that.
@@ -413,9 +415,12 @@ impl RunningServer {
     pub async fn shutdown(self) -> StopReason {
         let has_stopped = self.handle.stopped().borrow().is_some();
         let patience = if has_stopped { AFTER_STOP } else { self.handle.drain_patience() };
-        let deadline = Instant::now() + patience + CLOSING;
+        let latest = Instant::now() + patience + CLOSING;
         self.chores_end.cancel();
-        self.node.drain().await;
+        let deadline = match self.node.drain().await {
+            Drained::InOrder => latest,
+            Drained::Abandoned => latest.min(Instant::now() + CUTTING),
+        };
         self.closing.cancel();
         self.end(deadline).await
     }

@@ -5,6 +5,7 @@
 //!   IDENTITY    whose data this is (below); replaced atomically
 //!   PLEDGE      which log and snapshots belong to it; see `lineage`
 //!   INTENT      what an interrupted start has left to do; see `server`
+//!   RECOVERY    what an interrupted recovery has come to; see `succession`
 //!   log/        the log store's own files
 //!   snapshots/  see `snapshot_files`
 //!   modules/    compiled modules; a cache, may be deleted while the node is down
@@ -21,12 +22,14 @@
 
 mod lineage;
 mod stopped;
+mod succession;
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::succession::Succession;
 use super::disk::{RealDisk, corrupt, create_dir, io_error, size_bytes, write_atomically};
 use super::{
     Engine, MemoryLog, MemorySnapshots, SnapshotFiles, StorageConfig, StorageError, Stores,
@@ -66,7 +69,8 @@ pub struct DataDir {
 impl DataDir {
     /// Whether a directory is some node's, as far as its names tell; nothing is locked or read.
     pub fn is_some_nodes(path: &Path) -> bool {
-        path.join(IDENTITY_FILE).exists() || path.join(lineage::PLEDGE_FILE).exists()
+        let signs = [IDENTITY_FILE, lineage::PLEDGE_FILE, succession::RECOVERY_FILE];
+        signs.iter().any(|sign| path.join(sign).exists())
     }
 
     /// Locks a directory, creating it if it is missing, and reads whose it is.
@@ -78,6 +82,7 @@ impl DataDir {
     pub fn lock(path: impl AsRef<Path>) -> Result<DataDir, StorageError> {
         let path = path.as_ref();
         create_dir(&RealDisk, path)?;
+        succession::refuse_interrupted(path)?;
         refuse_strangers(path)?;
         let lock = take_lock(path)?;
         let identity = read_identity(&path.join(IDENTITY_FILE))?;

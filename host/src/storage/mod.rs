@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::config::StorageConfig;
-pub use self::data_dir::{DataDir, NodeIdentity};
+pub use self::data_dir::{DataDir, NodeIdentity, Succession};
 pub use self::disk::{Directories, RealDisk};
 pub use self::engines::{Engine, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};

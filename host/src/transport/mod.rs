@@ -137,6 +137,10 @@ pub trait Inbox: Send + Sync + 'static {
     /// of being listened to: it may have been down when it was removed.
     fn removal_of(&self, peer: NodeId) -> Option<Index>;
 
+    /// As of which entry this node's cluster was made of that one, if it was. Who is still of that one is
+    /// told so: it was left behind.
+    fn origin_of(&self, cluster: ClusterId) -> Option<Index>;
+
     /// Whoever listens on the address of the member `by`, and says that it is that member, says
     /// that this node is no member as of this index.
     fn removed(&self, by: NodeId, as_of: Index);

@@ -11,9 +11,12 @@ use tokio::sync::{Notify, watch};
 use super::{Inbox, SnapshotWish, Standing};
 use crate::storage::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
 use crate::types::{
-    ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId, PeerMessage,
-    Rival, SnapshotFate, Term,
+    ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, Member, MessageKind, NodeId,
+    PeerMessage, Rival, SnapshotFate, Term,
 };
+
+/// What every test's cluster was made of.
+pub(super) const MADE_OF: ClusterId = ClusterId([0xa7; 16]);
 
 type Snapshots = BTreeMap<(GroupId, Index), (SnapshotMeta, Bytes)>;
 
@@ -246,6 +249,10 @@ impl Inbox for TestInbox {
     fn removal_of(&self, peer: NodeId) -> Option<Index> {
         let told = self.told.lock().expect("no test panics here");
         told.expelled.contains(&peer).then_some(Index(7))
+    }
+
+    fn origin_of(&self, cluster: ClusterId) -> Option<Index> {
+        (cluster == MADE_OF).then_some(Index(41))
     }
 
     fn removed(&self, by: NodeId, as_of: Index) {

@@ -62,13 +62,15 @@ impl Sizes {
         if self.sums.is_empty() {
             self.first = index.0;
         }
-        // What lies between is seen by nobody, or was a membership change.
+        // What lies between is seen by nobody, or was a membership change, which is small.
         let known = self.first + self.sums.len() as u64;
         let bytes = bytes + ENTRY_OVERHEAD_BYTES;
         if index.0 >= known && index.0 - known <= COARSE_ENTRIES {
             let sum = self.sums.last().copied().unwrap_or(0);
-            self.sums.extend((known..index.0).map(|_| sum));
-            self.sums.push(sum + bytes);
+            let between = (known..index.0).zip(1..);
+            self.sums.extend(between.map(|(_, count)| sum + count * ENTRY_OVERHEAD_BYTES));
+            let before = self.sums.last().copied().unwrap_or(0);
+            self.sums.push(before + bytes);
             self.largest = self.largest.max(bytes);
         }
     }
@@ -380,7 +382,7 @@ mod tests {
         sizes.add(Index(5), 44);
         sizes.add(Index(7), 144);
         assert_eq!(sizes.between(Index(1), Index(5)), 300);
-        assert_eq!(sizes.between(Index(6), Index(7)), 400);
+        assert_eq!(sizes.between(Index(6), Index(7)), 656);
         assert_eq!(sizes.between(Index(7), Index(9)), 1200);
     }
 }

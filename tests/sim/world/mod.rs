@@ -63,7 +63,8 @@ enum Event {
     ClientHears(usize, u64, Box<super::calls::Answered>),
     ClientTimeout(usize, u64),
     ClientRetry(usize, u64),
-    TaskWake(u64),
+    /// An operator goes on with a task after that attempt.
+    TaskWake(u64, u64),
     Survey,
 }
 
@@ -262,7 +263,7 @@ impl World {
             }
             Event::ClientTimeout(client, attempt) => self.client_times_out(client, attempt),
             Event::ClientRetry(client, attempt) => self.client_retries(client, attempt),
-            Event::TaskWake(task) => self.task_wakes(task),
+            Event::TaskWake(task, attempt) => self.task_wakes(task, attempt),
             Event::Survey => self.survey(),
         }
     }

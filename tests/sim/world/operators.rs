@@ -111,7 +111,7 @@ impl World {
                 replaces: None,
             },
         );
-        self.queue.after(number % 7 * 1000, Event::TaskWake(number));
+        self.queue.after(number % 7 * 1000, Event::TaskWake(number, 0));
     }
 
     /// Whether operators have nothing left to do.
@@ -136,9 +136,13 @@ impl World {
             .map(|(_, _, slot)| slot)
     }
 
-    pub(super) fn task_wakes(&mut self, number: u64) {
+    /// Time for another attempt after that one, unless there was one already: it was answered before
+    /// it was given up.
+    pub(super) fn task_wakes(&mut self, number: u64, after: u64) {
         let now = self.now();
-        let Some(task) = self.tasks.get_mut(&number) else { return };
+        let Some(task) = self.tasks.get_mut(&number).filter(|task| task.attempt == after) else {
+            return;
+        };
         // An attempt that is under way for too long is forgotten, not taken back.
         task.is_waiting = false;
         task.attempt += 1;
@@ -149,10 +153,10 @@ impl World {
         // Growing is one step after the other, as people would do it.
         let first = *self.tasks.keys().next().expect("this one at least");
         if self.stage == Stage::Growing && number != first {
-            return self.queue.after(PAUSE_US, Event::TaskWake(number));
+            return self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
         }
         let Some(leader) = self.leader() else {
-            return self.queue.after(PAUSE_US, Event::TaskWake(number));
+            return self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
         };
         // A verdict that is disputed waits for who is missing.
         let patience_us = match goal {
@@ -202,13 +206,13 @@ impl World {
             Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
         };
         let Some((slot, ask)) = ask else {
-            return self.queue.after(PAUSE_US * 4, Event::TaskWake(number));
+            return self.queue.after(PAUSE_US * 4, Event::TaskWake(number, attempt));
         };
         if let Some(task) = self.tasks.get_mut(&number) {
             task.is_waiting = true;
             task.offered = offered;
         }
-        self.queue.after(patience_us, Event::TaskWake(number));
+        self.queue.after(patience_us, Event::TaskWake(number, attempt));
         self.ask(slot, Owner::Operator(number, attempt), ask);
     }
 
@@ -302,7 +306,7 @@ impl World {
             && self.conf_state.contains(self.hosts[slot.0].node)
         {
             // A new leader that has not applied everything yet may not know of the member.
-            return self.queue.after(PAUSE_US, Event::TaskWake(number));
+            return self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
         }
         if let (
             Goal::Remove { slot }
@@ -319,7 +323,7 @@ impl World {
                     self.hosts[lost.0].state = State::Retired;
                     self.told_done(self.hosts[lost.0].node);
                 }
-                self.joined(number, node, promote);
+                self.joined(number, attempt, node, promote);
             }
             (Goal::Join { .. }, Answered::Member(Ok(()))) => self.end_task(number, "done"),
             (Goal::Join { .. }, Answered::Member(result)) if is_gone(&result) => {
@@ -351,7 +355,7 @@ impl World {
                     let words = format!("version {version}: {error}");
                     self.note_task(number, &words);
                 }
-                self.queue.after(PAUSE_US, Event::TaskWake(number));
+                self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
             }
             (Goal::SetLimits { .. }, Answered::LimitsSet(Ok(_))) => {
                 self.counters.limit_changes += 1;
@@ -383,7 +387,7 @@ impl World {
                 self.end_task(number, &format!("refused: {why}"));
             }
             (Goal::Snapshot { .. }, _) => self.end_task(number, "not answered"),
-            _ => self.queue.after(PAUSE_US, Event::TaskWake(number)),
+            _ => self.queue.after(PAUSE_US, Event::TaskWake(number, attempt)),
         }
     }
 
@@ -401,7 +405,7 @@ impl World {
     }
 
     /// A new member has an id: its host starts, and learns all else from the cluster.
-    fn joined(&mut self, number: u64, node: NodeId, promote: bool) {
+    fn joined(&mut self, number: u64, attempt: u64, node: NodeId, promote: bool) {
         let Some(Task { goal: Goal::Join { address, lost, .. }, offered, .. }) =
             self.tasks.get(&number)
         else {
@@ -430,7 +434,7 @@ impl World {
             let Goal::Join { slot: of_task, .. } = &mut task.goal else { return };
             *of_task = Some(slot);
         }
-        self.queue.after(PAUSE_US, Event::TaskWake(number));
+        self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
     }
 
     /// Broken hosts that nobody takes care of yet are to be replaced.

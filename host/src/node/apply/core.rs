@@ -569,7 +569,8 @@ impl ApplyLoop {
             self.joins = Arc::new(machine.joins().clone());
             self.conf_state = Arc::new(machine.conf_state().clone());
             let (next, as_of) = (machine.next_node_id(), machine.applied_index());
-            self.roster.update(Arc::clone(&self.members), next, as_of);
+            let origins = machine.info().origins;
+            self.roster.update(Arc::clone(&self.members), next, as_of, origins);
             let event = Event::Members(Arc::clone(&self.members), Arc::clone(&self.conf_state));
             // An event loop that has ended needs no news.
             let _ = self.events.send(event);

@@ -7,6 +7,15 @@ use crate::consensus::{ReplicaStatus, Role};
 
 /// A leader that has heard of no majority for so many heartbeats finishes nothing any more.
 const SILENT_HEARTBEATS: u64 = 5;
+/// How a node was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// What was in flight was finished, or given the time for it.
+    InOrder,
+    /// Nobody is left to finish what is in flight: it cannot end well, however long it is waited for.
+    Abandoned,
+}
+
 /// Between two looks at what is in flight.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -14,11 +23,11 @@ impl NodeHandle {
     /// Refuses new requests, hands leadership over when somebody can take it, and waits for
     /// what is in flight, all within `drain_ms`, and no longer than somebody is there to finish it. A node that
     /// has stopped has nothing to wait for.
-    pub async fn drain(&self) {
+    pub async fn drain(&self) -> Drained {
         let shared = &self.shared;
         shared.draining.send_replace(true);
         if shared.stop.is_given() {
-            return;
+            return Drained::InOrder;
         }
         let finished = async {
             if shared.leadership.borrow().role == Role::Leader {
@@ -32,12 +41,17 @@ impl NodeHandle {
             }
         };
         tokio::select! {
-            () = finished => {}
-            () = self.abandoned() => tracing::warn!(
-                "the other voters are gone, so what was in flight when the node stopped was not finished"
-            ),
+            () = finished => Drained::InOrder,
+            () = self.abandoned() => {
+                tracing::warn!(
+                    "the other voters are gone, so what was in flight when the node stopped was not \
+                     finished"
+                );
+                Drained::Abandoned
+            }
             () = tokio::time::sleep(Duration::from_millis(shared.config.drain_ms)) => {
                 tracing::warn!("requests were still in flight when the node stopped");
+                Drained::InOrder
             }
         }
     }

@@ -14,6 +14,7 @@ pub use self::batches::SubmitBatch;
 pub use self::clock::{ClockFailure, ClockSet};
 pub(super) use self::core::Shared;
 pub use self::core::{NodeHandle, Submit};
+pub use self::drain::Drained;
 pub use self::levels::LevelSet;
 pub use self::limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
 pub use self::membership::MembershipFailure;

@@ -10,7 +10,7 @@ use crate::node::rivals::Rivals;
 use crate::node::roster::Roster;
 use crate::node::standing::RaftStanding;
 use crate::transport::{Inbox, SnapshotWish, Standing};
-use crate::types::{GroupId, Index, Member, NodeId, PeerMessage, Rival, SnapshotFate};
+use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, Rival, SnapshotFate};
 
 /// What must be known of a group before its event loop is asked.
 #[derive(Clone, Default)]
@@ -125,6 +125,10 @@ impl Inbox for NodeInbox {
 
     fn removal_of(&self, peer: NodeId) -> Option<Index> {
         self.places.of(GroupId::MAIN)?.roster.removal_of(peer)
+    }
+
+    fn origin_of(&self, cluster: ClusterId) -> Option<Index> {
+        self.places.of(GroupId::MAIN)?.roster.origin_of(cluster)
     }
 
     fn removed(&self, by: NodeId, as_of: Index) {

@@ -16,7 +16,7 @@ use super::threads::{StopOnPanic, Stragglers, join_within};
 use super::watchdog::Watchdog;
 use super::{log_reader, log_writer, snapshot_writer};
 use crate::fsm::{GUEST_STACK_BYTES, on_guest_stack};
-use crate::node::handle::NodeHandle;
+use crate::node::handle::{Drained, NodeHandle};
 use crate::node::message::Mail;
 use crate::node::stop::{StopReason, Stops};
 use crate::transport::Transport;
@@ -98,8 +98,8 @@ impl Node {
     }
 
     /// See [`NodeHandle::drain`].
-    pub async fn drain(&self) {
-        self.handle.drain().await;
+    pub async fn drain(&self) -> Drained {
+        self.handle.drain().await
     }
 
     /// As [`Node::stop_within`], for who can wait: a stuck disk may hold it up for ever.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, try_lock};
+use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, succession, try_lock};
 use crate::storage::disk::{create_dir, io_error, list};
 use crate::storage::{RealDisk, SnapshotFiles, StorageConfig, StorageError, Stores};
 
@@ -16,6 +16,7 @@ impl DataDir {
     /// [`DataDir::lock`].
     pub fn lock_stopped(path: impl AsRef<Path>) -> Result<DataDir, StorageError> {
         let path = path.as_ref();
+        succession::refuse_interrupted(path)?;
         let lock_path = path.join(LOCK_FILE);
         let identity = read_identity(&path.join(IDENTITY_FILE))?;
         if identity.is_none() || !lock_path.exists() {

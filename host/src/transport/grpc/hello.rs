@@ -5,7 +5,7 @@ use raft_host_proto::peer;
 use tonic::Status;
 
 use crate::transport::{Identity, PROTOCOLS, common_protocol};
-use crate::types::{AddressError, ClusterId, Member, NodeId, Rival, check_address};
+use crate::types::{AddressError, ClusterId, Index, Member, NodeId, Rival, check_address};
 
 /// Why a peer is refused. The text travels to the peer, so it says who speaks.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -46,6 +46,24 @@ pub enum HelloError {
         from: u64,
         /// Its cluster, in hexadecimal digits.
         theirs: String,
+    },
+    /// A cluster that this one was made of.
+    #[error(
+        "node {node} belongs to cluster {ours}, which was made of cluster {theirs} as of entry {index} \
+         (restored from a backup, or recovered after a loss), and node {from} was left behind: stop it, \
+         empty its data directory, and start it with --join"
+    )]
+    LeftBehind {
+        /// The refusing node.
+        node: NodeId,
+        /// Its cluster.
+        ours: ClusterId,
+        /// The refused one.
+        from: u64,
+        /// Its cluster.
+        theirs: ClusterId,
+        /// The last entry that both have.
+        index: Index,
     },
     /// Somebody else lives at this address.
     #[error("this is node {node}, not node {to}, which node {from} wanted to reach here")]
@@ -135,6 +153,21 @@ pub(super) fn check_hello(us: &Identity, hello: peer::Hello) -> Result<Member, H
     }
     check_address(&from_address).map_err(|error| HelloError::Address { from, error })?;
     Ok(Member { id: NodeId(from), address: from_address })
+}
+
+impl HelloError {
+    /// Says more, if the other cluster is one that this one was made of: `origin_of` knows as of which entry.
+    pub(super) fn explained(
+        self,
+        origin_of: impl FnOnce(ClusterId) -> Option<Index>,
+    ) -> HelloError {
+        let HelloError::Cluster { node, ours, from, ref theirs } = self else { return self };
+        let Ok(theirs) = theirs.parse::<ClusterId>() else { return self };
+        match origin_of(theirs) {
+            Some(index) => HelloError::LeftBehind { node, ours, from, theirs, index },
+            None => self,
+        }
+    }
 }
 
 /// Whose introduction it is, if that may be a member of another cluster.

@@ -66,6 +66,7 @@ impl PeerService {
         let checked = hello.ok_or(HelloError::Missing).and_then(|h| check_hello(&self.identity, h));
         // The refused node logs these words loudly, once; here they would repeat.
         let member = checked.map_err(|error| {
+            let error = error.explained(|cluster| self.inbox.origin_of(cluster));
             tracing::debug!(%error, "refused a peer");
             if let Some(rival) = rival {
                 let at_own_address = rival.dialled == self.identity.address;

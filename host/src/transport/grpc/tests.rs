@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use super::*;
 use crate::transport::test_support::{
-    TestInbox, TestStore, Told, append, install, message, meta, peers,
+    MADE_OF, TestInbox, TestStore, Told, append, install, message, meta, peers,
 };
 use crate::types::{ClusterId, Index, Rival, SnapshotFate};
 
@@ -255,6 +255,10 @@ async fn strangers_are_refused_with_words_that_say_why() {
     let good = || hello(1, 2);
     let cases = [
         (peer::Hello { cluster_id: vec![9; 16].into(), ..good() }, "belongs to cluster 0707"),
+        (
+            peer::Hello { cluster_id: MADE_OF.0.to_vec().into(), ..good() },
+            "as of entry 41 (restored from a backup, or recovered after a loss), and node 1 was left behind",
+        ),
         (peer::Hello { to: 5, ..good() }, "this is node 2, not node 5"),
         (peer::Hello { from: 2, ..good() }, "cannot be its own peer"),
         (peer::Hello { from: 0, ..good() }, "node 0"),
