@@ -101,42 +101,135 @@ pub struct Pick(pub u64);
 #[expect(missing_docs, reason = "the names say it; times are in microseconds")]
 pub enum Action {
     // Network
-    Partition { sides: u64, for_us: u64 },
-    Isolate { node: Pick, inbound: bool, outbound: bool, for_us: u64 },
-    CutLink { from: Pick, to: Pick, both_ways: bool, for_us: u64 },
-    SlowLink { from: Pick, to: Pick, delay_us: u64, for_us: u64 },
-    Weather { quality: Quality, for_us: u64 },
-    ResetConnections { node: Pick },
+    Partition {
+        sides: u64,
+        for_us: u64,
+    },
+    Isolate {
+        node: Pick,
+        inbound: bool,
+        outbound: bool,
+        for_us: u64,
+    },
+    CutLink {
+        from: Pick,
+        to: Pick,
+        both_ways: bool,
+        for_us: u64,
+    },
+    SlowLink {
+        from: Pick,
+        to: Pick,
+        delay_us: u64,
+        for_us: u64,
+    },
+    Weather {
+        quality: Quality,
+        for_us: u64,
+    },
+    ResetConnections {
+        node: Pick,
+    },
     // Processes
-    Kill { node: Pick, power_loss: bool, when: Boundary, down_us: u64 },
-    KillAll { power_loss: bool, down_us: u64 },
-    Pause { node: Pick, for_us: u64 },
-    ClockJump { node: Pick, by_ms: i64 },
-    ClockDrift { node: Pick, ppm: i64 },
+    Kill {
+        node: Pick,
+        power_loss: bool,
+        when: Boundary,
+        down_us: u64,
+    },
+    KillAll {
+        power_loss: bool,
+        down_us: u64,
+    },
+    Pause {
+        node: Pick,
+        for_us: u64,
+    },
+    ClockJump {
+        node: Pick,
+        by_ms: i64,
+    },
+    ClockDrift {
+        node: Pick,
+        ppm: i64,
+    },
     // Disks
-    StallDisk { node: Pick, for_us: u64 },
-    HangLeadersDisk { for_us: u64 },
-    SlowDisk { node: Pick, fsync_us: u64, for_us: u64 },
-    FailSync { node: Pick, down_us: u64 },
-    FillDisk { node: Pick, spare_bytes: u64, for_us: u64 },
-    Rot { node: Pick },
-    MisdirectWrite { node: Pick },
-    LoseWrite { node: Pick },
+    StallDisk {
+        node: Pick,
+        for_us: u64,
+    },
+    HangLeadersDisk {
+        for_us: u64,
+    },
+    SlowDisk {
+        node: Pick,
+        fsync_us: u64,
+        for_us: u64,
+    },
+    FailSync {
+        node: Pick,
+        down_us: u64,
+    },
+    FillDisk {
+        node: Pick,
+        spare_bytes: u64,
+        for_us: u64,
+    },
+    Rot {
+        node: Pick,
+    },
+    MisdirectWrite {
+        node: Pick,
+    },
+    LoseWrite {
+        node: Pick,
+    },
     // Operators
-    Replace { node: Pick },
-    Rejoin { node: Pick },
-    Join { promote: bool },
-    Remove { node: Pick },
-    Transfer { to: Pick },
-    Snapshot { node: Pick },
-    Upgrade { version: u64 },
-    SetLimits { choice: u64 },
-    Install { node: Pick, next: bool, down_us: u64 },
+    Replace {
+        node: Pick,
+    },
+    Rejoin {
+        node: Pick,
+    },
+    Join {
+        promote: bool,
+    },
+    Remove {
+        node: Pick,
+    },
+    Transfer {
+        to: Pick,
+    },
+    Snapshot {
+        node: Pick,
+    },
+    Upgrade {
+        version: u64,
+    },
+    SetLimits {
+        choice: u64,
+    },
+    Install {
+        node: Pick,
+        next: bool,
+        down_us: u64,
+    },
     RaiseLevel,
     // Machines
-    StallMachine { node: Pick, for_us: u64 },
+    StallMachine {
+        node: Pick,
+        for_us: u64,
+    },
+    /// What would be made of some nodes if all others were gone: bits of `nodes`, by slot.
+    PlanRecovery {
+        nodes: u64,
+        power_loss: bool,
+    },
     // Memory
-    FlipBit { node: Pick, at: u64 },
+    FlipBit {
+        node: Pick,
+        at: u64,
+    },
 }
 
 /// Between which of a node's steps it is killed.
@@ -218,6 +311,7 @@ impl Plan {
         actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
         actions.extend(draw_levels(&mut Random::stream(seed, "levels", 0), fixed, &mut shape));
+        actions.extend(draw_recoveries(&mut Random::stream(seed, "recoveries", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -335,6 +429,20 @@ fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, 
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| rejoin()).collect()
+}
+
+/// Out of a thousand seeds, those in which somebody looks what a recovery would make of the cluster.
+const RECOVERIES_PER_MILLE: u64 = 300;
+
+fn draw_recoveries(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(RECOVERIES_PER_MILLE) {
+        return Vec::new();
+    }
+    let mut look = || {
+        let (nodes, power_loss) = (random.number(), random.per_mille(500));
+        (random.below(shape.faults_us), Action::PlanRecovery { nodes, power_loss })
+    };
+    (0..4).map(|_| look()).collect()
 }
 
 /// Out of a thousand seeds, those with programs that offer different levels.
@@ -608,6 +716,7 @@ impl Action {
             Action::Install { .. } => "older program",
             Action::RaiseLevel => "level raised by hand",
             Action::StallMachine { .. } => "slow apply",
+            Action::PlanRecovery { .. } => "recovery planned",
             Action::FlipBit { .. } => "bit flip",
         }
     }

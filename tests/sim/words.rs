@@ -196,6 +196,7 @@ impl Action {
                 let which = if next { "newer" } else { "older" };
                 format!("{} gets the {which} program, down for {}", name(node), time(down_us))
             }
+            Action::PlanRecovery { .. } => "somebody looks what can be recovered".to_owned(),
             Action::RaiseLevel => "an operator raises the level".to_owned(),
             Action::SetLimits { choice } => format!("limits change (choice {choice})"),
             Action::FlipBit { node, at } => {

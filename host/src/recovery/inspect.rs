@@ -7,7 +7,7 @@ use crate::fsm::SharedLoader;
 use crate::machine::Machine;
 use crate::replay::{ReplayError, Replayer};
 use crate::storage::{DataDir, LogStore, StorageConfig, StorageError, Stores};
-use crate::types::{ConfState, GroupId, Index, LogPosition, StateDigest};
+use crate::types::{ClusterId, ConfState, GroupId, Index, LogPosition, NodeId, StateDigest};
 
 /// Terms that are named, the newest of the log's.
 const TERMS_MAX: usize = 1000;
@@ -55,17 +55,49 @@ pub fn inspect(
     scratch: &Path,
     now_ms: u64,
 ) -> Result<Found, InspectError> {
-    let group = GroupId::MAIN;
-    let place = dir.path().display().to_string();
     let stores = dir.open_copies(&StorageConfig::default(), scratch)?;
     let identity = dir.identity().expect("stores of nobody were refused");
+    let whose = Whose {
+        cluster: identity.cluster,
+        node: identity.node,
+        place: dir.path().display().to_string(),
+        has_evidence: dir.path().join("evidence").exists(),
+    };
+    inspect_stores(&stores, whose, loader, now_ms)
+}
+
+/// Whose stores are looked at.
+#[derive(Clone, Debug)]
+pub struct Whose {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// Where they are, in words.
+    pub place: String,
+    /// See [`Survivor`].
+    pub has_evidence: bool,
+}
+
+/// As [`inspect`], of stores that are open. They are only read.
+///
+/// # Errors
+/// See [`InspectError`].
+pub fn inspect_stores(
+    stores: &Stores,
+    whose: Whose,
+    loader: &SharedLoader,
+    now_ms: u64,
+) -> Result<Found, InspectError> {
+    let group = GroupId::MAIN;
+    let Whose { cluster, node, place, has_evidence } = whose;
     if stores.snapshots.list(group)?.is_empty() {
         return Err(InspectError::Stateless { place });
     }
     let failed = |source| InspectError::Replay { place: place.clone(), source };
     let hard_state = stores.log.hard_state(group)?;
     let log = Log { begins_after: stores.log.start(group)?, log: &*stores.log };
-    let mut replayer = newest(&stores, dir, loader).map_err(failed)?;
+    let mut replayer = newest(stores, cluster, loader).map_err(failed)?;
     let snapshot = stores.snapshots.list(group)?;
     let snapshot = snapshot.iter().find(|meta| meta.index == replayer.began());
     let snapshot = snapshot.expect("it began with one of them").position();
@@ -81,8 +113,8 @@ pub fn inspect(
     let digest: StateDigest = replayer.digest().map_err(failed)?;
     let machine = replayer.into_machine();
     let survivor = Survivor {
-        cluster: identity.cluster,
-        node: identity.node,
+        cluster,
+        node,
         data_dir: place,
         inspected_ms: now_ms,
         term: hard_state.term,
@@ -97,14 +129,17 @@ pub fn inspect(
         module: machine.active_module().map(|(hash, _)| hash),
         digest_committed,
         digest,
-        has_evidence: dir.path().join("evidence").exists(),
+        has_evidence,
     };
     Ok(Found { survivor, machine })
 }
 
 /// Begins with the newest snapshot that can be read: where one is damaged, the one before it will do.
-fn newest(stores: &Stores, dir: &DataDir, loader: &SharedLoader) -> Result<Replayer, ReplayError> {
-    let cluster = dir.identity().expect("stores of nobody were refused").cluster;
+fn newest(
+    stores: &Stores,
+    cluster: ClusterId,
+    loader: &SharedLoader,
+) -> Result<Replayer, ReplayError> {
     let mut first_error = None;
     for meta in stores.snapshots.list(GroupId::MAIN)? {
         let loader = SharedLoader::clone(loader);

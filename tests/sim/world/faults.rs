@@ -209,6 +209,7 @@ impl World {
                 self.hosts[slot.0].slow_down_disk(now, Micros(now.0 + for_us), fsync_us);
             }
             Action::FlipBit { node, at } => self.flip_bit(node, at),
+            Action::PlanRecovery { nodes, power_loss } => self.plan_recovery(nodes, power_loss),
             _ => self.act_on_disk(action),
         }
     }
