@@ -91,6 +91,7 @@ pub async fn serve(
         stopping: stopping.clone(),
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
+    health::begin(&reporter, &handle).await;
     let routes = add_services(others, &context)?.add_service(health_service);
     let table = Table::new(bounds(&config));
     let door = Door::new(Arc::clone(&table));
@@ -115,7 +116,7 @@ pub async fn serve(
             )
     );
     let reporting = async {
-        health::report(reporter, handle).await;
+        tokio::join!(health::report(&reporter, &handle), health::report_life(&reporter, &handle));
         // The node is gone, and said so; the server ends when it is told to.
         std::future::pending::<()>().await;
     };
