@@ -537,7 +537,8 @@ impl Scrape {
         )?;
         page.seconds(
             "raft_host_snapshot_newest_timestamp",
-            "The log's clock as of the newest snapshot, since the Unix epoch; 0: there is none.",
+            "The log's clock as of the newest snapshot, since the Unix epoch; 0: there is none, or only \
+             that of an empty cluster.",
             metrics.snapshot_time_ms.get() as f64 / 1_000.0,
         )?;
         page.durations(

@@ -136,7 +136,7 @@ fn entries_wait_for_the_log_writer_until_they_are_written() {
         queues.into_iter().map(|queue| (queue.name, queue.bytes)).collect::<BTreeMap<_, _>>()
     };
     assert!(waiting(&driven).values().all(|bytes| *bytes == 0), "{:?}", waiting(&driven));
-    let command = Command { data: (&[0; 1_000]).to_vec().into(), session: None };
+    let command = Command { data: vec![0; 1_000].into(), session: None };
     let sink = ReplySink::Tagged(0, driven.answer_to.clone());
     driven.node.handle().submit([(command.into(), sink)]);
     driven.node.turn(false);
