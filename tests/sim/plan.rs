@@ -442,7 +442,7 @@ fn draw_recoveries(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u6
         let (nodes, power_loss) = (random.number(), random.per_mille(500));
         (random.below(shape.faults_us), Action::PlanRecovery { nodes, power_loss })
     };
-    (0..4).map(|_| look()).collect()
+    (0..12).map(|_| look()).collect()
 }
 
 /// Out of a thousand seeds, those with programs that offer different levels.

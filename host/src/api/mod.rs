@@ -43,6 +43,7 @@ mod server;
 mod status;
 mod stream;
 mod streaming;
+mod traffic;
 mod trailers;
 mod upgrade;
 
@@ -58,3 +59,4 @@ pub(crate) use convert::{changes_from_wire, limits_to_wire};
 pub use http::serve_http;
 pub use process::ProcessFacts;
 pub use server::{ApiError, serve};
+pub use traffic::Traffic;

@@ -300,11 +300,12 @@ async fn run(
         .then(|| Arc::new(BackupBoard::new(config.backup.clone(), wall_clock_ms())));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
+    let info = services::info(&home, &transport, backups.clone());
     let services = services::serve(
         listener,
         handle.clone(),
         Arc::clone(&transport),
-        services::info(&home, backups.clone()),
+        info.clone(),
         config.api.clone(),
         closing.clone(),
         broken_sender,
@@ -317,8 +318,7 @@ async fn run(
     let metrics_address = metrics.as_ref().map(|(_, address)| *address);
     let metrics = metrics.map(|(listener, _)| {
         // Not held back until the server opens: health says what is missing.
-        let (handle, info) = (handle.clone(), services::info(&home, backups.clone()));
-        tokio::spawn(services::serve_metrics(listener, handle, info, closing.clone()))
+        tokio::spawn(services::serve_metrics(listener, handle.clone(), info, closing.clone()))
     });
     let server = RunningServer {
         node,

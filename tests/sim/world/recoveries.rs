@@ -14,7 +14,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::World;
 use crate::sim::disk::{Crash, SimDisk};
-use crate::sim::host::State;
 use crate::sim::observe::{Digest, Fact, Slot};
 use crate::sim::trace::Who;
 use crate::sim::witness;
@@ -68,15 +67,26 @@ impl World {
         }
     }
 
-    /// Hosts with a bit in the number whose disks did what they said.
+    /// Hosts whose disks did what they said: of the voters at most as many as are no majority, of the others
+    /// those with a bit in the number.
     fn survivors(&self, nodes: u64) -> Vec<Slot> {
-        let is_left = |slot: &Slot| {
+        let is_honest = |slot: &Slot| {
             let host = &self.hosts[slot.0];
-            let is_there = matches!(host.state, State::Up(_) | State::Down);
-            let is_honest = !host.is_excused() && !host.is_lying && !host.is_untrustworthy;
-            nodes >> (slot.0 % 64) & 1 == 1 && is_there && is_honest
+            !host.is_excused() && !host.is_lying && !host.is_untrustworthy
         };
-        self.living().into_iter().filter(is_left).collect()
+        let mut left: Vec<Slot> = self.living().into_iter().filter(is_honest).collect();
+        let first = nodes as usize % left.len().max(1);
+        left.rotate_left(first);
+        let voters = &self.conf_state.voters;
+        let mut count = 0;
+        left.retain(|slot| {
+            if !voters.contains(&self.hosts[slot.0].node) {
+                return nodes >> (slot.0 % 64) & 1 == 1;
+            }
+            count += 1;
+            count * 2 <= voters.len()
+        });
+        left
     }
 
     /// `None`: a node that has no state yet.
