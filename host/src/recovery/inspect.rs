@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::survivor::{Place, Survivor};
+use crate::consensus::{RecoveryError, reconcile};
 use crate::fsm::SharedLoader;
 use crate::machine::Machine;
 use crate::replay::{ReplayError, Replayer};
-use crate::storage::{DataDir, LogStore, StorageConfig, StorageError, Stores};
+use crate::storage::{DataDir, LogStore, StorageConfig, StorageError, Stores, WriteBatch};
 use crate::types::{ClusterId, ConfState, GroupId, Index, LogPosition, NodeId, StateDigest};
 
 /// Terms that are named, the newest of the log's.
@@ -26,6 +27,9 @@ pub enum InspectError {
         /// The cause.
         source: ReplayError,
     },
+    /// Its log and its snapshots do not belong together.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The node joined, and never got a state.
     #[error("{place} holds no state: the node had joined its cluster and not heard anything yet")]
     Stateless {
@@ -54,6 +58,7 @@ pub fn inspect(
     loader: &SharedLoader,
     scratch: &Path,
     now_ms: u64,
+    watch: Watch<'_>,
 ) -> Result<Found, InspectError> {
     let stores = dir.open_copies(&StorageConfig::default(), scratch)?;
     let identity = dir.identity().expect("stores of nobody were refused");
@@ -63,8 +68,11 @@ pub fn inspect(
         place: dir.path().display().to_string(),
         has_evidence: dir.path().join("evidence").exists(),
     };
-    inspect_stores(&stores, whose, loader, now_ms)
+    inspect_stores(&stores, whose, loader, now_ms, watch)
 }
+
+/// Hears how far a log was executed, and where it ends.
+pub type Watch<'a> = &'a (dyn Fn(Index, Index) + Sync);
 
 /// Whose stores are looked at.
 #[derive(Clone, Debug)]
@@ -79,7 +87,7 @@ pub struct Whose {
     pub has_evidence: bool,
 }
 
-/// As [`inspect`], of stores that are open. They are only read.
+/// As [`inspect`], of stores that are open and that nobody else has: what a start would mend in them is mended.
 ///
 /// # Errors
 /// See [`InspectError`].
@@ -88,6 +96,7 @@ pub fn inspect_stores(
     whose: Whose,
     loader: &SharedLoader,
     now_ms: u64,
+    watch: Watch<'_>,
 ) -> Result<Found, InspectError> {
     let group = GroupId::MAIN;
     let Whose { cluster, node, place, has_evidence } = whose;
@@ -95,19 +104,26 @@ pub fn inspect_stores(
         return Err(InspectError::Stateless { place });
     }
     let failed = |source| InspectError::Replay { place: place.clone(), source };
+    let mut replayer = newest(stores, cluster, loader).map_err(failed)?;
+    if mend(stores, replayer.began())? {
+        replayer = newest(stores, cluster, loader).map_err(failed)?;
+    }
     let hard_state = stores.log.hard_state(group)?;
     let log = Log { begins_after: stores.log.start(group)?, log: &*stores.log };
-    let mut replayer = newest(stores, cluster, loader).map_err(failed)?;
     let snapshot = stores.snapshots.list(group)?;
     let snapshot = snapshot.iter().find(|meta| meta.index == replayer.began());
     let snapshot = snapshot.expect("it began with one of them").position();
-    while replayer.step(false).map_err(failed)?.is_some() {}
+    let last = stores.log.last_index(group)?;
+    while replayer.step(false).map_err(failed)?.is_some() {
+        watch(replayer.applied(), last);
+    }
     let committed = position(&log, snapshot, replayer.applied())?;
     let digest_committed = replayer.digest().map_err(failed)?;
     let mut configurations = vec![replayer.conf_state().clone()];
     replayer.trust_all().map_err(failed)?;
     while replayer.step(false).map_err(failed)?.is_some() {
         note(&mut configurations, replayer.conf_state());
+        watch(replayer.applied(), last);
     }
     let last = position(&log, snapshot, replayer.applied())?;
     let digest: StateDigest = replayer.digest().map_err(failed)?;
@@ -153,6 +169,16 @@ fn newest(
         }
     }
     Err(first_error.expect("there is a snapshot"))
+}
+
+/// As a start does: a crash can come between "the snapshot is there" and "the log begins after it".
+fn mend(stores: &Stores, snapshot: Index) -> Result<bool, InspectError> {
+    let group = GroupId::MAIN;
+    let all = stores.snapshots.list(group)?;
+    let snapshot = all.iter().find(|meta| meta.index == snapshot);
+    let Some(write) = reconcile(&*stores.log, group, snapshot)? else { return Ok(false) };
+    stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
+    Ok(true)
 }
 
 fn note(configurations: &mut Vec<ConfState>, now: &ConfState) {

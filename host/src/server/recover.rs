@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::fsm::SharedLoader;
 use crate::machine::{FOUNDER, Machine};
 use crate::node;
-use crate::recovery::{Document, Found, InspectError, Place, Plan, Survivor, inspect};
+use crate::recovery::{Document, Found, InspectError, Place, Plan, Survivor, Watch, inspect};
 use crate::replay::{ReplayError, Replayer};
 use crate::storage::{DataDir, StorageConfig, StorageError, Succession};
 use crate::types::{ClusterId, GroupId, LogPosition, Member, Origin, StateDigest, check_address};
@@ -146,9 +146,9 @@ pub struct Recovered {
 ///
 /// # Errors
 /// See [`RecoverFailure`].
-pub fn inspect_dir(path: &Path) -> Result<Survivor, RecoverFailure> {
+pub fn inspect_dir(path: &Path, watch: Watch<'_>) -> Result<Survivor, RecoverFailure> {
     let dir = DataDir::lock_stopped(path)?;
-    Ok(look(&dir, &loader()?)?.survivor)
+    Ok(look(&dir, &loader()?, watch)?.survivor)
 }
 
 /// Makes a new cluster of one voter of the directory that the plan chose, which begins when a server is
@@ -162,6 +162,7 @@ pub fn recover(
     path: &Path,
     plan: &Plan,
     address: Option<String>,
+    watch: Watch<'_>,
 ) -> Result<Recovered, RecoverFailure> {
     let mut succession = Succession::begin(path, &plan.id)?;
     if succession.is_done() {
@@ -170,7 +171,7 @@ pub fn recover(
     if succession.wants_contents() {
         refuse_other(succession.dir(), plan)?;
         let loader = loader()?;
-        let Found { survivor, mut machine } = look(succession.dir(), &loader)?;
+        let Found { survivor, mut machine } = look(succession.dir(), &loader, watch)?;
         if !plan.chosen.is_unchanged(&survivor) {
             let (then, now) = (Box::new(plan.chosen.clone()), Box::new(survivor));
             return Err(RecoverFailure::Changed { place: place(path), then, now });
@@ -212,7 +213,11 @@ pub fn recover(
 ///
 /// # Errors
 /// See [`RecoverFailure`].
-pub fn verify(path: &Path, plan: &Plan) -> Result<(Recovered, StateDigest), RecoverFailure> {
+pub fn verify(
+    path: &Path,
+    plan: &Plan,
+    watch: Watch<'_>,
+) -> Result<(Recovered, StateDigest), RecoverFailure> {
     let done = Succession::begin(path, &plan.id)?;
     if !done.is_done() {
         return Err(RecoverFailure::NotApplied { place: place(path), id: plan.id.clone() });
@@ -223,7 +228,7 @@ pub fn verify(path: &Path, plan: &Plan) -> Result<(Recovered, StateDigest), Reco
     let mut expected = {
         let kept = DataDir::lock_stopped(aside)?;
         refuse_other(&kept, plan)?;
-        let Found { survivor, machine } = look(&kept, &loader)?;
+        let Found { survivor, machine } = look(&kept, &loader, watch)?;
         if !plan.chosen.is_unchanged(&survivor) {
             let (then, now) = (Box::new(plan.chosen.clone()), Box::new(survivor));
             return Err(RecoverFailure::Changed { place: place(aside), then, now });
@@ -284,8 +289,8 @@ fn recovered(done: &Succession, id: &str, was_done: bool) -> Result<Recovered, R
     Ok(Recovered { cluster, position: outcome.position.into(), founder, aside, was_done })
 }
 
-fn look(dir: &DataDir, loader: &SharedLoader) -> Result<Found, RecoverFailure> {
-    Ok(inspect(dir, loader, scratch()?.path(), wall_clock_ms())?)
+fn look(dir: &DataDir, loader: &SharedLoader, watch: Watch<'_>) -> Result<Found, RecoverFailure> {
+    Ok(inspect(dir, loader, scratch()?.path(), wall_clock_ms(), watch)?)
 }
 
 fn refuse_other(dir: &DataDir, plan: &Plan) -> Result<(), RecoverFailure> {

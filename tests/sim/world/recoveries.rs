@@ -99,7 +99,7 @@ impl World {
         let stores = self.open(&copy)?;
         let (cluster, node, place) = (self.cluster, host.node, slot.to_string());
         let whose = Whose { cluster, node, place, has_evidence: false };
-        match inspect_stores(&stores, whose, &self.newest_loader(), 0) {
+        match inspect_stores(&stores, whose, &self.newest_loader(), 0, &|_, _| {}) {
             Ok(found) => Ok(Some(found)),
             Err(InspectError::Stateless { .. }) => Ok(None),
             Err(error) => Err(copy.describe(error)),
