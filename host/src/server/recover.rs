@@ -1,6 +1,5 @@
 //! Making a new cluster of what a survivor holds, in its own data directory.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use crate::machine::{FOUNDER, Machine};
 use crate::node;
 use crate::recovery::{Document, Found, InspectError, Place, Plan, Survivor, Watch, inspect};
 use crate::replay::{ReplayError, Replayer};
-use crate::storage::{DataDir, StorageConfig, StorageError, Succession};
+use crate::storage::{DataDir, StorageConfig, StorageError, Succession, write_atomically};
 use crate::types::{ClusterId, GroupId, LogPosition, Member, Origin, StateDigest, check_address};
 
 /// What became of a plan, in the new data directory.
@@ -194,13 +193,7 @@ pub fn recover(
         home.intent_done()?;
         drop(home);
         let outcome = Outcome { plan: plan.clone(), cluster, position: position.into(), founder };
-        let file = fresh.join(OUTCOME_FILE);
-        let written = std::fs::File::create(&file).and_then(|mut file| {
-            file.write_all(outcome.to_text().as_bytes())?;
-            file.sync_all()
-        });
-        let action = format!("writing {}", file.display());
-        written.map_err(|source| RecoverFailure::Io { action, source })?;
+        write_atomically(&fresh.join(OUTCOME_FILE), outcome.to_text().as_bytes())?;
     }
     succession.complete()?;
     let done = Succession::begin(path, &plan.id)?;
