@@ -101,135 +101,45 @@ pub struct Pick(pub u64);
 #[expect(missing_docs, reason = "the names say it; times are in microseconds")]
 pub enum Action {
     // Network
-    Partition {
-        sides: u64,
-        for_us: u64,
-    },
-    Isolate {
-        node: Pick,
-        inbound: bool,
-        outbound: bool,
-        for_us: u64,
-    },
-    CutLink {
-        from: Pick,
-        to: Pick,
-        both_ways: bool,
-        for_us: u64,
-    },
-    SlowLink {
-        from: Pick,
-        to: Pick,
-        delay_us: u64,
-        for_us: u64,
-    },
-    Weather {
-        quality: Quality,
-        for_us: u64,
-    },
-    ResetConnections {
-        node: Pick,
-    },
+    Partition { sides: u64, for_us: u64 },
+    Isolate { node: Pick, inbound: bool, outbound: bool, for_us: u64 },
+    CutLink { from: Pick, to: Pick, both_ways: bool, for_us: u64 },
+    SlowLink { from: Pick, to: Pick, delay_us: u64, for_us: u64 },
+    Weather { quality: Quality, for_us: u64 },
+    ResetConnections { node: Pick },
     // Processes
-    Kill {
-        node: Pick,
-        power_loss: bool,
-        when: Boundary,
-        down_us: u64,
-    },
-    KillAll {
-        power_loss: bool,
-        down_us: u64,
-    },
-    Pause {
-        node: Pick,
-        for_us: u64,
-    },
-    ClockJump {
-        node: Pick,
-        by_ms: i64,
-    },
-    ClockDrift {
-        node: Pick,
-        ppm: i64,
-    },
+    Kill { node: Pick, power_loss: bool, when: Boundary, down_us: u64 },
+    KillAll { power_loss: bool, down_us: u64 },
+    Pause { node: Pick, for_us: u64 },
+    ClockJump { node: Pick, by_ms: i64 },
+    ClockDrift { node: Pick, ppm: i64 },
     // Disks
-    StallDisk {
-        node: Pick,
-        for_us: u64,
-    },
-    HangLeadersDisk {
-        for_us: u64,
-    },
-    SlowDisk {
-        node: Pick,
-        fsync_us: u64,
-        for_us: u64,
-    },
-    FailSync {
-        node: Pick,
-        down_us: u64,
-    },
-    FillDisk {
-        node: Pick,
-        spare_bytes: u64,
-        for_us: u64,
-    },
-    Rot {
-        node: Pick,
-    },
-    MisdirectWrite {
-        node: Pick,
-    },
-    LoseWrite {
-        node: Pick,
-    },
+    StallDisk { node: Pick, for_us: u64 },
+    HangLeadersDisk { for_us: u64 },
+    SlowDisk { node: Pick, fsync_us: u64, for_us: u64 },
+    FailSync { node: Pick, down_us: u64 },
+    FillDisk { node: Pick, spare_bytes: u64, for_us: u64 },
+    Rot { node: Pick },
+    MisdirectWrite { node: Pick },
+    LoseWrite { node: Pick },
     // Operators
-    Replace {
-        node: Pick,
-    },
-    Rejoin {
-        node: Pick,
-    },
-    Join {
-        promote: bool,
-    },
-    Remove {
-        node: Pick,
-    },
-    Transfer {
-        to: Pick,
-    },
-    Snapshot {
-        node: Pick,
-    },
-    Upgrade {
-        version: u64,
-    },
-    SetLimits {
-        choice: u64,
-    },
-    Install {
-        node: Pick,
-        next: bool,
-        down_us: u64,
-    },
+    Replace { node: Pick },
+    Rejoin { node: Pick },
+    Move { node: Pick },
+    Join { promote: bool },
+    Remove { node: Pick },
+    Transfer { to: Pick },
+    Snapshot { node: Pick },
+    Upgrade { version: u64 },
+    SetLimits { choice: u64 },
+    Install { node: Pick, next: bool, down_us: u64 },
     RaiseLevel,
     // Machines
-    StallMachine {
-        node: Pick,
-        for_us: u64,
-    },
-    /// What would be made of some nodes if all others were gone: bits of `nodes`, by slot.
-    PlanRecovery {
-        nodes: u64,
-        power_loss: bool,
-    },
+    StallMachine { node: Pick, for_us: u64 },
+    // Of copies of disks: what would be made of some nodes if all others were gone
+    PlanRecovery { nodes: u64, power_loss: bool },
     // Memory
-    FlipBit {
-        node: Pick,
-        at: u64,
-    },
+    FlipBit { node: Pick, at: u64 },
 }
 
 /// Between which of a node's steps it is killed.
@@ -311,6 +221,7 @@ impl Plan {
         actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
         actions.extend(draw_levels(&mut Random::stream(seed, "levels", 0), fixed, &mut shape));
+        actions.extend(draw_moves(&mut Random::stream(seed, "moves", 0), fixed, &shape));
         actions.extend(draw_recoveries(&mut Random::stream(seed, "recoveries", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
@@ -429,6 +340,19 @@ fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, 
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| rejoin()).collect()
+}
+
+/// Out of a thousand seeds, those with members that move to other addresses.
+const MOVES_PER_MILLE: u64 = 200;
+
+fn draw_moves(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(MOVES_PER_MILLE) {
+        return Vec::new();
+    }
+    let count = random.between(1, 6);
+    let mut moves =
+        || (random.below(shape.faults_us), Action::Move { node: Pick(random.number()) });
+    (0..count).map(|_| moves()).collect()
 }
 
 /// Out of a thousand seeds, those in which somebody looks what a recovery would make of the cluster.
@@ -706,6 +630,7 @@ impl Action {
             Action::LoseWrite { .. } => "lost write",
             Action::Replace { .. } => "replaced node",
             Action::Rejoin { .. } => "wiped member that rejoins",
+            Action::Move { .. } => "move to another address",
             Action::Join { .. } => "join",
             Action::Remove { .. } => "removal",
             Action::Transfer { .. } => "leadership transfer",

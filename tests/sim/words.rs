@@ -186,6 +186,7 @@ impl Action {
             Action::Rejoin { node } => {
                 format!("{} loses its disk and joins again under its address", name(node))
             }
+            Action::Move { node } => format!("{} moves to another address", name(node)),
             Action::Join { promote: true } => "a voter joins".to_owned(),
             Action::Join { promote: false } => "a learner joins".to_owned(),
             Action::Remove { node } => format!("{} is to be removed", name(node)),

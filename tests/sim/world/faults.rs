@@ -294,6 +294,11 @@ impl World {
                 self.hosts[slot.0].state = State::Broken;
                 self.begin_rejoin(slot, was_voter);
             }
+            Action::Move { node } => {
+                let Some(slot) = self.pick(node) else { return };
+                let address = format!("moved{}:1", self.number());
+                self.begin(Goal::Move { slot, address }, patience);
+            }
             Action::Join { promote } => self.begin_join(promote, None),
             Action::Remove { node } => {
                 let Some(slot) = self.pick(node) else { return };
