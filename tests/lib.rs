@@ -30,6 +30,14 @@ pub fn build_fsync_shim(dir: &Path) -> anyhow::Result<PathBuf> {
     chaos::disk::build_slow_fsync(dir)
 }
 
+/// Builds the library that a server preloads whose disk is to be small.
+///
+/// # Errors
+/// Where there is no C compiler.
+pub fn build_small_disk_shim(dir: &Path) -> anyhow::Result<PathBuf> {
+    chaos::disk::build_small_disk(dir)
+}
+
 /// A file of the workspace.
 pub fn workspace(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace member").join(path)

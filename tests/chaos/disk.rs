@@ -68,8 +68,17 @@ impl Drop for SmallDisk {
 
 /// Builds the library that makes fsync slow, or hang.
 pub(crate) fn build_slow_fsync(dir: &Path) -> anyhow::Result<PathBuf> {
-    let (source, library) = (dir.join("slow_fsync.c"), dir.join("slow_fsync.so"));
-    fs::write(&source, include_str!("slow_fsync.c"))?;
+    build(dir, "slow_fsync", include_str!("slow_fsync.c"))
+}
+
+/// Builds the library that makes a disk small.
+pub(crate) fn build_small_disk(dir: &Path) -> anyhow::Result<PathBuf> {
+    build(dir, "small_disk", include_str!("small_disk.c"))
+}
+
+fn build(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let (source, library) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.so")));
+    fs::write(&source, text)?;
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
     let output = cc.output().context("cc")?;

@@ -17,6 +17,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
     let mut stopped = handle.stopped();
     let mut digests = handle.digests();
     let mut stuck = handle.stuck_write();
+    let mut disk = handle.watch_disk();
     let mut expelled = handle.expelled();
     let mut rivals = handle.rivals();
     let mut reported = None;
@@ -27,6 +28,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
         stopped.mark_unchanged();
         digests.mark_unchanged();
         stuck.mark_unchanged();
+        disk.mark_unchanged();
         expelled.mark_unchanged();
         rivals.mark_unchanged();
         let serving = handle.is_serving();
@@ -43,6 +45,7 @@ pub(super) async fn report(reporter: HealthReporter, handle: NodeHandle) {
             Ok(()) = stopped.changed() => {}
             Ok(()) = digests.changed() => {}
             Ok(()) = stuck.changed() => {}
+            Ok(()) = disk.changed() => {}
             Ok(()) = expelled.changed() => {}
             Ok(()) = rivals.changed() => {}
             // The node is gone.

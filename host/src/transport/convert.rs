@@ -12,7 +12,7 @@ use super::rules;
 pub use super::rules::ConvertError;
 use crate::storage::SnapshotMeta;
 use crate::types::{
-    ConfState, EntryKind, GroupId, Index, LogEntry, MessageKind, NodeId, PeerMessage, Term,
+    ConfState, EntryKind, GroupId, Index, LogEntry, MessageKind, NodeId, PeerMessage, Space, Term,
 };
 
 /// To the wire. Payloads are shared, not copied.
@@ -35,6 +35,7 @@ impl From<PeerMessage> for peer::RaftMessage {
             reject_hint: message.reject_hint.0,
             context: message.context,
             priority: message.priority,
+            space: message.space as i32,
         }
     }
 }
@@ -115,10 +116,17 @@ impl TryFrom<peer::RaftMessage> for PeerMessage {
             reject_hint: Index(wire.reject_hint),
             context: wire.context,
             priority: wire.priority,
+            space: space_from_wire(wire.space),
         };
         rules::check(&message)?;
         Ok(message)
     }
+}
+
+/// What a later version may say beyond these is worse than low, and not known to be as bad as critical.
+fn space_from_wire(space: i32) -> Space {
+    let known = usize::try_from(space).ok().and_then(|space| Space::ALL.get(space));
+    known.copied().unwrap_or(Space::Low)
 }
 
 impl TryFrom<peer::RaftEntry> for LogEntry {
@@ -261,6 +269,7 @@ mod tests {
                 reject_hint: Index(hint.min(index)),
                 context: Bytes::new(),
                 priority: 0,
+                space: Space::Ample,
             }
         }
     }

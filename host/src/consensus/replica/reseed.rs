@@ -81,10 +81,10 @@ impl Replica {
     }
 
     /// The clock of raft-rs. A replica that is held back campaigns not, but must notice that its
-    /// leader is gone, or it would not vote for another. Nor does one whose disk does not answer.
+    /// leader is gone, or it would not vote for another. Nor does one whose disk does not answer, or is full.
     pub(super) fn pass_time(&mut self) {
         let leads = self.raw.raft.state == StateRole::Leader;
-        if self.is_held_back() || (self.is_stuck() && !leads) {
+        if self.is_held_back() || ((self.is_stuck() || self.is_reluctant()) && !leads) {
             self.raw.raft.election_elapsed += 1;
         } else {
             self.raw.tick();
@@ -93,9 +93,9 @@ impl Replica {
 
     /// Takes no entries beyond the end of the log while it is frozen, as if the leader had sent
     /// fewer. What the log has it acknowledges again. A disk that does not answer freezes it too:
-    /// entries would only pile up in memory.
+    /// entries would only pile up in memory. So does one that has no room for them.
     pub(super) fn freeze_log(&self, message: &mut PeerMessage) {
-        let is_frozen = self.is_frozen(message.term.0) || self.is_stuck();
+        let is_frozen = self.is_frozen(message.term.0) || self.is_stuck() || self.is_out_of_space();
         if message.kind != MessageKind::AppendEntries || !is_frozen {
             return;
         }
