@@ -84,8 +84,8 @@ pub enum Input {
     /// The nodes whose state cannot be trusted as far as is known: leadership is not handed to
     /// them.
     Distrusted(BTreeSet<NodeId>),
-    /// How much room the disk of this replica has left.
-    Space(Space),
+    /// How much room the disk of this replica has left, and how many bytes.
+    Space(Space, u64),
     /// How much room a peer says that its disk has left.
     PeerSpace(NodeId, Space),
 }

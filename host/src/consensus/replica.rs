@@ -107,6 +107,8 @@ pub struct Replica {
     distrusted: BTreeSet<NodeId>,
     /// What this replica's disk has left.
     space: Space,
+    /// Bytes of entries that it takes while that is critical.
+    allowance: u64,
     /// What the disks of those have left that have said so to this leader.
     peer_spaces: BTreeMap<NodeId, Space>,
     /// Not before this tick is leadership handed over again for want of space.
@@ -187,6 +189,7 @@ impl Replica {
             reseed: None,
             distrusted: BTreeSet::new(),
             space: Space::Ample,
+            allowance: 0,
             peer_spaces: BTreeMap::new(),
             next_hand_over: 0,
             is_expelled: false,
@@ -242,7 +245,7 @@ impl Replica {
             Input::Quarantined => self.begin_reseed(),
             Input::Trusted => self.end_reseed(),
             Input::Distrusted(nodes) => self.distrusted = nodes,
-            Input::Space(space) => self.on_space(space)?,
+            Input::Space(space, free) => self.on_space(space, free)?,
             Input::PeerSpace(node, space) => self.on_peer_space(node, space),
             Input::Expelled(is_expelled) => self.is_expelled = is_expelled,
         }
@@ -463,6 +466,7 @@ impl Replica {
             self.on_heartbeat_response(message.from);
         }
         self.freeze_log(&mut message);
+        self.fit_space(&mut message);
         if !convert::entries_follow_index(&message) {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");
             return Ok(());

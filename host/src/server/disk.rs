@@ -164,8 +164,8 @@ fn consequences(space: Space) -> &'static str {
              room on this disk"
         }
         Space::Critical => {
-            "it takes no entries and does not vote; if it leads, the cluster takes no new commands. Make \
-             room on this disk: it goes on by itself"
+            "it takes next to no entries and leads only if nobody else can; the cluster takes no new \
+             commands then. Make room on this disk: it goes on by itself"
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct StorageConfig {
     /// sled: memory for its page cache.
     pub sled_cache_bytes: u64,
     /// With less free space than this on the disk of the data directory the node takes no new
-    /// commands, and with less than half of it no entries; no more than an eighth of the disk
+    /// commands, and with less than half of it next to no entries; no more than an eighth of the disk
     /// counts. 0: nobody looks.
     pub low_space_bytes: u64,
     /// Held in the file RESERVE, for what frees space when the disk is full; no more than a quarter of

@@ -9,7 +9,7 @@ pub enum Space {
     Ample = 0,
     /// No new commands: what is left is for what keeps the group together, and for what frees space.
     Low = 1,
-    /// Nothing is written that can wait.
+    /// Next to nothing is written.
     Critical = 2,
 }
 

@@ -166,7 +166,7 @@ impl Scrape {
         page.bytes("raft_host_disk_size", "All of its disk.", disk.total)?;
         page.bytes(
             "raft_host_disk_low_limit",
-            "With less free space it takes no new commands, with half of it no entries.",
+            "With less free space it takes no new commands, with half of it next to no entries.",
             disk.low,
         )?;
         page.bytes("raft_host_disk_reserve", "What the file RESERVE holds.", disk.reserve)?;

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::api::serve_http;
+use crate::node::DiskStatus;
 
 /// The HTTP face of a node.
 struct Face {

@@ -93,9 +93,9 @@ impl Replica {
 
     /// Takes no entries beyond the end of the log while it is frozen, as if the leader had sent
     /// fewer. What the log has it acknowledges again. A disk that does not answer freezes it too:
-    /// entries would only pile up in memory. So does one that has no room for them.
+    /// entries would only pile up in memory.
     pub(super) fn freeze_log(&self, message: &mut PeerMessage) {
-        let is_frozen = self.is_frozen(message.term.0) || self.is_stuck() || self.is_out_of_space();
+        let is_frozen = self.is_frozen(message.term.0) || self.is_stuck();
         if message.kind != MessageKind::AppendEntries || !is_frozen {
             return;
         }

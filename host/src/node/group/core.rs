@@ -421,7 +421,7 @@ impl Group {
         self.spaces.set_own(space);
         self.publish_shortage();
         self.output.jobs.push(Job::Space(space, free));
-        self.replica.step(Input::Space(space))
+        self.replica.step(Input::Space(space, free))
     }
 
     fn publish_shortage(&self) {

@@ -239,7 +239,7 @@ impl NodeHandle {
             check(
                 "space",
                 self.disk().is_some_and(|disk| disk.space == Space::Critical),
-                "this node's disk is all but full: it takes no entries until there is room (see status)",
+                "this node's disk is all but full: it takes next to no entries until there is room (see status)",
             ),
             check(
                 "digest",
