@@ -15,6 +15,7 @@ pub mod hostile;
 pub mod properties;
 pub mod sim;
 
+pub use chaos::disk::SmallDisk;
 pub use harness::{
     Cli, Cluster, Load, Output, Server, Started, block_on, free_port, hex, lacks_client_tools,
     lacks_shell, lacks_tools, share_compiled_crates, value,

@@ -11,13 +11,16 @@ use anyhow::{Context as _, bail, ensure};
 const SIZE: &str = "size=192m";
 
 /// A mounted filesystem in memory; unmounted when dropped.
-pub(super) struct SmallDisk {
+pub struct SmallDisk {
     dir: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts one. Fails where that is not allowed.
-    pub(super) fn mount(dir: &Path) -> anyhow::Result<SmallDisk> {
+    /// Mounts one.
+    ///
+    /// # Errors
+    /// Where that is not allowed.
+    pub fn mount(dir: &Path) -> anyhow::Result<SmallDisk> {
         fs::create_dir_all(dir)?;
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(dir);
@@ -32,7 +35,10 @@ impl SmallDisk {
     }
 
     /// Takes all the space that is left.
-    pub(super) fn fill(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the system but for the one that is meant.
+    pub fn fill(&self) -> anyhow::Result<()> {
         let mut filler = File::create(self.filler())?;
         let mut chunk = vec![0; 1 << 20];
         while !chunk.is_empty() {
@@ -49,7 +55,10 @@ impl SmallDisk {
     }
 
     /// Gives the space back.
-    pub(super) fn free(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn free(&self) -> anyhow::Result<()> {
         match fs::remove_file(self.filler()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),

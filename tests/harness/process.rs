@@ -187,6 +187,12 @@ impl Server {
         }
     }
 
+    /// Its data are in a directory of that name from now on; it must not have been started.
+    pub fn move_data(&mut self, data_dir: PathBuf) {
+        assert!(self.child.is_none(), "it runs");
+        self.data_dir = data_dir;
+    }
+
     /// From the next start on it is this program.
     pub fn replace_program(&mut self, program: &str) {
         self.program = program.into();
@@ -238,6 +244,11 @@ impl Server {
     /// Whether no fsync of it returns from now on.
     pub fn hang_fsync(&self, hangs: bool) {
         std::fs::write(self.fsync_file(), if hangs { "-1" } else { "0" }).expect("a file");
+    }
+
+    /// Each fsync of it takes so much longer from now on.
+    pub fn slow_fsync(&self, ms: u32) {
+        std::fs::write(self.fsync_file(), ms.to_string()).expect("a file");
     }
 
     /// Starts it and waits until it serves or ends.

@@ -725,6 +725,31 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
     }
 
     #[test]
+    fn a_disk_with_little_space_and_a_group_that_is_read_only_are_noticed() {
+        let mut rows = [answer(1, v1::Role::Leader), answer(2, v1::Role::Follower)];
+        let disk = v1::DiskStatus {
+            space: v1::disk_status::Space::Low.into(),
+            free_bytes: 21 << 20,
+            sync_p99_us: Some(1_500),
+            alarm: "it has 21.0 MiB left".to_owned(),
+            ..Default::default()
+        };
+        rows[0].status.as_mut().expect("it answered").disk = Some(disk);
+        group_of(&mut rows[0]).read_only = "the disk of node 1 has little".to_owned();
+        let text = to_text(&rows);
+        for words in [
+            "7400 raises an ALARM about its disk: it has 21.0 MiB left",
+            "7400 leads a READ-ONLY group: the disk of node 1 has little",
+        ] {
+            assert!(text.contains(words), "{words:?} is missing:\n{text}");
+        }
+        let json = to_json(&rows);
+        assert_eq!(json["nodes"][0]["disk"]["space"], "low");
+        assert_eq!(json["nodes"][0]["disk"]["sync_p99_us"], 1_500);
+        assert_eq!(json["nodes"][1]["disk"], Value::Null);
+    }
+
+    #[test]
     fn without_a_leader_it_does_not_succeed() {
         let mut rows = [answer(1, v1::Role::Follower), dead(2)];
         assert_eq!(ending(&rows), Exit::Done);

@@ -196,7 +196,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::types::StateDigest;
+    use crate::types::{Level, StateDigest};
 
     fn payload() -> impl Strategy<Value = Bytes> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -521,6 +521,26 @@ mod tests {
         }
         let other = PeerMessage { kind: MessageKind::Heartbeat, ..report };
         assert_eq!(other.as_digest_report(), None);
+    }
+
+    /// A member of the version before says nothing of its disk.
+    #[test]
+    fn how_much_space_is_left_is_told_and_what_is_unknown_counts_as_little() {
+        let (one, two) = (NodeId(1), NodeId(2));
+        let read = |wire| PeerMessage::try_from(wire).expect("it obeys the rules").space;
+        for space in Space::ALL {
+            let offer = PeerMessage::level_offer(GroupId(1), one, two, Level(3), space);
+            assert_eq!(read(offer.into()), space);
+        }
+        let offer = PeerMessage::level_offer(GroupId(1), one, two, Level(3), Space::Ample);
+        let offer = peer::RaftMessage::from(offer);
+        assert_eq!(offer.space, 0);
+        for space in [3, -1, i32::MAX] {
+            assert_eq!(read(peer::RaftMessage { space, ..offer.clone() }), Space::Low);
+        }
+        let answer = PeerMessage::clock_answer(GroupId(1), two, one, 9, 1);
+        let answer = peer::RaftMessage { space: 1, ..answer.into() };
+        assert!(PeerMessage::try_from(answer).is_err(), "that is not for it to say");
     }
 
     #[test]
