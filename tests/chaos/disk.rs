@@ -39,7 +39,7 @@ impl SmallDisk {
     /// # Errors
     /// Those of the system but for the one that is meant.
     pub fn fill(&self) -> anyhow::Result<()> {
-        let mut filler = File::create(self.filler())?;
+        let mut filler = File::options().create(true).append(true).open(self.filler())?;
         let mut chunk = vec![0; 1 << 20];
         while !chunk.is_empty() {
             match filler.write(&chunk) {

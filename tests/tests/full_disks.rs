@@ -83,6 +83,13 @@ impl Nodes {
         }
     }
 
+    /// Of the reserve, too, once the node has let go of it.
+    fn fill_all(&self, at: usize) {
+        self.fill(at);
+        await_space(&self.cluster, at, Space::Critical);
+        self.fill(at);
+    }
+
     fn free(&self, at: usize) {
         match &self.disks[at] {
             Disk::Told => self.cluster.servers[at].take_disk(0),
@@ -194,8 +201,7 @@ fn fill_up_in_turn(mut nodes: Nodes) {
     // A follower: the others go on as if nothing were.
     let leader = cluster.leader();
     let follower = (0..3).find(|at| *at != leader).expect("three");
-    nodes.fill(follower);
-    await_space(cluster, follower, Space::Critical);
+    nodes.fill_all(follower);
     let said = cluster.eventually("it says so", || {
         cluster.group(follower).filter(|group| group.not_serving.contains("all but full"))
     });
@@ -214,7 +220,7 @@ fn fill_up_in_turn(mut nodes: Nodes) {
         let mut others = (0..3).filter(|at| *at != leader);
         others.find(|at| cluster.group(*at).is_some_and(|group| group.role() == v1::Role::Leader))
     });
-    await_space(cluster, leader, Space::Critical);
+    nodes.fill_all(leader);
     serves_again(cluster, "leader");
     assert!(cluster.query(new, r#"{"op":"get","key":"leader"}"#).contains('1'));
     nodes.free(leader);
@@ -232,6 +238,11 @@ fn fill_up_in_turn(mut nodes: Nodes) {
     });
     assert_eq!(refused.code, Some(6), "{refused:?}");
     assert!(refused.stderr.contains("no new commands are taken"), "{}", refused.stderr);
+    // To the last byte, and still nobody has ended.
+    (0..3).for_each(|at| nodes.fill_all(at));
+    let applied = cluster.cli().run(&["apply", "--timeout", "3s", &set("refused")]);
+    assert_ne!(applied.code, Some(0), "{applied:?}");
+    (0..3).for_each(|at| assert!(cluster.status(at).is_some(), "{at} does not answer"));
     (0..3).for_each(|at| nodes.free(at));
     (0..3).for_each(|at| await_space(cluster, at, Space::Ample));
     serves_again(cluster, "all");

@@ -238,7 +238,7 @@ impl NodeHandle {
             ),
             check(
                 "space",
-                self.disk().is_some_and(|disk| disk.space == Space::Critical),
+                self.is_left_behind_for_space(),
                 "this node's disk is all but full: it takes next to no entries until there is room (see status)",
             ),
             check(
@@ -273,6 +273,12 @@ impl NodeHandle {
                 "no leader is known: an election is under way, or most voters are out of reach",
             ),
         ]
+    }
+
+    /// Who leads answers queries, however full its disk is.
+    fn is_left_behind_for_space(&self) -> bool {
+        self.disk().is_some_and(|disk| disk.space == Space::Critical)
+            && self.shared.leadership.borrow().role != Role::Leader
     }
 
     fn program_is_supported(&self) -> bool {
