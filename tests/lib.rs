@@ -15,6 +15,7 @@ pub mod hostile;
 pub mod properties;
 pub mod sim;
 
+pub use chaos::disk::SmallDisk;
 pub use harness::{
     Cli, Cluster, Load, Output, Server, Started, block_on, free_port, hex, lacks_client_tools,
     lacks_shell, lacks_tools, share_compiled_crates, value,
@@ -28,6 +29,14 @@ use std::path::{Path, PathBuf};
 /// Where there is no C compiler.
 pub fn build_fsync_shim(dir: &Path) -> anyhow::Result<PathBuf> {
     chaos::disk::build_slow_fsync(dir)
+}
+
+/// Builds the library that a server preloads whose disk is to be small.
+///
+/// # Errors
+/// Where there is no C compiler.
+pub fn build_small_disk_shim(dir: &Path) -> anyhow::Result<PathBuf> {
+    chaos::disk::build_small_disk(dir)
 }
 
 /// A file of the workspace.

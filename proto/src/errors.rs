@@ -34,9 +34,11 @@ impl Reason {
             | Reason::Unconfirmed
             | Reason::CannotAnswer => Code::Unavailable,
             Reason::DeadlineExceeded => Code::DeadlineExceeded,
-            Reason::Busy | Reason::SessionFull | Reason::SessionsFull | Reason::TooManySessions => {
-                Code::ResourceExhausted
-            }
+            Reason::Busy
+            | Reason::NoSpace
+            | Reason::SessionFull
+            | Reason::SessionsFull
+            | Reason::TooManySessions => Code::ResourceExhausted,
             Reason::BrokenOff => Code::Cancelled,
             Reason::Compacted => Code::OutOfRange,
             Reason::Internal => Code::Internal,

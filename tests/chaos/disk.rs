@@ -11,13 +11,16 @@ use anyhow::{Context as _, bail, ensure};
 const SIZE: &str = "size=192m";
 
 /// A mounted filesystem in memory; unmounted when dropped.
-pub(super) struct SmallDisk {
+pub struct SmallDisk {
     dir: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts one. Fails where that is not allowed.
-    pub(super) fn mount(dir: &Path) -> anyhow::Result<SmallDisk> {
+    /// Mounts one.
+    ///
+    /// # Errors
+    /// Where that is not allowed.
+    pub fn mount(dir: &Path) -> anyhow::Result<SmallDisk> {
         fs::create_dir_all(dir)?;
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(dir);
@@ -32,8 +35,11 @@ impl SmallDisk {
     }
 
     /// Takes all the space that is left.
-    pub(super) fn fill(&self) -> anyhow::Result<()> {
-        let mut filler = File::create(self.filler())?;
+    ///
+    /// # Errors
+    /// Those of the system but for the one that is meant.
+    pub fn fill(&self) -> anyhow::Result<()> {
+        let mut filler = File::options().create(true).append(true).open(self.filler())?;
         let mut chunk = vec![0; 1 << 20];
         while !chunk.is_empty() {
             match filler.write(&chunk) {
@@ -49,7 +55,10 @@ impl SmallDisk {
     }
 
     /// Gives the space back.
-    pub(super) fn free(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn free(&self) -> anyhow::Result<()> {
         match fs::remove_file(self.filler()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -68,8 +77,17 @@ impl Drop for SmallDisk {
 
 /// Builds the library that makes fsync slow, or hang.
 pub(crate) fn build_slow_fsync(dir: &Path) -> anyhow::Result<PathBuf> {
-    let (source, library) = (dir.join("slow_fsync.c"), dir.join("slow_fsync.so"));
-    fs::write(&source, include_str!("slow_fsync.c"))?;
+    build(dir, "slow_fsync", include_str!("slow_fsync.c"))
+}
+
+/// Builds the library that makes a disk small.
+pub(crate) fn build_small_disk(dir: &Path) -> anyhow::Result<PathBuf> {
+    build(dir, "small_disk", include_str!("small_disk.c"))
+}
+
+fn build(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let (source, library) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.so")));
+    fs::write(&source, text)?;
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
     let output = cc.output().context("cc")?;

@@ -165,7 +165,6 @@ impl Nemesis {
         let Some(disk) = &node.disk else { return Ok(()) };
         cluster.events.fault(Fault::FullDisk, &node.name());
         disk.fill()?;
-        node.may_end = true;
         // The log has reserved some megabytes ahead; only when they are used up does it notice.
         let time = self.hold_max.mul_f64(self.rng.random_range(0.5..1.5));
         let ballast = tokio::time::timeout(time, cluster.apply_ballast(self.rng.random()));
@@ -177,11 +176,13 @@ impl Nemesis {
         if let Some(disk) = &node.disk {
             disk.free()?;
         }
-        // A node that survived its full disk is restarted too: what it holds must be sound.
+        // It is restarted all the same: what it holds must be sound.
         let ended = node.ended()?;
         let how = ended.map_or("still ran".to_owned(), |status| format!("ended: {status}"));
+        if ended.is_some() {
+            cluster.recorder.anomaly(format!("{} {how}, on a full disk", node.name()));
+        }
         node.kill()?;
-        node.may_end = false;
         cluster.restart(&mut node)?;
         cluster.events.note("has space", &format!("{} ({how}), restarted", node.name()));
         Ok(())

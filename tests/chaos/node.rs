@@ -39,7 +39,7 @@ pub(super) struct Node {
     pub(super) advertise: SocketAddr,
     pub(super) program: PathBuf,
     pub(super) disk: Option<SmallDisk>,
-    /// It may end by itself now: its disk is full, or it was removed.
+    /// It may end by itself now: it was removed, or told to end while its disk hangs.
     pub(super) may_end: bool,
     setting: Setting,
     child: Option<Child>,

@@ -187,6 +187,12 @@ impl Server {
         }
     }
 
+    /// Its data are in a directory of that name from now on; it must not have been started.
+    pub fn move_data(&mut self, data_dir: PathBuf) {
+        assert!(self.child.is_none(), "it runs");
+        self.data_dir = data_dir;
+    }
+
     /// From the next start on it is this program.
     pub fn replace_program(&mut self, program: &str) {
         self.program = program.into();
@@ -203,6 +209,34 @@ impl Server {
         self.environment.push(("CHAOS_FSYNC_FILE".to_owned(), self.fsync_file()));
     }
 
+    /// From the next start on its data directory is on a disk of that many bytes, of which somebody else
+    /// takes what [`Server::take_disk`] says.
+    pub fn preload_small_disk(&mut self, shim: &Path, bytes: u64) {
+        let file_name = self.data_dir.file_name().expect("it has a name");
+        let dir = self.data_dir.parent().expect("it is below another").canonicalize();
+        let dir = dir.expect("the directory is there").join(file_name);
+        for (name, value) in [
+            ("LD_PRELOAD", shim.to_owned()),
+            ("SMALL_DISK_DIR", dir),
+            ("SMALL_DISK_BYTES", bytes.to_string().into()),
+            ("SMALL_DISK_TAKEN", self.taken_file()),
+        ] {
+            self.environment.push((name.to_owned(), value));
+        }
+    }
+
+    fn taken_file(&self) -> PathBuf {
+        self.log.with_extension("taken")
+    }
+
+    /// From now on somebody else takes so many bytes of its disk.
+    pub fn take_disk(&self, bytes: u64) {
+        // It must never be read half written.
+        let new = self.taken_file().with_extension("new");
+        std::fs::write(&new, bytes.to_string()).expect("a file");
+        std::fs::rename(new, self.taken_file()).expect("renamed");
+    }
+
     fn fsync_file(&self) -> PathBuf {
         self.log.with_extension("fsync")
     }
@@ -210,6 +244,11 @@ impl Server {
     /// Whether no fsync of it returns from now on.
     pub fn hang_fsync(&self, hangs: bool) {
         std::fs::write(self.fsync_file(), if hangs { "-1" } else { "0" }).expect("a file");
+    }
+
+    /// Each fsync of it takes so much longer from now on.
+    pub fn slow_fsync(&self, ms: u32) {
+        std::fs::write(self.fsync_file(), ms.to_string()).expect("a file");
     }
 
     /// Starts it and waits until it serves or ends.
@@ -274,6 +313,12 @@ impl Server {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it was started").id()
+    }
+
+    /// Whether it was started and has not ended by itself.
+    pub fn still_runs(&mut self) -> bool {
+        let child = self.child.as_mut();
+        child.is_some_and(|child| child.try_wait().expect("a child can be waited for").is_none())
     }
 
     /// Whether it runs.

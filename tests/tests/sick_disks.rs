@@ -83,6 +83,31 @@ fn each_time_that_a_leaders_fsync_hangs_the_others_serve_and_it_comes_back() {
     }
 }
 
+/// Every write is slow, and none takes so long that the disk does not answer.
+#[test]
+fn a_disk_that_is_slow_raises_an_alarm_that_says_how_slow() {
+    let mut cluster = Cluster::new(PROGRAM, 1, &[]);
+    let shim = build_fsync_shim(cluster.dir()).expect("a C compiler");
+    let config = cluster.dir().join("slow.toml");
+    fs::write(&config, "[node]\nslow_sync_ms = 100\n").expect("written");
+    cluster.servers[0].kill();
+    cluster.servers[0].preload(&shim);
+    cluster.servers[0].start(&["--config", config.to_str().expect("UTF-8")]);
+    let disk = || cluster.status(0).and_then(|status| status.disk);
+    cluster.cli().run(&["apply", &set("before")]).ok();
+    cluster.cli().run(&["apply", &set("before")]).ok();
+    let quick = cluster.eventually("a measure", || disk().filter(|it| it.sync_p99_us.is_some()));
+    cluster.servers[0].slow_fsync(300);
+    let slow = cluster.eventually("an alarm", || {
+        cluster.cli().run(&["apply", &set("slow")]).ok();
+        disk().filter(|disk| disk.alarm.contains("slow"))
+    });
+    assert!(slow.sync_p99_us > Some(300_000) && slow.sync_p99_us > quick.sync_p99_us, "{slow:?}");
+    let shown = cluster.cli_of(0).run(&["status", "--only"]).ok();
+    assert!(shown.contains("raises an ALARM about its disk: its disk is slow"), "{shown}");
+    assert_eq!(cluster.status(0).expect("it answers").log_write_stuck_ms, 0);
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory") {

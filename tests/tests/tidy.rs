@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// The floors of `node`, from the ground up: a part may name parts of the floors below its own.
 const NODE_FLOORS: &[&[&str]] = &[
-    &["config", "budget", "stop", "rivals", "roster", "standing", "room"],
+    &["config", "budget", "stop", "rivals", "roster", "standing", "room", "pace"],
     &["clock", "answer"],
     &["metrics", "waiter"],
     &["message", "work"],

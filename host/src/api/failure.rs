@@ -196,7 +196,9 @@ fn pause_ms(reason: Reason) -> Option<u64> {
         | Reason::CannotAnswer => Some(0),
         Reason::Busy => Some(50),
         Reason::NoLeader | Reason::LeaderUnreachable | Reason::LeaderReplaced => Some(100),
-        Reason::SessionsFull
+        // By then leadership may have gone to a node that has some.
+        Reason::NoSpace
+        | Reason::SessionsFull
         | Reason::TooManySessions
         | Reason::ChangeInProgress
         | Reason::MemberAlive
@@ -260,6 +262,7 @@ impl From<ProposeFailure> for Failure {
             ProposeFailure::Stopping => Reason::Stopping,
             ProposeFailure::Quarantined | ProposeFailure::InDoubt => Reason::StateNotTrusted,
             ProposeFailure::Unconfirmed => Reason::Unconfirmed,
+            ProposeFailure::NoSpace(_) => Reason::NoSpace,
             ProposeFailure::Busy(_) => Reason::Busy,
             ProposeFailure::TooLarge { .. } => Reason::TooLarge,
             ProposeFailure::BatchSize { .. } => Reason::InvalidRequest,

@@ -62,6 +62,7 @@ pub(super) async fn report(reporter: &HealthReporter, handle: &NodeHandle) {
     let mut stopped = handle.stopped();
     let mut digests = handle.digests();
     let mut stuck = handle.stuck_write();
+    let mut disk = handle.watch_disk();
     let mut expelled = handle.expelled();
     let mut rivals = handle.rivals();
     let mut reported = None;
@@ -72,6 +73,7 @@ pub(super) async fn report(reporter: &HealthReporter, handle: &NodeHandle) {
         stopped.mark_unchanged();
         digests.mark_unchanged();
         stuck.mark_unchanged();
+        disk.mark_unchanged();
         expelled.mark_unchanged();
         rivals.mark_unchanged();
         let serving = handle.is_serving();
@@ -88,6 +90,7 @@ pub(super) async fn report(reporter: &HealthReporter, handle: &NodeHandle) {
             Ok(()) = stopped.changed() => {}
             Ok(()) = digests.changed() => {}
             Ok(()) = stuck.changed() => {}
+            Ok(()) = disk.changed() => {}
             Ok(()) = expelled.changed() => {}
             Ok(()) = rivals.changed() => {}
             // The node is gone.

@@ -9,7 +9,8 @@ use super::context::Context;
 use super::convert::bytes;
 use super::failure::Failure;
 use crate::consensus::{PeerProgress, ProgressState, ReplicaStatus, Role};
-use crate::node::{Activity, JobKind};
+use crate::node::{Activity, DiskStatus, JobKind};
+use crate::types::Space;
 
 /// What the apply thread has been at for less is nobody's business.
 const WORTH_TELLING: Duration = Duration::from_millis(500);
@@ -38,9 +39,29 @@ pub(super) async fn show(
         memory_backend: context.handle.memory_backend().to_owned(),
         log_write_stuck_ms: context.handle.stuck_write_ms(),
         rival: super::cluster::rival_to_wire(context),
+        disk: context.handle.disk().map(|disk| disk_to_wire(&disk)),
         backup: context.info.backups.as_deref().map(super::copies::backups_to_wire),
         groups: vec![group(context, &replica)],
     })
+}
+
+fn disk_to_wire(disk: &DiskStatus) -> v1::DiskStatus {
+    use v1::disk_status::Space as Wire;
+    let space = match disk.space {
+        Space::Ample => Wire::Ample,
+        Space::Low => Wire::Low,
+        Space::Critical => Wire::Critical,
+    };
+    v1::DiskStatus {
+        space: space.into(),
+        free_bytes: disk.free,
+        total_bytes: disk.total,
+        low_bytes: disk.low,
+        critical_bytes: disk.critical,
+        reserve_bytes: disk.reserve,
+        sync_p99_us: disk.sync_p99.map(|p99| p99.as_micros() as u64),
+        alarm: disk.alarm.clone().unwrap_or_default(),
+    }
 }
 
 fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
@@ -64,6 +85,7 @@ fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
         clock: Some(super::clock::status(handle)),
         level: Some(super::level::status(handle)),
         origins: Vec::new(),
+        read_only: read_only(context, replica.role),
         activity: activity.map(activity_to_wire),
         ..Default::default()
     };
@@ -81,6 +103,12 @@ fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
         });
     }
     status
+}
+
+/// Why this node, as the leader, takes no new commands.
+fn read_only(context: &Context, role: Role) -> String {
+    let why = context.handle.no_space().filter(|_| role == Role::Leader);
+    why.map(|why| why.to_string()).unwrap_or_default()
 }
 
 fn activity_to_wire(activity: Activity) -> v1::Activity {

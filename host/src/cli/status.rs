@@ -216,6 +216,7 @@ impl NodeRow {
                 "log_write_stuck_ms": status.log_write_stuck_ms,
                 "rival": rival_to_json(status.rival.as_ref()),
                 "backup": backup_to_json(status.backup.as_ref()),
+                "disk": disk_to_json(status.disk.as_ref()),
                 "groups": status.groups.iter().map(group_to_json).collect::<Vec<_>>(),
             }),
         }
@@ -230,6 +231,7 @@ fn group_to_json(group: &v1::GroupStatus) -> Value {
         "leader_id": group.leader_id,
         "leader_address": group.leader_address,
         "not_serving": group.not_serving,
+        "read_only": group.read_only,
         "first_index": group.first_index,
         "last_index": group.last_index,
         "commit_index": group.commit_index,
@@ -407,6 +409,30 @@ fn rival_to_json(rival: Option<&v1::Rival>) -> Value {
     })
 }
 
+fn disk_to_json(disk: Option<&v1::DiskStatus>) -> Value {
+    let Some(disk) = disk else { return Value::Null };
+    json!({
+        "space": space_name(disk.space()),
+        "free_bytes": disk.free_bytes,
+        "total_bytes": disk.total_bytes,
+        "low_bytes": disk.low_bytes,
+        "critical_bytes": disk.critical_bytes,
+        "reserve_bytes": disk.reserve_bytes,
+        "sync_p99_us": disk.sync_p99_us,
+        "alarm": disk.alarm,
+    })
+}
+
+fn space_name(space: v1::disk_status::Space) -> &'static str {
+    use v1::disk_status::Space;
+    match space {
+        Space::Unspecified => "unknown",
+        Space::Ample => "ample",
+        Space::Low => "low",
+        Space::Critical => "critical",
+    }
+}
+
 fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
     let Some(activity) = activity else { return Value::Null };
     json!({
@@ -437,6 +463,12 @@ fn digest_notes(row: &NodeRow) -> Vec<String> {
             row.address,
             human_duration(Duration::from_millis(status.log_write_stuck_ms))
         ));
+    }
+    if let Some(disk) = status.disk.as_ref().filter(|disk| !disk.alarm.is_empty()) {
+        notes.push(format!("{} raises an ALARM about its disk: {}", row.address, disk.alarm));
+    }
+    if !group.read_only.is_empty() {
+        notes.push(format!("{} leads a READ-ONLY group: {}", row.address, group.read_only));
     }
     if let Some(clock) = group.clock.as_ref().filter(|clock| !clock.alarm.is_empty()) {
         notes.push(format!("{} raises an ALARM about clocks: {}", row.address, clock.alarm));
@@ -691,6 +723,31 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
         let json = to_json(&rows);
         assert_eq!(json["nodes"][0]["groups"][0]["digest"]["quarantine"]["since_index"], 119);
         assert_eq!(json["nodes"][1]["groups"][0]["digest"]["verdict"]["nodes"][2]["agrees"], false);
+    }
+
+    #[test]
+    fn a_disk_with_little_space_and_a_group_that_is_read_only_are_noticed() {
+        let mut rows = [answer(1, v1::Role::Leader), answer(2, v1::Role::Follower)];
+        let disk = v1::DiskStatus {
+            space: v1::disk_status::Space::Low.into(),
+            free_bytes: 21 << 20,
+            sync_p99_us: Some(1_500),
+            alarm: "it has 21.0 MiB left".to_owned(),
+            ..Default::default()
+        };
+        rows[0].status.as_mut().expect("it answered").disk = Some(disk);
+        group_of(&mut rows[0]).read_only = "the disk of node 1 has little".to_owned();
+        let text = to_text(&rows);
+        for words in [
+            "7400 raises an ALARM about its disk: it has 21.0 MiB left",
+            "7400 leads a READ-ONLY group: the disk of node 1 has little",
+        ] {
+            assert!(text.contains(words), "{words:?} is missing:\n{text}");
+        }
+        let json = to_json(&rows);
+        assert_eq!(json["nodes"][0]["disk"]["space"], "low");
+        assert_eq!(json["nodes"][0]["disk"]["sync_p99_us"], 1_500);
+        assert_eq!(json["nodes"][1]["disk"], Value::Null);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use raft::eraftpb;
 use crate::storage::SnapshotMeta;
 use crate::types::{
     ConfState, EntryKind, GroupId, HardState, Index, LogEntry, MessageKind, NodeId, PeerMessage,
-    Term,
+    Space, Term,
 };
 
 pub(super) fn to_raft_entry(entry: LogEntry) -> eraftpb::Entry {
@@ -199,6 +199,7 @@ pub(super) fn from_raft_message(
         reject_hint: Index(message.reject_hint),
         context: std::mem::take(&mut message.context),
         priority: message.priority,
+        space: Space::Ample,
     })
 }
 

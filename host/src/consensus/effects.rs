@@ -10,7 +10,7 @@ use super::replica::Nonsense;
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta, StorageError};
 use crate::types::{
     ConfChange, ConfState, Exceeded, GroupId, Index, LogEntry, LogPosition, NodeId, PeerMessage,
-    SnapshotFate,
+    SnapshotFate, Space,
 };
 
 /// Names a proposal between the caller and the replica; never leaves the process.
@@ -84,6 +84,10 @@ pub enum Input {
     /// The nodes whose state cannot be trusted as far as is known: leadership is not handed to
     /// them.
     Distrusted(BTreeSet<NodeId>),
+    /// How much room the disk of this replica has left, and how many bytes.
+    Space(Space, u64),
+    /// How much room a peer says that its disk has left.
+    PeerSpace(NodeId, Space),
 }
 
 /// Why a proposal was not appended. It surely does not happen.

@@ -13,6 +13,7 @@ mod ready;
 mod reseed;
 mod sending;
 mod snapshots;
+mod space;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,7 +41,7 @@ use super::store::ReplicaStore;
 use super::{ReplicaConfig, convert, logger};
 use crate::museum::{self, Exhibit};
 use crate::storage::{GroupWrite, LogStore, SnapshotMeta};
-use crate::types::{Exceeded, Index, LogPosition, MessageKind, NodeId, PeerMessage, Term};
+use crate::types::{Exceeded, Index, LogPosition, MessageKind, NodeId, PeerMessage, Space, Term};
 
 /// What was handed out to be persisted or waits for that.
 struct PendingWrite {
@@ -104,6 +105,14 @@ pub struct Replica {
     reseed: Option<Reseed>,
     /// Leadership is not handed to these.
     distrusted: BTreeSet<NodeId>,
+    /// What this replica's disk has left.
+    space: Space,
+    /// Bytes of entries that it takes while that is critical.
+    allowance: u64,
+    /// What the disks of those have left that have said so to this leader.
+    peer_spaces: BTreeMap<NodeId, Space>,
+    /// Not before this tick is leadership handed over again for want of space.
+    next_hand_over: u64,
     /// The others say that this replica is no member any more.
     is_expelled: bool,
     contact: Contact,
@@ -179,6 +188,10 @@ impl Replica {
             last_soft_state: (0, StateRole::Follower, 0),
             reseed: None,
             distrusted: BTreeSet::new(),
+            space: Space::Ample,
+            allowance: 0,
+            peer_spaces: BTreeMap::new(),
+            next_hand_over: 0,
             is_expelled: false,
             contact: Contact::default(),
             contacts: Contacts::default(),
@@ -232,6 +245,8 @@ impl Replica {
             Input::Quarantined => self.begin_reseed(),
             Input::Trusted => self.end_reseed(),
             Input::Distrusted(nodes) => self.distrusted = nodes,
+            Input::Space(space, free) => self.on_space(space, free)?,
+            Input::PeerSpace(node, space) => self.on_peer_space(node, space),
             Input::Expelled(is_expelled) => self.is_expelled = is_expelled,
         }
         self.redraw_election_timeout();
@@ -368,6 +383,7 @@ impl Replica {
         if soft_state != self.last_soft_state {
             self.last_soft_state = soft_state;
             self.raw.mut_store().offers().clear();
+            self.peer_spaces.clear();
             self.effects.leadership_changed = true;
             self.ask_all_reads();
         }
@@ -381,6 +397,7 @@ impl Replica {
             self.pass_time();
         }
         self.leave_leading();
+        self.leave_leading_for_space();
         self.look_for_leader();
         self.pursue_reseed();
         self.leave_joint()?;
@@ -432,7 +449,13 @@ impl Replica {
         {
             message.log_term = self.raw.store().term_at(message.index).unwrap_or(message.log_term);
         }
-        let is_too_early = self.may_not_campaign() || self.is_held_back() || self.is_stuck();
+        if self.may_not_vote(&message) {
+            return Ok(());
+        }
+        let is_too_early = self.may_not_campaign()
+            || self.is_held_back()
+            || self.is_stuck()
+            || self.is_out_of_space();
         if message.kind == MessageKind::TimeoutNow && is_too_early {
             return Ok(());
         }
@@ -444,6 +467,7 @@ impl Replica {
             self.on_heartbeat_response(message.from);
         }
         self.freeze_log(&mut message);
+        self.fit_space(&mut message);
         if !convert::entries_follow_index(&message) {
             tracing::warn!(from = %message.from, index = %message.index, "a broken append");
             return Ok(());

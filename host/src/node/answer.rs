@@ -1,6 +1,6 @@
 //! What callers are told: what became of a proposal, of a query, of the leadership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use super::budget::Charge;
 use super::rivals::UNCONFIRMED;
 use crate::consensus::{ConfChangeError, Role};
 use crate::machine::{MachineInfo, MachineSnapshot, QueryReply, QueryResult, Reply};
+use crate::text::human_bytes;
 use crate::types::{
-    ConfState, Exceeded, Index, JoinNonce, Level, LogPosition, Member, NodeId, Position,
+    ConfState, Exceeded, Index, JoinNonce, Level, LogPosition, Member, NodeId, Position, Space,
     StateDigest, Term,
 };
 
@@ -88,6 +89,9 @@ pub enum ProposeFailure {
     /// Nobody has confirmed this node's cluster. It surely did not happen.
     #[error("{UNCONFIRMED}")]
     Unconfirmed,
+    /// There is little space left for what would be appended. It surely did not happen.
+    #[error(transparent)]
+    NoSpace(Box<NoSpace>),
     /// It may have happened, or may still happen.
     #[error("{0}; the command may have been applied, or may still be")]
     Unknown(String),
@@ -98,6 +102,59 @@ impl ProposeFailure {
     pub fn surely_not_applied(&self) -> bool {
         !matches!(self, ProposeFailure::Unknown(_))
     }
+}
+
+/// Whose disks have too little space left for new commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    /// This node's own.
+    Own,
+    /// Those of so many voters that the others are no majority.
+    Voters(BTreeSet<NodeId>),
+}
+
+/// Why nothing new is taken: it goes on by itself when there is space.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum NoSpace {
+    #[error(
+        "the disk of node {node}, which leads, has {} left, and below {} no new commands are taken \
+         (storage.low_space_bytes); queries and changes of the members are. Make room on it, or hand \
+         leadership to a node that has some: it goes on by itself",
+        human_bytes(*.free),
+        human_bytes(*.low)
+    )]
+    Leader { node: NodeId, free: u64, low: u64 },
+    #[error(
+        "the disks of most voters have little space left (nodes {}), so no new commands are taken; \
+         queries and changes of the members are. Make room on them (`raft-host status` says how \
+         much they have): it goes on by itself",
+        .nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Voters { nodes: BTreeSet<NodeId> },
+}
+
+/// How much room a node's disk has left, and how quick it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskStatus {
+    /// What that means.
+    pub space: Space,
+    /// What the node can still write, in bytes.
+    pub free: u64,
+    /// All of it, in bytes.
+    pub total: u64,
+    /// Below this it is low, in bytes; 0: nobody looks.
+    pub low: u64,
+    /// Below this it is critical, in bytes.
+    pub critical: u64,
+    /// Held in reserve, in bytes.
+    pub reserve: u64,
+    /// The 99th percentile of the log's writes in the last minute, if there were enough.
+    pub sync_p99: Option<Duration>,
+    /// That is longer than `node.slow_sync_ms`.
+    pub is_slow: bool,
+    /// Why somebody should look.
+    pub alarm: Option<String>,
 }
 
 /// Why a level is not raised. It surely is not.

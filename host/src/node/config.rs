@@ -27,6 +27,9 @@ pub struct NodeConfig {
     /// When one job of the apply thread (an entry, a query, a snapshot) takes longer than this, in
     /// milliseconds, the log says so. It only says so. 0: never.
     pub slow_apply_ms: u64,
+    /// When one in a hundred writes of the log took longer than this in the last minute, in
+    /// milliseconds, that is an alarm. 0: never.
+    pub slow_sync_ms: u64,
     /// When all members offer a higher level, and have done so for this long, in milliseconds, the
     /// leader raises the cluster's: until then an older program can be put back. 0: only by hand.
     pub level_settle_ms: u64,
@@ -79,6 +82,7 @@ impl Default for NodeConfig {
             max_inbox_bytes: 128 << 20,
             drain_ms: 10_000,
             slow_apply_ms: 1_000,
+            slow_sync_ms: 500,
             level_settle_ms: 600_000,
             snapshot: SnapshotConfig::default(),
             digest: DigestConfig::default(),

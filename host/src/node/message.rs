@@ -16,7 +16,7 @@ use crate::machine::MachineSnapshot;
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::types::{
     ConfChange, ConfState, GroupId, Index, Level, LogEntry, Member, NodeId, PeerMessage,
-    SnapshotFate, StateDigest,
+    SnapshotFate, Space, StateDigest,
 };
 
 /// What wakes the loop.
@@ -70,6 +70,8 @@ pub(super) enum Event {
     Broken(&'static str),
     /// This member says that this node is no member as of this index.
     RemovalSaid(NodeId, Index),
+    /// What this node's disk has left, and how many bytes.
+    Space(Space, u64),
     /// The machine applies nothing more, for this reason: stop soon.
     Halted(String),
     /// Something stopped the node: look at the signal.
@@ -125,6 +127,8 @@ pub(super) enum Job {
     SnapshotWanted,
     /// The stored snapshot at this index cannot be sent.
     SnapshotUnreadable(Index),
+    /// What the disk has left, and how many bytes: free what can be freed if that is little.
+    Space(Space, u64),
     /// The snapshot thread is done; it may have failed.
     Saved(Option<SnapshotMeta>),
     /// Fails the machine's memory, for tests.

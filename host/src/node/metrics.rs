@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::answer::ProposeFailure;
+use super::pace::Pace;
 use crate::machine::{Applied, BodyKind, CommandRefused, QueryReply, QueryResult, Reply};
 use crate::types::{Index, Outcome, TrapKind};
 
@@ -295,6 +296,7 @@ reasons! {
         Quarantined = "quarantined",
         InDoubt = "in_doubt",
         Unconfirmed = "unconfirmed",
+        NoSpace = "no_space",
         Unknown = "unknown",
     }
 }
@@ -369,6 +371,8 @@ pub struct NodeMetrics {
     pub log_waiting_bytes: Waiting,
     /// Time to write a batch of the log with its fsync.
     pub log_write_duration: Durations,
+    /// The same, of the last minute.
+    pub log_write_pace: Pace,
     /// Entries in those batches.
     pub log_entries_written: Counter,
     /// Bytes of those entries.
@@ -471,6 +475,7 @@ impl NodeMetrics {
             ProposeFailure::Quarantined => Refusal::Quarantined,
             ProposeFailure::InDoubt => Refusal::InDoubt,
             ProposeFailure::Unconfirmed => Refusal::Unconfirmed,
+            ProposeFailure::NoSpace(_) => Refusal::NoSpace,
             ProposeFailure::Unknown(_) => Refusal::Unknown,
         };
         self.proposals_failed[refusal as usize].add(callers);

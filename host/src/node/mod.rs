@@ -26,6 +26,7 @@ mod group;
 mod handle;
 mod message;
 mod metrics;
+mod pace;
 mod request;
 mod rivals;
 mod room;
@@ -39,8 +40,8 @@ mod waiter;
 mod work;
 
 pub use answer::{
-    Check, Committed, Consistency, Leadership, LevelRefused, MachineCopy, MachineView,
-    ProposeFailure, ProposeResult, QueryFailure,
+    Check, Committed, Consistency, DiskStatus, Leadership, LevelRefused, MachineCopy, MachineView,
+    NoSpace, ProposeFailure, ProposeResult, QueryFailure,
 };
 pub use apply::{DigestCounters, DigestStatus, Doubt, Quarantine, Witness};
 pub use budget::{Budget, Charge};
@@ -55,6 +56,7 @@ pub use metrics::{
     Applies, BUCKETS_SECONDS, Counter, Durations, Ending, JobKind, NodeMetrics, NotAsked, NotRun,
     NotedDurations, PerEnding, Queries, Refusal, SessionEnd, Waiting,
 };
+pub use pace::Pace;
 pub use request::{ActivateModule, Command, ModuleChunk, Request, SessionPosition};
 pub use rivals::RivalStatus;
 pub use room::{GuestMemory, MachineMemory};

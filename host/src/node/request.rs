@@ -165,6 +165,18 @@ impl From<Request> for Draft {
 }
 
 impl Draft {
+    /// Whether it is refused when there is little space left: what it needs in the log and in snapshots
+    /// is the caller's to choose. What keeps sessions alive, ends them, or sets something is small.
+    pub(super) fn takes_space(&self) -> bool {
+        match self {
+            Draft::Command(_) | Draft::Batch(_) => true,
+            Draft::Entry(body) => matches!(
+                body,
+                Body::OpenSession(_) | Body::ModuleChunk(_) | Body::ActivateModule(_)
+            ),
+        }
+    }
+
     /// Length of the entry that holds this and nothing else, with this stamp.
     pub(super) fn entry_bytes(&self, time_ms: u64) -> u64 {
         let clock = if time_ms == 0 { 0 } else { key_len(1) + encoded_len_varint(time_ms) };

@@ -18,6 +18,7 @@ struct Stand {
     leader: Option<NodeId>,
     commit: Index,
     is_installing: bool,
+    has_room: bool,
 }
 
 impl RaftStanding {
@@ -29,6 +30,7 @@ impl RaftStanding {
             leader: replica.leader(),
             commit: replica.commit(),
             is_installing: replica.is_installing(),
+            has_room: replica.has_room_for_snapshots(),
         };
         *self.0.lock().expect("no code panics while it holds this lock") = now;
     }
@@ -59,6 +61,9 @@ impl RaftStanding {
         }
         if stand.is_installing {
             return Err("this node is installing another one".to_owned());
+        }
+        if !stand.has_room {
+            return Err("this node's disk is all but full".to_owned());
         }
         // Raft refuses it, and tells the leader how far this node is. At the commit index it may
         // have been asked for, by a node whose state went wrong.

@@ -12,6 +12,7 @@ mod metrics;
 mod parked;
 mod replaced;
 mod snapshots;
+mod space;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -15,6 +15,7 @@
 
 mod backups;
 mod descriptors;
+mod disk;
 mod form;
 mod home;
 mod intent;

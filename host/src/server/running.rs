@@ -16,8 +16,8 @@ use super::intent::Intent;
 use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
-    Join, ServeError, Startup, backups, bind, descriptors, form, join, late, memory, probation,
-    promote, release, relocate, services,
+    Join, ServeError, Startup, backups, bind, descriptors, disk, form, join, late, memory,
+    probation, promote, release, relocate, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
 use crate::backup::{BackupBoard, wall_clock_ms};
@@ -274,6 +274,9 @@ async fn run(
         introduced,
         evidence: home.evidence_dir(),
     };
+    if let Some(dir) = home.dir().filter(|_| config.storage.low_space_bytes > 0) {
+        dir.room().be_patient();
+    }
     let (node, home) = {
         let transport = Arc::clone(&transport);
         // Restores a snapshot: slow, and not on the runtime's threads.
@@ -349,6 +352,10 @@ async fn run(
     }
     server.chore(relocate::until_known(server.handle()));
     server.chore(memory::tell(server.handle()));
+    if let Some(dir) = server.home.dir() {
+        let room = Arc::clone(dir.room());
+        server.chore(disk::look_after(server.handle(), room, config.storage.clone()));
+    }
     #[cfg(feature = "museum")]
     server.chore(super::tamper::watch(server.handle()));
     Ok(server)

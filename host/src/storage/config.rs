@@ -18,6 +18,13 @@ pub struct StorageConfig {
     pub recent_entries_bytes: u64,
     /// sled: memory for its page cache.
     pub sled_cache_bytes: u64,
+    /// With less free space than this on the disk of the data directory the node takes no new
+    /// commands, and with less than half of it next to no entries; no more than an eighth of the disk
+    /// counts. 0: nobody looks.
+    pub low_space_bytes: u64,
+    /// Held in the file RESERVE, for what frees space when the disk is full; no more than a quarter of
+    /// what counts as low. 0: nothing.
+    pub reserve_bytes: u64,
 }
 
 impl Default for StorageConfig {
@@ -27,6 +34,8 @@ impl Default for StorageConfig {
             compress_above_bytes: 8 << 10,
             recent_entries_bytes: 16 * MIB,
             sled_cache_bytes: 32 * MIB,
+            low_space_bytes: 128 * MIB,
+            reserve_bytes: 32 * MIB,
         }
     }
 }
@@ -46,6 +55,10 @@ impl StorageConfig {
         bounded("log_file_bytes", self.log_file_bytes, MIB, 1024 * MIB)?;
         bounded("compress_above_bytes", self.compress_above_bytes, 0, 1024 * MIB)?;
         bounded("recent_entries_bytes", self.recent_entries_bytes, 0, 64 * 1024 * MIB)?;
-        bounded("sled_cache_bytes", self.sled_cache_bytes, MIB, 64 * 1024 * MIB)
+        bounded("sled_cache_bytes", self.sled_cache_bytes, MIB, 64 * 1024 * MIB)?;
+        if self.low_space_bytes != 0 {
+            bounded("low_space_bytes", self.low_space_bytes, MIB, MIB * MIB)?;
+        }
+        bounded("reserve_bytes", self.reserve_bytes, 0, 64 * 1024 * MIB)
     }
 }

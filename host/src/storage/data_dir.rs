@@ -4,6 +4,7 @@
 //!   LOCK        held by the process that uses the directory; contains its pid
 //!   IDENTITY    whose data this is (below); replaced atomically
 //!   PLEDGE      which log and snapshots belong to it; see `lineage`
+//!   RESERVE     room, for when the disk is full; holds nothing; see `room`
 //!   INTENT      what an interrupted start has left to do; see `server`
 //!   RECOVERY    what an interrupted recovery has come to; see `succession`
 //!   log/        the log store's own files
@@ -31,8 +32,10 @@ use std::sync::Arc;
 
 pub use self::succession::Succession;
 use super::disk::{RealDisk, corrupt, create_dir, io_error, size_bytes, write_atomically};
+use super::room::RESERVE_FILE;
 use super::{
-    Engine, MemoryLog, MemorySnapshots, SnapshotFiles, StorageConfig, StorageError, Stores,
+    DiskRoom, Engine, MemoryLog, MemorySnapshots, SnapshotFiles, SpaceLimits, StorageConfig,
+    StorageError, Stores,
 };
 use crate::types::{ClusterId, NodeId};
 
@@ -43,7 +46,8 @@ const LOCK_FILE: &str = "LOCK";
 const IDENTITY_FILE: &str = "IDENTITY";
 /// What may lie in a directory that is not ours yet: our own first steps, and what a freshly
 /// made file system contains.
-const HARMLESS: [&str; 5] = [LOCK_FILE, "IDENTITY.tmp", "INTENT", "INTENT.tmp", "lost+found"];
+const HARMLESS: [&str; 6] =
+    [LOCK_FILE, RESERVE_FILE, "IDENTITY.tmp", "INTENT", "INTENT.tmp", "lost+found"];
 
 /// Whose data a directory holds. Written once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,7 @@ pub struct NodeIdentity {
 pub struct DataDir {
     path: PathBuf,
     identity: Option<NodeIdentity>,
+    room: Arc<DiskRoom>,
     /// The lock ends when the file is closed.
     _lock: File,
 }
@@ -86,7 +91,8 @@ impl DataDir {
         refuse_strangers(path)?;
         let lock = take_lock(path)?;
         let identity = read_identity(&path.join(IDENTITY_FILE))?;
-        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+        let room = Arc::new(DiskRoom::of(path));
+        Ok(DataDir { path: path.to_owned(), identity, room, _lock: lock })
     }
 
     /// Whose data this is; `None` when it is nobody's yet.
@@ -164,8 +170,10 @@ impl DataDir {
             return Err(StorageError::ForeignData(format!("{path} is not initialized yet")));
         };
         let before = lineage::check(&self.path, &identity)?;
+        self.make_room(config);
         let snapshots = Arc::new(SnapshotFiles::open(&self.snapshots_dir())?);
-        let stores = Stores { log: identity.engine.open(&self.log_dir(), config)?, snapshots };
+        let stores =
+            Stores { log: identity.engine.open(&self.log_dir(), config, &self.room)?, snapshots };
         lineage::advance(&self.path, before, &stores)?;
         Ok(stores)
     }
@@ -173,6 +181,21 @@ impl DataDir {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The room that its disk has left.
+    pub fn room(&self) -> &Arc<DiskRoom> {
+        &self.room
+    }
+
+    /// A start writes a little. On a full disk that is what the reserve is for.
+    fn make_room(&self, config: &StorageConfig) {
+        let Ok(room) = self.room.measure() else { return };
+        if room.free < SpaceLimits::of(config, room.total).critical
+            && let Err(error) = self.room.let_go()
+        {
+            tracing::warn!(%error, "the reserve cannot be let go of");
+        }
     }
 
     /// Where the log store keeps its files.
@@ -190,12 +213,12 @@ impl DataDir {
         self.path.join("modules")
     }
 
-    /// Length of all files together.
+    /// Length of all files together, but for what is held in reserve.
     ///
     /// # Errors
     /// `Io` when the directory cannot be listed.
     pub fn size_bytes(&self) -> Result<u64, StorageError> {
-        size_bytes(&self.path)
+        Ok(size_bytes(&self.path)?.saturating_sub(self.room.reserve_bytes()))
     }
 }
 
@@ -214,7 +237,8 @@ impl Stores {
         engine: Engine,
         config: &StorageConfig,
     ) -> Result<Stores, StorageError> {
-        let log = engine.open(Path::new(""), config)?;
+        let room = Arc::new(DiskRoom::of(Path::new("")));
+        let log = engine.open(Path::new(""), config, &room)?;
         Ok(Stores { log, snapshots: Arc::new(MemorySnapshots::new()) })
     }
 }

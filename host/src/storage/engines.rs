@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::memory::Memory;
 use super::raft_engine::RaftEngine;
 use super::sled::Sled;
-use super::{LogStore, StorageConfig, StorageError};
+use super::{DiskRoom, LogStore, StorageConfig, StorageError};
 
 /// The default comes first.
 const ENGINES: [&dyn LogEngine; 3] = [&RaftEngine, &Sled, &Memory];
@@ -38,7 +38,13 @@ pub(super) trait LogEngine: Sync {
     ///
     /// # Errors
     /// `Corrupt`, naming file and offset, when what is stored is not what was written; `Io`.
-    fn open(&self, dir: &Path, config: &StorageConfig) -> Result<Arc<dyn LogStore>, StorageError>;
+    /// `room`: of the disk that the directory is on.
+    fn open(
+        &self,
+        dir: &Path,
+        config: &StorageConfig,
+        room: &Arc<DiskRoom>,
+    ) -> Result<Arc<dyn LogStore>, StorageError>;
 }
 
 /// One of the engines that there are.
@@ -79,8 +85,9 @@ impl Engine {
         self,
         dir: &Path,
         config: &StorageConfig,
+        room: &Arc<DiskRoom>,
     ) -> Result<Arc<dyn LogStore>, StorageError> {
-        self.0.open(dir, config)
+        self.0.open(dir, config, room)
     }
 }
 

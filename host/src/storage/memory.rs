@@ -11,8 +11,8 @@ use bytes::{Buf as _, Bytes};
 use super::engines::LogEngine;
 use super::index::Groups;
 use super::{
-    LogStore, SnapshotMeta, SnapshotSink, SnapshotStore, StableStore, StorageConfig, StorageError,
-    WriteBatch,
+    DiskRoom, LogStore, SnapshotMeta, SnapshotSink, SnapshotStore, StableStore, StorageConfig,
+    StorageError, WriteBatch,
 };
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
@@ -38,7 +38,12 @@ impl LogEngine for Memory {
         false
     }
 
-    fn open(&self, _: &Path, _: &StorageConfig) -> Result<Arc<dyn LogStore>, StorageError> {
+    fn open(
+        &self,
+        _: &Path,
+        _: &StorageConfig,
+        _: &Arc<DiskRoom>,
+    ) -> Result<Arc<dyn LogStore>, StorageError> {
         Ok(Arc::new(MemoryLog::new()))
     }
 }

@@ -19,6 +19,7 @@ mod mark;
 mod memory;
 mod raft_engine;
 mod real_files;
+mod room;
 mod sled;
 mod snapshot_files;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use self::disk::{Directories, RealDisk, write_atomically};
 pub use self::engines::{Engine, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
+pub use self::room::{DiskRoom, Room, SpaceGauge, SpaceLimits};
 pub use self::sled::SledLog;
 pub use self::snapshot_files::{SnapshotDisk, SnapshotFile, SnapshotFiles, SnapshotSource};
 pub use crate::types::SnapshotMeta;
@@ -107,6 +109,20 @@ pub enum StorageError {
     /// The data directory belongs to something else; the text says to what.
     #[error("{0}")]
     ForeignData(String),
+}
+
+impl StorageError {
+    /// Whether a write found no room on the disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            StorageError::Io { source, .. } => room::is_full(source),
+            // Engines keep only the words.
+            StorageError::Engine { message, .. } => {
+                message.contains("No space left") || message.contains("quota exceeded")
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What one turn of the log writer makes durable: atomic per group, one fsync for all groups.

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 
 use super::disk::{Directories, RealDisk};
+use super::room::DiskRoom;
 
 /// Its owner writes, everybody reads.
 const MODE: u32 = 0o644;
@@ -40,6 +42,8 @@ impl Handle for RealFile {
 pub struct Cursor {
     file: Arc<RealFile>,
     position: u64,
+    /// What a write does that finds no room; without it, it fails.
+    room: Option<Arc<DiskRoom>>,
 }
 
 impl Read for Cursor {
@@ -52,7 +56,11 @@ impl Read for Cursor {
 
 impl Write for Cursor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.0.write_at(bytes, self.position)?;
+        let write = || self.file.0.write_at(bytes, self.position);
+        let written = match &self.room {
+            Some(room) => room.ride_out(write)?,
+            None => write()?,
+        };
         self.position += written as u64;
         Ok(written)
     }
@@ -82,18 +90,28 @@ impl WriteExt for Cursor {
     }
 
     fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
-        use rustix::fs::{FallocateFlags, fallocate};
-        match fallocate(&self.file.0, FallocateFlags::empty(), offset as u64, size as u64) {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let (file, none) = (self.file.0.as_raw_fd(), FallocateFlags::empty());
+        match fallocate(file, none, offset as i64, size as i64) {
             // Not every file system can.
-            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(nix::errno::Errno::EOPNOTSUPP) => Ok(()),
             allocated => Ok(allocated?),
         }
     }
 }
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RealFiles;
+#[derive(Clone, Debug, Default)]
+pub struct RealFiles {
+    room: Option<Arc<DiskRoom>>,
+}
+
+impl RealFiles {
+    /// On a disk whose room is looked after.
+    pub(super) fn within(room: &Arc<DiskRoom>) -> RealFiles {
+        RealFiles { room: Some(Arc::clone(room)) }
+    }
+}
 
 impl FileSystem for RealFiles {
     type Handle = RealFile;
@@ -120,11 +138,11 @@ impl FileSystem for RealFiles {
     }
 
     fn new_reader(&self, file: Arc<RealFile>) -> io::Result<Cursor> {
-        Ok(Cursor { file, position: 0 })
+        Ok(Cursor { file, position: 0, room: None })
     }
 
     fn new_writer(&self, file: Arc<RealFile>) -> io::Result<Cursor> {
-        Ok(Cursor { file, position: 0 })
+        Ok(Cursor { file, position: 0, room: self.room.clone() })
     }
 }
 

@@ -40,7 +40,7 @@ use super::engines::LogEngine;
 use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
 use super::real_files::RealFiles;
-use super::{LogStore, StableStore, StorageError, WriteBatch};
+use super::{DiskRoom, LogStore, StableStore, StorageError, WriteBatch};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 const ENGINE: &str = "sled";
@@ -71,7 +71,13 @@ impl LogEngine for Sled {
         "the embedded database sled"
     }
 
-    fn open(&self, dir: &Path, config: &StorageConfig) -> Result<Arc<dyn LogStore>, StorageError> {
+    /// sled writes by itself: a write that finds no room fails.
+    fn open(
+        &self,
+        dir: &Path,
+        config: &StorageConfig,
+        _: &Arc<DiskRoom>,
+    ) -> Result<Arc<dyn LogStore>, StorageError> {
         Ok(Arc::new(SledLog::open(dir, config)?))
     }
 }
@@ -105,7 +111,7 @@ impl SledLog {
     pub fn open(dir: &Path, config: &StorageConfig) -> Result<SledLog, StorageError> {
         ensure_dir(&RealDisk, dir)?;
         let db_path = dir.join("db");
-        let mut mark = Mark::open(&RealFiles, dir, db_path.exists())?;
+        let mut mark = Mark::open(&RealFiles::default(), dir, db_path.exists())?;
         let [durable_batch, durable_bytes, ..] = mark.positions();
         check_length(&db_path, durable_batch, durable_bytes)?;
         await_release(&db_path)?;

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use self::damage::{Damage, Damaged};
 use self::format::{FOOTER_BYTES, decode_footer, encode_footer, encode_header, read_header};
 use super::disk::{Directories, RealDisk, corrupt, ensure_dir, io_error, list, sync_dir};
-use super::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError};
+use super::{SnapshotMeta, SnapshotSink, SnapshotStore, StorageError, room};
 use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, Index};
 
@@ -93,8 +93,7 @@ impl SnapshotDisk for RealDisk {
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        let found = rustix::fs::statvfs(dir)?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        Ok(room::measure(dir)?.free)
     }
 }
 

@@ -12,7 +12,7 @@ use super::rules;
 pub use super::rules::ConvertError;
 use crate::storage::SnapshotMeta;
 use crate::types::{
-    ConfState, EntryKind, GroupId, Index, LogEntry, MessageKind, NodeId, PeerMessage, Term,
+    ConfState, EntryKind, GroupId, Index, LogEntry, MessageKind, NodeId, PeerMessage, Space, Term,
 };
 
 /// To the wire. Payloads are shared, not copied.
@@ -35,6 +35,7 @@ impl From<PeerMessage> for peer::RaftMessage {
             reject_hint: message.reject_hint.0,
             context: message.context,
             priority: message.priority,
+            space: message.space as i32,
         }
     }
 }
@@ -115,10 +116,17 @@ impl TryFrom<peer::RaftMessage> for PeerMessage {
             reject_hint: Index(wire.reject_hint),
             context: wire.context,
             priority: wire.priority,
+            space: space_from_wire(wire.space),
         };
         rules::check(&message)?;
         Ok(message)
     }
+}
+
+/// What a later version may say beyond these is worse than low, and not known to be as bad as critical.
+fn space_from_wire(space: i32) -> Space {
+    let known = usize::try_from(space).ok().and_then(|space| Space::ALL.get(space));
+    known.copied().unwrap_or(Space::Low)
 }
 
 impl TryFrom<peer::RaftEntry> for LogEntry {
@@ -188,7 +196,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::types::StateDigest;
+    use crate::types::{Level, StateDigest};
 
     fn payload() -> impl Strategy<Value = Bytes> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -261,6 +269,7 @@ mod tests {
                 reject_hint: Index(hint.min(index)),
                 context: Bytes::new(),
                 priority: 0,
+                space: Space::Ample,
             }
         }
     }
@@ -512,6 +521,26 @@ mod tests {
         }
         let other = PeerMessage { kind: MessageKind::Heartbeat, ..report };
         assert_eq!(other.as_digest_report(), None);
+    }
+
+    /// A member of the version before says nothing of its disk.
+    #[test]
+    fn how_much_space_is_left_is_told_and_what_is_unknown_counts_as_little() {
+        let (one, two) = (NodeId(1), NodeId(2));
+        let read = |wire| PeerMessage::try_from(wire).expect("it obeys the rules").space;
+        for space in Space::ALL {
+            let offer = PeerMessage::level_offer(GroupId(1), one, two, Level(3), space);
+            assert_eq!(read(offer.into()), space);
+        }
+        let offer = PeerMessage::level_offer(GroupId(1), one, two, Level(3), Space::Ample);
+        let offer = peer::RaftMessage::from(offer);
+        assert_eq!(offer.space, 0);
+        for space in [3, -1, i32::MAX] {
+            assert_eq!(read(peer::RaftMessage { space, ..offer.clone() }), Space::Low);
+        }
+        let answer = PeerMessage::clock_answer(GroupId(1), two, one, 9, 1);
+        let answer = peer::RaftMessage { space: 1, ..answer.into() };
+        assert!(PeerMessage::try_from(answer).is_err(), "that is not for it to say");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! here is one that raft-rs keeps when it sends (`raft.rs`, `RaftCore::send` and its callers).
 //! What depends on the receiver's own log is checked by `consensus`.
 
-use crate::types::{ConfState, Index, LogEntry, MessageKind, NodeId, PeerMessage, Term};
+use crate::types::{ConfState, Index, LogEntry, MessageKind, NodeId, PeerMessage, Space, Term};
 
 /// Most nodes in one role of a configuration.
 pub(super) const MAX_MEMBERS: usize = 1_024;
@@ -212,6 +212,7 @@ struct Fields {
     reject: bool,
     context: bool,
     index: bool,
+    space: bool,
 }
 
 fn fields(kind: MessageKind) -> Fields {
@@ -238,7 +239,7 @@ fn fields(kind: MessageKind) -> Fields {
         MessageKind::DigestReport | MessageKind::ClockQuestion | MessageKind::ClockAnswer => {
             Fields { index: true, context: true, ..none() }
         }
-        MessageKind::LevelOffer => Fields { index: true, ..none() },
+        MessageKind::LevelOffer => Fields { index: true, space: true, ..none() },
         MessageKind::InstallSnapshot
         | MessageKind::TimeoutNow
         | MessageKind::TransferLeader
@@ -254,6 +255,7 @@ fn check_fields(message: &PeerMessage) -> Result<(), ConvertError> {
         ((message.term != Term(0)) == carries_term, "has a term, or has none"),
         (uses.log || message.log_term == Term(0), "has the term of a log"),
         (uses.index || message.index == Index(0), "has an index"),
+        (uses.space || message.space == Space::Ample, "tells how much space is left"),
         (uses.entries || message.entries.is_empty(), "has entries"),
         (uses.commit || message.commit == Index(0), "has a commit index"),
         (uses.commit_term || message.commit_term == Term(0), "has the term of a commit index"),

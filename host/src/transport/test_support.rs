@@ -303,6 +303,7 @@ pub(super) fn message(from: u64, to: u64, index: u64) -> PeerMessage {
         reject_hint: Index(0),
         context: Bytes::new(),
         priority: 0,
+        space: Default::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{GroupId, Index, Level, LogEntry, NodeId, SnapshotMeta, StateDigest, Term};
+use super::{GroupId, Index, Level, LogEntry, NodeId, SnapshotMeta, Space, StateDigest, Term};
 
 /// The messages peers exchange. The numbers go over the wire: never change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +114,8 @@ pub struct PeerMessage {
     pub context: Bytes,
     /// Election priority of the sender; part of votes.
     pub priority: i64,
+    /// LevelOffer only: how much room the sender's disk has left; ample also when it does not say.
+    pub space: Space,
 }
 
 impl PeerMessage {
@@ -157,10 +159,17 @@ impl PeerMessage {
         PeerMessage { index, context, ..PeerMessage::bare(group, kind, from, to) }
     }
 
-    /// Tells `to`, who leads, which level the program of `from` offers.
-    pub fn level_offer(group: GroupId, from: NodeId, to: NodeId, level: Level) -> PeerMessage {
+    /// Tells `to`, who leads, which level the program of `from` offers, and how much room its disk
+    /// has left.
+    pub fn level_offer(
+        group: GroupId,
+        from: NodeId,
+        to: NodeId,
+        level: Level,
+        space: Space,
+    ) -> PeerMessage {
         let index = Index(level.0.into());
-        PeerMessage { index, ..PeerMessage::bare(group, MessageKind::LevelOffer, from, to) }
+        PeerMessage { index, space, ..PeerMessage::bare(group, MessageKind::LevelOffer, from, to) }
     }
 
     /// A message in which nothing more is said.
@@ -182,6 +191,7 @@ impl PeerMessage {
             reject_hint: Index(0),
             context: Bytes::new(),
             priority: 0,
+            space: Space::Ample,
         }
     }
 

@@ -12,6 +12,7 @@ mod message;
 mod origin;
 mod outcome;
 mod snapshot;
+mod space;
 
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
 pub use exceeded::Exceeded;
@@ -23,3 +24,4 @@ pub use message::{MessageKind, PeerMessage};
 pub use origin::Origin;
 pub use outcome::{Event, Outcome, TrapKind};
 pub use snapshot::{SnapshotFate, SnapshotMeta};
+pub use space::Space;

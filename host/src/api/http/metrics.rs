@@ -21,6 +21,7 @@ use crate::machine::BodyKind;
 use crate::node::{
     Ending, JobKind, MachineView, NodeHandle, NotAsked, NotRun, Refusal, SessionEnd,
 };
+use crate::types::Space;
 
 /// How long a busy event loop is waited for; the rest is shown without its part.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
@@ -132,6 +133,7 @@ impl Scrape {
              timeout; else 0.",
             stuck,
         )?;
+        self.disk(page)?;
         let uptime = self.handle.started().elapsed().as_secs_f64();
         page.seconds("raft_host_uptime", "Time since the node started.", uptime)?;
         page.bytes(
@@ -162,6 +164,50 @@ impl Scrape {
             "Log lines of the guest that were not written because there were too many.",
             [(vec![], (self.info.guest_lines_dropped)())],
         )
+    }
+
+    fn disk(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauge(
+            "raft_host_read_only",
+            "1 while this node leads and takes no new commands for want of space.",
+            u64::from(self.is_leader() && self.handle.no_space().is_some()),
+        )?;
+        let Some(disk) = self.handle.disk() else { return Ok(()) };
+        page.bytes(
+            "raft_host_disk_free",
+            "What this node can still write to its disk.",
+            disk.free,
+        )?;
+        page.bytes("raft_host_disk_size", "All of its disk.", disk.total)?;
+        page.bytes(
+            "raft_host_disk_low_limit",
+            "With less free space it takes no new commands, with half of it next to no entries.",
+            disk.low,
+        )?;
+        page.bytes("raft_host_disk_reserve", "What the file RESERVE holds.", disk.reserve)?;
+        page.gauges(
+            "raft_host_disk_space",
+            "1 for what the free space of its disk means to this node.",
+            Space::ALL.map(|space| {
+                let labels = vec![("state", space.name().to_owned())];
+                (labels, u64::from(space == disk.space))
+            }),
+        )?;
+        page.gauge(
+            "raft_host_disk_slow",
+            "1 while one in a hundred writes of the log takes longer than node.slow_sync_ms.",
+            u64::from(disk.is_slow),
+        )?;
+        let Some(p99) = disk.sync_p99 else { return Ok(()) };
+        page.seconds(
+            "raft_host_log_write_p99",
+            "What one in a hundred writes of the log took longer than in the last minute.",
+            p99.as_secs_f64(),
+        )
+    }
+
+    fn is_leader(&self) -> bool {
+        self.handle.leadership().borrow().role == Role::Leader
     }
 
     fn guest(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::api::serve_http;
+use crate::node::DiskStatus;
 
 /// The HTTP face of a node.
 pub(super) struct Face {
@@ -85,6 +86,8 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_md_has_every_metric_and_no_other() {
     let cluster = Cluster::of(2).await.with_kv().await;
+    let sync_p99 = Some(std::time::Duration::from_millis(7));
+    cluster.leader().handle.show_disk(DiskStatus { sync_p99, ..DiskStatus::default() });
     let face = Face::of(cluster.leader()).await;
     let (_, _, text) = face.get_as("/metrics", "text/plain").await;
     let told: BTreeSet<&str> = text

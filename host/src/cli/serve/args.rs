@@ -334,11 +334,12 @@ mod tests {
     ];
 
     /// Keys, or sections with their dot, that have no option, and why.
-    const KEYS_ONLY: [(&str, &str); 22] = [
+    const KEYS_ONLY: [(&str, &str); 23] = [
         ("log.guest_lines_per_second", "set once for a deployment"),
         ("log.guest_lines_burst", "set once for a deployment"),
         ("node.max_inbox_bytes", "follows from the sizes of messages"),
         ("node.level_settle_ms", "set once for a deployment"),
+        ("node.slow_sync_ms", "a matter of the disk"),
         ("node.snapshot.growth_percent", "set once for a deployment"),
         ("node.snapshot.costly_fuel", "set once for a deployment"),
         ("node.snapshot.pause_bytes", "a matter of how long a restart may take"),

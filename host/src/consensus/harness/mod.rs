@@ -7,6 +7,7 @@ mod forwarding;
 mod outdated;
 mod reseed;
 mod scenarios;
+mod space;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -470,6 +470,7 @@ fn a_log_that_cannot_be_read_is_an_error_and_no_panic() {
         reject_hint: Index(0),
         context: Bytes::new(),
         priority: 0,
+        space: Default::default(),
     };
     // The replica itself reads nothing.
     replica.step(Input::Message(alive)).expect("steps");
@@ -515,6 +516,7 @@ fn entries_are_never_sent_under_the_position_of_an_empty_append() {
         reject_hint: if reject { matched } else { Index(0) },
         context: Bytes::new(),
         priority: 0,
+        space: Default::default(),
     };
     let replica = cluster.nodes.get_mut(&leader).expect("known").replica.as_mut().expect("alive");
     let alive = answer(MessageKind::HeartbeatResponse, Index(0), false);
@@ -589,6 +591,7 @@ fn a_follower_that_installs_a_snapshot_does_not_campaign() {
         reject_hint: Index(0),
         context: Bytes::new(),
         priority: 0,
+        space: Default::default(),
     };
     replica
         .step(Input::Message(message(MessageKind::InstallSnapshot, Some(snapshot))))

@@ -1,6 +1,7 @@
 //! Changes of the members and of the leader, and who was heard from: what a leader must know before
 //! it makes them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use raft::{StateRole, eraftpb};
@@ -162,7 +163,10 @@ impl Replica {
                 .iter()
                 .map(|(id, progress)| (NodeId(*id), progress.matched))
                 .filter(|(node, _)| may_lead(*node) && !self.distrusted.contains(node))
-                .max_by_key(|(node, matched)| (*matched, std::cmp::Reverse(*node)))
+                .max_by_key(|(node, matched)| {
+                    let space = self.peer_spaces.get(node).copied().unwrap_or_default();
+                    (Reverse(space), *matched, Reverse(*node))
+                })
                 .map(|(node, _)| node),
         };
         if let Some(node) = chosen

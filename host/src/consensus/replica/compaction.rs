@@ -13,7 +13,7 @@ use super::Replica;
 use super::ReplicaError;
 use crate::museum::{self, Exhibit};
 use crate::storage::SnapshotMeta;
-use crate::types::{Index, LogEntry, NodeId};
+use crate::types::{Index, LogEntry, NodeId, Space};
 
 /// Longest distance between two samples of the log's size.
 const SAMPLE_BYTES_MAX: u64 = 256 << 10;
@@ -118,7 +118,7 @@ impl Replica {
         if is_time && self.log_size.is_held { self.compact() } else { Ok(()) }
     }
 
-    fn compact(&mut self) -> Result<(), ReplicaError> {
+    pub(super) fn compact(&mut self) -> Result<(), ReplicaError> {
         if museum::is_on(Exhibit::LogNeverCompacted) {
             return Ok(());
         }
@@ -134,10 +134,14 @@ impl Replica {
 
     /// Up to where nobody needs the log who is not far behind: there are as many entries, or it
     /// is as long ago, as is kept for those who were away for a moment, and not more bytes than
-    /// that may take.
+    /// that may take. On a disk with little space left, all that the snapshot covers.
     fn compaction_target(&self) -> Index {
         let limits = &self.config.limits;
         let snapshot = self.raw.store().latest_snapshot().map_or(Index(0), |newest| newest.index);
+        if self.space != Space::Ample {
+            // Who lags gets a snapshot.
+            return snapshot;
+        }
         let by_count = Index(snapshot.0.saturating_sub(limits.trailing_logs));
         let by_time = self.log_size.before_tick(self.tick.checked_sub(self.config.trailing_ticks));
         let by_size = self.log_size.before_bytes(limits.trailing_bytes);
@@ -147,7 +151,10 @@ impl Replica {
     /// Up to where the log may be compacted for the sake of the peers, if any needs it.
     fn held_at(&self) -> Option<Index> {
         let raft = &self.raw.raft;
-        if raft.state != raft::StateRole::Leader || museum::is_on(Exhibit::CompactionRunsAway) {
+        if raft.state != raft::StateRole::Leader
+            || self.space != Space::Ample
+            || museum::is_on(Exhibit::CompactionRunsAway)
+        {
             return None;
         }
         let needed = raft

@@ -101,6 +101,7 @@ impl Replica {
                 self.on_replaced(entries[0].index);
             }
             self.count_log_bytes(&entries);
+            self.spend_space(&entries);
             write.entries = entries;
             must_write = true;
         }

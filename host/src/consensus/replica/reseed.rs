@@ -81,10 +81,10 @@ impl Replica {
     }
 
     /// The clock of raft-rs. A replica that is held back campaigns not, but must notice that its
-    /// leader is gone, or it would not vote for another. Nor does one whose disk does not answer.
+    /// leader is gone, or it would not vote for another. Nor does one whose disk does not answer, or is full.
     pub(super) fn pass_time(&mut self) {
         let leads = self.raw.raft.state == StateRole::Leader;
-        if self.is_held_back() || (self.is_stuck() && !leads) {
+        if self.is_held_back() || ((self.is_stuck() || self.is_reluctant()) && !leads) {
             self.raw.raft.election_elapsed += 1;
         } else {
             self.raw.tick();

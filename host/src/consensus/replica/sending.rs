@@ -308,6 +308,7 @@ mod tests {
             reject_hint: Index(0),
             context: Bytes::new(),
             priority: 0,
+            space: Default::default(),
         }
     }
 

@@ -54,7 +54,7 @@ impl Replica {
         }
     }
 
-    fn is_only_voter(&self) -> bool {
+    pub(super) fn is_only_voter(&self) -> bool {
         let conf_state = membership::current(&self.raw);
         conf_state.voters_outgoing.is_empty() && conf_state.voters.iter().eq([&self.config.node])
     }

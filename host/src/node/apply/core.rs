@@ -34,7 +34,8 @@ use crate::node::waiter::Waiter;
 use crate::node::work::{JobTicket, Jobs};
 use crate::storage::{SnapshotMeta, SnapshotStore};
 use crate::types::{
-    ClusterId, ConfState, EntryKind, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId, Term,
+    ClusterId, ConfState, EntryKind, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId, Space,
+    Term,
 };
 
 /// What an apply loop is made of.
@@ -261,6 +262,7 @@ impl ApplyLoop {
                 Ok(())
             }
             Job::SnapshotUnreadable(index) => self.on_unreadable(index),
+            Job::Space(space, free) => self.on_space(space, free),
             Job::Saved(meta) => {
                 self.on_saved(meta);
                 // Something costly may have ended while this one was written.
@@ -669,6 +671,24 @@ impl ApplyLoop {
         let may = self.machine.is_some() && self.trust.refuses_snapshots().is_none();
         if damaged.is_some() && may && !self.halted && !self.policy.saving() {
             self.start_snapshot()?;
+        }
+        Ok(())
+    }
+
+    /// Frees what can be freed of a disk that has little space left: older snapshots, and with a new
+    /// one the log before it.
+    fn on_space(&mut self, space: Space, free: u64) -> Result<(), ApplyError> {
+        self.policy.set_short(space != Space::Ample);
+        if space == Space::Ample || !self.may_snapshot() {
+            return Ok(());
+        }
+        if self.policy.would_free(free) {
+            tracing::warn!(free, "the disk has little space left: a snapshot is taken for the log");
+            return self.start_snapshot();
+        }
+        if !self.policy.saving() {
+            let (keep, applied) = (self.policy.keep(), self.applied());
+            self.snapshots.retain(self.group, keep, applied)?;
         }
         Ok(())
     }

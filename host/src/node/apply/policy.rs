@@ -15,6 +15,8 @@ pub(in crate::node) struct SnapshotPolicy {
     urgent: bool,
     /// Saves that failed since the last that did not.
     failures: u32,
+    /// The disk has little space left.
+    is_short: bool,
     /// So many more wishes of followers are passed over before the next attempt.
     passing: u32,
 }
@@ -22,6 +24,8 @@ pub(in crate::node) struct SnapshotPolicy {
 /// Followers ask about once per heartbeat. On a full disk every attempt copies the machine
 /// for nothing.
 const MOST_PASSED: u32 = 15;
+/// For less of the log than this no snapshot is taken when space is short.
+const WORTH_BYTES: u64 = 1 << 20;
 
 impl SnapshotPolicy {
     /// The newest snapshot that there is has so many bytes, and was taken at that time of the log.
@@ -39,6 +43,7 @@ impl SnapshotPolicy {
             saving: false,
             urgent: false,
             failures: 0,
+            is_short: false,
             passing: 0,
         }
     }
@@ -97,7 +102,19 @@ impl SnapshotPolicy {
     }
 
     pub(super) fn keep(&self) -> usize {
-        self.config.keep
+        if self.is_short { 1 } else { self.config.keep }
+    }
+
+    /// The disk has little space left, or enough again.
+    pub(super) fn set_short(&mut self, is_short: bool) {
+        self.is_short = is_short;
+    }
+
+    /// Whether a snapshot would free some of `free` bytes of a disk that has little left: the log
+    /// before it goes, and it finds room beside the last one.
+    pub(super) fn would_free(&self, free: u64) -> bool {
+        let size = self.last_size_bytes.saturating_add(self.last_size_bytes / 4);
+        !self.saving && self.bytes >= WORTH_BYTES && size.saturating_add(WORTH_BYTES) <= free
     }
 
     pub(super) fn started(&mut self, now_ms: u64) {

@@ -18,12 +18,13 @@ use super::members::{Members, MembersChanged};
 use super::newcomers::Newcomers;
 use super::proposals::{Proposals, Stamp};
 use super::reads::Reads;
+use super::space::Spaces;
 use crate::consensus::{
     ApplyTask, Care, ConfChangeError, Effects, Input, LogRead, ProposeError, Replica, ReplicaError,
     ReplicaStatus, Role, Write,
 };
 use crate::museum::{self, Exhibit};
-use crate::node::answer::{Leadership, ProposeFailure};
+use crate::node::answer::{Leadership, ProposeFailure, Shortage};
 use crate::node::clock::{Clocks, MonotonicClock, Standing};
 use crate::node::config::NodeConfig;
 use crate::node::message::{ApplyJob, Event, Job, Submission};
@@ -32,7 +33,7 @@ use crate::node::standing::RaftStanding;
 use crate::node::stop::{StopReason, StopSignal};
 use crate::node::waiter::Waiter;
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage,
+    ConfChange, ConfState, GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage, Space,
     StateDigest, Term,
 };
 
@@ -86,6 +87,7 @@ pub(in crate::node) struct Group {
     members: Members,
     clocks: Clocks,
     levels: Levels,
+    spaces: Spaces,
     digests: Digests,
     /// Callers that wait for the next digest point.
     comparers: Vec<Waiter>,
@@ -138,6 +140,7 @@ impl Group {
             members: Members::new(me, Newcomers::new(introduced, patience)),
             clocks,
             levels: Levels::new(me, level, config),
+            spaces: Spaces::new(me),
             digests: Digests::new(config),
             comparers: Vec::new(),
             is_quarantined: false,
@@ -164,6 +167,11 @@ impl Group {
     /// What is known of levels; changes can be awaited.
     pub(in crate::node) fn watch_levels(&self) -> watch::Receiver<Arc<LevelStatus>> {
         self.levels.watch()
+    }
+
+    /// Whether new commands are taken, as far as disks go; changes can be awaited.
+    pub(in crate::node) fn watch_shortage(&self) -> watch::Receiver<Option<Shortage>> {
+        self.spaces.watch()
     }
 
     /// The replica's view of its group.
@@ -281,7 +289,7 @@ impl Group {
                     if message.kind.is_of_raft() || message.group != self.group {
                         self.replica.step(Input::Message(message))?;
                     } else {
-                        self.on_own_message(&message);
+                        self.on_own_message(&message)?;
                     }
                 }
                 drop(charge);
@@ -341,6 +349,7 @@ impl Group {
                 "{what} panicked: a broken invariant; the log above says which"
             ))),
             Event::RemovalSaid(by, as_of) => self.on_removal_said(by, as_of)?,
+            Event::Space(space, free) => self.on_space(space, free)?,
             Event::Stop => {}
         }
         Ok(())
@@ -385,7 +394,7 @@ impl Group {
     }
 
     /// A message of a peer that is none of Raft's.
-    fn on_own_message(&mut self, message: &PeerMessage) {
+    fn on_own_message(&mut self, message: &PeerMessage) -> Result<(), ReplicaError> {
         let from = message.from;
         if message.to != self.me {
             tracing::warn!(%from, to = %message.to, "a message for somebody else");
@@ -395,15 +404,33 @@ impl Group {
             let answer = self.clocks.on_question(from, asked, offset, standing!(self));
             // Who leads asks for clocks, and hears of levels.
             let offered = self.levels.offered();
-            let offer = PeerMessage::level_offer(self.group, self.me, from, offered);
+            let own = self.spaces.own();
+            let offer = PeerMessage::level_offer(self.group, self.me, from, offered, own);
             self.output.messages.extend([answer, offer]);
         } else if let Some(level) = message.as_level_offer() {
             if self.replica.role() == Role::Leader && self.conf_state().contains(from) {
                 self.levels.on_offer(from, level);
+                self.spaces.hear(from, message.space);
+                self.replica.step(Input::PeerSpace(from, message.space))?;
+                self.publish_shortage();
             }
         } else if let Some((asked, wall_ms)) = message.as_clock_answer() {
             self.clocks.on_answer(from, asked, wall_ms, standing!(self));
         }
+        Ok(())
+    }
+
+    /// Somebody has looked how much room this node's disk has left.
+    fn on_space(&mut self, space: Space, free: u64) -> Result<(), ReplicaError> {
+        self.spaces.set_own(space);
+        self.publish_shortage();
+        self.output.jobs.push(Job::Space(space, free));
+        self.replica.step(Input::Space(space, free))
+    }
+
+    fn publish_shortage(&self) {
+        let leads = self.replica.role() == Role::Leader;
+        self.spaces.publish(leads.then(|| self.members.conf_state()));
     }
 
     /// A member reports what it has applied, so this node has at least heard of it; if not yet,
@@ -563,6 +590,8 @@ impl Group {
             self.digests.on_leadership();
             self.clocks.on_leadership(standing!(self));
             self.levels.on_leadership();
+            self.spaces.on_leadership();
+            self.publish_shortage();
             self.publish_leadership();
         }
     }
@@ -621,6 +650,7 @@ impl Group {
             self.replica.step(Input::Expelled(false))?;
         }
         self.clocks.on_members(standing!(self));
+        self.publish_shortage();
         self.update_peers();
         self.publish_leadership();
         Ok(())

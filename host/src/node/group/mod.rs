@@ -14,6 +14,7 @@ mod pack;
 mod proposals;
 mod reads;
 mod removal;
+mod space;
 mod waiters;
 
 pub(super) use self::core::{Group, GroupParts, Output};

@@ -11,8 +11,8 @@ use crate::fsm::{HostFailure, SharedLoader, on_guest_stack};
 use crate::machine::{Exported, MachineSnapshot, PortableError, QueryReply, Verdict};
 use crate::museum::{self, Exhibit};
 use crate::node::answer::{
-    Check, Consistency, Leadership, MachineCopy, MachineView, ProposeFailure, ProposeResult,
-    QueryFailure, QueryJob, REQUEST_OVERHEAD_BYTES, stopped_unknown,
+    Check, Consistency, DiskStatus, Leadership, MachineCopy, MachineView, NoSpace, ProposeFailure,
+    ProposeResult, QueryFailure, QueryJob, REQUEST_OVERHEAD_BYTES, Shortage, stopped_unknown,
 };
 use crate::node::apply::DigestStatus;
 use crate::node::budget::{Budget, Charge};
@@ -28,7 +28,7 @@ use crate::node::waiter::{ReplySink, Waiter};
 use crate::node::work::{Activity, Work};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
-use crate::types::{Exceeded, GroupId, Index};
+use crate::types::{Exceeded, GroupId, Index, Space};
 
 /// What to propose, and who waits for what becomes of it.
 #[derive(Debug)]
@@ -71,6 +71,9 @@ pub(in crate::node) struct Shared {
     pub(in crate::node) machine: watch::Receiver<Option<Arc<MachineView>>>,
     pub(in crate::node) digests: watch::Receiver<Arc<DigestStatus>>,
     pub(in crate::node) stuck: watch::Receiver<Option<Duration>>,
+    /// What whoever looks after the disk has found.
+    pub(in crate::node) disk: watch::Sender<Option<Arc<DiskStatus>>>,
+    pub(in crate::node) shortage: watch::Receiver<Option<Shortage>>,
     /// Most of the other voters say that this node was removed.
     pub(in crate::node) expelled: watch::Receiver<bool>,
     pub(in crate::node) rivals: Arc<Rivals>,
@@ -234,7 +237,7 @@ impl NodeHandle {
     }
 
     /// What must be so for clients to send requests to this node, the gravest first.
-    pub fn checks(&self) -> [Check; 10] {
+    pub fn checks(&self) -> [Check; 11] {
         let shared = &self.shared;
         let check = |name, fails: bool, why| Check { name, failure: fails.then_some(why) };
         [
@@ -244,6 +247,11 @@ impl NodeHandle {
                 "disk",
                 shared.stuck.borrow().is_some(),
                 "a write of this node's log is stuck: its disk does not answer (see status)",
+            ),
+            check(
+                "space",
+                self.is_left_behind_for_space(),
+                "this node's disk is all but full: it takes next to no entries until there is room (see status)",
             ),
             check(
                 "digest",
@@ -279,6 +287,12 @@ impl NodeHandle {
         ]
     }
 
+    /// Who leads answers queries, however full its disk is.
+    fn is_left_behind_for_space(&self) -> bool {
+        self.disk().is_some_and(|disk| disk.space == Space::Critical)
+            && self.shared.leadership.borrow().role != Role::Leader
+    }
+
     fn program_is_supported(&self) -> bool {
         let (view, loader) = (self.shared.machine.borrow(), &self.shared.loader);
         view.as_ref().is_none_or(|view| {
@@ -295,6 +309,44 @@ impl NodeHandle {
     /// The same in milliseconds; 0 when the disk answers.
     pub fn stuck_write_ms(&self) -> u64 {
         self.shared.stuck.borrow().map_or(0, |stuck| stuck.as_millis() as u64)
+    }
+
+    /// What is known of this node's disk; `None`: it has none, or nobody has looked yet.
+    pub fn disk(&self) -> Option<Arc<DiskStatus>> {
+        self.shared.disk.borrow().clone()
+    }
+
+    /// The same; changes can be awaited.
+    pub fn watch_disk(&self) -> watch::Receiver<Option<Arc<DiskStatus>>> {
+        self.shared.disk.subscribe()
+    }
+
+    /// Whoever looks after the disk says what it has left; what can be freed is when that is little.
+    pub fn report_space(&self, space: Space, free: u64) {
+        // A node that has stopped needs no space.
+        let _ = self.shared.events.send(Event::Space(space, free));
+    }
+
+    /// What `status` and health say of the disk from now on.
+    pub fn show_disk(&self, disk: DiskStatus) {
+        self.shared.disk.send_if_modified(|shown| {
+            let is_news = shown.as_deref() != Some(&disk);
+            if is_news {
+                *shown = Some(Arc::new(disk));
+            }
+            is_news
+        });
+    }
+
+    /// Why this node, if it leads, takes no new commands for want of space.
+    pub fn no_space(&self) -> Option<NoSpace> {
+        match self.shared.shortage.borrow().clone()? {
+            Shortage::Voters(nodes) => Some(NoSpace::Voters { nodes }),
+            Shortage::Own => {
+                let (free, low) = self.disk().map_or((0, 0), |disk| (disk.free, disk.low));
+                Some(NoSpace::Leader { node: self.shared.identity.node, free, low })
+            }
+        }
     }
 
     /// How long a node that is asked to stop waits for what is in flight (`drain_ms`).
@@ -386,6 +438,11 @@ impl NodeHandle {
         leads: bool,
     ) -> Result<(Payload, Charge), ProposeFailure> {
         self.may_propose(leads)?;
+        if draft.takes_space()
+            && let Some(why) = self.no_space()
+        {
+            return Err(ProposeFailure::NoSpace(Box::new(why)));
+        }
         let time_ms = self.shared.log_clock.now_ms();
         let bytes = draft.entry_bytes(time_ms);
         let max = self.shared.config.max_entry_bytes;

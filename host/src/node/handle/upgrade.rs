@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::core::NodeHandle;
+use crate::consensus::Role;
 use crate::fsm::{Limits, ModuleRefused};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
 use crate::node::answer::{Committed, MachineView, ProposeFailure, QueryFailure, stopped_unknown};
@@ -88,6 +89,12 @@ impl NodeHandle {
     /// # Errors
     /// See [`UpgradeFailure`].
     pub async fn bring_in(&self, module: &Bytes) -> Result<(), UpgradeFailure> {
+        if self.shared.leadership.borrow().role == Role::Leader
+            && let Some(why) = self.no_space()
+        {
+            // Before it is compiled for nothing.
+            return Err(ProposeFailure::NoSpace(Box::new(why)).into());
+        }
         let view = self.shared.machine.borrow().clone();
         if let Some(view) = view
             && !is_active(&view, ModuleHash::of(module))

@@ -216,6 +216,7 @@ pub(super) fn assemble(
         metrics: Arc::clone(&metrics),
     };
     let state = Group::new(&config, group_parts);
+    let shortage = state.watch_shortage();
     let handle = NodeHandle::new(Shared {
         identity,
         group,
@@ -230,6 +231,8 @@ pub(super) fn assemble(
         machine: view,
         digests,
         stuck,
+        disk: watch::Sender::default(),
+        shortage,
         expelled,
         rivals: Arc::clone(&common.rivals),
         draining: watch::Sender::new(false),

@@ -60,7 +60,9 @@ fn write_all(
             fail(stops, &error);
             return;
         }
-        metrics.log_write_duration.observe(began.elapsed());
+        let took = began.elapsed();
+        metrics.log_write_duration.observe(took);
+        metrics.log_write_pace.observe(took);
         metrics.log_waiting_bytes.take(batch.bytes);
         let compacts = batch.compacts;
         for news in batch.persisted() {
@@ -76,11 +78,21 @@ fn write_all(
 
 /// What reached the disk is unknown, and trying again would not tell.
 pub(super) fn fail(stops: &Stops, error: &StorageError) {
-    stops.fail_all("writing the log failed", error);
+    stops.fail_all(&what_failed("writing the log failed", error), error);
 }
 
 pub(super) fn fail_purge(stops: &Stops, error: &StorageError) {
-    stops.fail_all("releasing compacted log space failed", error);
+    stops.fail_all(&what_failed("releasing compacted log space failed", error), error);
+}
+
+fn what_failed(what: &str, error: &StorageError) -> String {
+    match error.is_full() {
+        true => format!(
+            "{what}, because the disk that the data directory is on is full: make room on it, then start \
+             this node again"
+        ),
+        false => what.to_owned(),
+    }
 }
 
 /// What is written with one fsync.

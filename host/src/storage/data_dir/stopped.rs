@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, succession, try_lock};
 use crate::storage::disk::{create_dir, io_error, list};
-use crate::storage::{RealDisk, SnapshotFiles, StorageConfig, StorageError, Stores};
+use crate::storage::{DiskRoom, RealDisk, SnapshotFiles, StorageConfig, StorageError, Stores};
 
 impl DataDir {
     /// Locks the directory of a node that does not run. Writes nothing.
@@ -27,7 +27,8 @@ impl DataDir {
         }
         let mut lock = File::open(&lock_path).map_err(io_error("open", &lock_path))?;
         try_lock(&mut lock, path, &lock_path)?;
-        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+        let room = Arc::new(DiskRoom::of(path));
+        Ok(DataDir { path: path.to_owned(), identity, room, _lock: lock })
     }
 
     /// Stores with what this directory holds, in another directory: a copy of the log, for
@@ -56,7 +57,7 @@ impl DataDir {
             fs::canonicalize(&snapshots_dir).map_err(io_error("find", &snapshots_dir))?;
         bring(&absolute, &snapshots, |from, to| std::os::unix::fs::symlink(from, to))?;
         let snapshots = Arc::new(SnapshotFiles::open(&snapshots)?);
-        Ok(Stores { log: engine.open(&log, config)?, snapshots })
+        Ok(Stores { log: engine.open(&log, config, &Arc::new(DiskRoom::of(scratch)))?, snapshots })
     }
 }
 

@@ -14,11 +14,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, take_lock};
 use crate::storage::disk::{
     RealDisk, corrupt, ensure_dir, io_error, list, sync_dir, write_atomically,
 };
+use crate::storage::room::{DiskRoom, RESERVE_FILE};
 use crate::storage::{Directories as _, StorageError};
 
 const MAGIC: &str = "raft-host-recovery 1";
@@ -80,7 +82,8 @@ impl Succession {
         // Whoever had the lock until now may have changed it.
         let stage = read(path)?.map(|(_, stage)| stage);
         let identity = read_identity(&path.join(IDENTITY_FILE))?;
-        let dir = DataDir { path: path.to_owned(), identity, _lock: lock };
+        let room = Arc::new(DiskRoom::of(path));
+        let dir = DataDir { path: path.to_owned(), identity, room, _lock: lock };
         Ok(Succession { dir, tag: tag.to_owned(), stage })
     }
 
@@ -130,7 +133,8 @@ impl Succession {
             // It is a node's directory as before, for `replay`, or for the way back.
             drop(take_lock(&aside)?);
             bring_all(&path, &aside, |name| {
-                let is_ours = [LOCK_FILE, RECOVERY_FILE, FRESH, "lost+found"].contains(&name);
+                let is_ours =
+                    [LOCK_FILE, RECOVERY_FILE, RESERVE_FILE, FRESH, "lost+found"].contains(&name);
                 !is_ours && !name.starts_with(ASIDE)
             })?;
             self.note(Stage::Placing)?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{ENGINE, RaftEngineLog};
 use crate::storage::engines::LogEngine;
-use crate::storage::{LogStore, StorageConfig, StorageError};
+use crate::storage::real_files::RealFiles;
+use crate::storage::{DiskRoom, LogStore, StorageConfig, StorageError};
 
 /// Opens [`RaftEngineLog`]s.
 pub(in crate::storage) struct RaftEngine;
@@ -23,7 +24,13 @@ impl LogEngine for RaftEngine {
         "TiKV's raft log store"
     }
 
-    fn open(&self, dir: &Path, config: &StorageConfig) -> Result<Arc<dyn LogStore>, StorageError> {
-        Ok(Arc::new(RaftEngineLog::open(dir, config)?))
+    fn open(
+        &self,
+        dir: &Path,
+        config: &StorageConfig,
+        room: &Arc<DiskRoom>,
+    ) -> Result<Arc<dyn LogStore>, StorageError> {
+        let files = Arc::new(RealFiles::within(room));
+        Ok(Arc::new(RaftEngineLog::open_with_file_system(dir, config, files)?))
     }
 }

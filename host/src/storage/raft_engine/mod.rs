@@ -141,7 +141,7 @@ impl RaftEngineLog {
     /// [`StorageError::Corrupt`] when the files are not those that were written, other than
     /// for a last record that a crash cut short.
     pub fn open(dir: &Path, config: &StorageConfig) -> Result<RaftEngineLog, StorageError> {
-        RaftEngineLog::open_with_file_system(dir, config, Arc::new(RealFiles))
+        RaftEngineLog::open_with_file_system(dir, config, Arc::new(RealFiles::default()))
     }
 }
 

@@ -106,8 +106,12 @@ fn a_tail_torn_while_the_file_was_new_is_cut() {
 /// The mark of a store that has never synced anything.
 fn blank_mark() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("tempdir");
-    super::super::mark::Mark::open(&super::super::real_files::RealFiles, dir.path(), false)
-        .expect("mark");
+    super::super::mark::Mark::open(
+        &super::super::real_files::RealFiles::default(),
+        dir.path(),
+        false,
+    )
+    .expect("mark");
     std::fs::read(dir.path().join(MARK)).expect("read")
 }
 

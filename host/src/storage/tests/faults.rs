@@ -194,27 +194,27 @@ impl FileSystem for FaultyFileSystem {
     type Writer = FaultyWriter;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<FaultyHandle> {
-        self.handle(path.as_ref(), RealFiles.create(path.as_ref())?)
+        self.handle(path.as_ref(), RealFiles::default().create(path.as_ref())?)
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<FaultyHandle> {
-        self.handle(path.as_ref(), RealFiles.open(path.as_ref(), permission)?)
+        self.handle(path.as_ref(), RealFiles::default().open(path.as_ref(), permission)?)
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
-        RealFiles.delete(path)
+        RealFiles::default().delete(path)
     }
 
     fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {
-        RealFiles.rename(from, to)
+        RealFiles::default().rename(from, to)
     }
 
     fn new_reader(&self, handle: Arc<FaultyHandle>) -> io::Result<Self::Reader> {
-        RealFiles.new_reader(handle.inner.clone())
+        RealFiles::default().new_reader(handle.inner.clone())
     }
 
     fn new_writer(&self, handle: Arc<FaultyHandle>) -> io::Result<FaultyWriter> {
-        let inner = RealFiles.new_writer(handle.inner.clone())?;
+        let inner = RealFiles::default().new_writer(handle.inner.clone())?;
         Ok(FaultyWriter { inner, handle, position: 0 })
     }
 }
