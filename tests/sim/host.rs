@@ -8,7 +8,9 @@ use raft_host::consensus::Role;
 use raft_host::node::{DigestStatus, NodeInbox, SteppedNode};
 use raft_host::storage::GroupWrite;
 use raft_host::transport::Transport;
-use raft_host::types::{GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage, Term};
+use raft_host::types::{
+    GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage, Space, Term,
+};
 
 use super::calls::Call;
 use super::disk::SimDisk;
@@ -234,6 +236,8 @@ pub(super) struct Host {
     pub stalled_since: Micros,
     /// Time of an fsync until a moment.
     pub slow_disk: (Micros, u64),
+    /// How much room its disk has left, as its node is to see it, in bytes, and until when.
+    pub space: (Space, u64, Micros),
     /// It dies at a certain moment.
     pub doom: Option<Doom>,
     /// How long to stay down, if it stops by itself as a consequence of a fault.
@@ -268,6 +272,7 @@ impl Host {
             machine_stalled_until: Micros(0),
             stalled_since: Micros(0),
             slow_disk: (Micros(0), 0),
+            space: (Space::Ample, u64::MAX, Micros(0)),
             doom: None,
             down_us: 1_000_000,
             tampered: None,

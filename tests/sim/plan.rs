@@ -119,6 +119,8 @@ pub enum Action {
     SlowDisk { node: Pick, fsync_us: u64, for_us: u64 },
     FailSync { node: Pick, down_us: u64 },
     FillDisk { node: Pick, spare_bytes: u64, for_us: u64 },
+    LittleSpace { node: Pick, critical: bool, spare_bytes: u64, for_us: u64 },
+    LittleSpaceForAll { critical: bool, spare_bytes: u64, for_us: u64 },
     Rot { node: Pick },
     MisdirectWrite { node: Pick },
     LoseWrite { node: Pick },
@@ -221,6 +223,7 @@ impl Plan {
         actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
         actions.extend(draw_levels(&mut Random::stream(seed, "levels", 0), fixed, &mut shape));
+        actions.extend(draw_little_space(&mut Random::stream(seed, "space", 0), fixed, &shape));
         actions.extend(draw_moves(&mut Random::stream(seed, "moves", 0), fixed, &shape));
         actions.extend(draw_recoveries(&mut Random::stream(seed, "recoveries", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
@@ -340,6 +343,28 @@ fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, 
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| rejoin()).collect()
+}
+
+/// Out of a thousand seeds, those with disks that others fill, and nodes that see it come.
+const LITTLE_SPACE_PER_MILLE: u64 = 250;
+
+fn draw_little_space(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(LITTLE_SPACE_PER_MILLE) {
+        return Vec::new();
+    }
+    let election_us = shape.node.election_ms * 1_000;
+    let count = random.between(1, 8);
+    let mut squeeze = || {
+        let (critical, node) = (random.per_mille(500), Pick(random.number()));
+        let spare_bytes = *random.pick(&[0, 0, 4 << 10, 64 << 10, 1 << 20, 16 << 20]);
+        let for_us = random.magnitude(election_us, election_us * 40);
+        let action = match random.per_mille(200) {
+            true => Action::LittleSpaceForAll { critical, spare_bytes, for_us },
+            false => Action::LittleSpace { node, critical, spare_bytes, for_us },
+        };
+        (random.below(shape.faults_us), action)
+    };
+    (0..count).map(|_| squeeze()).collect()
 }
 
 /// Out of a thousand seeds, those with members that move to other addresses.
@@ -595,7 +620,9 @@ impl Action {
             | Action::StallDisk { for_us, .. }
             | Action::HangLeadersDisk { for_us }
             | Action::SlowDisk { for_us, .. }
-            | Action::FillDisk { for_us, .. } => *for_us,
+            | Action::FillDisk { for_us, .. }
+            | Action::LittleSpace { for_us, .. }
+            | Action::LittleSpaceForAll { for_us, .. } => *for_us,
             Action::Kill { down_us, .. }
             | Action::KillAll { down_us, .. }
             | Action::FailSync { down_us, .. }
@@ -625,6 +652,8 @@ impl Action {
             Action::SlowDisk { .. } => "slow disk",
             Action::FailSync { .. } => "failing fsync",
             Action::FillDisk { .. } => "full disk",
+            Action::LittleSpace { .. } => "little space",
+            Action::LittleSpaceForAll { .. } => "little space for all",
             Action::Rot { .. } => "bit rot",
             Action::MisdirectWrite { .. } => "misdirected write",
             Action::LoseWrite { .. } => "lost write",

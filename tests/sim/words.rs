@@ -169,6 +169,12 @@ impl Action {
             Action::FillDisk { node, spare_bytes, for_us } => {
                 format!("disk of {} has {spare_bytes} bytes left for {}", name(node), time(for_us))
             }
+            Action::LittleSpace { node, critical, spare_bytes, for_us } => format!(
+                "disk of {} is {} with {spare_bytes} bytes left for {}",
+                name(node),
+                if critical { "critical" } else { "low" },
+                time(for_us)
+            ),
             Action::Rot { node } => format!("a bit rots on the disk of {}", name(node)),
             Action::MisdirectWrite { node } => {
                 format!("the next write of {} goes to another place", name(node))

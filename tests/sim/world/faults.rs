@@ -1,6 +1,6 @@
 //! Executes the plan: what goes wrong, and what operators do meanwhile.
 
-use raft_host::types::{Level, NodeId};
+use raft_host::types::{Level, NodeId, Space};
 
 use super::operators::Goal;
 use super::{Event, Mend, Stage, World};
@@ -147,6 +147,12 @@ impl World {
             Mend::Links(links) => self.network.mend(&links),
             Mend::Speed(link, delay_us) => self.network.speed_up(link, delay_us),
             Mend::Weather(number) => self.network.end_weather(number),
+            Mend::Space(slot) => {
+                // Of two squeezes at a time the longer counts.
+                if self.hosts[slot.0].space.2 <= self.now() {
+                    self.ease(slot);
+                }
+            }
             Mend::Disk(slot) => self.hosts[slot.0].disk.set_capacity(u64::MAX),
         }
     }
@@ -239,6 +245,15 @@ impl World {
                 host.is_excused_until_start = true;
                 self.queue.after(for_us, Event::Mend(Mend::Disk(slot)));
             }
+            Action::LittleSpace { node, critical, spare_bytes, for_us } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.squeeze(slot, critical, spare_bytes, for_us);
+            }
+            Action::LittleSpaceForAll { critical, spare_bytes, for_us } => {
+                for slot in self.living() {
+                    self.squeeze(slot, critical, spare_bytes, for_us);
+                }
+            }
             Action::Rot { node } => {
                 let Some(slot) = self.pick(node).filter(|slot| self.is_expendable(*slot)) else {
                     return;
@@ -264,6 +279,33 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Others fill a disk, and the node sees how much is left.
+    fn squeeze(&mut self, slot: Slot, critical: bool, spare_bytes: u64, for_us: u64) {
+        let space = if critical { Space::Critical } else { Space::Low };
+        let until = Micros(self.now().0 + for_us);
+        let host = &mut self.hosts[slot.0];
+        host.space = (space, spare_bytes, until.max(host.space.2));
+        self.report_space(slot);
+        self.queue.at(self.hosts[slot.0].space.2, Event::Mend(Mend::Space(slot)));
+    }
+
+    /// There is room on a disk again.
+    pub(super) fn ease(&mut self, slot: Slot) {
+        if self.hosts[slot.0].space.0 != Space::Ample {
+            self.hosts[slot.0].space = (Space::Ample, u64::MAX, Micros(0));
+            self.report_space(slot);
+        }
+    }
+
+    /// As a node's own look at its disk does.
+    pub(super) fn report_space(&mut self, slot: Slot) {
+        let (now, (space, free, _)) = (self.now(), self.hosts[slot.0].space);
+        let Some(running) = self.hosts[slot.0].running() else { return };
+        running.node.handle().report_space(space, free);
+        self.trace.line(now, Who::Host(slot), format_args!("disk: {space:?}, {free} bytes left"));
+        self.wake(slot);
     }
 
     /// Whether the cluster gets over the loss of this disk.

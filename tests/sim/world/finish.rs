@@ -97,7 +97,8 @@ impl World {
             host.disk.fail_syncs(0);
             host.down_us = 100_000;
             let slot = host.slot;
-            if matches!(host.state, State::Down) {
+            self.ease(slot);
+            if matches!(self.hosts[at].state, State::Down) {
                 self.queue.after(0, Event::Start(slot));
             }
         }

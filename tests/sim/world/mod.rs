@@ -75,6 +75,7 @@ enum Mend {
     Speed(Link, u64),
     Weather(u64),
     Disk(Slot),
+    Space(Slot),
 }
 
 /// How far a run is.

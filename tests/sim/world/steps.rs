@@ -9,7 +9,7 @@ use raft_host::node::{
 };
 use raft_host::storage::{StorageError, Stores};
 use raft_host::transport::Identity;
-use raft_host::types::{GroupId, Index, LogPosition, NodeId};
+use raft_host::types::{GroupId, Index, LogPosition, NodeId, Space};
 
 use super::{Event, Stage, World, operations};
 use crate::sim::calls::Answered;
@@ -200,6 +200,9 @@ impl World {
         self.counters.starts += 1;
         self.disturb(0);
         let (module, activated) = module.unzip();
+        if self.hosts[slot.0].space.0 != Space::Ample {
+            self.report_space(slot);
+        }
         self.taint_as_snapshot(slot, applied);
         self.note_program(slot);
         self.fact(&Fact::Started { slot, node: id, term, vote, last, applied, module, activated });
