@@ -138,6 +138,15 @@ impl Admin for AdminService {
         Ok(Response::new(Members(&self.context).transfer(&caller, request.into_inner()).await?))
     }
 
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let caller = self.caller(&request);
+        let draining = super::duty::change(&self.context, request.into_inner());
+        Ok(Response::new(caller.within(draining).await?))
+    }
+
     async fn upgrade(
         &self,
         request: Request<Streaming<v1::UpgradeRequest>>,

@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::process::ProcessFacts;
+use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
@@ -37,6 +38,8 @@ pub struct NodeInfo {
     pub guest_lines_dropped: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// What it says of the backups that it takes by itself, if it does.
     pub backups: Option<Arc<BackupBoard>>,
+    /// What the cluster may do by itself about its members, and what this node has done of that.
+    pub autopilot: Arc<AutopilotBoard>,
     /// Writes down that this cluster is meant to be: see
     /// [`NodeHandle::begin_probation`]. May block.
     pub confirm: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,

@@ -39,6 +39,8 @@ pub(super) async fn show(
         log_write_stuck_ms: context.handle.stuck_write_ms(),
         rival: super::cluster::rival_to_wire(context),
         backup: context.info.backups.as_deref().map(super::copies::backups_to_wire),
+        drained: context.handle.is_off_duty(),
+        autopilot: context.info.autopilot.waits_for().unwrap_or_default(),
         groups: vec![group(context, &replica)],
     })
 }

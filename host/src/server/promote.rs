@@ -33,7 +33,8 @@ pub(super) async fn until_voter(handle: &NodeHandle) {
         let mut others: Vec<_> = view.members.values().filter(|member| member.id != me).collect();
         others.sort_by_key(|member| Some(member.id) != leader);
         for member in others {
-            let request = v1::PromoteMemberRequest { node_id: me.0, ..Default::default() };
+            let request =
+                v1::PromoteMemberRequest { node_id: me.0, when_stable: true, ..Default::default() };
             let asked = match join::client(&member.address) {
                 Ok(mut client) => {
                     let request = join::meant_for(handle.identity().cluster, request);

@@ -16,10 +16,11 @@ use super::intent::Intent;
 use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
-    Join, ServeError, Startup, backups, bind, descriptors, form, join, late, memory, probation,
-    promote, release, relocate, services,
+    Join, ServeError, Startup, autopilot, backups, bind, descriptors, form, join, late, memory,
+    probation, promote, release, relocate, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
+use crate::autopilot::AutopilotBoard;
 use crate::backup::{BackupBoard, wall_clock_ms};
 use crate::config::Config;
 use crate::consensus::Role;
@@ -298,13 +299,14 @@ async fn run(
         .directory
         .is_some()
         .then(|| Arc::new(BackupBoard::new(config.backup.clone(), wall_clock_ms())));
+    let piloting = Arc::new(AutopilotBoard::new(config.autopilot.clone()));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
     let services = services::serve(
         listener,
         handle.clone(),
         Arc::clone(&transport),
-        services::info(&home, backups.clone()),
+        services::info(&home, backups.clone(), Arc::clone(&piloting)),
         config.api.clone(),
         closing.clone(),
         broken_sender,
@@ -317,7 +319,8 @@ async fn run(
     let metrics_address = metrics.as_ref().map(|(_, address)| *address);
     let metrics = metrics.map(|(listener, _)| {
         // Not held back until the server opens: health says what is missing.
-        let (handle, info) = (handle.clone(), services::info(&home, backups.clone()));
+        let info = services::info(&home, backups.clone(), Arc::clone(&piloting));
+        let handle = handle.clone();
         tokio::spawn(services::serve_metrics(listener, handle, info, closing.clone()))
     });
     let server = RunningServer {
@@ -347,6 +350,8 @@ async fn run(
         let end = server.chores_end.clone();
         server.chore(backups::take(server.handle(), Arc::clone(board), end));
     }
+    server.chore(autopilot::act(server.handle(), piloting));
+    server.chore(autopilot::be_relieved(server.handle()));
     server.chore(relocate::until_known(server.handle()));
     server.chore(memory::tell(server.handle()));
     #[cfg(feature = "museum")]

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::home::Home;
 use super::release;
 use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
+use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
@@ -60,7 +61,11 @@ pub(crate) fn count_dropped_guest_lines(lines: u64) {
 }
 
 /// Facts for `raft-host status` and the metrics.
-pub(super) fn info(home: &Arc<Home>, backups: Option<Arc<BackupBoard>>) -> NodeInfo {
+pub(super) fn info(
+    home: &Arc<Home>,
+    backups: Option<Arc<BackupBoard>>,
+    autopilot: Arc<AutopilotBoard>,
+) -> NodeInfo {
     let weak = Arc::downgrade(home);
     let confirming = Weak::clone(&weak);
     NodeInfo {
@@ -80,6 +85,7 @@ pub(super) fn info(home: &Arc<Home>, backups: Option<Arc<BackupBoard>>) -> NodeI
         }),
         process: Arc::new(ProcessFacts::read),
         backups,
+        autopilot,
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
         confirm: Arc::new(move || match confirming.upgrade() {
             Some(home) => home.intent_done().map_err(|error| error.to_string()),

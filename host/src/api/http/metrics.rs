@@ -14,6 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::context::NodeInfo;
 use crate::api::process::ProcessFacts;
+use crate::autopilot::AutopilotChange;
 use crate::consensus::{ProgressState, ReplicaStatus, Role};
 use crate::machine::BodyKind;
 use crate::node::{
@@ -50,7 +51,8 @@ impl Collector for Scrape {
         self.clocks(&mut page)?;
         self.requests(&mut page)?;
         self.storage(&mut page)?;
-        self.backups(&mut page)
+        self.backups(&mut page)?;
+        self.autopilot(&mut page)
     }
 }
 
@@ -109,6 +111,11 @@ impl Scrape {
             "raft_host_unconfirmed",
             "1 while this node serves nobody because another cluster has a member with its address.",
             u64::from(rivals.is_unconfirmed()),
+        )?;
+        page.gauge(
+            "raft_host_drained",
+            "1 while an operator has taken this node off duty.",
+            u64::from(self.handle.is_off_duty()),
         )?;
         let stuck = self.handle.stuck_write().borrow().unwrap_or_default().as_secs_f64();
         page.seconds(
@@ -453,6 +460,17 @@ impl Scrape {
             "raft_host_backup_size",
             "Size of the newest backup in this node's directory; 0: there is none.",
             report.last.map_or(0, |last| last.bytes),
+        )
+    }
+
+    fn autopilot(&self, page: &mut Page<'_>) -> fmt::Result {
+        let board = &self.info.autopilot;
+        page.counter(
+            "raft_host_autopilot_changes",
+            "Changes of the members that this node, as the leader, has made by itself, by what they did.",
+            AutopilotChange::ALL.map(|change| {
+                (vec![("change", change.label().to_owned())], board.counted(change))
+            }),
         )
     }
 
