@@ -143,8 +143,8 @@ impl Admin for AdminService {
         request: Request<v1::DrainRequest>,
     ) -> Result<Response<v1::DrainResponse>, Status> {
         let caller = self.caller(&request);
-        let draining = super::duty::change(&self.context, request.into_inner());
-        Ok(Response::new(caller.within(draining).await?))
+        let members = Members(&self.context);
+        Ok(Response::new(caller.within(members.drain(request.into_inner())).await?))
     }
 
     async fn upgrade(

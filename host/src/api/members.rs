@@ -246,6 +246,36 @@ impl Members<'_> {
         Err(Failure::none(Reason::NotLeader, words))
     }
 
+    /// Takes this node off duty, or puts it back.
+    pub(super) async fn drain(
+        &self,
+        request: v1::DrainRequest,
+    ) -> Result<v1::DrainResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let handle = &self.0.handle;
+        let unchanged = if request.undrain {
+            let was_off_duty = handle.return_to_duty();
+            if was_off_duty {
+                tracing::info!("an operator has put this node back on duty");
+            }
+            !was_off_duty
+        } else {
+            let was_off_duty = handle.is_off_duty();
+            let on_duty = voters_on_duty(handle).await;
+            let left = patiently(|_| false, || handle.leave_duty(&on_duty)).await;
+            left.map_err(not_drained)?;
+            if !was_off_duty {
+                tracing::info!(
+                    "an operator has drained this node: it leaves leading to others, and is not ready for clients \
+                     until `raft-host undrain` or a restart"
+                );
+            }
+            was_off_duty
+        };
+        let leader = handle.leadership().borrow().leader.as_ref().map_or(0, |leader| leader.id.0);
+        Ok(v1::DrainResponse { node_id: handle.identity().node.0, unchanged, leader_id: leader })
+    }
+
     /// To somebody who is on duty, unless it is said to whom.
     async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, MembershipFailure> {
         let handle = &self.0.handle;
@@ -282,6 +312,16 @@ impl Members<'_> {
             |mut admin, request| async move { admin.transfer_leadership(request).await },
         );
         self.change(caller, here, there).await
+    }
+}
+
+fn not_drained(failure: MembershipFailure) -> Failure {
+    match failure {
+        MembershipFailure::NoOtherVoter => Failure::none(
+            Reason::LastVoter,
+            "this node is the only voter, so nobody could lead while it is drained: to stop it, stop its process",
+        ),
+        other => other.into(),
     }
 }
 
