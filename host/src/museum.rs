@@ -73,11 +73,13 @@ pub enum Invariant {
     NobodyAccused,
     /// The commands of an ordered session execute in the order of their numbers.
     OrderedSessions,
+    /// Whatever a plan for a recovery promises to keep is kept.
+    RecoveryKeeps,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 20] = [
+    pub const ALL: [Invariant; 21] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -98,6 +100,7 @@ impl Invariant {
         Invariant::ClockWithinMajority,
         Invariant::NobodyAccused,
         Invariant::OrderedSessions,
+        Invariant::RecoveryKeeps,
     ];
 
     /// In kebab-case.
@@ -123,6 +126,7 @@ impl Invariant {
             Invariant::ClockWithinMajority => "clock-within-majority",
             Invariant::NobodyAccused => "nobody-accused",
             Invariant::OrderedSessions => "ordered-sessions",
+            Invariant::RecoveryKeeps => "recovery-keeps",
         }
     }
 }
@@ -530,6 +534,12 @@ exhibits! {
     "A learner that lost its data and joins again under its address gets its old id back. The \
      leader believes that it has what its predecessor acknowledged, and tells it of commits beyond \
      its log. (Node 2 of 3 with an empty directory died in a loop of panics.)"
+
+    RecoveryOfLongest "recovery-of-longest"
+    trips [RecoveryKeeps] needs [Partitions]
+    "A recovery makes the new cluster of the longest log that is left, whatever the terms: a deposed \
+     leader has written more than the others agreed on since. (What people do by hand who look at file \
+     sizes.)"
 }
 
 /// There is no exhibit of that name.

@@ -38,6 +38,8 @@ pub(super) enum Ask {
     Join(String, JoinNonce, Level),
     Promote(NodeId),
     Remove(NodeId),
+    /// With its new address.
+    Move(NodeId, String),
     Upgrade {
         upgrade: Upgrade,
         chunk_bytes: usize,
@@ -93,6 +95,7 @@ impl Call {
                 }
                 Ask::RaiseLevel => Answered::LevelRaised(handle.raise_level(None).await),
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
+                Ask::Move(node, address) => Answered::Member(handle.relocate(node, address).await),
                 Ask::Remove(node) => Answered::Member(handle.remove(node, false).await),
                 Ask::Upgrade { upgrade, chunk_bytes } => {
                     Answered::Upgraded(handle.upgrade_checked(upgrade, chunk_bytes).await)

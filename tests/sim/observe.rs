@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use raft_host::consensus::Role;
 use raft_host::machine::Reply;
+use raft_host::recovery::Plan;
 use raft_host::types::{
     ConfState, Index, Level, LogEntry, LogPosition, ModuleHash, NodeId, Position, StateDigest, Term,
 };
@@ -157,6 +158,13 @@ pub enum Fact<'a> {
         module: Option<ModuleHash>,
         /// Where that was activated, as the machine says.
         activated: Option<Index>,
+    },
+    /// Somebody has made a plan for the case that all other nodes are gone.
+    Planned {
+        /// The plan.
+        plan: &'a Plan,
+        /// Digest of the state that the new cluster would begin with.
+        digest: Digest,
     },
     /// A client was told that its command was committed.
     Acknowledged {

@@ -125,6 +125,7 @@ pub enum Action {
     // Operators
     Replace { node: Pick },
     Rejoin { node: Pick },
+    Move { node: Pick },
     Join { promote: bool },
     Remove { node: Pick },
     Transfer { to: Pick },
@@ -135,6 +136,8 @@ pub enum Action {
     RaiseLevel,
     // Machines
     StallMachine { node: Pick, for_us: u64 },
+    // Of copies of disks: what would be made of some nodes if all others were gone
+    PlanRecovery { nodes: u64, power_loss: bool },
     // Memory
     FlipBit { node: Pick, at: u64 },
 }
@@ -218,6 +221,8 @@ impl Plan {
         actions.extend(draw_leaps(&mut Random::stream(seed, "leaps", 0), fixed, &shape));
         actions.extend(draw_rejoins(&mut Random::stream(seed, "rejoins", 0), fixed, &shape));
         actions.extend(draw_levels(&mut Random::stream(seed, "levels", 0), fixed, &mut shape));
+        actions.extend(draw_moves(&mut Random::stream(seed, "moves", 0), fixed, &shape));
+        actions.extend(draw_recoveries(&mut Random::stream(seed, "recoveries", 0), fixed, &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -335,6 +340,33 @@ fn draw_rejoins(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, 
         (random.below(shape.faults_us), action)
     };
     (0..count).map(|_| rejoin()).collect()
+}
+
+/// Out of a thousand seeds, those with members that move to other addresses.
+const MOVES_PER_MILLE: u64 = 200;
+
+fn draw_moves(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(MOVES_PER_MILLE) {
+        return Vec::new();
+    }
+    let count = random.between(1, 6);
+    let mut moves =
+        || (random.below(shape.faults_us), Action::Move { node: Pick(random.number()) });
+    (0..count).map(|_| moves()).collect()
+}
+
+/// Out of a thousand seeds, those in which somebody looks what a recovery would make of the cluster.
+const RECOVERIES_PER_MILLE: u64 = 300;
+
+fn draw_recoveries(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(RECOVERIES_PER_MILLE) {
+        return Vec::new();
+    }
+    let mut look = || {
+        let (nodes, power_loss) = (random.number(), random.per_mille(500));
+        (random.below(shape.faults_us), Action::PlanRecovery { nodes, power_loss })
+    };
+    (0..12).map(|_| look()).collect()
 }
 
 /// Out of a thousand seeds, those with programs that offer different levels.
@@ -598,6 +630,7 @@ impl Action {
             Action::LoseWrite { .. } => "lost write",
             Action::Replace { .. } => "replaced node",
             Action::Rejoin { .. } => "wiped member that rejoins",
+            Action::Move { .. } => "move to another address",
             Action::Join { .. } => "join",
             Action::Remove { .. } => "removal",
             Action::Transfer { .. } => "leadership transfer",
@@ -608,6 +641,7 @@ impl Action {
             Action::Install { .. } => "older program",
             Action::RaiseLevel => "level raised by hand",
             Action::StallMachine { .. } => "slow apply",
+            Action::PlanRecovery { .. } => "recovery planned",
             Action::FlipBit { .. } => "bit flip",
         }
     }

@@ -52,6 +52,9 @@ pub struct Counters {
     pub healed: u64,
     pub doubts: u64,
     pub overwhelmed: u64,
+    /// Plans for a recovery.
+    pub plans: u64,
+    pub plans_without_loss: u64,
     pub trace_lines: u64,
 }
 
@@ -100,7 +103,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 33] {
+    fn numbers(&mut self) -> [&mut u64; 35] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -134,6 +137,8 @@ impl Counters {
             &mut self.healed,
             &mut self.doubts,
             &mut self.overwhelmed,
+            &mut self.plans,
+            &mut self.plans_without_loss,
             &mut self.trace_lines,
         ]
     }
@@ -192,8 +197,9 @@ impl fmt::Display for Counters {
         )?;
         writeln!(
             f,
-            "starts refused {}, of these for corruption {}",
-            self.refused_starts, self.corruptions_detected
+            "starts refused {}, of these for corruption {}; recoveries planned {}, of these without a \
+             loss {}",
+            self.refused_starts, self.corruptions_detected, self.plans, self.plans_without_loss
         )?;
         write!(f, "faults:")?;
         for (kind, count) in &self.faults {

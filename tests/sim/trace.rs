@@ -71,7 +71,9 @@ impl Kind {
     fn of(who: Who, text: &str) -> Kind {
         let beginnings: &[(&str, Kind)] = match who {
             Who::Client(_) => &[("", Kind::Clients)],
-            Who::World => &[("#", Kind::Faults), ("operator", Kind::Operators)],
+            Who::World => {
+                &[("#", Kind::Faults), ("operator", Kind::Operators), ("recovery", Kind::Operators)]
+            }
             Who::Host(_) => &[
                 ("<- ", Kind::Messages),
                 ("writes ", Kind::Writes),

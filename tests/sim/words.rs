@@ -186,6 +186,7 @@ impl Action {
             Action::Rejoin { node } => {
                 format!("{} loses its disk and joins again under its address", name(node))
             }
+            Action::Move { node } => format!("{} moves to another address", name(node)),
             Action::Join { promote: true } => "a voter joins".to_owned(),
             Action::Join { promote: false } => "a learner joins".to_owned(),
             Action::Remove { node } => format!("{} is to be removed", name(node)),
@@ -196,6 +197,7 @@ impl Action {
                 let which = if next { "newer" } else { "older" };
                 format!("{} gets the {which} program, down for {}", name(node), time(down_us))
             }
+            Action::PlanRecovery { .. } => "somebody looks what can be recovered".to_owned(),
             Action::RaiseLevel => "an operator raises the level".to_owned(),
             Action::SetLimits { choice } => format!("limits change (choice {choice})"),
             Action::FlipBit { node, at } => {

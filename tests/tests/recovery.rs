@@ -210,7 +210,7 @@ fn two_of_five_become_a_cluster_with_what_the_plan_promised_and_who_was_left_beh
     for (at, (file, dir)) in left.iter().zip(files.iter().zip(&dirs)) {
         cluster.servers[*at].terminate();
         let said = json(&cli, &["recover", "inspect", file, "--data-dir", dir]);
-        assert_eq!(said["cluster"], old_id.as_str());
+        assert_eq!(said["cluster_id"], old_id.as_str());
     }
     let history = writers.stop();
 
@@ -300,7 +300,7 @@ fn one_of_three_is_recovered_by_one_command_that_asks() {
     assert!(unasked.stdout.contains("Kept for certain: every entry up to"), "{}", unasked.stdout);
     // Nothing was changed until now.
     let inspected = json(&cli, &["recover", "inspect", "--data-dir", &dir]);
-    assert_eq!(inspected["node"].as_u64(), Some(3));
+    assert_eq!(inspected["node_id"].as_u64(), Some(3));
     let done = json(&cli, &[&now[..], &["--accept-loss", "--yes"]].concat());
     assert_eq!(done["node_id"].as_u64(), Some(1));
     assert_eq!(done["address"], cluster.servers[2].address.to_string().as_str());

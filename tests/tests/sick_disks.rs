@@ -51,6 +51,38 @@ fn when_the_leaders_fsync_hangs_another_serves_and_sigterm_still_ends_it() {
     assert!(cluster.local(old, r#"{"op":"get","key":"during"}"#).contains('1'));
 }
 
+/// Ten times in a row: the others serve, whoever asks the stuck one hears nothing that is not so any more, and it
+/// takes part again by itself.
+#[test]
+fn each_time_that_a_leaders_fsync_hangs_the_others_serve_and_it_comes_back() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let shim = build_fsync_shim(cluster.dir()).expect("a C compiler");
+    for at in 0..3 {
+        cluster.restart_with(at, &shim);
+    }
+    for round in 1..=10 {
+        let old = cluster.leader();
+        let set = |value: &str| format!(r#"{{"op":"set","key":"round","value":"{value}"}}"#);
+        cluster.cli().run(&["apply", &set(&format!("{round} before"))]).ok();
+        cluster.servers[old].hang_fsync(true);
+        let value = format!("{round} during");
+        let applied = cluster.cli().run(&["apply", "--session", &set(&value)]);
+        assert_eq!(applied.code, Some(0), "round {round}: {applied:?}");
+        let get = r#"{"op":"get","key":"round"}"#;
+        let asked = cluster.cli_of(old).run(&["query", get, "--timeout", "2s"]);
+        let is_right = asked.code != Some(0) || asked.stdout.contains(&value);
+        assert!(is_right, "round {round}: {asked:?}");
+        cluster.eventually("another leader", || {
+            let others = (0..3).filter(|at| *at != old);
+            others.into_iter().find(|at| cluster.status(*at).as_ref().is_some_and(leads))
+        });
+        cluster.servers[old].hang_fsync(false);
+        cluster.wait_for_agreement();
+        assert!(cluster.local(old, get).contains(&value), "round {round}");
+        assert!(cluster.servers.iter().all(|server| server.is_running()));
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory") {

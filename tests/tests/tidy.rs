@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("transport", &["types", "storage"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),
     ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
-    ("recovery", &["types", "storage", "fsm", "machine", "replay"]),
+    ("recovery", &["types", "storage", "consensus", "fsm", "machine", "replay"]),
     ("backup", &["types", "fsm", "machine"]),
     ("autopilot", &["types"]),
     (

@@ -82,6 +82,17 @@ pub(super) struct Place {
     pub(super) kill: CancellationToken,
 }
 
+/// Connections of a [`Table`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Open ones of clients, and of whom nobody knows yet.
+    pub(super) clients: u64,
+    /// Open ones of members.
+    pub(super) members: u64,
+    /// All that were taken in.
+    pub(super) accepted: u64,
+}
+
 /// A connection's entry in the table; dropping it takes it out.
 pub(super) struct Registration {
     table: Arc<Table>,
@@ -200,6 +211,12 @@ impl Table {
         worst.kill.cancel();
         places.taken.remove(&worst.number);
         true
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let places = self.places();
+        let (all, clients) = (places.taken.len(), places.counted());
+        Counts { clients: clients as u64, members: (all - clients) as u64, accepted: places.next }
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -368,12 +385,14 @@ mod tests {
         let _call = busy.place.begin(clock.0);
         table.sweep(clock.0);
         assert!(!is_ended(&silent));
+        assert_eq!(table.counts(), Counts { clients: 3, members: 0, accepted: 3 });
         clock.advance(GREETING_TIME);
         table.sweep(clock.0);
         assert!(is_ended(&silent) && !is_ended(&idle));
         clock.advance(BOUNDS.idle);
         table.sweep(clock.0);
         assert!(is_ended(&idle) && !is_ended(&busy));
+        assert_eq!(table.counts(), Counts { clients: 1, members: 0, accepted: 3 });
     }
 
     #[test]

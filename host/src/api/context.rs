@@ -1,5 +1,6 @@
 //! What all services share, and the search for the leader.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -17,11 +18,12 @@ use super::failure::Failure;
 use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::process::ProcessFacts;
+use super::traffic::Traffic;
 use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
-use crate::types::Member;
+use crate::types::{Member, NodeId};
 
 /// What the node itself does not know or do: facts for the status page, and what is written down.
 #[derive(Clone)]
@@ -36,6 +38,10 @@ pub struct NodeInfo {
     pub process: Arc<dyn Fn() -> ProcessFacts + Send + Sync>,
     /// Log lines of guests that were too many.
     pub guest_lines_dropped: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Bytes that wait to be sent, by peer.
+    pub peer_queues: Arc<dyn Fn() -> BTreeMap<NodeId, u64> + Send + Sync>,
+    /// What comes in is counted here, and shown from here.
+    pub traffic: Arc<Traffic>,
     /// What it says of the backups that it takes by itself, if it does.
     pub backups: Option<Arc<BackupBoard>>,
     /// What the cluster may do by itself about its members, and what this node has done of that.

@@ -76,6 +76,21 @@ impl Door {
         })
     }
 
+    /// What waits here, in bytes, and its bound: requests on their way in, those of members, and answers
+    /// on their way out.
+    pub(super) fn waiting(&self) -> [(u64, u64); 3] {
+        let taken = |budget: &Semaphore, units: usize| {
+            let bytes = |units: usize| (units * UNIT_BYTES) as u64;
+            (bytes(units.saturating_sub(budget.available_permits())), bytes(units))
+        };
+        let unread = self.unread.load(Ordering::Relaxed);
+        [
+            taken(&self.requests, REQUEST_UNITS),
+            taken(&self.peers, PEER_UNITS),
+            (unread, UNREAD_BYTES_MAX),
+        ]
+    }
+
     /// Answers of this many bytes were made. Ends who leaves most of theirs unread when that is
     /// too much.
     fn add_unread(&self, place: &Place, bytes: u64) {

@@ -44,6 +44,7 @@ mod server;
 mod status;
 mod stream;
 mod streaming;
+mod traffic;
 mod trailers;
 mod upgrade;
 
@@ -60,3 +61,4 @@ pub(crate) use duty::voters_on_duty;
 pub use http::serve_http;
 pub use process::ProcessFacts;
 pub use server::{ApiError, serve};
+pub use traffic::Traffic;

@@ -23,7 +23,7 @@ use raft_host_proto::v1::{self, Effect, Reason};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::Context;
@@ -31,6 +31,7 @@ use super::failure::Failure;
 use super::streaming::{
     self, ANSWERS, PENDING, REQUEST_OVERHEAD, RESPONSES_QUEUED, UNREAD_TIME, Window, next_message,
 };
+use super::traffic::Noted;
 use crate::node::{Charge, Consistency};
 
 /// How often late questions are given up that wait for others.
@@ -52,6 +53,7 @@ pub(super) fn run(
         window: Window::new(context.config.stream_max_commands),
         waiting: VecDeque::new(),
         results: VecDeque::new(),
+        noted: Noted::default(),
         unread_since: None,
         here: 0,
         bytes: 0,
@@ -67,6 +69,7 @@ pub(super) fn run(
 /// A question without an answer.
 struct Question {
     tag: u64,
+    arrived: Instant,
     query: Bytes,
     consistency: Consistency,
     caller: Caller,
@@ -77,11 +80,17 @@ impl Question {
     fn bytes(&self) -> usize {
         self.query.len() + REQUEST_OVERHEAD
     }
+
+    fn answered(&self, result: Result<v1::QueryResponse, Failure>) -> Answered {
+        Answered { tag: self.tag, arrived: self.arrived, bytes: self.bytes(), result }
+    }
 }
 
 /// What became of a question.
 struct Answered {
     tag: u64,
+    /// When the question came.
+    arrived: Instant,
     /// What the question took.
     bytes: usize,
     result: Result<v1::QueryResponse, Failure>,
@@ -94,6 +103,8 @@ struct Stream {
     waiting: VecDeque<Question>,
     window: Window,
     results: VecDeque<(v1::TaggedAnswer, Option<Charge>)>,
+    /// What became of questions since that was told last.
+    noted: Noted,
     /// Since when the client takes no answer while there are some.
     unread_since: Option<Instant>,
     /// Questions without an answer, and their bytes.
@@ -122,19 +133,21 @@ impl Stream {
                     end = Some(Failure::none(Reason::Stopping, "this node is shutting down"));
                 }
                 Some(first) = asked.next(), if !asked.is_empty() => {
-                    self.finish(first);
+                    let now = Instant::now();
+                    self.finish(first, now);
                     while let Some(Some(next)) = asked.next().now_or_never() {
-                        self.finish(next);
+                        self.finish(next, now);
                     }
                 }
                 Some(ready) = unfit.next(), if !unfit.is_empty() => match ready {
                     Ok(question) => self.waiting.push_back(question),
-                    Err(answered) => self.finish(answered),
+                    Err(answered) => self.finish(answered, Instant::now()),
                 },
                 message = incoming.message(), if reading && self.has_room() => match message {
                     Ok(Some(message)) => {
+                        let now = Instant::now();
                         for question in message.queries {
-                            if let Some((question, request)) = self.take(question) {
+                            if let Some((question, request)) = self.take(question, now) {
                                 let context = Arc::clone(&self.context);
                                 unfit.push(until_fit(context, question, request));
                             }
@@ -169,6 +182,7 @@ impl Stream {
                 }
                 () = out.closed() => return,
             }
+            self.noted.tell(&self.context.info.traffic.questions);
             // Answers that wait to be sent have no less need of room than those to come.
             while asked.len() + self.results.len() < self.window.allowed()
                 && let Some(question) = self.waiting.pop_front()
@@ -191,7 +205,11 @@ impl Stream {
     }
 
     /// Takes in a question. Gives back one that has to wait before it may be asked.
-    fn take(&mut self, question: v1::TaggedQuery) -> Option<(Question, v1::QueryRequest)> {
+    fn take(
+        &mut self,
+        question: v1::TaggedQuery,
+        arrived: Instant,
+    ) -> Option<(Question, v1::QueryRequest)> {
         let v1::TaggedQuery { tag, request, timeout_ms } = question;
         let checked = request
             .ok_or_else(|| Failure::none(Reason::InvalidRequest, "the question is missing"))
@@ -205,6 +223,7 @@ impl Stream {
         let (mut request, consistency, charge) = match checked {
             Ok(checked) => checked,
             Err(failure) => {
+                self.noted.answered(failure.code(), Duration::ZERO);
                 self.results.push_back((failed(tag, failure), None));
                 return None;
             }
@@ -213,7 +232,7 @@ impl Stream {
         let deadline = self.caller.deadline_within(timeout_ms, default);
         let caller = Caller { deadline, ..self.caller };
         let query = std::mem::take(&mut request.query);
-        let question = Question { tag, query, consistency, caller, _charge: charge };
+        let question = Question { tag, arrived, query, consistency, caller, _charge: charge };
         self.here += 1;
         self.bytes += question.bytes();
         if self.context.is_fit(&request, consistency) {
@@ -223,8 +242,8 @@ impl Stream {
         Some((question, request))
     }
 
-    fn finish(&mut self, answered: Answered) {
-        let Answered { tag, bytes, result } = answered;
+    fn finish(&mut self, answered: Answered, now: Instant) {
+        let Answered { tag, arrived, bytes, result } = answered;
         self.here -= 1;
         self.bytes -= bytes;
         let result = result.and_then(|response| {
@@ -239,6 +258,8 @@ impl Stream {
             })?;
             Ok((answer, Some(charge)))
         });
+        let code = result.as_ref().map_or_else(Failure::code, |_| Code::Ok);
+        self.noted.answered(code, now.saturating_duration_since(arrived));
         self.results.push_back(result.unwrap_or_else(|failure| (failed(tag, failure), None)));
     }
 
@@ -253,8 +274,7 @@ impl Stream {
         self.waiting = waiting;
         let late: VecDeque<Question> = late;
         for question in late {
-            let (tag, bytes) = (question.tag, question.bytes());
-            self.finish(Answered { tag, bytes, result: Err(too_many()) });
+            self.finish(question.answered(Err(too_many())), now);
         }
     }
 
@@ -275,18 +295,15 @@ async fn until_fit(
 ) -> Result<Question, Answered> {
     match context.until_fit(&question.caller, &request, question.consistency).await {
         Ok(()) => Ok(question),
-        Err(failure) => {
-            let (tag, bytes) = (question.tag, question.bytes());
-            Err(Answered { tag, bytes, result: Err(failure) })
-        }
+        Err(failure) => Err(question.answered(Err(failure))),
     }
 }
 
 async fn ask(context: Arc<Context>, question: Question) -> Answered {
-    let (tag, bytes) = (question.tag, question.bytes());
+    let (tag, arrived, bytes) = (question.tag, question.arrived, question.bytes());
     let Question { query, consistency, caller, _charge, .. } = question;
     let result = context.ask_machine(&caller, query, consistency).await;
-    Answered { tag, bytes, result }
+    Answered { tag, arrived, bytes, result }
 }
 
 fn failed(tag: u64, failure: Failure) -> v1::TaggedAnswer {

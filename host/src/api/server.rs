@@ -23,6 +23,7 @@ use super::door::{self, Door};
 use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::membership::MembershipService;
+use super::traffic::Port;
 use super::{cluster, health, io, trailers};
 use crate::node::{Budget, NodeHandle};
 
@@ -79,6 +80,7 @@ pub async fn serve(
     let cut = CancellationToken::new();
     // Whichever way this function ends, no connection outlives it.
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
+    let traffic = Arc::clone(&info.traffic);
     let context = Arc::new(Context {
         forwarder: Forwarder::new(&config, handle.identity().cluster),
         freshness: Freshness::default(),
@@ -91,13 +93,20 @@ pub async fn serve(
         stopping: stopping.clone(),
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
+    health::begin(&reporter, &handle).await;
     let routes = add_services(others, &context)?.add_service(health_service);
     let table = Table::new(bounds(&config));
     let door = Door::new(Arc::clone(&table));
+    traffic.open(Port {
+        table: Arc::clone(&table),
+        door: Arc::clone(&door),
+        pending: context.pending.clone(),
+        answers: context.answers.clone(),
+    });
     let door = axum::middleware::from_fn_with_state(door, door::pass);
     let cluster = axum::middleware::from_fn_with_state(handle.clone(), cluster::check);
     // Who is meant for another cluster does not get to the door.
-    let trailers = axum::middleware::from_fn(trailers::label);
+    let trailers = axum::middleware::from_fn_with_state(traffic, trailers::label);
     let routes = routes.into_axum_router().layer(door).layer(cluster).layer(trailers);
     let routes = Routes::from(routes);
     let mut serving = pin!(
@@ -115,7 +124,7 @@ pub async fn serve(
             )
     );
     let reporting = async {
-        health::report(reporter, handle).await;
+        tokio::join!(health::report(&reporter, &handle), health::report_life(&reporter, &handle));
         // The node is gone, and said so; the server ends when it is told to.
         std::future::pending::<()>().await;
     };

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::{Again, Context, Route, no_leader, not_leader_but};
@@ -35,6 +35,7 @@ use super::streaming::{
     self, ANSWERS, MESSAGE_BYTES, PENDING, REQUEST_OVERHEAD, RESPONSES_QUEUED, UNREAD_TIME, Window,
     next_message,
 };
+use super::traffic::Noted;
 use crate::node::{Charge, ChargedAnswer, Leadership, ProposeFailure, ReplySink, Submit};
 use crate::types::Member;
 
@@ -74,6 +75,8 @@ pub(super) fn run(
         under_way: 0,
         window: Window::new(context.config.stream_max_commands),
         results: VecDeque::new(),
+        noted: Noted::default(),
+        now: Instant::now(),
         stopping: false,
         caller,
         context,
@@ -209,6 +212,10 @@ struct Stream {
     /// How many of them there may be.
     window: Window,
     results: VecDeque<(v1::TaggedResult, Option<Charge>)>,
+    /// What became of commands since that was told last.
+    noted: Noted,
+    /// When what is being dealt with came.
+    now: Instant,
     /// Nothing is tried again.
     stopping: bool,
 }
@@ -233,6 +240,7 @@ impl Stream {
         while reading || !self.commands.is_empty() {
             tokio::select! {
                 _ = answers.recv_many(&mut taken, ANSWERS_AT_ONCE) => {
+                    self.now = Instant::now();
                     for answer in taken.drain(..) {
                         self.on_answer(answer);
                     }
@@ -270,6 +278,7 @@ impl Stream {
                 () = out.closed() => return,
             }
             self.take_turns();
+            self.noted.tell(&self.context.info.traffic.commands);
             match tokio::time::timeout(UNREAD_TIME, self.flush(&out)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(Gone)) => return,
@@ -308,6 +317,7 @@ impl Stream {
 
     fn on_message(&mut self, message: v1::ApplyStreamRequest) {
         let arrived = Instant::now();
+        self.now = arrived;
         let default = self.context.request_timeout();
         for v1::TaggedCommand { tag, request, timeout_ms } in message.commands {
             let checked = request
@@ -333,7 +343,10 @@ impl Stream {
                     });
                     self.waiting.push_back(number);
                 }
-                Err(failure) => self.results.push_back((failed(tag, failure), None)),
+                Err(failure) => {
+                    self.noted.answered(failure.code(), Duration::ZERO);
+                    self.results.push_back((failed(tag, failure), None));
+                }
             }
         }
     }
@@ -341,6 +354,7 @@ impl Stream {
     /// Sends commands where they can be applied, or parks them until there is such a place.
     fn dispatch(&mut self, mut numbers: Vec<u64>) {
         let now = Instant::now();
+        self.now = now;
         numbers.retain(|number| {
             let is_late = self.commands.get(*number).is_some_and(|it| it.deadline <= now);
             if is_late {
@@ -481,7 +495,8 @@ impl Stream {
         match result.map_err(Failure::from).and_then(apply_response) {
             Ok(response) => {
                 self.window.learn(response.encoded_len());
-                self.finish(number, v1::tagged_result::Result::Response(response), charge);
+                let result = v1::tagged_result::Result::Response(response);
+                self.finish(number, result, Code::Ok, charge);
             }
             Err(failure) => self.on_failure(number, failure),
         }
@@ -498,6 +513,7 @@ impl Stream {
     }
 
     fn on_upstream(&mut self, event: UpstreamEvent) {
+        self.now = Instant::now();
         match event {
             UpstreamEvent::Results(upstream, results) => {
                 for result in results {
@@ -529,7 +545,7 @@ impl Stream {
                 let bytes = answer.encoded_len();
                 self.window.learn(bytes);
                 match self.context.answers.take_of(ANSWERS, bytes as u64) {
-                    Ok(charge) => self.finish(result.tag, answer, Some(charge)),
+                    Ok(charge) => self.finish(result.tag, answer, Code::Ok, Some(charge)),
                     Err(exceeded) => {
                         let words = "the command was executed, and its answer dropped: too many \
                                      answers wait to be read";
@@ -562,12 +578,21 @@ impl Stream {
 
     fn fail(&mut self, number: u64, failure: Failure) {
         let Some(command) = self.commands.get(number) else { return };
-        let error = failure.in_doubt(command.is_in_doubt).into_apply_error();
-        self.finish(number, v1::tagged_result::Result::Error(error), None);
+        let failure = failure.in_doubt(command.is_in_doubt);
+        let code = failure.code();
+        let result = v1::tagged_result::Result::Error(failure.into_apply_error());
+        self.finish(number, result, code, None);
     }
 
-    fn finish(&mut self, number: u64, result: v1::tagged_result::Result, charge: Option<Charge>) {
+    fn finish(
+        &mut self,
+        number: u64,
+        result: v1::tagged_result::Result,
+        code: Code,
+        charge: Option<Charge>,
+    ) {
         if let Some(command) = self.commands.take(number) {
+            self.noted.answered(code, self.now.saturating_duration_since(command.arrived));
             self.under_way -= usize::from(command.is_under_way());
             let result = v1::TaggedResult { tag: command.tag, result: Some(result) };
             self.results.push_back((result, charge));
@@ -587,6 +612,7 @@ impl Stream {
         self.on_replaced();
         self.unpark();
         let now = Instant::now();
+        self.now = now;
         while let Some(number) = self.commands.overdue(now) {
             self.give_up(number);
         }

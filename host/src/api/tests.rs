@@ -47,6 +47,7 @@ mod upgrades;
 struct TestNode {
     node: Node,
     handle: NodeHandle,
+    info: NodeInfo,
     address: String,
     channel: Channel,
     stop: oneshot::Sender<()>,
@@ -72,6 +73,8 @@ fn info() -> NodeInfo {
         data_dir_bytes: Arc::new(|| 11),
         process: Arc::new(|| ProcessFacts { resident_bytes: 22, ..ProcessFacts::default() }),
         guest_lines_dropped: Arc::new(|| 33),
+        peer_queues: Arc::new(|| [(NodeId(2), 44)].into()),
+        traffic: Arc::default(),
         confirm: Arc::new(|| Ok(())),
     }
 }
@@ -125,16 +128,17 @@ impl TestNode {
         let handle = node.handle();
         let (stop, stopped) = oneshot::channel::<()>();
         let config = ApiConfig { shutdown_ms: 500, ..ApiConfig::default() };
+        let info = info();
         let server = tokio::spawn(serve(
             listener,
             handle.clone(),
             Routes::default(),
-            info(),
+            info.clone(),
             config,
             async move { drop(stopped.await) },
         ));
         let endpoint = Endpoint::from_shared(format!("http://{listening}")).unwrap();
-        TestNode { node, handle, address, channel: endpoint.connect_lazy(), stop, server }
+        TestNode { node, handle, info, address, channel: endpoint.connect_lazy(), stop, server }
     }
 
     fn client(&self) -> ClientClient<Channel> {

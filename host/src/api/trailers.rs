@@ -1,11 +1,12 @@
 //! Every failed call says whether it had an effect, also when the gRPC library failed it: a method that
-//! is not there, a message that cannot be decoded, an answer that is too long.
+//! is not there, a message that cannot be decoded, an answer that is too long. What it says is counted.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response};
 use axum::middleware::Next;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use raft_host_proto::v1::Effect;
 use tonic::{Code, Status};
 
 use super::failure::{Failure, with_effect};
+use super::traffic::{Call, Traffic};
 
 /// Whose words a failure has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,19 +39,37 @@ impl Whose {
     }
 }
 
+/// gRPC's own trailer.
+const STATUS_KEY: &str = "grpc-status";
+
 /// The middleware.
-pub(super) async fn label(request: Request, next: Next) -> Response<Body> {
+pub(super) async fn label(
+    State(traffic): State<Arc<Traffic>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
     let whose = Whose::of(request.uri().path());
-    let mut response = next.run(request).await;
     if whose == Whose::Peers {
-        return response;
+        return next.run(request).await;
     }
+    let call = traffic.begin(request.uri().path());
+    let mut response = next.run(request).await;
     // A failure in the headers is all of the answer: nothing of the request was done.
     if is_unlabelled(response.headers()) {
         relabel(response.headers_mut(), whose, Effect::None);
-        return response;
     }
-    response.map(|body| Body::new(Labelled { body, whose }))
+    match code_of(response.headers()) {
+        Some(code) => {
+            call.end(code);
+            response
+        }
+        None => response.map(|body| Body::new(Labelled { body, whose, call: Some(call) })),
+    }
+}
+
+/// What these headers or trailers say became of a call, if they do.
+fn code_of(headers: &HeaderMap) -> Option<Code> {
+    headers.get(STATUS_KEY).map(|status| Code::from_bytes(status.as_bytes()))
 }
 
 fn is_unlabelled(headers: &HeaderMap) -> bool {
@@ -72,6 +92,16 @@ fn relabel(headers: &mut HeaderMap, whose: Whose, effect: Effect) {
 struct Labelled {
     body: Body,
     whose: Whose,
+    /// Until it is known what became of it.
+    call: Option<Call>,
+}
+
+impl Labelled {
+    fn end(&mut self, code: Code) {
+        if let Some(call) = self.call.take() {
+            call.end(code);
+        }
+    }
 }
 
 impl HttpBody for Labelled {
@@ -83,11 +113,20 @@ impl HttpBody for Labelled {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        let Poll::Ready(Some(Ok(mut frame))) = frame else { return frame };
-        if let Some(trailers) = frame.trailers_mut()
-            && is_unlabelled(trailers)
-        {
-            relabel(trailers, self.whose, Effect::Unknown);
+        let mut frame = match frame {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(None | Some(Err(_))) => {
+                // Nobody was told what became of it.
+                self.end(Code::Unknown);
+                return frame;
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        if let Some(trailers) = frame.trailers_mut() {
+            if is_unlabelled(trailers) {
+                relabel(trailers, self.whose, Effect::Unknown);
+            }
+            self.end(code_of(trailers).unwrap_or(Code::Unknown));
         }
         Poll::Ready(Some(Ok(frame)))
     }

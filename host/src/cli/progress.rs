@@ -24,3 +24,29 @@ impl Drop for Progress {
         self.0.finish_and_clear();
     }
 }
+
+/// The same for work whose end is known: how many of how many entries.
+pub(super) struct Steps(ProgressBar);
+
+impl Steps {
+    pub(super) fn begin(what: &'static str) -> Steps {
+        let template = "{spinner} {msg}: entry {pos} of {len}, {elapsed}";
+        let style = ProgressStyle::with_template(template).expect("a constant template");
+        Steps(ProgressBar::new_spinner().with_style(style).with_message(what))
+    }
+
+    /// So far until now.
+    pub(super) fn tell(&self, at: u64, end: u64) {
+        // To draw it costs more than most steps.
+        if at.is_multiple_of(256) {
+            self.0.set_length(end);
+            self.0.set_position(at);
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 use super::backup::Target;
 use super::exit::{Ended, Exit, Failure};
 use super::output::{Output, facts, human_time, print_json, print_text};
+use super::progress::Steps;
 use crate::backup::wall_clock_ms;
 use crate::fsm::on_guest_stack;
-use crate::recovery::{Document, Plan, PlanError, Survivor};
+use crate::recovery::{Document, Plan, PlanError, Survivor, Watch};
 use crate::server::{RecoverFailure, Recovered, inspect_dir, recover, verify};
+use crate::types::Index;
 
 /// Makes a new cluster of what is left of one. Asks no running node.
 ///
@@ -121,7 +123,7 @@ pub(super) fn run(args: &RecoverArgs) -> Ended {
         }
         Action::Verify { plan, place } => {
             let plan = read::<Plan>(plan)?;
-            let (recovered, digest) = on_stack(|| verify(&place.data_dir, &plan))?;
+            let (recovered, digest) = watched(|watch| verify(&place.data_dir, &plan, watch))?;
             let digest = digest.to_string();
             match output {
                 Output::Json => print_json(&to_json(&place.data_dir, &recovered, Some(&digest)))?,
@@ -144,7 +146,7 @@ pub(super) fn run(args: &RecoverArgs) -> Ended {
 
 fn inspect(output: Output, file: Option<&Path>, dir: &Path) -> Ended {
     let mut target = file.map(Target::open).transpose()?;
-    let survivor = on_stack(|| inspect_dir(dir))?;
+    let survivor = watched(|watch| inspect_dir(dir, watch))?;
     let Some(mut target) = target.take() else {
         match output {
             Output::Json => print_json(&json!(survivor))?,
@@ -237,11 +239,11 @@ fn plan_json(plan: &Plan) -> Value {
 }
 
 fn apply(dir: &Path, plan: &Plan, address: &Address) -> Result<Recovered, Failure> {
-    on_stack(|| recover(dir, plan, address.advertise.clone()))
+    watched(|watch| recover(dir, plan, address.advertise.clone(), watch))
 }
 
 fn now(output: Output, dir: &Path, address: &Address, accept_loss: bool, yes: bool) -> Ended {
-    let survivor = on_stack(|| inspect_dir(dir))?;
+    let survivor = watched(|watch| inspect_dir(dir, watch))?;
     let node = survivor.node;
     let plan = plan_of(output, vec![survivor], accept_loss)?;
     if output == Output::Table {
@@ -251,8 +253,8 @@ fn now(output: Output, dir: &Path, address: &Address, accept_loss: bool, yes: bo
         confirm(&plan)?;
     }
     let recovered = apply(dir, &plan, address)?;
-    let (recovered, digest) = on_stack(|| {
-        let verified = verify(dir, &plan);
+    let (recovered, digest) = watched(|watch| {
+        let verified = verify(dir, &plan, watch);
         verified
             .map(|(found, digest)| (Recovered { was_done: recovered.was_done, ..found }, digest))
     })?;
@@ -325,10 +327,13 @@ fn read<T: Document>(path: &Path) -> Result<T, Failure> {
     T::read(path).map_err(|error| Failure::new(error.to_string()))
 }
 
-fn on_stack<T: Send>(
-    work: impl FnOnce() -> Result<T, RecoverFailure> + Send,
+/// Shows how far the log was executed, and runs where guests can.
+fn watched<T: Send>(
+    work: impl FnOnce(Watch<'_>) -> Result<T, RecoverFailure> + Send,
 ) -> Result<T, Failure> {
-    on_guest_stack("recover", work)
+    let progress = Steps::begin("executing the log");
+    let watch = |applied: Index, last: Index| progress.tell(applied.0, last.0);
+    on_guest_stack("recover", || work(&watch))
         .map_err(|error| Failure::new(format!("cannot start: {error}")))?
         .map_err(|error| Failure::new(error.to_string()))
 }

@@ -428,6 +428,38 @@ fn exit_codes_are_documented_in_operations_md() {
     assert!(page.contains(codes), "operations.md differs from --help");
 }
 
+/// The words of a command as a shell would take them; nothing from a comment or an ellipsis on.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut is_quoted) = (Vec::new(), String::new(), false);
+    for c in line.chars() {
+        match c {
+            '\'' => is_quoted = !is_quoted,
+            '#' | '…' if !is_quoted && word.is_empty() => break,
+            ' ' if !is_quoted => words.push(std::mem::take(&mut word)),
+            c => word.push(c),
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn the_commands_that_the_pages_show_are_ones_that_the_program_takes() {
+    let pages =
+        [include_str!("../../docs/operations.md"), include_str!("../../../README.md")].join("\n");
+    let mut count = 0;
+    for line in pages.lines().filter_map(|line| line.strip_prefix("    ")) {
+        let line = line.strip_prefix("$ ").unwrap_or(line);
+        let Some(arguments) = line.strip_prefix("raft-host ") else { continue };
+        options::parse([&["raft-host".to_owned()], &words(arguments)[..]].concat())
+            .unwrap_or_else(|error| panic!("{line}: {error}"));
+        count += 1;
+    }
+    assert!(count > 40, "{count}");
+    assert_eq!(words("apply '{\"a\": 1}' -e a:1   # one"), ["apply", "{\"a\": 1}", "-e", "a:1"]);
+}
+
 #[test]
 fn exit_codes_are_documented_in_the_help() {
     for arguments in [&["--help"][..], &["apply", "--help"], &["check", "-h"]] {

@@ -302,6 +302,7 @@ impl Replica {
             last_index: Index(raft.raft_log.last_index()),
             commit: Index(raft.raft_log.committed),
             snapshot: store.latest_snapshot().map_or(Index(0), |snapshot| snapshot.index),
+            uncommitted_bytes: raft.uncommitted_size() as u64,
             unapplied_bytes: self.unapplied_bytes,
             conf_state: membership::current(&self.raw),
             peers,

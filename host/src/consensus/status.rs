@@ -101,6 +101,8 @@ pub struct ReplicaStatus {
     pub commit: Index,
     /// Index of the newest snapshot.
     pub snapshot: Index,
+    /// On the leader: bytes of proposals that wait to be committed.
+    pub uncommitted_bytes: u64,
     /// Bytes of entries in memory that wait to be applied.
     pub unapplied_bytes: u64,
     /// The configuration in force.

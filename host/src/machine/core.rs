@@ -296,6 +296,11 @@ impl Machine {
         self.state.sessions.ended()
     }
 
+    /// How many of them were not used for too long. Of this node only.
+    pub(crate) fn sessions_expired(&self) -> u64 {
+        self.state.sessions.expired()
+    }
+
     /// Index of the last applied entry.
     pub fn applied_index(&self) -> Index {
         self.state.applied

@@ -168,11 +168,6 @@ impl MachineSnapshot {
         Ok(Exported { index, module, label, bytes })
     }
 
-    /// The log's clock, in milliseconds since the Unix epoch.
-    pub fn time_ms(&self) -> u64 {
-        self.state.time_ms
-    }
-
     /// Whose state it is.
     pub fn cluster(&self) -> ClusterId {
         self.state.cluster

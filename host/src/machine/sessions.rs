@@ -215,6 +215,8 @@ pub(super) struct Sessions {
     bytes: u64,
     /// Sessions that ended since the start of this process: no part of the state.
     ended: u64,
+    /// Those of them whose time was over.
+    expired: u64,
     /// Sessions in which the next command may be among those that wait, in the order in which that
     /// came to be. Empty between two entries.
     due: VecDeque<u64>,
@@ -228,6 +230,7 @@ impl Sessions {
             by_expiry: BTreeSet::new(),
             bytes: 0,
             ended: 0,
+            expired: 0,
             due: VecDeque::new(),
         }
     }
@@ -242,6 +245,10 @@ impl Sessions {
 
     pub(super) fn ended(&self) -> u64 {
         self.ended
+    }
+
+    pub(super) fn expired(&self) -> u64 {
+        self.expired
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -260,6 +267,7 @@ impl Sessions {
                 break;
             }
             self.remove(id);
+            self.expired += 1;
         }
     }
 

@@ -50,7 +50,13 @@ impl Budget {
         self.in_use() < self.max
     }
 
-    pub(super) fn in_use(&self) -> u64 {
+    /// What it is bounded by, in bytes.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Bytes that are taken.
+    pub fn in_use(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 }

@@ -53,7 +53,8 @@ impl JobKind {
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    pub(super) fn add(&self, more: u64) {
+    /// It grew.
+    pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
@@ -62,6 +63,27 @@ impl Counter {
     }
 
     /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that grows and shrinks: what waits somewhere.
+#[derive(Debug, Default)]
+pub struct Waiting(AtomicU64);
+
+impl Waiting {
+    /// More waits.
+    pub(super) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// So much waits no longer.
+    pub(super) fn take(&self, less: u64) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    /// What waits now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -94,12 +116,32 @@ pub struct Durations {
     nanos: Counter,
 }
 
+fn nanos_of(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The bucket of a duration.
+fn bucket_of(nanos: u64) -> usize {
+    BUCKETS_NANOS.partition_point(|bound| *bound < nanos)
+}
+
 impl Durations {
-    pub(super) fn observe(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_NANOS.partition_point(|bound| *bound < nanos);
-        self.buckets[bucket].add(1);
+    /// Something took so long.
+    pub fn observe(&self, took: Duration) {
+        let nanos = nanos_of(took);
+        self.buckets[bucket_of(nanos)].add(1);
         self.nanos.add(nanos);
+    }
+
+    /// Takes over what one thread has noted, which is empty then.
+    pub fn take_over(&self, noted: &mut NotedDurations) {
+        for (bucket, more) in self.buckets.iter().zip(&mut noted.buckets) {
+            match std::mem::take(more) {
+                0 => {}
+                more => bucket.add(more),
+            }
+        }
+        self.nanos.add(std::mem::take(&mut noted.nanos));
     }
 
     /// Observations per bucket, not cumulated; one more than [`BUCKETS_SECONDS`] has.
@@ -110,6 +152,22 @@ impl Durations {
     /// All observations added up, in seconds.
     pub fn sum_seconds(&self) -> f64 {
         self.nanos.get() as f64 / 1e9
+    }
+}
+
+/// Durations that one thread notes for itself, to be taken over by a [`Durations`] now and then.
+#[derive(Debug, Default)]
+pub struct NotedDurations {
+    buckets: [u64; BUCKETS],
+    nanos: u64,
+}
+
+impl NotedDurations {
+    /// Something took so long.
+    pub fn observe(&mut self, took: Duration) {
+        let nanos = nanos_of(took);
+        self.buckets[bucket_of(nanos)] += 1;
+        self.nanos = self.nanos.saturating_add(nanos);
     }
 }
 
@@ -241,6 +299,21 @@ reasons! {
     }
 }
 
+reasons! {
+    /// Why a session ended.
+    SessionEnd {
+        Closed = "closed",
+        Expired = "expired",
+    }
+}
+
+/// Sessions that a machine has seen the end of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SessionsEnded {
+    pub(super) all: u64,
+    pub(super) expired: u64,
+}
+
 /// All that a node counts. See the texts in `api::http` for what each means to people.
 #[derive(Debug, Default)]
 pub struct NodeMetrics {
@@ -266,6 +339,9 @@ pub struct NodeMetrics {
     pub snapshots_installed: Counter,
     /// Size of the newest snapshot, in bytes; 0 when there is none.
     pub snapshot_bytes: Counter,
+    /// The log's clock as of the newest snapshot, in milliseconds since the Unix epoch; 0 when there is
+    /// none.
+    pub snapshot_time_ms: Counter,
     /// How long applies stood still for a snapshot.
     pub snapshot_capture_duration: Durations,
     /// How long it took to write one out.
@@ -278,6 +354,19 @@ pub struct NodeMetrics {
     pub proposals: Counter,
     /// Those that failed.
     pub proposals_failed: [Counter; Refusal::ALL.len()],
+    /// From when what callers propose reaches a node until its entry is committed, durable there and on
+    /// its way to the machine. Of an entry with several commands: of the first.
+    pub commit_duration: Durations,
+    /// From then on until the entry is applied, and all its commands are answered.
+    pub committed_apply_duration: Durations,
+    /// Sessions that were opened.
+    pub sessions_opened: Counter,
+    /// Sessions that were not, because there are too many.
+    pub sessions_refused: Counter,
+    /// Sessions that ended, by [`SessionEnd`].
+    pub sessions_ended: [Counter; SessionEnd::ALL.len()],
+    /// Bytes of entries that wait for the log writer, or are being written.
+    pub log_waiting_bytes: Waiting,
     /// Time to write a batch of the log with its fsync.
     pub log_write_duration: Durations,
     /// Entries in those batches.
@@ -320,8 +409,10 @@ impl NodeMetrics {
             Reply::Refused(CommandRefused::SequenceReused { .. }) => NotRun::SequenceReused,
             Reply::Refused(CommandRefused::SessionFull { .. }) => NotRun::SessionFull,
             Reply::Refused(CommandRefused::SessionsFull { .. }) => NotRun::SessionsFull,
-            // No command.
-            Reply::Refused(CommandRefused::TooManySessions { .. }) => return,
+            Reply::SessionOpened { .. } => return self.sessions_opened.add(1),
+            Reply::Refused(CommandRefused::TooManySessions { .. }) => {
+                return self.sessions_refused.add(1);
+            }
             Reply::Refused(CommandRefused::TooLarge { .. }) => NotRun::TooLarge,
             Reply::Refused(CommandRefused::Malformed(_)) => NotRun::Malformed,
             _ => return,
@@ -354,6 +445,14 @@ impl NodeMetrics {
             QueryResult::Unanswered(_) => NotAsked::HostShort,
         };
         self.queries_not_asked[not_asked as usize].add(1);
+    }
+
+    /// Sessions ended between these two looks at a machine.
+    pub(super) fn on_sessions_ended(&self, before: SessionsEnded, now: SessionsEnded) {
+        let all = now.all.saturating_sub(before.all);
+        let expired = now.expired.saturating_sub(before.expired);
+        self.sessions_ended[SessionEnd::Expired as usize].add(expired);
+        self.sessions_ended[SessionEnd::Closed as usize].add(all.saturating_sub(expired));
     }
 
     pub(super) fn on_slow(&self, kind: JobKind) {
@@ -414,6 +513,29 @@ mod tests {
         for (seconds, nanos) in BUCKETS_SECONDS.into_iter().zip(BUCKETS_NANOS) {
             assert_eq!((seconds * 1e9).round() as u64, nanos);
         }
+    }
+
+    #[test]
+    fn what_a_thread_notes_is_counted_once_as_if_it_was_observed() {
+        let (noted, observed) = (Durations::default(), Durations::default());
+        let mut notes = NotedDurations::default();
+        for took in [1, 70_000, 3_000_000, 40_000_000_000].map(Duration::from_nanos) {
+            notes.observe(took);
+            observed.observe(took);
+        }
+        noted.take_over(&mut notes);
+        noted.take_over(&mut notes);
+        assert_eq!(noted.buckets(), observed.buckets());
+        assert_eq!(noted.sum_seconds(), observed.sum_seconds());
+    }
+
+    #[test]
+    fn sessions_end_by_their_clients_or_by_the_clock() {
+        let metrics = NodeMetrics::default();
+        let before = SessionsEnded { all: 3, expired: 1 };
+        metrics.on_sessions_ended(before, SessionsEnded { all: 8, expired: 3 });
+        assert_eq!(metrics.sessions_ended[SessionEnd::Closed as usize].get(), 3);
+        assert_eq!(metrics.sessions_ended[SessionEnd::Expired as usize].get(), 2);
     }
 
     #[test]

@@ -49,11 +49,11 @@ pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig}
 pub use group::LevelStatus;
 pub use handle::{
     ClockFailure, ClockSet, Drained, EngineFailure, EngineSet, LevelSet, LimitsFailure, LimitsSet,
-    MembershipFailure, NodeHandle, Submit, SubmitBatch, Upgrade, UpgradeFailure, Upgraded,
+    MembershipFailure, NodeHandle, Queue, Submit, SubmitBatch, Upgrade, UpgradeFailure, Upgraded,
 };
 pub use metrics::{
     Applies, BUCKETS_SECONDS, Counter, Durations, Ending, JobKind, NodeMetrics, NotAsked, NotRun,
-    PerEnding, Queries, Refusal,
+    NotedDurations, PerEnding, Queries, Refusal, SessionEnd, Waiting,
 };
 pub use request::{ActivateModule, Command, ModuleChunk, Request, SessionPosition};
 pub use rivals::RivalStatus;

@@ -1,5 +1,7 @@
 //! Who waits for what becomes of a proposal, and how an answer reaches them.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::answer::{ProposeFailure, ProposeResult, stopped_unknown};
@@ -99,6 +101,8 @@ pub(super) struct Waiter {
     others: Vec<Waiter>,
     count_pages: bool,
     charge: Option<Charge>,
+    /// When the part of its way began that it is on, by the node's clock; `None`: nobody measures it.
+    since: Option<Duration>,
 }
 
 impl Waiter {
@@ -114,7 +118,7 @@ impl Waiter {
         charge: Charge,
     ) -> Waiter {
         let (sink, others, charge) = (Some(first), Vec::new(), Some(charge));
-        Waiter { sink, behind, others, count_pages: false, charge }
+        Waiter { sink, behind, others, count_pages: false, charge, since: None }
     }
 
     /// For what the node proposes by itself.
@@ -124,10 +128,29 @@ impl Waiter {
 
     /// For one proposal that several wait for.
     pub(super) fn all(others: Vec<Waiter>) -> Waiter {
-        Waiter { sink: None, behind: Vec::new(), others, count_pages: false, charge: None }
+        let (behind, charge, since) = (Vec::new(), None, None);
+        Waiter { sink: None, behind, others, count_pages: false, charge, since }
     }
 
-    /// Has the commands of another proposal behind its own, as they are in the entry.
+    /// Has its way measured from now on.
+    pub(super) fn sets_out(&mut self, now: Duration) {
+        self.since = Some(now);
+    }
+
+    /// Whether its way is measured.
+    pub(super) fn is_measured(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// A part of its way ends now, and the next one begins; how long that part took, if its way is
+    /// measured.
+    pub(super) fn gets_on(&mut self, now: Duration) -> Option<Duration> {
+        let since = self.since.as_mut()?;
+        Some(now.saturating_sub(std::mem::replace(since, now)))
+    }
+
+    /// Has the commands of another proposal behind its own, as they are in the entry. Its way stays that
+    /// of its own.
     pub(super) fn join(&mut self, mut other: Waiter) {
         self.behind.push(other.sink.take());
         self.behind.append(&mut other.behind);
@@ -167,6 +190,7 @@ impl Waiter {
             others: Vec::new(),
             count_pages: false,
             charge: None,
+            since: None,
         }
     }
 
@@ -197,5 +221,24 @@ impl Drop for Waiter {
         for sink in self.sink.take().into_iter().chain(self.behind.drain(..).flatten()) {
             sink.send(Err(stopped_unknown()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_is_measured_part_by_part_and_that_of_the_first_counts() {
+        let at = Duration::from_millis;
+        let waiter = || Waiter::all(Vec::new());
+        let (mut first, mut second) = (waiter(), waiter());
+        first.sets_out(at(3));
+        second.sets_out(at(5));
+        first.join(second);
+        assert_eq!(first.gets_on(at(10)), Some(at(7)));
+        assert_eq!(first.gets_on(at(11)), Some(at(1)));
+        assert_eq!(first.gets_on(at(9)), Some(Duration::ZERO), "a clock that goes back");
+        assert_eq!(waiter().gets_on(at(1)), None);
     }
 }

@@ -154,6 +154,13 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+impl JobTicket {
+    /// When it began, by the node's clock.
+    pub(super) fn began(&self) -> Duration {
+        self.began
+    }
+}
+
 /// The writing end of a [`Work`].
 pub(super) struct Jobs {
     work: Arc<Work>,

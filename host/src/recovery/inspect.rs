@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use super::survivor::{Place, Survivor};
+use crate::consensus::{RecoveryError, reconcile};
 use crate::fsm::SharedLoader;
 use crate::machine::Machine;
 use crate::replay::{ReplayError, Replayer};
-use crate::storage::{DataDir, LogStore, StorageConfig, StorageError, Stores};
-use crate::types::{ConfState, GroupId, Index, LogPosition, StateDigest};
+use crate::storage::{DataDir, LogStore, StorageConfig, StorageError, Stores, WriteBatch};
+use crate::types::{ClusterId, ConfState, GroupId, Index, LogPosition, NodeId, StateDigest};
 
 /// Terms that are named, the newest of the log's.
 const TERMS_MAX: usize = 1000;
@@ -26,6 +27,9 @@ pub enum InspectError {
         /// The cause.
         source: ReplayError,
     },
+    /// Its log and its snapshots do not belong together.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The node joined, and never got a state.
     #[error("{place} holds no state: the node had joined its cluster and not heard anything yet")]
     Stateless {
@@ -54,35 +58,79 @@ pub fn inspect(
     loader: &SharedLoader,
     scratch: &Path,
     now_ms: u64,
+    watch: Watch<'_>,
 ) -> Result<Found, InspectError> {
-    let group = GroupId::MAIN;
-    let place = dir.path().display().to_string();
     let stores = dir.open_copies(&StorageConfig::default(), scratch)?;
     let identity = dir.identity().expect("stores of nobody were refused");
+    let whose = Whose {
+        cluster: identity.cluster,
+        node: identity.node,
+        place: dir.path().display().to_string(),
+        has_evidence: dir.path().join("evidence").exists(),
+    };
+    inspect_stores(&stores, whose, loader, now_ms, watch)
+}
+
+/// Hears how far a log was executed, and where it ends.
+pub type Watch<'a> = &'a (dyn Fn(Index, Index) + Sync);
+
+/// Whose stores are looked at.
+#[derive(Clone, Debug)]
+pub struct Whose {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// Where they are, in words.
+    pub place: String,
+    /// See [`Survivor`].
+    pub has_evidence: bool,
+}
+
+/// As [`inspect`], of stores that are open and that nobody else has: what a start would mend in them is mended.
+///
+/// # Errors
+/// See [`InspectError`].
+pub fn inspect_stores(
+    stores: &Stores,
+    whose: Whose,
+    loader: &SharedLoader,
+    now_ms: u64,
+    watch: Watch<'_>,
+) -> Result<Found, InspectError> {
+    let group = GroupId::MAIN;
+    let Whose { cluster, node, place, has_evidence } = whose;
     if stores.snapshots.list(group)?.is_empty() {
         return Err(InspectError::Stateless { place });
     }
     let failed = |source| InspectError::Replay { place: place.clone(), source };
+    let mut replayer = newest(stores, cluster, loader).map_err(failed)?;
+    if mend(stores, replayer.began())? {
+        replayer = newest(stores, cluster, loader).map_err(failed)?;
+    }
     let hard_state = stores.log.hard_state(group)?;
     let log = Log { begins_after: stores.log.start(group)?, log: &*stores.log };
-    let mut replayer = newest(&stores, dir, loader).map_err(failed)?;
     let snapshot = stores.snapshots.list(group)?;
     let snapshot = snapshot.iter().find(|meta| meta.index == replayer.began());
     let snapshot = snapshot.expect("it began with one of them").position();
-    while replayer.step(false).map_err(failed)?.is_some() {}
+    let last = stores.log.last_index(group)?;
+    while replayer.step(false).map_err(failed)?.is_some() {
+        watch(replayer.applied(), last);
+    }
     let committed = position(&log, snapshot, replayer.applied())?;
     let digest_committed = replayer.digest().map_err(failed)?;
     let mut configurations = vec![replayer.conf_state().clone()];
     replayer.trust_all().map_err(failed)?;
     while replayer.step(false).map_err(failed)?.is_some() {
         note(&mut configurations, replayer.conf_state());
+        watch(replayer.applied(), last);
     }
     let last = position(&log, snapshot, replayer.applied())?;
     let digest: StateDigest = replayer.digest().map_err(failed)?;
     let machine = replayer.into_machine();
     let survivor = Survivor {
-        cluster: identity.cluster,
-        node: identity.node,
+        cluster,
+        node,
         data_dir: place,
         inspected_ms: now_ms,
         term: hard_state.term,
@@ -97,14 +145,17 @@ pub fn inspect(
         module: machine.active_module().map(|(hash, _)| hash),
         digest_committed,
         digest,
-        has_evidence: dir.path().join("evidence").exists(),
+        has_evidence,
     };
     Ok(Found { survivor, machine })
 }
 
 /// Begins with the newest snapshot that can be read: where one is damaged, the one before it will do.
-fn newest(stores: &Stores, dir: &DataDir, loader: &SharedLoader) -> Result<Replayer, ReplayError> {
-    let cluster = dir.identity().expect("stores of nobody were refused").cluster;
+fn newest(
+    stores: &Stores,
+    cluster: ClusterId,
+    loader: &SharedLoader,
+) -> Result<Replayer, ReplayError> {
     let mut first_error = None;
     for meta in stores.snapshots.list(GroupId::MAIN)? {
         let loader = SharedLoader::clone(loader);
@@ -118,6 +169,16 @@ fn newest(stores: &Stores, dir: &DataDir, loader: &SharedLoader) -> Result<Repla
         }
     }
     Err(first_error.expect("there is a snapshot"))
+}
+
+/// As a start does: a crash can come between "the snapshot is there" and "the log begins after it".
+fn mend(stores: &Stores, snapshot: Index) -> Result<bool, InspectError> {
+    let group = GroupId::MAIN;
+    let all = stores.snapshots.list(group)?;
+    let snapshot = all.iter().find(|meta| meta.index == snapshot);
+    let Some(write) = reconcile(&*stores.log, group, snapshot)? else { return Ok(false) };
+    stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
+    Ok(true)
 }
 
 fn note(configurations: &mut Vec<ConfState>, now: &ConfState) {

@@ -20,6 +20,6 @@ mod survivor;
 mod tests;
 
 pub use self::document::{Document, DocumentError};
-pub use self::inspect::{Found, InspectError, inspect};
+pub use self::inspect::{Found, InspectError, Watch, Whose, inspect, inspect_stores};
 pub use self::plan::{Plan, PlanError};
 pub use self::survivor::{Place, Survivor};

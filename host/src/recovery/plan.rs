@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::survivor::{Survivor, is_quorum, is_quorum_without};
+use crate::museum::{self, Exhibit};
 use crate::types::{ClusterId, ConfState, Index, Member, NodeId};
 
 /// Why survivors make no plan.
@@ -102,6 +103,9 @@ impl Plan {
         let mut others = survivors;
         // Of two that hold the same, the one with the lower id.
         others.sort_by_key(|survivor| (std::cmp::Reverse(survivor.last), survivor.node));
+        if museum::is_on(Exhibit::RecoveryOfLongest) {
+            others.sort_by_key(|survivor| std::cmp::Reverse(survivor.last.index));
+        }
         if others.is_empty() {
             return Err(PlanError::Nobody);
         }

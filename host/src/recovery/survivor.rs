@@ -36,8 +36,10 @@ impl From<Place> for LogPosition {
 #[serde(deny_unknown_fields)]
 pub struct Survivor {
     /// Whose data it is.
+    #[serde(rename = "cluster_id")]
     pub cluster: ClusterId,
     /// Whose data it is.
+    #[serde(rename = "node_id")]
     pub node: NodeId,
     /// Where it was found.
     pub data_dir: String,
@@ -90,7 +92,7 @@ impl Survivor {
     }
 
     /// The term of an entry that its log or its snapshot holds, if it is known.
-    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
+    pub fn term_at(&self, index: Index) -> Option<Term> {
         if index > self.last.index {
             return None;
         }

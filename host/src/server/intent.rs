@@ -8,16 +8,15 @@
 //!   "form", "found", {"settle":…} or {"join":…}\n
 //! ```
 
-use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::ServeError;
+use crate::storage::write_atomically;
 use crate::types::{Member, Rival};
 
 const FILE: &str = "INTENT";
-const FILE_BEING_WRITTEN: &str = "INTENT.tmp";
 const MAGIC: &str = "raft-host-intent 1";
 
 /// What a start set out to do.
@@ -56,16 +55,7 @@ impl Intent {
 
     /// Durable when this returns.
     pub(super) fn write(&self, dir: &Path) -> Result<(), ServeError> {
-        let path = dir.join(FILE);
-        let fresh = dir.join(FILE_BEING_WRITTEN);
-        let write = || {
-            let mut file = std::fs::File::create(&fresh)?;
-            file.write_all(self.encode().as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &path)?;
-            std::fs::File::open(dir)?.sync_all()
-        };
-        write().map_err(|error| failed("writing", &path, error))
+        Ok(write_atomically(&dir.join(FILE), self.encode().as_bytes())?)
     }
 
     /// Nothing is left to do.

@@ -33,6 +33,7 @@ mod running;
 mod services;
 #[cfg(feature = "museum")]
 mod tamper;
+mod wish;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

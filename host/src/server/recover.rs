@@ -1,6 +1,5 @@
 //! Making a new cluster of what a survivor holds, in its own data directory.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,9 +13,9 @@ use crate::config::Config;
 use crate::fsm::SharedLoader;
 use crate::machine::{FOUNDER, Machine};
 use crate::node;
-use crate::recovery::{Document, Found, InspectError, Place, Plan, Survivor, inspect};
+use crate::recovery::{Document, Found, InspectError, Place, Plan, Survivor, Watch, inspect};
 use crate::replay::{ReplayError, Replayer};
-use crate::storage::{DataDir, StorageConfig, StorageError, Succession};
+use crate::storage::{DataDir, StorageConfig, StorageError, Succession, write_atomically};
 use crate::types::{ClusterId, GroupId, LogPosition, Member, Origin, StateDigest, check_address};
 
 /// What became of a plan, in the new data directory.
@@ -146,9 +145,9 @@ pub struct Recovered {
 ///
 /// # Errors
 /// See [`RecoverFailure`].
-pub fn inspect_dir(path: &Path) -> Result<Survivor, RecoverFailure> {
+pub fn inspect_dir(path: &Path, watch: Watch<'_>) -> Result<Survivor, RecoverFailure> {
     let dir = DataDir::lock_stopped(path)?;
-    Ok(look(&dir, &loader()?)?.survivor)
+    Ok(look(&dir, &loader()?, watch)?.survivor)
 }
 
 /// Makes a new cluster of one voter of the directory that the plan chose, which begins when a server is
@@ -162,6 +161,7 @@ pub fn recover(
     path: &Path,
     plan: &Plan,
     address: Option<String>,
+    watch: Watch<'_>,
 ) -> Result<Recovered, RecoverFailure> {
     let mut succession = Succession::begin(path, &plan.id)?;
     if succession.is_done() {
@@ -170,7 +170,7 @@ pub fn recover(
     if succession.wants_contents() {
         refuse_other(succession.dir(), plan)?;
         let loader = loader()?;
-        let Found { survivor, mut machine } = look(succession.dir(), &loader)?;
+        let Found { survivor, mut machine } = look(succession.dir(), &loader, watch)?;
         if !plan.chosen.is_unchanged(&survivor) {
             let (then, now) = (Box::new(plan.chosen.clone()), Box::new(survivor));
             return Err(RecoverFailure::Changed { place: place(path), then, now });
@@ -193,13 +193,7 @@ pub fn recover(
         home.intent_done()?;
         drop(home);
         let outcome = Outcome { plan: plan.clone(), cluster, position: position.into(), founder };
-        let file = fresh.join(OUTCOME_FILE);
-        let written = std::fs::File::create(&file).and_then(|mut file| {
-            file.write_all(outcome.to_text().as_bytes())?;
-            file.sync_all()
-        });
-        let action = format!("writing {}", file.display());
-        written.map_err(|source| RecoverFailure::Io { action, source })?;
+        write_atomically(&fresh.join(OUTCOME_FILE), outcome.to_text().as_bytes())?;
     }
     succession.complete()?;
     let done = Succession::begin(path, &plan.id)?;
@@ -212,7 +206,11 @@ pub fn recover(
 ///
 /// # Errors
 /// See [`RecoverFailure`].
-pub fn verify(path: &Path, plan: &Plan) -> Result<(Recovered, StateDigest), RecoverFailure> {
+pub fn verify(
+    path: &Path,
+    plan: &Plan,
+    watch: Watch<'_>,
+) -> Result<(Recovered, StateDigest), RecoverFailure> {
     let done = Succession::begin(path, &plan.id)?;
     if !done.is_done() {
         return Err(RecoverFailure::NotApplied { place: place(path), id: plan.id.clone() });
@@ -223,7 +221,7 @@ pub fn verify(path: &Path, plan: &Plan) -> Result<(Recovered, StateDigest), Reco
     let mut expected = {
         let kept = DataDir::lock_stopped(aside)?;
         refuse_other(&kept, plan)?;
-        let Found { survivor, machine } = look(&kept, &loader)?;
+        let Found { survivor, machine } = look(&kept, &loader, watch)?;
         if !plan.chosen.is_unchanged(&survivor) {
             let (then, now) = (Box::new(plan.chosen.clone()), Box::new(survivor));
             return Err(RecoverFailure::Changed { place: place(aside), then, now });
@@ -284,8 +282,8 @@ fn recovered(done: &Succession, id: &str, was_done: bool) -> Result<Recovered, R
     Ok(Recovered { cluster, position: outcome.position.into(), founder, aside, was_done })
 }
 
-fn look(dir: &DataDir, loader: &SharedLoader) -> Result<Found, RecoverFailure> {
-    Ok(inspect(dir, loader, scratch()?.path(), wall_clock_ms())?)
+fn look(dir: &DataDir, loader: &SharedLoader, watch: Watch<'_>) -> Result<Found, RecoverFailure> {
+    Ok(inspect(dir, loader, scratch()?.path(), wall_clock_ms(), watch)?)
 }
 
 fn refuse_other(dir: &DataDir, plan: &Plan) -> Result<(), RecoverFailure> {

@@ -302,11 +302,12 @@ async fn run(
     let piloting = Arc::new(AutopilotBoard::new(config.autopilot.clone()));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
+    let info = services::info(&home, &transport, backups.clone(), Arc::clone(&piloting));
     let services = services::serve(
         listener,
         handle.clone(),
         Arc::clone(&transport),
-        services::info(&home, backups.clone(), Arc::clone(&piloting)),
+        info.clone(),
         config.api.clone(),
         closing.clone(),
         broken_sender,
@@ -319,9 +320,7 @@ async fn run(
     let metrics_address = metrics.as_ref().map(|(_, address)| *address);
     let metrics = metrics.map(|(listener, _)| {
         // Not held back until the server opens: health says what is missing.
-        let info = services::info(&home, backups.clone(), Arc::clone(&piloting));
-        let handle = handle.clone();
-        tokio::spawn(services::serve_metrics(listener, handle, info, closing.clone()))
+        tokio::spawn(services::serve_metrics(listener, handle.clone(), info, closing.clone()))
     });
     let server = RunningServer {
         node,

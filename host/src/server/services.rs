@@ -63,10 +63,12 @@ pub(crate) fn count_dropped_guest_lines(lines: u64) {
 /// Facts for `raft-host status` and the metrics.
 pub(super) fn info(
     home: &Arc<Home>,
+    transport: &Arc<dyn NetworkTransport>,
     backups: Option<Arc<BackupBoard>>,
     autopilot: Arc<AutopilotBoard>,
 ) -> NodeInfo {
     let weak = Arc::downgrade(home);
+    let transport = Arc::downgrade(transport);
     let confirming = Weak::clone(&weak);
     NodeInfo {
         version: release::version().to_owned(),
@@ -84,6 +86,10 @@ pub(super) fn info(
             }
         }),
         process: Arc::new(ProcessFacts::read),
+        peer_queues: Arc::new(move || {
+            transport.upgrade().map(|transport| transport.queued_bytes()).unwrap_or_default()
+        }),
+        traffic: Arc::default(),
         backups,
         autopilot,
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),

@@ -107,8 +107,12 @@ pub(super) fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// Replaces `path` by `bytes`: after a crash there is the old content or the new one.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+/// Replaces `path` by `bytes`: after a crash there is the old content or the new one. Goes by way of a file
+/// beside it with the extension `tmp`.
+///
+/// # Errors
+/// `Io`.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary).map_err(io_error("create", &temporary))?;
     file.write_all(bytes).map_err(io_error("write", &temporary))?;

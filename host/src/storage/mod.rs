@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 pub use self::config::StorageConfig;
 pub use self::data_dir::{DataDir, NodeIdentity, Succession};
-pub use self::disk::{Directories, RealDisk};
+pub use self::disk::{Directories, RealDisk, write_atomically};
 pub use self::engines::{Engine, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;

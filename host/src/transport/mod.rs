@@ -88,6 +88,9 @@ pub trait NetworkTransport: Transport {
     /// a way of its own. What comes in there is delivered to the inbox.
     fn routes(&self) -> Routes;
 
+    /// How many bytes wait to be sent, by peer.
+    fn queued_bytes(&self) -> BTreeMap<NodeId, u64>;
+
     /// Sends what is queued, for a moment, then ends and joins all its tasks, and ends what came in by
     /// its routes, without which their server would wait for ever. Later calls of `send` and
     /// `set_peers` do nothing.

@@ -50,7 +50,7 @@ impl LogEntry {
 }
 
 /// An index together with the term of the entry there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition {
     /// Position in the log.
     pub index: Index,

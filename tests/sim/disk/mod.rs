@@ -110,6 +110,21 @@ impl SimDisk {
         Ok(SimDisk { state: Arc::new(Mutex::new(state)), real: Arc::new(real) })
     }
 
+    /// Another disk with the same contents, cache and medium. Whoever uses this one has no part in it.
+    ///
+    /// # Errors
+    /// When the real directory cannot be made.
+    pub fn copy(&self, seed: u64) -> std::io::Result<SimDisk> {
+        let real = real_dir()?;
+        let log_dir = real.path().join("log");
+        std::fs::create_dir(&log_dir)?;
+        for entry in std::fs::read_dir(self.log_dir())? {
+            std::fs::File::create(log_dir.join(entry?.file_name()))?;
+        }
+        let state = self.state().copy(real.path(), seed);
+        Ok(SimDisk { state: Arc::new(Mutex::new(state)), real: Arc::new(real) })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         access::lock(&self.state)
     }

@@ -77,6 +77,24 @@ impl Names {
         names
     }
 
+    /// The same names below another directory.
+    pub(super) fn moved(&self, from: &Path, to: &Path) -> Names {
+        let below = |path: &Path| to.join(path.strip_prefix(from).expect("all are below it"));
+        let table = |table: &Table| table.iter().map(|(path, node)| (below(path), *node)).collect();
+        let change = |change: &Change| match change {
+            Change::Create { path, node } => Change::Create { path: below(path), node: *node },
+            Change::Remove { path, node } => Change::Remove { path: below(path), node: *node },
+            Change::Rename { from, to, node } => {
+                Change::Rename { from: below(from), to: below(to), node: *node }
+            }
+        };
+        Names {
+            current: table(&self.current),
+            durable: table(&self.durable),
+            pending: self.pending.iter().map(change).collect(),
+        }
+    }
+
     pub(super) fn get(&self, path: &Path) -> Option<Node> {
         self.current.get(path).copied()
     }

@@ -156,6 +156,18 @@ impl State {
         }
     }
 
+    /// The same files and names below another directory. What was ordered for this disk is not for
+    /// that one.
+    pub(super) fn copy(&self, root: &Path, seed: u64) -> State {
+        State {
+            names: self.names.moved(&self.root, root),
+            files: self.files.clone(),
+            next_id: self.next_id,
+            has_lied: self.has_lied,
+            ..State::new(root, seed)
+        }
+    }
+
     /// Name of a file for people: without what differs from run to run.
     pub(super) fn relative(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()

@@ -23,6 +23,7 @@ mod ordered_sessions;
 mod progress;
 mod quarantine_heals;
 mod quarantine_keeps_quiet;
+mod recovery_keeps;
 mod sessions_once;
 mod state_machine_safety;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use ordered_sessions::OrderedSessions;
 pub use progress::Progress;
 pub use quarantine_heals::QuarantineHeals;
 pub use quarantine_keeps_quiet::QuarantineKeepsQuiet;
+pub use recovery_keeps::RecoveryKeeps;
 pub use sessions_once::SessionsOnce;
 pub use state_machine_safety::StateMachineSafety;
 
@@ -96,6 +98,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(StateMachineSafety::default()),
         Box::new(NothingLost::new(Rc::clone(&replay))),
         Box::new(Linearizable::new(replay)),
+        Box::new(RecoveryKeeps::default()),
         Box::new(ClockWithinMajority::default()),
         Box::new(HealthyServes),
         Box::new(HungDiskYields),

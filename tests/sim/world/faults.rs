@@ -209,6 +209,7 @@ impl World {
                 self.hosts[slot.0].slow_down_disk(now, Micros(now.0 + for_us), fsync_us);
             }
             Action::FlipBit { node, at } => self.flip_bit(node, at),
+            Action::PlanRecovery { nodes, power_loss } => self.plan_recovery(nodes, power_loss),
             _ => self.act_on_disk(action),
         }
     }
@@ -292,6 +293,11 @@ impl World {
                 self.crash(slot, true, None);
                 self.hosts[slot.0].state = State::Broken;
                 self.begin_rejoin(slot, was_voter);
+            }
+            Action::Move { node } => {
+                let Some(slot) = self.pick(node) else { return };
+                let address = format!("moved{}:1", self.number());
+                self.begin(Goal::Move { slot, address }, patience);
             }
             Action::Join { promote } => self.begin_join(promote, None),
             Action::Remove { node } => {

@@ -17,6 +17,7 @@ mod finish;
 mod flips;
 mod operators;
 mod programs;
+mod recoveries;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -27,6 +27,8 @@ pub(super) enum Goal {
         nonce: JoinNonce,
         lost: Option<Slot>,
     },
+    /// A member is to be dialled at another address.
+    Move { slot: Slot, address: String },
     /// A member is to be none.
     Remove { slot: Slot },
     /// A member that lost its data is removed, and another one takes its place.
@@ -189,6 +191,9 @@ impl World {
                     None
                 }
             }
+            Goal::Move { slot, address } => {
+                Some((leader, Ask::Move(self.hosts[slot.0].node, address)))
+            }
             Goal::Upgrade { version } => {
                 let looks = || self.hosts[leader.0].node()?.handle().incumbent();
                 let task = self.tasks.get_mut(&number).expect("seen above");
@@ -320,10 +325,22 @@ impl World {
         match (goal, answer) {
             (Goal::Join { promote, slot: None, lost, .. }, Answered::Learner(Ok(node))) => {
                 if let Some(lost) = lost {
+                    let of_lost = self.hosts[lost.0].node;
                     self.hosts[lost.0].state = State::Retired;
-                    self.told_done(self.hosts[lost.0].node);
+                    match self.conf_state.contains(of_lost) && node != of_lost {
+                        // It had moved, and nobody knew when the new one joined under its old address.
+                        true => self.begin(Goal::Remove { slot: lost }, None),
+                        false => self.told_done(of_lost),
+                    }
                 }
                 self.joined(number, attempt, node, promote);
+            }
+            (Goal::Move { slot, address }, Answered::Member(Ok(()))) => {
+                self.hosts[slot.0].address = address;
+                self.end_task(number, "done");
+            }
+            (Goal::Move { .. }, Answered::Member(result)) if is_gone(&result) => {
+                self.end_task(number, "removed before it had moved");
             }
             (Goal::Join { .. }, Answered::Member(Ok(()))) => self.end_task(number, "done"),
             (Goal::Join { .. }, Answered::Member(result)) if is_gone(&result) => {

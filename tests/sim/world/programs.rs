@@ -26,6 +26,12 @@ impl World {
         }
     }
 
+    /// The newest that there is.
+    pub(super) fn newest_loader(&self) -> SharedLoader {
+        let loader = Arc::clone(&self.loader);
+        Arc::new(Offering { loader, profiles: Vec::new(), level: NEXT })
+    }
+
     /// From its next start on a host runs another program, and it starts soon.
     pub(super) fn install(&mut self, slot: Slot, program: Level, down_us: u64) {
         self.crash(slot, false, Some(down_us));

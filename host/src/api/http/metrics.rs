@@ -8,17 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
 
+use super::page::{Labels, Page};
+use super::traffic;
+use crate::api::connections::Counts;
 use crate::api::context::NodeInfo;
 use crate::api::process::ProcessFacts;
 use crate::autopilot::AutopilotChange;
 use crate::consensus::{ProgressState, ReplicaStatus, Role};
 use crate::machine::BodyKind;
 use crate::node::{
-    BUCKETS_SECONDS, Durations, Ending, JobKind, MachineView, NodeHandle, NotAsked, NotRun, Refusal,
+    Ending, JobKind, MachineView, NodeHandle, NotAsked, NotRun, Refusal, SessionEnd,
 };
 
 /// How long a busy event loop is waited for; the rest is shown without its part.
@@ -32,6 +34,8 @@ pub(super) struct Scrape {
     status: Option<ReplicaStatus>,
     data_dir_bytes: u64,
     process: ProcessFacts,
+    /// Connections of the port that this is asked by.
+    own_connections: Counts,
 }
 
 impl Debug for Scrape {
@@ -50,6 +54,12 @@ impl Collector for Scrape {
         self.digests(&mut page)?;
         self.clocks(&mut page)?;
         self.requests(&mut page)?;
+        self.sessions(&mut page)?;
+        let info = &self.info;
+        traffic::calls(&mut page, &info.traffic)?;
+        traffic::connections(&mut page, info.traffic.connections(), self.own_connections)?;
+        let here = self.handle.queues(self.status.as_ref());
+        traffic::queues(&mut page, &here, &info.traffic.queues(), &(info.peer_queues)())?;
         self.storage(&mut page)?;
         self.backups(&mut page)?;
         self.autopilot(&mut page)
@@ -57,7 +67,11 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
-    pub(super) async fn of(handle: NodeHandle, info: Arc<NodeInfo>) -> Scrape {
+    pub(super) async fn of(
+        handle: NodeHandle,
+        info: Arc<NodeInfo>,
+        own_connections: Counts,
+    ) -> Scrape {
         let status = tokio::time::timeout(STATUS_PATIENCE, handle.status()).await;
         let measured = Arc::clone(&info);
         let sizes = move || ((measured.data_dir_bytes)(), (measured.process)());
@@ -70,6 +84,7 @@ impl Scrape {
             process: sizes.1,
             handle,
             info,
+            own_connections,
         }
     }
 
@@ -428,6 +443,17 @@ impl Scrape {
                 (vec![("reason", reason.label().to_owned())], count)
             }),
         )?;
+        page.durations(
+            "raft_host_commit_duration",
+            "Time from when what was to be appended reached this node, as leader, until its entry was \
+             committed, durable here and handed to the apply thread; of the first command of an entry.",
+            &metrics.commit_duration,
+        )?;
+        page.durations(
+            "raft_host_committed_apply_duration",
+            "Time from then on until the entry was applied and its commands had their answers.",
+            &metrics.committed_apply_duration,
+        )?;
         page.bytes(
             "raft_host_inflight",
             "Bytes of requests that wait to be proposed, committed or applied.",
@@ -437,6 +463,28 @@ impl Scrape {
             "raft_host_inflight_limit",
             "With more than that in flight, requests are answered \"busy\".",
             self.handle.config().max_inflight_bytes,
+        )
+    }
+
+    fn sessions(&self, page: &mut Page<'_>) -> fmt::Result {
+        let metrics = self.handle.metrics();
+        page.counter(
+            "raft_host_sessions_opened",
+            "Sessions that were opened.",
+            [(vec![], metrics.sessions_opened.get())],
+        )?;
+        page.counter(
+            "raft_host_sessions_refused",
+            "Sessions that were not opened because there were too many.",
+            [(vec![], metrics.sessions_refused.get())],
+        )?;
+        page.counter(
+            "raft_host_sessions_ended",
+            "Sessions that ended: closed by their clients, or not used for their time to live.",
+            SessionEnd::ALL.iter().map(|reason| {
+                let count = metrics.sessions_ended[*reason as usize].get();
+                (vec![("reason", reason.label().to_owned())], count)
+            }),
         )
     }
 
@@ -505,6 +553,12 @@ impl Scrape {
             "Size of the newest snapshot; 0: there is none.",
             metrics.snapshot_bytes.get(),
         )?;
+        page.seconds(
+            "raft_host_snapshot_newest_timestamp",
+            "The log's clock as of the newest snapshot, since the Unix epoch; 0: there is none, or only \
+             that of an empty cluster.",
+            metrics.snapshot_time_ms.get() as f64 / 1_000.0,
+        )?;
         page.durations(
             "raft_host_snapshot_capture_duration",
             "How long applies stood still for a snapshot.",
@@ -523,8 +577,6 @@ impl Scrape {
     }
 }
 
-type Labels = Vec<(&'static str, String)>;
-
 fn ending_labels(ending: Ending) -> Labels {
     match ending {
         Ending::Ok => vec![("outcome", "ok".to_owned())],
@@ -541,96 +593,5 @@ fn role_name(role: Role) -> &'static str {
         Role::PreCandidate => "pre_candidate",
         Role::Candidate => "candidate",
         Role::Leader => "leader",
-    }
-}
-
-/// The text in the making.
-struct Page<'a> {
-    encoder: DescriptorEncoder<'a>,
-}
-
-impl Page<'_> {
-    /// `_total` is added to the name.
-    fn counter(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> fmt::Result {
-        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in values {
-            // An empty pair of braces would be another series to some readers.
-            if labels.is_empty() {
-                family.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
-            } else {
-                let mut metric = family.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `_bytes_total` is added to the name.
-    fn byte_counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let unit = Some(&Unit::Bytes);
-        let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
-    }
-
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> fmt::Result {
-        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            if labels.is_empty() {
-                family.encode_gauge(&value)?;
-            } else {
-                family.encode_family(&labels)?.encode_gauge(&value)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.gauges(name, help, [(vec![], value)])
-    }
-
-    /// `_bytes` is added to the name.
-    fn bytes(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let unit = Some(&Unit::Bytes);
-        self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    /// `_seconds` is added to the name.
-    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let unit = Some(&Unit::Seconds);
-        self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    /// `_seconds` and the suffix of a counter are added to the name.
-    fn seconds_counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let unit = Some(&Unit::Seconds);
-        let mut family = self.encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
-        family.encode_counter::<NoLabelSet, f64, u64>(&value, None)
-    }
-
-    /// `_seconds` and the suffixes of a histogram are added to the name.
-    fn durations(&mut self, name: &str, help: &str, durations: &Durations) -> fmt::Result {
-        let unit = Some(&Unit::Seconds);
-        let counts = durations.buckets();
-        let bounds = BUCKETS_SECONDS.into_iter().chain([f64::MAX]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
-        let (sum, count) = (durations.sum_seconds(), counts.iter().sum());
-        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-
-    /// `_info` is added to the name.
-    fn info(&mut self, name: &str, help: &str, labels: &[(&'static str, String)]) -> fmt::Result {
-        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Info)?;
-        metric.encode_info(&labels)
     }
 }

@@ -4,8 +4,10 @@
 //! services that change things.
 
 mod metrics;
+mod page;
 mod probes;
 mod text;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 struct Face {
     handle: NodeHandle,
     info: Arc<NodeInfo>,
+    table: Arc<Table>,
 }
 
 /// Serves all that until `closing`.
@@ -51,7 +54,7 @@ pub async fn serve_http(
 ) -> std::io::Result<()> {
     let table = Table::new(BOUNDS);
     let acceptor = Acceptor::new(listener, Arc::clone(&table), closing.child_token());
-    let serving = axum::serve(Doorway(acceptor), router(handle, info))
+    let serving = axum::serve(Doorway(acceptor), router(handle, info, Arc::clone(&table)))
         .with_graceful_shutdown(closing.clone().cancelled_owned());
     let out_of_patience = async {
         closing.cancelled().await;
@@ -82,8 +85,8 @@ impl Listener for Doorway {
     }
 }
 
-fn router(handle: NodeHandle, info: NodeInfo) -> Router {
-    let face = Face { handle, info: Arc::new(info) };
+fn router(handle: NodeHandle, info: NodeInfo, table: Arc<Table>) -> Router {
+    let face = Face { handle, info: Arc::new(info), table };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
@@ -97,7 +100,7 @@ async fn metrics(State(face): State<Face>, headers: HeaderMap) -> impl IntoRespo
     // Several lines of a header are one list (RFC 9110 §5.3).
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let accepted = accepted.collect::<Vec<_>>().join(",");
-    match Scrape::of(face.handle, face.info).await.text() {
+    match Scrape::of(face.handle, face.info, face.table.counts()).await.text() {
         Ok(page) if text::wants_open_metrics(&accepted) => {
             (StatusCode::OK, [(header::CONTENT_TYPE, text::OPEN_METRICS)], page)
         }

@@ -1,17 +1,14 @@
 //! `/livez`, `/readyz` and `/healthz`, as Kubernetes' own components answer them: 200 and `ok`, or 503; with
 //! `?verbose` a line for each check, and without the checks that `?exclude=NAME` names.
 
-use std::time::Duration;
-
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::Face;
-use crate::node::{Check, NodeHandle};
+use crate::api::health::liveness;
+use crate::node::Check;
 
-/// How long the event loop may take to answer before the process counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest query that is read.
 const QUERY_MAX_BYTES: usize = 1024;
 
@@ -37,16 +34,6 @@ pub(super) async fn healthy(
     let mut checks = vec![liveness(&face.handle).await];
     checks.extend(face.handle.checks());
     answer("healthz", &checks, query.as_deref())
-}
-
-async fn liveness(handle: &NodeHandle) -> Check {
-    let answered = tokio::time::timeout(PATIENCE, handle.status()).await;
-    let failure = match answered {
-        Ok(Ok(_)) => None,
-        Ok(Err(_)) => Some("this node has stopped; its log says why"),
-        Err(_) => Some("the event loop does not answer"),
-    };
-    Check { name: "event-loop", failure }
 }
 
 fn answer(what: &str, checks: &[Check], query: Option<&str>) -> impl IntoResponse + use<> {

@@ -12,7 +12,10 @@ fn detail(status: &Status) -> v1::ErrorDetail {
 }
 
 /// Calls a method with a message of another one.
-async fn call(node: &TestNode, path: &'static str) -> Result<Response<v1::Position>, Status> {
+pub(super) async fn call(
+    node: &TestNode,
+    path: &'static str,
+) -> Result<Response<v1::Position>, Status> {
     let mut service = Grpc::new(node.channel.clone());
     service.ready().await.unwrap();
     let codec: BoundedCodec<v1::Position, v1::Position> = BoundedCodec::default();

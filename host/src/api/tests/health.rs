@@ -6,7 +6,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::*;
 
-const SERVICES: [&str; 4] = ["", "raft_host.v1.Client", "raft_host.v1.Admin", "group/main"];
+const SERVICES: [&str; 5] =
+    ["", "readiness", "raft_host.v1.Client", "raft_host.v1.Admin", "group/main"];
 
 pub(super) async fn health(node: &TestNode, service: &str) -> i32 {
     let request = HealthCheckRequest { service: service.into() };
@@ -95,6 +96,25 @@ async fn who_watches_health_hears_that_the_quorum_is_lost() {
         node.stop().await;
     }
     all_become(&mut watches, ServingStatus::NotServing).await;
+    assert_eq!(health(&cluster.nodes[0], "liveness").await, 1, "to start it again mends nothing");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_lives_while_it_drains_and_not_when_it_has_stopped() {
+    let cluster = Cluster::of(1).await;
+    let node = cluster.leader();
+    let request = HealthCheckRequest { service: "liveness".into() };
+    let mut client = HealthClient::new(node.channel.clone());
+    let mut watch = client.watch(request).await.unwrap().into_inner();
+    let first = watch.message().await.unwrap().expect("it goes on");
+    assert_eq!(first.status, ServingStatus::Serving as i32);
+    node.node.drain().await;
+    assert_eq!(health(node, "readiness").await, ServingStatus::NotServing as i32);
+    assert_eq!(health(node, "liveness").await, ServingStatus::Serving as i32);
+    assert!(node.node.close_group(GroupId::MAIN));
+    let next = tokio::time::timeout(PATIENCE, watch.message()).await.expect("in time");
+    assert_eq!(next.unwrap().expect("it goes on").status, ServingStatus::NotServing as i32);
     cluster.stop().await;
 }
 

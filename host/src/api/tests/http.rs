@@ -8,18 +8,19 @@ use super::*;
 use crate::api::serve_http;
 
 /// The HTTP face of a node.
-struct Face {
+pub(super) struct Face {
     address: String,
     closing: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
 impl Face {
-    async fn of(node: &TestNode) -> Face {
+    pub(super) async fn of(node: &TestNode) -> Face {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let closing = CancellationToken::new();
-        let served = serve_http(listener, node.handle.clone(), info(), closing.clone());
+        let info = node.info.clone();
+        let served = serve_http(listener, node.handle.clone(), info, closing.clone());
         Face { address, closing, serving: tokio::spawn(served) }
     }
 
@@ -42,14 +43,14 @@ impl Face {
         (status, head.to_owned(), body.to_owned())
     }
 
-    async fn samples(&self) -> BTreeMap<String, f64> {
+    pub(super) async fn samples(&self) -> BTreeMap<String, f64> {
         let (status, head, body) = self.get("/metrics").await;
         assert_eq!(status, 200, "{body}");
         assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
         parse(&body)
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.closing.cancel();
         self.serving.await.unwrap().unwrap();
     }
@@ -153,6 +154,123 @@ async fn metrics_show_what_became_of_commands_and_queries() {
     }));
     let peers = samples.keys().filter(|series| series.starts_with("raft_host_peer_matched_index"));
     assert_eq!(peers.count(), 1);
+    face.stop().await;
+    cluster.stop().await;
+}
+
+/// The value of a series that is there.
+fn sample(samples: &BTreeMap<String, f64>, series: &str) -> f64 {
+    *samples.get(series).unwrap_or_else(|| panic!("{series} is missing in {samples:#?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_are_counted_by_method_and_code_and_timed_by_method() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let node = cluster.leader();
+    let face = Face::of(node).await;
+    let before = face.samples().await;
+    let calls = |samples: &BTreeMap<String, f64>, method: &str, code: &str| {
+        let series = format!(r#"raft_host_requests_total{{method="{method}",code="{code}"}}"#);
+        sample(samples, &series)
+    };
+    assert_eq!(calls(&before, "Client/Query", "OK"), 0.0, "a method that nobody called");
+    for key in 0..3 {
+        node.client().apply(set(key)).await.unwrap();
+    }
+    // The service itself and the gRPC library refuse.
+    let nowhere = v1::ApplyRequest { group: "nowhere".into(), ..set(1) };
+    node.client().apply(nowhere).await.unwrap_err();
+    let long = v1::ApplyRequest { command: vec![b'x'; 8 << 20].into(), ..Default::default() };
+    node.client().apply(long).await.unwrap_err();
+    let elsewhere = v1::QueryRequest { group: "nowhere".into(), ..Default::default() };
+    node.client().query(elsewhere).await.unwrap_err();
+    errors::call(node, "/raft_host.v1.Client/Nothing").await.unwrap_err();
+
+    let after = face.samples().await;
+    assert_eq!(calls(&after, "Client/Apply", "OK"), 3.0);
+    assert_eq!(calls(&after, "Client/Apply", "NOT_FOUND"), 1.0);
+    assert_eq!(calls(&after, "Client/Apply", "INTERNAL"), 0.0, "to be seen growing");
+    assert_eq!(calls(&after, "Client/Query", "NOT_FOUND"), 1.0);
+    assert_eq!(calls(&after, "other", "UNIMPLEMENTED"), 1.0);
+    assert_eq!(calls(&after, "Client/Apply", "INVALID_ARGUMENT"), 1.0);
+    let timed = r#"raft_host_request_duration_seconds_count{method="Client/Apply"}"#;
+    assert_eq!(sample(&after, timed), 5.0);
+    assert!(after.keys().all(|series| !series.contains("Nothing")));
+    face.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_streams_carry_is_counted_one_by_one() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let node = cluster.leader();
+    let face = Face::of(node).await;
+    let (commands, incoming) = mpsc::channel(4);
+    let mut answers =
+        node.client().apply_stream(ReceiverStream::new(incoming)).await.unwrap().into_inner();
+    let nowhere = v1::ApplyRequest { group: "nowhere".into(), ..set(1) };
+    let three = vec![tagged(1, set(1)), tagged(2, set(2)), tagged(3, nowhere)];
+    commands.send(v1::ApplyStreamRequest { commands: three }).await.unwrap();
+    let mut answered = 0;
+    while answered < 3 {
+        answered += answers.message().await.unwrap().expect("more comes").results.len();
+    }
+    let open = face.samples().await;
+    let carried = |code: &str| {
+        let series = format!(
+            r#"raft_host_stream_requests_total{{method="Client/ApplyStream",code="{code}"}}"#
+        );
+        sample(&open, &series)
+    };
+    assert_eq!((carried("OK"), carried("NOT_FOUND"), carried("UNAVAILABLE")), (2.0, 1.0, 0.0));
+    let timed = r#"raft_host_stream_request_duration_seconds_count{method="Client/ApplyStream"}"#;
+    assert_eq!(sample(&open, timed), 3.0);
+    let active = r#"raft_host_requests_active{method="Client/ApplyStream"}"#;
+    assert_eq!(sample(&open, active), 1.0);
+    // The stream itself is one call, and over when its client says so.
+    drop(commands);
+    assert_eq!(answers.message().await.unwrap(), None);
+    let over = face.samples().await;
+    assert_eq!(sample(&over, active), 0.0);
+    let calls = r#"raft_host_requests_total{method="Client/ApplyStream",code="OK"}"#;
+    assert_eq!(sample(&over, calls), 1.0);
+    face.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_connections_queues_and_the_way_of_a_proposal_are_told() {
+    let cluster = Cluster::of(1).await.with_kv().await;
+    let node = cluster.leader();
+    let mut client = node.client();
+    let open = |ttl_ms| v1::OpenSessionRequest { ttl_ms, ..Default::default() };
+    let session = client.open_session(open(0)).await.unwrap().into_inner().session_id;
+    client.open_session(open(0)).await.unwrap();
+    let close = v1::CloseSessionRequest { session_id: session, ..Default::default() };
+    client.close_session(close).await.unwrap();
+    let face = Face::of(node).await;
+    let samples = face.samples().await;
+    let sample = |series: &str| sample(&samples, series);
+    assert_eq!(sample("raft_host_sessions"), 1.0);
+    assert_eq!(sample("raft_host_sessions_opened_total"), 2.0);
+    assert_eq!(sample(r#"raft_host_sessions_ended_total{reason="closed"}"#), 1.0);
+    assert_eq!(sample(r#"raft_host_sessions_ended_total{reason="expired"}"#), 0.0);
+    assert_eq!(sample(r#"raft_host_connections{listener="services",kind="client"}"#), 1.0);
+    assert_eq!(sample(r#"raft_host_connections{listener="services",kind="member"}"#), 0.0);
+    assert_eq!(sample(r#"raft_host_connections{listener="metrics",kind="client"}"#), 1.0);
+    assert_eq!(sample(r#"raft_host_connections_accepted_total{listener="services"}"#), 1.0);
+    let queues = ["in_flight", "inbox", "uncommitted", "unapplied", "stream_requests"];
+    for queue in queues.into_iter().chain(["requests_arriving", "stream_answers"]) {
+        let bytes = sample(&format!(r#"raft_host_queue_bytes{{queue="{queue}"}}"#));
+        let limit = sample(&format!(r#"raft_host_queue_limit_bytes{{queue="{queue}"}}"#));
+        assert!(bytes < limit, "{queue}: {bytes} of {limit}");
+    }
+    assert_eq!(sample(r#"raft_host_queue_bytes{queue="log"}"#), 0.0, "all is written");
+    assert_eq!(sample(r#"raft_host_peer_queue_bytes{peer="2"}"#), 44.0);
+    let parts = ["raft_host_commit_duration", "raft_host_committed_apply_duration"];
+    let [committed, applied] = parts.map(|part| sample(&format!("{part}_seconds_count")));
+    assert!(committed >= 3.0, "{committed}");
+    assert_eq!(committed, applied);
     face.stop().await;
     cluster.stop().await;
 }

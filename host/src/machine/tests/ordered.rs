@@ -199,6 +199,7 @@ fn what_waits_when_its_session_ends_is_never_executed() {
         let late = apply(&mut machine, time_ms, in_session(b"c1", ID, 1, 0)).reply;
         assert_eq!(late, Reply::Refused(CommandRefused::SessionExpired));
         assert_eq!((machine.info().session_bytes, machine.sessions_ended()), (0, 1));
+        assert_eq!(machine.sessions_expired(), u64::from(!closes), "the client closed it, or not");
         assert!(!machine.has_session(ID));
         assert_eq!(executed(&mut machine), "");
     }

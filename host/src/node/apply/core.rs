@@ -27,7 +27,7 @@ use crate::node::answer::{MachineCopy, MachineView, ProposeFailure, QueryJob};
 use crate::node::clock::LogClock;
 use crate::node::config::NodeConfig;
 use crate::node::message::{ApplyJob, Cost, Event, EventSender, Job, SaveJob};
-use crate::node::metrics::{JobKind, NodeMetrics};
+use crate::node::metrics::{JobKind, NodeMetrics, SessionsEnded};
 use crate::node::roster::Roster;
 use crate::node::stop::{StopReason, StopSignal};
 use crate::node::waiter::Waiter;
@@ -89,6 +89,8 @@ pub(in crate::node) struct ApplyLoop {
     cost: Cost,
     /// Who waits for commands that wait in ordered sessions.
     parked: Parked,
+    /// Of the machine's sessions, when they were last looked at.
+    sessions_ended: SessionsEnded,
     queries: Queries,
     /// Taken from the queue while an activation ran; they come before what is in it.
     deferred: VecDeque<Job>,
@@ -109,6 +111,8 @@ impl ApplyLoop {
     pub(in crate::node) fn new(config: &NodeConfig, parts: ApplyParts) -> ApplyLoop {
         let last_size = parts.snapshot.as_ref().map_or(0, |meta| meta.size_bytes);
         let last_ms = parts.machine.as_ref().map_or(0, Machine::time_ms);
+        parts.metrics.snapshot_bytes.set(last_size);
+        parts.metrics.snapshot_time_ms.set(last_ms);
         ApplyLoop {
             cluster: parts.cluster,
             group: parts.group,
@@ -129,6 +133,7 @@ impl ApplyLoop {
             snapshot_callers: Vec::new(),
             cost: Cost::default(),
             parked: Parked::new(config.max_inflight_bytes),
+            sessions_ended: SessionsEnded::default(),
             queries: Queries::default(),
             deferred: VecDeque::new(),
             stop: parts.stop,
@@ -309,7 +314,12 @@ impl ApplyLoop {
             }
             let is_engine = matches!(applied.reply, Reply::EngineSet { .. });
             let is_level = matches!(applied.reply, Reply::LevelSet { .. });
-            self.metrics.on_entry(kind, self.work.end(ticket));
+            let began = ticket.began();
+            let took = self.work.end(ticket);
+            self.metrics.on_entry(kind, took);
+            if let Some(took) = waiter.as_mut().and_then(|waiter| waiter.gets_on(began + took)) {
+                self.metrics.committed_apply_duration.observe(took);
+            }
             self.metrics.on_answer(applied);
             let announced =
                 matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. })
@@ -341,6 +351,11 @@ impl ApplyLoop {
     /// Whoever waits for a command of a session that has ended waits for nothing.
     fn leave_ended_sessions(&mut self, index: Index) {
         let Some(machine) = &self.machine else { return };
+        let ended = sessions_ended(machine);
+        let before = std::mem::replace(&mut self.sessions_ended, ended);
+        if ended != before {
+            self.metrics.on_sessions_ended(before, ended);
+        }
         let expired = Reply::Refused(CommandRefused::SessionExpired);
         let answer = Answer::without_guest(index, expired).committed(self.term);
         let is_open = |id| machine.has_session(id);
@@ -450,12 +465,14 @@ impl ApplyLoop {
         let words = "a snapshot of the leader took the place of this node's state";
         self.parked.answer_all(&ProposeFailure::Unknown(words.to_owned()));
         let machine = self.machine.insert(machine);
+        self.sessions_ended = sessions_ended(machine);
         self.term = meta.term;
         if let Some(witness) = &mut self.witness {
             witness.installed(machine, meta);
         }
         self.prepare();
         self.policy.installed(self.time_ms(), meta.size_bytes);
+        self.metrics.snapshot_time_ms.set(self.policy.last_ms());
         self.snapshots.retain(self.group, self.policy.keep(), meta.index)?;
         if let Some(machine) = &self.machine {
             self.trust.on_new_state(machine);
@@ -693,6 +710,7 @@ impl ApplyLoop {
                 self.policy.saved(meta.size_bytes);
                 self.metrics.snapshots_saved.add(1);
                 self.metrics.snapshot_bytes.set(meta.size_bytes);
+                self.metrics.snapshot_time_ms.set(self.policy.last_ms());
                 let _ = self.events.send(Event::SnapshotSaved(meta.clone()));
                 Ok(meta)
             }
@@ -706,6 +724,10 @@ impl ApplyLoop {
             let _ = caller.send(result.clone());
         }
     }
+}
+
+fn sessions_ended(machine: &Machine) -> SessionsEnded {
+    SessionsEnded { all: machine.sessions_ended(), expired: machine.sessions_expired() }
 }
 
 fn job_kind(kind: Option<BodyKind>) -> JobKind {

@@ -91,6 +91,11 @@ impl SnapshotPolicy {
         self.saving
     }
 
+    /// The log's clock when the last one was taken.
+    pub(super) fn last_ms(&self) -> u64 {
+        self.last_ms
+    }
+
     pub(super) fn keep(&self) -> usize {
         self.config.keep
     }

@@ -24,7 +24,7 @@ use crate::consensus::{
 };
 use crate::museum::{self, Exhibit};
 use crate::node::answer::{Leadership, ProposeFailure};
-use crate::node::clock::{Clocks, Standing};
+use crate::node::clock::{Clocks, MonotonicClock, Standing};
 use crate::node::config::NodeConfig;
 use crate::node::message::{ApplyJob, Event, Job, Submission};
 use crate::node::metrics::NodeMetrics;
@@ -71,6 +71,8 @@ pub(in crate::node) struct GroupParts {
     pub(in crate::node) expelled: watch::Sender<bool>,
     pub(in crate::node) stuck: watch::Sender<Option<Duration>>,
     pub(in crate::node) stop: StopSignal,
+    /// What durations are measured with.
+    pub(in crate::node) clock: MonotonicClock,
     pub(in crate::node) metrics: Arc<NodeMetrics>,
 }
 
@@ -99,6 +101,7 @@ pub(in crate::node) struct Group {
     /// For how long the disk has not answered, once that is an election timeout.
     stuck: watch::Sender<Option<Duration>>,
     stop: StopSignal,
+    clock: MonotonicClock,
     metrics: Arc<NodeMetrics>,
     /// Of the turn under way.
     output: Output,
@@ -145,6 +148,7 @@ impl Group {
             expelled: parts.expelled,
             stuck: parts.stuck,
             stop: parts.stop,
+            clock: parts.clock,
             metrics: parts.metrics,
             output: Output::default(),
         };
@@ -582,10 +586,18 @@ impl Group {
                 return Job::Install(meta);
             }
         };
+        // Looked at once, and only if somebody waits.
+        let mut now = None;
         let jobs = entries.into_iter().map(|committed| {
             let (index, term) = (committed.entry.index, committed.entry.term);
             let position = LogPosition { index, term };
             let mut waiter = self.proposals.on_committed(position);
+            if let Some(waiter) = waiter.as_mut().filter(|waiter| waiter.is_measured()) {
+                let now = *now.get_or_insert_with(|| (self.clock)());
+                if let Some(took) = waiter.gets_on(now) {
+                    self.metrics.commit_duration.observe(took);
+                }
+            }
             if committed.membership.is_some() && !museum::is_on(Exhibit::UnsettledAsDone) {
                 self.proposals.settle_later(position, waiter.take());
             }

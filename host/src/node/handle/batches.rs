@@ -37,6 +37,7 @@ impl NodeHandle {
                 let behind = sinks.map(Some).collect();
                 let mut waiter = Waiter::of_batch(first, behind, charge);
                 waiter.set_count_pages(batch.count_pages);
+                waiter.sets_out((self.shared.clock)());
                 // When the loop is gone the waiter is dropped, which answers it.
                 let _ =
                     self.shared.events.send(Event::Submit(vec![Submission { payload, waiter }]));

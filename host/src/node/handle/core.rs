@@ -16,7 +16,7 @@ use crate::node::answer::{
 };
 use crate::node::apply::DigestStatus;
 use crate::node::budget::{Budget, Charge};
-use crate::node::clock::{ClockStatus, LogClock};
+use crate::node::clock::{ClockStatus, LogClock, MonotonicClock};
 use crate::node::config::NodeConfig;
 use crate::node::group::LevelStatus;
 use crate::node::message::{Event, EventSender, Payload, Submission};
@@ -47,6 +47,13 @@ impl From<(Request, ReplySink)> for Submit {
     }
 }
 
+/// Bounds of what consensus keeps waiting.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::node) struct QueueLimits {
+    pub(in crate::node) uncommitted_bytes: u64,
+    pub(in crate::node) unapplied_bytes: u64,
+}
+
 /// What a handle reaches.
 pub(in crate::node) struct Shared {
     pub(in crate::node) identity: Identity,
@@ -55,6 +62,11 @@ pub(in crate::node) struct Shared {
     pub(in crate::node) loader: SharedLoader,
     pub(in crate::node) events: EventSender,
     pub(in crate::node) budget: Budget,
+    /// For messages of peers.
+    pub(in crate::node) inbox: Budget,
+    pub(in crate::node) queue_limits: QueueLimits,
+    /// What durations are measured with.
+    pub(in crate::node) clock: MonotonicClock,
     pub(in crate::node) leadership: watch::Receiver<Leadership>,
     pub(in crate::node) machine: watch::Receiver<Option<Arc<MachineView>>>,
     pub(in crate::node) digests: watch::Receiver<Arc<DigestStatus>>,
@@ -330,6 +342,7 @@ impl NodeHandle {
     pub fn submit(&self, proposals: impl IntoIterator<Item = impl Into<Submit>>) {
         let mut submissions = Vec::new();
         let leads = self.shared.leadership.borrow().role == Role::Leader;
+        let now = (self.shared.clock)();
         for proposal in proposals {
             let Submit { request, sink, count_pages } = proposal.into();
             self.shared.metrics.proposals.add(1);
@@ -337,6 +350,7 @@ impl NodeHandle {
                 Ok((payload, charge)) => {
                     let mut waiter = Waiter::new(sink, charge);
                     waiter.set_count_pages(count_pages);
+                    waiter.sets_out(now);
                     submissions.push(Submission { payload, waiter });
                 }
                 Err(failure) => {

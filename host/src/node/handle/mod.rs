@@ -8,15 +8,17 @@ mod duty;
 mod levels;
 mod limits;
 mod membership;
+mod queues;
 mod rivals;
 mod upgrade;
 
 pub use self::batches::SubmitBatch;
 pub use self::clock::{ClockFailure, ClockSet};
-pub(super) use self::core::Shared;
 pub use self::core::{NodeHandle, Submit};
+pub(super) use self::core::{QueueLimits, Shared};
 pub use self::drain::Drained;
 pub use self::levels::LevelSet;
 pub use self::limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
 pub use self::membership::MembershipFailure;
+pub use self::queues::Queue;
 pub use self::upgrade::{Upgrade, UpgradeFailure, Upgraded};

@@ -22,7 +22,7 @@ use crate::node::budget::Budget;
 use crate::node::clock::{Clocks, LogClock, Standing};
 use crate::node::config::NodeConfig;
 use crate::node::group::{Group, GroupParts};
-use crate::node::handle::{NodeHandle, Shared};
+use crate::node::handle::{NodeHandle, QueueLimits, Shared};
 use crate::node::message::{EventSender, Mailbox, SaveJob};
 use crate::node::metrics::NodeMetrics;
 use crate::node::rivals::Rivals;
@@ -41,6 +41,7 @@ pub(super) struct Common {
     pub(super) saver: Sender<SaveJob>,
     pub(super) places: Places,
     pub(super) rivals: Arc<Rivals>,
+    pub(super) inbox: Budget,
     pub(super) arrivals: Arrivals,
     pub(super) stops: Stops,
     pub(super) metrics: Arc<NodeMetrics>,
@@ -68,7 +69,7 @@ pub(super) fn loops(
     channel: NodeChannel,
     transport: Arc<dyn Transport>,
 ) -> Loops {
-    let NodeChannel { mail, driver, receiver, places, rivals } = channel;
+    let NodeChannel { mail, driver, receiver, places, rivals, inbox } = channel;
     let (writer, writes) = mpsc::channel();
     let (reader, reads) = mpsc::channel();
     let (saver, saves) = mpsc::channel();
@@ -82,11 +83,14 @@ pub(super) fn loops(
         saver,
         places: places.clone(),
         rivals,
+        inbox,
         arrivals: Arc::clone(&arrivals),
         stops: Stops::default(),
         metrics: Arc::default(),
     };
-    let hands = Hands { mail: receiver, arrivals, places, transport, writer, reader, tick };
+    let metrics = Arc::clone(&common.metrics);
+    let hands =
+        Hands { mail: receiver, arrivals, places, transport, writer, reader, metrics, tick };
     Loops { common, event_loop: EventLoop::new(hands), driver, writes, reads, saves }
 }
 
@@ -121,6 +125,10 @@ pub(super) fn assemble(
         return Err(StartError::Removed(me));
     }
     let tick_us = config.tick().as_micros().max(1) as u64;
+    let queue_limits = QueueLimits {
+        uncommitted_bytes: consensus.max_uncommitted_bytes,
+        unapplied_bytes: consensus.max_unapplied_bytes,
+    };
     let replica_config = ReplicaConfig {
         node: me,
         group,
@@ -142,7 +150,6 @@ pub(super) fn assemble(
     }
 
     let metrics = Arc::clone(&common.metrics);
-    metrics.snapshot_bytes.set(snapshot.as_ref().map_or(0, |meta| meta.size_bytes));
     let work = Arc::new(Work::new(
         Arc::clone(&environment.monotonic_clock),
         config.slow_apply_ms,
@@ -205,6 +212,7 @@ pub(super) fn assemble(
         expelled: expelled_sender,
         stuck: stuck_sender,
         stop: stop.clone(),
+        clock: Arc::clone(&environment.monotonic_clock),
         metrics: Arc::clone(&metrics),
     };
     let state = Group::new(&config, group_parts);
@@ -212,6 +220,9 @@ pub(super) fn assemble(
         identity,
         group,
         budget: Budget::new(config.max_inflight_bytes),
+        inbox: common.inbox.clone(),
+        queue_limits,
+        clock: environment.monotonic_clock,
         config,
         loader,
         events,

@@ -16,6 +16,7 @@ use super::threads::EndJobs;
 use crate::consensus::ReplicaError;
 use crate::node::group::{Group, Output};
 use crate::node::message::{Job, Mail};
+use crate::node::metrics::NodeMetrics;
 use crate::transport::Transport;
 use crate::types::{GroupId, LogEntry, Member, NodeId};
 
@@ -65,6 +66,7 @@ pub(super) struct Hands {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) writer: Sender<WriteRequest>,
     pub(super) reader: Sender<ReadRequest>,
+    pub(super) metrics: Arc<NodeMetrics>,
     pub(super) tick: Duration,
 }
 
@@ -244,7 +246,9 @@ impl EventLoop {
         }
         for write in output.writes {
             let bytes = |entry: &LogEntry| entry.cost_bytes();
-            self.written_bytes += write.write.entries.iter().map(bytes).sum::<u64>();
+            let bytes = write.write.entries.iter().map(bytes).sum::<u64>();
+            self.written_bytes += bytes;
+            self.hands.metrics.log_waiting_bytes.add(bytes);
             // A writer that has ended has stopped the node.
             let _ = self.hands.writer.send((id, write));
         }

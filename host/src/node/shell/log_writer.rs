@@ -61,6 +61,7 @@ fn write_all(
             return;
         }
         metrics.log_write_duration.observe(began.elapsed());
+        metrics.log_waiting_bytes.take(batch.bytes);
         let compacts = batch.compacts;
         for news in batch.persisted() {
             // A stopping event loop needs no news, but what it handed over is still written.
@@ -85,6 +86,8 @@ pub(super) fn fail_purge(stops: &Stops, error: &StorageError) {
 /// What is written with one fsync.
 pub(super) struct Batch {
     pub(super) write: WriteBatch,
+    /// Of all entries that were to be written, replaced ones included.
+    pub(super) bytes: u64,
     /// Of each group in it, the last of its writes.
     numbers: Vec<(GroupId, WriteNumber)>,
     /// There may be space to release after it.
@@ -139,7 +142,7 @@ impl Batcher {
         let compacts = merged.values().any(is_compacting);
         let numbers = merged.iter().map(|(group, (number, _))| (*group, *number)).collect();
         let groups = merged.into_iter().map(|(group, (_, write))| (group, write)).collect();
-        Batch { write: WriteBatch { groups }, numbers, compacts }
+        Batch { write: WriteBatch { groups }, bytes, numbers, compacts }
     }
 }
 

@@ -57,6 +57,8 @@ pub struct NodeChannel {
     pub(super) receiver: Receiver<Mail>,
     pub(super) places: Places,
     pub(super) rivals: Arc<Rivals>,
+    /// For messages of peers.
+    pub(super) inbox: Budget,
 }
 
 /// The inbox comes first: a transport needs it, and a node needs a transport.
@@ -67,11 +69,12 @@ pub fn channel(config: &NodeConfig) -> (Arc<NodeInbox>, NodeChannel) {
     let (places, rivals) = (Places::default(), Arc::<Rivals>::default());
     // Whoever dials before the node runs shall find it.
     places.add(GroupId::MAIN);
+    let budget = Budget::new(config.max_inbox_bytes);
     let inbox = NodeInbox {
         mail: mail.clone(),
-        budget: Budget::new(config.max_inbox_bytes),
+        budget: budget.clone(),
         places: places.clone(),
         rivals: Arc::clone(&rivals),
     };
-    (Arc::new(inbox), NodeChannel { mail, driver, receiver, places, rivals })
+    (Arc::new(inbox), NodeChannel { mail, driver, receiver, places, rivals, inbox: budget })
 }

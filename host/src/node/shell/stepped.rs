@@ -171,6 +171,7 @@ impl SteppedNode {
         }
         match self.common.stores.log.write(&batch.write) {
             Ok(()) => {
+                self.common.metrics.log_waiting_bytes.take(batch.bytes);
                 self.purge_due |= batch.compacts;
                 for news in batch.persisted() {
                     // The loop is part of this node, so its queue is open.

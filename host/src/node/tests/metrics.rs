@@ -1,5 +1,6 @@
 //! What a node counts, seen from a guest that burns its fuel.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
@@ -105,4 +106,52 @@ fn asking_for_pages_changes_no_outcome() {
     let asked = driven.propose(command(), true).expect("applied");
     assert_eq!((plain.reply, plain.fuel_used), (asked.reply, asked.fuel_used));
     assert_eq!(plain.pages_dirtied, None, "nobody asked");
+}
+
+#[test]
+fn the_way_of_a_proposal_is_measured_entry_by_entry() {
+    let mut driven = node_with_burner(1_000);
+    let parts = |driven: &Driven| {
+        let metrics = driven.node.handle().metrics();
+        [&metrics.commit_duration, &metrics.committed_apply_duration]
+            .map(|part| (part.buckets().iter().sum::<u64>(), part.sum_seconds()))
+    };
+    let [committed, applied] = parts(&driven);
+    driven.command(b"");
+    driven.command(b"burn");
+    let [committed_then, applied_then] = parts(&driven);
+    assert_eq!(committed_then.0 - committed.0, 2);
+    assert_eq!(applied_then.0 - applied.0, 2);
+    // One look when it is submitted, and the next when it is committed.
+    assert!((committed_then.1 - committed.1 - 0.002).abs() < 1e-9, "{committed_then:?}");
+    assert!(applied_then.1 - applied.1 > 0.002, "{applied_then:?}");
+    assert_eq!(driven.node.handle().metrics().log_waiting_bytes.get(), 0, "all is written");
+}
+
+#[test]
+fn entries_wait_for_the_log_writer_until_they_are_written() {
+    let mut driven = node_with_burner(1_000);
+    let waiting = |driven: &Driven| {
+        let queues = driven.node.handle().queues(Some(&driven.node.status()));
+        queues.into_iter().map(|queue| (queue.name, queue.bytes)).collect::<BTreeMap<_, _>>()
+    };
+    assert!(waiting(&driven).values().all(|bytes| *bytes == 0), "{:?}", waiting(&driven));
+    let command = Command { data: vec![0; 1_000].into(), session: None };
+    let sink = ReplySink::Tagged(0, driven.answer_to.clone());
+    driven.node.handle().submit([(command.into(), sink)]);
+    driven.node.turn(false);
+    let queues = waiting(&driven);
+    for queue in ["in_flight", "log", "uncommitted"] {
+        assert!(queues[queue] >= 1_000, "{queue}: {queues:?}");
+    }
+    assert_eq!(queues["unapplied"], 0);
+    driven.node.begin_write();
+    driven.node.finish_write();
+    assert_eq!(waiting(&driven)["log"], 0);
+    driven.node.turn(false);
+    let queues = waiting(&driven);
+    assert!(queues["unapplied"] >= 1_000, "{queues:?}");
+    assert_eq!(queues["uncommitted"], 0);
+    driven.settle();
+    assert!(waiting(&driven).values().all(|bytes| *bytes == 0), "{:?}", waiting(&driven));
 }

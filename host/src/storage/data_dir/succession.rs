@@ -282,6 +282,7 @@ mod tests {
                     fs::create_dir(&aside).expect("created");
                 }
                 if stage == Stage::Placing {
+                    drop(take_lock(&aside).expect("locked"));
                     for name in steps(path) {
                         fs::rename(path.join(&name), aside.join(name)).expect("moved");
                     }

@@ -236,6 +236,10 @@ impl NetworkTransport for GrpcTransport {
         Routes::new(self.peer_server())
     }
 
+    fn queued_bytes(&self) -> BTreeMap<NodeId, u64> {
+        self.peers.all().iter().map(|peer| (peer.id, peer.queue.bytes())).collect()
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         self.end().boxed()
     }

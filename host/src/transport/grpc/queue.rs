@@ -114,6 +114,11 @@ impl SendQueue {
         !forgotten.is_empty()
     }
 
+    /// What waits.
+    pub(super) fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
     /// Lets the stream end once everything queued has left.
     pub(super) fn close(&self) {
         let waker = {
@@ -279,11 +284,15 @@ mod tests {
     fn what_exceeds_the_bytes_or_the_count_is_dropped_and_told() {
         for queue in [queue(1000, 100, 1 << 20), queue(1 << 20, 2, 1 << 20)] {
             queue.push([append(1, 2, 1, 300), append(1, 2, 2, 300)]);
+            let waiting = queue.bytes();
+            assert!((600..1000).contains(&waiting), "{waiting}");
             assert!(queue.dropped().now_or_never().is_none());
             queue.push([append(1, 2, 3, 300)]);
             assert!(queue.dropped().now_or_never().is_some());
+            assert_eq!(queue.bytes(), waiting);
             let mut stream = greeted(&queue);
             assert_eq!(poll(&mut stream), Some(Some(vec![1, 2])));
+            assert_eq!(queue.bytes(), 0);
             queue.push([append(1, 2, 4, 300)]);
             assert_eq!(poll(&mut stream), Some(Some(vec![4])));
         }

@@ -3,6 +3,7 @@
 from raft_host.answers import Answer, Applied, Rejected, Trapped
 from raft_host.client import Client, Consistency, Timeouts
 from raft_host.errors import (
+    ClusterRestored,
     Effect,
     Exceeded,
     Leader,
@@ -21,6 +22,7 @@ __all__ = [
     "Answer",
     "Applied",
     "Client",
+    "ClusterRestored",
     "Consistency",
     "Effect",
     "Exceeded",

@@ -14,7 +14,7 @@ import grpc
 from raft_host import answers, stream
 from raft_host.answers import Answer, Applied
 from raft_host.endpoints import Endpoint, Endpoints, NotConnected
-from raft_host.errors import EFFECT_KEY, Effect, Facts, Reason, error, facts_of_call
+from raft_host.errors import EFFECT_KEY, Effect, Facts, error, facts_of_call, is_strange
 from raft_host.retry import Attempts
 from raft_host.session import Session
 from raft_host.v1 import admin_pb2, admin_pb2_grpc, client_pb2, client_pb2_grpc
@@ -181,7 +181,7 @@ class Client:
             if not isinstance(result, Facts):
                 return result
             pause = attempts.failed(result)
-            strange = result.reason == Reason.REASON_OTHER_CLUSTER
+            strange = is_strange(result)
             last = strange and not self._endpoints.strange(endpoint)
             if pause is None or last or time.monotonic() + pause >= deadline:
                 raise error(result, attempts.effect)

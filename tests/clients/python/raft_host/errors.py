@@ -90,6 +90,11 @@ class OtherCluster(RaftHostError):
     """No address belongs to the cluster that the request is meant for."""
 
 
+class ClusterRestored(OtherCluster):
+    """The cluster was restored from a backup of the one that the request is meant for, as of entry
+    `index`: begin anew, with its id and a new session."""
+
+
 class NoSuchGroup(RaftHostError):
     """The cluster has no group of that name."""
 
@@ -108,11 +113,17 @@ class SessionExpired(RaftHostError):
 
 _CLASSES: dict[int, type[RaftHostError]] = {
     Reason.REASON_OTHER_CLUSTER: OtherCluster,
+    Reason.REASON_CLUSTER_RESTORED: ClusterRestored,
     Reason.REASON_NO_SUCH_GROUP: NoSuchGroup,
     Reason.REASON_TOO_LARGE: TooLarge,
     Reason.REASON_UNKNOWN_METHOD: UnknownMethod,
     Reason.REASON_SESSION_EXPIRED: SessionExpired,
 }
+
+
+def is_strange(facts: Facts) -> bool:
+    """Whether a node of another cluster has answered, which did nothing of it."""
+    return issubclass(_CLASSES.get(facts.reason, RaftHostError), OtherCluster)
 
 
 def error(facts: Facts, effect: Effect | None = None) -> RaftHostError:

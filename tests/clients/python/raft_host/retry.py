@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import grpc
 
-from raft_host.errors import Effect, Facts, Reason
+from raft_host.errors import Effect, Facts, is_strange
 
 #: After other codes the same request is refused again.
 RETRYABLE = frozenset(
@@ -40,7 +40,7 @@ class Attempts:
         if facts.effect is Effect.UNKNOWN:
             self.effect = Effect.UNKNOWN
         # Another address may still be right.
-        elsewhere = facts.reason == Reason.REASON_OTHER_CLUSTER
+        elsewhere = is_strange(facts)
         if facts.code not in RETRYABLE and not elsewhere:
             return None
         if not self._repeatable and self.effect is Effect.UNKNOWN:

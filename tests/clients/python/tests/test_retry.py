@@ -4,9 +4,9 @@ import unittest
 
 import grpc
 
-from raft_host import Effect, Reason
+from raft_host import ClusterRestored, Effect, OtherCluster, Reason
 from raft_host.endpoints import Endpoints
-from raft_host.errors import Facts
+from raft_host.errors import Facts, error
 from raft_host.retry import Attempts
 
 CODES = grpc.StatusCode
@@ -47,10 +47,13 @@ class Retry(unittest.TestCase):
         self.assertEqual(Attempts(repeatable=False).failed(busy), 3.0)
 
     def test_an_address_of_another_cluster_is_no_reason_to_give_up(self) -> None:
-        other = facts(
-            CODES.FAILED_PRECONDITION, Effect.NONE, reason=Reason.REASON_OTHER_CLUSTER
-        )
-        self.assertIsNotNone(Attempts(repeatable=False).failed(other))
+        for reason, kind in (
+            (Reason.REASON_OTHER_CLUSTER, OtherCluster),
+            (Reason.REASON_CLUSTER_RESTORED, ClusterRestored),
+        ):
+            other = facts(CODES.FAILED_PRECONDITION, Effect.NONE, reason=reason)
+            self.assertIsNotNone(Attempts(repeatable=False).failed(other))
+            self.assertIs(type(error(other)), kind)
 
 
 class Rotation(unittest.TestCase):

@@ -14,7 +14,7 @@ import {
 } from "./answers.js";
 import { type Method, method } from "./contract.js";
 import { type Endpoint, Endpoints, NotConnected } from "./endpoints.js";
-import { Code, EFFECT_KEY, type Facts, bare, errorOf, factsOf } from "./errors.js";
+import { Code, EFFECT_KEY, type Facts, bare, errorOf, factsOf, isStrange } from "./errors.js";
 import { Attempts } from "./retry.js";
 import { type Opened, Session } from "./session.js";
 import { type StreamResult, run } from "./stream.js";
@@ -205,7 +205,7 @@ export class Client {
         return result.response;
       }
       const pauseMs = attempts.failed(result);
-      const strange = result.reason === "REASON_OTHER_CLUSTER";
+      const strange = isStrange(result);
       const last = strange && !this.#endpoints.strange(endpoint);
       if (pauseMs === undefined || last || Date.now() + pauseMs >= deadline) {
         throw errorOf(result, attempts.effect);

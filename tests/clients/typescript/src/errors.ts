@@ -68,6 +68,11 @@ export class RaftHostError extends Error {
 
 /** No address belongs to the cluster that the request is meant for. */
 export class OtherCluster extends RaftHostError {}
+/**
+ * The cluster was restored from a backup of the one that the request is meant for, as of entry `index`: begin
+ * anew, with its id and a new session.
+ */
+export class ClusterRestored extends OtherCluster {}
 /** The cluster has no group of that name. */
 export class NoSuchGroup extends RaftHostError {}
 /** Longer than allowed; `exceeded` names the limit. */
@@ -79,11 +84,17 @@ export class SessionExpired extends RaftHostError {}
 
 const CLASSES = new Map<string, typeof RaftHostError>([
   ["REASON_OTHER_CLUSTER", OtherCluster],
+  ["REASON_CLUSTER_RESTORED", ClusterRestored],
   ["REASON_NO_SUCH_GROUP", NoSuchGroup],
   ["REASON_TOO_LARGE", TooLarge],
   ["REASON_UNKNOWN_METHOD", UnknownMethod],
   ["REASON_SESSION_EXPIRED", SessionExpired],
 ]);
+
+/** Whether a node of another cluster has answered, which did nothing of it. */
+export function isStrange(facts: Facts): boolean {
+  return facts.reason === "REASON_OTHER_CLUSTER" || facts.reason === "REASON_CLUSTER_RESTORED";
+}
 
 /** The error for what an attempt said; `effect`: that of all attempts. */
 export function errorOf(facts: Facts, effect?: Effect): RaftHostError {

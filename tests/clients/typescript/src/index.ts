@@ -3,6 +3,7 @@
 export { type Answer, type Applied, Rejected, Trapped } from "./answers.js";
 export { Client, type ClientOptions, type QueryOptions, type Timeouts } from "./client.js";
 export {
+  ClusterRestored,
   Code,
   type Effect,
   type Exceeded,

@@ -1,6 +1,6 @@
 // Whether and when a failed attempt is followed by another one.
 
-import { Code, type Effect, type Facts } from "./errors.js";
+import { Code, type Effect, type Facts, isStrange } from "./errors.js";
 
 /** After other codes the same request is refused again. */
 const RETRYABLE: ReadonlySet<Code> = new Set([
@@ -33,7 +33,7 @@ export class Attempts {
       this.effect = "unknown";
     }
     // Another address may still be right.
-    const elsewhere = facts.reason === "REASON_OTHER_CLUSTER";
+    const elsewhere = isStrange(facts);
     if (!RETRYABLE.has(facts.code) && !elsewhere) {
       return undefined;
     }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Endpoints } from "../src/endpoints.js";
-import { Code, bare } from "../src/errors.js";
+import { ClusterRestored, Code, OtherCluster, bare, errorOf } from "../src/errors.js";
 import { Attempts } from "../src/retry.js";
 
 test("codes that time does not mend end it", () => {
@@ -44,9 +44,14 @@ test("the pause of the node is kept", () => {
 });
 
 test("an address of another cluster is no reason to give up", () => {
-  const reason = "REASON_OTHER_CLUSTER";
-  const other = { ...bare(Code.FAILED_PRECONDITION, "", "none"), reason };
-  assert.notEqual(new Attempts(false).failed(other), undefined);
+  for (const [reason, kind] of [
+    ["REASON_OTHER_CLUSTER", OtherCluster],
+    ["REASON_CLUSTER_RESTORED", ClusterRestored],
+  ] as const) {
+    const other = { ...bare(Code.FAILED_PRECONDITION, "", "none"), reason };
+    assert.notEqual(new Attempts(false).failed(other), undefined);
+    assert.equal(errorOf(other).constructor, kind);
+  }
 });
 
 test("whoever fails second does not skip an address", () => {
