@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::client::{ClientConfig, Output};
 pub(crate) use self::client::{parse_duration, parse_endpoint};
 use crate::api::ApiConfig;
+use crate::autopilot::AutopilotConfig;
 use crate::backup::BackupConfig;
 use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
@@ -74,6 +75,8 @@ pub struct Config {
     pub transport: TransportConfig,
     /// Limits and patience of the services.
     pub api: ApiConfig,
+    /// What the cluster does by itself about its members.
+    pub autopilot: AutopilotConfig,
     /// Backups that this node takes by itself.
     pub backup: BackupConfig,
     /// Budgets of the state machine. Read when a cluster is formed and replicated from then
@@ -152,6 +155,7 @@ impl Default for Config {
             compiler: CompilerConfig::default(),
             transport: TransportConfig::default(),
             api: ApiConfig::default(),
+            autopilot: AutopilotConfig::default(),
             backup: BackupConfig::default(),
             limits: Limits::default(),
             client: ClientConfig::default(),
@@ -206,6 +210,7 @@ impl Config {
             self.compiler.validate(),
             self.transport.validate().map_err(|error| error.to_string()),
             self.api.validate(),
+            self.autopilot.validate(self.node.election_ms),
             self.backup.validate(),
         ];
         let mut problems: Vec<String> = parts.into_iter().filter_map(Result::err).collect();

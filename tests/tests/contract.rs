@@ -96,7 +96,8 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
     let (backup, export, restored) = (&*backup, &*export, &*restored);
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
-    let commands: [(&str, &[&str]); 26] = [
+    let second = cluster.servers[1].address.to_string();
+    let commands: [(&str, &[&str]); 28] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),
@@ -121,6 +122,8 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         ("digest", &["digest", "--timeout", "60s"]),
         ("clock", &["clock"]),
         ("check", &["check", next]),
+        ("drain", &["drain", "--endpoint", &second]),
+        ("undrain", &["undrain", "--endpoint", &second]),
         ("failed", &["members", "remove", "4711"]),
         ("unavailable", &["status", "--endpoint", "127.0.0.1:9"]),
     ];

@@ -21,7 +21,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
     ("recovery", &["types", "storage", "consensus", "fsm", "machine", "replay"]),
     ("backup", &["types", "fsm", "machine"]),
-    ("api", &["types", "storage", "consensus", "fsm", "machine", "transport", "node", "backup"]),
+    ("autopilot", &["types"]),
+    (
+        "api",
+        &[
+            "types",
+            "storage",
+            "consensus",
+            "fsm",
+            "machine",
+            "transport",
+            "node",
+            "backup",
+            "autopilot",
+        ],
+    ),
 ];
 
 /// The floors of `node`, from the ground up: a part may name parts of the floors below its own.

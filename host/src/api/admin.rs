@@ -138,6 +138,15 @@ impl Admin for AdminService {
         Ok(Response::new(Members(&self.context).transfer(&caller, request.into_inner()).await?))
     }
 
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let caller = self.caller(&request);
+        let members = Members(&self.context);
+        Ok(Response::new(caller.within(members.drain(request.into_inner())).await?))
+    }
+
     async fn upgrade(
         &self,
         request: Request<Streaming<v1::UpgradeRequest>>,

@@ -19,6 +19,7 @@ use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::process::ProcessFacts;
 use super::traffic::Traffic;
+use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
@@ -43,6 +44,8 @@ pub struct NodeInfo {
     pub traffic: Arc<Traffic>,
     /// What it says of the backups that it takes by itself, if it does.
     pub backups: Option<Arc<BackupBoard>>,
+    /// What the cluster may do by itself about its members, and what this node has done of that.
+    pub autopilot: Arc<AutopilotBoard>,
     /// Writes down that this cluster is meant to be: see
     /// [`NodeHandle::begin_probation`]. May block.
     pub confirm: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,

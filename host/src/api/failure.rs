@@ -346,7 +346,10 @@ impl From<MembershipFailure> for Failure {
             MembershipFailure::TransferTimedOut(_) | MembershipFailure::AnotherLeads { .. } => {
                 Reason::TransferFailed
             }
-            MembershipFailure::Silent { .. } | MembershipFailure::AllSilent => Reason::MemberSilent,
+            MembershipFailure::Silent { .. }
+            | MembershipFailure::AllSilent
+            | MembershipFailure::NobodyOnDuty => Reason::MemberSilent,
+            MembershipFailure::NotStable { .. } => Reason::NotCaughtUp,
             MembershipFailure::AddressInUse { .. } => Reason::AddressInUse,
             MembershipFailure::NotAVoter(_) => Reason::NotAVoter,
             MembershipFailure::NoOtherVoter => Reason::LastVoter,

@@ -59,6 +59,7 @@ pub(super) async fn report(reporter: &HealthReporter, handle: &NodeHandle) {
     let mut leadership = handle.leadership();
     let mut machine = handle.machine();
     let mut draining = handle.watch_draining();
+    let mut off_duty = handle.watch_off_duty();
     let mut stopped = handle.stopped();
     let mut digests = handle.digests();
     let mut stuck = handle.stuck_write();
@@ -70,6 +71,7 @@ pub(super) async fn report(reporter: &HealthReporter, handle: &NodeHandle) {
         leadership.mark_unchanged();
         machine.mark_unchanged();
         draining.mark_unchanged();
+        off_duty.mark_unchanged();
         stopped.mark_unchanged();
         digests.mark_unchanged();
         stuck.mark_unchanged();
@@ -87,6 +89,7 @@ pub(super) async fn report(reporter: &HealthReporter, handle: &NodeHandle) {
             Ok(()) = leadership.changed() => {}
             Ok(()) = machine.changed(), if !has_machine => {}
             Ok(()) = draining.changed() => {}
+            Ok(()) = off_duty.changed() => {}
             Ok(()) = stopped.changed() => {}
             Ok(()) = digests.changed() => {}
             Ok(()) = stuck.changed() => {}

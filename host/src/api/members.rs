@@ -9,8 +9,10 @@ use tokio::time::Instant;
 
 use super::caller::Caller;
 use super::context::Context;
+use super::duty::voters_on_duty;
 use super::failure::Failure;
 use super::forward::Forwarder;
+use crate::autopilot::AutopilotChange;
 use crate::consensus::ConfChangeError;
 use crate::node::{MachineView, MembershipFailure, ProposeFailure};
 use crate::types::{ConfState, Member, NodeId};
@@ -112,7 +114,10 @@ impl Members<'_> {
         self.0.check_group(&request.group)?;
         let id = NodeId(request.node_id);
         let here = || async {
-            patiently(|_| false, || self.0.handle.promote(id)).await?;
+            match request.when_stable {
+                true => self.promote_when_stable(id).await?,
+                false => patiently(|_| false, || self.0.handle.promote(id)).await?,
+            }
             self.members_when(|view| view.conf_state.is_voter(id)).await
         };
         let there = self.0.forwarder.to_leader(
@@ -122,6 +127,33 @@ impl Members<'_> {
             |mut admin, request| async move { admin.promote_member(request).await },
         );
         self.change(caller, here, there).await
+    }
+
+    /// The learner itself asks, and will ask again.
+    async fn promote_when_stable(&self, id: NodeId) -> Result<(), Failure> {
+        let (handle, board) = (&self.0.handle, &self.0.info.autopilot);
+        let config = board.config();
+        let is_voter = || self.view().is_some_and(|view| view.conf_state.is_voter(id));
+        if is_voter() {
+            return Ok(());
+        }
+        if !config.promote_learners {
+            let words = format!(
+                "this cluster's learners are promoted by operators only (autopilot.promote_learners): \
+                 `raft-host members promote {id}`"
+            );
+            return Err(Failure::none(Reason::NotConfirmed, words));
+        }
+        let needed = Duration::from_millis(config.stable_ms);
+        let is_young =
+            |failure: &MembershipFailure| matches!(failure, MembershipFailure::NotStable { .. });
+        patiently(is_young, || handle.promote_when_stable(id, needed)).await?;
+        board.count(AutopilotChange::Promoted);
+        tracing::info!(
+            node = %id, stable_ms = config.stable_ms,
+            "promoted a learner that asked for it: it has been caught up and has answered for long enough"
+        );
+        Ok(())
     }
 
     pub(super) async fn demote(
@@ -209,9 +241,52 @@ impl Members<'_> {
             return Ok(());
         }
         patiently(|_| false, || handle.check_departure(id, successor, force)).await?;
-        let leader = patiently(|_| false, || handle.transfer_leadership(None)).await?;
+        let leader = patiently(|_| false, || self.hand_over(None)).await?;
         let words = format!("node {id} handed leadership to {leader} to be {what} by it");
         Err(Failure::none(Reason::NotLeader, words))
+    }
+
+    /// Takes this node off duty, or puts it back.
+    pub(super) async fn drain(
+        &self,
+        request: v1::DrainRequest,
+    ) -> Result<v1::DrainResponse, Failure> {
+        self.0.check_group(&request.group)?;
+        let handle = &self.0.handle;
+        let unchanged = if request.undrain {
+            let was_off_duty = handle.return_to_duty();
+            if was_off_duty {
+                tracing::info!("an operator has put this node back on duty");
+            }
+            !was_off_duty
+        } else {
+            let was_off_duty = handle.is_off_duty();
+            let on_duty = voters_on_duty(handle).await;
+            let left = patiently(|_| false, || handle.leave_duty(&on_duty)).await;
+            left.map_err(not_drained)?;
+            if !was_off_duty {
+                tracing::info!(
+                    "an operator has drained this node: it leaves leading to others, and is not ready for clients \
+                     until `raft-host undrain` or a restart"
+                );
+            }
+            was_off_duty
+        };
+        let leader = handle.leadership().borrow().leader.as_ref().map_or(0, |leader| leader.id.0);
+        Ok(v1::DrainResponse { node_id: handle.identity().node.0, unchanged, leader_id: leader })
+    }
+
+    /// To somebody who is on duty, unless it is said to whom.
+    async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, MembershipFailure> {
+        let handle = &self.0.handle;
+        let on_duty = match to {
+            None if self.other_voters() => voters_on_duty(handle).await,
+            _ => Vec::new(),
+        };
+        match on_duty.is_empty() {
+            true => handle.transfer_leadership(to).await,
+            false => handle.transfer_to_one_of(&on_duty).await,
+        }
     }
 
     fn other_voters(&self) -> bool {
@@ -227,8 +302,7 @@ impl Members<'_> {
         self.0.check_group(&request.group)?;
         let to = (request.node_id != 0).then_some(NodeId(request.node_id));
         let here = || async {
-            let handle = &self.0.handle;
-            let leader = patiently(|_| false, || handle.transfer_leadership(to)).await?;
+            let leader = patiently(|_| false, || self.hand_over(to)).await?;
             Ok(v1::TransferLeadershipResponse { leader_id: leader.0 })
         };
         let there = self.0.forwarder.to_leader(
@@ -238,6 +312,16 @@ impl Members<'_> {
             |mut admin, request| async move { admin.transfer_leadership(request).await },
         );
         self.change(caller, here, there).await
+    }
+}
+
+fn not_drained(failure: MembershipFailure) -> Failure {
+    match failure {
+        MembershipFailure::NoOtherVoter => Failure::none(
+            Reason::LastVoter,
+            "this node is the only voter, so nobody could lead while it is drained: to stop it, stop its process",
+        ),
+        other => other.into(),
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) async fn show(
         rival: super::cluster::rival_to_wire(context),
         disk: context.handle.disk().map(|disk| disk_to_wire(&disk)),
         backup: context.info.backups.as_deref().map(super::copies::backups_to_wire),
+        drained: context.handle.is_off_duty(),
+        autopilot: context.info.autopilot.waits_for().unwrap_or_default(),
         groups: vec![group(context, &replica)],
     })
 }

@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{ApiConfig, ApiError, NodeInfo, ProcessFacts, serve};
+use crate::autopilot::{AutopilotBoard, AutopilotConfig};
 use crate::consensus::{ConsensusConfig, Role};
 use crate::fsm::native::{KV, NULL, NativeLoader};
 use crate::fsm::{Limits, SharedLoader};
@@ -66,6 +67,7 @@ fn node_config() -> NodeConfig {
 fn info() -> NodeInfo {
     NodeInfo {
         backups: None,
+        autopilot: Arc::new(AutopilotBoard::new(AutopilotConfig::default())),
         version: "test".into(),
         storage: "memory".into(),
         data_dir_bytes: Arc::new(|| 11),
@@ -208,7 +210,7 @@ impl Cluster {
         node.handle.machine().wait_for(|view| view.is_some()).await.unwrap();
         let started = Instant::now();
         loop {
-            let request = v1::PromoteMemberRequest { group: String::new(), node_id: id.0 };
+            let request = v1::PromoteMemberRequest { node_id: id.0, ..Default::default() };
             match asked.admin().promote_member(request).await {
                 Ok(_) => break,
                 Err(status) => {

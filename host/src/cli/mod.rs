@@ -21,6 +21,7 @@ mod confirm;
 mod demo;
 mod dev;
 mod digest;
+mod drain;
 mod engine;
 mod environment;
 mod exit;
@@ -85,6 +86,10 @@ enum Command {
     Status(status::StatusArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Members(members::MembersArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Drain(drain::DrainArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Undrain(drain::UndrainArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Upgrade(upgrade::UpgradeArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -176,6 +181,8 @@ pub fn main() -> ExitCode {
         Command::Query(args) => (args.remote.output, query::run(&args)),
         Command::Status(args) => (args.remote.output, status::run(&args)),
         Command::Members(args) => (args.remote.output, members::run(&args)),
+        Command::Drain(args) => (args.remote.output, drain::drain(&args)),
+        Command::Undrain(args) => (args.remote.output, drain::undrain(&args)),
         Command::Upgrade(args) => (args.remote.output, upgrade::run(&args)),
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Limits(args) => (args.remote.output, limits::run(&args)),

@@ -181,6 +181,8 @@ impl Command {
             Command::Query(args) => Some(&mut args.remote),
             Command::Status(args) => Some(&mut args.remote),
             Command::Members(args) => Some(&mut args.remote),
+            Command::Drain(args) => Some(&mut args.remote),
+            Command::Undrain(args) => Some(&mut args.remote),
             Command::Upgrade(args) => Some(&mut args.remote),
             Command::Modules(args) => Some(&mut args.remote),
             Command::Limits(args) => Some(&mut args.remote),

@@ -217,6 +217,8 @@ impl NodeRow {
                 "rival": rival_to_json(status.rival.as_ref()),
                 "backup": backup_to_json(status.backup.as_ref()),
                 "disk": disk_to_json(status.disk.as_ref()),
+                "drained": status.drained,
+                "autopilot": status.autopilot,
                 "groups": status.groups.iter().map(group_to_json).collect::<Vec<_>>(),
             }),
         }
@@ -296,6 +298,12 @@ fn backup_note(row: &NodeRow) -> Option<String> {
         (alarm, _) => alarm.to_owned(),
     };
     Some(format!("{}: {words}", row.address))
+}
+
+/// What the leader waits for before it removes a dead member.
+fn autopilot_note(row: &NodeRow) -> Option<String> {
+    let words = &row.status.as_ref().ok()?.autopilot;
+    (!words.is_empty()).then(|| format!("{}: autopilot: {words}", row.address))
 }
 
 /// What the cluster was made of last.
@@ -528,6 +536,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         notes.extend(activity_note(row));
         notes.extend(rival_note(row));
         notes.extend(backup_note(row));
+        notes.extend(autopilot_note(row));
         notes.extend(digest_notes(row));
     }
     notes.extend(rows.iter().find_map(origin_note));

@@ -66,6 +66,8 @@ fn each_command_of_the_readme_parses() {
         "level",
         "level show -o json",
         "level raise --to 2 --yes",
+        "drain -e a:1",
+        "undrain -e a:1 -o json",
         "snapshot take",
         "backup save FILE -e a:1",
         "backup save - --timeout 2m",
@@ -124,6 +126,9 @@ fn wrong_usage_is_refused_with_code_2() {
         "level raise --to 0",
         "level raise 2",
         "level lower",
+        "drain 2",
+        "drain --undo",
+        "undrain 2",
         "snapshot",
         "backup",
         "backup save",
@@ -172,7 +177,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 44] = [
+const EACH_COMMAND: [&[&str]; 46] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -184,6 +189,8 @@ const EACH_COMMAND: [&[&str]; 44] = [
     &["members", "demote", "2"],
     &["members", "replace", "2", "--with=4"],
     &["members", "transfer"],
+    &["drain"],
+    &["undrain"],
     &["upgrade", "a.wasm"],
     &["modules"],
     &["limits"],

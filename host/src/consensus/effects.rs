@@ -50,7 +50,9 @@ pub enum Input {
     Message(PeerMessage),
     /// Append to the log, if this replica leads.
     Propose(Vec<Proposal>),
-    /// Change the membership, if this replica leads.
+    /// Change the membership, if this replica leads. A change of the voters is answered when a
+    /// majority of those that would vote after it has shown that it is there, or not for so long that
+    /// it is refused.
     ProposeConfChange(ProposalId, ConfChange, Care),
     /// Find an index that a linearizable read must wait for (Raft dissertation §6.4).
     Read(ReadId),
@@ -88,6 +90,9 @@ pub enum Input {
     Space(Space, u64),
     /// How much room a peer says that its disk has left.
     PeerSpace(NodeId, Space),
+    /// Whether an operator wants others to lead: then it does not campaign while anybody else does,
+    /// and takes no leadership that it is handed.
+    OffDuty(bool),
 }
 
 /// Why a proposal was not appended. It surely does not happen.

@@ -1,10 +1,12 @@
 //! One replica of one group: raft-rs driven by inputs, drained into effects.
 
 mod admit;
+mod assurance;
 mod campaign;
 mod changes;
 mod compaction;
 mod contact;
+mod duty;
 mod error;
 mod fetching;
 mod outdated;
@@ -25,6 +27,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::admit::Admission;
 pub use self::admit::Nonsense;
+use self::assurance::Parked;
 use self::changes::Contacts;
 use self::compaction::LogSize;
 use self::contact::Contact;
@@ -120,6 +123,10 @@ pub struct Replica {
     contacts: Contacts,
     /// Index of the newest membership change that counts here, or that a snapshot holds.
     members_changed_at: Index,
+    /// A change of the voters that waits for them to show that they are there.
+    parked: Option<Parked>,
+    /// An operator wants others to lead.
+    is_off_duty: bool,
     effects: Effects,
 }
 
@@ -196,6 +203,8 @@ impl Replica {
             contact: Contact::default(),
             contacts: Contacts::default(),
             members_changed_at: Index(applied),
+            parked: None,
+            is_off_duty: false,
             effects: Effects::default(),
             config,
             raw,
@@ -215,8 +224,8 @@ impl Replica {
             Input::Message(message) => self.on_message(message)?,
             Input::Propose(proposals) => self.propose(proposals)?,
             Input::ProposeConfChange(id, change, care) => {
-                let reply = self.propose_conf_change(&change, care)?;
-                self.effects.proposals.push((id, reply));
+                let reply = self.ask_conf_change(id, change, care)?;
+                self.effects.proposals.extend(reply.map(|reply| (id, reply)));
             }
             Input::Read(id)
                 if museum::is_on(Exhibit::UnconfirmedRead) && self.role() == Role::Leader =>
@@ -248,6 +257,7 @@ impl Replica {
             Input::Space(space, free) => self.on_space(space, free)?,
             Input::PeerSpace(node, space) => self.on_peer_space(node, space),
             Input::Expelled(is_expelled) => self.is_expelled = is_expelled,
+            Input::OffDuty(is_off_duty) => self.is_off_duty = is_off_duty,
         }
         self.redraw_election_timeout();
         self.check_log()
@@ -294,6 +304,8 @@ impl Replica {
                 },
                 silent_ticks: self.silent_ticks(NodeId(*id)),
                 recently_active: self.is_heard(NodeId(*id)),
+                known_ticks: self.known_ticks(NodeId(*id)),
+                stable_ticks: self.stable_ticks(NodeId(*id)),
             })
             .collect();
         peers.sort_by_key(|peer| peer.node);
@@ -393,6 +405,7 @@ impl Replica {
         self.tick += 1;
         self.raw.mut_store().offers().tick();
         self.keep_contacts();
+        self.keep_stable();
         if !self.may_not_campaign() {
             self.pass_time();
         }
@@ -401,6 +414,7 @@ impl Replica {
         self.look_for_leader();
         self.pursue_reseed();
         self.leave_joint()?;
+        self.pursue_parked()?;
         self.tell_commit();
         self.compact_what_was_held()?;
         if museum::is_on(Exhibit::ReadAskedOnce) {

@@ -36,9 +36,14 @@ pub struct PeerProgress {
     pub state: ProgressState,
     /// Ticks since it was heard from last in this term; `None`: not yet.
     pub silent_ticks: Option<u64>,
+    /// For how many ticks this leader has had it among its members.
+    pub known_ticks: u64,
     /// Heard from within the last election timeout. Unlike raft-rs's flag of that name it does
     /// not begin anew with each round of its check of the quorum.
     pub recently_active: bool,
+    /// Of a learner: for how many ticks it has been caught up as far as it must be to be promoted, and
+    /// has answered without a break; `None`: it is not so.
+    pub stable_ticks: Option<u64>,
 }
 
 /// How many of a set of voters could make a majority now, as the leader sees it.

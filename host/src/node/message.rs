@@ -24,6 +24,8 @@ pub(super) enum Event {
     Submit(Vec<Submission>),
     ConfChange(ConfChange, Care, Waiter),
     TransferLeader(Option<NodeId>),
+    /// Whether an operator wants others to lead.
+    OffDuty(bool),
     Messages(Vec<PeerMessage>, Charge),
     Query(QueryJob),
     StaleQuery(QueryJob),

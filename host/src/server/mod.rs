@@ -13,6 +13,7 @@
 //! What can be refused is refused before anything is written. What is interrupted later is
 //! completed by the next start: the [`intent`] file says what is left to do.
 
+mod autopilot;
 mod backups;
 mod descriptors;
 mod disk;

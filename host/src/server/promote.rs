@@ -20,7 +20,11 @@ impl Wish for Voter<'_> {
 
     async fn ask(&self, member: &Member) -> Result<(), Status> {
         let me = self.0.identity();
-        let request = v1::PromoteMemberRequest { node_id: me.node.0, ..Default::default() };
+        let request = v1::PromoteMemberRequest {
+            node_id: me.node.0,
+            when_stable: true,
+            ..Default::default()
+        };
         let request = join::meant_for(me.cluster, request);
         join::client(&member.address)?.promote_member(request).await.map(drop)
     }

@@ -16,10 +16,11 @@ use super::intent::Intent;
 use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
-    Join, ServeError, Startup, backups, bind, descriptors, disk, form, join, late, memory,
-    probation, promote, release, relocate, services,
+    Join, ServeError, Startup, autopilot, backups, bind, descriptors, disk, form, join, late,
+    memory, probation, promote, release, relocate, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
+use crate::autopilot::AutopilotBoard;
 use crate::backup::{BackupBoard, wall_clock_ms};
 use crate::config::Config;
 use crate::consensus::Role;
@@ -301,9 +302,10 @@ async fn run(
         .directory
         .is_some()
         .then(|| Arc::new(BackupBoard::new(config.backup.clone(), wall_clock_ms())));
+    let piloting = Arc::new(AutopilotBoard::new(config.autopilot.clone()));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
-    let info = services::info(&home, &transport, backups.clone());
+    let info = services::info(&home, &transport, backups.clone(), Arc::clone(&piloting));
     let services = services::serve(
         listener,
         handle.clone(),
@@ -350,6 +352,8 @@ async fn run(
         let end = server.chores_end.clone();
         server.chore(backups::take(server.handle(), Arc::clone(board), end));
     }
+    server.chore(autopilot::act(server.handle(), piloting));
+    server.chore(autopilot::be_relieved(server.handle()));
     server.chore(relocate::until_known(server.handle()));
     server.chore(memory::tell(server.handle()));
     if let Some(dir) = server.home.dir() {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::home::Home;
 use super::release;
 use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
+use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
 use crate::storage::DataDir;
@@ -64,6 +65,7 @@ pub(super) fn info(
     home: &Arc<Home>,
     transport: &Arc<dyn NetworkTransport>,
     backups: Option<Arc<BackupBoard>>,
+    autopilot: Arc<AutopilotBoard>,
 ) -> NodeInfo {
     let weak = Arc::downgrade(home);
     let transport = Arc::downgrade(transport);
@@ -89,6 +91,7 @@ pub(super) fn info(
         }),
         traffic: Arc::default(),
         backups,
+        autopilot,
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
         confirm: Arc::new(move || match confirming.upgrade() {
             Some(home) => home.intent_done().map_err(|error| error.to_string()),

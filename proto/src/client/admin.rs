@@ -103,7 +103,13 @@ impl Client {
     ///
     /// When the cluster refuses or cannot do it.
     pub async fn promote_member(&self, node_id: u64) -> Result<v1::MembersResponse, ClientError> {
-        admin_call!(self, Repeat::WithoutEffect, promote_member, PromoteMemberRequest { node_id })
+        let when_stable = false;
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            promote_member,
+            PromoteMemberRequest { node_id, when_stable }
+        )
     }
 
     /// Removes a member.
@@ -192,6 +198,28 @@ impl Client {
             transfer_leadership,
             TransferLeadershipRequest { node_id }
         )
+    }
+
+    /// Takes the node that answers off duty, for maintenance: it hands leadership over, does not lead while
+    /// others can, and is not ready for clients. A restart of the node forgets it. The client's endpoints are
+    /// to be that node's only.
+    ///
+    /// # Errors
+    ///
+    /// When nobody takes leadership over, or the node did not answer in time.
+    pub async fn drain(&self) -> Result<v1::DrainResponse, ClientError> {
+        let undrain = false;
+        admin_call!(self, Repeat::WithoutEffect, drain, DrainRequest { undrain })
+    }
+
+    /// Puts the node that answers back on duty, after [`Client::drain`].
+    ///
+    /// # Errors
+    ///
+    /// When the node did not answer in time.
+    pub async fn undrain(&self) -> Result<v1::DrainResponse, ClientError> {
+        let undrain = true;
+        admin_call!(self, Repeat::Always, drain, DrainRequest { undrain })
     }
 
     /// Uploads a module and makes it active in the place of what is active now. `label` is for

@@ -555,6 +555,7 @@ impl Admin for Service {
         demote_member: DemoteMemberRequest -> MembersResponse,
         replace_member: ReplaceMemberRequest -> MembersResponse,
         transfer_leadership: TransferLeadershipRequest -> TransferLeadershipResponse,
+        drain: DrainRequest -> DrainResponse,
         limits: LimitsRequest -> LimitsResponse,
         set_limits: SetLimitsRequest -> SetLimitsResponse,
         set_engine: SetEngineRequest -> SetEngineResponse,

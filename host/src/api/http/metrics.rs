@@ -16,6 +16,7 @@ use super::traffic;
 use crate::api::connections::Counts;
 use crate::api::context::NodeInfo;
 use crate::api::process::ProcessFacts;
+use crate::autopilot::AutopilotChange;
 use crate::consensus::{ProgressState, ReplicaStatus, Role};
 use crate::machine::BodyKind;
 use crate::node::{
@@ -61,7 +62,8 @@ impl Collector for Scrape {
         let here = self.handle.queues(self.status.as_ref());
         traffic::queues(&mut page, &here, &info.traffic.queues(), &(info.peer_queues)())?;
         self.storage(&mut page)?;
-        self.backups(&mut page)
+        self.backups(&mut page)?;
+        self.autopilot(&mut page)
     }
 }
 
@@ -125,6 +127,11 @@ impl Scrape {
             "raft_host_unconfirmed",
             "1 while this node serves nobody because another cluster has a member with its address.",
             u64::from(rivals.is_unconfirmed()),
+        )?;
+        page.gauge(
+            "raft_host_drained",
+            "1 while an operator has taken this node off duty.",
+            u64::from(self.handle.is_off_duty()),
         )?;
         let stuck = self.handle.stuck_write().borrow().unwrap_or_default().as_secs_f64();
         page.seconds(
@@ -547,6 +554,17 @@ impl Scrape {
             "raft_host_backup_size",
             "Size of the newest backup in this node's directory; 0: there is none.",
             report.last.map_or(0, |last| last.bytes),
+        )
+    }
+
+    fn autopilot(&self, page: &mut Page<'_>) -> fmt::Result {
+        let board = &self.info.autopilot;
+        page.counter(
+            "raft_host_autopilot_changes",
+            "Changes of the members that this node, as the leader, has made by itself, by what they did.",
+            AutopilotChange::ALL.map(|change| {
+                (vec![("change", change.label().to_owned())], board.counted(change))
+            }),
         )
     }
 

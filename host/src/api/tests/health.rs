@@ -57,6 +57,36 @@ async fn health_follows_leadership_and_draining() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_watches_health_hears_that_a_node_is_drained_and_put_back() {
+    let cluster = Cluster::of(3).await.with_kv().await;
+    let node = cluster.leader();
+    let mut watches = watch(node).await;
+    all_become(&mut watches, ServingStatus::Serving).await;
+    let drain = |undrain| v1::DrainRequest { undrain, ..Default::default() };
+    let drained = node.admin().drain(drain(false)).await.unwrap().into_inner();
+    assert_eq!((drained.node_id, drained.unchanged), (node.handle.identity().node.0, false));
+    assert!(![0, drained.node_id].contains(&drained.leader_id), "{drained:?}");
+    all_become(&mut watches, ServingStatus::NotServing).await;
+    assert_eq!(node.handle.not_serving().map(|why| why.contains("drained")), Some(true));
+    // It answers all the same: its clients go when their load balancer says so.
+    query(node, r#"{"op":"count"}"#).await.unwrap();
+    assert!(node.admin().drain(drain(false)).await.unwrap().into_inner().unchanged);
+    assert!(!node.admin().drain(drain(true)).await.unwrap().into_inner().unchanged);
+    all_become(&mut watches, ServingStatus::Serving).await;
+    assert!(node.admin().drain(drain(true)).await.unwrap().into_inner().unchanged);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_voter_is_not_drained() {
+    let cluster = Cluster::of(1).await;
+    let refused = cluster.leader().admin().drain(v1::DrainRequest::default()).await;
+    assert_fails(refused, Code::FailedPrecondition, "none", "this node is the only voter");
+    assert!(!cluster.leader().handle.is_off_duty());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_watches_health_hears_that_the_quorum_is_lost() {
     let mut cluster = Cluster::of(3).await.with_kv().await;
     let lost = [cluster.nodes.pop().unwrap(), cluster.nodes.pop().unwrap()];

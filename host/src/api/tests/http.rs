@@ -367,3 +367,20 @@ async fn probes_answer_as_kubernetes_expects_and_only_readiness_follows_the_clus
     face.stop().await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_is_alive_and_not_ready() {
+    let cluster = Cluster::of(3).await.with_kv().await;
+    let node = cluster.leader();
+    let face = Face::of(node).await;
+    assert_eq!(face.get("/readyz").await.0, 200);
+    node.admin().drain(v1::DrainRequest::default()).await.unwrap();
+    assert_eq!(face.get("/livez").await.0, 200);
+    let (status, _, body) = face.get("/readyz?verbose").await;
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("[-]drained failed: this node was drained by an operator"), "{body}");
+    assert!(body.contains("[+]leader ok"), "{body}");
+    assert_eq!(face.samples().await["raft_host_drained"], 1.0);
+    face.stop().await;
+    cluster.stop().await;
+}

@@ -192,3 +192,106 @@ fn a_change_that_was_decided_on_older_members_is_refused() {
     cluster.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
     assert_eq!(cluster.refused, []);
 }
+
+/// Three voters that all were heard from, the leader first.
+fn three_voters(seed: u64) -> (Cluster, [NodeId; 3]) {
+    let mut cluster = Cluster::new(seed, &[1, 2, 3]);
+    let leader = cluster.elect();
+    cluster.run_until("all voters", |cluster| {
+        let status = cluster.replica(leader).status();
+        !status.is_new_leader && status.quorum_of(&status.conf_state.voters).silent.is_empty()
+    });
+    let others: Vec<NodeId> = cluster.alive().into_iter().filter(|id| *id != leader).collect();
+    (cluster, [leader, others[0], others[1]])
+}
+
+/// It still counts as heard from, and the cluster stood still after another one was removed.
+#[test]
+fn a_voter_that_died_a_moment_ago_does_not_count_for_what_a_removal_leaves() {
+    for (seed, op) in
+        (0..20).flat_map(|seed| [(seed, ConfChangeOp::Remove), (seed, ConfChangeOp::AddLearner)])
+    {
+        let (mut cluster, [leader, live, dead]) = three_voters(seed);
+        cluster.faults = Faults { max_delay: 2, ..CALM };
+        cluster.run(seed % 7);
+        cluster.crash(dead);
+        assert!(cluster.replica(leader).status().is_heard(dead));
+        cluster.change(op, live.0);
+        assert_eq!(cluster.refused, [], "it is not decided at once");
+        cluster.run_until("the answer", |cluster| !cluster.refused.is_empty());
+        let expected = Quorum { voters: 2, silent: [dead].into() };
+        assert_eq!(cluster.refused, [ConfChangeError::NoQuorum(expected).into()], "seed {seed}");
+        let leader = cluster.leader().expect("two of three go on");
+        assert!(cluster.replica(leader).status().conf_state.voters.contains(&live));
+        cluster.propose_to(leader, 1);
+        let before = cluster.acknowledged.len();
+        cluster.run_until("a command", |cluster| cluster.acknowledged.len() > before);
+    }
+}
+
+#[test]
+fn a_removal_waits_for_those_that_stay_and_nothing_else_waits_for_it() {
+    let (mut cluster, [leader, stays, goes]) = three_voters(18);
+    cluster.cut.extend([(stays, leader), (goes, leader)]);
+    cluster.change(ConfChangeOp::Remove, goes.0);
+    cluster.change(ConfChangeOp::Remove, stays.0);
+    assert_eq!(cluster.refused, [ConfChangeError::InProgress.into()], "one at a time");
+    assert!(cluster.replica(leader).settled_members().is_none(), "the members are about to change");
+    let before = cluster.replica(leader).status().last_index;
+    cluster.run(5);
+    assert_eq!(cluster.replica(leader).status().last_index, before, "nobody has answered");
+    cluster.propose_to(leader, 1);
+    let after = cluster.replica(leader).status().last_index;
+    assert_eq!(after, before.next(), "commands do not wait for it");
+    cluster.cut.clear();
+    cluster.run_until("the removal", |cluster| {
+        cluster.replica(leader).status().conf_state.voters == ids(&[leader.0, stays.0])
+    });
+    assert_eq!(cluster.refused.len(), 1);
+    cluster.nodes.remove(&goes);
+    cluster.settle();
+}
+
+#[test]
+fn a_change_that_waits_ends_with_its_leader() {
+    let (mut cluster, [leader, other, _]) = three_voters(19);
+    cluster.cut.extend(cluster.alive().into_iter().map(|id| (id, leader)));
+    cluster.change(ConfChangeOp::Remove, other.0);
+    cluster.run_until("the answer", |cluster| !cluster.refused.is_empty());
+    assert!(
+        matches!(
+            cluster.refused[..],
+            [ProposeError::NotLeader(_) | ProposeError::ConfChange(ConfChangeError::NoQuorum(_))]
+        ),
+        "{:?}",
+        cluster.refused
+    );
+    cluster.cut.clear();
+    cluster.settle();
+    let leader = cluster.leader().expect("settled");
+    assert_eq!(cluster.replica(leader).status().conf_state.voters.len(), 3);
+}
+
+#[test]
+fn a_learner_counts_as_stable_from_when_it_has_caught_up_and_as_long_as_it_answers() {
+    let mut cluster = Cluster::new(20, &[1]);
+    let leader = cluster.elect();
+    let stable = |cluster: &Cluster| {
+        cluster.replica(leader).status().peer(NodeId(2)).and_then(|peer| peer.stable_ticks)
+    };
+    cluster.change(ConfChangeOp::AddLearner, 2);
+    cluster.run(50);
+    assert_eq!(stable(&cluster), None, "it is not there");
+    let known = cluster.replica(leader).status().peer(NodeId(2)).expect("a member").known_ticks;
+    assert!((40..=50).contains(&known), "not silent for longer than it is a member: {known}");
+    cluster.add_node(NodeId(2), None);
+    cluster.run_until("it has caught up", |cluster| stable(cluster) == Some(0));
+    cluster.run(40);
+    assert_eq!(stable(&cluster), Some(40));
+    cluster.crash(NodeId(2));
+    cluster.run(12);
+    assert_eq!(stable(&cluster), None, "it is silent");
+    cluster.start(NodeId(2));
+    cluster.run_until("it is back", |cluster| stable(cluster).is_some());
+    assert!(stable(&cluster) < Some(5), "from the beginning");
+}

@@ -2,6 +2,7 @@
 //! crashes that lose what was not persisted. One seed decides everything.
 
 mod changes;
+mod duty;
 mod flow;
 mod forwarding;
 mod outdated;
@@ -448,6 +449,17 @@ impl Cluster {
 
     fn change(&mut self, op: ConfChangeOp, node: u64) {
         self.change_together(&[(op, node)]);
+    }
+
+    /// Likewise, of the voters: those that stay have to answer first. Returns where the entry is.
+    fn change_voters(&mut self, op: ConfChangeOp, node: u64) -> Index {
+        let leader = self.elect();
+        let before = self.replica(leader).status().last_index;
+        self.change(op, node);
+        self.run_until("the voters that stay have answered", |cluster| {
+            cluster.replica(leader).status().last_index > before
+        });
+        self.replica(leader).status().last_index
     }
 
     /// More than one step goes through a joint configuration.

@@ -339,8 +339,7 @@ fn two_of_three_suffice_once_a_removal_is_settled() {
             cluster.crash(NodeId(4));
             let leader = cluster.elect();
             cluster.faults = Faults { loss: 0, max_delay: 5, progress: 50 };
-            cluster.change(ConfChangeOp::Remove, 4);
-            let change = cluster.replica(leader).status().last_index;
+            let change = cluster.change_voters(ConfChangeOp::Remove, 4);
             cluster.run_until("the removal is settled", |cluster| {
                 cluster.replica(leader).settled().is_some_and(|settled| settled >= change)
             });

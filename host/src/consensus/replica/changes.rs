@@ -21,7 +21,14 @@ pub(super) struct Contacts {
     /// The tick at which this replica became the leader of the term.
     leads_since: Option<u64>,
     at: BTreeMap<NodeId, u64>,
+    /// Since when each is a member, as far as this leader knows.
+    known_since: BTreeMap<NodeId, u64>,
+    /// Since when each learner has been caught up, and has answered without a break.
+    stable_since: BTreeMap<NodeId, u64>,
 }
+
+/// A learner that is silent for so many heartbeats does not answer without a break.
+const BREAK_HEARTBEATS: u64 = 5;
 
 impl Replica {
     /// What is said in another term says nothing about whether its sender follows this leader.
@@ -40,10 +47,61 @@ impl Replica {
             self.contacts = Contacts { term: raft.term, ..Contacts::default() };
         }
         self.contacts.at.retain(|node, _| raft.prs().get(node.0).is_some());
-        match raft.state == StateRole::Leader {
-            true => self.contacts.leads_since = self.contacts.leads_since.or(Some(self.tick)),
-            false => self.contacts.leads_since = None,
+        self.contacts.stable_since.retain(|node, _| raft.prs().get(node.0).is_some());
+        self.contacts.known_since.retain(|node, _| raft.prs().get(node.0).is_some());
+        if raft.state != StateRole::Leader {
+            self.contacts.leads_since = None;
+            self.contacts.known_since.clear();
+            return;
         }
+        self.contacts.leads_since = self.contacts.leads_since.or(Some(self.tick));
+        for (id, _) in raft.prs().iter() {
+            self.contacts.known_since.entry(NodeId(*id)).or_insert(self.tick);
+        }
+    }
+
+    /// Once a tick: looks whether learners have caught up.
+    pub(super) fn keep_stable(&mut self) {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            self.contacts.stable_since.clear();
+            return;
+        }
+        let learners: Vec<NodeId> =
+            raft.prs().conf().learners().iter().map(|id| NodeId(*id)).collect();
+        if learners.is_empty() {
+            self.contacts.stable_since.clear();
+            return;
+        }
+        let near = self.near();
+        let patience = BREAK_HEARTBEATS * self.config.heartbeat_ticks as u64;
+        for node in learners {
+            let matched = self.matched(node).unwrap_or_default();
+            let is_heard = self.silent_ticks(node).is_some_and(|ticks| ticks <= patience);
+            if is_heard && matched != Index(0) && matched >= near {
+                self.contacts.stable_since.entry(node).or_insert(self.tick);
+            } else {
+                self.contacts.stable_since.remove(&node);
+            }
+        }
+    }
+
+    /// See [`PeerProgress::stable_ticks`](crate::consensus::PeerProgress::stable_ticks).
+    pub(super) fn stable_ticks(&self, node: NodeId) -> Option<u64> {
+        let is_current = self.contacts.term == self.raw.raft.term;
+        let since = self.contacts.stable_since.get(&node).filter(|_| is_current)?;
+        Some(self.tick - since)
+    }
+
+    /// For how long this replica has led with that member.
+    pub(super) fn known_ticks(&self, node: NodeId) -> u64 {
+        self.contacts.known_since.get(&node).map_or(0, |since| self.tick - since)
+    }
+
+    /// Whether a member was heard from later than that tick.
+    pub(super) fn is_heard_after(&self, node: NodeId, tick: u64) -> bool {
+        let me = self.config.node;
+        node == me || self.silent_ticks(node).is_some_and(|silent| self.tick - silent > tick)
     }
 
     /// Ticks since a member was heard from in this term.
@@ -90,16 +148,17 @@ impl Replica {
         Ok(Ok(LogPosition { index, term: Term(self.raw.raft.term) }))
     }
 
-    /// The members, on a leader that has applied all earlier changes of them.
+    /// The members, on a leader that has applied all earlier changes of them and is about to make none.
     pub(crate) fn settled_members(&self) -> Option<ConfState> {
         let raft = &self.raw.raft;
-        let is_settled = raft.state == StateRole::Leader && !raft.has_pending_conf();
+        let is_changing = raft.has_pending_conf() || self.parked.is_some();
+        let is_settled = raft.state == StateRole::Leader && !is_changing;
         is_settled.then(|| membership::current(&self.raw))
     }
 
     /// A leader with a backlog of its predecessors has pending changes, as far as raft-rs can
     /// tell, until all of it is applied; so what is decided on then is known here.
-    fn check_conf_change(
+    pub(super) fn check_conf_change(
         &mut self,
         change: &ConfChange,
         care: Care,
@@ -128,14 +187,10 @@ impl Replica {
     /// never will. In a short log nobody lags, not even who has nothing.
     fn check_promotions(&self, change: &ConfChange) -> Result<(), ConfChangeError> {
         let last = Index(self.raw.raft.raft_log.last_index());
-        let limits = &self.config.limits;
-        let by_count = Index(last.0.saturating_sub(limits.promotion_lag));
-        let near = by_count.max(self.log_size.before_bytes(limits.promotion_lag_bytes));
+        let near = self.near();
         for (_, member) in change.steps.iter().filter(|(op, _)| *op == ConfChangeOp::AddVoter) {
             let node = member.id;
-            let progress = self.raw.raft.prs().get(node.0);
-            let matched = progress.map(|progress| Index(progress.matched));
-            let matched = matched.ok_or(ConfChangeError::NotAMember(node))?;
+            let matched = self.matched(node).ok_or(ConfChangeError::NotAMember(node))?;
             if !self.is_heard(node) {
                 return Err(ConfChangeError::NotHeardFrom(node));
             }
@@ -144,6 +199,18 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// Who has entries up to there has caught up.
+    fn near(&self) -> Index {
+        let last = self.raw.raft.raft_log.last_index();
+        let limits = &self.config.limits;
+        let by_count = Index(last.saturating_sub(limits.promotion_lag));
+        by_count.max(self.log_size.before_bytes(limits.promotion_lag_bytes))
+    }
+
+    fn matched(&self, node: NodeId) -> Option<Index> {
+        self.raw.raft.prs().get(node.0).map(|progress| Index(progress.matched))
     }
 
     /// Nothing happens for a node that was not heard from: no command would be taken until the

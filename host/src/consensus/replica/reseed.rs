@@ -29,10 +29,6 @@ const PATIENCE_ELECTIONS: u64 = 10;
 const DOUBLINGS_MAX: u32 = 8;
 /// Time between two attempts, in election timeouts: others use it to commit what they have.
 const REST_ELECTIONS: u64 = 2;
-/// A replica that is not trusted campaigns all the same when it has heard from no leader for so
-/// many election timeouts: the others may need what only its log has.
-const LAST_RESORT_ELECTIONS: usize = 5;
-
 /// A state is wanted.
 pub(super) struct Reseed {
     phase: Phase,
@@ -68,16 +64,6 @@ impl Replica {
     #[cfg(test)]
     pub(in crate::consensus) fn is_quarantined(&self) -> bool {
         self.reseed.is_some()
-    }
-
-    /// Whether this replica leaves it to others to lead. Not for ever: see
-    /// [`LAST_RESORT_ELECTIONS`].
-    pub(super) fn is_held_back(&self) -> bool {
-        let raft = &self.raw.raft;
-        self.reseed.is_some()
-            && raft.state != StateRole::Leader
-            && raft.election_elapsed < LAST_RESORT_ELECTIONS * self.config.election_ticks
-            && !museum::is_on(Exhibit::QuarantinedLeads)
     }
 
     /// The clock of raft-rs. A replica that is held back campaigns not, but must notice that its

@@ -281,6 +281,7 @@ impl Group {
             Event::ConfChange(change, care, waiter) => self.on_conf_change(change, care, waiter)?,
             Event::Halted(why) => self.lingering.on_halted(why),
             Event::TransferLeader(to) => self.replica.step(Input::TransferLeader(to))?,
+            Event::OffDuty(is_off_duty) => self.replica.step(Input::OffDuty(is_off_duty))?,
             Event::Messages(messages, charge) => {
                 if let Some(message) = messages.first() {
                     self.members.hear(message.from);

@@ -127,9 +127,9 @@ impl Proposals {
 
     /// The replica has answered: who waits for that.
     pub(super) fn on_reply(&mut self, id: ProposalId) -> Waiter {
-        let (expected, waiter) =
-            self.asked.pop_front().expect("every answered proposal has a waiter");
-        assert_eq!(id, expected, "proposals are answered in the order they were made");
+        // Nearly always the first; a change of the voters is answered later than what came after it.
+        let at = self.asked.iter().position(|(asked, _)| *asked == id);
+        let (_, waiter) = at.and_then(|at| self.asked.remove(at)).expect("it was asked, once");
         waiter
     }
 

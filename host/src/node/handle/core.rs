@@ -78,6 +78,8 @@ pub(in crate::node) struct Shared {
     pub(in crate::node) expelled: watch::Receiver<bool>,
     pub(in crate::node) rivals: Arc<Rivals>,
     pub(in crate::node) draining: watch::Sender<bool>,
+    /// An operator wants others to lead and to serve clients.
+    pub(in crate::node) off_duty: watch::Sender<bool>,
     pub(in crate::node) stop: StopSignal,
     pub(in crate::node) started: Instant,
     /// What entries are stamped with; the machine makes it monotonic.
@@ -237,7 +239,7 @@ impl NodeHandle {
     }
 
     /// What must be so for clients to send requests to this node, the gravest first.
-    pub fn checks(&self) -> [Check; 11] {
+    pub fn checks(&self) -> [Check; 12] {
         let shared = &self.shared;
         let check = |name, fails: bool, why| Check { name, failure: fails.then_some(why) };
         [
@@ -278,6 +280,11 @@ impl NodeHandle {
                 "program",
                 !self.program_is_supported(),
                 "this node's program does not offer the cluster's engine profile or level; it stops",
+            ),
+            check(
+                "drained",
+                self.is_off_duty(),
+                "this node was drained by an operator (`raft-host undrain` ends it)",
             ),
             check(
                 "leader",

@@ -127,6 +127,25 @@ pub enum MembershipFailure {
     /// Nobody to hand over to.
     #[error("there is no other voter to hand leadership to")]
     NoOtherVoter,
+    /// All others are off duty, or do not answer.
+    #[error(
+        "no other voter is there to lead: each is drained, or does not answer (see `raft-host status`); put \
+         one of them back on duty first (`raft-host undrain`)"
+    )]
+    NobodyOnDuty,
+    /// A learner that has not been well for long enough.
+    #[error(
+        "learner {node} becomes a voter when it has been caught up and heard from for {needed:.1?} without a \
+         break; it has been for {stable:.1?} (autopilot.stable_ms)"
+    )]
+    NotStable {
+        /// The learner.
+        node: NodeId,
+        /// For how long it has.
+        stable: Duration,
+        /// For how long it must.
+        needed: Duration,
+    },
 }
 
 impl NodeHandle {
@@ -254,6 +273,29 @@ impl NodeHandle {
         }
         let member = view.members.get(&id).cloned().ok_or_else(|| not_a_member(id))?;
         self.change(ConfChange::of(ConfChangeOp::AddVoter, member), careful(&view)).await
+    }
+
+    /// As [`NodeHandle::promote`], of a learner that asks for it by itself: only when it has been caught up
+    /// and has answered for so long without a break. Leader only.
+    ///
+    /// # Errors
+    /// `NotStable`, and see [`MembershipFailure`].
+    pub async fn promote_when_stable(
+        &self,
+        id: NodeId,
+        needed: Duration,
+    ) -> Result<(), MembershipFailure> {
+        let status = self.replica_status().await?;
+        if status.role == Role::Leader
+            && status.conf_state.learners.contains(&id)
+            && let Some(peer) = status.peer(id)
+        {
+            let stable = peer.stable_ticks.map_or(Duration::ZERO, |ticks| self.ticks(ticks));
+            if peer.stable_ticks.is_none() || stable < needed {
+                return Err(MembershipFailure::NotStable { node: id, stable, needed });
+            }
+        }
+        self.promote(id).await
     }
 
     /// Gives a member another address. Has it already: fine. Leader only.
@@ -460,7 +502,7 @@ impl NodeHandle {
         }
     }
 
-    async fn replica_status(&self) -> Result<ReplicaStatus, MembershipFailure> {
+    pub(super) async fn replica_status(&self) -> Result<ReplicaStatus, MembershipFailure> {
         self.status().await.map_err(|_| ProposeFailure::Stopping.into())
     }
 

@@ -4,6 +4,7 @@ mod batches;
 mod clock;
 mod core;
 mod drain;
+mod duty;
 mod levels;
 mod limits;
 mod membership;

@@ -236,6 +236,7 @@ pub(super) fn assemble(
         expelled,
         rivals: Arc::clone(&common.rivals),
         draining: watch::Sender::new(false),
+        off_duty: watch::Sender::new(false),
         stop: stop.clone(),
         started: Instant::now(),
         log_clock,
