@@ -22,6 +22,7 @@ use super::traffic::Traffic;
 use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
+use crate::storage::ScrubBoard;
 use crate::types::{Member, NodeId};
 
 /// What the node itself does not know or do: facts for the status page, and what is written down.
@@ -43,6 +44,8 @@ pub struct NodeInfo {
     pub traffic: Arc<Traffic>,
     /// What it says of the backups that it takes by itself, if it does.
     pub backups: Option<Arc<BackupBoard>>,
+    /// What it says of its looks at its own disk, if it takes any.
+    pub scrubs: Option<Arc<ScrubBoard>>,
     /// Writes down that this cluster is meant to be: see
     /// [`NodeHandle::begin_probation`]. May block.
     pub confirm: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,

@@ -10,6 +10,7 @@ use super::convert::bytes;
 use super::failure::Failure;
 use crate::consensus::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use crate::node::{Activity, JobKind};
+use crate::storage::ScrubBoard;
 
 /// What the apply thread has been at for less is nobody's business.
 const WORTH_TELLING: Duration = Duration::from_millis(500);
@@ -38,9 +39,33 @@ pub(super) async fn show(
         memory_backend: context.handle.memory_backend().to_owned(),
         log_write_stuck_ms: context.handle.stuck_write_ms(),
         rival: super::cluster::rival_to_wire(context),
+        scrub: context.info.scrubs.as_deref().map(scrubs_to_wire),
         backup: context.info.backups.as_deref().map(super::copies::backups_to_wire),
         groups: vec![group(context, &replica)],
     })
+}
+
+fn scrubs_to_wire(board: &ScrubBoard) -> v1::ScrubStatus {
+    let report = board.report();
+    let damages = report.damages.into_iter().map(|known| v1::ScrubDamage {
+        file: known.damage.file.display().to_string(),
+        offset: known.damage.offset,
+        reason: known.damage.reason,
+        found_ms: known.found_ms,
+        mended: known.is_mended,
+        outcome: known.words,
+    });
+    v1::ScrubStatus {
+        every_ms: board.every_ms(),
+        running: report.is_running,
+        last_ms: report.last_ms,
+        read_bytes: report.read_bytes,
+        found: report.found,
+        mended: report.mended,
+        damages: damages.collect(),
+        last_error: report.failure.unwrap_or_default(),
+        alarm: board.alarm().unwrap_or_default(),
+    }
 }
 
 fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {

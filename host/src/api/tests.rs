@@ -66,6 +66,7 @@ fn node_config() -> NodeConfig {
 fn info() -> NodeInfo {
     NodeInfo {
         backups: None,
+        scrubs: None,
         version: "test".into(),
         storage: "memory".into(),
         data_dir_bytes: Arc::new(|| 11),

@@ -29,6 +29,7 @@ mod release;
 mod relocate;
 mod restore;
 mod running;
+mod scrub;
 mod services;
 #[cfg(feature = "museum")]
 mod tamper;

@@ -17,7 +17,7 @@ use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
     Join, ServeError, Startup, backups, bind, descriptors, form, join, late, memory, probation,
-    promote, release, relocate, services,
+    promote, release, relocate, scrub, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
 use crate::backup::{BackupBoard, wall_clock_ms};
@@ -26,7 +26,7 @@ use crate::consensus::Role;
 use crate::node::{
     self, Drained, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
 };
-use crate::storage::{DataDir, NodeIdentity};
+use crate::storage::{DataDir, NodeIdentity, ScrubBoard};
 use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
@@ -300,7 +300,9 @@ async fn run(
         .then(|| Arc::new(BackupBoard::new(config.backup.clone(), wall_clock_ms())));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
-    let info = services::info(&home, &transport, backups.clone());
+    let scrubs = (home.path().is_some() && config.storage.scrub_every_ms > 0)
+        .then(|| Arc::new(ScrubBoard::new(config.storage.scrub_every_ms)));
+    let info = services::info(&home, &transport, backups.clone(), scrubs.clone());
     let services = services::serve(
         listener,
         handle.clone(),
@@ -346,6 +348,19 @@ async fn run(
     if let Some(board) = &backups {
         let end = server.chores_end.clone();
         server.chore(backups::take(server.handle(), Arc::clone(board), end));
+    }
+    if let Some(board) = scrubs {
+        // It looks at the end itself: what reads is not to be left behind.
+        server.chores.spawn(
+            scrub::Scrub {
+                handle: server.handle(),
+                stores: server.home.stores().clone(),
+                board,
+                bytes_per_s: config.storage.scrub_bytes_per_s,
+                end: server.chores_end.clone(),
+            }
+            .run(),
+        );
     }
     server.chore(relocate::until_known(server.handle()));
     server.chore(memory::tell(server.handle()));

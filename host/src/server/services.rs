@@ -12,7 +12,7 @@ use super::release;
 use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
-use crate::storage::DataDir;
+use crate::storage::{DataDir, ScrubBoard};
 use crate::transport::NetworkTransport;
 
 /// Serves until `closing`. When that ends early, `broken` says why.
@@ -64,6 +64,7 @@ pub(super) fn info(
     home: &Arc<Home>,
     transport: &Arc<dyn NetworkTransport>,
     backups: Option<Arc<BackupBoard>>,
+    scrubs: Option<Arc<ScrubBoard>>,
 ) -> NodeInfo {
     let weak = Arc::downgrade(home);
     let transport = Arc::downgrade(transport);
@@ -89,6 +90,7 @@ pub(super) fn info(
         }),
         traffic: Arc::default(),
         backups,
+        scrubs,
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
         confirm: Arc::new(move || match confirming.upgrade() {
             Some(home) => home.intent_done().map_err(|error| error.to_string()),

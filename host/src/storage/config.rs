@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
+const SCRUB_EVERY_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
 
 /// Sizes of files and caches. The defaults suit a node with one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,10 @@ pub struct StorageConfig {
     pub recent_entries_bytes: u64,
     /// sled: memory for its page cache.
     pub sled_cache_bytes: u64,
+    /// From one look at everything that is stored to the next, in milliseconds; 0: never.
+    pub scrub_every_ms: u64,
+    /// What such a look reads in a second, at most.
+    pub scrub_bytes_per_s: u64,
 }
 
 impl Default for StorageConfig {
@@ -27,6 +32,8 @@ impl Default for StorageConfig {
             compress_above_bytes: 8 << 10,
             recent_entries_bytes: 16 * MIB,
             sled_cache_bytes: 32 * MIB,
+            scrub_every_ms: 24 * 60 * 60 * 1_000,
+            scrub_bytes_per_s: 10 * MIB,
         }
     }
 }
@@ -46,6 +53,14 @@ impl StorageConfig {
         bounded("log_file_bytes", self.log_file_bytes, MIB, 1024 * MIB)?;
         bounded("compress_above_bytes", self.compress_above_bytes, 0, 1024 * MIB)?;
         bounded("recent_entries_bytes", self.recent_entries_bytes, 0, 64 * 1024 * MIB)?;
-        bounded("sled_cache_bytes", self.sled_cache_bytes, MIB, 64 * 1024 * MIB)
+        bounded("sled_cache_bytes", self.sled_cache_bytes, MIB, 64 * 1024 * MIB)?;
+        bounded("scrub_bytes_per_s", self.scrub_bytes_per_s, MIB, 64 * 1024 * MIB)?;
+        if self.scrub_every_ms > SCRUB_EVERY_MAX_MS {
+            return Err(format!(
+                "storage.scrub_every_ms is {}, but must be at most {SCRUB_EVERY_MAX_MS} (a year)",
+                self.scrub_every_ms
+            ));
+        }
+        Ok(())
     }
 }

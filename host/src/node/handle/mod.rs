@@ -7,6 +7,7 @@ mod drain;
 mod levels;
 mod limits;
 mod membership;
+mod mending;
 mod queues;
 mod rivals;
 mod upgrade;
