@@ -136,7 +136,9 @@ impl Scrub {
             let _ = sender.send(read.map_err(|error| error.to_string()));
         });
         match spawned {
-            Ok(_) => read.await.unwrap_or_else(|_| Err("the thread that reads panicked".to_owned())),
+            Ok(_) => {
+                read.await.unwrap_or_else(|_| Err("the thread that reads panicked".to_owned()))
+            }
             Err(error) => Err(format!("no thread to read with: {error}")),
         }
     }
@@ -164,7 +166,8 @@ impl Scrub {
         }
         let left = match self.mend_log(&of_log).await {
             Ok((index, left)) => {
-                let words = format!("a snapshot was taken at index {index}, and the log before it dropped");
+                let words =
+                    format!("a snapshot was taken at index {index}, and the log before it dropped");
                 for damage in of_log.iter().filter(|damage| !is_among(&left, damage)) {
                     self.became(damage, Ok(words.clone()));
                 }
@@ -227,7 +230,10 @@ impl Scrub {
     }
 
     /// Waits for something, not for ever.
-    async fn comes(&self, is_there: impl Fn() -> Result<bool, StorageError>) -> Result<bool, String> {
+    async fn comes(
+        &self,
+        is_there: impl Fn() -> Result<bool, StorageError>,
+    ) -> Result<bool, String> {
         for _ in 0..POLLS {
             if is_there().map_err(|error| error.to_string())? {
                 return Ok(true);

@@ -41,9 +41,7 @@ use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
 use super::real_files::RealFiles;
 use super::scrub::damage;
-use super::{
-    Damage, DamagedPart, LogStore, Pace, Scrubbed, StableStore, StorageError, WriteBatch,
-};
+use super::{Damage, DamagedPart, LogStore, Pace, Scrubbed, StableStore, StorageError, WriteBatch};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
 const ENGINE: &str = "sled";

@@ -20,9 +20,7 @@ use super::verify::{
     FILE_HEADER_BYTES, RECORD_HEADER_BYTES, check_file_header, check_record, log_files,
     record_length,
 };
-use super::{
-    ENGINE, META_KEY, RaftEngineLog, StorageError, UNPOISONED, encode_meta, flatten,
-};
+use super::{ENGINE, META_KEY, RaftEngineLog, StorageError, UNPOISONED, encode_meta, flatten};
 use crate::storage::disk::{Directories, corrupt, io_error};
 use crate::storage::scrub::{STEP_BYTES, damage};
 use crate::storage::{Damage, DamagedPart, Pace, Scrubbed};
@@ -147,7 +145,9 @@ impl<F: FileSystem + Directories + 'static> RaftEngineLog<F> {
             }
             let mut record = LogBatch::default();
             let filler = vec![0; FILLER_BYTES];
-            self.write_own(&mut record, |record| record.put(FILLER_REGION, FILLER_KEY.to_vec(), filler))?;
+            self.write_own(&mut record, |record| {
+                record.put(FILLER_REGION, FILLER_KEY.to_vec(), filler)
+            })?;
         }
         let mut record = LogBatch::default();
         record.add_command(FILLER_REGION, Command::Clean);

@@ -56,7 +56,11 @@ pub(super) fn verify<F: FileSystem + Directories>(
     file_system.failure()
 }
 
-pub(super) fn log_files(disk: &impl Directories, dir: &Path, queue: Queue) -> Result<Vec<u64>, StorageError> {
+pub(super) fn log_files(
+    disk: &impl Directories,
+    dir: &Path,
+    queue: Queue,
+) -> Result<Vec<u64>, StorageError> {
     let names = list(disk, dir)?.into_iter().filter_map(|path| LogFileName::parse(&path));
     let mut sequences: Vec<u64> =
         names.filter(|name| name.queue == queue).map(|name| name.sequence).collect();
@@ -299,10 +303,7 @@ fn check_record_header(bytes: &[u8]) -> Result<(usize, usize), String> {
 }
 
 /// Length of a record, and where its items begin.
-fn record_bounds(
-    header: &[u8; RECORD_HEADER_BYTES],
-    rest: u64,
-) -> Result<(usize, usize), String> {
+fn record_bounds(header: &[u8; RECORD_HEADER_BYTES], rest: u64) -> Result<(usize, usize), String> {
     let (length, footer) = (big_endian(&header[..8]), big_endian(&header[8..]));
     let (length, compression) = (length >> 8, length & 0xff);
     let shortest = (RECORD_HEADER_BYTES + CHECKSUM_BYTES) as u64;
