@@ -60,7 +60,7 @@ fn what_rots_on_a_running_nodes_disk_is_found_and_mended_before_a_restart_needs_
     cluster.wait_for_agreement();
     let leader = cluster.leader();
     for at in [leader, (leader + 1) % 3] {
-        cluster.cli_of(at).run(&["snapshot"]).ok();
+        cluster.cli_of(at).run(&["snapshot", "take"]).ok();
         let data = cluster.servers[at].data_dir.clone();
         let (log, snapshots) = (data.join("log"), data.join("snapshots/1"));
         cluster.eventually("a scrub", || scrubs(&cluster, at).last_ms);
