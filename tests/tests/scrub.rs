@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use raft_host_proto::v1::ScrubStatus;
+use raft_host_proto::v1::{GroupStatus, ScrubStatus};
 use raft_host_tests::{Cluster, block_on};
 use serde_json::Value;
 
@@ -50,12 +50,16 @@ fn wait_until_mended(cluster: &Cluster, at: usize, count: u64) {
     });
 }
 
+fn cluster(dir: &Path) -> Cluster {
+    let config = dir.join("config.toml");
+    std::fs::write(&config, CONFIG).expect("written");
+    Cluster::new(PROGRAM, 3, &["--config", config.to_str().expect("UTF-8")])
+}
+
 #[test]
 fn what_rots_on_a_running_nodes_disk_is_found_and_mended_before_a_restart_needs_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = dir.path().join("config.toml");
-    std::fs::write(&config, CONFIG).expect("written");
-    let mut cluster = Cluster::new(PROGRAM, 3, &["--config", config.to_str().expect("UTF-8")]);
+    let mut cluster = cluster(dir.path());
     fill(&cluster, 0);
     cluster.wait_for_agreement();
     let leader = cluster.leader();
@@ -103,4 +107,41 @@ fn what_rots_on_a_running_nodes_disk_is_found_and_mended_before_a_restart_needs_
     for round in [0, 1 + leader] {
         assert!(cluster.query(0, &format!(r#"{{"op":"get","key":"{round}-59"}}"#)).len() > 50_000);
     }
+}
+
+#[test]
+fn what_cannot_be_mended_yet_is_an_alarm_until_it_is() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut cluster = cluster(dir.path());
+    fill(&cluster, 0);
+    cluster.wait_for_agreement();
+    let leader = cluster.leader();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.iter().for_each(|at| cluster.servers[*at].kill());
+    // It is in the log, and nobody agrees to it.
+    let set = r#"{"op":"set","key":"late","value":"1"}"#;
+    cluster.cli_of(leader).run(&["apply", set, "--timeout", "1s"]).failed();
+    let waits = |group: &GroupStatus| group.applied_index < group.last_index;
+    cluster.eventually("an entry without a majority", || cluster.group(leader).filter(waits));
+
+    let log = cluster.servers[leader].data_dir.join("log");
+    let first = files(&log, "raftlog").swap_remove(0);
+    flip(&first);
+    let alarm = cluster.eventually("an alarm that says why", || {
+        let alarm = scrubs(&cluster, leader).alarm;
+        alarm.contains("not mended").then_some(alarm)
+    });
+    for words in [first.to_str().expect("UTF-8"), "are applied", "join again with an empty"] {
+        assert!(alarm.contains(words), "{alarm}");
+    }
+    assert!(first.exists());
+    let text = cluster.cli_of(leader).run(&["status"]);
+    assert!(text.stdout.contains("raises an ALARM"), "{}", text.stdout);
+
+    others.iter().for_each(|at| cluster.servers[*at].start(&[]));
+    wait_until_mended(&cluster, leader, 1);
+    assert!(!first.exists());
+    cluster.servers[leader].kill();
+    cluster.servers[leader].start(&[]);
+    cluster.wait_for_agreement();
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
+const SCRUB_EVERY_MIN_MS: u64 = 100;
 const SCRUB_EVERY_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
 
 /// Sizes of files and caches. The defaults suit a node with one group.
@@ -55,10 +56,11 @@ impl StorageConfig {
         bounded("recent_entries_bytes", self.recent_entries_bytes, 0, 64 * 1024 * MIB)?;
         bounded("sled_cache_bytes", self.sled_cache_bytes, MIB, 64 * 1024 * MIB)?;
         bounded("scrub_bytes_per_s", self.scrub_bytes_per_s, MIB, 64 * 1024 * MIB)?;
-        if self.scrub_every_ms > SCRUB_EVERY_MAX_MS {
+        let every = self.scrub_every_ms;
+        if every != 0 && !(SCRUB_EVERY_MIN_MS..=SCRUB_EVERY_MAX_MS).contains(&every) {
             return Err(format!(
-                "storage.scrub_every_ms is {}, but must be at most {SCRUB_EVERY_MAX_MS} (a year)",
-                self.scrub_every_ms
+                "storage.scrub_every_ms is {every}, but must be 0 (never), or from {SCRUB_EVERY_MIN_MS} to \
+                 {SCRUB_EVERY_MAX_MS} (a year)"
             ));
         }
         Ok(())

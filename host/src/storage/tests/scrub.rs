@@ -117,6 +117,26 @@ fn a_damaged_file_goes_once_its_entries_are_compacted_also_the_one_that_is_writt
     }
 }
 
+/// raft-engine alone decides when what it has rewritten goes.
+#[test]
+fn a_damaged_file_that_stays_is_named_and_the_store_goes_on() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let store = open_raft_engine(dir.path()).expect("open");
+    fill(&*store, 1..=3_000);
+    compact(&*store, 2_990);
+    store.purge().expect("purged");
+    let paths = files(dir.path());
+    let rewritten = paths.iter().find(|path| path.extension().is_some_and(|it| it == "rewrite"));
+    flip(rewritten.expect("a purge writes one"), 80);
+    let Scrubbed { damages, .. } = scrub(&*store);
+    assert_eq!(damages.len(), 1);
+    compact(&*store, 3_000);
+    assert_eq!(store.shed(&damages).expect("purged"), damages);
+    fill(&*store, 3_001..=3_100);
+    let entries = store.entries(GROUP, Index(3_001)..Index(3_101), u64::MAX).expect("read");
+    assert_eq!(entries, log(3_001..=3_100, 1));
+}
+
 #[test]
 fn what_a_purge_deletes_meanwhile_is_no_damage_and_a_scrub_can_be_ended() {
     let dir = tempfile::tempdir().expect("tempdir");
