@@ -25,6 +25,12 @@ fn fill(store: &dyn LogStore, range: std::ops::RangeInclusive<u64>) {
     }
 }
 
+/// What a purge finds alive in the first file, and writes to another one.
+fn write_another_group(store: &dyn LogStore) {
+    let write = GroupWrite { entries: log(1..=9, 1), ..Default::default() };
+    store.write(&WriteBatch { groups: vec![(GroupId(9), write)] }).expect("written");
+}
+
 fn compact(store: &dyn LogStore, to: u64) {
     put(store, GroupWrite { compact_to: Some(position(to, 1)), ..Default::default() });
 }
@@ -56,6 +62,7 @@ fn used(path: &Path) -> u64 {
 fn a_flipped_bit_anywhere_in_the_log_of_an_open_store_is_found_and_named() {
     let dir = tempfile::tempdir().expect("tempdir");
     let store = open_raft_engine(dir.path()).expect("open");
+    write_another_group(&*store);
     fill(&*store, 1..=3_000);
     compact(&*store, 1_500);
     store.purge().expect("purged");
@@ -66,6 +73,7 @@ fn a_flipped_bit_anywhere_in_the_log_of_an_open_store_is_found_and_named() {
     assert!(kinds.len() == 2 && files.len() >= 3, "sealed, last and rewritten ones: {files:?}");
     for file in &files {
         let used = used(file);
+        assert!(used > 100, "{}: more than a header", file.display());
         // Of the headers of file and record each byte, of the rest some.
         for at in (0..used.min(200)).chain((200..used).step_by(487)).chain([used - 1]) {
             flip(file, at);
@@ -78,10 +86,12 @@ fn a_flipped_bit_anywhere_in_the_log_of_an_open_store_is_found_and_named() {
         assert_eq!(scrub(&*store).damages, []);
     }
     // A file that has become shorter, and one that is gone: a purge may have deleted it.
-    let bytes = std::fs::read(&files[0]).expect("read");
-    std::fs::write(&files[0], &bytes[..bytes.len() - 1]).expect("write");
+    let sealed = files.iter().find(|path| path.extension().is_some_and(|it| it == "raftlog"));
+    let sealed = sealed.expect("several");
+    let bytes = std::fs::read(sealed).expect("read");
+    std::fs::write(sealed, &bytes[..bytes.len() - 1]).expect("write");
     assert_eq!(scrub(&*store).damages.len(), 1);
-    std::fs::remove_file(&files[0]).expect("remove");
+    std::fs::remove_file(sealed).expect("remove");
     assert_eq!(scrub(&*store), Scrubbed { damages: vec![], is_whole: true });
 }
 
@@ -122,12 +132,14 @@ fn a_damaged_file_goes_once_its_entries_are_compacted_also_the_one_that_is_writt
 fn a_damaged_file_that_stays_is_named_and_the_store_goes_on() {
     let dir = tempfile::tempdir().expect("tempdir");
     let store = open_raft_engine(dir.path()).expect("open");
+    write_another_group(&*store);
     fill(&*store, 1..=3_000);
     compact(&*store, 2_990);
     store.purge().expect("purged");
     let paths = files(dir.path());
     let rewritten = paths.iter().find(|path| path.extension().is_some_and(|it| it == "rewrite"));
-    flip(rewritten.expect("a purge writes one"), 80);
+    let rewritten = rewritten.expect("a purge writes one");
+    flip(rewritten, used(rewritten) - 1);
     let Scrubbed { damages, .. } = scrub(&*store);
     assert_eq!(damages.len(), 1);
     compact(&*store, 3_000);
