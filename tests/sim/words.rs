@@ -175,6 +175,11 @@ impl Action {
                 if critical { "critical" } else { "low" },
                 time(for_us)
             ),
+            Action::LittleSpaceForAll { critical, spare_bytes, for_us } => format!(
+                "all disks are {} with {spare_bytes} bytes left for {}",
+                if critical { "critical" } else { "low" },
+                time(for_us)
+            ),
             Action::Rot { node } => format!("a bit rots on the disk of {}", name(node)),
             Action::MisdirectWrite { node } => {
                 format!("the next write of {} goes to another place", name(node))

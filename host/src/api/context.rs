@@ -23,6 +23,7 @@ use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
+use crate::storage::ScrubBoard;
 use crate::types::{Member, NodeId};
 
 /// What the node itself does not know or do: facts for the status page, and what is written down.
@@ -46,6 +47,8 @@ pub struct NodeInfo {
     pub backups: Option<Arc<BackupBoard>>,
     /// What the cluster may do by itself about its members, and what this node has done of that.
     pub autopilot: Arc<AutopilotBoard>,
+    /// What it says of its looks at its own disk, if it takes any.
+    pub scrubs: Option<Arc<ScrubBoard>>,
     /// Writes down that this cluster is meant to be: see
     /// [`NodeHandle::begin_probation`]. May block.
     pub confirm: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,

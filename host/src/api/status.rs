@@ -10,6 +10,7 @@ use super::convert::bytes;
 use super::failure::Failure;
 use crate::consensus::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use crate::node::{Activity, DiskStatus, JobKind};
+use crate::storage::ScrubBoard;
 use crate::types::Space;
 
 /// What the apply thread has been at for less is nobody's business.
@@ -40,6 +41,7 @@ pub(super) async fn show(
         log_write_stuck_ms: context.handle.stuck_write_ms(),
         rival: super::cluster::rival_to_wire(context),
         disk: context.handle.disk().map(|disk| disk_to_wire(&disk)),
+        scrub: context.info.scrubs.as_deref().map(scrubs_to_wire),
         backup: context.info.backups.as_deref().map(super::copies::backups_to_wire),
         drained: context.handle.is_off_duty(),
         autopilot: context.info.autopilot.waits_for().unwrap_or_default(),
@@ -63,6 +65,29 @@ fn disk_to_wire(disk: &DiskStatus) -> v1::DiskStatus {
         reserve_bytes: disk.reserve,
         sync_p99_us: disk.sync_p99.map(|p99| p99.as_micros() as u64),
         alarm: disk.alarm.clone().unwrap_or_default(),
+    }
+}
+
+fn scrubs_to_wire(board: &ScrubBoard) -> v1::ScrubStatus {
+    let report = board.report();
+    let damages = report.damages.into_iter().map(|known| v1::ScrubDamage {
+        file: known.damage.file.display().to_string(),
+        offset: known.damage.offset,
+        reason: known.damage.reason,
+        found_ms: known.found_ms,
+        mended: known.is_mended,
+        outcome: known.words,
+    });
+    v1::ScrubStatus {
+        every_ms: board.every_ms(),
+        running: report.is_running,
+        last_ms: report.last_ms,
+        read_bytes: report.read_bytes,
+        found: report.found,
+        mended: report.mended,
+        damages: damages.collect(),
+        last_error: report.failure.unwrap_or_default(),
+        alarm: board.alarm().unwrap_or_default(),
     }
 }
 

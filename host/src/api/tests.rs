@@ -68,6 +68,7 @@ fn info() -> NodeInfo {
     NodeInfo {
         backups: None,
         autopilot: Arc::new(AutopilotBoard::new(AutopilotConfig::default())),
+        scrubs: None,
         version: "test".into(),
         storage: "memory".into(),
         data_dir_bytes: Arc::new(|| 11),

@@ -219,6 +219,7 @@ impl NodeRow {
                 "disk": disk_to_json(status.disk.as_ref()),
                 "drained": status.drained,
                 "autopilot": status.autopilot,
+                "scrub": scrub_to_json(status.scrub.as_ref()),
                 "groups": status.groups.iter().map(group_to_json).collect::<Vec<_>>(),
             }),
         }
@@ -304,6 +305,51 @@ fn backup_note(row: &NodeRow) -> Option<String> {
 fn autopilot_note(row: &NodeRow) -> Option<String> {
     let words = &row.status.as_ref().ok()?.autopilot;
     (!words.is_empty()).then(|| format!("{}: autopilot: {words}", row.address))
+}
+
+fn scrub_to_json(scrub: Option<&v1::ScrubStatus>) -> Value {
+    let Some(scrub) = scrub else { return Value::Null };
+    json!({
+        "every_ms": scrub.every_ms,
+        "running": scrub.running,
+        "last_ms": scrub.last_ms,
+        "read_bytes": scrub.read_bytes,
+        "found": scrub.found,
+        "mended": scrub.mended,
+        "damages": scrub.damages.iter().map(|damage| json!({
+            "file": damage.file,
+            "offset": damage.offset,
+            "reason": damage.reason,
+            "found_ms": damage.found_ms,
+            "mended": damage.mended,
+            "outcome": damage.outcome,
+        })).collect::<Vec<_>>(),
+        "last_error": scrub.last_error,
+        "alarm": scrub.alarm,
+    })
+}
+
+fn files(count: u64) -> String {
+    if count == 1 { "a file".to_owned() } else { format!("{count} files") }
+}
+
+/// What people should know of what a node found on its disk.
+fn scrub_note(row: &NodeRow) -> Option<String> {
+    let scrub = row.status.as_ref().ok()?.scrub.as_ref()?;
+    let words = match (&*scrub.alarm, &*scrub.last_error, scrub.damages.last()) {
+        ("", "", None) => return None,
+        ("", "", Some(newest)) => format!(
+            "found {} damaged and mended {} since it started; look at its disk. The last was {} at offset {}: {}",
+            files(scrub.found),
+            if scrub.found == 1 { "it" } else { "them" },
+            newest.file,
+            newest.offset,
+            newest.outcome
+        ),
+        ("", error, _) => format!("its last scrub did not get to its end: {error}"),
+        (alarm, _, _) => format!("raises an ALARM: {alarm}"),
+    };
+    Some(format!("{}: {words}", row.address))
 }
 
 /// What the cluster was made of last.
@@ -537,6 +583,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         notes.extend(rival_note(row));
         notes.extend(backup_note(row));
         notes.extend(autopilot_note(row));
+        notes.extend(scrub_note(row));
         notes.extend(digest_notes(row));
     }
     notes.extend(rows.iter().find_map(origin_note));
@@ -797,6 +844,33 @@ NODE  ADDRESS         ROLE         LEADER  TERM  COMMIT  APPLIED  SNAPSHOT  MODU
                         10.0.0.2:7400 of cluster d2d2";
         assert!(text.contains(expected) && text.contains("UNCONFIRMED"), "{text}");
         assert_eq!(row.to_json()["rival"]["hellos"], 3);
+    }
+
+    #[test]
+    fn what_rots_on_a_disk_is_noticed_mended_or_not() {
+        let mut row = answer(1, v1::Role::Follower);
+        let damage = v1::ScrubDamage {
+            file: "/data/log/1.raftlog".to_owned(),
+            offset: 77,
+            mended: true,
+            outcome: "the log before it dropped".to_owned(),
+            ..Default::default()
+        };
+        let mended = v1::ScrubStatus { found: 2, damages: vec![damage], ..Default::default() };
+        let open = v1::ScrubStatus { alarm: "it is not mended".to_owned(), ..mended.clone() };
+        let failed = v1::ScrubStatus { last_error: "refused".to_owned(), ..Default::default() };
+        for (scrub, words) in [
+            (v1::ScrubStatus::default(), None),
+            (mended, Some("2 files damaged and mended them")),
+            (open, Some("127.0.0.1:7400: raises an ALARM: it is not mended")),
+            (failed, Some("did not get to its end: refused")),
+        ] {
+            row.status.as_mut().expect("it answered").scrub = Some(scrub);
+            let note = scrub_note(&row);
+            assert_eq!(note.is_some(), words.is_some());
+            assert!(note.unwrap_or_default().contains(words.unwrap_or_default()));
+        }
+        assert_eq!(row.to_json()["scrub"]["last_error"], "refused");
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub enum Input {
     SnapshotSent(NodeId, SnapshotFate),
     /// The snapshot at this index cannot be read any more; the newest that can, if any.
     SnapshotGone(Index, Option<SnapshotMeta>),
+    /// The log is damaged somewhere: forget all of it that the newest snapshot covers, whoever may want it.
+    CompactAll,
     /// Messages to a peer could not be sent.
     Unreachable(NodeId),
     /// Hand leadership over; `None`: to the most up-to-date active voter.

@@ -247,6 +247,7 @@ impl Replica {
             Input::SnapshotGone(index, newest) => {
                 self.raw.mut_store().snapshot_gone(index, newest);
             }
+            Input::CompactAll => self.compact_all()?,
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
             Input::Campaign if self.may_not_campaign() => {}

@@ -66,6 +66,8 @@ pub(super) enum Event {
     SnapshotGone(Index, Option<SnapshotMeta>),
     /// The stored snapshot at this index cannot be sent to anybody.
     SnapshotUnreadable(Index),
+    /// A part of the log that the newest snapshot covers is damaged.
+    CompactAll,
     Unreachable(NodeId),
     PeerSeen(Member),
     /// A task that this node cannot do without panicked.

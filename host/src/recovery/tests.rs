@@ -133,7 +133,7 @@ fn what_makes_no_plan_is_refused_in_words() {
     ahead.terms = vec![place(1, 2), place(3, 41)];
     plan(&[behind, ahead], true).expect("that of the lower term is given up");
     let learner = survivor(9, &five, place(3, 50), place(3, 60));
-    assert_eq!(plan(&[learner.clone()], false), Err(PlanError::NoVoter(NodeId(9))));
+    assert_eq!(plan(std::slice::from_ref(&learner), false), Err(PlanError::NoVoter(NodeId(9))));
     plan(&[learner], true).expect("accepted");
 }
 

@@ -31,6 +31,7 @@ mod release;
 mod relocate;
 mod restore;
 mod running;
+mod scrub;
 mod services;
 #[cfg(feature = "museum")]
 mod tamper;

@@ -17,7 +17,7 @@ use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
     Join, ServeError, Startup, autopilot, backups, bind, descriptors, disk, form, join, late,
-    memory, probation, promote, release, relocate, services,
+    memory, probation, promote, release, relocate, scrub, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
 use crate::autopilot::AutopilotBoard;
@@ -27,7 +27,7 @@ use crate::consensus::Role;
 use crate::node::{
     self, Drained, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
 };
-use crate::storage::{DataDir, NodeIdentity};
+use crate::storage::{DataDir, NodeIdentity, ScrubBoard};
 use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
@@ -305,7 +305,10 @@ async fn run(
     let piloting = Arc::new(AutopilotBoard::new(config.autopilot.clone()));
     let (opening, closing) = (CancellationToken::new(), CancellationToken::new());
     let (broken_sender, broken) = watch::channel(None);
-    let info = services::info(&home, &transport, backups.clone(), Arc::clone(&piloting));
+    let scrubs = (home.path().is_some() && config.storage.scrub_every_ms > 0)
+        .then(|| Arc::new(ScrubBoard::new(config.storage.scrub_every_ms)));
+    let info =
+        services::info(&home, &transport, backups.clone(), Arc::clone(&piloting), scrubs.clone());
     let services = services::serve(
         listener,
         handle.clone(),
@@ -354,6 +357,19 @@ async fn run(
     }
     server.chore(autopilot::act(server.handle(), piloting));
     server.chore(autopilot::be_relieved(server.handle()));
+    if let Some(board) = scrubs {
+        // It looks at the end itself: what reads is not to be left behind.
+        server.chores.spawn(
+            scrub::Scrub {
+                handle: server.handle(),
+                stores: server.home.stores().clone(),
+                board,
+                bytes_per_s: config.storage.scrub_bytes_per_s,
+                end: server.chores_end.clone(),
+            }
+            .run(),
+        );
+    }
     server.chore(relocate::until_known(server.handle()));
     server.chore(memory::tell(server.handle()));
     if let Some(dir) = server.home.dir() {

@@ -13,7 +13,7 @@ use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
 use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
-use crate::storage::DataDir;
+use crate::storage::{DataDir, ScrubBoard};
 use crate::transport::NetworkTransport;
 
 /// Serves until `closing`. When that ends early, `broken` says why.
@@ -66,6 +66,7 @@ pub(super) fn info(
     transport: &Arc<dyn NetworkTransport>,
     backups: Option<Arc<BackupBoard>>,
     autopilot: Arc<AutopilotBoard>,
+    scrubs: Option<Arc<ScrubBoard>>,
 ) -> NodeInfo {
     let weak = Arc::downgrade(home);
     let transport = Arc::downgrade(transport);
@@ -92,6 +93,7 @@ pub(super) fn info(
         traffic: Arc::default(),
         backups,
         autopilot,
+        scrubs,
         guest_lines_dropped: Arc::new(|| GUEST_LINES_DROPPED.load(Ordering::Relaxed)),
         confirm: Arc::new(move || match confirming.upgrade() {
             Some(home) => home.intent_done().map_err(|error| error.to_string()),

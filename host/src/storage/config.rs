@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
+const SCRUB_EVERY_MIN_MS: u64 = 100;
+const SCRUB_EVERY_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
 
 /// Sizes of files and caches. The defaults suit a node with one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,10 @@ pub struct StorageConfig {
     /// Held in the file RESERVE, for what frees space when the disk is full; no more than a quarter of
     /// what counts as low. 0: nothing.
     pub reserve_bytes: u64,
+    /// From one look at everything that is stored to the next, in milliseconds; 0: never.
+    pub scrub_every_ms: u64,
+    /// What such a look reads in a second, at most.
+    pub scrub_bytes_per_s: u64,
 }
 
 impl Default for StorageConfig {
@@ -36,6 +42,8 @@ impl Default for StorageConfig {
             sled_cache_bytes: 32 * MIB,
             low_space_bytes: 128 * MIB,
             reserve_bytes: 32 * MIB,
+            scrub_every_ms: 24 * 60 * 60 * 1_000,
+            scrub_bytes_per_s: 10 * MIB,
         }
     }
 }
@@ -59,6 +67,15 @@ impl StorageConfig {
         if self.low_space_bytes != 0 {
             bounded("low_space_bytes", self.low_space_bytes, MIB, MIB * MIB)?;
         }
-        bounded("reserve_bytes", self.reserve_bytes, 0, 64 * 1024 * MIB)
+        bounded("reserve_bytes", self.reserve_bytes, 0, 64 * 1024 * MIB)?;
+        bounded("scrub_bytes_per_s", self.scrub_bytes_per_s, MIB, 64 * 1024 * MIB)?;
+        let every = self.scrub_every_ms;
+        if every != 0 && !(SCRUB_EVERY_MIN_MS..=SCRUB_EVERY_MAX_MS).contains(&every) {
+            return Err(format!(
+                "storage.scrub_every_ms is {every}, but must be 0 (never), or from {SCRUB_EVERY_MIN_MS} to \
+                 {SCRUB_EVERY_MAX_MS} (a year)"
+            ));
+        }
+        Ok(())
     }
 }

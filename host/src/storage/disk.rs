@@ -20,6 +20,9 @@ pub trait Directories {
 
     /// Makes creations, renames and removals in a directory survive a power loss.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Has the next reads of a file come from the medium, where the disk can do that.
+    fn forget_cached(&self, _file: &Path) {}
 }
 
 /// The disk of the operating system.
@@ -42,6 +45,15 @@ impl Directories for RealDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
     }
+
+    #[cfg(target_os = "linux")]
+    fn forget_cached(&self, file: &Path) {
+        use rustix::fs::{Advice, fadvise};
+        // Only advice: a file that is gone, or a system that does not follow it, is none the worse.
+        if let Ok(file) = File::open(file) {
+            let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        }
+    }
 }
 
 /// Turns an [`io::Error`] into one that names the action and the file.
@@ -56,6 +68,14 @@ pub(super) fn io_error(
 /// A [`StorageError::Corrupt`].
 pub(super) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> StorageError {
     StorageError::Corrupt { path: path.to_owned(), offset, reason: reason.into() }
+}
+
+/// Error number of a medium that cannot read what it was given (`EIO`, the same on every Unix).
+const EIO: i32 = 5;
+
+/// Whether the medium cannot read what it was given.
+pub(super) fn is_medium_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(EIO)
 }
 
 /// [`Directories::list`] with a named error.

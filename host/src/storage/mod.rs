@@ -7,6 +7,7 @@
 //!   log writer --WriteBatch--> LogStore::write (one fsync) --> disk
 //!   log reader --entries--> LogStore; event loop --term--> LogStore (in memory)
 //!   apply thread --SnapshotSink / open--> SnapshotStore
+//!   scrub --LogStore::scrub, scrub_snapshots--> what has rotted
 //! ```
 
 mod codec;
@@ -20,6 +21,7 @@ mod memory;
 mod raft_engine;
 mod real_files;
 mod room;
+mod scrub;
 mod sled;
 mod snapshot_files;
 #[cfg(test)]
@@ -37,6 +39,9 @@ pub use self::engines::{Engine, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};
 pub use self::raft_engine::RaftEngineLog;
 pub use self::room::{DiskRoom, Room, SpaceGauge, SpaceLimits};
+pub use self::scrub::{
+    Damage, DamagedPart, KnownDamage, Pace, ScrubBoard, ScrubReport, Scrubbed, scrub_snapshots,
+};
 pub use self::sled::SledLog;
 pub use self::snapshot_files::{SnapshotDisk, SnapshotFile, SnapshotFiles, SnapshotSource};
 pub use crate::types::SnapshotMeta;
@@ -193,6 +198,26 @@ pub trait LogStore: StableStore {
     /// As [`LogStore::write`].
     fn purge(&self) -> Result<(), StorageError>;
 
+    /// Reads what is durable from the disk and not from memory, and says what is not as it was
+    /// written. Goes on beside writes, reads and purges; a file that is purged meanwhile is no damage.
+    /// A store that has no files finds nothing.
+    ///
+    /// # Errors
+    /// `Io` when something cannot be read, and the medium is not to blame.
+    fn scrub(&self, _pace: &mut Pace<'_>) -> Result<Scrubbed, StorageError> {
+        Ok(Scrubbed { damages: Vec::new(), is_whole: true })
+    }
+
+    /// Lets go of damaged files that hold nothing any more that is needed: what they held of the
+    /// log is to be compacted. Says which are still there, and still damaged. May run long.
+    ///
+    /// # Errors
+    /// As [`LogStore::write`].
+    fn shed(&self, _damages: &[Damage]) -> Result<Vec<Damage>, StorageError> {
+        self.purge()?;
+        Ok(Vec::new())
+    }
+
     /// Groups that have anything stored, in order.
     fn groups(&self) -> Result<Vec<GroupId>, StorageError>;
 }
@@ -233,6 +258,9 @@ pub trait SnapshotStore: Send + Sync + 'static {
     /// Takes a snapshot out of the list whose content turned out to be damaged, unless another
     /// one has replaced it. Its file stays until the next [`SnapshotStore::retain`].
     fn set_aside(&self, damaged: &SnapshotMeta);
+
+    /// Has the next reader of a snapshot read it from the medium, where the store can do that.
+    fn forget_cached(&self, _meta: &SnapshotMeta) {}
 
     /// How many bytes more may be stored, if the store knows.
     fn free_bytes(&self) -> Result<Option<u64>, StorageError>;

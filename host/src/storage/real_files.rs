@@ -162,4 +162,8 @@ impl Directories for RealFiles {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.sync_dir(dir)
     }
+
+    fn forget_cached(&self, file: &Path) {
+        RealDisk.forget_cached(file);
+    }
 }

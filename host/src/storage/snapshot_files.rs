@@ -401,6 +401,15 @@ impl SnapshotStore for SnapshotFiles {
         }
     }
 
+    fn forget_cached(&self, meta: &SnapshotMeta) {
+        let finished = self.0.finished.lock().expect(UNPOISONED);
+        let path = finished.get(&(meta.group, meta.index)).map(|(_, path)| path.clone());
+        drop(finished);
+        if let Some(path) = path {
+            self.0.disk.forget_cached(&path);
+        }
+    }
+
     fn free_bytes(&self) -> Result<Option<u64>, StorageError> {
         let dir = &self.0.dir;
         self.0.disk.free_bytes(dir).map(Some).map_err(io_error("look for space in", dir))

@@ -63,7 +63,8 @@ impl Collector for Scrape {
         traffic::queues(&mut page, &here, &info.traffic.queues(), &(info.peer_queues)())?;
         self.storage(&mut page)?;
         self.backups(&mut page)?;
-        self.autopilot(&mut page)
+        self.autopilot(&mut page)?;
+        self.scrubs(&mut page)
     }
 }
 
@@ -565,6 +566,32 @@ impl Scrape {
             AutopilotChange::ALL.map(|change| {
                 (vec![("change", change.label().to_owned())], board.counted(change))
             }),
+        )
+    }
+
+    /// All 0 on a node that never looks at its disk.
+    fn scrubs(&self, page: &mut Page<'_>) -> fmt::Result {
+        let board = self.info.scrubs.as_ref();
+        let report = board.map(|board| board.report()).unwrap_or_default();
+        page.seconds(
+            "raft_host_scrub_newest_timestamp",
+            "When everything that is stored was last read to its end; 0: not since the start.",
+            report.last_ms.unwrap_or(0) as f64 / 1_000.0,
+        )?;
+        page.byte_counter(
+            "raft_host_scrub_read",
+            "What scrubs have read since the start.",
+            report.read_bytes,
+        )?;
+        page.counter(
+            "raft_host_scrub_damages",
+            "Damaged files that scrubs have found since the start.",
+            [(vec![], report.found)],
+        )?;
+        page.counter(
+            "raft_host_scrub_damages_mended",
+            "Of them, those that were mended.",
+            [(vec![], report.mended)],
         )
     }
 

@@ -125,7 +125,17 @@ impl Replica {
         let wanted = self.compaction_target();
         let held = self.held_at().unwrap_or(wanted);
         self.log_size.is_held = held < wanted;
-        if let Some(position) = self.raw.mut_store().compact(wanted.min(held))? {
+        self.compact_through(wanted.min(held))
+    }
+
+    /// What is damaged must not be read by anybody: a peer that needs it gets the snapshot.
+    pub(super) fn compact_all(&mut self) -> Result<(), ReplicaError> {
+        let snapshot = self.raw.store().latest_snapshot().map_or(Index(0), |newest| newest.index);
+        self.compact_through(snapshot)
+    }
+
+    fn compact_through(&mut self, index: Index) -> Result<(), ReplicaError> {
+        if let Some(position) = self.raw.mut_store().compact(index)? {
             self.log_size.forget_through(position.index);
             self.compact_to = Some(position);
         }

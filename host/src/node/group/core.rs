@@ -339,6 +339,7 @@ impl Group {
             Event::SnapshotGone(index, newest) => {
                 self.replica.step(Input::SnapshotGone(index, newest))?;
             }
+            Event::CompactAll => self.replica.step(Input::CompactAll)?,
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => {
                 if self.members.on_peer_seen(peer) {

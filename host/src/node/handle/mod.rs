@@ -8,6 +8,7 @@ mod duty;
 mod levels;
 mod limits;
 mod membership;
+mod mending;
 mod queues;
 mod rivals;
 mod upgrade;

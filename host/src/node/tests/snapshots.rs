@@ -127,6 +127,35 @@ fn a_snapshot_that_cannot_be_sent_is_replaced_though_nothing_was_applied_since()
     assert_eq!(node.machine().expect("one").applied_index(), applied);
 }
 
+/// What is damaged in the log must not be there any more when the node starts again.
+#[test]
+fn a_log_can_be_dropped_up_to_the_newest_snapshot_whatever_is_kept_behind_it() {
+    let (mut node, ..) =
+        start(NodeConfig::default(), Limits::default(), Arc::new(NativeLoader), clock());
+    settle(&mut node);
+    let stores = node.stores().clone();
+    let applied = node.machine().expect("one").applied_index();
+    let start_of = |stores: &Stores| stores.log.start(GroupId::MAIN).expect("start").index;
+    let before = start_of(&stores);
+    node.handle().compact_all();
+    settle(&mut node);
+    assert_eq!(start_of(&stores), before, "no snapshot covers what came since");
+    let (sender, mut saved) = tokio::sync::oneshot::channel();
+    node.take_snapshot(sender);
+    settle(&mut node);
+    saved.try_recv().expect("answered").expect("saved");
+    assert_eq!(start_of(&stores), before, "kept for those who are a little behind");
+    node.handle().compact_all();
+    settle(&mut node);
+    assert_eq!(start_of(&stores), applied);
+    node.handle().replace_snapshot(applied);
+    settle(&mut node);
+    assert_eq!(indexes(&stores)[0], applied.0);
+    drop(node);
+    let (mut node, ..) = start_again(&stores).expect("nothing is missing");
+    assert_eq!(node.machine().expect("one").applied_index(), applied);
+}
+
 fn announcing(from: u64, term: u64, index: u64, members: &[u64]) -> PeerMessage {
     let voters = members.iter().map(|id| NodeId(*id)).collect();
     PeerMessage {

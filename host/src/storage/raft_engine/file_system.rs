@@ -270,6 +270,10 @@ impl<F: Directories> Directories for GuardedFileSystem<F> {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.shared.guard("sync directory", dir, || self.inner.sync_dir(dir))
     }
+
+    fn forget_cached(&self, file: &Path) {
+        self.inner.forget_cached(file);
+    }
 }
 
 impl<F: FileSystem> FileSystem for GuardedFileSystem<F> {

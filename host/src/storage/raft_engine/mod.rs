@@ -18,12 +18,15 @@
 //!   raft-engine 0.4.2 shows a truncation before this store does;
 //! - `groups`: held for moments, never during I/O.
 //!
+//! A scrub (see `scrub`) reads files with none of them.
+//!
 //! Reads never wait for a purge. One that looked an entry up before the purge moved it fails when its
 //! file is gone by then, and looks again (see `cold_reads`).
 
 mod cold_reads;
 mod factory;
 mod file_system;
+mod scrub;
 mod verify;
 
 use std::ops::Range;
@@ -46,7 +49,7 @@ use super::disk::{Directories, corrupt, ensure_dir, sync_dir};
 use super::index::{GroupIndex, Groups, Poison, panic_text};
 use super::mark::Mark;
 use super::real_files::RealFiles;
-use super::{LogStore, StableStore, StorageError, WriteBatch};
+use super::{Damage, LogStore, Pace, Scrubbed, StableStore, StorageError, WriteBatch};
 use crate::museum::{self, Exhibit};
 use crate::types::{GroupId, HardState, Index, LogEntry, LogPosition, Term};
 
@@ -202,6 +205,18 @@ impl<F: FileSystem + 'static> RaftEngineLog<F> {
         // The failure below is the cause, what the engine makes of it a consequence.
         self.file_system.failure()?;
         flatten(&self.dir, written).map(drop)
+    }
+
+    fn purge_files(&self) -> Result<(), StorageError> {
+        let _purging = self.purging.lock().expect(UNPOISONED);
+        self.poison.check(ENGINE)?;
+        self.purges.fetch_add(1, Ordering::SeqCst);
+        let purged = catch_unwind(AssertUnwindSafe(|| self.engine.purge_expired_files()));
+        self.purges.fetch_add(1, Ordering::SeqCst);
+        let purged = self.file_system.failure().and_then(|()| flatten(&self.dir, purged));
+        let stuck = purged.map_err(|error| self.poison.set(error))?;
+        tracing::debug!(groups = ?stuck, "purged the log; these groups hold old files");
+        Ok(())
     }
 }
 
@@ -371,7 +386,7 @@ impl<F: FileSystem + 'static> StableStore for RaftEngineLog<F> {
     }
 }
 
-impl<F: FileSystem + 'static> LogStore for RaftEngineLog<F> {
+impl<F: FileSystem + Directories + 'static> LogStore for RaftEngineLog<F> {
     fn start(&self, group: GroupId) -> Result<LogPosition, StorageError> {
         Ok(self.groups.read().expect(UNPOISONED).get(group).start())
     }
@@ -418,15 +433,15 @@ impl<F: FileSystem + 'static> LogStore for RaftEngineLog<F> {
     }
 
     fn purge(&self) -> Result<(), StorageError> {
-        let _purging = self.purging.lock().expect(UNPOISONED);
-        self.poison.check(ENGINE)?;
-        self.purges.fetch_add(1, Ordering::SeqCst);
-        let purged = catch_unwind(AssertUnwindSafe(|| self.engine.purge_expired_files()));
-        self.purges.fetch_add(1, Ordering::SeqCst);
-        let purged = self.file_system.failure().and_then(|()| flatten(&self.dir, purged));
-        let stuck = purged.map_err(|error| self.poison.set(error))?;
-        tracing::debug!(groups = ?stuck, "purged the log; these groups hold old files");
-        Ok(())
+        self.purge_files()
+    }
+
+    fn scrub(&self, pace: &mut Pace<'_>) -> Result<Scrubbed, StorageError> {
+        self.scrub_files(pace)
+    }
+
+    fn shed(&self, damages: &[Damage]) -> Result<Vec<Damage>, StorageError> {
+        self.shed_files(damages)
     }
 
     fn groups(&self) -> Result<Vec<GroupId>, StorageError> {

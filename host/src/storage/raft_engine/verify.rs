@@ -34,8 +34,8 @@ use super::super::disk::{Directories, corrupt, io_error, list, parent_of, sync_d
 use super::file_system::{GuardedFileSystem, LogFileName, Queue};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
-const FILE_HEADER_BYTES: usize = MAGIC.len() + 16;
-const RECORD_HEADER_BYTES: usize = 16;
+pub(super) const FILE_HEADER_BYTES: usize = MAGIC.len() + 16;
+pub(super) const RECORD_HEADER_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
 /// Where in a record the compression stands.
 const COMPRESSION_AT: usize = 7;
@@ -56,7 +56,11 @@ pub(super) fn verify<F: FileSystem + Directories>(
     file_system.failure()
 }
 
-fn log_files(disk: &impl Directories, dir: &Path, queue: Queue) -> Result<Vec<u64>, StorageError> {
+pub(super) fn log_files(
+    disk: &impl Directories,
+    dir: &Path,
+    queue: Queue,
+) -> Result<Vec<u64>, StorageError> {
     let names = list(disk, dir)?.into_iter().filter_map(|path| LogFileName::parse(&path));
     let mut sequences: Vec<u64> =
         names.filter(|name| name.queue == queue).map(|name| name.sequence).collect();
@@ -196,7 +200,7 @@ fn scan(bytes: &[u8], sequence: u64) -> (usize, Option<String>) {
     (offset, None)
 }
 
-fn check_file_header(bytes: &[u8]) -> Result<(), String> {
+pub(super) fn check_file_header(bytes: &[u8]) -> Result<(), String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("the file header is broken")?;
     let numbers: &[u8; 16] = rest.first_chunk().ok_or("the file header is cut short")?;
     let (version, alignment) = (big_endian(&numbers[..8]), big_endian(&numbers[8..]));
@@ -207,7 +211,7 @@ fn check_file_header(bytes: &[u8]) -> Result<(), String> {
 }
 
 /// Length of the record at the start of `bytes`, if it is good.
-fn check_record(bytes: &[u8], sequence: u64) -> Result<usize, String> {
+pub(super) fn check_record(bytes: &[u8], sequence: u64) -> Result<usize, String> {
     let (length, footer) = check_record_header(bytes)?;
     let entries = &bytes[RECORD_HEADER_BYTES..footer];
     if !entries.is_empty() && !checksum_fits(entries, 0) {
@@ -284,9 +288,22 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// Length of the record that begins with this header, if it fits into the `rest` of the file.
+pub(super) fn record_length(
+    header: &[u8; RECORD_HEADER_BYTES],
+    rest: u64,
+) -> Result<usize, String> {
+    record_bounds(header, rest).map(|(length, _)| length)
+}
+
 fn check_record_header(bytes: &[u8]) -> Result<(usize, usize), String> {
     let header: &[u8; RECORD_HEADER_BYTES] =
         bytes.first_chunk().ok_or("a record header is cut short")?;
+    record_bounds(header, bytes.len() as u64)
+}
+
+/// Length of a record, and where its items begin.
+fn record_bounds(header: &[u8; RECORD_HEADER_BYTES], rest: u64) -> Result<(usize, usize), String> {
     let (length, footer) = (big_endian(&header[..8]), big_endian(&header[8..]));
     let (length, compression) = (length >> 8, length & 0xff);
     let shortest = (RECORD_HEADER_BYTES + CHECKSUM_BYTES) as u64;
@@ -297,8 +314,7 @@ fn check_record_header(bytes: &[u8]) -> Result<(usize, usize), String> {
     {
         return Err("a record header is broken".to_owned());
     }
-    if length > bytes.len() as u64 {
-        let rest = bytes.len();
+    if length > rest {
         return Err(format!("a record of {length} bytes does not fit the remaining {rest}"));
     }
     Ok((length as usize, footer as usize))

@@ -1,14 +1,10 @@
 //! Snapshot files that hold no snapshot any more.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::disk::corrupt;
+use super::super::disk::{corrupt, is_medium_error};
 use super::super::{SnapshotMeta, StorageError};
 use crate::types::{GroupId, Index};
-
-/// Error number of a medium that cannot read what it was given (`EIO`, the same on every Unix).
-const EIO: i32 = 5;
 
 /// A file that is left out of the list.
 pub(super) struct Damage {
@@ -41,10 +37,6 @@ impl Damage {
         let reason = "the content cannot be used".to_owned();
         Damage { path, group, index, offset: 0, reason }
     }
-}
-
-fn is_medium_error(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(EIO)
 }
 
 fn group_of(path: &Path) -> Option<GroupId> {

@@ -5,6 +5,7 @@ mod conformance;
 mod crash;
 mod faults;
 mod purge;
+mod scrub;
 mod snapshots;
 
 use std::path::Path;
