@@ -307,6 +307,10 @@ fn draw_digests(random: &mut Random, shape: &mut Shape) {
 fn draw_batches(random: &mut Random, shape: &mut Shape) {
     shape.batches_per_mille = *random.pick(&[0, 0, 100, 500, 1000]);
     let most = 4 * u64::from(shape.keys) / shape.clients as u64;
+    if most < 2 {
+        // Orders of that many are too many to look at: about one seed in 10,000 was never judged.
+        shape.batches_per_mille = 0;
+    }
     shape.batch_max = random.between(2, most.clamp(2, 8));
 }
 

@@ -1,22 +1,25 @@
 //! `raft-host status`: one line per node.
 
-use std::collections::BTreeMap;
+mod json;
+mod notes;
+mod row;
+
 use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
 use raft_host_proto::v1;
-use raft_host_proto::v1::activity::Job;
-use raft_host_proto::v1::member_info::Kind;
 use serde_json::{Value, json};
 use tonic::Response;
 
-use super::digest::result_to_json;
+use self::notes::{
+    activity_note, autopilot_note, backup_note, different_clusters, digest_notes, origin_note,
+    rival_note, scrub_note,
+};
+use self::row::{HEADERS, NodeRow};
 use super::exit::{Ended, Exit, Failure};
-use super::members::kind_name;
 use super::output::{
-    Output, facts, hex, human_bytes, human_duration, human_time, print_json, print_text,
-    short_hash, table,
+    Output, facts, hex, human_duration, print_json, print_text, short_hash, table,
 };
 use super::remote::{self, RemoteArgs, sentence};
 
@@ -38,17 +41,6 @@ pub(super) struct StatusArgs {
     only: bool,
     #[command(flatten)]
     pub(super) remote: RemoteArgs,
-}
-
-/// What is known of one node.
-#[derive(Clone, Debug, PartialEq)]
-struct NodeRow {
-    /// Where it was asked.
-    address: String,
-    /// As its cluster lists it; `None` when only the endpoint was given.
-    member: Option<v1::MemberInfo>,
-    /// Its own words, or why there are none.
-    status: Result<v1::StatusResponse, String>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> Ended {
@@ -125,437 +117,6 @@ async fn row(address: &str, member: Option<v1::MemberInfo>, timeout: Duration) -
     NodeRow { address: address.to_owned(), member, status }
 }
 
-fn role_name(role: v1::Role) -> &'static str {
-    match role {
-        v1::Role::Unspecified => "unknown",
-        v1::Role::Follower => "follower",
-        v1::Role::PreCandidate => "pre-candidate",
-        v1::Role::Candidate => "candidate",
-        v1::Role::Leader => "leader",
-    }
-}
-
-impl NodeRow {
-    /// What the node says of the main group.
-    fn group(&self) -> Option<&v1::GroupStatus> {
-        self.status.as_ref().ok()?.group("")
-    }
-
-    fn id(&self) -> u64 {
-        match (&self.status, &self.member) {
-            (Ok(status), _) => status.node_id,
-            (Err(_), Some(member)) => member.node_id,
-            (Err(_), None) => 0,
-        }
-    }
-
-    /// `leader`, `follower`, `learner` …: what it does, unless it is no voter.
-    fn role(&self) -> String {
-        let kind = self.member.as_ref().map(v1::MemberInfo::kind);
-        match (&self.status, self.group().map(v1::GroupStatus::role)) {
-            (Err(_), _) => "unreachable".to_owned(),
-            (Ok(_), Some(v1::Role::Follower)) if kind == Some(Kind::Learner) => {
-                "learner".to_owned()
-            }
-            (Ok(_), role) => role_name(role.unwrap_or_default()).to_owned(),
-        }
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let id = match self.id() {
-            0 => "-".to_owned(),
-            id => id.to_string(),
-        };
-        let (Ok(status), Some(group)) = (&self.status, self.group()) else {
-            let mut cells = vec![id, self.address.clone(), self.role()];
-            cells.resize(HEADERS.len(), "-".to_owned());
-            return cells;
-        };
-        let leader = match group.leader_id {
-            0 => "-".to_owned(),
-            id => id.to_string(),
-        };
-        vec![
-            id,
-            self.address.clone(),
-            self.role(),
-            leader,
-            group.term.to_string(),
-            group.commit_index.to_string(),
-            group.applied_index.to_string(),
-            group.snapshot_index.to_string(),
-            short_hash(group.module.as_ref().map_or(&[][..], |module| &module.hash)),
-            human_bytes(status.data_dir_bytes),
-            human_bytes(status.resident_bytes),
-            human_duration(Duration::from_millis(status.uptime_ms)),
-        ]
-    }
-
-    fn to_json(&self) -> Value {
-        let membership = self.member.as_ref().map(|member| kind_name(member.kind()));
-        match &self.status {
-            Err(reason) => json!({
-                "node_id": self.id(),
-                "address": self.address,
-                "membership": membership,
-                "reachable": false,
-                "error": reason,
-            }),
-            Ok(status) => json!({
-                "node_id": status.node_id,
-                "address": self.address,
-                "membership": membership,
-                "reachable": true,
-                "cluster_id": hex(&status.cluster_id),
-                "version": status.version,
-                "storage": status.storage,
-                "memory_backend": status.memory_backend,
-                "data_dir_bytes": status.data_dir_bytes,
-                "resident_bytes": status.resident_bytes,
-                "uptime_ms": status.uptime_ms,
-                "log_write_stuck_ms": status.log_write_stuck_ms,
-                "rival": rival_to_json(status.rival.as_ref()),
-                "backup": backup_to_json(status.backup.as_ref()),
-                "disk": disk_to_json(status.disk.as_ref()),
-                "drained": status.drained,
-                "autopilot": status.autopilot,
-                "scrub": scrub_to_json(status.scrub.as_ref()),
-                "groups": status.groups.iter().map(group_to_json).collect::<Vec<_>>(),
-            }),
-        }
-    }
-}
-
-fn group_to_json(group: &v1::GroupStatus) -> Value {
-    json!({
-        "group": group.group,
-        "role": role_name(group.role()),
-        "term": group.term,
-        "leader_id": group.leader_id,
-        "leader_address": group.leader_address,
-        "not_serving": group.not_serving,
-        "read_only": group.read_only,
-        "first_index": group.first_index,
-        "last_index": group.last_index,
-        "commit_index": group.commit_index,
-        "applied_index": group.applied_index,
-        "snapshot_index": group.snapshot_index,
-        "module": group.module.as_ref().map(|module| json!({
-            "hash": hex(&module.hash),
-            "label": module.label,
-            "activated_at": module.activated_at,
-        })),
-        "sessions": group.sessions,
-        "time_ms": group.time_ms,
-        "profile_hash": hex(&group.profile_hash),
-        "clock": group.clock.as_ref().map(super::clock::to_json),
-        "level": group.level.as_ref().map(super::level::to_json),
-        "origins": group.origins.iter().map(origin_to_json).collect::<Vec<_>>(),
-        "activity": activity_to_json(group.activity.as_ref()),
-        "digest": digest_to_json(group.digest.as_ref()),
-        "peers": group.peers.iter().map(|peer| json!({
-            "node_id": peer.node_id,
-            "match_index": peer.match_index,
-            "state": state_name(peer.state()),
-            "recently_active": peer.recently_active,
-            "silent_ms": peer.silent_ms,
-        })).collect::<Vec<_>>(),
-    })
-}
-
-fn origin_to_json(origin: &v1::Origin) -> Value {
-    json!({
-        "cluster_id": hex(&origin.cluster_id),
-        "index": origin.index,
-        "term": origin.term,
-        "time_ms": origin.time_ms,
-    })
-}
-
-fn backup_to_json(backup: Option<&v1::BackupStatus>) -> Value {
-    let Some(backup) = backup else { return Value::Null };
-    json!({
-        "directory": backup.directory,
-        "every_ms": backup.every_ms,
-        "running": backup.running,
-        "last": backup.last.as_ref().map(|last| json!({
-            "file": last.file,
-            "bytes": last.bytes,
-            "index": last.index,
-            "saved_ms": last.saved_ms,
-        })),
-        "last_error": backup.last_error,
-        "newest_ms": backup.newest_ms,
-        "alarm": backup.alarm,
-    })
-}
-
-/// What people should know of a node's own backups.
-fn backup_note(row: &NodeRow) -> Option<String> {
-    let backup = row.status.as_ref().ok()?.backup.as_ref()?;
-    let words = match (&*backup.alarm, &*backup.last_error) {
-        ("", "") => return None,
-        ("", error) => format!("its last attempt to take a backup failed: {error}"),
-        (alarm, _) => alarm.to_owned(),
-    };
-    Some(format!("{}: {words}", row.address))
-}
-
-/// What the leader waits for before it removes a dead member.
-fn autopilot_note(row: &NodeRow) -> Option<String> {
-    let words = &row.status.as_ref().ok()?.autopilot;
-    (!words.is_empty()).then(|| format!("{}: autopilot: {words}", row.address))
-}
-
-fn scrub_to_json(scrub: Option<&v1::ScrubStatus>) -> Value {
-    let Some(scrub) = scrub else { return Value::Null };
-    json!({
-        "every_ms": scrub.every_ms,
-        "running": scrub.running,
-        "last_ms": scrub.last_ms,
-        "read_bytes": scrub.read_bytes,
-        "found": scrub.found,
-        "mended": scrub.mended,
-        "damages": scrub.damages.iter().map(|damage| json!({
-            "file": damage.file,
-            "offset": damage.offset,
-            "reason": damage.reason,
-            "found_ms": damage.found_ms,
-            "mended": damage.mended,
-            "outcome": damage.outcome,
-        })).collect::<Vec<_>>(),
-        "last_error": scrub.last_error,
-        "alarm": scrub.alarm,
-    })
-}
-
-fn files(count: u64) -> String {
-    if count == 1 { "a file".to_owned() } else { format!("{count} files") }
-}
-
-/// What people should know of what a node found on its disk.
-fn scrub_note(row: &NodeRow) -> Option<String> {
-    let scrub = row.status.as_ref().ok()?.scrub.as_ref()?;
-    let words = match (&*scrub.alarm, &*scrub.last_error, scrub.damages.last()) {
-        ("", "", None) => return None,
-        ("", "", Some(newest)) => format!(
-            "found {} damaged and mended {} since it started; look at its disk. The last was {} at offset {}: {}",
-            files(scrub.found),
-            if scrub.found == 1 { "it" } else { "them" },
-            newest.file,
-            newest.offset,
-            newest.outcome
-        ),
-        ("", error, _) => format!("its last scrub did not get to its end: {error}"),
-        (alarm, _, _) => format!("raises an ALARM: {alarm}"),
-    };
-    Some(format!("{}: {words}", row.address))
-}
-
-/// What the cluster was made of last.
-fn origin_note(row: &NodeRow) -> Option<String> {
-    let origin = row.group()?.origins.last()?;
-    Some(format!(
-        "the cluster was made of cluster {} as of index {} ({} utc): restored from a backup, or recovered after \
-         a loss",
-        hex(&origin.cluster_id),
-        origin.index,
-        human_time(origin.time_ms)
-    ))
-}
-
-fn state_name(state: v1::peer_progress::State) -> &'static str {
-    use v1::peer_progress::State;
-    match state {
-        State::Unspecified => "unknown",
-        State::Probe => "probe",
-        State::Replicate => "replicate",
-        State::Snapshot => "snapshot",
-    }
-}
-
-fn job_name(job: Job) -> &'static str {
-    match job {
-        Job::Unspecified => "unknown",
-        Job::Apply => "apply",
-        Job::Activate => "activate",
-        Job::Query => "query",
-        Job::Capture => "capture",
-        Job::Install => "install",
-    }
-}
-
-fn digest_to_json(digest: Option<&v1::DigestStatus>) -> Value {
-    // A node of an older version does not say.
-    let Some(digest) = digest else { return Value::Null };
-    json!({
-        "point_index": digest.point_index,
-        "digest": hex(&digest.digest),
-        "machine_digest": hex(&digest.machine_digest),
-        "guest_digest": hex(&digest.guest_digest),
-        "agreed_index": digest.agreed_index,
-        "verdict": digest.verdict.as_ref().map(result_to_json),
-        "quarantine": digest.quarantine.as_ref().map(|quarantine| json!({
-            "since_index": quarantine.since_index,
-            "point_index": quarantine.point_index,
-            "reason": quarantine.reason,
-            "evidence": quarantine.evidence,
-        })),
-        "alarm": digest.alarm,
-        "doubt": digest.doubt,
-        "points": digest.points,
-        "verdicts": digest.verdicts,
-        "quarantines": digest.quarantines,
-        "healed": digest.healed,
-        "undecided": digest.undecided,
-    })
-}
-
-/// What a node's commands wait for.
-fn activity_note(row: &NodeRow) -> Option<String> {
-    let activity = row.group()?.activity.as_ref()?;
-    let doing = match activity.job() {
-        Job::Activate if activity.name.is_empty() => "changing limits".to_owned(),
-        Job::Activate => format!("activating {}", activity.name),
-        Job::Install => "installing a snapshot".to_owned(),
-        Job::Capture => "copying its state for a snapshot".to_owned(),
-        Job::Query => "answering queries".to_owned(),
-        Job::Apply => "applying an entry".to_owned(),
-        Job::Unspecified => "at a job that this version does not know".to_owned(),
-    };
-    Some(format!(
-        "{} is {doing} since {} (index {}); its commands wait meanwhile",
-        row.address,
-        human_duration(Duration::from_millis(activity.for_ms)),
-        activity.index
-    ))
-}
-
-/// What people should know of another cluster's member that dials a node.
-fn rival_note(row: &NodeRow) -> Option<String> {
-    let rival = row.status.as_ref().ok()?.rival.as_ref()?;
-    let when = match rival.silent_ms {
-        Some(ms) => format!(", {} ago", human_duration(Duration::from_millis(ms))),
-        None => String::new(),
-    };
-    Some(format!(
-        "{} was dialled as {}{when}, by node {} at {} of cluster {}, which has a member with that \
-         address{}",
-        row.address,
-        rival.dialled_address,
-        rival.node_id,
-        rival.address,
-        hex(&rival.cluster_id),
-        if rival.unconfirmed { ": it is UNCONFIRMED" } else { "" }
-    ))
-}
-
-fn rival_to_json(rival: Option<&v1::Rival>) -> Value {
-    let Some(rival) = rival else { return Value::Null };
-    json!({
-        "cluster_id": hex(&rival.cluster_id),
-        "node_id": rival.node_id,
-        "address": rival.address,
-        "dialled_address": rival.dialled_address,
-        "silent_ms": rival.silent_ms,
-        "hellos": rival.hellos,
-        "unconfirmed": rival.unconfirmed,
-    })
-}
-
-fn disk_to_json(disk: Option<&v1::DiskStatus>) -> Value {
-    let Some(disk) = disk else { return Value::Null };
-    json!({
-        "space": space_name(disk.space()),
-        "free_bytes": disk.free_bytes,
-        "total_bytes": disk.total_bytes,
-        "low_bytes": disk.low_bytes,
-        "critical_bytes": disk.critical_bytes,
-        "reserve_bytes": disk.reserve_bytes,
-        "sync_p99_us": disk.sync_p99_us,
-        "alarm": disk.alarm,
-    })
-}
-
-fn space_name(space: v1::disk_status::Space) -> &'static str {
-    use v1::disk_status::Space;
-    match space {
-        Space::Unspecified => "unknown",
-        Space::Ample => "ample",
-        Space::Low => "low",
-        Space::Critical => "critical",
-    }
-}
-
-fn activity_to_json(activity: Option<&v1::Activity>) -> Value {
-    let Some(activity) = activity else { return Value::Null };
-    json!({
-        "job": job_name(activity.job()),
-        "index": activity.index,
-        "name": activity.name,
-        "for_ms": activity.for_ms,
-    })
-}
-
-/// What people should know of a node's state.
-fn digest_notes(row: &NodeRow) -> Vec<String> {
-    let mut notes = Vec::new();
-    let (Ok(status), Some(group)) = (&row.status, row.group()) else { return notes };
-    if !group.not_serving.is_empty() {
-        notes.push(format!("{} does not serve: {}", row.address, group.not_serving));
-    }
-    if status.memory_backend == "plain copy" {
-        notes.push(format!(
-            "{} checkpoints its guest by comparing all of its memory: its kernel offers no \
-             userfaultfd with asynchronous write protection (Linux 6.7)",
-            row.address
-        ));
-    }
-    if status.log_write_stuck_ms > 0 {
-        notes.push(format!(
-            "{} has a STUCK log write since {}: its disk does not answer; it neither leads nor serves",
-            row.address,
-            human_duration(Duration::from_millis(status.log_write_stuck_ms))
-        ));
-    }
-    if let Some(disk) = status.disk.as_ref().filter(|disk| !disk.alarm.is_empty()) {
-        notes.push(format!("{} raises an ALARM about its disk: {}", row.address, disk.alarm));
-    }
-    if !group.read_only.is_empty() {
-        notes.push(format!("{} leads a READ-ONLY group: {}", row.address, group.read_only));
-    }
-    if let Some(clock) = group.clock.as_ref().filter(|clock| !clock.alarm.is_empty()) {
-        notes.push(format!("{} raises an ALARM about clocks: {}", row.address, clock.alarm));
-    }
-    let Some(digest) = &group.digest else { return notes };
-    if let Some(quarantine) = &digest.quarantine {
-        let kept = match quarantine.evidence.as_str() {
-            "" => String::new(),
-            place => format!("; its state was kept in {place}"),
-        };
-        notes.push(format!(
-            "{} is QUARANTINED since index {} and answers nothing: {}{kept}",
-            row.address, quarantine.since_index, quarantine.reason
-        ));
-    }
-    if !digest.doubt.is_empty() {
-        notes.push(format!("{} is IN DOUBT: {}", row.address, digest.doubt));
-    }
-    if !digest.alarm.is_empty() {
-        notes.push(format!("{} raises an ALARM: {}", row.address, digest.alarm));
-    }
-    if digest.quarantine.is_none() && digest.healed > 0 {
-        let healed = digest.healed;
-        notes.push(format!("{} was quarantined and healed {healed}×", row.address));
-    }
-    notes
-}
-
-const HEADERS: [&str; 12] = [
-    "node", "address", "role", "leader", "term", "commit", "applied", "snapshot", "module", "data",
-    "memory", "up",
-];
-
 fn to_json(rows: &[NodeRow]) -> Value {
     json!({ "nodes": rows.iter().map(NodeRow::to_json).collect::<Vec<_>>() })
 }
@@ -595,22 +156,6 @@ fn to_text(rows: &[NodeRow]) -> String {
     text
 }
 
-/// Who belongs where, if not all to one cluster.
-fn different_clusters(rows: &[NodeRow]) -> Option<String> {
-    let mut clusters: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for row in rows {
-        if let Ok(status) = &row.status {
-            clusters.entry(hex(&status.cluster_id)).or_default().push(&row.address);
-        }
-    }
-    let lists: Vec<String> = clusters
-        .iter()
-        .map(|(cluster, nodes)| format!("{} to {cluster}", nodes.join(", ")))
-        .collect();
-    (lists.len() > 1)
-        .then(|| format!("these nodes belong to different clusters: {}", lists.join("; ")))
-}
-
 fn summary(status: &v1::StatusResponse, group: &v1::GroupStatus) -> Vec<(&'static str, String)> {
     let leader = match group.leader_id {
         0 => "none: the cluster takes no commands now".to_owned(),
@@ -648,6 +193,7 @@ fn compared(digest: Option<&v1::DigestStatus>) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use raft_host_proto::v1::member_info::Kind;
 
     use super::*;
 
