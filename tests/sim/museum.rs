@@ -83,6 +83,7 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::QuarantinedSnapshots, 1, "quarantine_keeps_quiet"),
     flipped(Exhibit::QuarantineLiftedUnhealed, 25, "digests_agree"),
     caught(Exhibit::AddressIsIdentity, 7_200_045, "nobody_accused"),
+    caught(Exhibit::RecoveryOfLongest, 9_287, "recovery_keeps"),
     Catch {
         exhibit: Exhibit::StuckDiskUnwatched,
         seed: 2,

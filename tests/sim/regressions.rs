@@ -25,6 +25,33 @@ pub struct Regression {
 /// All of them.
 pub const REGRESSIONS: &[Regression] = &[
     Regression {
+        seed: 535,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "A follower lost power when a snapshot that it had received was there, and its log did \
+                not begin after it yet. What it held could not be inspected for a recovery, although \
+                a start mends that.",
+    },
+    Regression {
+        seed: 8_381,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "Four parts of a module, which is how many were proposed at once, had more bytes than \
+                the leader may have uncommitted: the fourth was refused as busy, and each attempt \
+                began anew and failed there. The cluster never got its module.",
+    },
+    Regression {
+        seed: 17_303_914,
+        guest: None,
+        only: None,
+        voters: None,
+        story: "An operator's attempt that was answered left its time-out behind, which began another \
+                one, until no attempt was ever heard: a membership change every 25 ms, and a log that \
+                grew. The simulator's own.",
+    },
+    Regression {
         seed: 100_495,
         guest: None,
         only: None,

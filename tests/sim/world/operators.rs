@@ -366,12 +366,8 @@ impl World {
                 self.end_task(number, "superseded");
             }
             (Goal::Upgrade { version }, Answered::Upgraded(Err(error))) => {
-                use UpgradeFailure::{NotActivated, Refused};
-                if self.stage != Stage::Growing && matches!(error, NotActivated(_) | Refused(_)) {
-                    // Chunks of several uploads may be in each other's way; trying again helps.
-                    let words = format!("version {version}: {error}");
-                    self.note_task(number, &words);
-                }
+                // Chunks of several uploads may be in each other's way; trying again helps.
+                self.note_task(number, &format!("version {version}: {error}"));
                 self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
             }
             (Goal::SetLimits { .. }, Answered::LimitsSet(Ok(_))) => {

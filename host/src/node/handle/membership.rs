@@ -477,7 +477,7 @@ impl NodeHandle {
     /// What the machine says once it has applied all that this leader's log held when it was
     /// asked: the members that its predecessors let in or removed are in it. Decided on anything
     /// older, a node that lost its data could get back the id that it voted with.
-    async fn view_of_leader(&self) -> Result<Arc<MachineView>, MembershipFailure> {
+    pub(super) async fn view_of_leader(&self) -> Result<Arc<MachineView>, MembershipFailure> {
         let status = self.replica_status().await?;
         let mut views = self.shared.machine.clone();
         let mut leadership = self.leadership();

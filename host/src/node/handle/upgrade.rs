@@ -6,10 +6,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::core::NodeHandle;
+use super::membership::MembershipFailure;
 use crate::consensus::Role;
 use crate::fsm::{Limits, ModuleRefused};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
-use crate::node::answer::{Committed, MachineView, ProposeFailure, QueryFailure, stopped_unknown};
+use crate::node::answer::{
+    MachineView, ProposeFailure, ProposeResult, QueryFailure, stopped_unknown,
+};
 use crate::node::request::{ActivateModule, ModuleChunk, Request};
 use crate::node::waiter::ReplySink;
 use crate::types::{Index, ModuleHash};
@@ -194,6 +197,17 @@ impl NodeHandle {
         }
     }
 
+    /// Returns when this leader has applied what its log holds now.
+    async fn catch_up(&self) -> Result<(), UpgradeFailure> {
+        self.view_of_leader().await.map_err(|failure| match failure {
+            MembershipFailure::Propose(failure) => UpgradeFailure::Propose(failure),
+            failure => UpgradeFailure::Host(failure.to_string()),
+        })?;
+        // Whatever the event loop was told until then has been taken in when it answers.
+        self.status().await.map_err(|_| ProposeFailure::Stopping)?;
+        Ok(())
+    }
+
     async fn replicate(
         &self,
         hash: ModuleHash,
@@ -201,9 +215,10 @@ impl NodeHandle {
         chunk_bytes: usize,
     ) -> Result<(), UpgradeFailure> {
         let offsets: Vec<usize> = (0..module.len()).step_by(chunk_bytes).collect();
-        for group in offsets.chunks(CHUNKS_IN_FLIGHT) {
+        let (mut next, mut window, mut waited) = (0, CHUNKS_IN_FLIGHT, false);
+        while next < offsets.len() {
             let mut answers = Vec::new();
-            for offset in group {
+            for offset in offsets.iter().skip(next).take(window) {
                 let end = module.len().min(offset + chunk_bytes);
                 let chunk = ModuleChunk {
                     module: hash,
@@ -216,18 +231,37 @@ impl NodeHandle {
                 self.submit([(request, ReplySink::One(sender))]);
                 answers.push(receiver);
             }
+            let (mut stored, mut busy) = (0, None);
             for answer in answers {
-                let committed: Committed =
-                    answer.await.unwrap_or_else(|_| Err(stopped_unknown()))?;
-                match committed.reply {
-                    Reply::ChunkStored { .. } => {}
-                    Reply::ChunkRefused(reason) => {
+                let answered: ProposeResult =
+                    answer.await.unwrap_or_else(|_| Err(stopped_unknown()));
+                if busy.is_some() {
+                    // It does not continue what was stored.
+                    continue;
+                }
+                match answered.map(|committed| committed.reply) {
+                    Ok(Reply::ChunkStored { .. }) => stored += 1,
+                    Ok(Reply::ChunkRefused(reason)) => {
                         return Err(UpgradeFailure::NotActivated(reason));
                     }
-                    other => {
+                    Ok(other) => {
                         let text = format!("unexpected answer {other:?}");
                         return Err(UpgradeFailure::NotActivated(text));
                     }
+                    Err(failure @ ProposeFailure::Busy(_)) => busy = Some(failure),
+                    Err(failure) => return Err(failure.into()),
+                }
+            }
+            next += stored;
+            if let Some(busy) = busy {
+                if stored == 0 && waited {
+                    return Err(busy.into());
+                }
+                // So many fit at once, now or ever; none, and what is under way has to be done first.
+                window = stored.max(1);
+                waited = stored == 0;
+                if waited {
+                    self.catch_up().await?;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CLUSTER, form};
+use super::{CLUSTER, form, identity};
 use crate::consensus::{ConsensusConfig, Role};
 use crate::fsm::native::{KV, NativeLoader};
 use crate::machine::{Incumbent, QueryResult, Reply};
@@ -107,6 +107,32 @@ async fn get(handle: &NodeHandle, key: &str) -> String {
         }
         other => panic!("no answer: {other:?}"),
     }
+}
+
+/// Four parts are proposed at once: a node that may have fewer in flight refused the fourth each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_gets_in_where_not_all_of_its_parts_fit_at_once() {
+    let members = [Member { id: NodeId(1), address: "one:1".to_owned() }];
+    let network = MemoryNetwork::new(Delivery::Immediate, 1);
+    let stores = Stores::memory();
+    form(&stores, GroupId::MAIN, &members);
+    // Two parts of a byte each.
+    let max_inflight_bytes = 2 * crate::node::answer::REQUEST_OVERHEAD_BYTES + 100;
+    let config = NodeConfig { max_inflight_bytes, ..NodeConfig::default() };
+    let (inbox, node_channel) = channel(&config);
+    let transport = network.join(members[0].clone(), Arc::clone(&stores.snapshots), inbox);
+    let GroupOptions { group, consensus, loader, introduced, evidence } = options_of(GroupId::MAIN);
+    let identity = identity();
+    let options =
+        NodeOptions { identity, group, config, consensus, stores, loader, introduced, evidence };
+    let node = Node::start(options, node_channel, transport).expect("starts");
+    let handles = [node.handle()];
+    let leader = leader_of(&handles).await;
+    let upgrade =
+        Upgrade { module: KV.into(), label: "kv".to_owned(), replaces: None, discard_state: false };
+    assert!(KV.len() > 4, "more parts than are proposed at once");
+    leader.upgrade_checked(upgrade, 1).await.expect("activated");
+    tokio::task::spawn_blocking(move || node.stop()).await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread")]
