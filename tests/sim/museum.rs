@@ -53,15 +53,15 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::ActivationRedated, 0, "module_at_one_index"),
     Catch {
         guest: Some("registers"),
-        ..caught(Exhibit::IncumbentUnchecked, 77, "module_at_one_index")
+        ..caught(Exhibit::IncumbentUnchecked, 9, "module_at_one_index")
     },
     caught(Exhibit::TrapKeptAfterCheckpoint, 65, "state_machine_safety"),
     caught(Exhibit::ImageStartSkipped, 2, "nothing_lost"),
     caught(Exhibit::ImageStartSkipped, 0, "state_machine_safety"),
     caught(Exhibit::ConfChangeWhenAppended, 10, "state_machine_safety"),
     caught(Exhibit::UnconfirmedRead, 62, "linearizable"),
-    caught(Exhibit::TailForgottenAtRestart, 41, "leader_completeness"),
-    caught(Exhibit::TailForgottenAtRestart, 0, "nothing_lost"),
+    caught(Exhibit::TailForgottenAtRestart, 193, "leader_completeness"),
+    caught(Exhibit::TailForgottenAtRestart, 41, "nothing_lost"),
     caught(Exhibit::LostSnapshotUnreported, 402, "progress"),
     caught(Exhibit::ReadAskedOnce, 30, "healthy_serves"),
     caught(Exhibit::LogNotSynced, 2, "log_matching"),
