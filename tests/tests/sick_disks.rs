@@ -108,6 +108,31 @@ fn a_disk_that_is_slow_raises_an_alarm_that_says_how_slow() {
     assert_eq!(cluster.status(0).expect("it answers").log_write_stuck_ms, 0);
 }
 
+/// Every command waited for the leader's disk, though the others' were quick.
+#[test]
+fn a_leader_whose_disk_is_slow_lets_another_lead() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    let shim = build_fsync_shim(cluster.dir()).expect("a C compiler");
+    let config = cluster.dir().join("slow.toml");
+    fs::write(&config, "[node]\nslow_sync_ms = 100\n").expect("written");
+    for at in 0..3 {
+        cluster.servers[at].kill();
+        cluster.servers[at].preload(&shim);
+        cluster.servers[at].start(&["--config", config.to_str().expect("UTF-8")]);
+    }
+    let old = cluster.leader();
+    cluster.servers[old].slow_fsync(300);
+    let new = cluster.eventually("another leader", || {
+        cluster.cli().run(&["apply", &set("slow")]).ok();
+        let others = (0..3).filter(|at| *at != old);
+        others.into_iter().find(|at| cluster.status(*at).as_ref().is_some_and(leads))
+    });
+    assert_ne!(new, old);
+    let log = cluster.servers[old].log();
+    assert!(log.contains("this node's disk is slow, and leadership is handed over"), "{log}");
+    cluster.cli().run(&["apply", &set("after")]).ok();
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory") {

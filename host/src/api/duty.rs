@@ -16,25 +16,48 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The other voters that can be expected to lead if they are asked to: they answer, have been drained by
 /// nobody, and should be sent requests.
 pub(crate) async fn voters_on_duty(handle: &NodeHandle) -> Vec<NodeId> {
+    ask_voters(handle, |_| true).await
+}
+
+/// Of these, those whose writes of the log have taken no longer than that in the last minute, as they say (see
+/// `slow_sync_ms` of [`NodeConfig`](crate::node::NodeConfig)). One that has written too little to tell is none.
+pub(crate) async fn voters_with_quick_disks(handle: &NodeHandle, limit: Duration) -> Vec<NodeId> {
+    let is_quick = |status: &v1::StatusResponse| {
+        let p99 = status.disk.as_ref().and_then(|disk| disk.sync_p99_us);
+        p99.is_some_and(|us| Duration::from_micros(us) <= limit)
+    };
+    ask_voters(handle, is_quick).await
+}
+
+async fn ask_voters(
+    handle: &NodeHandle,
+    suits: impl Fn(&v1::StatusResponse) -> bool,
+) -> Vec<NodeId> {
+    let suits = &suits;
     let Some(view) = handle.machine().borrow().clone() else { return Vec::new() };
     let (me, cluster) = (handle.identity().node, handle.identity().cluster);
     let is_asked =
         |member: &&Member| member.id != me && view.conf_state.voters.contains(&member.id);
     let asked = view.members.values().filter(is_asked).map(|member| async move {
-        let is_on_duty = tokio::time::timeout(PATIENCE, is_on_duty(member, cluster)).await;
-        is_on_duty.ok().flatten().filter(|is| *is).map(|_| member.id)
+        let status = tokio::time::timeout(PATIENCE, status_of(member, cluster)).await;
+        let status = status.ok().flatten().filter(|status| is_on_duty(status) && suits(status));
+        status.map(|_| member.id)
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// `None`: it does not answer.
-async fn is_on_duty(member: &Member, cluster: ClusterId) -> Option<bool> {
+async fn status_of(member: &Member, cluster: ClusterId) -> Option<v1::StatusResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{}", member.address)).ok()?;
     let channel = endpoint.connect_timeout(PATIENCE).connect().await.ok()?;
     let mut request = tonic::Request::new(v1::StatusRequest::default());
     request.set_timeout(PATIENCE);
     raft_host_proto::mean_for(&mut request, cluster.0);
-    let status = AdminClient::new(channel).status(request).await.ok()?.into_inner();
+    let answer = AdminClient::new(channel).status(request).await.ok()?;
+    Some(answer.into_inner())
+}
+
+fn is_on_duty(status: &v1::StatusResponse) -> bool {
     let serves = status.group("").is_some_and(|group| group.not_serving.is_empty());
-    Some(serves && !status.drained)
+    serves && !status.drained
 }

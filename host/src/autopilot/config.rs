@@ -11,6 +11,8 @@ pub struct AutopilotConfig {
     pub promote_learners: bool,
     /// For so many milliseconds such a learner must have been caught up and answered without a break.
     pub stable_ms: u64,
+    /// A leader whose disk is slow hands leadership to a voter whose disk is not.
+    pub leave_slow_disk: bool,
     /// A member that was silent for so many milliseconds is removed, a voter only if `voters` others are well;
     /// 0: never.
     pub remove_dead_after_ms: u64,
@@ -30,6 +32,7 @@ impl Default for AutopilotConfig {
         AutopilotConfig {
             promote_learners: true,
             stable_ms: 1_000,
+            leave_slow_disk: true,
             remove_dead_after_ms: 0,
             voters: 0,
         }

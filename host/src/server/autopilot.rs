@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::voters_on_duty;
+use crate::api::{voters_on_duty, voters_with_quick_disks};
 use crate::autopilot::{AutopilotBoard, AutopilotChange, Decision, Facts, MemberFacts, decide};
 use crate::consensus::{ReplicaStatus, Role};
 use crate::node::NodeHandle;
@@ -11,6 +11,11 @@ use crate::node::NodeHandle;
 /// Between two looks, at most and at least; in between, a twentieth of the time that makes a member dead.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 const LOOK_MIN: Duration = Duration::from_millis(100);
+
+/// Between two looks at how slow the own disk is.
+const SLOW_LOOK: Duration = Duration::from_secs(2);
+/// What that is a percentile of.
+const SLOW_WINDOW: Duration = Duration::from_secs(60);
 
 /// Removes members that are dead, one at a time, if the configuration says so.
 pub(super) async fn act(handle: NodeHandle, board: Arc<AutopilotBoard>) {
@@ -82,6 +87,35 @@ fn facts(handle: &NodeHandle, status: &ReplicaStatus) -> Facts {
         is_changing: status.is_new_leader
             || status.transferring
             || !status.conf_state.voters_outgoing.is_empty(),
+    }
+}
+
+/// Hands leadership over as long as this node leads and its disk is slow. The percentile is one of the last minute,
+/// so nothing is done again before that is another one.
+pub(super) async fn leave_slow_disk(handle: NodeHandle, board: Arc<AutopilotBoard>) {
+    let limit = Duration::from_millis(handle.config().slow_sync_ms);
+    if !board.config().leave_slow_disk || limit.is_zero() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(SLOW_LOOK).await;
+        let is_slow = handle.disk().is_some_and(|disk| disk.is_slow);
+        if !is_slow || handle.leadership().borrow().role != Role::Leader {
+            continue;
+        }
+        let quick = voters_with_quick_disks(&handle, limit).await;
+        if quick.is_empty() {
+            continue;
+        }
+        match handle.transfer_to_one_of(&quick).await {
+            Ok(to) => {
+                tracing::warn!(%to, "autopilot: this node's disk is slow, and leadership is handed over");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "autopilot: this node's disk is slow, and it leads all the same");
+            }
+        }
+        tokio::time::sleep(SLOW_WINDOW).await;
     }
 }
 

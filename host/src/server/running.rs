@@ -355,6 +355,7 @@ async fn run(
         let end = server.chores_end.clone();
         server.chore(backups::take(server.handle(), Arc::clone(board), end));
     }
+    server.chore(autopilot::leave_slow_disk(server.handle(), Arc::clone(&piloting)));
     server.chore(autopilot::act(server.handle(), piloting));
     server.chore(autopilot::be_relieved(server.handle()));
     if let Some(board) = scrubs {
