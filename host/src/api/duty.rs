@@ -11,7 +11,7 @@ use crate::node::NodeHandle;
 use crate::types::{ClusterId, Member, NodeId};
 
 /// How long a voter may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The other voters that can be expected to lead if they are asked to: they answer, have been drained by
 /// nobody, and should be sent requests.
@@ -39,15 +39,18 @@ async fn ask_voters(
     let is_asked =
         |member: &&Member| member.id != me && view.conf_state.voters.contains(&member.id);
     let asked = view.members.values().filter(is_asked).map(|member| async move {
-        let status = tokio::time::timeout(PATIENCE, status_of(member, cluster)).await;
-        let status = status.ok().flatten().filter(|status| is_on_duty(status) && suits(status));
-        status.map(|_| member.id)
+        let status = status_of(member, cluster).await;
+        status.filter(|status| is_on_duty(status) && suits(status)).map(|_| member.id)
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// `None`: it does not answer.
-async fn status_of(member: &Member, cluster: ClusterId) -> Option<v1::StatusResponse> {
+/// What a member says of itself; `None`: it does not answer within two seconds.
+pub(crate) async fn status_of(member: &Member, cluster: ClusterId) -> Option<v1::StatusResponse> {
+    tokio::time::timeout(PATIENCE, ask(member, cluster)).await.ok().flatten()
+}
+
+async fn ask(member: &Member, cluster: ClusterId) -> Option<v1::StatusResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{}", member.address)).ok()?;
     let channel = endpoint.connect_timeout(PATIENCE).connect().await.ok()?;
     let mut request = tonic::Request::new(v1::StatusRequest::default());

@@ -57,7 +57,7 @@ pub(crate) use connections::PROBATION_PLACES;
 pub use context::NodeInfo;
 #[cfg(test)]
 pub(crate) use convert::{changes_from_wire, limits_to_wire};
-pub(crate) use duty::{voters_on_duty, voters_with_quick_disks};
+pub(crate) use duty::{status_of, voters_on_duty, voters_with_quick_disks};
 pub use http::serve_http;
 pub use process::ProcessFacts;
 pub use server::{ApiError, serve};

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use raft_host_proto::v1;
-use raft_host_proto::v1::admin_client::AdminClient;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use super::release;
+use crate::api::status_of;
 use crate::backup::{
     BackupBoard, BackupFacts, BackupWriter, NewFile, SavedBackup, list, path_in, prune,
     wall_clock_ms,
@@ -23,8 +22,6 @@ use crate::consensus::Role;
 use crate::node::{MachineCopy, NodeHandle};
 use crate::types::{ClusterId, Member, NodeId};
 
-/// How long a member may take to say how it is with its backups.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks, at most and at least; in between, a twentieth of the time between backups.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 const LOOK_MIN: Duration = Duration::from_millis(200);
@@ -119,15 +116,7 @@ fn taker(
 
 /// `None`: it takes no backups, or does not answer.
 async fn ask(member: &Member, cluster: ClusterId) -> Option<Candidate> {
-    let asked = async {
-        let endpoint = Endpoint::from_shared(format!("http://{}", member.address)).ok()?;
-        let channel = endpoint.connect_timeout(PATIENCE).connect().await.ok()?;
-        let mut request = tonic::Request::new(v1::StatusRequest::default());
-        request.set_timeout(PATIENCE);
-        raft_host_proto::mean_for(&mut request, cluster.0);
-        AdminClient::new(channel).status(request).await.ok()
-    };
-    let status = tokio::time::timeout(PATIENCE, asked).await.ok().flatten()?.into_inner();
+    let status = status_of(member, cluster).await?;
     let backup = status.backup.as_ref()?;
     let leads = status.group("").is_some_and(|group| group.role() == v1::Role::Leader);
     Some(Candidate {
