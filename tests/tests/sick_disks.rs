@@ -133,6 +133,55 @@ fn a_leader_whose_disk_is_slow_lets_another_lead() {
     cluster.cli().run(&["apply", &set("after")]).ok();
 }
 
+fn rot_all(dir: &Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            count += rot_all(&path);
+        } else if path.extension().is_some_and(|extension| extension == "snap") {
+            let mut bytes = fs::read(&path).expect("readable");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+            fs::write(&path, bytes).expect("written");
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Its log does not reach back to the beginning, so nothing of its own will do; what it voted and acknowledged is
+/// there all the same.
+#[test]
+fn a_node_whose_states_are_all_rotten_gets_one_of_a_member_and_stays_who_it_is() {
+    let mut cluster = Cluster::new(PROGRAM, 3, &[]);
+    cluster.cli().run(&["apply", &set("before")]).ok();
+    cluster.wait_for_agreement();
+    let leader = cluster.leader();
+    let victim = (leader + 1) % 3;
+    let id = cluster.node_id(victim);
+    assert_eq!(cluster.servers[victim].terminate(), Some(0));
+    assert!(rot_all(&cluster.servers[victim].data_dir.join("snapshots")) > 0);
+    cluster.cli().run(&["apply", &set("meanwhile")]).ok();
+    let said = cluster.servers[victim].refuses(&[]);
+    assert!(said.contains("No older state will do") && said.contains("--join"), "{said}");
+    let nobody = cluster.servers[victim].address.to_string();
+    let said = cluster.servers[victim].refuses(&["--join", &nobody]);
+    assert!(said.contains("no member gave it one"), "{said}");
+    let seed = cluster.servers[leader].address.to_string();
+    cluster.servers[victim].start(&["--join", &seed]);
+    cluster.wait_for_agreement();
+    assert_eq!(cluster.node_id(victim), id);
+    assert!(cluster.local(victim, r#"{"op":"get","key":"meanwhile"}"#).contains('1'));
+    assert!(cluster.servers[victim].log().contains("it goes on with a member's"));
+    let compared = cluster.cli().run(&["digest", "-o", "json"]).ok();
+    assert!(compared.contains("\"all_agree\":true"), "{compared}");
+    // And again, without anybody's help.
+    assert_eq!(cluster.servers[victim].terminate(), Some(0));
+    cluster.servers[victim].start(&[]);
+    cluster.wait_for_agreement();
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory") {

@@ -62,7 +62,7 @@ pub use rivals::RivalStatus;
 pub use room::{GuestMemory, MachineMemory};
 pub use shell::{
     Environment, FIRST, GroupOptions, Node, NodeChannel, NodeInbox, NodeOptions, StartError,
-    SteppedNode, Stragglers, bootstrap, channel, first_machine, found,
+    SteppedNode, Stragglers, adopt, bootstrap, channel, first_machine, found,
 };
 pub use stop::StopReason;
 pub use waiter::{ChargedAnswer, ReplySink};

@@ -13,6 +13,7 @@
 //! What can be refused is refused before anything is written. What is interrupted later is
 //! completed by the next start: the [`intent`] file says what is left to do.
 
+mod adopt;
 mod autopilot;
 mod backups;
 mod descriptors;
@@ -210,6 +211,17 @@ pub enum ServeError {
         /// The cause.
         reason: String,
     },
+    /// No state to go on from.
+    #[error(
+        "{place} holds no state that can be read, and no member gave it one ({reason}). Nothing that it voted \
+         or acknowledged is lost: start it again with --join HOST:PORT of a member that serves"
+    )]
+    NoState {
+        /// The data directory.
+        place: String,
+        /// What the last member said.
+        reason: String,
+    },
     /// A start was interrupted so early that nothing says how it began.
     #[error(
         "{place} was left half created: an earlier start did not get far enough to be completed. \
@@ -242,6 +254,11 @@ pub enum ServeError {
 }
 
 impl ServeError {
+    /// Whether all that is missing is a state, which a member can give.
+    fn wants_state(&self) -> bool {
+        matches!(self, ServeError::Node(crate::node::StartError::NoOlderState { .. }))
+    }
+
     /// Whether the data directory must not be used any more: to start again does not help.
     pub fn is_data_unusable(&self) -> bool {
         use crate::consensus::RecoveryError;

@@ -16,8 +16,8 @@ use super::intent::Intent;
 use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
-    Join, ServeError, Startup, autopilot, backups, bind, descriptors, disk, form, join, late,
-    memory, probation, promote, release, relocate, scrub, services,
+    Join, ServeError, Startup, adopt, autopilot, backups, bind, descriptors, disk, form, join,
+    late, memory, probation, promote, release, relocate, scrub, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
 use crate::autopilot::AutopilotBoard;
@@ -87,7 +87,19 @@ pub struct RunningServer {
 ///
 /// # Errors
 /// See [`ServeError`]. Until a cluster is formed or has taken this node in, nothing is written.
-pub async fn start(mut config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
+pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
+    let join = startup.join.clone();
+    match (begin(config.clone(), startup.clone()).await, join) {
+        (Err(error), Some(join)) if error.wants_state() => {
+            tracing::error!(%error, "a member is asked for a state");
+            adopt::a_state(&config, &join).await?;
+            begin(config, startup).await
+        }
+        (started, _) => started,
+    }
+}
+
+async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
     ProcessFacts::begin();
     config.validate()?;
     descriptors::provide(&mut config.api);

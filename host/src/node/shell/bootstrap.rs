@@ -1,7 +1,7 @@
 //! Forming a cluster.
 
 use super::error::StartError;
-use crate::consensus::bootstrap_write;
+use crate::consensus::{RecoveryError, bootstrap_write};
 use crate::fsm::{Limits, SharedLoader};
 use crate::machine::Machine;
 use crate::node::apply::save;
@@ -57,12 +57,41 @@ pub fn found(
     if !empty {
         return Err(StartError::NotEmpty);
     }
+    let meta = keep(stores, group, position, machine)?;
+    let write = bootstrap_write(meta.position());
+    stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
+    Ok(())
+}
+
+/// Gives stores whose own snapshots are of no use a committed state of their group, as a snapshot that was
+/// received. The next start makes the log fit it, as it would then; what was voted stays.
+///
+/// # Errors
+/// `Recovery` when the log begins after that state, or what the stores report.
+pub fn adopt(
+    stores: &Stores,
+    group: GroupId,
+    position: LogPosition,
+    machine: &mut Machine,
+) -> Result<(), StartError> {
+    let log_start = stores.log.start(group)?.index;
+    if position.index < log_start {
+        let gap = RecoveryError::Gap { group, log_start, snapshot: position.index };
+        return Err(gap.into());
+    }
+    keep(stores, group, position, machine).map(drop)
+}
+
+/// Saves a machine's state as the only snapshot.
+fn keep(
+    stores: &Stores,
+    group: GroupId,
+    position: LogPosition,
+    machine: &mut Machine,
+) -> Result<SnapshotMeta, StartError> {
     let image = machine.capture()?;
     let conf_state = machine.conf_state().clone();
     let LogPosition { index, term } = position;
     let meta = SnapshotMeta { group, index, term, conf_state, size_bytes: 0, checksum: 0 };
-    let meta = save(&*stores.snapshots, 1, meta, &image)?;
-    let write = bootstrap_write(meta.position());
-    stores.log.write(&WriteBatch { groups: vec![(group, write)] })?;
-    Ok(())
+    Ok(save(&*stores.snapshots, 1, meta, &image)?)
 }

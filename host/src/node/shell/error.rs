@@ -24,7 +24,10 @@ pub enum StartError {
         source: RestoreError,
     },
     /// A snapshot is damaged, and the log does not reach back to the one before.
-    #[error("{damage}. No older state will do: {without}")]
+    #[error(
+        "{damage}. No older state will do: {without}. Or start it with --join HOST:PORT of a member, which gives it \
+         a state: what it voted and acknowledged is not lost"
+    )]
     NoOlderState {
         /// What is wrong with the newest one.
         damage: Box<StartError>,

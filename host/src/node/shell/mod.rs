@@ -25,7 +25,7 @@ mod stepped;
 mod threads;
 mod watchdog;
 
-pub use self::bootstrap::{FIRST, bootstrap, first_machine, found};
+pub use self::bootstrap::{FIRST, adopt, bootstrap, first_machine, found};
 pub use self::environment::Environment;
 pub use self::error::StartError;
 pub use self::inbox::NodeInbox;

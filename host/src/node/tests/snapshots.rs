@@ -1,10 +1,11 @@
 //! Snapshots that are damaged, forged, or not there.
 
 use super::*;
+use crate::node::adopt;
 use crate::storage::SnapshotSink;
 
 use crate::transport::SnapshotWish;
-use crate::types::{Index, MessageKind, SnapshotFate, Term};
+use crate::types::{Index, LogPosition, MessageKind, SnapshotFate, Term};
 
 fn clock() -> MonotonicClock {
     Arc::new(|| Duration::ZERO)
@@ -100,6 +101,34 @@ fn a_damaged_snapshot_that_the_log_begins_after_is_named_and_nothing_is_changed(
     assert!(words.contains(&named) && words.contains("join again"), "{words}");
     assert_eq!(stores.log.start(GroupId::MAIN).expect("start"), start);
     assert_eq!(stores.log.last_index(GroupId::MAIN).expect("last"), last);
+}
+
+#[test]
+fn a_members_state_takes_the_place_of_damaged_ones_and_nothing_that_was_voted_is_lost() {
+    let (mut node, ..) =
+        start(NodeConfig::default(), Limits::default(), Arc::new(NativeLoader), clock());
+    settle(&mut node);
+    let (stores, applied) = (node.stores().clone(), node.machine().expect("one").applied_index());
+    drop(node);
+    let newest = stores.snapshots.list(GroupId::MAIN).expect("listed")[0].clone();
+    let (_, mut content) = stores.snapshots.open(GroupId::MAIN, newest.index).expect("opened");
+    let mut machine =
+        Machine::restore(&mut content, CLUSTER, GroupId::MAIN, Arc::new(NativeLoader))
+            .expect("restored");
+    drop(content);
+    let hard_state = stores.log.hard_state(GroupId::MAIN).expect("a hard state");
+    put(&stores, newest.index.0, newest.term.0, b"rotten");
+    start_again(&stores).err().expect("nothing to go on from");
+    let older = LogPosition { index: Index(newest.index.0 - 1), term: newest.term };
+    let error =
+        adopt(&stores, GroupId::MAIN, older, &mut machine).expect_err("entries are missing");
+    assert!(error.to_string().contains("entries are missing"), "{error}");
+    adopt(&stores, GroupId::MAIN, newest.position(), &mut machine).expect("as good as its own");
+    assert_eq!(stores.log.hard_state(GroupId::MAIN).expect("a hard state"), hard_state);
+    let (mut node, ..) = start_again(&stores).expect("it goes on");
+    settle(&mut node);
+    assert!(node.machine().expect("one").applied_index() > applied, "with what its log holds");
+    assert!(stores.log.hard_state(GroupId::MAIN).expect("a hard state").term > hard_state.term);
 }
 
 /// A leader whose newest snapshot had rotted offered it for ever, and a restart would have found
