@@ -326,11 +326,12 @@ impl World {
             (Goal::Join { promote, slot: None, lost, .. }, Answered::Learner(Ok(node))) => {
                 if let Some(lost) = lost {
                     let of_lost = self.hosts[lost.0].node;
-                    self.hosts[lost.0].state = State::Retired;
-                    match self.conf_state.contains(of_lost) && node != of_lost {
-                        // It had moved, and nobody knew when the new one joined under its old address.
-                        true => self.begin(Goal::Remove { slot: lost }, None),
-                        false => self.told_done(of_lost),
+                    let is_left = self.conf_state.contains(of_lost) && node != of_lost;
+                    // One that had moved, and nobody knew when the new one joined under its old address, is
+                    // a member still: it is replaced as any other that is broken.
+                    if !is_left {
+                        self.hosts[lost.0].state = State::Retired;
+                        self.told_done(of_lost);
                     }
                 }
                 self.joined(number, attempt, node, promote);
