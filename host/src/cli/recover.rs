@@ -244,7 +244,6 @@ fn apply(dir: &Path, plan: &Plan, address: &Address) -> Result<Recovered, Failur
 
 fn now(output: Output, dir: &Path, address: &Address, accept_loss: bool, yes: bool) -> Ended {
     let survivor = watched(|watch| inspect_dir(dir, watch))?;
-    let node = survivor.node;
     let plan = plan_of(output, vec![survivor], accept_loss)?;
     if output == Output::Table {
         print_text(&plan.words().join("\n"))?;
@@ -258,7 +257,6 @@ fn now(output: Output, dir: &Path, address: &Address, accept_loss: bool, yes: bo
         verified
             .map(|(found, digest)| (Recovered { was_done: recovered.was_done, ..found }, digest))
     })?;
-    tracing::debug!(%node, "recovered");
     tell(output, dir, &recovered, Some(&digest.to_string()))
 }
 

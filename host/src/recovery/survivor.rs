@@ -106,11 +106,8 @@ impl Survivor {
 
 /// Whether the voters that are not among these nodes are a majority by themselves.
 pub(super) fn is_quorum_without(nodes: &BTreeSet<NodeId>, configuration: &ConfState) -> bool {
-    let halves = [&configuration.voters, &configuration.voters_outgoing];
-    halves.into_iter().filter(|voters| !voters.is_empty()).all(|voters| {
-        let others = voters.difference(nodes).count();
-        others * 2 > voters.len()
-    })
+    let others = configuration.nodes().difference(nodes).copied().collect();
+    is_quorum(&others, configuration)
 }
 
 /// Whether these nodes are a majority.

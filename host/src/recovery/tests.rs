@@ -100,6 +100,12 @@ fn every_configuration_that_may_count_is_looked_at() {
         .push(ConfState { voters: nodes(&[1, 2, 3, 4, 5, 6, 7]), ..ConfState::default() });
     let refused = plan(&[one.clone(), two.clone()], false).expect_err("four of seven are gone");
     assert!(matches!(refused, PlanError::Loss(_)), "{refused:?}");
+    // They are a majority of what the log ends with, and cannot bring that into force.
+    let mut fewer = survivor(1, &[1, 2, 3, 4, 5], place(3, 50), place(3, 60));
+    fewer.configurations.push(ConfState { voters: nodes(&[1, 2, 3]), ..ConfState::default() });
+    let also = survivor(2, &[1, 2, 3, 4, 5], place(3, 50), place(3, 55));
+    let refused = plan(&[fewer, also], false).expect_err("three of five are gone");
+    assert!(matches!(refused, PlanError::Loss(_)), "{refused:?}");
     // Of a joint one, a majority of each half is needed.
     one.configurations[1] = ConfState {
         voters: nodes(&[1, 5, 6, 7, 8]),

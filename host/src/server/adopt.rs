@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{BufReader, Seek as _, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_host_proto::v1;
 use raft_host_proto::v1::admin_client::AdminClient;
@@ -25,6 +26,9 @@ use crate::node;
 use crate::storage::{NodeIdentity, Stores};
 use crate::transport::MAX_SNAPSHOT_BYTES;
 use crate::types::{ClusterId, GroupId, LogPosition};
+
+/// Until the next part of a state comes.
+const PART_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks one member after the other for a state, and keeps the first that will do.
 pub(super) async fn a_state(config: &Config, join: &Join) -> Result<(), ServeError> {
@@ -84,7 +88,10 @@ async fn fetch(
     let failed = |status: tonic::Status| status.message().to_owned();
     let mut parts = client.backup(request).await.map_err(failed)?.into_inner();
     let mut bytes = 0;
-    while let Some(part) = parts.message().await.map_err(failed)? {
+    loop {
+        let next = tokio::time::timeout(PART_PATIENCE, parts.message()).await;
+        let next = next.map_err(|_| format!("nothing came for {PART_PATIENCE:?}"))?;
+        let Some(part) = next.map_err(failed)? else { break };
         bytes += part.data.len() as u64;
         if bytes > MAX_SNAPSHOT_BYTES {
             return Err(format!("its state has more than {MAX_SNAPSHOT_BYTES} bytes"));

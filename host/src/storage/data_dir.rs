@@ -7,6 +7,7 @@
 //!   RESERVE     room, for when the disk is full; holds nothing; see `room`
 //!   INTENT      what an interrupted start has left to do; see `server`
 //!   RECOVERY    what an interrupted recovery has come to; see `succession`
+//!   RECOVERED   the plan that made the cluster, if one did; see `server`
 //!   log/        the log store's own files
 //!   snapshots/  see `snapshot_files`
 //!   modules/    compiled modules; a cache, may be deleted while the node is down
