@@ -109,7 +109,9 @@ async fn a_node_lives_while_it_drains_and_not_when_it_has_stopped() {
     let mut watch = client.watch(request).await.unwrap().into_inner();
     let first = watch.message().await.unwrap().expect("it goes on");
     assert_eq!(first.status, ServingStatus::Serving as i32);
+    let mut others = self::watch(node).await;
     node.node.drain().await;
+    all_become(&mut others, ServingStatus::NotServing).await;
     assert_eq!(health(node, "readiness").await, ServingStatus::NotServing as i32);
     assert_eq!(health(node, "liveness").await, ServingStatus::Serving as i32);
     assert!(node.node.close_group(GroupId::MAIN));
