@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of raft-rs, wasmtime, protobuf or sockets.
 
+mod access;
 mod address;
 mod exceeded;
 mod ids;
@@ -14,6 +15,7 @@ mod outcome;
 mod snapshot;
 mod space;
 
+pub use access::{Actor, NoRight, PrincipalId, Right, TokenId};
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
 pub use exceeded::Exceeded;
 pub use ids::{ClusterId, GroupId, Index, JoinNonce, ModuleHash, NodeId, StateDigest, Term};
