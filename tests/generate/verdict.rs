@@ -1,7 +1,7 @@
 //! Loads a module and runs two instances of it side by side.
 
 use raft_host::fsm::{Context, Fsm, GuestResult, Limits, SharedLoader};
-use raft_host::types::{ClusterId, Index, Position};
+use raft_host::types::{ActorName, ClusterId, Index, Position};
 
 use crate::properties::runs::{Seen, image, seen};
 
@@ -103,5 +103,10 @@ fn same<E: std::fmt::Debug>(
 
 fn context(number: u64) -> Context {
     let time_ms = 1_000 * number;
-    Context { cluster: ClusterId([3; 16]), position: Position::first(Index(number)), time_ms }
+    Context {
+        cluster: ClusterId([3; 16]),
+        position: Position::first(Index(number)),
+        time_ms,
+        actor: ActorName::NONE,
+    }
 }

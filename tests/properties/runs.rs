@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use raft_host::fsm::{Call, Context, Fsm, GuestResult, Limits, SharedLoader};
-use raft_host::types::{ClusterId, Event, Index, Position, StateDigest, TrapKind};
+use raft_host::types::{ActorName, ClusterId, Event, Index, Position, StateDigest, TrapKind};
 
 use super::guests::Guest;
 
@@ -118,7 +118,12 @@ pub fn with_detours(loader: &SharedLoader, module: &[u8], steps: &[Step]) -> End
 fn context(number: u64) -> Context {
     let index = 10 + 3 * number;
     let time_ms = 1_700_000_000_000 + 1_000 * number;
-    Context { cluster: ClusterId([9; 16]), position: Position::first(Index(index)), time_ms }
+    Context {
+        cluster: ClusterId([9; 16]),
+        position: Position::first(Index(index)),
+        time_ms,
+        actor: ActorName::NONE,
+    }
 }
 
 fn start(loader: &SharedLoader, module: &[u8]) -> Box<dyn Fsm> {

@@ -7,7 +7,8 @@ use prost::Message as _;
 use raft_host::fsm::{Context, Fsm, SharedLoader};
 use raft_host::machine::{Machine, Reply};
 use raft_host::types::{
-    ClusterId, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome, Position, TrapKind,
+    ActorName, ClusterId, ConfState, GroupId, Index, Member, ModuleHash, NodeId, Outcome, Position,
+    TrapKind,
 };
 use raft_host_proto::stored;
 use raft_host_tests::hostile;
@@ -183,5 +184,5 @@ fn ten_thousand_questions_that_scribble_change_nothing() {
 
 fn context(number: u64) -> Context {
     let position = Position::first(Index(number));
-    Context { cluster: CLUSTER, position, time_ms: 1_000 * number }
+    Context { cluster: CLUSTER, position, time_ms: 1_000 * number, actor: ActorName::NONE }
 }

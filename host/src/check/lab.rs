@@ -6,7 +6,7 @@ use super::hints;
 use super::listen::{LogLine, listening, without_listening};
 use super::words::{ended, quoted};
 use crate::fsm::{Call, Context, Fsm, GuestResult, HostFailure, Limits};
-use crate::types::{ClusterId, Event, Index, Position, StateDigest};
+use crate::types::{ActorName, ClusterId, Event, Index, Position, StateDigest};
 use crate::wasm::{CompiledModules, ModuleReport, Refused, WasmFsm, WasmLoader};
 
 /// The clock of the first entry.
@@ -141,6 +141,7 @@ impl<'a> Lab<'a> {
             cluster: ClusterId(*b"raft-host  check"),
             position: Position::first(Index(1)),
             time_ms: START_TIME_MS,
+            actor: ActorName::NONE,
         };
         let mut fsm = self.blank(context)?;
         let (call, log) = listening(|| fsm.init(context));

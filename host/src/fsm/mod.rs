@@ -22,7 +22,9 @@ pub use self::profile::{
     EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, ProfileError,
 };
 pub use self::stack::{GUEST_STACK_BYTES, on_guest_stack};
-use crate::types::{ClusterId, Event, Level, ModuleHash, Position, StateDigest, TrapKind};
+use crate::types::{
+    ActorName, ClusterId, Event, Level, ModuleHash, Position, StateDigest, TrapKind,
+};
 
 /// What a guest may know about the command that it is applying. For queries, snapshots and
 /// restores: about the last applied entry, as its first command would.
@@ -34,6 +36,8 @@ pub struct Context {
     pub position: Position,
     /// The log's clock at the entry: milliseconds since the Unix epoch, never going back.
     pub time_ms: u64,
+    /// Who gave the command, where rights are in force; of anything else nobody did.
+    pub actor: ActorName,
 }
 
 /// How a guest's call ended.

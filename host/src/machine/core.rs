@@ -26,8 +26,8 @@ use crate::fsm::{
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId,
-    Origin, Outcome, Position, TrapKind,
+    ActorName, ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member,
+    ModuleHash, NodeId, Origin, Outcome, Position, TrapKind,
 };
 
 /// Longest text of a guest that a reason quotes.
@@ -414,7 +414,12 @@ impl Machine {
     }
 
     pub(super) fn context_at(&self, position: Position) -> Context {
-        Context { cluster: self.state.cluster, position, time_ms: self.state.time_ms }
+        Context {
+            cluster: self.state.cluster,
+            position,
+            time_ms: self.state.time_ms,
+            actor: ActorName::NONE,
+        }
     }
 
     /// Does what an entry without commands says.

@@ -13,7 +13,8 @@ use super::sessions::Sessions;
 use super::snapshot::MachineSnapshot;
 use crate::fsm::{Context, Fsm, HostFailure, ImageError, SharedLoader};
 use crate::types::{
-    ClusterId, ConfState, Index, LogPosition, Member, ModuleHash, NodeId, Origin, Position, Term,
+    ActorName, ClusterId, ConfState, Index, LogPosition, Member, ModuleHash, NodeId, Origin,
+    Position, Term,
 };
 
 /// The log of a restored cluster begins at a multiple of this, above all indexes of the cluster that
@@ -156,6 +157,7 @@ impl MachineSnapshot {
             cluster: self.state.cluster,
             position: Position::first(self.state.applied),
             time_ms: self.state.time_ms,
+            actor: ActorName::NONE,
         };
         let copy = loader.instantiate_blank(&module, limits, context)?;
         let mut copy = copy.map_err(|reason| PortableError::Guest(reason.to_string()))?;

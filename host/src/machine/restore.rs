@@ -21,8 +21,8 @@ use crate::fsm::{
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId, Origin, Position,
-    StateDigest,
+    ActorName, ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId, Origin,
+    Position, StateDigest,
 };
 
 /// Longest header: bounds memory, far above any real one.
@@ -418,7 +418,12 @@ fn read_image(
     let module = state.modules.bytes(hash);
     let module = module.ok_or_else(|| invalid(format!("active module {hash} is missing")))?;
     let position = Position::first(state.applied);
-    let context = Context { cluster: state.cluster, position, time_ms: state.time_ms };
+    let context = Context {
+        cluster: state.cluster,
+        position,
+        time_ms: state.time_ms,
+        actor: ActorName::NONE,
+    };
     let mut fsm = loader
         .instantiate_blank(&module, &state.limits, context)?
         .map_err(|reason| RestoreError::Module { hash, reason })?;

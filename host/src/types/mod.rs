@@ -3,6 +3,7 @@
 //! Knows nothing of raft-rs, wasmtime, protobuf or sockets.
 
 mod access;
+mod actor_name;
 mod address;
 mod exceeded;
 mod ids;
@@ -16,6 +17,7 @@ mod snapshot;
 mod space;
 
 pub use access::{Actor, NoRight, PrincipalId, Right, TokenId};
+pub use actor_name::{ActorName, NAME_MAX_BYTES, NoName};
 pub use address::{ADDRESS_MAX_BYTES, AddressError, check_address};
 pub use exceeded::Exceeded;
 pub use ids::{ClusterId, GroupId, Index, JoinNonce, ModuleHash, NodeId, StateDigest, Term};

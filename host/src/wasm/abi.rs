@@ -101,6 +101,7 @@ impl CallState {
                 cluster: crate::types::ClusterId([0; 16]),
                 position: Position::default(),
                 time_ms: 0,
+                actor: crate::types::ActorName::NONE,
             },
             input: Vec::new(),
             input_read: 0,

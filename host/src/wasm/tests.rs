@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::fsm::{Call, Context, Fsm, FsmLoader as _, GuestResult, Limits, ModuleRefused};
-use crate::types::{ClusterId, Index, Position, TrapKind};
+use crate::types::{ActorName, ClusterId, Index, Position, TrapKind};
 
 use super::instance::WasmFsm;
 use super::{MemoryBackend, WasmLoader};
@@ -163,7 +163,12 @@ fn small_limits() -> Limits {
 
 fn at(index: u64) -> Context {
     let position = Position::first(Index(index));
-    Context { cluster: ClusterId([7; 16]), position, time_ms: 1_000_000 + index }
+    Context {
+        cluster: ClusterId([7; 16]),
+        position,
+        time_ms: 1_000_000 + index,
+        actor: ActorName::NONE,
+    }
 }
 
 fn try_start(module: &[u8], limits: &Limits) -> Result<Box<dyn Fsm>, ModuleRefused> {

@@ -8,11 +8,15 @@ use super::super::trials::Tried;
 use super::super::twins::{Came, difference};
 use super::*;
 use crate::fsm::{Call, Context, GuestResult};
-use crate::types::{ClusterId, Event, Index, Position, StateDigest};
+use crate::types::{ActorName, ClusterId, Event, Index, Position, StateDigest};
 
 fn came(result: GuestResult) -> Came {
-    let context =
-        Context { cluster: ClusterId([0; 16]), position: Position::first(Index(7)), time_ms: 0 };
+    let context = Context {
+        cluster: ClusterId([0; 16]),
+        position: Position::first(Index(7)),
+        time_ms: 0,
+        actor: ActorName::NONE,
+    };
     let call = Call { result, fuel_used: 100, events: Vec::new(), pages_dirtied: None };
     let done = Done { call, log: Vec::new(), context };
     Came { done: Some(done), digest: StateDigest([1; 32]) }

@@ -27,7 +27,7 @@ use super::exit::{Ended, Exit, Failure};
 use super::output::{Output, print_json, print_text};
 use super::remote::{self, RemoteArgs};
 use crate::fsm::Context;
-use crate::types::{ClusterId, Index, Position};
+use crate::types::{ActorName, ClusterId, Index, Position};
 
 /// Measures throughput and latency of a cluster.
 ///
@@ -411,5 +411,10 @@ fn show_comparison(args: &BenchArgs, comparison: &Comparison) -> Ended {
 /// Where the entry with this index stands, for guests without a cluster around them.
 fn context(index: u64) -> Context {
     let position = Position::first(Index(index));
-    Context { cluster: ClusterId([7; 16]), position, time_ms: 1_000 + index }
+    Context {
+        cluster: ClusterId([7; 16]),
+        position,
+        time_ms: 1_000 + index,
+        actor: ActorName::NONE,
+    }
 }
