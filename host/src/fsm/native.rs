@@ -404,6 +404,7 @@ mod tests {
         cluster: ClusterId([1; 16]),
         position: Position { index: Index(1), ordinal: 0 },
         time_ms: 1,
+        actor: crate::types::ActorName::NONE,
     };
 
     fn ok(call: Result<Call, impl std::fmt::Debug>) -> String {
