@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use raft_fsm_abi as abi;
 
 pub use self::limits::{LimitChange, Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
 pub use self::profile::{
@@ -75,11 +76,27 @@ pub struct Call {
 }
 
 impl Call {
+    /// The class that a finished [`Fsm::classify`] has named. `None` if it named none: nothing, or no name
+    /// of a class, or it rejected or trapped.
+    pub fn class(&self) -> Option<&str> {
+        match &self.result {
+            GuestResult::Ok(output) => class_name(output),
+            GuestResult::Rejected(_) | GuestResult::Trapped(_) => None,
+        }
+    }
+
     /// One that was not made, where there was nothing to do.
     pub(crate) fn nothing() -> Call {
         let result = GuestResult::Ok(Vec::new());
         Call { result, fuel_used: 0, events: Vec::new(), pages_dirtied: None }
     }
+}
+
+/// The bytes as the name of a class of commands: 1 to 64 letters (a to z), digits and any of `.`, `_`, `-`.
+pub fn class_name(bytes: &[u8]) -> Option<&str> {
+    let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    let is_name = (1..=abi::CLASS_MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(is_fit);
+    std::str::from_utf8(bytes).ok().filter(|_| is_name)
 }
 
 /// What [`Fsm::digest`] found.
@@ -193,6 +210,19 @@ pub trait Fsm: Send {
 
     /// Whether the module can answer queries at all.
     fn has_query(&self) -> bool;
+
+    /// Whether the module says which class a command is of.
+    fn has_classes(&self) -> bool {
+        false
+    }
+
+    /// Asks which class a command is of, before it is applied or refused, without changing anything, not
+    /// even the layout of the heap: see [`Call::class`]. The context is the command's. A module that
+    /// has no classes answers nothing. What the answer is (rejections, traps and fuel too) decides outcomes,
+    /// so that a host that cannot ask must stop.
+    fn classify(&mut self, _context: Context, _command: &[u8]) -> Result<Call, HostFailure> {
+        Ok(Call::nothing())
+    }
 
     /// The guest's own portable snapshot (for upgrades and export). Changes nothing.
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure>;
@@ -341,3 +371,32 @@ pub trait FsmLoader: Send + Sync + 'static {
 
 /// Shared handle to a loader.
 pub type SharedLoader = Arc<dyn FsmLoader>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_has_a_short_plain_name_and_only_an_accepted_answer_names_one() {
+        let longest = "x".repeat(abi::CLASS_MAX_BYTES);
+        for name in ["a", "close-account", "V2.transfer_all", &longest] {
+            assert_eq!(class_name(name.as_bytes()), Some(name));
+        }
+        let too_long = "x".repeat(abi::CLASS_MAX_BYTES + 1);
+        for nonsense in
+            [&b""[..], b"a b", b"a:b", b"*", b"a\n", "ä".as_bytes(), b"\xff", too_long.as_bytes()]
+        {
+            assert_eq!(class_name(nonsense), None, "{nonsense:?}");
+        }
+        let trap = Trap { kind: crate::types::TrapKind::OutOfFuel, message: "transfer".to_owned() };
+        for (result, class) in [
+            (GuestResult::Ok(b"transfer".to_vec()), Some("transfer")),
+            (GuestResult::Ok(b"trans fer".to_vec()), None),
+            (GuestResult::Ok(Vec::new()), None),
+            (GuestResult::Rejected(b"transfer".to_vec()), None),
+            (GuestResult::Trapped(trap), None),
+        ] {
+            assert_eq!(Call { result, ..Call::nothing() }.class(), class);
+        }
+    }
+}
