@@ -18,6 +18,7 @@ pub mod project;
 pub mod recovery;
 pub mod replay;
 pub mod server;
+pub mod signing;
 pub mod storage;
 mod text;
 pub mod transport;

@@ -75,11 +75,14 @@ pub enum Invariant {
     OrderedSessions,
     /// Whatever a plan for a recovery promises to keep is kept.
     RecoveryKeeps,
+    /// What is active was signed, when it was activated, by as many keys that the cluster trusted then
+    /// as it asked for.
+    ModulesSigned,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 21] = [
+    pub const ALL: [Invariant; 22] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -101,6 +104,7 @@ impl Invariant {
         Invariant::NobodyAccused,
         Invariant::OrderedSessions,
         Invariant::RecoveryKeeps,
+        Invariant::ModulesSigned,
     ];
 
     /// In kebab-case.
@@ -127,6 +131,7 @@ impl Invariant {
             Invariant::NobodyAccused => "nobody-accused",
             Invariant::OrderedSessions => "ordered-sessions",
             Invariant::RecoveryKeeps => "recovery-keeps",
+            Invariant::ModulesSigned => "modules-signed",
         }
     }
 }
@@ -182,6 +187,8 @@ pub enum Need {
     ManySnapshots,
     /// Digest points, and bits that flip in a node's state.
     BitFlips,
+    /// Keys of publishers are trusted and revoked, and modules signed with them.
+    Keys,
 }
 
 /// One row per exhibit: variant, name, invariants (the most telling one first), needs, story.
@@ -540,6 +547,11 @@ exhibits! {
     "A recovery makes the new cluster of the longest log that is left, whatever the terms: a deposed \
      leader has written more than the others agreed on since. (What people do by hand who look at file \
      sizes.)"
+
+    RevokedKeyAccepted "revoked-key-accepted"
+    trips [ModulesSigned] needs [Upgrades, Keys]
+    "Whether a publisher's key was revoked is asked at the door only. What was proposed before the \
+     revocation and committed after it, or is replayed, is activated all the same."
 }
 
 /// There is no exhibit of that name.

@@ -62,6 +62,8 @@ impl Reason {
             | Reason::NotConfirmed
             | Reason::ClockRefused
             | Reason::LevelNotOffered
+            | Reason::NotSigned
+            | Reason::KeysRefused
             | Reason::SnapshotRefused => Code::FailedPrecondition,
         }
     }

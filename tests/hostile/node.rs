@@ -126,6 +126,7 @@ impl LoneNode {
             label: String::new(),
             replaces: incumbent.expect("a node alone answers"),
             discard_state,
+            signatures: Vec::new(),
         };
         let result = self.runtime.block_on(self.handle().upgrade(upgrade));
         self.check_health();

@@ -40,6 +40,7 @@ impl AdminService {
             module_hash: bytes(activation.hash.0),
             time_ms: activation.time_ms,
             label: activation.label.clone(),
+            signers: activation.signers.iter().map(|key| bytes(key.to_bytes())).collect(),
         });
         Ok(v1::ModulesResponse { modules: modules.collect(), history: history.collect() })
     }
@@ -185,6 +186,23 @@ impl Admin for AdminService {
     ) -> Result<Response<v1::SetLimitsResponse>, Status> {
         let caller = self.caller(&request);
         let setting = super::limits::set(&self.context, &caller, request.into_inner());
+        Ok(Response::new(caller.within(setting).await?))
+    }
+
+    async fn keys(
+        &self,
+        request: Request<v1::KeysRequest>,
+    ) -> Result<Response<v1::KeysResponse>, Status> {
+        self.context.check_group(&request.get_ref().group)?;
+        Ok(Response::new(super::keys::show(&self.context)?))
+    }
+
+    async fn set_keys(
+        &self,
+        request: Request<v1::SetKeysRequest>,
+    ) -> Result<Response<v1::SetKeysResponse>, Status> {
+        let caller = self.caller(&request);
+        let setting = super::keys::set(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(setting).await?))
     }
 

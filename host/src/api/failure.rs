@@ -9,7 +9,7 @@ use super::convert::outcome_to_wire;
 use crate::consensus::{ConfChangeError, MEMBERS_MAX};
 use crate::machine::{CommandRefused, Reply, TIME_MAX_MS};
 use crate::node::{
-    ClockFailure, Committed, EngineFailure, LimitsFailure, MembershipFailure, ProposeFailure,
+    ClockFailure, Committed, EngineFailure, KeysFailure, LimitsFailure, MembershipFailure, ProposeFailure,
     QueryFailure, UpgradeFailure,
 };
 use crate::types::{ADDRESS_MAX_BYTES, AddressError, Exceeded, Member, NodeId};
@@ -372,6 +372,7 @@ impl From<UpgradeFailure> for Failure {
             UpgradeFailure::Refused(_) => (Reason::ModuleRefused, 0),
             // Not tried again: only people know whether it is still wanted.
             UpgradeFailure::NotActivated(_) => (Reason::ModuleNotActivated, 0),
+            UpgradeFailure::NotSigned(_) => (Reason::NotSigned, 0),
             UpgradeFailure::Superseded { active, .. } => {
                 (Reason::IncumbentChanged, active.map_or(0, |active| active.activated_at.0))
             }
@@ -389,6 +390,15 @@ impl From<LimitsFailure> for Failure {
             LimitsFailure::Refused(_) => Reason::LimitsRefused,
         };
         Failure::none(reason, failure.to_string())
+    }
+}
+
+impl From<KeysFailure> for Failure {
+    fn from(failure: KeysFailure) -> Failure {
+        match failure {
+            KeysFailure::Propose(failure) => failure.into(),
+            KeysFailure::Refused(_) => Failure::none(Reason::KeysRefused, failure.to_string()),
+        }
     }
 }
 

@@ -32,6 +32,7 @@ mod freshness;
 mod health;
 mod http;
 mod io;
+mod keys;
 mod level;
 mod limits;
 mod members;

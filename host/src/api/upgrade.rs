@@ -14,10 +14,12 @@ use super::context::Context;
 use super::convert::{bytes, incumbent_from_wire};
 use super::failure::Failure;
 use super::forward::{answered, passed_on};
+use super::keys::signatures_from_wire;
 use super::prepare;
 use crate::fsm::Limits;
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, LABEL_MAX_BYTES};
 use crate::node::{ProposeFailure, Upgrade, UpgradeFailure};
+use crate::signing::ModuleSignature;
 use crate::types::{Exceeded, Member, ModuleHash};
 
 /// How long a busy leader may keep an upgrade waiting.
@@ -34,6 +36,7 @@ struct Upload {
     header: v1::UpgradeHeader,
     hash: ModuleHash,
     replaces: Option<Incumbent>,
+    signatures: Vec<ModuleSignature>,
     module: Bytes,
 }
 
@@ -83,6 +86,7 @@ async fn receive(
     let announced = ModuleHash::try_from(&header.module_hash[..])
         .map_err(|error| bad(format!("the header's module hash: {error}")))?;
     let replaces = header.replaces.as_ref().map(incumbent_from_wire).transpose()?;
+    let signatures = signatures_from_wire(&header.signatures)?;
     if header.total_bytes > max {
         let bytes = header.total_bytes;
         let words = format!("the module has {bytes} bytes and the cluster allows {max}");
@@ -116,7 +120,7 @@ async fn receive(
     if found != announced {
         return Err(bad(format!("the module's SHA-256 is {found}, the header says {announced}")));
     }
-    Ok(Upload { header, hash: found, replaces, module: module.freeze() })
+    Ok(Upload { header, hash: found, replaces, signatures, module: module.freeze() })
 }
 
 /// Nothing is done about a part of a module.
@@ -150,15 +154,17 @@ async fn activate(
     upload: &Upload,
 ) -> Result<v1::UpgradeResponse, Failure> {
     let handle = &context.handle;
-    unless_busy(|| handle.bring_in(&upload.module)).await?;
-    let patience = PREPARE_PATIENCE.min(caller.remaining() / 2);
-    prepare::when_voters_are(context, upload.hash, patience).await;
     let upgrade = Upgrade {
         module: upload.module.clone(),
         label: upload.header.label.clone(),
         replaces: upload.replaces,
         discard_state: upload.header.discard_state,
+        signatures: upload.signatures.clone(),
     };
+    handle.check_signed(&upgrade)?;
+    unless_busy(|| handle.bring_in(&upload.module)).await?;
+    let patience = PREPARE_PATIENCE.min(caller.remaining() / 2);
+    prepare::when_voters_are(context, upload.hash, patience).await;
     let upgraded = unless_busy(|| handle.activate(upgrade.clone())).await?;
     Ok(v1::UpgradeResponse {
         index: upgraded.index.0,

@@ -397,13 +397,16 @@ fn reply_text(reply: &Reply) -> String {
         Reply::ChunkRefused(_)
         | Reply::LimitsRefused(_)
         | Reply::EngineRefused(_)
+        | Reply::KeysRefused(_)
         | Reply::ClockRefused(_) => "refused".to_owned(),
         Reply::Activated { hash, .. } => format!("active: {}", hash.short()),
         Reply::AlreadyActive { .. } => "active already".to_owned(),
         Reply::ActivationFailed(_) => "not activated".to_owned(),
+        Reply::NotSigned(_) => "not signed".to_owned(),
         Reply::ActivationSuperseded { .. } => "superseded".to_owned(),
         Reply::LimitsSet { .. }
         | Reply::EngineSet { .. }
+        | Reply::KeysSet(_)
         | Reply::LevelSet { .. }
         | Reply::ClockSet { .. } => "set".to_owned(),
         Reply::DigestTaken { digest, .. } => format!("digest {}", digest.short()),

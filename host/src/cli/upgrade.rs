@@ -146,7 +146,7 @@ async fn replace(
     {
         expected.check(replaces.as_ref())?;
     }
-    let options = UpgradeOptions { replaces, discard_state: args.discard_state };
+    let options = UpgradeOptions { replaces, discard_state: args.discard_state, ..Default::default() };
     client.upgrade_from(options, module, label).await
 }
 

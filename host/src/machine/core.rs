@@ -9,6 +9,7 @@ use raft_host_proto::stored::entry::Body;
 
 use super::batch::{self, Read};
 use super::digest::Taken;
+use super::keys::{Keys, signatures_from_log};
 use super::level::{self, Unsupported};
 use super::membership::Membership;
 use super::modules::{At, Chunk, Modules, bounded_label};
@@ -54,6 +55,8 @@ pub(super) struct State {
     pub(super) modules: Modules,
     /// What the cluster was restored from, oldest first.
     pub(super) origins: Arc<Vec<Origin>>,
+    /// Whose signatures modules need.
+    pub(super) keys: Keys,
 }
 
 /// One replicated state machine of a node.
@@ -95,6 +98,7 @@ impl Machine {
             sessions: Sessions::new(SessionLimits::default()),
             modules: Modules::default(),
             origins: Arc::default(),
+            keys: Keys::default(),
         };
         Machine::assemble(state, None, loader)
     }
@@ -352,6 +356,8 @@ impl Machine {
             modules: Arc::clone(&self.module_infos),
             history: Arc::clone(&self.state.modules.history),
             origins: Arc::clone(&self.state.origins),
+            cluster: self.state.cluster,
+            keys: self.state.keys.clone(),
         }
     }
 
@@ -456,6 +462,7 @@ impl Machine {
             Body::ActivateModule(request) => self.activate(index, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
+            Body::SetKeys(request) => self.set_keys(index, &request),
             Body::SetLevel(request) => Ok(self.set_level(&request)),
             Body::SetClock(request) => Ok(Applied::without_guest(self.state.set_clock(&request))),
             Body::DigestPoint(stored::DigestPoint {}) => {
@@ -521,13 +528,22 @@ impl Machine {
             ));
         };
 
+        let label = bounded_label(&request.label);
+        let signatures = match signatures_from_log(&request.signatures) {
+            Ok(signatures) => signatures,
+            Err(error) => return failed(error.to_string()),
+        };
+        let signed = match self.check_signed(hash, &label, &signatures) {
+            Ok(signed) => signed,
+            Err(reason) => return Ok(Applied::without_guest(Reply::NotSigned(reason))),
+        };
+
         let mut applied = Applied::without_guest(Reply::Nothing);
         applied.reply = match self.start(index, &module, request.discard_state, &mut applied)? {
             Ok(fsm) => {
                 assert_eq!(fsm.module(), hash, "the loader made an instance of something else");
                 self.fsm = Some(fsm);
-                let label = bounded_label(&request.label);
-                self.state.modules.activate(index, hash, self.state.time_ms, label);
+                self.state.modules.activate(index, hash, self.state.time_ms, label, signed);
                 self.refresh_module_infos();
                 Reply::Activated { index, hash, previous }
             }

@@ -17,6 +17,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::core::{Machine, State};
+use super::keys::signature_to_log;
 use super::sessions::{Response, Session};
 use super::snapshot::header;
 use crate::fsm::{GuestDigest, HostFailure};
@@ -160,6 +161,12 @@ fn machine_part(state: &State, index: Index) -> StateDigest {
         hasher.update([u8::from(module.ever_activated)]);
         hasher.update((module.label.len() as u64).to_le_bytes());
         hasher.update(&module.label);
+        // Nothing, for those without: as when there were no signatures yet.
+        for signature in &module.signatures {
+            let record = signature_to_log(signature).encode_to_vec();
+            hasher.update((record.len() as u64).to_le_bytes());
+            hasher.update(&record);
+        }
     }
     for (hash, upload) in &state.modules.uploads {
         hash_module(&mut hasher, *hash, upload.total, upload.last_chunk.index);

@@ -124,7 +124,7 @@ impl Machine {
         store(&mut self.state.modules, At { index, time_ms: import.time_ms }, &import.module)
             .map_err(PortableError::Guest)?;
         let label = bounded_label(&import.label);
-        self.state.modules.activate(index, hash, import.time_ms, label);
+        self.state.modules.activate(index, hash, import.time_ms, label, Vec::new());
         self.fsm = Some(fresh);
         self.refresh_module_infos();
         Ok(())

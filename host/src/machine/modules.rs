@@ -16,6 +16,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::reply::{ActivationInfo, Incumbent, ModuleInfo};
+use crate::signing::ModuleSignature;
 use crate::types::{Index, ModuleHash};
 
 /// Most bytes of one chunk.
@@ -42,6 +43,8 @@ pub(super) struct StoredModule {
     /// Index of the entry with the last chunk.
     pub(super) completed_at: Index,
     pub(super) ever_activated: bool,
+    /// Those that counted when it was last activated with any.
+    pub(super) signatures: Vec<ModuleSignature>,
 }
 
 /// A module of which chunks are missing.
@@ -130,6 +133,7 @@ impl Modules {
                 size_bytes: module.bytes.len() as u64,
                 label: module.label.clone(),
                 active: active == Some(*hash),
+                signatures: module.signatures.clone(),
             })
             .collect()
     }
@@ -170,14 +174,26 @@ impl Modules {
         self.complete_upload(at.index, chunk.hash)
     }
 
-    /// Records that `hash`, which must be stored, is active from `index` on.
-    pub(super) fn activate(&mut self, index: Index, hash: ModuleHash, time_ms: u64, label: String) {
+    /// Records that `hash`, which must be stored, is active from `index` on, and which signatures
+    /// counted for it.
+    pub(super) fn activate(
+        &mut self,
+        index: Index,
+        hash: ModuleHash,
+        time_ms: u64,
+        label: String,
+        signed: Vec<ModuleSignature>,
+    ) {
         let module = self.stored.get_mut(&hash).expect("the caller ran it");
         module.ever_activated = true;
         module.label.clone_from(&label);
+        let signers = signed.iter().map(|signature| signature.key).collect();
+        if !signed.is_empty() {
+            module.signatures = signed;
+        }
         self.previous = self.active().map(|activation| activation.hash);
         let history = Arc::make_mut(&mut self.history);
-        history.push(ActivationInfo { index, hash, time_ms, label });
+        history.push(ActivationInfo { index, hash, time_ms, label, signers });
         if history.len() > HISTORY_MAX {
             history.remove(0);
         }
@@ -238,6 +254,7 @@ impl Modules {
             label: String::new(),
             completed_at: index,
             ever_activated: false,
+            signatures: Vec::new(),
         };
         self.stored.insert(hash, module);
         self.drop_superfluous();
@@ -454,14 +471,14 @@ mod tests {
         }
         assert_eq!(kept(&modules), ["2", "3"]);
         for (index, module) in [b"2", b"3"].iter().enumerate() {
-            modules.activate(Index(10), ModuleHash::of(*module), 0, index.to_string());
+            modules.activate(Index(10), ModuleHash::of(*module), 0, index.to_string(), Vec::new());
         }
         store(&mut modules, 11, b"4");
         assert_eq!(kept(&modules), ["2", "3", "4"]);
-        modules.activate(Index(12), ModuleHash::of(b"4"), 0, String::new());
+        modules.activate(Index(12), ModuleHash::of(b"4"), 0, String::new(), Vec::new());
         assert_eq!(kept(&modules), ["3", "4"]);
         assert_eq!(modules.previous, Some(ModuleHash::of(b"3")));
-        modules.activate(Index(13), ModuleHash::of(b"3"), 0, String::new());
+        modules.activate(Index(13), ModuleHash::of(b"3"), 0, String::new(), Vec::new());
         assert_eq!(kept(&modules), ["3", "4"]);
         assert_eq!(modules.previous, Some(ModuleHash::of(b"4")));
     }
@@ -471,7 +488,7 @@ mod tests {
         let mut modules = Modules::default();
         store(&mut modules, 1, b"1");
         for index in 0..HISTORY_MAX as u64 + 5 {
-            modules.activate(Index(index), ModuleHash::of(b"1"), 0, String::new());
+            modules.activate(Index(index), ModuleHash::of(b"1"), 0, String::new(), Vec::new());
         }
         assert_eq!(modules.history.len(), HISTORY_MAX);
         assert_eq!(modules.history[0].index, Index(5));

@@ -108,6 +108,10 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
             hasher.update(hash.0);
         }
         Reply::ActivationFailed(_) => hasher.update([10]),
+        Reply::NotSigned(_) => hasher.update([32]),
+        // What they are now is part of the state.
+        Reply::KeysSet(_) => hasher.update([30]),
+        Reply::KeysRefused(_) => hasher.update([31]),
         // What they are now is part of the state.
         Reply::LimitsSet { .. } => hasher.update([11]),
         Reply::LimitsRefused(_) => hasher.update([12]),

@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use raft_host_proto::stored;
 
+use super::keys::Keys;
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
-use crate::types::{Event, Exceeded, Index, Level, ModuleHash, Origin, Outcome, StateDigest};
+use crate::signing::{ModuleSignature, PublicKey};
+use crate::types::{
+    ClusterId, Event, Exceeded, Index, Level, ModuleHash, Origin, Outcome, StateDigest,
+};
 
 /// What came of a command, or of an entry that holds none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +122,13 @@ pub enum Reply {
     /// The module was not activated, and why; the old one, if any, goes on as if nothing had
     /// been tried.
     ActivationFailed(String),
+    /// The module was not activated, because it lacks signatures of keys that the cluster trusts;
+    /// what is missing. Nothing changed.
+    NotSigned(String),
+    /// Keys of publishers and their threshold hold from the next entry on.
+    KeysSet(Keys),
+    /// They were not changed, and why.
+    KeysRefused(String),
     /// The limits hold from the next entry on.
     LimitsSet {
         /// All of them, now.
@@ -322,6 +333,10 @@ pub struct MachineInfo {
     pub history: Arc<Vec<ActivationInfo>>,
     /// What the cluster was restored from, oldest first; empty: it was formed.
     pub origins: Arc<Vec<Origin>>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Whose signatures modules need.
+    pub keys: Keys,
 }
 
 /// The module that runs.
@@ -387,6 +402,8 @@ pub struct ModuleInfo {
     pub label: String,
     /// Whether it runs now.
     pub active: bool,
+    /// Signatures that it was activated with.
+    pub signatures: Vec<ModuleSignature>,
 }
 
 /// One activation.
@@ -400,4 +417,6 @@ pub struct ActivationInfo {
     pub time_ms: u64,
     /// The module's name, for people.
     pub label: String,
+    /// Publishers who had signed it and were trusted.
+    pub signers: Vec<PublicKey>,
 }

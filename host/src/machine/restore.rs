@@ -8,6 +8,7 @@ use raft_host_proto::stored;
 use super::convert;
 use super::core::{Machine, State};
 use super::incarnation::ORIGINS_MAX;
+use super::keys::{KEYS_MAX, Keys, signatures_from_log};
 use super::level::{self, Unsupported};
 use super::membership::Membership;
 use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
@@ -20,6 +21,7 @@ use crate::fsm::{
     Context, EngineProfile, Fsm, HostFailure, ImageError, Limits, ModuleRefused, SharedLoader,
 };
 use crate::museum::{self, Exhibit};
+use crate::signing::PublicKey;
 use crate::types::{
     ActorName, ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId, Origin,
     Position, StateDigest,
@@ -230,6 +232,8 @@ fn state_from_header(
             ..Modules::default()
         },
         origins: Arc::new(origins(header)?),
+        keys: Keys::from_record(header.keys.as_ref())
+            .map_err(|error| invalid(format!("its keys: {error}")))?,
     })
 }
 
@@ -283,6 +287,7 @@ pub(super) fn history(
             hash: module_hash(&activation.module_hash)?,
             time_ms: activation.time_ms,
             label: activation.label.clone(),
+            signers: signers(activation)?,
         });
     }
     if museum::is_on(Exhibit::ActivationRedated)
@@ -291,6 +296,14 @@ pub(super) fn history(
         active.index = Index(header.applied_index);
     }
     Ok(history)
+}
+
+fn signers(activation: &stored::SnapshotActivation) -> Result<Vec<PublicKey>, RestoreError> {
+    if activation.signers.len() > KEYS_MAX {
+        return Err(invalid("an activation has too many signers"));
+    }
+    let read = activation.signers.iter().map(|key| PublicKey::from_bytes(key));
+    read.collect::<Result<_, _>>().map_err(|error| invalid(format!("who signed: {error}")))
 }
 
 fn read_sessions(
@@ -380,6 +393,9 @@ fn read_modules(
             label: record.label,
             completed_at: Index(record.completed_at),
             ever_activated: record.ever_activated,
+            signatures: signatures_from_log(&record.signatures).map_err(|error| {
+                invalid(format!("the signatures of module {hash}: {error}"))
+            })?,
         };
         state.modules.stored.insert(hash, module);
     }

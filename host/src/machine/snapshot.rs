@@ -19,6 +19,7 @@ use std::ops::Range;
 use raft_host_proto::stored;
 
 use super::core::State;
+use super::keys::signature_to_log;
 use super::reply::ActivationInfo;
 use super::sessions::Session;
 use super::{convert, records};
@@ -85,6 +86,7 @@ impl MachineSnapshot {
                 completed_at: module.completed_at.0,
                 ever_activated: module.ever_activated,
                 size_bytes: module.bytes.len() as u64,
+                signatures: module.signatures.iter().map(signature_to_log).collect(),
             };
             records::write_message(out, &record)?;
             records::write_blob(out, &module.bytes)?;
@@ -137,6 +139,7 @@ pub(super) fn header(state: &State) -> stored::SnapshotHeader {
         past: state.past.digest().0.to_vec().into(),
         level: state.level.0,
         origins: state.origins.iter().map(convert::origin_to_record).collect(),
+        keys: state.keys.to_record(),
     }
 }
 
@@ -146,6 +149,7 @@ fn activation_record(activation: &ActivationInfo) -> stored::SnapshotActivation 
         module_hash: hash_bytes(activation.hash),
         time_ms: activation.time_ms,
         label: activation.label.clone(),
+        signers: activation.signers.iter().map(|key| key.to_bytes().to_vec().into()).collect(),
     }
 }
 

@@ -10,8 +10,9 @@ use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
 use crate::fsm::{EngineProfile, LimitChange};
-use crate::machine::{Incumbent, limit_change_to_log};
+use crate::machine::{Incumbent, KeyChange, limit_change_to_log, signature_to_log};
 use crate::node::message::{Commands, Payload};
+use crate::signing::ModuleSignature;
 use crate::types::ModuleHash;
 
 /// An application command.
@@ -60,6 +61,8 @@ pub struct ActivateModule {
     pub replaces: Option<Incumbent>,
     /// The state of the module before is given up.
     pub discard_state: bool,
+    /// Of publishers.
+    pub signatures: Vec<ModuleSignature>,
 }
 
 /// See the module. What the leader proposes of its own accord is no request.
@@ -93,6 +96,8 @@ pub enum Request {
     ActivateModule(ActivateModule),
     /// Changes budgets of the guest, all or none.
     SetLimits(Vec<LimitChange>),
+    /// Changes whose signatures modules need, all or none.
+    SetKeys(Vec<KeyChange>),
     /// Changes what must run the guest.
     SetEngine(EngineProfile),
     /// Puts the log's clock forward.
@@ -144,17 +149,22 @@ impl From<Request> for Draft {
                 Body::ModuleChunk(stored::ModuleChunk { module_hash, total_bytes, offset, data })
             }
             Request::ActivateModule(activate) => {
-                let ActivateModule { module, label, replaces, discard_state } = activate;
+                let ActivateModule { module, label, replaces, discard_state, signatures } = activate;
                 Body::ActivateModule(stored::ActivateModule {
                     module_hash: hash(module),
                     label,
                     replaces: replaces.map(Incumbent::to_log),
                     discard_state,
+                    signatures: signatures.iter().map(signature_to_log).collect(),
                 })
             }
             Request::SetLimits(changes) => {
                 let changes = changes.into_iter().map(limit_change_to_log).collect();
                 Body::SetLimits(stored::SetLimits { changes })
+            }
+            Request::SetKeys(changes) => {
+                let changes = changes.into_iter().map(KeyChange::to_log).collect();
+                Body::SetKeys(stored::SetKeys { changes })
             }
             Request::SetEngine(profile) => {
                 Body::SetEngine(stored::SetEngine { profile: profile.as_str().to_owned() })
@@ -272,7 +282,9 @@ mod tests {
                 label: "kv".to_owned(),
                 replaces,
                 discard_state: true,
+                signatures: Vec::new(),
             }),
+            Request::SetKeys(vec![KeyChange::Threshold(7)]),
             Request::SetLimits(vec![LimitChange::EventsMax(7)]),
             Request::SetClock { time_ms: 8 },
         ];

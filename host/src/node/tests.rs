@@ -159,7 +159,13 @@ fn module(module: &[u8]) -> [Request; 2] {
     let (label, replaces, discard_state) = ("module".to_owned(), None, false);
     [
         Request::ModuleChunk(ModuleChunk { module: hash, total_bytes, offset: 0, data }),
-        Request::ActivateModule(ActivateModule { module: hash, label, replaces, discard_state }),
+        Request::ActivateModule(ActivateModule {
+            module: hash,
+            label,
+            replaces,
+            discard_state,
+            signatures: Vec::new(),
+        }),
     ]
 }
 

@@ -61,6 +61,7 @@ impl Plugin {
             label: self.label.clone(),
             replaces: None,
             discard_state: false,
+            signatures: Vec::new(),
         };
         match handle.upgrade(upgrade).await {
             Ok(upgraded) => {

@@ -19,6 +19,8 @@ pub struct UpgradeOptions {
     pub replaces: Option<v1::Incumbent>,
     /// The state is given up and the module's `init` runs, as in a new cluster.
     pub discard_state: bool,
+    /// Of publishers, at most 16, if the cluster asks for them.
+    pub signatures: Vec<v1::ModuleSignature>,
 }
 
 /// One admin call; the request gets the client's group.
@@ -238,7 +240,7 @@ impl Client {
         label: &str,
     ) -> Result<v1::UpgradeResponse, ClientError> {
         let replaces = self.incumbent().await?;
-        let options = UpgradeOptions { replaces, discard_state: false };
+        let options = UpgradeOptions { replaces, ..UpgradeOptions::default() };
         self.upgrade_from(options, module, label).await
     }
 
@@ -267,7 +269,7 @@ impl Client {
         module: impl Into<Bytes>,
         label: &str,
     ) -> Result<v1::UpgradeResponse, ClientError> {
-        let UpgradeOptions { replaces, discard_state } = options;
+        let UpgradeOptions { replaces, discard_state, signatures } = options;
         let module = module.into();
         let header = v1::UpgradeHeader {
             group: self.options.group.clone(),
@@ -276,6 +278,7 @@ impl Client {
             label: label.to_owned(),
             replaces,
             discard_state,
+            signatures,
         };
         self.call(Repeat::WithoutEffect, self.options.admin_deadline, |channel| {
             let parts = upgrade_parts(header.clone(), module.clone());
@@ -328,6 +331,34 @@ impl Client {
         let changes: Vec<v1::LimitChange> =
             changes.into_iter().map(|limit| v1::LimitChange { limit: Some(limit) }).collect();
         admin_call!(self, Repeat::WithoutEffect, set_limits, SetLimitsRequest { changes })
+    }
+
+    /// Whose signatures modules need, as the node that answers has applied it.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time.
+    pub async fn keys(&self) -> Result<v1::KeysResponse, ClientError> {
+        let request = v1::KeysRequest { group: self.options.group.clone() };
+        self.call(Repeat::Always, self.options.deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).keys(request).await }
+        })
+        .await
+    }
+
+    /// Changes whose signatures modules need: all of the changes or none, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn set_keys(
+        &self,
+        changes: Vec<v1::key_change::Change>,
+    ) -> Result<v1::SetKeysResponse, ClientError> {
+        let changes: Vec<v1::KeyChange> =
+            changes.into_iter().map(|change| v1::KeyChange { change: Some(change) }).collect();
+        admin_call!(self, Repeat::WithoutEffect, set_keys, SetKeysRequest { changes })
     }
 
     /// Changes the engine profile. Nodes whose program does not offer it stop; `confirmed` says

@@ -558,6 +558,8 @@ impl Admin for Service {
         drain: DrainRequest -> DrainResponse,
         limits: LimitsRequest -> LimitsResponse,
         set_limits: SetLimitsRequest -> SetLimitsResponse,
+        keys: KeysRequest -> KeysResponse,
+        set_keys: SetKeysRequest -> SetKeysResponse,
         set_engine: SetEngineRequest -> SetEngineResponse,
         raise_level: RaiseLevelRequest -> RaiseLevelResponse,
         set_clock: SetClockRequest -> SetClockResponse,

@@ -202,6 +202,7 @@ impl World {
                     label: "simulated".to_owned(),
                     replaces: *task.replaces.get_or_insert_with(looks),
                     discard_state: false,
+                    signatures: Vec::new(),
                 };
                 Some((leader, Ask::Upgrade { upgrade, chunk_bytes: self.plan.shape.chunk_bytes }))
             }

@@ -182,6 +182,7 @@ impl Cluster {
                 label: format!("{fsm:?}"),
                 replaces: None,
                 discard_state: false,
+                signatures: Vec::new(),
             })
             .await
             .map_err(|error| cannot("load the state machine", &error))?;

@@ -9,12 +9,13 @@ use super::core::NodeHandle;
 use super::membership::MembershipFailure;
 use crate::consensus::Role;
 use crate::fsm::{Limits, ModuleRefused};
-use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply};
+use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply, bounded_label};
 use crate::node::answer::{
     MachineView, ProposeFailure, ProposeResult, QueryFailure, stopped_unknown,
 };
 use crate::node::request::{ActivateModule, ModuleChunk, Request};
 use crate::node::waiter::ReplySink;
+use crate::signing::ModuleSignature;
 use crate::types::{Index, ModuleHash};
 
 /// What an operator wants.
@@ -28,6 +29,8 @@ pub struct Upgrade {
     pub replaces: Option<Incumbent>,
     /// The state is given up and the module's `init` runs, as in a new cluster.
     pub discard_state: bool,
+    /// Of publishers.
+    pub signatures: Vec<ModuleSignature>,
 }
 
 /// A module is active.
@@ -52,6 +55,9 @@ pub enum UpgradeFailure {
     /// The machine refused it when it came to the activation.
     #[error("the module was not activated: {0}")]
     NotActivated(String),
+    /// It lacks signatures.
+    #[error("the module was not activated: {0}")]
+    NotSigned(String),
     /// Something else is active than what was to be replaced.
     #[error(
         "the module was not activated, because it was to replace {}, but the cluster runs {} by \
@@ -84,6 +90,23 @@ impl NodeHandle {
     pub async fn upgrade(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
         self.bring_in(&upgrade.module).await?;
         self.activate(upgrade).await
+    }
+
+    /// Whether this node, as far as it has applied the log, would find the module's signatures too few:
+    /// before it is compiled and replicated for nothing. The machine asks again.
+    ///
+    /// # Errors
+    /// It would.
+    pub fn check_signed(&self, upgrade: &Upgrade) -> Result<(), UpgradeFailure> {
+        let Some(view) = self.shared.machine.borrow().clone() else { return Ok(()) };
+        let Upgrade { module, label, signatures, .. } = upgrade;
+        let module = ModuleHash::of(module);
+        // Then nothing is activated.
+        if is_active(&view, module) {
+            return Ok(());
+        }
+        let checked = view.info.check_signed(module, &bounded_label(label), signatures);
+        checked.map_err(UpgradeFailure::NotSigned)
     }
 
     /// Checks a module and replicates it in parts. All nodes compile it then, each on a thread
@@ -165,9 +188,9 @@ impl NodeHandle {
     /// # Errors
     /// See [`UpgradeFailure`].
     pub async fn activate(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
-        let Upgrade { module, label, replaces, discard_state } = upgrade;
+        let Upgrade { module, label, replaces, discard_state, signatures } = upgrade;
         let module = ModuleHash::of(&module);
-        let activate = ActivateModule { module, label, replaces, discard_state };
+        let activate = ActivateModule { module, label, replaces, discard_state, signatures };
         let committed = self.propose(Request::ActivateModule(activate)).await?;
         match committed.reply {
             Reply::Activated { index, hash, previous } => {
@@ -179,6 +202,7 @@ impl NodeHandle {
             Reply::ActivationSuperseded { active } => {
                 Err(UpgradeFailure::Superseded { replaces, active })
             }
+            Reply::NotSigned(reason) => Err(UpgradeFailure::NotSigned(reason)),
             Reply::ActivationFailed(reason) | Reply::ChunkRefused(reason) => {
                 Err(UpgradeFailure::NotActivated(reason))
             }
