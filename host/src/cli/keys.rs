@@ -253,7 +253,10 @@ mod tests {
         let keys = [trusted(1, None), trusted(2, Some(9))];
         assert!(to_text(0, &keys).starts_with("modules need no signatures; 1 keys are trusted"));
         let text = to_text(1, &keys);
-        assert!(text.starts_with("modules need the signature of 1 of 1 trusted keys\n\n"), "{text}");
+        assert!(
+            text.starts_with("modules need the signature of 1 of 1 trusted keys\n\n"),
+            "{text}"
+        );
         assert!(text.contains("revoked at 9"), "{text}");
         let json = keys_json(&keys);
         assert_eq!(json[0]["revoked_at"], Value::Null);

@@ -68,8 +68,7 @@ fn sign(args: &SignArgs, key: &Path, module: ModuleHash, path: &Path) -> Ended {
     let cluster = args.cluster_id.map(|id| {
         ClusterId::try_from(&id.to_bytes()[..]).expect("the id of a cluster has 16 bytes")
     });
-    let signature =
-        ModuleSignature::make(&key, &Statement { cluster, module, label: &label });
+    let signature = ModuleSignature::make(&key, &Statement { cluster, module, label: &label });
     let mut file = match path.exists() {
         true => read_signatures(path)?,
         false => SignatureFile::default(),

@@ -125,7 +125,9 @@ pub(super) fn run(args: &UpgradeArgs) -> Ended {
     let size = module.len() as u64;
     let answer = remote::block_on(async {
         let client = args.remote.client_with(TIMEOUT).await?;
-        replace(&client, args, signatures, module, &label).await.map_err(|error| remote::failure(&error))
+        replace(&client, args, signatures, module, &label)
+            .await
+            .map_err(|error| remote::failure(&error))
     })
     .map_err(|failure| failure.about("the upgrade"))?;
     match args.remote.output {
@@ -156,10 +158,7 @@ async fn replace(
 }
 
 /// The signatures of the module, of the files that were named or of the one beside it.
-fn signatures(
-    args: &UpgradeArgs,
-    module: ModuleHash,
-) -> Result<Vec<v1::ModuleSignature>, Failure> {
+fn signatures(args: &UpgradeArgs, module: ModuleHash) -> Result<Vec<v1::ModuleSignature>, Failure> {
     let beside = signature_file(&args.file);
     let is_named = !args.signatures.is_empty();
     let files = match is_named {

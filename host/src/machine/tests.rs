@@ -4,6 +4,7 @@ mod batches;
 mod digests;
 mod engine;
 mod incarnation;
+mod keys;
 mod level;
 mod limits;
 mod ordered;
