@@ -9,10 +9,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use raft_host::fsm::LimitChange;
-use raft_host::machine::{QueryReply, Verdict};
+use raft_host::machine::{KeyChange, QueryReply, Verdict};
 use raft_host::node::{
-    Command, Consistency, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle,
-    ProposeFailure, ProposeResult, QueryFailure, Request, Upgrade, UpgradeFailure, Upgraded,
+    Command, Consistency, KeysFailure, KeysSet, LevelSet, LimitsFailure, LimitsSet,
+    MembershipFailure, NodeHandle, ProposeFailure, ProposeResult, QueryFailure, Request, Upgrade,
+    UpgradeFailure, Upgraded,
 };
 use raft_host::types::{JoinNonce, Level, NodeId, SnapshotMeta};
 
@@ -46,6 +47,7 @@ pub(super) enum Ask {
     },
     Snapshot,
     SetLimits(LimitChange),
+    SetKeys(Vec<KeyChange>),
     CompareDigests,
     RaiseLevel,
 }
@@ -62,6 +64,7 @@ pub(super) enum Answered {
     Upgraded(Result<Upgraded, UpgradeFailure>),
     Snapshot(Result<SnapshotMeta, String>),
     LimitsSet(Result<LimitsSet, LimitsFailure>),
+    KeysSet(Result<KeysSet, KeysFailure>),
     LevelRaised(Result<LevelSet, ProposeFailure>),
     Compared(Result<Verdict, ProposeFailure>),
     /// Nobody was there to ask.
@@ -103,6 +106,7 @@ impl Call {
                 Ask::SetLimits(change) => {
                     Answered::LimitsSet(handle.set_limits(vec![change]).await)
                 }
+                Ask::SetKeys(changes) => Answered::KeysSet(handle.set_keys(changes).await),
                 Ask::CompareDigests => Answered::Compared(handle.compare_digests().await),
                 Ask::Snapshot => Answered::Snapshot(handle.take_snapshot().await),
             }

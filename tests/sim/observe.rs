@@ -8,7 +8,8 @@ use raft_host::consensus::Role;
 use raft_host::machine::Reply;
 use raft_host::recovery::Plan;
 use raft_host::types::{
-    ConfState, Index, Level, LogEntry, LogPosition, ModuleHash, NodeId, Position, StateDigest, Term,
+    ClusterId, ConfState, Index, Level, LogEntry, LogPosition, ModuleHash, NodeId, Position,
+    StateDigest, Term,
 };
 
 use crate::history::Operation;
@@ -50,6 +51,11 @@ pub enum Fact<'a> {
         module: Option<ModuleHash>,
         /// Where that was activated, as the machine says.
         activated: Option<Index>,
+    },
+    /// The cluster is about to be formed.
+    Formed {
+        /// Its id.
+        cluster: ClusterId,
     },
     /// A node starts, as a program that offers this level.
     Program {

@@ -64,6 +64,8 @@ pub struct Shape {
     pub link: Bounds,
     /// Nodes are programs that offer different levels.
     pub levels: bool,
+    /// Keys of publishers are trusted and revoked, and modules signed.
+    pub signs: bool,
 }
 
 /// How much a link takes, as the transport's limits (`transport::grpc`), but often far smaller.
@@ -134,6 +136,8 @@ pub enum Action {
     Snapshot { node: Pick },
     Upgrade { version: u64 },
     SetLimits { choice: u64 },
+    SetKeys { choice: u64 },
+    UpgradeSigned { version: u64, choice: u64 },
     Install { node: Pick, next: bool, down_us: u64 },
     RaiseLevel,
     // Machines
@@ -226,6 +230,7 @@ impl Plan {
         actions.extend(draw_little_space(&mut Random::stream(seed, "space", 0), fixed, &shape));
         actions.extend(draw_moves(&mut Random::stream(seed, "moves", 0), fixed, &shape));
         actions.extend(draw_recoveries(&mut Random::stream(seed, "recoveries", 0), fixed, &shape));
+        actions.extend(draw_keys(&mut Random::stream(seed, "keys", 0), fixed, &mut shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -427,6 +432,27 @@ fn draw_levels(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u6
     (0..installs + raises).map(&mut drawn).collect()
 }
 
+/// Out of a thousand seeds, those with publishers who sign modules.
+const KEYS_PER_MILLE: u64 = 250;
+
+/// Keys that are trusted and revoked, and modules that some of them have signed.
+fn draw_keys(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(KEYS_PER_MILLE) {
+        return Vec::new();
+    }
+    shape.signs = true;
+    let (changes, upgrades) = (random.between(3, 12), random.between(3, 16));
+    let mut drawn = |at: u64| {
+        let choice = random.number();
+        let action = match at < changes {
+            true => Action::SetKeys { choice },
+            false => Action::UpgradeSigned { version: random.below(6), choice },
+        };
+        (random.below(shape.faults_us), action)
+    };
+    (0..changes + upgrades).map(&mut drawn).collect()
+}
+
 /// Clocks that suddenly say another year, in some runs.
 fn draw_leaps(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
     const DAY_MS: u64 = 86_400_000;
@@ -513,6 +539,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         },
         link: Bounds { message_bytes: 64 << 20, queue_bytes: 64 << 20, queue_messages: 16_384 },
         levels: false,
+        signs: false,
     }
 }
 
@@ -670,6 +697,8 @@ impl Action {
             Action::Snapshot { .. } => "snapshot on demand",
             Action::Upgrade { .. } => "upgrade",
             Action::SetLimits { .. } => "limits changed",
+            Action::SetKeys { .. } => "keys changed",
+            Action::UpgradeSigned { .. } => "signed upgrade",
             Action::Install { next: true, .. } => "newer program",
             Action::Install { .. } => "older program",
             Action::RaiseLevel => "level raised by hand",

@@ -211,6 +211,10 @@ impl Action {
             Action::PlanRecovery { .. } => "somebody looks what can be recovered".to_owned(),
             Action::RaiseLevel => "an operator raises the level".to_owned(),
             Action::SetLimits { choice } => format!("limits change (choice {choice})"),
+            Action::SetKeys { choice } => format!("keys change (choice {choice})"),
+            Action::UpgradeSigned { version, choice } => {
+                format!("upgrade to version {version}, signed somehow (choice {choice})")
+            }
             Action::FlipBit { node, at } => {
                 format!("a bit flips in the memory of {} at {at}", name(node))
             }

@@ -91,13 +91,14 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
     let lines = cluster.dir().join("commands");
     std::fs::write(&lines, "{\"op\":\"set\",\"key\":\"a\",\"value\":\"1\"}\n".repeat(3))
         .expect("written");
-    let [backup, export, restored] = ["backup", "export", "restored"]
+    let [backup, export, restored, key, signature] = ["backup", "export", "restored", "key", "sig"]
         .map(|name| cluster.dir().join(name).to_str().expect("UTF-8").to_owned());
     let (backup, export, restored) = (&*backup, &*export, &*restored);
+    let (key, signature) = (&*key, &*signature);
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
     let second = cluster.servers[1].address.to_string();
-    let commands: [(&str, &[&str]); 28] = [
+    let commands: [(&str, &[&str]); 33] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),
@@ -107,6 +108,11 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         ("members-add", &["members", "add", "127.0.0.1:9"]),
         ("modules", &["modules"]),
         ("upgrade", &["upgrade", next]),
+        ("keys-generate", &["keys", "generate", "--out", key]),
+        ("keys-add", &["keys", "add", "ci", key]),
+        ("keys", &["keys"]),
+        ("sign", &["sign", next, "--key", key, "--out", signature]),
+        ("sign-verify", &["sign", next, "--verify", "--out", signature]),
         ("limits", &["limits"]),
         ("limits-set", &["limits", "set", "apply_fuel=2_000_000_000"]),
         ("engine", &["engine"]),

@@ -9,8 +9,8 @@ use super::convert::outcome_to_wire;
 use crate::consensus::{ConfChangeError, MEMBERS_MAX};
 use crate::machine::{CommandRefused, Reply, TIME_MAX_MS};
 use crate::node::{
-    ClockFailure, Committed, EngineFailure, KeysFailure, LimitsFailure, MembershipFailure, ProposeFailure,
-    QueryFailure, UpgradeFailure,
+    ClockFailure, Committed, EngineFailure, KeysFailure, LimitsFailure, MembershipFailure,
+    ProposeFailure, QueryFailure, UpgradeFailure,
 };
 use crate::types::{ADDRESS_MAX_BYTES, AddressError, Exceeded, Member, NodeId};
 

@@ -278,6 +278,7 @@ async fn upgrade_from(
             activated_at: it.activated_at.0,
         }),
         discard_state: false,
+        signatures: Vec::new(),
     };
     let part = |part| v1::UpgradeRequest { part: Some(part) };
     let parts = vec![

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
 use super::output::human_bytes;
+use crate::signing::{FILE_MAX_BYTES, SignatureFile};
 
 /// Longest command that is read at all. What a cluster takes is its own limit, and less.
 const COMMAND_MAX_BYTES: u64 = 32 << 20;
@@ -51,6 +52,38 @@ impl Source {
 /// Reads a module.
 pub(super) fn read_module(path: &Path) -> Result<Vec<u8>, Failure> {
     read_file(path, MODULE_MAX_BYTES)
+}
+
+/// Longest file with one key that is read at all.
+const KEY_MAX_BYTES: u64 = 16 << 10;
+
+/// A module's name for people, if nobody gives another.
+pub(super) fn label_of(module: &Path) -> String {
+    module.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Where a module's signatures are, if nobody says something else.
+pub(super) fn signature_file(module: &Path) -> PathBuf {
+    let mut path = module.as_os_str().to_owned();
+    path.push(".sig");
+    path.into()
+}
+
+/// Reads a file with signatures.
+pub(super) fn read_signatures(path: &Path) -> Result<SignatureFile, Failure> {
+    let text = text_of(read_file(path, FILE_MAX_BYTES)?);
+    SignatureFile::parse(&text)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+/// Reads a file that may hold a key.
+pub(super) fn read_key_text(path: &Path) -> Result<String, Failure> {
+    read_file(path, KEY_MAX_BYTES).map(text_of)
+}
+
+fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Reads a conformance script.

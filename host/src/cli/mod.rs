@@ -2,7 +2,8 @@
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
 //! `serve`, `demo`, `dev` and `bench --in-process` put nodes together, `check` and `build` run a
-//! module without a cluster, `new` writes a project, `replay` runs the log of a stopped node, and
+//! module without a cluster, `sign` and `keys generate` make
+//! signatures and keys, `new` writes a project, `replay` runs the log of a stopped node, and
 //! `restore`, `recover` and `backup verify` run what is in a file or a stopped node's directory.
 //! `options` says which option may stand where. Text that people read is made by pure functions, so
 //! that tests read it too.
@@ -27,6 +28,7 @@ mod environment;
 mod exit;
 mod export;
 mod input;
+mod keys;
 mod level;
 mod limits;
 mod lines_summary;
@@ -43,6 +45,7 @@ mod remote;
 mod replay;
 mod restore;
 mod serve;
+mod sign;
 mod snapshot;
 mod status;
 mod upgrade;
@@ -98,6 +101,10 @@ enum Command {
     Limits(limits::LimitsArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Engine(engine::EngineArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Keys(keys::KeysArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Sign(sign::SignArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Level(level::LevelArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -187,6 +194,8 @@ pub fn main() -> ExitCode {
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Engine(args) => (args.remote.output, engine::run(&args)),
+        Command::Keys(args) => (args.remote.output, keys::run(&args)),
+        Command::Sign(args) => (args.output, sign::run(&args)),
         Command::Level(args) => (args.remote.output, level::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Backup(args) => (args.remote.output, backup::run(&args)),

@@ -9,6 +9,7 @@ use super::output::{
     Output, hex, human_bytes, human_time, print_json, print_text, short_hash, table,
 };
 use super::remote::{self, RemoteArgs};
+use crate::signing::PublicKey;
 
 /// Lists the modules that the cluster holds, and when each became active.
 #[derive(Args, Clone, Debug)]
@@ -55,12 +56,25 @@ fn to_text(answer: &v1::ModulesResponse) -> String {
                 human_time(activation.time_ms),
                 short_hash(&activation.module_hash),
                 activation.label.clone(),
+                signers(activation).join(", "),
             ]
         })
         .collect();
     let modules = table(&["module", "label", "size", "state"], &modules);
-    let history = table(&["index", "activated (utc)", "module", "label"], &history);
-    format!("{modules}\n\n{history}")
+    let is_signed = answer.history.iter().any(|activation| !activation.signers.is_empty());
+    let mut headers = vec!["index", "activated (utc)", "module", "label", "signed by"];
+    let mut history = history;
+    if !is_signed {
+        headers.pop();
+        history.iter_mut().for_each(|row| row.truncate(headers.len()));
+    }
+    format!("{modules}\n\n{}", table(&headers, &history))
+}
+
+/// Ids of the keys that had signed it.
+fn signers(activation: &v1::Activation) -> Vec<String> {
+    let id = |key: &bytes::Bytes| PublicKey::from_bytes(key).map(|key| key.id().to_string());
+    activation.signers.iter().filter_map(|key| id(key).ok()).collect()
 }
 
 fn to_json(answer: &v1::ModulesResponse) -> Value {
@@ -78,6 +92,7 @@ fn to_json(answer: &v1::ModulesResponse) -> Value {
             "module_hash": hex(&activation.module_hash),
             "time_ms": activation.time_ms,
             "label": activation.label,
+            "signers": signers(activation),
         })
     });
     json!({ "modules": modules.collect::<Vec<_>>(), "history": history.collect::<Vec<_>>() })
@@ -86,6 +101,7 @@ fn to_json(answer: &v1::ModulesResponse) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signing::SecretKey;
 
     #[test]
     fn modules_and_their_activations_are_two_tables() {
@@ -101,6 +117,7 @@ mod tests {
                 module_hash: vec![0xab; 32].into(),
                 time_ms: 1_709_251_199_999,
                 label: "kv.wasm".into(),
+                signers: Vec::new(),
             }],
         };
         let expected = "\
@@ -116,6 +133,13 @@ INDEX  ACTIVATED (UTC)      MODULE        LABEL
             "\n{text}"
         );
         assert_eq!(to_json(&answer)["history"][0]["index"], 5);
+        let mut signed = answer;
+        let key = SecretKey::from_seed([1; 32]).public();
+        signed.history[0].signers.push(key.to_bytes().to_vec().into());
+        let id = key.id().to_string();
+        let text = to_text(&signed);
+        assert!(text.contains("SIGNED BY") && text.contains(&id), "{text}");
+        assert_eq!(to_json(&signed)["history"][0]["signers"][0], id);
         assert!(to_text(&v1::ModulesResponse::default()).contains("upgrade FILE"));
     }
 }

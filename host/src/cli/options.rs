@@ -154,6 +154,9 @@ impl Command {
             Command::Engine(args) if !args.asks_cluster() && asks => {
                 Some("when it says what this program offers: nobody is asked")
             }
+            Command::Keys(args) if !args.asks_cluster() && asks => {
+                Some("when it makes or shows a key in a file: nobody is asked")
+            }
             Command::Backup(args) if !args.asks_cluster() && asks => {
                 Some("when it looks at a file: nobody is asked")
             }
@@ -187,6 +190,7 @@ impl Command {
             Command::Modules(args) => Some(&mut args.remote),
             Command::Limits(args) => Some(&mut args.remote),
             Command::Engine(args) => args.asks_cluster().then_some(&mut args.remote),
+            Command::Keys(args) => args.asks_cluster().then_some(&mut args.remote),
             Command::Level(args) => Some(&mut args.remote),
             Command::Snapshot(args) => Some(&mut args.remote),
             Command::Backup(args) => args.asks_cluster().then_some(&mut args.remote),
@@ -198,6 +202,7 @@ impl Command {
             Command::New(_)
             | Command::Build(_)
             | Command::Check(_)
+            | Command::Sign(_)
             | Command::Replay(_)
             | Command::Restore(_)
             | Command::Recover(_)

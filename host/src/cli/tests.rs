@@ -56,6 +56,16 @@ fn each_command_of_the_readme_parses() {
         "members transfer",
         "members transfer 3",
         "upgrade kv.wasm --label v2",
+        "upgrade kv.wasm --signature one.sig --signature two.sig",
+        "keys list -o json",
+        "keys generate --out key.pem",
+        "keys public key.pem",
+        "keys add ci key.pem --threshold 1",
+        "keys revoke 0123456789abcdef --threshold 0",
+        "keys threshold 2",
+        "sign kv.wasm --key key.pem --any-cluster",
+        "sign kv.wasm --key key.pem --cluster-id 00112233445566778899aabbccddeeff --label kv",
+        "sign kv.wasm --verify -o json",
         "modules",
         "limits",
         "limits show -o json",
@@ -124,6 +134,15 @@ fn wrong_usage_is_refused_with_code_2() {
         "engine set",
         "engine set v1",
         "level raise --to 0",
+        "keys add",
+        "keys add two/words 00",
+        "keys generate",
+        "keys revoke 0123",
+        "keys threshold -1",
+        "keys public",
+        "sign kv.wasm",
+        "sign kv.wasm --key k --verify",
+        "sign kv.wasm --key k --any-cluster --cluster-id 00112233445566778899aabbccddeeff",
         "level raise 2",
         "level lower",
         "drain 2",
@@ -177,7 +196,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 46] = [
+const EACH_COMMAND: [&[&str]; 53] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -199,6 +218,13 @@ const EACH_COMMAND: [&[&str]; 46] = [
     &["engine"],
     &["engine", "show"],
     &["engine", "offered"],
+    &["keys"],
+    &["keys", "generate", "--out=key.pem"],
+    &["keys", "public", "key.pem"],
+    &["keys", "add", "ci", "key.pem"],
+    &["keys", "revoke", "0123456789abcdef"],
+    &["keys", "threshold", "2"],
+    &["sign", "a.wasm", "--key=key.pem"],
     &["level"],
     &["level", "raise"],
     &["snapshot", "take"],
@@ -242,6 +268,10 @@ fn takes(line: &[&str], option: &str) -> bool {
         }
         ("backup", option) if !line.contains(&"save") => option == "--output",
         ("engine", option) if line.contains(&"offered") => option == "--output",
+        ("keys", option) if ["generate", "public"].contains(line.get(1).unwrap_or(&"")) => {
+            option == "--output"
+        }
+        ("sign", option) => ["--output", "--cluster-id"].contains(&option),
         ("status" | "confirm", "--cluster-id") => false,
         _ => true,
     }

@@ -11,10 +11,11 @@ use raft_host_proto::{Client, ClientError, Effect, v1};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::exit::{Ended, Exit};
-use super::input::read_module;
+use super::exit::{Ended, Exit, Failure};
+use super::input::{label_of, read_module, read_signatures, signature_file};
 use super::output::{Output, hex, human_bytes, print_json, print_text, short_hash};
 use super::remote::{self, RemoteArgs};
+use crate::signing::ModuleSignature;
 use crate::types::ModuleHash;
 
 /// Every voter checks and compiles the module first.
@@ -43,6 +44,10 @@ pub(super) struct UpgradeArgs {
     /// The state may be given up.
     #[arg(long, requires = "discard_state")]
     yes: bool,
+    /// A file with signatures of the module, as `raft-host sign` writes it; can be repeated [default: the
+    /// module's name with .sig behind it, if there is such a file].
+    #[arg(long = "signature", value_name = "FILE")]
+    signatures: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) remote: RemoteArgs,
 }
@@ -115,13 +120,14 @@ impl Expected {
 
 pub(super) fn run(args: &UpgradeArgs) -> Ended {
     let module = Bytes::from(read_module(&args.file)?);
-    let label = args.label.clone().unwrap_or_else(|| {
-        args.file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-    });
+    let label = args.label.clone().unwrap_or_else(|| label_of(&args.file));
+    let signatures = signatures(args, ModuleHash::of(&module))?;
     let size = module.len() as u64;
     let answer = remote::block_on(async {
         let client = args.remote.client_with(TIMEOUT).await?;
-        replace(&client, args, module, &label).await.map_err(|error| remote::failure(&error))
+        replace(&client, args, signatures, module, &label)
+            .await
+            .map_err(|error| remote::failure(&error))
     })
     .map_err(|failure| failure.about("the upgrade"))?;
     match args.remote.output {
@@ -134,6 +140,7 @@ pub(super) fn run(args: &UpgradeArgs) -> Ended {
 async fn replace(
     client: &Client,
     args: &UpgradeArgs,
+    signatures: Vec<v1::ModuleSignature>,
     module: Bytes,
     label: &str,
 ) -> Result<v1::UpgradeResponse, ClientError> {
@@ -146,8 +153,39 @@ async fn replace(
     {
         expected.check(replaces.as_ref())?;
     }
-    let options = UpgradeOptions { replaces, discard_state: args.discard_state, ..Default::default() };
+    let options = UpgradeOptions { replaces, discard_state: args.discard_state, signatures };
     client.upgrade_from(options, module, label).await
+}
+
+/// The signatures of the module, of the files that were named or of the one beside it.
+fn signatures(args: &UpgradeArgs, module: ModuleHash) -> Result<Vec<v1::ModuleSignature>, Failure> {
+    let beside = signature_file(&args.file);
+    let is_named = !args.signatures.is_empty();
+    let files = match is_named {
+        true => args.signatures.clone(),
+        false => Some(beside).filter(|file| file.exists()).into_iter().collect(),
+    };
+    let mut all = Vec::new();
+    for file in files {
+        let read = read_signatures(&file)?.signatures.into_iter();
+        // Beside the module may be those of an earlier build.
+        let of_it: Vec<_> = read.filter(|signed| signed.module == module).collect();
+        if of_it.is_empty() && is_named {
+            let (file, name) = (file.display(), args.file.display());
+            return Err(Failure::new(format!("{file} has no signature of {name}")));
+        }
+        all.extend(of_it.into_iter().map(|signed| to_wire(&signed.signature)));
+    }
+    Ok(all)
+}
+
+fn to_wire(signature: &ModuleSignature) -> v1::ModuleSignature {
+    v1::ModuleSignature {
+        public_key: signature.key.to_bytes().to_vec().into(),
+        cluster_id: signature.cluster.map(|id| id.0.to_vec().into()).unwrap_or_default(),
+        signature: signature.signature.to_vec().into(),
+        label: signature.label.clone(),
+    }
 }
 
 fn to_text(answer: &v1::UpgradeResponse, label: &str, size: u64) -> String {

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use raft_host_proto::stored;
 
 use crate::museum::{self, Exhibit};
-use crate::signing::{
-    ModuleSignature, PublicKey, SIGNATURES_MAX, SignatureError, Statement,
-};
+use crate::signing::{ModuleSignature, PublicKey, SIGNATURES_MAX, SignatureError, Statement};
 use crate::types::{ActorName, ClusterId, Index, ModuleHash};
 
 /// Most keys, with those that were revoked.

@@ -393,9 +393,8 @@ fn read_modules(
             label: record.label,
             completed_at: Index(record.completed_at),
             ever_activated: record.ever_activated,
-            signatures: signatures_from_log(&record.signatures).map_err(|error| {
-                invalid(format!("the signatures of module {hash}: {error}"))
-            })?,
+            signatures: signatures_from_log(&record.signatures)
+                .map_err(|error| invalid(format!("the signatures of module {hash}: {error}")))?,
         };
         state.modules.stored.insert(hash, module);
     }

@@ -4,6 +4,7 @@ mod batches;
 mod digests;
 mod engine;
 mod incarnation;
+mod keys;
 mod level;
 mod limits;
 mod ordered;
@@ -90,6 +91,7 @@ fn activate_in_place_of(replaces: Option<Incumbent>, module: &[u8]) -> Body {
         label: String::from_utf8_lossy(module).into_owned(),
         replaces: replaces.map(Incumbent::to_log),
         discard_state: false,
+        signatures: Vec::new(),
     })
 }
 

@@ -149,7 +149,8 @@ impl From<Request> for Draft {
                 Body::ModuleChunk(stored::ModuleChunk { module_hash, total_bytes, offset, data })
             }
             Request::ActivateModule(activate) => {
-                let ActivateModule { module, label, replaces, discard_state, signatures } = activate;
+                let ActivateModule { module, label, replaces, discard_state, signatures } =
+                    activate;
                 Body::ActivateModule(stored::ActivateModule {
                     module_hash: hash(module),
                     label,

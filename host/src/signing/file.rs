@@ -141,9 +141,8 @@ impl Record {
     }
 
     fn read(&self) -> Result<SignedModule, String> {
-        let lacks = |what: &str, digits: usize| {
-            format!("`{what}` should be {digits} hexadecimal digits")
-        };
+        let lacks =
+            |what: &str, digits: usize| format!("`{what}` should be {digits} hexadecimal digits");
         let key = parse_hex::<32>(&self.key).ok_or_else(|| lacks("key", 64))?;
         let module = parse_hex::<32>(&self.module).ok_or_else(|| lacks("module", 64))?;
         let signature = parse_hex::<64>(&self.signature);

@@ -34,7 +34,9 @@ pub enum SecretError {
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
     /// It holds something else.
-    #[error("{0} holds no secret key: expected ed25519 as PKCS#8 in PEM, as `raft-host keys generate` writes it")]
+    #[error(
+        "{0} holds no secret key: expected ed25519 as PKCS#8 in PEM, as `raft-host keys generate` writes it"
+    )]
     Malformed(String),
 }
 

@@ -39,7 +39,9 @@ pub enum SignatureError {
     #[error("a signature has 64 bytes, not {0}")]
     Length(usize),
     /// Its label.
-    #[error("the label of a signature has at most {LABEL_MAX_BYTES} bytes and no control characters")]
+    #[error(
+        "the label of a signature has at most {LABEL_MAX_BYTES} bytes and no control characters"
+    )]
     Label,
     /// There are too many.
     #[error("{0} signatures came with the module, at most {SIGNATURES_MAX} may")]
@@ -78,9 +80,7 @@ impl ModuleSignature {
             key: PublicKey::from_bytes(key)?,
             cluster,
             label: label.to_owned(),
-            signature: signature
-                .try_into()
-                .map_err(|_| SignatureError::Length(signature.len()))?,
+            signature: signature.try_into().map_err(|_| SignatureError::Length(signature.len()))?,
         })
     }
 

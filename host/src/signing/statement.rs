@@ -49,8 +49,7 @@ mod tests {
     /// Signatures are kept for years: these bytes never change.
     #[test]
     fn a_statement_has_the_bytes_that_the_picture_shows() {
-        let statement =
-            Statement { cluster: None, module: ModuleHash([0xab; 32]), label: "kv v2" };
+        let statement = Statement { cluster: None, module: ModuleHash([0xab; 32]), label: "kv v2" };
         let bytes = statement.to_bytes();
         assert_eq!(&bytes[..29], b"raft-host module signature 1\n");
         assert_eq!(bytes[29..46], [0; 17]);

@@ -16,6 +16,7 @@ mod level_offered;
 mod linearizable;
 mod log_matching;
 mod module_at_one_index;
+mod modules_signed;
 mod nobody_accused;
 mod notes;
 mod nothing_lost;
@@ -42,6 +43,7 @@ pub use level_offered::LevelOffered;
 pub use linearizable::Linearizable;
 pub use log_matching::LogMatching;
 pub use module_at_one_index::ModuleAtOneIndex;
+pub use modules_signed::ModulesSigned;
 pub use nobody_accused::NobodyAccused;
 pub use nothing_lost::NothingLost;
 pub use ordered_sessions::OrderedSessions;
@@ -90,6 +92,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(LeaderCompleteness::default()),
         Box::new(LevelOffered::default()),
         Box::new(ModuleAtOneIndex::default()),
+        Box::new(ModulesSigned::default()),
         Box::new(SessionsOnce::default()),
         Box::new(OrderedSessions::default()),
         Box::new(GuestAnswers::new(Rc::clone(&replay))),

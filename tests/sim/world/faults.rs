@@ -370,6 +370,10 @@ impl World {
                 self.begin(Goal::Upgrade { version }, patience);
             }
             Action::SetLimits { choice } => self.begin(Goal::SetLimits { choice }, patience),
+            Action::SetKeys { choice } => self.begin(Goal::SetKeys { choice }, patience),
+            Action::UpgradeSigned { version, choice } if self.guest.name() != "native" => {
+                self.begin(Goal::UpgradeSigned { version, choice }, patience);
+            }
             _ => {}
         }
     }

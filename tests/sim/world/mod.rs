@@ -17,6 +17,7 @@ mod finish;
 mod flips;
 mod operators;
 mod programs;
+mod publishers;
 mod recoveries;
 mod steps;
 
@@ -209,6 +210,7 @@ impl World {
 
     /// Runs to the end, or to the first violation.
     pub fn run(mut self, view: Option<&View>) -> Report {
+        self.fact(&Fact::Formed { cluster: self.cluster });
         self.form();
         let mut events = 0;
         while self.violation.is_none() && !self.is_done {

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use raft_host::consensus::Role;
 use raft_host::fsm::LimitChange;
 use raft_host::machine::Incumbent;
-use raft_host::node::{LimitsFailure, MembershipFailure, ProposeFailure, Upgrade, UpgradeFailure};
+use raft_host::node::{
+    KeysFailure, LimitsFailure, MembershipFailure, ProposeFailure, Upgrade, UpgradeFailure,
+};
 use raft_host::types::{ConfState, Index, JoinNonce, Level, Member, NodeId};
 
 use super::{Event, Stage, World, member};
@@ -35,6 +37,10 @@ pub(super) enum Goal {
     Replace { slot: Slot, was_voter: bool },
     /// The module is to be that one.
     Upgrade { version: u64 },
+    /// The module is to be that one, and some publishers have signed it.
+    UpgradeSigned { version: u64, choice: u64 },
+    /// Other keys of publishers are to be trusted.
+    SetKeys { choice: u64 },
     /// The limits of the guest are to be others.
     SetLimits { choice: u64 },
     /// The level is to be what all members offer.
@@ -194,19 +200,25 @@ impl World {
             Goal::Move { slot, address } => {
                 Some((leader, Ask::Move(self.hosts[slot.0].node, address)))
             }
-            Goal::Upgrade { version } => {
+            Goal::Upgrade { version } | Goal::UpgradeSigned { version, .. } => {
                 let looks = || self.hosts[leader.0].node()?.handle().incumbent();
                 let task = self.tasks.get_mut(&number).expect("seen above");
-                let upgrade = Upgrade {
-                    module: self.guest.module(version),
+                let replaces = *task.replaces.get_or_insert_with(looks);
+                let module = self.guest.module(version);
+                let mut upgrade = Upgrade {
                     label: "simulated".to_owned(),
-                    replaces: *task.replaces.get_or_insert_with(looks),
+                    replaces,
                     discard_state: false,
-                    signatures: Vec::new(),
+                    signatures: self.signed_by_all(&module),
+                    module,
                 };
+                if let Goal::UpgradeSigned { choice, .. } = goal {
+                    self.sign_somehow(&mut upgrade, choice);
+                }
                 Some((leader, Ask::Upgrade { upgrade, chunk_bytes: self.plan.shape.chunk_bytes }))
             }
             Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
+            Goal::SetKeys { choice } => Some((leader, Ask::SetKeys(self.key_changes(choice)))),
             Goal::RaiseLevel => Some((leader, Ask::RaiseLevel)),
             Goal::CompareDigests => Some((leader, Ask::CompareDigests)),
             Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
@@ -358,16 +370,28 @@ impl World {
                 self.end_task(number, "removed; another one joins");
                 self.begin_join(was_voter, None);
             }
-            (Goal::Upgrade { .. }, Answered::Upgraded(Ok(_))) => {
+            (Goal::Upgrade { .. } | Goal::UpgradeSigned { .. }, Answered::Upgraded(Ok(_))) => {
                 self.counters.upgrades += 1;
                 self.end_task(number, "done");
             }
-            (Goal::Upgrade { .. }, Answered::Upgraded(Err(UpgradeFailure::Superseded { .. })))
-                if self.stage != Stage::Growing =>
-            {
+            (
+                Goal::Upgrade { .. } | Goal::UpgradeSigned { .. },
+                Answered::Upgraded(Err(UpgradeFailure::Superseded { .. })),
+            ) if self.stage != Stage::Growing => {
                 self.end_task(number, "superseded");
             }
-            (Goal::Upgrade { version }, Answered::Upgraded(Err(error))) => {
+            (
+                Goal::Upgrade { .. } | Goal::UpgradeSigned { .. },
+                Answered::Upgraded(Err(UpgradeFailure::NotSigned(why))),
+            ) => self.end_task(number, &format!("refused: {why}")),
+            (Goal::SetKeys { .. }, Answered::KeysSet(Ok(_))) => self.end_task(number, "done"),
+            (Goal::SetKeys { .. }, Answered::KeysSet(Err(KeysFailure::Refused(why)))) => {
+                self.end_task(number, &format!("refused: {why}"));
+            }
+            (
+                Goal::Upgrade { version } | Goal::UpgradeSigned { version, .. },
+                Answered::Upgraded(Err(error)),
+            ) => {
                 // Chunks of several uploads may be in each other's way; trying again helps.
                 self.note_task(number, &format!("version {version}: {error}"));
                 self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
