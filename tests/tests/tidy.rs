@@ -22,6 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("recovery", &["types", "storage", "consensus", "fsm", "machine", "replay"]),
     ("backup", &["types", "fsm", "machine"]),
     ("autopilot", &["types"]),
+    ("audit", &["types"]),
     (
         "api",
         &[
@@ -34,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "node",
             "backup",
             "autopilot",
+            "audit",
         ],
     ),
 ];
