@@ -5,6 +5,7 @@
 //!   history   what clients saw, and whether a correct store could have shown it to them
 //!   sim       a cluster of nodes on one thread, one seed decides everything
 //!   chaos     real processes under real faults
+//!   strangers whoever reaches a port and means harm
 //! ```
 
 pub mod chaos;
@@ -14,6 +15,7 @@ pub mod history;
 pub mod hostile;
 pub mod properties;
 pub mod sim;
+pub mod strangers;
 
 pub use chaos::disk::SmallDisk;
 pub use harness::{

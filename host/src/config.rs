@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::client::{ClientConfig, Output};
 pub(crate) use self::client::{parse_duration, parse_endpoint};
 use crate::api::ApiConfig;
+use crate::audit::AuditConfig;
 use crate::autopilot::AutopilotConfig;
 use crate::backup::BackupConfig;
 use crate::consensus::ConsensusConfig;
@@ -75,6 +76,8 @@ pub struct Config {
     pub transport: TransportConfig,
     /// Limits and patience of the services.
     pub api: ApiConfig,
+    /// Where it is noted who changed what.
+    pub audit: AuditConfig,
     /// What the cluster does by itself about its members.
     pub autopilot: AutopilotConfig,
     /// Backups that this node takes by itself.
@@ -155,6 +158,7 @@ impl Default for Config {
             compiler: CompilerConfig::default(),
             transport: TransportConfig::default(),
             api: ApiConfig::default(),
+            audit: AuditConfig::default(),
             autopilot: AutopilotConfig::default(),
             backup: BackupConfig::default(),
             limits: Limits::default(),
@@ -210,6 +214,7 @@ impl Config {
             self.compiler.validate(),
             self.transport.validate().map_err(|error| error.to_string()),
             self.api.validate(),
+            self.audit.validate(),
             self.autopilot.validate(self.node.election_ms),
             self.backup.validate(),
         ];

@@ -4,6 +4,7 @@
 //! holds the rooms to it.
 
 pub mod api;
+pub mod audit;
 pub mod autopilot;
 pub mod backup;
 pub mod certs;

@@ -9,6 +9,8 @@ use crate::v1::{ApplyError, Effect, ErrorDetail, Reason};
 
 /// The type URL of an [`ErrorDetail`] among the details of a `google.rpc.Status`.
 const TYPE_URL: &str = "type.googleapis.com/raft_host.v1.ErrorDetail";
+/// The same of what gRPC's own clients know of pauses.
+const RETRY_TYPE_URL: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 impl Reason {
     /// The one gRPC code that a failure for this reason has.
@@ -32,13 +34,15 @@ impl Reason {
             | Reason::NotReady
             | Reason::StateNotTrusted
             | Reason::Unconfirmed
-            | Reason::CannotAnswer => Code::Unavailable,
+            | Reason::CannotAnswer
+            | Reason::NotAudited => Code::Unavailable,
             Reason::DeadlineExceeded => Code::DeadlineExceeded,
             Reason::Busy
             | Reason::NoSpace
             | Reason::SessionFull
             | Reason::SessionsFull
-            | Reason::TooManySessions => Code::ResourceExhausted,
+            | Reason::TooManySessions
+            | Reason::RateLimited => Code::ResourceExhausted,
             Reason::BrokenOff => Code::Cancelled,
             Reason::Compacted => Code::OutOfRange,
             Reason::Internal => Code::Internal,
@@ -75,12 +79,21 @@ impl Reason {
 }
 
 impl ErrorDetail {
-    /// The content of the trailer `grpc-status-details-bin`: a `google.rpc.Status` that holds it.
+    /// The content of the trailer `grpc-status-details-bin`: a `google.rpc.Status` that holds it, and after
+    /// what pause to try again in the words that clients of gRPC know.
     pub fn to_trailer(&self, code: Code, message: &str) -> Bytes {
         let detail =
             prost_types::Any { type_url: TYPE_URL.to_owned(), value: self.encode_to_vec() };
-        let status =
-            pb::Status { code: code.into(), message: message.to_owned(), details: vec![detail] };
+        let retry = self.retry_after_ms.map(|pause_ms| {
+            let delay = prost_types::Duration {
+                seconds: i64::try_from(pause_ms / 1_000).unwrap_or(i64::MAX),
+                nanos: (pause_ms % 1_000) as i32 * 1_000_000,
+            };
+            let value = pb::RetryInfo { retry_delay: Some(delay) }.encode_to_vec();
+            prost_types::Any { type_url: RETRY_TYPE_URL.to_owned(), value }
+        });
+        let details = [detail].into_iter().chain(retry).collect();
+        let status = pb::Status { code: code.into(), message: message.to_owned(), details };
         status.encode_to_vec().into()
     }
 
@@ -125,6 +138,20 @@ mod tests {
         assert_eq!(ErrorDetail::of(&Status::unavailable("words")), None);
         let garbage = Status::with_details(Code::Unavailable, "words", Bytes::from_static(b"\xff"));
         assert_eq!(ErrorDetail::of(&garbage), None);
+    }
+
+    #[test]
+    fn the_trailer_says_when_to_come_back_as_grpc_does() {
+        let detail = ErrorDetail {
+            reason: Reason::RateLimited.into(),
+            retry_after_ms: Some(1_040),
+            ..ErrorDetail::default()
+        };
+        let trailer = detail.to_trailer(Code::ResourceExhausted, "words");
+        let status = Status::with_details(Code::ResourceExhausted, "words", trailer);
+        let retry = tonic_types::StatusExt::get_details_retry_info(&status).expect("it says so");
+        assert_eq!(retry.retry_delay, Some(std::time::Duration::from_millis(1_040)));
+        assert_eq!(ErrorDetail::of(&status), Some(detail));
     }
 
     /// Clients of other languages are written from this table.

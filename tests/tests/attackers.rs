@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use raft_host_proto::codec::BoundedCodec;
 use raft_host_proto::peer::peer_client::PeerClient;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::{peer, v1};
 use raft_host_tests::hostile::large;
+use raft_host_tests::strangers::frames::{GREETING, open_call};
+use raft_host_tests::strangers::{Raw, RawCodec, memory, with_many_files};
 use raft_host_tests::{Cli, Cluster, Load, Server, block_on, kv, workspace};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -39,14 +40,6 @@ fn channel(address: SocketAddr) -> Channel {
 fn set(key: &str, value: &str) -> v1::ApplyRequest {
     let command = serde_json::json!({ "op": "set", "key": key, "value": value });
     v1::ApplyRequest { command: command.to_string().into(), ..Default::default() }
-}
-
-/// A number of `/proc/<pid>/status`, in bytes.
-fn memory(pid: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field");
-    let kib = line.trim_start_matches(':').split_whitespace().next().expect("a number");
-    kib.parse::<u64>().expect("a number") << 10
 }
 
 /// Whether the process is there and has not ended by itself.
@@ -201,13 +194,6 @@ fn hundreds_of_silent_connections_and_few_files_stop_nothing() {
     drop(silent);
 }
 
-/// As many files as the system lets this process open.
-fn with_many_files() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the system tells");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
-    assert!(hard > 4_096, "the test needs more open files than {hard} (ulimit -Hn)");
-}
-
 /// Whether the other side has ended the connection, whatever it said before.
 fn is_ended(connection: &mut TcpStream) -> bool {
     let mut bytes = [0; 4_096];
@@ -254,30 +240,6 @@ fn more_idle_connections_than_files_stop_no_write_and_are_gone_in_time() {
         connections.is_empty().then_some(())
     });
     assert!(cluster.servers.iter().all(lives));
-}
-
-/// What a client of HTTP/2 says first, with an empty SETTINGS frame (RFC 9113 §3.4).
-const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// The headers of a gRPC call, in a frame that leaves the stream open.
-fn open_call(stream: u32, path: &str) -> Vec<u8> {
-    let mut block = vec![0x83, 0x86];
-    let mut say = |name: &[u8], value: &str| {
-        block.extend(name);
-        block.push(u8::try_from(value.len()).expect("short"));
-        block.extend(value.as_bytes());
-    };
-    // Literals without indexing (RFC 7541 §6.2.2): :path, :authority, content-type, te.
-    say(&[0x04], path);
-    say(&[0x01], "localhost");
-    say(&[0x0f, 0x10], "application/grpc");
-    say(&[0x00, 2, b't', b'e'], "trailers");
-    let length = u32::try_from(block.len()).expect("short").to_be_bytes();
-    // HEADERS with END_HEADERS.
-    let mut frame = [&length[1..], &[1, 4]].concat();
-    frame.extend(stream.to_be_bytes());
-    frame.extend(block);
-    frame
 }
 
 /// Begins so many calls, at most `most` of them on a connection, and takes no answer. A connection
@@ -619,51 +581,4 @@ fn who_compiles_a_module_has_none_of_the_files_of_who_started_it() {
     }
     child.kill().expect("ended");
     child.wait().expect("waited for");
-}
-
-/// Bytes that are sent as a message as they are.
-struct Raw(Bytes);
-
-struct RawCodec;
-
-impl tonic::codec::Codec for RawCodec {
-    type Encode = Raw;
-    type Decode = Bytes;
-    type Encoder = RawCodec;
-    type Decoder = RawCodec;
-
-    fn encoder(&mut self) -> RawCodec {
-        RawCodec
-    }
-
-    fn decoder(&mut self) -> RawCodec {
-        RawCodec
-    }
-}
-
-impl tonic::codec::Encoder for RawCodec {
-    type Item = Raw;
-    type Error = tonic::Status;
-
-    fn encode(
-        &mut self,
-        item: Raw,
-        to: &mut tonic::codec::EncodeBuf<'_>,
-    ) -> Result<(), Self::Error> {
-        bytes::BufMut::put(to, item.0);
-        Ok(())
-    }
-}
-
-impl tonic::codec::Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = tonic::Status;
-
-    fn decode(
-        &mut self,
-        from: &mut tonic::codec::DecodeBuf<'_>,
-    ) -> Result<Option<Bytes>, Self::Error> {
-        let length = bytes::Buf::remaining(from);
-        Ok(Some(bytes::Buf::copy_to_bytes(from, length)))
-    }
 }

@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("backup", &["types", "fsm", "machine"]),
     ("autopilot", &["types"]),
     ("certs", &["types"]),
+    ("audit", &["types"]),
     (
         "api",
         &[
@@ -37,6 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "backup",
             "autopilot",
             "signing",
+            "audit",
         ],
     ),
 ];

@@ -7,6 +7,7 @@ use raft_host_proto::v1::admin_server::Admin;
 use raft_host_proto::v1::{self, Reason};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::auditing::{Told, Witness};
 use super::caller::Caller;
 use super::context::Context;
 use super::convert::bytes;
@@ -22,8 +23,13 @@ pub(super) struct AdminService {
 }
 
 impl AdminService {
-    fn caller<T>(&self, request: &Request<T>) -> Caller {
-        Caller::of(request, self.context.request_timeout())
+    fn caller<T: Told>(&self, request: &Request<T>) -> Caller {
+        self.caller_for(request, self.context.request_timeout())
+    }
+
+    fn caller_for<T: Told>(&self, request: &Request<T>, timeout: Duration) -> Caller {
+        Witness::of(request).hears(request.get_ref());
+        Caller::of(request, timeout)
     }
 
     fn held_modules(&self) -> Result<v1::ModulesResponse, Failure> {
@@ -153,9 +159,11 @@ impl Admin for AdminService {
         request: Request<Streaming<v1::UpgradeRequest>>,
     ) -> Result<Response<v1::UpgradeResponse>, Status> {
         let timeout = Duration::from_millis(self.context.config.upgrade_timeout_ms);
-        let caller = Caller::of(&request, timeout);
-        let upgrading = super::upgrade::run(&self.context, &caller, request.into_inner());
-        Ok(Response::new(caller.within(upgrading).await?))
+        let (caller, witness) = (Caller::of(&request, timeout), Witness::of(&request));
+        let hear = |header: &v1::UpgradeHeader| witness.hears(header);
+        let upgrading = super::upgrade::run(&self.context, &caller, request.into_inner(), hear);
+        let response = caller.within(upgrading).await?;
+        Ok(witness.answer(response, |response| response.index))
     }
 
     async fn modules(
@@ -184,9 +192,10 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::SetLimitsRequest>,
     ) -> Result<Response<v1::SetLimitsResponse>, Status> {
-        let caller = self.caller(&request);
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
         let setting = super::limits::set(&self.context, &caller, request.into_inner());
-        Ok(Response::new(caller.within(setting).await?))
+        let response = caller.within(setting).await?;
+        Ok(witness.answer(response, |response| response.index))
     }
 
     async fn keys(
@@ -210,27 +219,30 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::SetEngineRequest>,
     ) -> Result<Response<v1::SetEngineResponse>, Status> {
-        let caller = self.caller(&request);
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
         let setting = super::limits::set_engine(&self.context, &caller, request.into_inner());
-        Ok(Response::new(caller.within(setting).await?))
+        let response = caller.within(setting).await?;
+        Ok(witness.answer(response, |response| response.index))
     }
 
     async fn raise_level(
         &self,
         request: Request<v1::RaiseLevelRequest>,
     ) -> Result<Response<v1::RaiseLevelResponse>, Status> {
-        let caller = self.caller(&request);
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
         let raising = super::level::raise(&self.context, &caller, request.into_inner());
-        Ok(Response::new(caller.within(raising).await?))
+        let response = caller.within(raising).await?;
+        Ok(witness.answer(response, |response| response.index))
     }
 
     async fn set_clock(
         &self,
         request: Request<v1::SetClockRequest>,
     ) -> Result<Response<v1::SetClockResponse>, Status> {
-        let caller = self.caller(&request);
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
         let setting = super::clock::set(&self.context, &caller, request.into_inner());
-        Ok(Response::new(caller.within(setting).await?))
+        let response = caller.within(setting).await?;
+        Ok(witness.answer(response, |response| response.index))
     }
 
     async fn digest(
@@ -238,7 +250,7 @@ impl Admin for AdminService {
         request: Request<v1::DigestRequest>,
     ) -> Result<Response<v1::DigestResponse>, Status> {
         let patience = super::digest::patience(&self.context);
-        let caller = Caller::of(&request, patience);
+        let caller = self.caller_for(&request, patience);
         let comparing = super::digest::compare(&self.context, &caller, request.into_inner());
         Ok(Response::new(caller.within(comparing).await?))
     }
@@ -277,7 +289,8 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::TakeSnapshotRequest>,
     ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
-        let caller = self.caller(&request);
-        Ok(Response::new(caller.within(self.snapshot(request.into_inner())).await?))
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
+        let response = caller.within(self.snapshot(request.into_inner())).await?;
+        Ok(witness.answer(response, |response| response.index))
     }
 }

@@ -8,11 +8,13 @@ use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::client_server::Client;
 use tonic::{Response, Status, Streaming};
 
+use super::auditing::Witness;
 use super::caller::Caller;
 use super::context::{Again, Context};
-use super::convert::command_from_wire;
+use super::convert::{command_from_wire, index_of};
 use super::failure::{Failure, apply_response, unexpected};
 use super::forward::Forwarder;
+use super::streaming::Terms;
 use super::{query_stream, stream};
 use crate::machine::Reply;
 use crate::node::Request;
@@ -153,8 +155,11 @@ impl Client for ClientService {
         &self,
         request: tonic::Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let witness = Witness::of(&request);
+        witness.hears(request.get_ref());
         let caller = Caller::of(&request, self.context.request_timeout());
-        Ok(Response::new(self.apply_one(&caller, request.into_inner()).await?))
+        let response = self.apply_one(&caller, request.into_inner()).await?;
+        Ok(witness.answer(response, index_of))
     }
 
     type ApplyStreamStream = stream::Responses;
@@ -164,7 +169,9 @@ impl Client for ClientService {
         request: tonic::Request<Streaming<v1::ApplyStreamRequest>>,
     ) -> Result<Response<Self::ApplyStreamStream>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
-        let answers = stream::run(Arc::clone(&self.context), caller, request.into_inner());
+        let terms = Terms::of(&request);
+        let (context, incoming) = (Arc::clone(&self.context), request.into_inner());
+        let answers = stream::run(context, caller, terms, incoming);
         Ok(Response::new(answers))
     }
 
@@ -193,7 +200,8 @@ impl Client for ClientService {
         request: tonic::Request<Streaming<v1::QueryStreamRequest>>,
     ) -> Result<Response<Self::QueryStreamStream>, Status> {
         let caller = Caller::of(&request, self.context.request_timeout());
-        let answers = query_stream::run(Arc::clone(&self.context), caller, request.into_inner());
+        let (context, terms) = (Arc::clone(&self.context), Terms::of(&request));
+        let answers = query_stream::run(context, caller, terms, request.into_inner());
         Ok(Response::new(answers))
     }
 

@@ -26,6 +26,19 @@ pub struct ApiConfig {
     pub max_concurrent_streams: u32,
     /// Connections at once, besides those of peers. Fewer when the limit of open files is low.
     pub max_connections: usize,
+    /// Of these, from one address, or one network of IPv6 (/64); 0: the half of them.
+    pub max_connections_per_address: usize,
+    /// Of these, by which nobody has said who it is, where that must be said; 0: a quarter of them.
+    pub max_unauthenticated: usize,
+    /// Requests that one caller may make of this node in a second, whatever the connection; those of
+    /// streams count one each. A caller is a principal, or an address while nobody must say who they
+    /// are. 0: any number.
+    pub requests_per_second: u64,
+    /// Of these, so many at once; 0: those of a second.
+    pub requests_burst: u64,
+    /// Requests in a second from one address of those who have not said who they are, where that must be
+    /// said. 0: any number.
+    pub unauthenticated_per_second: u64,
     /// A connection without a call is ended after this time, in milliseconds.
     pub idle_timeout_ms: u64,
     /// Longest time to reach the leader, in milliseconds.
@@ -45,6 +58,11 @@ impl Default for ApiConfig {
             window_bytes: 256 << 10,
             max_concurrent_streams: 512,
             max_connections: 512,
+            max_connections_per_address: 0,
+            max_unauthenticated: 0,
+            requests_per_second: 0,
+            requests_burst: 0,
+            unauthenticated_per_second: 100,
             idle_timeout_ms: 600_000,
             connect_timeout_ms: 1_000,
             shutdown_ms: 3_000,
@@ -53,6 +71,16 @@ impl Default for ApiConfig {
 }
 
 impl ApiConfig {
+    /// Connections at once from one address.
+    pub(super) fn connections_per_address(&self) -> usize {
+        or_part(self.max_connections_per_address, self.max_connections, 2)
+    }
+
+    /// Connections at once of those who have not said who they are.
+    pub(super) fn connections_of_strangers(&self) -> usize {
+        or_part(self.max_unauthenticated, self.max_connections, 4)
+    }
+
     /// Says what makes no sense.
     ///
     /// # Errors
@@ -71,6 +99,12 @@ impl ApiConfig {
             if value == 0 {
                 return Err(format!("api.{name} must not be 0"));
             }
+        }
+        if self.requests_burst > 0 && self.requests_per_second == 0 {
+            return Err(format!(
+                "api.requests_burst ({}) needs a rate: set api.requests_per_second as well",
+                self.requests_burst
+            ));
         }
         let longest = raft_host_proto::MESSAGE_MAX_BYTES;
         if !(2 << 20..=longest).contains(&self.max_message_bytes) {
@@ -92,15 +126,36 @@ impl ApiConfig {
     }
 }
 
+/// What is set, or a part of the whole.
+fn or_part(set: usize, whole: usize, part: usize) -> usize {
+    match set {
+        0 => (whole / part).max(1),
+        set => set.min(whole),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_that_are_not_set_are_parts_of_those_that_are() {
+        let config = ApiConfig { max_connections: 100, ..ApiConfig::default() };
+        assert_eq!(config.connections_per_address(), 50);
+        assert_eq!(config.connections_of_strangers(), 25);
+        let config =
+            ApiConfig { max_connections_per_address: 7, max_unauthenticated: 1_000, ..config };
+        assert_eq!(config.connections_per_address(), 7);
+        assert_eq!(config.connections_of_strangers(), 100);
+    }
 
     #[test]
     fn defaults_are_valid_and_nonsense_is_named() {
         assert_eq!(ApiConfig::default().validate(), Ok(()));
         let config = ApiConfig { window_bytes: 1, ..ApiConfig::default() };
         assert!(config.validate().unwrap_err().contains("window_bytes (1)"));
+        let config = ApiConfig { requests_burst: 5, ..ApiConfig::default() };
+        assert!(config.validate().unwrap_err().contains("requests_burst (5)"));
         let config = ApiConfig { request_timeout_ms: 0, ..ApiConfig::default() };
         assert!(config.validate().unwrap_err().contains("request_timeout_ms"));
     }

@@ -11,14 +11,19 @@
 //!               │ none of these                                        ▲
 //!               └─► on probation (a few places) ─► a member speaks ────┘
 //! ```
+//!
+//! The same holds for the connections of one address, of which there may be fewer. And while whoever asks
+//! must say who they are, connections that have not done so make room for each other.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::source::Source;
 use crate::transport::grpc::PeerMark;
 
 /// Bounds of a [`Table`].
@@ -26,6 +31,10 @@ use crate::transport::grpc::PeerMark;
 pub(super) struct Bounds {
     /// Connections at once, besides those of peers.
     pub(super) most: usize,
+    /// Of these, from one address.
+    pub(super) per_address: usize,
+    /// Of these, by which nobody has said who it is, while that must be said.
+    pub(super) strangers: usize,
     /// Bytes after which a connection has said what it is.
     pub(super) greeting_bytes: u64,
     /// A connection without a call is ended after this time.
@@ -38,6 +47,8 @@ const GREETING_TIME: Duration = Duration::from_secs(5);
 const PROBATION: Duration = Duration::from_secs(3);
 /// Places for connections on probation.
 pub(crate) const PROBATION_PLACES: usize = 16;
+/// Of those beyond the bound on one address.
+const PROBATION_PLACES_OF_ADDRESS: usize = 4;
 /// How often the table is looked through.
 const SWEEP: Duration = Duration::from_millis(500);
 /// A connection that does nothing for so long may be ended in favour of a new one.
@@ -50,8 +61,12 @@ const REPORT: Duration = Duration::from_secs(60);
 /// See the module.
 pub(super) struct Table {
     bounds: Bounds,
+    demands_identity: Demand,
     places: Mutex<Places>,
 }
+
+/// Whether whoever asks must say who they are, at the moment.
+pub(super) type Demand = Arc<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Places {
@@ -63,6 +78,8 @@ struct Places {
 /// What is known of a connection.
 pub(super) struct Place {
     number: u64,
+    /// Where it comes from; `None`: from this machine, by a Unix socket.
+    pub(super) address: Option<IpAddr>,
     opened: Instant,
     /// Bytes received.
     received: AtomicU64,
@@ -75,6 +92,8 @@ pub(super) struct Place {
     /// When the last call ended, or the connection began; milliseconds after `opened`.
     busy_until_ms: AtomicU64,
     on_probation: AtomicBool,
+    /// Somebody has said by it who they are.
+    is_known: AtomicBool,
     /// A member of the cluster uses it.
     pub(super) peer: PeerMark,
     /// Bytes of answers that were made and have not left.
@@ -106,32 +125,56 @@ pub(super) struct Call(Arc<Place>);
 pub(super) struct Answer(Arc<Place>);
 
 impl Table {
+    /// For a port where nobody has to say who they are.
     pub(super) fn new(bounds: Bounds) -> Arc<Table> {
-        Arc::new(Table { bounds, places: Mutex::default() })
+        Table::demanding(bounds, Arc::new(|| false))
+    }
+
+    pub(super) fn demanding(bounds: Bounds, demands_identity: Demand) -> Arc<Table> {
+        Arc::new(Table { bounds, demands_identity, places: Mutex::default() })
+    }
+
+    /// Whether whoever asks must say who they are.
+    pub(super) fn demands_identity(&self) -> bool {
+        (self.demands_identity)()
     }
 
     /// Takes a new connection in. `None`: there is no place for it. `kill`: ends all of them.
     pub(super) fn register(
         self: &Arc<Table>,
         kill: &CancellationToken,
+        address: Option<IpAddr>,
         now: Instant,
     ) -> Option<Registration> {
+        let Bounds { most, per_address, strangers, greeting_bytes, .. } = self.bounds;
+        let demands_identity = address.is_some() && self.demands_identity();
+        let source = address.map(Source::of);
         let mut places = self.places();
-        let full = places.counted() >= self.bounds.most;
-        let on_probation = full && !places.dismiss_one(now, self.bounds.greeting_bytes);
+        let full = places.counted(None) >= most;
+        let crowd = source.filter(|source| places.counted(Some(*source)) >= per_address);
+        let has_no_place = full || crowd.is_some();
+        let on_probation = has_no_place && !places.dismiss_one(now, greeting_bytes, crowd);
         if full {
-            places.report(now, self.bounds.most);
+            places.report(now, most);
         }
-        if on_probation && places.on_probation() >= PROBATION_PLACES {
-            let oldest = places.taken.values().find(|place| place.is_on_probation())?;
-            oldest.kill.cancel();
-            let number = oldest.number;
-            places.taken.remove(&number);
+        let (scope, places_on_probation) = match full {
+            true => (None, PROBATION_PLACES),
+            false => (crowd, PROBATION_PLACES_OF_ADDRESS),
+        };
+        if on_probation && places.on_probation(scope).count() >= places_on_probation {
+            let oldest = places.on_probation(scope).next().map(|oldest| oldest.number);
+            places.end(oldest?);
+        }
+        if demands_identity && places.strangers().count() >= strangers {
+            // Whoever has something to say has said it, or says it soon.
+            let oldest = places.strangers().next().map(|oldest| oldest.number);
+            places.end(oldest?);
         }
         let number = places.next;
         places.next += 1;
         let place = Arc::new(Place {
             number,
+            address,
             opened: now,
             received: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
@@ -139,6 +182,7 @@ impl Table {
             moved_ms: AtomicU64::new(0),
             busy_until_ms: AtomicU64::new(0),
             on_probation: AtomicBool::new(on_probation),
+            is_known: AtomicBool::new(address.is_none()),
             peer: PeerMark::default(),
             unread: AtomicU64::new(0),
             kill: kill.child_token(),
@@ -158,21 +202,26 @@ impl Table {
 
     /// Ends connections whose time is over.
     fn sweep(&self, now: Instant) {
-        let Bounds { greeting_bytes, idle, most } = self.bounds;
+        let Bounds { greeting_bytes, idle, most, per_address, .. } = self.bounds;
         let mut places = self.places();
-        let has_room = places.counted() < most;
+        let is_full = places.counted(None) >= most;
+        let by_source = places.by_source();
+        let has_room = |place: &Place| {
+            let others = place.source().and_then(|source| by_source.get(&source));
+            !is_full && others.is_none_or(|others| *others <= per_address)
+        };
         let over = |place: &Place| {
             let age = now.duration_since(place.opened);
             let is_silent = !place.has_greeted(greeting_bytes) && age >= GREETING_TIME;
             let is_idle = place.idle_time(now).is_some_and(|time| time >= idle);
-            let failed = place.is_on_probation() && !has_room && age >= PROBATION;
+            let failed = place.is_on_probation() && !has_room(place) && age >= PROBATION;
             !place.peer.is_set() && (is_silent || is_idle || failed)
         };
         places.taken.retain(|_, place| {
             let ends = over(place);
             if ends {
                 place.kill.cancel();
-            } else if has_room {
+            } else if has_room(place) {
                 place.on_probation.store(false, Ordering::Relaxed);
             }
             !ends
@@ -215,7 +264,7 @@ impl Table {
 
     pub(super) fn counts(&self) -> Counts {
         let places = self.places();
-        let (all, clients) = (places.taken.len(), places.counted());
+        let (all, clients) = (places.taken.len(), places.counted(None));
         Counts { clients: clients as u64, members: (all - clients) as u64, accepted: places.next }
     }
 
@@ -226,32 +275,56 @@ impl Table {
 }
 
 impl Places {
-    /// Connections that the bound is for.
-    fn counted(&self) -> usize {
-        self.taken.values().filter(|place| !place.peer.is_set()).count()
+    /// Connections that the bound is for; of one source, if one is named.
+    fn counted(&self, source: Option<Source>) -> usize {
+        self.of(source).filter(|place| !place.peer.is_set()).count()
     }
 
-    fn on_probation(&self) -> usize {
-        self.taken.values().filter(|place| place.is_on_probation()).count()
+    fn of(&self, source: Option<Source>) -> impl Iterator<Item = &Arc<Place>> {
+        let is_meant = move |place: &&Arc<Place>| source.is_none() || place.source() == source;
+        self.taken.values().filter(is_meant)
+    }
+
+    fn by_source(&self) -> BTreeMap<Source, usize> {
+        let mut counts = BTreeMap::new();
+        for place in self.taken.values().filter(|place| !place.peer.is_set()) {
+            if let Some(source) = place.source() {
+                *counts.entry(source).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// From the oldest on, as are the next.
+    fn on_probation(&self, source: Option<Source>) -> impl Iterator<Item = &Arc<Place>> {
+        self.of(source).filter(|place| place.is_on_probation())
+    }
+
+    fn strangers(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.taken.values().filter(|place| place.is_of_stranger())
+    }
+
+    fn end(&mut self, number: u64) {
+        if let Some(place) = self.taken.remove(&number) {
+            place.kill.cancel();
+        }
     }
 
     /// Ends the connection that is missed least, if one is not missed at all: one that has said
     /// nothing, or else the one that has been without a call for longest.
-    fn dismiss_one(&mut self, now: Instant, greeting_bytes: u64) -> bool {
-        let silent = self.taken.values().find(|place| {
+    fn dismiss_one(&mut self, now: Instant, greeting_bytes: u64, source: Option<Source>) -> bool {
+        let silent = self.of(source).find(|place| {
             !place.has_greeted(greeting_bytes) && now.duration_since(place.opened) >= DISPENSABLE
         });
         let idle = || {
-            let idle = self.taken.values().filter(|place| !place.peer.is_set());
+            let idle = self.of(source).filter(|place| !place.peer.is_set());
             idle.filter_map(|place| Some((place.idle_time(now)?, place)))
                 .filter(|(time, _)| *time >= DISPENSABLE)
                 .max_by_key(|(time, place)| (*time, std::cmp::Reverse(place.number)))
                 .map(|(_, place)| place)
         };
-        let Some(place) = silent.or_else(idle).cloned() else { return false };
-        place.kill.cancel();
-        self.taken.remove(&place.number);
-        true
+        let dispensable = silent.or_else(idle).map(|place| place.number);
+        dispensable.map(|number| self.end(number)).is_some()
     }
 
     fn report(&mut self, now: Instant, most: usize) {
@@ -267,6 +340,11 @@ impl Places {
 }
 
 impl Place {
+    /// Somebody has said by it who they are.
+    pub(super) fn know(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+    }
+
     /// Bytes arrived.
     pub(super) fn receive(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -303,6 +381,14 @@ impl Place {
     /// Answers have left.
     pub(super) fn take_unread(&self, bytes: u64) {
         self.unread.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn source(&self) -> Option<Source> {
+        self.address.map(Source::of)
+    }
+
+    fn is_of_stranger(&self) -> bool {
+        !self.is_known.load(Ordering::Relaxed) && !self.peer.is_set()
     }
 
     fn has_greeted(&self, greeting_bytes: u64) -> bool {
@@ -358,13 +444,27 @@ impl Drop for Answer {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { most: 4, greeting_bytes: 33, idle: Duration::from_secs(60) };
+    const BOUNDS: Bounds = Bounds {
+        most: 4,
+        per_address: 4,
+        strangers: 2,
+        greeting_bytes: 33,
+        idle: Duration::from_secs(60),
+    };
+
+    fn address(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, 0, last]))
+    }
 
     struct Clock(Instant);
 
     impl Clock {
         fn open(&self, table: &Arc<Table>) -> Registration {
-            table.register(&CancellationToken::new(), self.0).expect("a place")
+            self.open_from(table, address(1))
+        }
+
+        fn open_from(&self, table: &Arc<Table>, from: Option<IpAddr>) -> Registration {
+            table.register(&CancellationToken::new(), from, self.0).expect("a place")
         }
 
         fn advance(&mut self, time: Duration) {
@@ -426,6 +526,50 @@ mod tests {
         let all: Vec<Registration> = (0..=PROBATION_PLACES).map(|_| clock.open(&table)).collect();
         assert!(is_ended(&all[0]));
         assert!(all[1..].iter().all(|one| !is_ended(one)));
+    }
+
+    #[test]
+    fn one_address_has_few_connections_and_takes_nobody_elses_place() {
+        let bounds = Bounds { most: 100, per_address: 3, ..BOUNDS };
+        let (table, mut clock) = (Table::new(bounds), Clock(Instant::now()));
+        let other = clock.open_from(&table, address(2));
+        let own = [(); 3].map(|()| clock.open(&table));
+        let calls: Vec<Call> = own[1..].iter().map(|one| one.place.begin(clock.0)).collect();
+        for one in own.iter().chain([&other]) {
+            one.place.receive(100);
+        }
+        clock.advance(DISPENSABLE);
+        let fourth = clock.open(&table);
+        assert!(is_ended(&own[0]) && !is_ended(&other), "its own makes room");
+        fourth.place.receive(100);
+        let more = fourth.place.begin(clock.0);
+        let beyond: Vec<Registration> =
+            (0..=PROBATION_PLACES_OF_ADDRESS).map(|_| clock.open(&table)).collect();
+        assert!(is_ended(&beyond[0]), "few are on probation");
+        assert!(!clock.open_from(&table, address(2)).place.is_on_probation());
+        clock.advance(PROBATION);
+        table.sweep(clock.0);
+        assert!(beyond.iter().all(is_ended), "no member has introduced itself");
+        assert!(own[1..].iter().chain([&fourth, &other]).all(|one| !is_ended(one)));
+        drop((calls, more));
+    }
+
+    #[test]
+    fn where_it_must_be_said_who_asks_those_that_have_not_make_room_for_each_other() {
+        let demanded = Arc::new(AtomicBool::new(false));
+        let demand = Arc::clone(&demanded);
+        let bounds = Bounds { most: 100, per_address: 100, ..BOUNDS };
+        let table = Table::demanding(bounds, Arc::new(move || demand.load(Ordering::Relaxed)));
+        let clock = Clock(Instant::now());
+        let [known, one, two] = [(); 3].map(|()| clock.open(&table));
+        known.place.know();
+        let local = clock.open_from(&table, None);
+        assert!(!is_ended(&one), "nothing is demanded");
+        demanded.store(true, Ordering::Relaxed);
+        let three = clock.open(&table);
+        assert!(is_ended(&one) && ![&known, &two, &local, &three].into_iter().any(is_ended));
+        let _by_socket = clock.open_from(&table, None);
+        assert!(!is_ended(&two), "whoever comes by the socket takes nobody's place");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::process::ProcessFacts;
 use super::traffic::Traffic;
+use crate::audit::Audit;
 use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::consensus::Role;
@@ -47,6 +48,10 @@ pub struct NodeInfo {
     pub backups: Option<Arc<BackupBoard>>,
     /// What the cluster may do by itself about its members, and what this node has done of that.
     pub autopilot: Arc<AutopilotBoard>,
+    /// Where it is noted who changed what, if anywhere.
+    pub audit: Option<Arc<Audit>>,
+    /// Whether whoever asks must say who they are, at the moment.
+    pub demands_identity: Arc<dyn Fn() -> bool + Send + Sync>,
     /// What it says of its looks at its own disk, if it takes any.
     pub scrubs: Option<Arc<ScrubBoard>>,
     /// Writes down that this cluster is meant to be: see

@@ -134,6 +134,11 @@ pub(super) fn bytes<const N: usize>(array: [u8; N]) -> Bytes {
     Bytes::copy_from_slice(&array)
 }
 
+/// Where a command stands in the log.
+pub(super) fn index_of(response: &v1::ApplyResponse) -> u64 {
+    response.position.as_ref().map_or(0, |position| position.index)
+}
+
 #[cfg(test)]
 mod tests {
     use raft_host_proto::stored;

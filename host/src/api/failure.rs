@@ -1,5 +1,7 @@
 //! What goes wrong, as clients see it: a reason with its gRPC code, words, and whether it had an effect.
 
+use std::time::Duration;
+
 use raft_host_proto::v1::{self, Effect, ErrorDetail, Reason};
 use raft_host_proto::{EFFECT_KEY, EFFECT_NONE, EFFECT_UNKNOWN};
 use tonic::metadata::MetadataValue;
@@ -89,6 +91,13 @@ impl Failure {
     /// Names the entry that it is about.
     pub(super) fn about(mut self, index: u64) -> Failure {
         self.detail.index = index;
+        self
+    }
+
+    /// Says when the same request may come again.
+    pub(super) fn after(mut self, pause: Duration) -> Failure {
+        let pause_ms = u64::try_from(pause.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self.detail.retry_after_ms = Some(pause_ms);
         self
     }
 
@@ -193,7 +202,8 @@ fn pause_ms(reason: Reason) -> Option<u64> {
         | Reason::Stopping
         | Reason::NotReady
         | Reason::StateNotTrusted
-        | Reason::CannotAnswer => Some(0),
+        | Reason::CannotAnswer
+        | Reason::NotAudited => Some(0),
         Reason::Busy => Some(50),
         Reason::NoLeader | Reason::LeaderUnreachable | Reason::LeaderReplaced => Some(100),
         // By then leadership may have gone to a node that has some.

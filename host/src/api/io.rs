@@ -69,12 +69,13 @@ impl Acceptor {
     pub(super) async fn next(&mut self) -> Connection {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "a connection ended before it was served");
                         continue;
                     }
-                    let registration = self.table.register(&self.kill, Instant::now());
+                    let from = Some(from.ip());
+                    let registration = self.table.register(&self.kill, from, Instant::now());
                     let Some(registration) = registration else { continue };
                     let killed = Box::pin(registration.place.kill.clone().cancelled_owned());
                     return Connection { stream, killed, registration };

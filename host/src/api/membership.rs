@@ -10,6 +10,7 @@ use raft_host_proto::{peer, v1};
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
+use super::auditing::Witness;
 use super::caller::Caller;
 use super::context::Context;
 use super::convert::{bytes, cluster_from_wire};
@@ -198,6 +199,7 @@ impl Membership for MembershipService {
         &self,
         request: Request<peer::JoinRequest>,
     ) -> Result<Response<peer::JoinResponse>, Status> {
+        Witness::of(&request).hears(request.get_ref());
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.join_cluster(&caller, request.into_inner()).await?))
     }
@@ -206,6 +208,7 @@ impl Membership for MembershipService {
         &self,
         request: Request<peer::MoveRequest>,
     ) -> Result<Response<peer::MoveResponse>, Status> {
+        Witness::of(&request).hears(request.get_ref());
         let caller = Caller::of(&request, self.context.request_timeout());
         Ok(Response::new(self.relocate(&caller, request.into_inner()).await?))
     }

@@ -5,7 +5,7 @@
 //! leader what only the leader can do. Knows nothing of logs, consensus or modules' insides.
 //!
 //! ```text
-//!   client ──► cluster ──► door ──► client / streams / admin ──► here? ──► NodeHandle ──► answer
+//!   client ──► trailers ──► cluster ──► rates ──► door ──► client / streams / admin ──► here? ──► NodeHandle ──► answer
 //!                                      └─► leader elsewhere ──► forward (once) ──► that node
 //! ```
 //!
@@ -14,6 +14,7 @@
 
 mod admin;
 mod anteroom;
+mod auditing;
 mod caller;
 mod client;
 mod clock;
@@ -41,7 +42,9 @@ mod prepare;
 mod process;
 mod query;
 mod query_stream;
+mod rates;
 mod server;
+mod source;
 mod status;
 mod stream;
 mod streaming;
@@ -59,6 +62,7 @@ pub use context::NodeInfo;
 #[cfg(test)]
 pub(crate) use convert::{changes_from_wire, limits_to_wire};
 pub(crate) use duty::{status_of, voters_on_duty, voters_with_quick_disks};
+pub(crate) use http::METRICS_CONNECTIONS;
 pub use http::serve_http;
 pub use process::ProcessFacts;
 pub use server::{ApiError, serve};

@@ -29,7 +29,8 @@ use super::caller::Caller;
 use super::context::Context;
 use super::failure::Failure;
 use super::streaming::{
-    self, ANSWERS, PENDING, REQUEST_OVERHEAD, RESPONSES_QUEUED, UNREAD_TIME, Window, next_message,
+    self, ANSWERS, PENDING, REQUEST_OVERHEAD, RESPONSES_QUEUED, Terms, UNREAD_TIME, Window,
+    next_message,
 };
 use super::traffic::Noted;
 use crate::node::{Charge, Consistency};
@@ -46,6 +47,7 @@ type Outgoing = streaming::Outgoing<v1::QueryStreamResponse>;
 pub(super) fn run(
     context: Arc<Context>,
     caller: Caller,
+    terms: Terms,
     incoming: Streaming<v1::QueryStreamRequest>,
 ) -> Responses {
     let (out, answers) = mpsc::channel(RESPONSES_QUEUED);
@@ -57,6 +59,7 @@ pub(super) fn run(
         unread_since: None,
         here: 0,
         bytes: 0,
+        terms,
         caller,
         context,
     };
@@ -99,6 +102,7 @@ struct Answered {
 struct Stream {
     context: Arc<Context>,
     caller: Caller,
+    terms: Terms,
     /// For their turn, in the order in which they came.
     waiting: VecDeque<Question>,
     window: Window,
@@ -214,6 +218,7 @@ impl Stream {
         let checked = request
             .ok_or_else(|| Failure::none(Reason::InvalidRequest, "the question is missing"))
             .and_then(|request| {
+                self.terms.allowance.take(arrived.into_std())?;
                 let consistency = self.context.check_query(&request)?;
                 let bytes = request.query.len() + REQUEST_OVERHEAD;
                 let charge = self.context.pending.take_of(PENDING, bytes as u64);
@@ -224,6 +229,7 @@ impl Stream {
             Ok(checked) => checked,
             Err(failure) => {
                 self.noted.answered(failure.code(), Duration::ZERO);
+                self.terms.notes.refuse(failure.reason(), failure.effect());
                 self.results.push_back((failed(tag, failure), None));
                 return None;
             }

@@ -23,8 +23,10 @@ use super::door::{self, Door};
 use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::membership::MembershipService;
+use super::rates::Rates;
 use super::traffic::Port;
-use super::{cluster, health, io, trailers};
+use super::trailers::Books;
+use super::{cluster, health, io, rates, trailers};
 use crate::node::{Budget, NodeHandle};
 
 /// Why a server ended before it was asked to.
@@ -46,6 +48,11 @@ const STREAMS_ANSWERS_BYTES_MAX: u64 = 64 << 20;
 const HTTP2_GREETING_BYTES: u64 = 33;
 /// Longest headers of a call.
 pub(super) const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// Calls that a client gave up before anybody has looked at them; with more its connection ends
+/// (CVE-2023-44487).
+const RESETS_PENDING_MAX: usize = 20;
+/// Calls that were given up because their client broke the protocol; likewise.
+const RESETS_MAX: usize = 256;
 /// How soon a client that vanished is found out.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long connections may take to notice that they were cut.
@@ -55,6 +62,8 @@ const CUT_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) fn bounds(config: &ApiConfig) -> Bounds {
     Bounds {
         most: config.max_connections,
+        per_address: config.connections_per_address(),
+        strangers: config.connections_of_strangers(),
         greeting_bytes: HTTP2_GREETING_BYTES,
         idle: Duration::from_millis(config.idle_timeout_ms),
     }
@@ -80,7 +89,8 @@ pub async fn serve(
     let cut = CancellationToken::new();
     // Whichever way this function ends, no connection outlives it.
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
-    let traffic = Arc::clone(&info.traffic);
+    let books = Books { traffic: Arc::clone(&info.traffic), audit: info.audit.clone() };
+    let demands_identity = Arc::clone(&info.demands_identity);
     let context = Arc::new(Context {
         forwarder: Forwarder::new(&config, handle.identity().cluster),
         freshness: Freshness::default(),
@@ -95,19 +105,21 @@ pub async fn serve(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     health::begin(&reporter, &handle).await;
     let routes = add_services(others, &context)?.add_service(health_service);
-    let table = Table::new(bounds(&config));
+    let table = Table::demanding(bounds(&config), demands_identity);
     let door = Door::new(Arc::clone(&table));
-    traffic.open(Port {
+    books.traffic.open(Port {
         table: Arc::clone(&table),
         door: Arc::clone(&door),
         pending: context.pending.clone(),
         answers: context.answers.clone(),
     });
     let door = axum::middleware::from_fn_with_state(door, door::pass);
+    let rates = Rates::new(&config, Arc::clone(&table));
+    let rates = axum::middleware::from_fn_with_state(rates, rates::limit);
     let cluster = axum::middleware::from_fn_with_state(handle.clone(), cluster::check);
     // Who is meant for another cluster does not get to the door.
-    let trailers = axum::middleware::from_fn_with_state(traffic, trailers::label);
-    let routes = routes.into_axum_router().layer(door).layer(cluster).layer(trailers);
+    let trailers = axum::middleware::from_fn_with_state(books, trailers::label);
+    let routes = routes.into_axum_router().layer(door).layer(rates).layer(cluster).layer(trailers);
     let routes = Routes::from(routes);
     let mut serving = pin!(
         Server::builder()
@@ -115,6 +127,8 @@ pub async fn serve(
             .initial_connection_window_size(config.window_bytes.saturating_mul(2).min(1 << 30))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .max_concurrent_streams(config.max_concurrent_streams)
+            .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
+            .http2_max_local_error_reset_streams(Some(RESETS_MAX))
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_routes(routes)

@@ -28,12 +28,12 @@ use tonic::{Code, Status, Streaming};
 
 use super::caller::Caller;
 use super::context::{Again, Context, Route, no_leader, not_leader_but};
-use super::convert::command_from_wire;
+use super::convert::{command_from_wire, index_of};
 use super::failure::{Failure, apply_response};
 use super::forward::passed_on;
 use super::streaming::{
-    self, ANSWERS, MESSAGE_BYTES, PENDING, REQUEST_OVERHEAD, RESPONSES_QUEUED, UNREAD_TIME, Window,
-    next_message,
+    self, ANSWERS, MESSAGE_BYTES, PENDING, REQUEST_OVERHEAD, RESPONSES_QUEUED, Terms, UNREAD_TIME,
+    Window, next_message,
 };
 use super::traffic::Noted;
 use crate::node::{Charge, ChargedAnswer, Leadership, ProposeFailure, ReplySink, Submit};
@@ -55,6 +55,7 @@ type Outgoing = streaming::Outgoing<v1::ApplyStreamResponse>;
 pub(super) fn run(
     context: Arc<Context>,
     caller: Caller,
+    terms: Terms,
     incoming: Streaming<v1::ApplyStreamRequest>,
 ) -> Responses {
     let (out, answers_out) = mpsc::channel(RESPONSES_QUEUED);
@@ -78,6 +79,7 @@ pub(super) fn run(
         noted: Noted::default(),
         now: Instant::now(),
         stopping: false,
+        terms,
         caller,
         context,
     };
@@ -192,6 +194,7 @@ struct Upstream {
 struct Stream {
     context: Arc<Context>,
     caller: Caller,
+    terms: Terms,
     commands: Commands,
     leadership: watch::Receiver<Leadership>,
     answer_to: mpsc::UnboundedSender<ChargedAnswer>,
@@ -323,6 +326,7 @@ impl Stream {
             let checked = request
                 .ok_or_else(|| Failure::none(Reason::InvalidRequest, "the command is missing"))
                 .and_then(|request| {
+                    self.terms.allowance.take(arrived.into_std())?;
                     self.context.check_group(&request.group)?;
                     let bytes = request.command.len() + REQUEST_OVERHEAD;
                     let charge = self.context.pending.take_of(PENDING, bytes as u64);
@@ -345,6 +349,7 @@ impl Stream {
                 }
                 Err(failure) => {
                     self.noted.answered(failure.code(), Duration::ZERO);
+                    self.terms.notes.refuse(failure.reason(), failure.effect());
                     self.results.push_back((failed(tag, failure), None));
                 }
             }
@@ -594,6 +599,7 @@ impl Stream {
         if let Some(command) = self.commands.take(number) {
             self.noted.answered(code, self.now.saturating_duration_since(command.arrived));
             self.under_way -= usize::from(command.is_under_way());
+            self.terms.notes.note(&command.request, outcome_of(&result));
             let result = v1::TaggedResult { tag: command.tag, result: Some(result) };
             self.results.push_back((result, charge));
         }
@@ -668,6 +674,17 @@ async fn relay(
                 return Failure::unknown(Reason::LeaderUnreachable, words);
             }
             Err(status) => return Failure::from_status(&status),
+        }
+    }
+}
+
+/// Where it stands in the log, or why it does not.
+fn outcome_of(result: &v1::tagged_result::Result) -> Result<u64, (Reason, Effect)> {
+    match result {
+        v1::tagged_result::Result::Response(response) => Ok(index_of(response)),
+        v1::tagged_result::Result::Error(error) => {
+            let reason = error.detail.as_ref().map(v1::ErrorDetail::reason);
+            Err((reason.unwrap_or_default(), error.effect()))
         }
     }
 }

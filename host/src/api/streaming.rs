@@ -7,6 +7,8 @@ use std::time::Duration;
 use prost::Message;
 use tonic::Status;
 
+use super::auditing::{CommandNotes, Witness};
+use super::rates::Allowance;
 use crate::node::Charge;
 
 /// A response or upstream message is sent when it has this many bytes; well under the 4 MiB
@@ -27,6 +29,20 @@ pub(super) const REQUEST_OVERHEAD: usize = 64;
 const EXPECTED_BYTES: usize = 16 << 20;
 /// Requests under way at once before the sizes of answers are known.
 const FIRST_REQUESTS: usize = 64;
+
+/// What holds for all requests of a stream.
+pub(super) struct Terms {
+    /// What each takes from.
+    pub(super) allowance: Allowance,
+    /// Where commands and refusals are noted.
+    pub(super) notes: CommandNotes,
+}
+
+impl Terms {
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Terms {
+        Terms { allowance: Allowance::of(request), notes: Witness::of(request).commands() }
+    }
+}
 
 /// Answers on their way to the client, and the room that they take until then.
 pub(super) type Outgoing<M> = Result<(M, Vec<Charge>), Status>;

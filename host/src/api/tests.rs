@@ -34,6 +34,7 @@ use crate::types::{ClusterId, GroupId, Member, ModuleHash, NodeId};
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const PATIENCE: Duration = Duration::from_secs(30);
 
+mod audit;
 mod clusters;
 mod errors;
 mod health;
@@ -67,6 +68,8 @@ fn node_config() -> NodeConfig {
 fn info() -> NodeInfo {
     NodeInfo {
         backups: None,
+        audit: None,
+        demands_identity: Arc::new(|| false),
         autopilot: Arc::new(AutopilotBoard::new(AutopilotConfig::default())),
         scrubs: None,
         version: "test".into(),

@@ -1,5 +1,6 @@
 //! Every failed call says whether it had an effect, also when the gRPC library failed it: a method that
-//! is not there, a message that cannot be decoded, an answer that is too long. What it says is counted.
+//! is not there, a message that cannot be decoded, an answer that is too long. What it says is counted, and
+//! noted in the audit log where that is to be.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,8 +16,10 @@ use raft_host_proto::EFFECT_KEY;
 use raft_host_proto::v1::Effect;
 use tonic::{Code, Status};
 
+use super::auditing::Record;
 use super::failure::{Failure, with_effect};
 use super::traffic::{Call, Traffic};
+use crate::audit::Audit;
 
 /// Whose words a failure has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,28 +45,57 @@ impl Whose {
 /// gRPC's own trailer.
 const STATUS_KEY: &str = "grpc-status";
 
-/// The middleware.
+/// Where calls are counted and noted.
+#[derive(Clone)]
+pub(super) struct Books {
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) audit: Option<Arc<Audit>>,
+}
+
+/// The middleware; nothing of a call is looked at before.
 pub(super) async fn label(
-    State(traffic): State<Arc<Traffic>>,
-    request: Request,
+    State(books): State<Books>,
+    mut request: Request,
     next: Next,
 ) -> Response<Body> {
     let whose = Whose::of(request.uri().path());
-    if whose == Whose::Peers {
-        return next.run(request).await;
-    }
-    let call = traffic.begin(request.uri().path());
-    let mut response = next.run(request).await;
+    let call = (whose != Whose::Peers).then(|| books.traffic.begin(request.uri().path()));
+    let (record, mut response) = match Record::begin(books.audit.as_ref(), &mut request) {
+        Ok(record) => (record, next.run(request).await),
+        Err(failure) => (None, failure.into_status().into_http()),
+    };
     // A failure in the headers is all of the answer: nothing of the request was done.
     if is_unlabelled(response.headers()) {
         relabel(response.headers_mut(), whose, Effect::None);
     }
-    match code_of(response.headers()) {
-        Some(code) => {
+    let mut open = Open { call, record };
+    if let Some(code) = code_of(response.headers()) {
+        open.end(code, response.headers());
+    }
+    match open.is_over() {
+        true => response,
+        false => response.map(|body| Body::new(Labelled { body, whose, open })),
+    }
+}
+
+/// What waits for the end of a call.
+struct Open {
+    call: Option<Call>,
+    record: Option<Record>,
+}
+
+impl Open {
+    fn is_over(&self) -> bool {
+        self.call.is_none() && self.record.is_none()
+    }
+
+    fn end(&mut self, code: Code, headers: &HeaderMap) {
+        if let Some(call) = self.call.take() {
             call.end(code);
-            response
         }
-        None => response.map(|body| Body::new(Labelled { body, whose, call: Some(call) })),
+        if let Some(record) = self.record.take() {
+            record.end(headers);
+        }
     }
 }
 
@@ -78,6 +110,9 @@ fn is_unlabelled(headers: &HeaderMap) -> bool {
 }
 
 fn relabel(headers: &mut HeaderMap, whose: Whose, effect: Effect) {
+    if whose == Whose::Peers {
+        return;
+    }
     let Some(status) = Status::from_header_map(headers) else { return };
     let labelled = match whose {
         Whose::Ours => Failure::of_library(&status, effect).into_status(),
@@ -92,16 +127,7 @@ fn relabel(headers: &mut HeaderMap, whose: Whose, effect: Effect) {
 struct Labelled {
     body: Body,
     whose: Whose,
-    /// Until it is known what became of it.
-    call: Option<Call>,
-}
-
-impl Labelled {
-    fn end(&mut self, code: Code) {
-        if let Some(call) = self.call.take() {
-            call.end(code);
-        }
-    }
+    open: Open,
 }
 
 impl HttpBody for Labelled {
@@ -117,7 +143,9 @@ impl HttpBody for Labelled {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(None | Some(Err(_))) => {
                 // Nobody was told what became of it.
-                self.end(Code::Unknown);
+                if let Some(call) = self.open.call.take() {
+                    call.end(Code::Unknown);
+                }
                 return frame;
             }
             Poll::Pending => return Poll::Pending,
@@ -126,7 +154,7 @@ impl HttpBody for Labelled {
             if is_unlabelled(trailers) {
                 relabel(trailers, self.whose, Effect::Unknown);
             }
-            self.end(code_of(trailers).unwrap_or(Code::Unknown));
+            self.open.end(code_of(trailers).unwrap_or(Code::Unknown), trailers);
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -44,6 +44,7 @@ pub(super) async fn run(
     context: &Context,
     caller: &Caller,
     incoming: Streaming<v1::UpgradeRequest>,
+    hear: impl Fn(&v1::UpgradeHeader) + Send,
 ) -> Result<v1::UpgradeResponse, Failure> {
     let max = context
         .handle
@@ -51,7 +52,7 @@ pub(super) async fn run(
         .borrow()
         .as_ref()
         .map_or(Limits::default().module_max_bytes, |view| view.info.limits.module_max_bytes);
-    let upload = receive(max, incoming).await?;
+    let upload = receive(max, incoming, hear).await?;
     context.check_group(&upload.header.group)?;
     let upload = &upload;
     let here = || activate(context, caller, upload);
@@ -67,6 +68,7 @@ pub(super) async fn run(
 async fn receive(
     max: u64,
     mut incoming: impl Stream<Item = Result<v1::UpgradeRequest, Status>> + Unpin,
+    hear: impl Fn(&v1::UpgradeHeader),
 ) -> Result<Upload, Failure> {
     let bad = |words: String| Failure::none(Reason::InvalidRequest, words);
     let header = match incoming.try_next().await.map_err(broken)?.and_then(|request| request.part) {
@@ -75,6 +77,7 @@ async fn receive(
             return Err(bad("the first message of an upgrade must be its header".to_owned()));
         }
     };
+    hear(&header);
     if header.label.len() > LABEL_MAX_BYTES || header.label.contains(char::is_control) {
         let failure = bad(format!(
             "a module's label may have {LABEL_MAX_BYTES} bytes and no control characters; give \
@@ -198,7 +201,7 @@ mod tests {
 
     async fn received(max: u64, parts: Vec<Part>) -> Result<Bytes, String> {
         let parts = parts.into_iter().map(|part| Ok(v1::UpgradeRequest { part: Some(part) }));
-        let upload = receive(max, tokio_stream::iter(parts)).await;
+        let upload = receive(max, tokio_stream::iter(parts), |_| {}).await;
         upload.map(|upload| upload.module).map_err(|failure| {
             assert_eq!(failure.code(), Code::InvalidArgument);
             failure.message().to_owned()
@@ -248,13 +251,13 @@ mod tests {
             let lost = Err(Status::unavailable("reset"));
             let parts = sent[..arrived].iter().cloned().chain([lost]);
             let parts = parts.map(|part| Ok(v1::UpgradeRequest { part: Some(part?) }));
-            let failure = receive(6, tokio_stream::iter(parts)).await.unwrap_err();
+            let failure = receive(6, tokio_stream::iter(parts), |_| {}).await.unwrap_err();
             assert_eq!(failure.reason(), Reason::BrokenOff, "{failure:?}");
             assert_eq!((failure.code(), failure.effect()), (Code::Cancelled, Effect::None));
         }
         // What else the library refuses keeps its reason.
         let parts = [Err(Status::out_of_range("long"))];
-        let failure = receive(6, tokio_stream::iter(parts)).await.unwrap_err();
+        let failure = receive(6, tokio_stream::iter(parts), |_| {}).await.unwrap_err();
         assert_eq!(failure.reason(), Reason::TooLarge, "{failure:?}");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 pub(super) use crate::config::Output;
+use crate::text::civil_from_days;
 pub(super) use crate::text::{human_bytes, human_count};
 
 /// How the bytes of an answer are printed.
@@ -127,23 +128,6 @@ pub(super) fn human_time(unix_ms: u64) -> String {
     let (year, month, day) = civil_from_days(days);
     let (hour, minute, second) = (rest / 3_600, rest % 3_600 / 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-}
-
-/// Days since 1970-01-01 to a date of the Gregorian calendar, counted in eras of 400 years
-/// that begin in March, so that the leap day is the last day of a year.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    const DAYS_TO_1970: u64 = 719_468;
-    const DAYS_PER_ERA: u64 = 146_097;
-    let days = days + DAYS_TO_1970;
-    let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 /// The first twelve digits of a hash; `-` for none.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{voters_on_duty, voters_with_quick_disks};
+use crate::audit::{Audit, Event};
 use crate::autopilot::{AutopilotBoard, AutopilotChange, Decision, Facts, MemberFacts, decide};
 use crate::consensus::{ReplicaStatus, Role};
 use crate::node::NodeHandle;
@@ -18,7 +19,7 @@ const SLOW_LOOK: Duration = Duration::from_secs(2);
 const SLOW_WINDOW: Duration = Duration::from_secs(60);
 
 /// Removes members that are dead, one at a time, if the configuration says so.
-pub(super) async fn act(handle: NodeHandle, board: Arc<AutopilotBoard>) {
+pub(super) async fn act(handle: NodeHandle, board: Arc<AutopilotBoard>, audit: Option<Arc<Audit>>) {
     let after = Duration::from_millis(board.config().remove_dead_after_ms);
     if after.is_zero() {
         return;
@@ -40,6 +41,10 @@ pub(super) async fn act(handle: NodeHandle, board: Arc<AutopilotBoard>) {
                         false => AutopilotChange::RemovedLearner,
                     });
                     tracing::warn!(%node, "autopilot: removed the node: {reason}");
+                    if let Some(audit) = &audit {
+                        let what = format!("node {node}: {reason}");
+                        audit.note(Event::of_node("members.remove", "autopilot", what), None);
+                    }
                     None
                 }
                 Err(error) => {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::release;
 use crate::api::status_of;
+use crate::audit::{Audit, Event};
 use crate::backup::{
     BackupBoard, BackupFacts, BackupWriter, NewFile, SavedBackup, list, path_in, prune,
     wall_clock_ms,
@@ -39,7 +40,12 @@ struct Candidate {
 }
 
 /// Takes backups until `end`.
-pub(super) async fn take(handle: NodeHandle, board: Arc<BackupBoard>, end: CancellationToken) {
+pub(super) async fn take(
+    handle: NodeHandle,
+    board: Arc<BackupBoard>,
+    audit: Option<Arc<Audit>>,
+    end: CancellationToken,
+) {
     let Some(dir) = board.config().directory.clone() else { return };
     let cluster = handle.identity().cluster;
     let known = {
@@ -66,7 +72,10 @@ pub(super) async fn take(handle: NodeHandle, board: Arc<BackupBoard>, end: Cance
         tokio::time::sleep(pause).await;
         board.forgive(wall_clock_ms());
         if is_my_turn(&handle, &board).await {
-            attempt(&handle, &board, &dir, &end).await;
+            let saved = attempt(&handle, &board, &dir, &end).await;
+            if let Some((saved, audit)) = saved.zip(audit.as_ref()) {
+                audit.note(of_backup(&saved), None);
+            }
         }
     }
 }
@@ -128,7 +137,17 @@ async fn ask(member: &Member, cluster: ClusterId) -> Option<Candidate> {
     })
 }
 
-async fn attempt(handle: &NodeHandle, board: &BackupBoard, dir: &Path, end: &CancellationToken) {
+fn of_backup(saved: &SavedBackup) -> Event {
+    let event = Event::of_node("backup.save", "schedule", saved.file.display().to_string());
+    Event { index: Some(saved.facts.position.index.0), ..event }
+}
+
+async fn attempt(
+    handle: &NodeHandle,
+    board: &BackupBoard,
+    dir: &Path,
+    end: &CancellationToken,
+) -> Option<SavedBackup> {
     board.update(|report| report.is_running = true);
     let saved = save(handle, board, dir, end).await;
     match &saved {
@@ -138,6 +157,7 @@ async fn attempt(handle: &NodeHandle, board: &BackupBoard, dir: &Path, end: &Can
         ),
         Err(error) => tracing::error!("no backup was saved: {error}"),
     }
+    let done = saved.as_ref().ok().cloned();
     board.update(|report| {
         report.is_running = false;
         match saved {
@@ -154,6 +174,7 @@ async fn attempt(handle: &NodeHandle, board: &BackupBoard, dir: &Path, end: &Can
             }
         }
     });
+    done
 }
 
 async fn save(

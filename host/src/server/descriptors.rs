@@ -5,15 +5,19 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::api::{ApiConfig, PROBATION_PLACES};
+use crate::api::{ApiConfig, METRICS_CONNECTIONS, PROBATION_PLACES};
 
 /// For the store, snapshots, modules, the log of the process, peers, and what the runtime needs.
 const RESERVED: u64 = 128;
 /// The fewest that a node can do with: a few connections beside those.
 const FEWEST: u64 = RESERVED + 32;
 
+/// The fewest connections that are taken.
+const CONNECTIONS_MIN: usize = 8;
+
 /// Raises the soft limit of open files to the hard one and bounds the connections by what it is.
-pub(super) fn provide(api: &mut ApiConfig) {
+/// `has_metrics`: there is a port for these as well.
+pub(super) fn provide(api: &mut ApiConfig, has_metrics: bool) {
     let limit = match raise() {
         Ok(limit) => limit,
         Err(error) => {
@@ -28,8 +32,7 @@ pub(super) fn provide(api: &mut ApiConfig) {
              node may stop when its store needs one"
         );
     }
-    let reserved = RESERVED + PROBATION_PLACES as u64;
-    let left = usize::try_from(limit.saturating_sub(reserved)).unwrap_or(usize::MAX).max(8);
+    let left = connections(limit, has_metrics);
     if left < api.max_connections {
         tracing::warn!(
             limit,
@@ -38,6 +41,13 @@ pub(super) fn provide(api: &mut ApiConfig) {
         );
         api.max_connections = left;
     }
+}
+
+/// Connections that leave enough of so many files to everything else.
+fn connections(limit: u64, has_metrics: bool) -> usize {
+    let of_metrics = if has_metrics { METRICS_CONNECTIONS + PROBATION_PLACES } else { 0 };
+    let others = RESERVED + (PROBATION_PLACES + of_metrics) as u64;
+    usize::try_from(limit.saturating_sub(others)).unwrap_or(usize::MAX).max(CONNECTIONS_MIN)
 }
 
 fn raise() -> nix::Result<u64> {
@@ -51,6 +61,20 @@ fn raise() -> nix::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_the_limit_is_connections_leave_what_is_kept_back() {
+        assert_eq!(connections(1_024, false), 1_024 - 128 - 16);
+        for limit in 256..2_048 {
+            for has_metrics in [false, true] {
+                let of_metrics =
+                    if has_metrics { METRICS_CONNECTIONS + PROBATION_PLACES } else { 0 };
+                let most = connections(limit, has_metrics) + PROBATION_PLACES + of_metrics;
+                assert!(most as u64 + RESERVED <= limit, "{limit}");
+            }
+        }
+        assert_eq!(connections(64, true), CONNECTIONS_MIN, "it was warned of");
+    }
 
     #[test]
     fn the_soft_limit_becomes_the_hard_one() {

@@ -51,6 +51,7 @@ pub use self::restore::{RestoreFailure, Restored, restore};
 pub(crate) use self::restore::{backup_loader, open_backup};
 pub use self::running::{Began, RunningServer, SHUTDOWN_GRACE, start};
 pub(crate) use self::services::count_dropped_guest_lines;
+use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;
@@ -231,6 +232,9 @@ pub enum ServeError {
         /// The data directory.
         place: String,
     },
+    /// Nothing can be noted of who changes what.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),

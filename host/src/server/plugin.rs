@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ServeError;
+use crate::audit::{Audit, Event};
 use crate::fsm::{FsmLoader, Limits};
 use crate::node::{NodeHandle, Upgrade, UpgradeFailure};
 use crate::types::ModuleHash;
@@ -55,7 +56,11 @@ impl Plugin {
     }
 
     /// Makes it the module of a cluster that has none yet.
-    pub(super) async fn activate(&self, handle: &NodeHandle) -> Result<(), ServeError> {
+    pub(super) async fn activate(
+        &self,
+        handle: &NodeHandle,
+        audit: Option<&Audit>,
+    ) -> Result<(), ServeError> {
         let upgrade = Upgrade {
             module: self.bytes.clone(),
             label: self.label.clone(),
@@ -69,6 +74,11 @@ impl Plugin {
                     plugin = %self.path.display(), hash = %self.hash.short(),
                     index = %upgraded.index, "the plugin is active"
                 );
+                if let Some(audit) = audit {
+                    let what = format!("{:?} {}", self.label, self.hash);
+                    let event = Event::of_node("modules.activate", "start", what);
+                    audit.note(Event { index: Some(upgraded.index.0), ..event }, None);
+                }
                 Ok(())
             }
             Err(UpgradeFailure::Refused(refused)) => Err(ServeError::PluginRefused {

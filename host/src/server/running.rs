@@ -20,6 +20,7 @@ use super::{
     late, memory, probation, promote, release, relocate, scrub, services,
 };
 use crate::api::{Anteroom, ProcessFacts};
+use crate::audit::Audit;
 use crate::autopilot::AutopilotBoard;
 use crate::backup::{BackupBoard, wall_clock_ms};
 use crate::config::Config;
@@ -42,6 +43,10 @@ const CLOSING: Duration = Duration::from_secs(2);
 const CUTTING: Duration = Duration::from_millis(200);
 /// What threads that have been told to end are given at least.
 const LAST_STEPS: Duration = Duration::from_secs(1);
+/// How long what waits for the audit log may take.
+const AUDIT_PATIENCE: Duration = Duration::from_millis(500);
+/// Whether it is known who asks: that decides where an audit log goes of which nothing is said.
+const KNOWS_CALLERS: bool = false;
 /// The end of a server is in order within `drain_ms` and this, and is not waited for after that.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 const _: () = assert!(SHUTDOWN_GRACE.as_secs() >= CLOSING.as_secs() + LAST_STEPS.as_secs());
@@ -79,6 +84,7 @@ pub struct RunningServer {
     /// What a start has left to do.
     chores: TaskTracker,
     chores_end: CancellationToken,
+    audit: Option<Arc<Audit>>,
     home: Arc<Home>,
 }
 
@@ -102,7 +108,7 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
 async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, ServeError> {
     ProcessFacts::begin();
     config.validate()?;
-    descriptors::provide(&mut config.api);
+    descriptors::provide(&mut config.api, config.metrics_listen.is_some());
     if startup.plugin.is_some() && startup.join.is_some() {
         return Err(ServeError::PluginAndJoin);
     }
@@ -309,6 +315,9 @@ async fn run(
         }
     }
     let home = Arc::new(home);
+    let (cluster, me) = (handle.identity().cluster, handle.identity().node);
+    let audit = Audit::open(&config.audit, home.path(), KNOWS_CALLERS, (cluster, me))?;
+    let audit = audit.map(Arc::new);
     let backups = config
         .backup
         .directory
@@ -319,8 +328,14 @@ async fn run(
     let (broken_sender, broken) = watch::channel(None);
     let scrubs = (home.path().is_some() && config.storage.scrub_every_ms > 0)
         .then(|| Arc::new(ScrubBoard::new(config.storage.scrub_every_ms)));
-    let info =
-        services::info(&home, &transport, backups.clone(), Arc::clone(&piloting), scrubs.clone());
+    let info = services::info(
+        &home,
+        &transport,
+        audit.clone(),
+        backups.clone(),
+        Arc::clone(&piloting),
+        scrubs.clone(),
+    );
     let services = services::serve(
         listener,
         handle.clone(),
@@ -354,6 +369,7 @@ async fn run(
         broken,
         chores: TaskTracker::new(),
         chores_end: CancellationToken::new(),
+        audit: audit.clone(),
         home,
     };
     if joining {
@@ -365,10 +381,11 @@ async fn run(
     }
     if let Some(board) = &backups {
         let end = server.chores_end.clone();
-        server.chore(backups::take(server.handle(), Arc::clone(board), end));
+        let (handle, board) = (server.handle(), Arc::clone(board));
+        server.chore(backups::take(handle, board, audit.clone(), end));
     }
     server.chore(autopilot::leave_slow_disk(server.handle(), Arc::clone(&piloting)));
-    server.chore(autopilot::act(server.handle(), piloting));
+    server.chore(autopilot::act(server.handle(), piloting, audit));
     server.chore(autopilot::be_relieved(server.handle()));
     if let Some(board) = scrubs {
         // It looks at the end itself: what reads is not to be left behind.
@@ -446,6 +463,13 @@ impl RunningServer {
         }
     }
 
+    /// Opens the audit log anew, if it is a file: somebody has put that aside.
+    pub fn reopen_audit(&self) {
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+    }
+
     /// Stops in order: takes no new requests, hands leadership over, finishes what is in
     /// flight, flushes, lets go of the data directory.
     ///
@@ -474,7 +498,9 @@ impl RunningServer {
     }
 
     async fn end(self, deadline: Instant) -> StopReason {
-        let RunningServer { node, transport, serving, metrics, closing, chores, home, .. } = self;
+        let RunningServer {
+            node, transport, serving, metrics, closing, chores, audit, home, ..
+        } = self;
         let abort = serving.abort_handle();
         let last_calls = async {
             transport.shutdown().await;
@@ -493,6 +519,9 @@ impl RunningServer {
         }
         let stopping = tokio::task::spawn_blocking(move || {
             let patience = deadline.saturating_duration_since(Instant::now()).max(LAST_STEPS);
+            if let Some(audit) = audit {
+                audit.close(AUDIT_PATIENCE);
+            }
             let (reason, stragglers) = node.stop_within(patience);
             match stragglers {
                 Some(stragglers) => leave(stragglers, home, reason),
@@ -509,11 +538,11 @@ impl RunningServer {
             return Ok(());
         }
         if self.began == Began::Formed || self.is_alone() {
-            return introduce(&self.handle, &plugin).await;
+            return introduce(&self.handle, &plugin, self.audit.as_deref()).await;
         }
-        let handle = self.handle.clone();
+        let (handle, audit) = (self.handle.clone(), self.audit.clone());
         self.chore(async move {
-            if let Err(error) = introduce(&handle, &plugin).await {
+            if let Err(error) = introduce(&handle, &plugin, audit.as_deref()).await {
                 tracing::error!(%error, "the plugin was not activated");
             }
         });
@@ -577,15 +606,23 @@ fn leave(stragglers: Stragglers, home: Arc<Home>, reason: StopReason) -> StopRea
 
 /// Waits until it is clear whether the cluster has a module, then proposes or compares.
 /// A node that stops meanwhile says so in another way.
-async fn introduce(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeError> {
+async fn introduce(
+    handle: &NodeHandle,
+    plugin: &Plugin,
+    audit: Option<&Audit>,
+) -> Result<(), ServeError> {
     let mut stopped = handle.stopped();
     tokio::select! {
         _ = stopped.wait_for(Option::is_some) => Ok(()),
-        introduced = introduce_to_cluster(handle, plugin) => introduced,
+        introduced = introduce_to_cluster(handle, plugin, audit) => introduced,
     }
 }
 
-async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeError> {
+async fn introduce_to_cluster(
+    handle: &NodeHandle,
+    plugin: &Plugin,
+    audit: Option<&Audit>,
+) -> Result<(), ServeError> {
     let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
     let cluster = handle.identity().cluster;
     let active = || handle.machine().borrow().as_ref().and_then(|view| view.info.active.clone());
@@ -619,7 +656,7 @@ async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<()
             late::say_of_module(cluster, &active, plugin);
             Ok(())
         }
-        None if leadership.borrow().role == Role::Leader => plugin.activate(handle).await,
+        None if leadership.borrow().role == Role::Leader => plugin.activate(handle, audit).await,
         None => {
             tracing::warn!(
                 "the cluster runs no module yet and this node does not lead it: raft-host \

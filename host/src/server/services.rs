@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::home::Home;
 use super::release;
 use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
+use crate::audit::Audit;
 use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
@@ -64,6 +65,7 @@ pub(crate) fn count_dropped_guest_lines(lines: u64) {
 pub(super) fn info(
     home: &Arc<Home>,
     transport: &Arc<dyn NetworkTransport>,
+    audit: Option<Arc<Audit>>,
     backups: Option<Arc<BackupBoard>>,
     autopilot: Arc<AutopilotBoard>,
     scrubs: Option<Arc<ScrubBoard>>,
@@ -91,6 +93,9 @@ pub(super) fn info(
             transport.upgrade().map(|transport| transport.queued_bytes()).unwrap_or_default()
         }),
         traffic: Arc::default(),
+        audit,
+        // Nobody can say who they are yet.
+        demands_identity: Arc::new(|| false),
         backups,
         autopilot,
         scrubs,

@@ -543,7 +543,7 @@ impl Driver {
                         let backoff = &mut connection.backoff;
                         connection
                             .resend_at
-                            .get_or_insert_with(|| Instant::now() + backoff.pause());
+                            .get_or_insert_with(|| Instant::now() + backoff.pause_after(&failure));
                         return false;
                     }
                     let address = &connection.picked.address;

@@ -12,6 +12,7 @@ use super::endpoints::Picked;
 use super::error::Failure;
 use super::{Client, ClientError, ClientOptions, ClusterId, Effect};
 use crate::mean_for;
+use crate::v1::Reason;
 
 /// Which failed attempts may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +128,16 @@ impl Backoff {
         pause.mul_f64(rand::random_range(0.5..=1.0))
     }
 
-    /// At least as long as the node has asked for.
-    fn pause_after(&mut self, failure: &Failure) -> Duration {
-        let asked = failure.detail.as_ref().and_then(|detail| detail.retry_after_ms);
-        self.pause().max(Duration::from_millis(asked.unwrap_or(0)).min(self.max))
+    /// At least as long as the node has asked for: where it counts requests, all of that, for it would refuse
+    /// earlier ones; else no longer than pauses get.
+    pub(super) fn pause_after(&mut self, failure: &Failure) -> Duration {
+        let detail = failure.detail.as_ref();
+        let asked = detail.and_then(|detail| detail.retry_after_ms).unwrap_or(0);
+        let most = match detail.map(|detail| detail.reason()) {
+            Some(Reason::RateLimited) => FAR,
+            _ => self.max,
+        };
+        self.pause().max(Duration::from_millis(asked).min(most))
     }
 }
 
@@ -276,6 +283,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v1::ErrorDetail;
 
     #[test]
     fn pauses_grow_to_their_bound() {
@@ -290,5 +298,28 @@ mod tests {
             let bound = Duration::from_millis(bound_ms);
             assert!(pause >= bound / 2 && pause <= bound, "{pause:?} of {bound:?}");
         }
+    }
+
+    #[test]
+    fn a_node_that_counts_requests_is_given_the_time_that_it_asks_for() {
+        let options = ClientOptions {
+            backoff_min: Duration::from_millis(1),
+            backoff_max: Duration::from_millis(10),
+            ..ClientOptions::default()
+        };
+        let refused = |reason: Reason| {
+            let detail = ErrorDetail {
+                reason: reason.into(),
+                retry_after_ms: Some(700),
+                ..ErrorDetail::default()
+            };
+            let trailer = detail.to_trailer(reason.code(), "words");
+            Failure::from_status(&Status::with_details(reason.code(), "words", trailer))
+        };
+        let mut backoff = Backoff::new(&options);
+        let limited = refused(Reason::RateLimited);
+        assert!(limited.transient);
+        assert_eq!(backoff.pause_after(&limited), Duration::from_millis(700));
+        assert_eq!(backoff.pause_after(&refused(Reason::Busy)), Duration::from_millis(10));
     }
 }

@@ -64,6 +64,7 @@ impl Collector for Scrape {
         self.storage(&mut page)?;
         self.backups(&mut page)?;
         self.autopilot(&mut page)?;
+        super::audit::written(&mut page, info.audit.as_deref())?;
         self.scrubs(&mut page)
     }
 }

@@ -3,6 +3,7 @@
 //! On an address of its own, so that a monitoring network can reach it without reaching the
 //! services that change things.
 
+mod audit;
 mod metrics;
 mod page;
 mod probes;
@@ -30,7 +31,15 @@ use super::io::{Acceptor, Connection};
 use crate::node::NodeHandle;
 
 /// Whoever scrapes needs one connection, and a request is one line and more.
-const BOUNDS: Bounds = Bounds { most: 64, greeting_bytes: 16, idle: Duration::from_secs(120) };
+const BOUNDS: Bounds = Bounds {
+    most: METRICS_CONNECTIONS,
+    per_address: METRICS_CONNECTIONS,
+    strangers: METRICS_CONNECTIONS,
+    greeting_bytes: 16,
+    idle: Duration::from_secs(120),
+};
+/// Connections at once.
+pub(crate) const METRICS_CONNECTIONS: usize = 64;
 
 /// How long requests may go on after the server was asked to stop: they are short.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);

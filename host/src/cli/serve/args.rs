@@ -334,7 +334,7 @@ mod tests {
     ];
 
     /// Keys, or sections with their dot, that have no option, and why.
-    const KEYS_ONLY: [(&str, &str); 24] = [
+    const KEYS_ONLY: [(&str, &str); 25] = [
         ("log.guest_lines_per_second", "set once for a deployment"),
         ("log.guest_lines_burst", "set once for a deployment"),
         ("node.max_inbox_bytes", "follows from the sizes of messages"),
@@ -355,6 +355,7 @@ mod tests {
         ("compiler.", "a matter of the machine"),
         ("transport.", "a matter of the network"),
         ("api.", "a matter of the network"),
+        ("audit.", "set once for a deployment"),
         ("autopilot.", "set once for a deployment"),
         ("backup.", "set once for a deployment"),
         ("limits.", "replicated: they count when a cluster is formed, then `limits set` does"),

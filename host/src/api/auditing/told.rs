@@ -1,0 +1,220 @@
+//! What requests that are noted ask for, in a few words.
+
+use std::fmt::Write as _;
+
+use raft_host_proto::{peer, v1};
+
+/// A request of operators or of nodes.
+pub(in crate::api) trait Told {
+    /// The group that it is for; empty: it names none.
+    fn group(&self) -> &str {
+        ""
+    }
+
+    /// What it asks for.
+    fn what(&self) -> String {
+        String::new()
+    }
+}
+
+/// Those that ask for nothing but what their method says.
+macro_rules! nothing_more {
+    ($($request:ident)*) => {
+        $(
+            impl Told for v1::$request {
+                fn group(&self) -> &str {
+                    &self.group
+                }
+            }
+        )*
+    };
+}
+
+nothing_more! {
+    MembersRequest ModulesRequest LimitsRequest TakeSnapshotRequest BackupRequest ExportRequest
+    DigestRequest
+}
+
+impl Told for v1::StatusRequest {}
+
+fn node(id: u64, more: &[(bool, &str)]) -> String {
+    let mut text = format!("node {id}");
+    for (_, words) in more.iter().filter(|(is_so, _)| *is_so) {
+        text.push_str(words);
+    }
+    text
+}
+
+impl Told for v1::AddMemberRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        format!("node {} at {}", self.node_id, self.address)
+    }
+}
+
+impl Told for v1::PromoteMemberRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        node(self.node_id, &[(self.when_stable, ", when it is stable")])
+    }
+}
+
+impl Told for v1::RemoveMemberRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        node(self.node_id, &[(self.force, ", forced")])
+    }
+}
+
+impl Told for v1::DemoteMemberRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        node(self.node_id, &[(self.force, ", forced")])
+    }
+}
+
+impl Told for v1::ReplaceMemberRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        let successor = format!(" by node {}", self.successor_id);
+        node(self.node_id, &[(true, &successor), (self.force, ", forced")])
+    }
+}
+
+impl Told for v1::TransferLeadershipRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        format!("to node {}", self.node_id)
+    }
+}
+
+impl Told for v1::DrainRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        if self.undrain { "back on duty" } else { "off duty" }.to_owned()
+    }
+}
+
+impl Told for v1::SetLimitsRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        let changes = self.changes.iter().filter_map(|change| change.limit.as_ref());
+        let mut text = String::new();
+        // There are not many more limits than that; who sends more is not listened to for longer.
+        for limit in changes.take(32) {
+            // To write to a text does not fail.
+            let _ = write!(text, "{}{limit:?}", if text.is_empty() { "" } else { ", " });
+        }
+        text
+    }
+}
+
+impl Told for v1::SetEngineRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        self.profile.chars().take(256).collect()
+    }
+}
+
+impl Told for v1::RaiseLevelRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        match self.level {
+            Some(level) => format!("to {level}"),
+            None => "as far as all offer".to_owned(),
+        }
+    }
+}
+
+impl Told for v1::SetClockRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        format!("to {} ms", self.time_ms)
+    }
+}
+
+impl Told for v1::ConfirmRequest {}
+
+impl Told for v1::ApplyRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        match &self.session {
+            Some(session) => format!(
+                "{} bytes, session {}, number {}",
+                self.command.len(),
+                session.session_id,
+                session.sequence
+            ),
+            None => format!("{} bytes", self.command.len()),
+        }
+    }
+}
+
+impl Told for v1::UpgradeHeader {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        let mut text = format!("{:?} ", self.label);
+        for byte in self.module_hash.iter().take(32) {
+            // To write to a text does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        if self.discard_state {
+            text.push_str(", discarding the state");
+        }
+        text
+    }
+}
+
+impl Told for peer::JoinRequest {
+    fn what(&self) -> String {
+        match self.node_id {
+            0 => format!("at {}", self.address),
+            id => format!("node {id} at {}", self.address),
+        }
+    }
+}
+
+impl Told for peer::MoveRequest {
+    fn what(&self) -> String {
+        format!("node {} to {}", self.node_id, self.address)
+    }
+}
