@@ -75,11 +75,13 @@ pub enum Invariant {
     OrderedSessions,
     /// Whatever a plan for a recovery promises to keep is kept.
     RecoveryKeeps,
+    /// Nothing is executed of somebody who may not do it as of the entry's index.
+    RightsAtIndex,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 21] = [
+    pub const ALL: [Invariant; 22] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -101,6 +103,7 @@ impl Invariant {
         Invariant::NobodyAccused,
         Invariant::OrderedSessions,
         Invariant::RecoveryKeeps,
+        Invariant::RightsAtIndex,
     ];
 
     /// In kebab-case.
@@ -127,6 +130,7 @@ impl Invariant {
             Invariant::NobodyAccused => "nobody-accused",
             Invariant::OrderedSessions => "ordered-sessions",
             Invariant::RecoveryKeeps => "recovery-keeps",
+            Invariant::RightsAtIndex => "rights-at-index",
         }
     }
 }
@@ -182,6 +186,8 @@ pub enum Need {
     ManySnapshots,
     /// Digest points, and bits that flip in a node's state.
     BitFlips,
+    /// Clients act as principals, whose rights change.
+    Rights,
 }
 
 /// One row per exhibit: variant, name, invariants (the most telling one first), needs, story.
@@ -540,6 +546,16 @@ exhibits! {
     "A recovery makes the new cluster of the longest log that is left, whatever the terms: a deposed \
      leader has written more than the others agreed on since. (What people do by hand who look at file \
      sizes.)"
+
+    RightsAtTheDoorOnly "rights-at-the-door-only"
+    trips [RightsAtIndex] needs [Rights]
+    "Who may do what is asked where a request comes in, and not where its entry is applied. A node that \
+     has not heard yet that a right was taken away lets its owner go on."
+
+    AccessNotInSnapshot "access-not-in-snapshot"
+    trips [RightsAtIndex, StateMachineSafety] needs [Rights, Restarts, InstalledSnapshots]
+    "A machine restored from a snapshot knows no principals, no tokens and no roles, and that rights are \
+     not in force."
 }
 
 /// There is no exhibit of that name.

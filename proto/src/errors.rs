@@ -20,10 +20,15 @@ impl Reason {
             | Reason::SequenceReused
             | Reason::ModuleRefused => Code::InvalidArgument,
             Reason::UnknownMethod | Reason::NoQueries => Code::Unimplemented,
-            Reason::NoSuchGroup | Reason::SessionExpired | Reason::NoSuchMember => Code::NotFound,
-            Reason::SequenceTooOld | Reason::AlreadyAMember | Reason::IdTaken => {
-                Code::AlreadyExists
-            }
+            Reason::NoSuchGroup
+            | Reason::SessionExpired
+            | Reason::NoSuchMember
+            | Reason::NoSuchPrincipal => Code::NotFound,
+            Reason::SequenceTooOld
+            | Reason::AlreadyAMember
+            | Reason::IdTaken
+            | Reason::NameTaken => Code::AlreadyExists,
+            Reason::PermissionDenied => Code::PermissionDenied,
             Reason::NoLeader
             | Reason::NotLeader
             | Reason::LeaderUnreachable
@@ -62,6 +67,8 @@ impl Reason {
             | Reason::NotConfirmed
             | Reason::ClockRefused
             | Reason::LevelNotOffered
+            | Reason::InUse
+            | Reason::LastAdmin
             | Reason::SnapshotRefused => Code::FailedPrecondition,
         }
     }

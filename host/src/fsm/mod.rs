@@ -75,11 +75,30 @@ pub struct Call {
 }
 
 impl Call {
+    /// The class that a finished [`Fsm::classify`] has named. `None` if it named none: nothing, or no name
+    /// of a class, or it rejected or trapped.
+    pub fn class(&self) -> Option<&str> {
+        match &self.result {
+            GuestResult::Ok(output) => class_name(output),
+            GuestResult::Rejected(_) | GuestResult::Trapped(_) => None,
+        }
+    }
+
     /// One that was not made, where there was nothing to do.
     pub(crate) fn nothing() -> Call {
         let result = GuestResult::Ok(Vec::new());
         Call { result, fuel_used: 0, events: Vec::new(), pages_dirtied: None }
     }
+}
+
+/// Longest name of a class of commands, in bytes.
+const CLASS_MAX_BYTES: usize = 64;
+
+/// The bytes as the name of a class of commands: 1 to 64 letters (a to z), digits and any of `.`, `_`, `-`.
+pub fn class_name(bytes: &[u8]) -> Option<&str> {
+    let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    let is_name = (1..=CLASS_MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(is_fit);
+    std::str::from_utf8(bytes).ok().filter(|_| is_name)
 }
 
 /// What [`Fsm::digest`] found.
@@ -193,6 +212,19 @@ pub trait Fsm: Send {
 
     /// Whether the module can answer queries at all.
     fn has_query(&self) -> bool;
+
+    /// Whether the module says which class a command is of.
+    fn has_classes(&self) -> bool {
+        false
+    }
+
+    /// Asks which class a command is of, before it is applied or refused, without changing anything, not
+    /// even the layout of the heap: see [`Call::class`]. The context is the command's. A module that
+    /// has no classes answers nothing. What the answer is (rejections, traps and fuel too) decides outcomes,
+    /// so that a host that cannot ask must stop.
+    fn classify(&mut self, _context: Context, _command: &[u8]) -> Result<Call, HostFailure> {
+        Ok(Call::nothing())
+    }
 
     /// The guest's own portable snapshot (for upgrades and export). Changes nothing.
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure>;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
+use super::access::Access;
 use super::batch::{self, Read};
 use super::digest::Taken;
 use super::level::{self, Unsupported};
@@ -14,10 +15,10 @@ use super::membership::Membership;
 use super::modules::{At, Chunk, Modules, bounded_label};
 use super::past::Past;
 use super::reply::{
-    ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo, QueryReply,
-    QueryResult, Reply, module_hash,
+    ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo,
+    QueryReply, QueryResult, Reply, module_hash,
 };
-use super::sessions::{Opened, SessionLimits, Sessions};
+use super::sessions::{Opened, Owner, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
@@ -26,7 +27,7 @@ use crate::fsm::{
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ActorName, ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member,
+    Actor, ActorName, ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member,
     ModuleHash, NodeId, Origin, Outcome, Position, TrapKind,
 };
 
@@ -54,6 +55,7 @@ pub(super) struct State {
     pub(super) modules: Modules,
     /// What the cluster was restored from, oldest first.
     pub(super) origins: Arc<Vec<Origin>>,
+    pub(super) access: Arc<Access>,
 }
 
 /// One replicated state machine of a node.
@@ -95,6 +97,7 @@ impl Machine {
             sessions: Sessions::new(SessionLimits::default()),
             modules: Modules::default(),
             origins: Arc::default(),
+            access: Arc::default(),
         };
         Machine::assemble(state, None, loader)
     }
@@ -163,9 +166,12 @@ impl Machine {
                 self.state.move_clock(time_ms);
                 self.apply_batch(index, &commands, count_pages, on_answer)?;
             }
-            Read::Other { time_ms, body } => {
+            Read::Other { time_ms, actor, body } => {
                 self.state.move_clock(time_ms);
-                let applied = self.apply_other(index, body)?;
+                let applied = match self.may(actor, &body) {
+                    Ok(()) => self.apply_other(index, actor, body)?,
+                    Err(denied) => refused(CommandRefused::Denied(Box::new(denied))),
+                };
                 self.answer(index, applied, on_answer);
                 // Room for answers may be all that a command waited for.
                 self.release(Position { index, ordinal: 1 }, count_pages, on_answer)?;
@@ -352,6 +358,7 @@ impl Machine {
             modules: Arc::clone(&self.module_infos),
             history: Arc::clone(&self.state.modules.history),
             origins: Arc::clone(&self.state.origins),
+            access: Arc::clone(&self.state.access),
         }
     }
 
@@ -422,12 +429,23 @@ impl Machine {
         }
     }
 
-    /// Does what an entry without commands says.
-    fn apply_other(&mut self, index: Index, body: Body) -> Result<Applied, HostFailure> {
+    /// For a command that somebody gave.
+    pub(super) fn context_of(&self, position: Position, actor: Actor) -> Context {
+        Context { actor: self.state.access.name_of(actor), ..self.context_at(position) }
+    }
+
+    /// Does what an entry without commands says, which whoever asked for it may do.
+    fn apply_other(
+        &mut self,
+        index: Index,
+        actor: Actor,
+        body: Body,
+    ) -> Result<Applied, HostFailure> {
         match body {
             Body::Batch(_) => unreachable!("commands are applied by `apply_batch`"),
             Body::OpenSession(open) => {
-                let opened = self.state.sessions.open(index, self.state.time_ms, &open);
+                let opened =
+                    self.state.sessions.open(index, self.state.time_ms, &open, Owner::of(actor));
                 Ok(match opened {
                     Ok(Opened { ttl_ms, responses_max, responses_max_bytes, ordered }) => {
                         Applied::without_guest(Reply::SessionOpened {
@@ -453,10 +471,11 @@ impl Machine {
                 Ok(Applied::without_guest(Reply::SessionClosed))
             }
             Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
-            Body::ActivateModule(request) => self.activate(index, &request),
+            Body::ActivateModule(request) => self.activate(index, actor, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
             Body::SetLevel(request) => Ok(self.set_level(&request)),
+            Body::SetAccess(request) => self.set_access(index, actor, &request),
             Body::SetClock(request) => Ok(Applied::without_guest(self.state.set_clock(&request))),
             Body::DigestPoint(stored::DigestPoint {}) => {
                 let digest = self.take_digest(index)?.digest;
@@ -495,6 +514,7 @@ impl Machine {
     fn activate(
         &mut self,
         index: Index,
+        actor: Actor,
         request: &stored::ActivateModule,
     ) -> Result<Applied, HostFailure> {
         let failed = |reason| Ok(Applied::without_guest(Reply::ActivationFailed(reason)));
@@ -527,7 +547,14 @@ impl Machine {
                 assert_eq!(fsm.module(), hash, "the loader made an instance of something else");
                 self.fsm = Some(fsm);
                 let label = bounded_label(&request.label);
-                self.state.modules.activate(index, hash, self.state.time_ms, label);
+                self.state.modules.activate(ActivationInfo {
+                    index,
+                    hash,
+                    time_ms: self.state.time_ms,
+                    label,
+                    actor,
+                    actor_name: self.state.access.name_of(actor),
+                });
                 self.refresh_module_infos();
                 Reply::Activated { index, hash, previous }
             }

@@ -23,11 +23,12 @@ pub enum BodyKind {
     SetClock,
     KeepSession,
     SetLevel,
+    SetAccess,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 14] = [
+    pub const ALL: [BodyKind; 15] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -42,6 +43,7 @@ impl BodyKind {
         BodyKind::SetClock,
         BodyKind::KeepSession,
         BodyKind::SetLevel,
+        BodyKind::SetAccess,
     ];
 
     /// The kind of an encoded `raft_host.storage.v1.Entry`; what it says is checked by whoever decodes it.
@@ -64,6 +66,7 @@ impl BodyKind {
                 10 => return BodyKind::SetEngine,
                 11 => return BodyKind::SetClock,
                 12 => return BodyKind::SetLevel,
+                14 => return BodyKind::SetAccess,
                 20 => return BodyKind::KeepSession,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
@@ -91,6 +94,7 @@ impl BodyKind {
             BodyKind::SetClock => "set_clock",
             BodyKind::KeepSession => "keep_session",
             BodyKind::SetLevel => "set_level",
+            BodyKind::SetAccess => "set_access",
         }
     }
 }
@@ -118,11 +122,14 @@ mod tests {
             (Body::SetClock(stored::SetClock { time_ms: 7 }), BodyKind::SetClock),
             (Body::KeepSession(stored::KeepSession::default()), BodyKind::KeepSession),
             (Body::SetLevel(stored::SetLevel { level: 7 }), BodyKind::SetLevel),
+            (Body::SetAccess(stored::SetAccess::default()), BodyKind::SetAccess),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {
-                let entry = stored::Entry { time_ms, body: Some(body.clone()) };
-                assert_eq!(BodyKind::of(&entry.encode_to_vec()), kind);
+                for actor in [None, Some(stored::Actor::default())] {
+                    let entry = stored::Entry { time_ms, actor, body: Some(body.clone()) };
+                    assert_eq!(BodyKind::of(&entry.encode_to_vec()), kind);
+                }
             }
         }
         assert_eq!(BodyKind::of(b""), BodyKind::Nothing);

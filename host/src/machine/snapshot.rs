@@ -20,8 +20,8 @@ use raft_host_proto::stored;
 
 use super::core::State;
 use super::reply::ActivationInfo;
-use super::sessions::Session;
-use super::{convert, records};
+use super::sessions::{Owner, Session};
+use super::{access, convert, records};
 use crate::fsm::Image;
 use crate::types::{ConfState, Index, ModuleHash};
 
@@ -137,6 +137,7 @@ pub(super) fn header(state: &State) -> stored::SnapshotHeader {
         past: state.past.digest().0.to_vec().into(),
         level: state.level.0,
         origins: state.origins.iter().map(convert::origin_to_record).collect(),
+        access: access::to_record(&state.access),
     }
 }
 
@@ -146,6 +147,8 @@ fn activation_record(activation: &ActivationInfo) -> stored::SnapshotActivation 
         module_hash: hash_bytes(activation.hash),
         time_ms: activation.time_ms,
         label: activation.label.clone(),
+        actor: access::actor_to_log(activation.actor),
+        actor_name: activation.actor_name.as_str().to_owned(),
     }
 }
 
@@ -173,8 +176,10 @@ fn session_record(id: u64, session: &Session) -> stored::SnapshotSession {
                 sequence: *sequence,
                 data: waiting.data.clone(),
                 skip: waiting.is_skip(),
+                actor: access::actor_to_log(waiting.actor),
             })
             .collect(),
+        owner: session.owner.map_or(0, Owner::to_record),
     }
 }
 
