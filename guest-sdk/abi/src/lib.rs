@@ -19,6 +19,8 @@ pub const EXPORT_SNAPSHOT: &str = "snapshot";
 pub const EXPORT_RESTORE: &str = "restore";
 /// Optional export: `query(len: i32) -> i32`.
 pub const EXPORT_QUERY: &str = "query";
+/// Optional export: `classify(len: i32) -> i32`, the name of the class that a command is of.
+pub const EXPORT_CLASSIFY: &str = "classify";
 /// Optional export: `init() -> i32`, once in the life of a cluster.
 pub const EXPORT_INIT: &str = "init";
 /// Optional export, called after instantiation (reactors).
@@ -61,6 +63,9 @@ pub const WINDOW_INPUT_MAX_BYTES: usize = WINDOW_BYTES - WINDOW_HEADER_BYTES;
 pub const STATUS_OK: i32 = 0;
 /// Status: refused and nothing changed; the output is the reason. Any value above 0 means this.
 pub const STATUS_REJECTED: i32 = 1;
+
+/// Longest name of a class of commands, in bytes.
+pub const CLASS_MAX_BYTES: usize = 64;
 
 /// Levels of `log`.
 pub const LOG_ERROR: i32 = 1;
@@ -113,11 +118,12 @@ const fn import(
 use ValueType::{I32, I64};
 
 /// The functions that the host calls. The marker, the memory and the window are not among them.
-pub const EXPORTS: [Function; 7] = [
+pub const EXPORTS: [Function; 8] = [
     export(EXPORT_APPLY, &[I32], &[I32], true),
     export(EXPORT_SNAPSHOT, &[], &[I32], true),
     export(EXPORT_RESTORE, &[I32], &[I32], true),
     export(EXPORT_QUERY, &[I32], &[I32], false),
+    export(EXPORT_CLASSIFY, &[I32], &[I32], false),
     export(EXPORT_INIT, &[], &[I32], false),
     export(EXPORT_INITIALIZE, &[], &[], false),
     export(EXPORT_START, &[], &[], false),

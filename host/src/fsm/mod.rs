@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use raft_fsm_abi as abi;
 
 pub use self::limits::{LimitChange, Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
 pub use self::profile::{
@@ -91,13 +92,10 @@ impl Call {
     }
 }
 
-/// Longest name of a class of commands, in bytes.
-const CLASS_MAX_BYTES: usize = 64;
-
 /// The bytes as the name of a class of commands: 1 to 64 letters (a to z), digits and any of `.`, `_`, `-`.
 pub fn class_name(bytes: &[u8]) -> Option<&str> {
     let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-    let is_name = (1..=CLASS_MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(is_fit);
+    let is_name = (1..=abi::CLASS_MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(is_fit);
     std::str::from_utf8(bytes).ok().filter(|_| is_name)
 }
 
@@ -373,3 +371,32 @@ pub trait FsmLoader: Send + Sync + 'static {
 
 /// Shared handle to a loader.
 pub type SharedLoader = Arc<dyn FsmLoader>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_has_a_short_plain_name_and_only_an_accepted_answer_names_one() {
+        let longest = "x".repeat(abi::CLASS_MAX_BYTES);
+        for name in ["a", "close-account", "V2.transfer_all", &longest] {
+            assert_eq!(class_name(name.as_bytes()), Some(name));
+        }
+        let too_long = "x".repeat(abi::CLASS_MAX_BYTES + 1);
+        for nonsense in
+            [&b""[..], b"a b", b"a:b", b"*", b"a\n", "ä".as_bytes(), b"\xff", too_long.as_bytes()]
+        {
+            assert_eq!(class_name(nonsense), None, "{nonsense:?}");
+        }
+        let trap = Trap { kind: crate::types::TrapKind::OutOfFuel, message: "transfer".to_owned() };
+        for (result, class) in [
+            (GuestResult::Ok(b"transfer".to_vec()), Some("transfer")),
+            (GuestResult::Ok(b"trans fer".to_vec()), None),
+            (GuestResult::Ok(Vec::new()), None),
+            (GuestResult::Rejected(b"transfer".to_vec()), None),
+            (GuestResult::Trapped(trap), None),
+        ] {
+            assert_eq!(Call { result, ..Call::nothing() }.class(), class);
+        }
+    }
+}

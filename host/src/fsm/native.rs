@@ -28,6 +28,8 @@ pub const NULL: &[u8] = b"native:null";
 const IMAGE_MAGIC: &[u8; 8] = b"RHGNATIV";
 /// Keys that one `range` answers unless it asks for another number.
 const RANGE_LIMIT_DEFAULT: usize = 100;
+/// What commands of the key-value store do, which are their classes too.
+const KV_CLASSES: [&str; 3] = ["set", "delete", "cas"];
 
 /// Loads [`KV`] and [`NULL`] and refuses everything else.
 #[derive(Clone, Copy, Debug, Default)]
@@ -202,6 +204,20 @@ impl Fsm for NativeFsm {
 
     fn has_query(&self) -> bool {
         true
+    }
+
+    fn has_classes(&self) -> bool {
+        matches!(*self.state, State::Kv(_))
+    }
+
+    /// Of the key-value store, what a command does is its class; a malformed command is of none.
+    fn classify(&mut self, _context: Context, command: &[u8]) -> Result<Call, HostFailure> {
+        let parsed = match *self.state {
+            State::Kv(_) => serde_json::from_slice::<KvCommand<'_>>(command).ok(),
+            State::Null { .. } => None,
+        };
+        let known = parsed.filter(|command| KV_CLASSES.contains(&&*command.op));
+        Ok(call(Ok(known.map_or_else(Vec::new, |command| command.op.as_bytes().to_vec()))))
     }
 
     fn snapshot(&mut self, _context: Context) -> Result<Call, HostFailure> {
@@ -447,6 +463,22 @@ mod tests {
         let delete = br#"{"op":"delete","key":"a"}"#;
         assert_eq!(ok(fsm.apply(CONTEXT, delete)), r#"{"ok":true}"#);
         assert_eq!(ok(fsm.apply(CONTEXT, delete)), r#"{"ok":false}"#);
+    }
+
+    #[test]
+    fn the_native_kv_says_what_a_command_does_and_changes_nothing() {
+        let mut fsm = NativeFsm::new(KV).unwrap();
+        assert!(fsm.has_classes());
+        let mut class =
+            |command: &[u8]| fsm.classify(CONTEXT, command).unwrap().class().map(str::to_owned);
+        assert_eq!(class(br#"{"op":"set","key":"a","value":"1"}"#).as_deref(), Some("set"));
+        assert_eq!(class(br#"{"op":"delete","key":"a"}"#).as_deref(), Some("delete"));
+        assert_eq!(class(br#"{"op":"drop","key":"a"}"#), None);
+        assert_eq!(class(b"{"), None);
+        assert_eq!(fsm.state, NativeFsm::new(KV).unwrap().state);
+        let mut none = NativeFsm::new(NULL).unwrap();
+        assert!(!none.has_classes());
+        assert_eq!(none.classify(CONTEXT, b"x").unwrap(), Call::nothing());
     }
 
     #[test]

@@ -280,6 +280,14 @@ impl Fsm for SlippingFsm {
         self.right.has_query()
     }
 
+    fn has_classes(&self) -> bool {
+        self.right.has_classes()
+    }
+
+    fn classify(&mut self, context: Context, command: &[u8]) -> Result<Call, HostFailure> {
+        self.right.classify(context, command)
+    }
+
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure> {
         self.right.snapshot(context)
     }

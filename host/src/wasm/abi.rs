@@ -48,6 +48,7 @@ pub(super) enum CallKind {
     Query = 3,
     Snapshot = 4,
     Restore = 5,
+    Classify = 6,
 }
 
 /// A guest's fault that an import found.

@@ -206,6 +206,8 @@ pub struct ModuleReport {
     pub memory_max_bytes: Option<u64>,
     /// Whether it answers queries.
     pub has_query: bool,
+    /// Whether it says which class a command is of.
+    pub has_classes: bool,
     /// Whether it wants `init`.
     pub has_init: bool,
     /// What runs after instantiation, in this order.
@@ -280,6 +282,7 @@ pub(super) fn check_held(bytes: &[u8], limits: &Limits) -> Result<ModuleReport, 
         memory_min_bytes: memory.0,
         memory_max_bytes: memory.1,
         has_query: has(abi::EXPORT_QUERY),
+        has_classes: has(abi::EXPORT_CLASSIFY),
         has_init: has(abi::EXPORT_INIT),
         initializers,
         imports: contents.imports.iter().map(|import| import.full_name()).collect(),
@@ -531,11 +534,12 @@ fn check_exports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckEr
     const LEN_TO_STATUS: Signature = Signature::new("", &[ValType::I32], &[ValType::I32]);
     const TO_STATUS: Signature = Signature::new("", &[], &[ValType::I32]);
     const PLAIN: Signature = Signature::new("", &[], &[]);
-    let exports: [(&'static str, &Signature, bool); 7] = [
+    let exports: [(&'static str, &Signature, bool); 8] = [
         (abi::EXPORT_APPLY, &LEN_TO_STATUS, true),
         (abi::EXPORT_SNAPSHOT, &TO_STATUS, true),
         (abi::EXPORT_RESTORE, &LEN_TO_STATUS, true),
         (abi::EXPORT_QUERY, &LEN_TO_STATUS, false),
+        (abi::EXPORT_CLASSIFY, &LEN_TO_STATUS, false),
         (abi::EXPORT_INIT, &TO_STATUS, false),
         (abi::EXPORT_INITIALIZE, &PLAIN, false),
         (abi::EXPORT_START, &PLAIN, false),

@@ -67,6 +67,7 @@ pub(super) struct Guest {
     restore: TypedFunc<u32, i32>,
     snapshot: TypedFunc<(), i32>,
     query: Option<TypedFunc<u32, i32>>,
+    classify: Option<TypedFunc<u32, i32>>,
     init: Option<TypedFunc<(), i32>>,
     limits: Arc<Limits>,
     region: Arc<Region>,
@@ -145,7 +146,7 @@ impl Guest {
             Ok(instance) => instance,
             // No code of the guest runs here: what traps is an element out of bounds.
             Err(error) => {
-                return classify(error)
+                return sorted(error)
                     .map(|trap| Err(ModuleRefused(format!("it cannot start: {}", trap.message))));
             }
         };
@@ -170,6 +171,10 @@ impl Guest {
             true => Some(required(abi::EXPORT_QUERY)?),
             false => None,
         };
+        let classify = match compiled.report.has_classes {
+            true => Some(required(abi::EXPORT_CLASSIFY)?),
+            false => None,
+        };
         let mut required =
             |name| instance.get_typed_func::<(), i32>(&mut store, name).map_err(|_| missing(name));
         let snapshot = required(abi::EXPORT_SNAPSHOT)?;
@@ -191,6 +196,7 @@ impl Guest {
             restore,
             snapshot,
             query,
+            classify,
             init,
             limits,
             region,
@@ -218,7 +224,7 @@ impl Guest {
             let called = stack::call_initialiser(&mut self.store, &function);
             self.check_nothing_refused()?;
             if let Err(error) = called {
-                let trap = classify(error)?;
+                let trap = sorted(error)?;
                 return Ok(Err(ModuleRefused(format!(
                     "its initialiser {}: {}",
                     trap.kind.describe(),
@@ -243,7 +249,7 @@ impl Guest {
         }
         let fuel = match kind {
             CallKind::Apply => self.limits.apply_fuel,
-            CallKind::Query => self.limits.query_fuel,
+            CallKind::Query | CallKind::Classify => self.limits.query_fuel,
             CallKind::Snapshot => self.limits.snapshot_fuel,
             CallKind::Restore => self.limits.restore_fuel,
             CallKind::Init | CallKind::Start => self.limits.init_fuel,
@@ -263,17 +269,20 @@ impl Guest {
         if let Some(window) = window {
             self.fill(window, placed)?;
         }
-        let result = match (kind, &self.query, &self.init) {
-            (CallKind::Apply, _, _) => stack::call_with_length(&mut self.store, &self.apply, len),
-            (CallKind::Restore, _, _) => {
-                stack::call_with_length(&mut self.store, &self.restore, len)
+        let with_length = match kind {
+            CallKind::Apply => Some(&self.apply),
+            CallKind::Restore => Some(&self.restore),
+            CallKind::Query => self.query.as_ref(),
+            CallKind::Classify => self.classify.as_ref(),
+            CallKind::Snapshot | CallKind::Init | CallKind::Start => None,
+        };
+        let result = match (with_length, kind, &self.init) {
+            (Some(export), _, _) => stack::call_with_length(&mut self.store, export, len),
+            (None, CallKind::Snapshot, _) => {
+                stack::call_for_status(&mut self.store, &self.snapshot)
             }
-            (CallKind::Snapshot, _, _) => stack::call_for_status(&mut self.store, &self.snapshot),
-            (CallKind::Query, Some(query), _) => {
-                stack::call_with_length(&mut self.store, query, len)
-            }
-            (CallKind::Init, _, Some(init)) => stack::call_for_status(&mut self.store, init),
-            (CallKind::Query | CallKind::Init | CallKind::Start, _, _) => return Ok(None),
+            (None, CallKind::Init, Some(init)) => stack::call_for_status(&mut self.store, init),
+            (None, _, _) => return Ok(None),
         };
         self.check_nothing_refused()?;
         let mut fuel_left =
@@ -282,14 +291,14 @@ impl Guest {
             Ok(status) if status >= abi::STATUS_OK => {
                 match window.map_or(Ok(()), |window| self.take_output(window, &mut fuel_left)) {
                     Ok(()) => Ok(status),
-                    Err(error) => Err(classify(error)?),
+                    Err(error) => Err(sorted(error)?),
                 }
             }
             Ok(status) => Err(Trap {
                 kind: TrapKind::BadStatus,
                 message: format!("status {status} means nothing"),
             }),
-            Err(error) => Err(classify(error)?),
+            Err(error) => Err(sorted(error)?),
         };
         Ok(Some(Ended { status, fuel_used: fuel - fuel_left }))
     }
@@ -298,6 +307,7 @@ impl Guest {
         match kind {
             CallKind::Apply | CallKind::Restore | CallKind::Snapshot => true,
             CallKind::Query => self.query.is_some(),
+            CallKind::Classify => self.classify.is_some(),
             CallKind::Init => self.init.is_some(),
             CallKind::Start => false,
         }
@@ -505,7 +515,7 @@ fn provide_signal_stack() -> Result<(), HostFailure> {
 }
 
 /// Sorts an error of a call: the guest's doing, or the host's. When unsure, the host's.
-fn classify(error: wasmtime::Error) -> Result<Trap, HostFailure> {
+fn sorted(error: wasmtime::Error) -> Result<Trap, HostFailure> {
     if let Some(fault) = error.downcast_ref::<HostFault>() {
         return Err(HostFailure(fault.0.clone()));
     }

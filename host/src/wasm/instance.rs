@@ -325,7 +325,7 @@ impl WasmFsm {
         }
     }
 
-    /// Runs `query` or `snapshot` where nothing it does remains. The inner failure is that of the
+    /// Runs `query`, `classify` or `snapshot` where nothing it does remains. The inner failure is that of the
     /// fork.
     fn call_on_fork(
         &mut self,
@@ -441,6 +441,22 @@ impl Fsm for WasmFsm {
 
     fn has_query(&self) -> bool {
         self.compiled.report.has_query
+    }
+
+    fn has_classes(&self) -> bool {
+        self.compiled.report.has_classes
+    }
+
+    fn classify(&mut self, context: Context, command: &[u8]) -> Result<Call, HostFailure> {
+        if !self.has_classes() {
+            return Ok(Call::nothing());
+        }
+        if let Some(call) = too_long("command", command, self.limits.input_max_bytes) {
+            return Ok(call);
+        }
+        // It decides whether the command is applied, so a failure of the fork is one of the host.
+        let call = self.call_on_fork(CallKind::Classify, context, command)??;
+        Ok(call.expect("a module with `classify` was asked"))
     }
 
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure> {

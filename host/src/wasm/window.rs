@@ -61,7 +61,7 @@ impl Window {
 
     /// Whether calls of a kind go through windows.
     pub(super) fn is_for(kind: CallKind) -> bool {
-        matches!(kind, CallKind::Apply | CallKind::Query)
+        matches!(kind, CallKind::Apply | CallKind::Query | CallKind::Classify)
     }
 
     /// Whether an input goes through it.
