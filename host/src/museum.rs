@@ -78,11 +78,13 @@ pub enum Invariant {
     /// What is active was signed, when it was activated, by as many keys that the cluster trusted then
     /// as it asked for.
     ModulesSigned,
+    /// Nothing is executed of somebody who may not do it as of the entry's index.
+    RightsAtIndex,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 22] = [
+    pub const ALL: [Invariant; 23] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -105,6 +107,7 @@ impl Invariant {
         Invariant::OrderedSessions,
         Invariant::RecoveryKeeps,
         Invariant::ModulesSigned,
+        Invariant::RightsAtIndex,
     ];
 
     /// In kebab-case.
@@ -132,6 +135,7 @@ impl Invariant {
             Invariant::OrderedSessions => "ordered-sessions",
             Invariant::RecoveryKeeps => "recovery-keeps",
             Invariant::ModulesSigned => "modules-signed",
+            Invariant::RightsAtIndex => "rights-at-index",
         }
     }
 }
@@ -189,6 +193,8 @@ pub enum Need {
     BitFlips,
     /// Keys of publishers are trusted and revoked, and modules signed with them.
     Keys,
+    /// Clients act as principals, whose rights change.
+    Rights,
 }
 
 /// One row per exhibit: variant, name, invariants (the most telling one first), needs, story.
@@ -552,6 +558,15 @@ exhibits! {
     trips [ModulesSigned] needs [Upgrades, Keys]
     "Whether a publisher's key was revoked is asked at the door only. What was proposed before the \
      revocation and committed after it, or is replayed, is activated all the same."
+    RightsAtTheDoorOnly "rights-at-the-door-only"
+    trips [RightsAtIndex] needs [Rights]
+    "Who may do what is asked where a request comes in, and not where its entry is applied. A node that \
+     has not heard yet that a right was taken away lets its owner go on."
+
+    AccessNotInSnapshot "access-not-in-snapshot"
+    trips [RightsAtIndex, StateMachineSafety] needs [Rights, Restarts, InstalledSnapshots]
+    "A machine restored from a snapshot knows no principals, no tokens and no roles, and that rights are \
+     not in force."
 }
 
 /// There is no exhibit of that name.

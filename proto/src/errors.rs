@@ -22,10 +22,15 @@ impl Reason {
             | Reason::SequenceReused
             | Reason::ModuleRefused => Code::InvalidArgument,
             Reason::UnknownMethod | Reason::NoQueries => Code::Unimplemented,
-            Reason::NoSuchGroup | Reason::SessionExpired | Reason::NoSuchMember => Code::NotFound,
-            Reason::SequenceTooOld | Reason::AlreadyAMember | Reason::IdTaken => {
-                Code::AlreadyExists
-            }
+            Reason::NoSuchGroup
+            | Reason::SessionExpired
+            | Reason::NoSuchMember
+            | Reason::NoSuchPrincipal => Code::NotFound,
+            Reason::SequenceTooOld
+            | Reason::AlreadyAMember
+            | Reason::IdTaken
+            | Reason::NameTaken => Code::AlreadyExists,
+            Reason::PermissionDenied => Code::PermissionDenied,
             Reason::NoLeader
             | Reason::NotLeader
             | Reason::LeaderUnreachable
@@ -68,6 +73,8 @@ impl Reason {
             | Reason::LevelNotOffered
             | Reason::NotSigned
             | Reason::KeysRefused
+            | Reason::InUse
+            | Reason::LastAdmin
             | Reason::SnapshotRefused => Code::FailedPrecondition,
         }
     }

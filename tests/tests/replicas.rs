@@ -32,7 +32,9 @@ fn command(random: &mut ChaCha8Rng, number: u64) -> Vec<u8> {
 }
 
 fn entry(number: u64, body: stored::entry::Body) -> Bytes {
-    stored::Entry { time_ms: 1_700_000_000_000 + number, body: Some(body) }.encode_to_vec().into()
+    stored::Entry { time_ms: 1_700_000_000_000 + number, actor: None, body: Some(body) }
+        .encode_to_vec()
+        .into()
 }
 
 /// The log: a module, and commands for it.
@@ -60,6 +62,7 @@ fn log() -> Vec<Bytes> {
         let commands = numbers.map(|number| stored::Command {
             data: command(&mut random, number).into(),
             session: None,
+            actor: None,
         });
         let batch = stored::Batch { commands: commands.collect() };
         log.push(entry(number, stored::entry::Body::Batch(batch)));

@@ -210,9 +210,10 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::SetKeysRequest>,
     ) -> Result<Response<v1::SetKeysResponse>, Status> {
-        let caller = self.caller(&request);
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
         let setting = super::keys::set(&self.context, &caller, request.into_inner());
-        Ok(Response::new(caller.within(setting).await?))
+        let response = caller.within(setting).await?;
+        Ok(witness.answer(response, |response| response.index))
     }
 
     async fn set_engine(

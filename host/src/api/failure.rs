@@ -277,6 +277,7 @@ impl From<ProposeFailure> for Failure {
             ProposeFailure::TooLarge { .. } => Reason::TooLarge,
             ProposeFailure::BatchSize { .. } => Reason::InvalidRequest,
             ProposeFailure::Level(_) => Reason::LevelNotOffered,
+            ProposeFailure::Denied(_) => Reason::PermissionDenied,
             ProposeFailure::ConfChange(error) => match error {
                 ConfChangeError::NotAMember(_) => Reason::NoSuchMember,
                 ConfChangeError::AlreadyAMember(_) | ConfChangeError::AlreadyAVoter(_) => {
@@ -466,6 +467,7 @@ impl From<CommandRefused> for Failure {
             CommandRefused::TooManySessions { .. } => Reason::TooManySessions,
             CommandRefused::SequenceReused { .. } => Reason::SequenceReused,
             CommandRefused::TooLarge { .. } => Reason::TooLarge,
+            CommandRefused::Denied(_) => Reason::PermissionDenied,
             CommandRefused::Malformed(_) => Reason::InvalidRequest,
         };
         let effect = if refused.surely_not_applied() { Effect::None } else { Effect::Unknown };

@@ -398,7 +398,8 @@ fn reply_text(reply: &Reply) -> String {
         | Reply::LimitsRefused(_)
         | Reply::EngineRefused(_)
         | Reply::KeysRefused(_)
-        | Reply::ClockRefused(_) => "refused".to_owned(),
+        | Reply::ClockRefused(_)
+        | Reply::AccessRefused(_) => "refused".to_owned(),
         Reply::Activated { hash, .. } => format!("active: {}", hash.short()),
         Reply::AlreadyActive { .. } => "active already".to_owned(),
         Reply::ActivationFailed(_) => "not activated".to_owned(),
@@ -408,7 +409,8 @@ fn reply_text(reply: &Reply) -> String {
         | Reply::EngineSet { .. }
         | Reply::KeysSet(_)
         | Reply::LevelSet { .. }
-        | Reply::ClockSet { .. } => "set".to_owned(),
+        | Reply::ClockSet { .. }
+        | Reply::AccessSet { .. } => "set".to_owned(),
         Reply::DigestTaken { digest, .. } => format!("digest {}", digest.short()),
         Reply::DigestJudged(verdict) => format!("verdict about {}", verdict.point),
     }

@@ -26,12 +26,14 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
+use super::access;
 use super::core::{Machine, outcome_of, refused, unknown_kind};
 use super::reply::{Applied, CommandRefused, Reply, SessionNumber};
-use super::sessions::{Begin, CommandHash, Sessions, hash_of};
+use super::rights::{Asked, Judged};
+use super::sessions::{Begin, CommandHash, Sessions, Waiting, hash_of};
 use crate::fsm::{Call, HostFailure};
 use crate::museum::{self, Exhibit};
-use crate::types::{Index, Outcome, Position};
+use crate::types::{Actor, Index, Outcome, Position};
 
 /// Most commands of one entry: replicas must agree on it, so it never changes. What a command costs in
 /// memory while its entry is executed is some hundred bytes, whatever little it has on the wire.
@@ -53,7 +55,7 @@ pub(super) enum Read {
     /// At least one command, and no more than [`BATCH_COMMANDS_MAX`].
     Batch { time_ms: u64, commands: Vec<stored::Command> },
     /// Anything but commands.
-    Other { time_ms: u64, body: Body },
+    Other { time_ms: u64, actor: Actor, body: Body },
 }
 
 /// Reads the entry at `index`.
@@ -81,13 +83,20 @@ pub(super) fn read(index: Index, data: &Bytes) -> Result<Read, HostFailure> {
         return Err(unknown_kind(index));
     }
     let time_ms = entry.time_ms;
+    let actor = match access::actor_from_log(entry.actor.as_ref()) {
+        Ok(actor) => actor,
+        Err(reason) => return Ok(Read::Malformed(reason)),
+    };
     // An entry's kind that this version does not know decodes as no kind at all.
     match entry.body.ok_or_else(|| unknown_kind(index))? {
         Body::Batch(batch) if batch.commands.is_empty() => {
             Ok(Read::Malformed("it is a batch without commands".to_owned()))
         }
+        Body::Batch(_) if entry.actor.is_some() => {
+            Ok(Read::Malformed("each command of a batch says for itself who acts".to_owned()))
+        }
         Body::Batch(batch) => Ok(Read::Batch { time_ms, commands: batch.commands }),
-        body => Ok(Read::Other { time_ms, body }),
+        body => Ok(Read::Other { time_ms, actor, body }),
     }
 }
 
@@ -163,10 +172,7 @@ impl Machine {
             let applied = match bytes > max {
                 // More was allowed when it came.
                 true => refused(CommandRefused::TooLarge { bytes, max }),
-                false => {
-                    let (hash, is_skip) = (waiting.command, waiting.is_skip());
-                    self.execute(position, &waiting.data, Some((number, hash)), is_skip)?
-                }
+                false => self.release_one(position, number, &waiting)?,
             };
             let applied = Applied { waited: Some(number), ..applied };
             self.state.past.advance(position, &applied);
@@ -177,6 +183,31 @@ impl Machine {
         Ok(())
     }
 
+    /// Executes a command that waited, if whoever gave it may still do that. If not, its number is not
+    /// taken: as that of every command that cannot run, it is for the session's client to skip.
+    fn release_one(
+        &mut self,
+        position: Position,
+        number: SessionNumber,
+        waiting: &Waiting,
+    ) -> Result<Applied, HostFailure> {
+        let is_skip = waiting.is_skip();
+        let asked = Asked {
+            actor: waiting.actor,
+            session: Some(number.session_id),
+            command: (!is_skip).then_some(&waiting.data[..]),
+        };
+        let Judged { denied, fuel_used } = self.judge(position, asked)?;
+        let applied = match denied {
+            Some(denied) => refused(CommandRefused::Denied(Box::new(denied))),
+            None => {
+                let session = Some((number, waiting.command));
+                self.execute(position, waiting.actor, &waiting.data, session, is_skip)?
+            }
+        };
+        Ok(applied.with_fuel(fuel_used))
+    }
+
     fn apply_command(
         &mut self,
         position: Position,
@@ -185,8 +216,6 @@ impl Machine {
     ) -> Result<Applied, HostFailure> {
         let bytes = command.data.len() as u64;
         let max = self.state.limits.input_max_bytes;
-        let time_ms = self.state.time_ms;
-        let sessions = &mut self.state.sessions;
         let hash = command.session.as_ref().map(|_| hash_of(command));
         let session = command.session.as_ref().zip(hash);
         let is_skip = command.session.as_ref().is_some_and(|session| session.skip);
@@ -194,6 +223,36 @@ impl Machine {
             let reason = "a number is skipped without a command, and this has one".to_owned();
             return Ok(refused(CommandRefused::Malformed(reason)));
         }
+        let actor = match access::actor_from_log(command.actor.as_ref()) {
+            Ok(actor) => actor,
+            Err(reason) => return Ok(refused(CommandRefused::Malformed(reason))),
+        };
+        let asked = Asked {
+            actor,
+            session: command.session.as_ref().map(|session| session.session_id),
+            command: (bytes <= max && !is_skip).then_some(&command.data[..]),
+        };
+        let Judged { denied, fuel_used } = self.judge(position, asked)?;
+        let applied = match denied {
+            Some(denied) => self.deny(denied, actor, session),
+            None => self.apply_allowed(position, actor, command, session, before)?,
+        };
+        Ok(applied.with_fuel(fuel_used))
+    }
+
+    /// Runs a command, or answers it from its session.
+    fn apply_allowed(
+        &mut self,
+        position: Position,
+        actor: Actor,
+        command: &stored::Command,
+        session: Option<(&stored::SessionCommand, CommandHash)>,
+        before: Option<&Sessions>,
+    ) -> Result<Applied, HostFailure> {
+        let (bytes, max) = (command.data.len() as u64, self.state.limits.input_max_bytes);
+        let time_ms = self.state.time_ms;
+        let is_skip = session.is_some_and(|(session, _)| session.skip);
+        let sessions = &mut self.state.sessions;
         let begin = match session {
             None => Begin::Run,
             // An earlier attempt may have been run when more was allowed.
@@ -218,7 +277,8 @@ impl Machine {
                 let (session, hash) = session.expect("only a session has an order");
                 let stored::SessionCommand { session_id, sequence, .. } = *session;
                 if is_new {
-                    self.state.sessions.wait(session_id, sequence, hash, &command.data);
+                    let waiting = Waiting::new(&command.data, hash, actor);
+                    self.state.sessions.wait(session_id, sequence, waiting);
                 }
                 let number = SessionNumber { session_id, sequence };
                 return Ok(Applied::without_guest(Reply::Waiting(number)));
@@ -233,7 +293,7 @@ impl Machine {
             let stored::SessionCommand { session_id, sequence, .. } = *session;
             (SessionNumber { session_id, sequence }, hash)
         });
-        let applied = self.execute(position, &command.data, number, is_skip)?;
+        let applied = self.execute(position, actor, &command.data, number, is_skip)?;
         if let Some((SessionNumber { session_id, .. }, _)) = number {
             self.state.sessions.note_due(session_id);
         }
@@ -244,11 +304,12 @@ impl Machine {
     fn execute(
         &mut self,
         position: Position,
+        actor: Actor,
         data: &[u8],
         session: Option<(SessionNumber, CommandHash)>,
         is_skip: bool,
     ) -> Result<Applied, HostFailure> {
-        let context = self.context_at(position);
+        let context = self.context_of(position, actor);
         // Not remembered in the session: when a module is there, a retry shall run.
         let Some(fsm) = &mut self.fsm else {
             return Ok(Applied::without_guest(Reply::NoModule));
@@ -284,7 +345,7 @@ mod tests {
 
     fn entry(commands: usize) -> Bytes {
         let body = Body::Batch(stored::Batch { commands: vec![<_>::default(); commands] });
-        stored::Entry { time_ms: 7, body: Some(body) }.encode_to_vec().into()
+        stored::Entry { time_ms: 7, actor: None, body: Some(body) }.encode_to_vec().into()
     }
 
     #[test]
@@ -309,8 +370,8 @@ mod tests {
         assert!(has_too_many_commands(&twice));
         // A long command that happens to read like a batch.
         let data = b"\x12\x02\x0a\x00".repeat(BATCH_COMMANDS_MAX).into();
-        let body = stored::Command { data, session: None }.into();
-        let long = stored::Entry { time_ms: 7, body: Some(body) }.encode_to_vec();
+        let body = stored::Command { data, session: None, actor: None }.into();
+        let long = stored::Entry { time_ms: 7, actor: None, body: Some(body) }.encode_to_vec();
         assert_eq!(commands(&long), 1);
         assert!(!has_too_many_commands(&long));
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
+use super::access::Access;
 use super::batch::{self, Read};
 use super::digest::Taken;
 use super::keys::{Keys, signatures_from_log};
@@ -15,10 +16,10 @@ use super::membership::Membership;
 use super::modules::{At, Chunk, Modules, bounded_label};
 use super::past::Past;
 use super::reply::{
-    ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo, QueryReply,
-    QueryResult, Reply, module_hash,
+    ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo,
+    QueryReply, QueryResult, Reply, module_hash,
 };
-use super::sessions::{Opened, SessionLimits, Sessions};
+use super::sessions::{Opened, Owner, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
 use super::verdict;
 use crate::fsm::{
@@ -27,7 +28,7 @@ use crate::fsm::{
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    ActorName, ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member,
+    Actor, ActorName, ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member,
     ModuleHash, NodeId, Origin, Outcome, Position, TrapKind,
 };
 
@@ -57,6 +58,7 @@ pub(super) struct State {
     pub(super) origins: Arc<Vec<Origin>>,
     /// Whose signatures modules need.
     pub(super) keys: Keys,
+    pub(super) access: Arc<Access>,
 }
 
 /// One replicated state machine of a node.
@@ -99,6 +101,7 @@ impl Machine {
             modules: Modules::default(),
             origins: Arc::default(),
             keys: Keys::default(),
+            access: Arc::default(),
         };
         Machine::assemble(state, None, loader)
     }
@@ -167,9 +170,12 @@ impl Machine {
                 self.state.move_clock(time_ms);
                 self.apply_batch(index, &commands, count_pages, on_answer)?;
             }
-            Read::Other { time_ms, body } => {
+            Read::Other { time_ms, actor, body } => {
                 self.state.move_clock(time_ms);
-                let applied = self.apply_other(index, body)?;
+                let applied = match self.may(actor, &body) {
+                    Ok(()) => self.apply_other(index, actor, body)?,
+                    Err(denied) => refused(CommandRefused::Denied(Box::new(denied))),
+                };
                 self.answer(index, applied, on_answer);
                 // Room for answers may be all that a command waited for.
                 self.release(Position { index, ordinal: 1 }, count_pages, on_answer)?;
@@ -358,6 +364,7 @@ impl Machine {
             origins: Arc::clone(&self.state.origins),
             cluster: self.state.cluster,
             keys: self.state.keys.clone(),
+            access: Arc::clone(&self.state.access),
         }
     }
 
@@ -428,12 +435,23 @@ impl Machine {
         }
     }
 
-    /// Does what an entry without commands says.
-    fn apply_other(&mut self, index: Index, body: Body) -> Result<Applied, HostFailure> {
+    /// For a command that somebody gave.
+    pub(super) fn context_of(&self, position: Position, actor: Actor) -> Context {
+        Context { actor: self.state.access.name_of(actor), ..self.context_at(position) }
+    }
+
+    /// Does what an entry without commands says, which whoever asked for it may do.
+    fn apply_other(
+        &mut self,
+        index: Index,
+        actor: Actor,
+        body: Body,
+    ) -> Result<Applied, HostFailure> {
         match body {
             Body::Batch(_) => unreachable!("commands are applied by `apply_batch`"),
             Body::OpenSession(open) => {
-                let opened = self.state.sessions.open(index, self.state.time_ms, &open);
+                let opened =
+                    self.state.sessions.open(index, self.state.time_ms, &open, Owner::of(actor));
                 Ok(match opened {
                     Ok(Opened { ttl_ms, responses_max, responses_max_bytes, ordered }) => {
                         Applied::without_guest(Reply::SessionOpened {
@@ -459,11 +477,12 @@ impl Machine {
                 Ok(Applied::without_guest(Reply::SessionClosed))
             }
             Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
-            Body::ActivateModule(request) => self.activate(index, &request),
+            Body::ActivateModule(request) => self.activate(index, actor, &request),
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
             Body::SetKeys(request) => self.set_keys(index, &request),
             Body::SetLevel(request) => Ok(self.set_level(&request)),
+            Body::SetAccess(request) => self.set_access(index, actor, &request),
             Body::SetClock(request) => Ok(Applied::without_guest(self.state.set_clock(&request))),
             Body::DigestPoint(stored::DigestPoint {}) => {
                 let digest = self.take_digest(index)?.digest;
@@ -502,6 +521,7 @@ impl Machine {
     fn activate(
         &mut self,
         index: Index,
+        actor: Actor,
         request: &stored::ActivateModule,
     ) -> Result<Applied, HostFailure> {
         let failed = |reason| Ok(Applied::without_guest(Reply::ActivationFailed(reason)));
@@ -543,7 +563,17 @@ impl Machine {
             Ok(fsm) => {
                 assert_eq!(fsm.module(), hash, "the loader made an instance of something else");
                 self.fsm = Some(fsm);
-                self.state.modules.activate(index, hash, self.state.time_ms, label, signed);
+                let signers = signed.iter().map(|signature| signature.key).collect();
+                let activation = ActivationInfo {
+                    index,
+                    hash,
+                    time_ms: self.state.time_ms,
+                    label,
+                    signers,
+                    actor,
+                    actor_name: self.state.access.name_of(actor),
+                };
+                self.state.modules.activate(activation, signed);
                 self.refresh_module_infos();
                 Reply::Activated { index, hash, previous }
             }

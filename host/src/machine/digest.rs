@@ -16,6 +16,7 @@ use std::ops::Range;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
+use super::access;
 use super::core::{Machine, State};
 use super::keys::signature_to_log;
 use super::sessions::{Response, Session};
@@ -185,7 +186,7 @@ fn hash_module(hasher: &mut Sha256, hash: ModuleHash, size: u64, index: Index) {
 
 fn session_digest(id: u64, session: &Session) -> [u8; 32] {
     let Session { ttl_ms, expires_at_ms, last_used, acknowledged, completed, .. } = session;
-    let Session { ordered, waiting, .. } = session;
+    let Session { ordered, waiting, owner, .. } = session;
     let mut hasher = Sha256::new();
     let count = completed.len() as u64;
     for number in [id, *ttl_ms, *expires_at_ms, last_used.0, *acknowledged, count] {
@@ -202,7 +203,17 @@ fn session_digest(id: u64, session: &Session) -> [u8; 32] {
             hasher.update(sequence.to_le_bytes());
             hasher.update((waiting.data.len() as u64).to_le_bytes());
             hasher.update(waiting.command);
+            if let Some(actor) = access::actor_to_log(waiting.actor) {
+                hasher.update(b"actor");
+                for number in [actor.principal, actor.token, actor.local_node] {
+                    hasher.update(number.to_le_bytes());
+                }
+            }
         }
+    }
+    if let Some(owner) = owner {
+        hasher.update(b"owner");
+        hasher.update(owner.to_record().to_le_bytes());
     }
     hasher.finalize().into()
 }

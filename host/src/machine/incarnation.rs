@@ -8,12 +8,12 @@ use bytes::Bytes;
 use super::core::{Budget, Machine, settle};
 use super::membership::Membership;
 use super::modules::{At, CHUNK_MAX_BYTES, Chunk, Modules, bounded_label};
-use super::reply::{Applied, Reply};
+use super::reply::{ActivationInfo, Applied, Reply};
 use super::sessions::Sessions;
 use super::snapshot::MachineSnapshot;
 use crate::fsm::{Context, Fsm, HostFailure, ImageError, SharedLoader};
 use crate::types::{
-    ActorName, ClusterId, ConfState, Index, LogPosition, Member, ModuleHash, NodeId, Origin,
+    Actor, ActorName, ClusterId, ConfState, Index, LogPosition, Member, ModuleHash, NodeId, Origin,
     Position, Term,
 };
 
@@ -65,7 +65,8 @@ pub struct Import {
 
 impl Machine {
     /// Makes of a machine that was read from a backup the first of a new cluster with one voter.
-    /// Nothing that named the old cluster is known any more: members, sessions, uploads. Returns the
+    /// Nothing that named the old cluster is known any more: members, sessions, uploads. Who may do what
+    /// stays. Returns the
     /// position that the new cluster's log begins after.
     ///
     /// # Errors
@@ -124,7 +125,16 @@ impl Machine {
         store(&mut self.state.modules, At { index, time_ms: import.time_ms }, &import.module)
             .map_err(PortableError::Guest)?;
         let label = bounded_label(&import.label);
-        self.state.modules.activate(index, hash, import.time_ms, label, Vec::new());
+        let activation = ActivationInfo {
+            index,
+            hash,
+            time_ms: import.time_ms,
+            label,
+            signers: Vec::new(),
+            actor: Actor::Nobody,
+            actor_name: ActorName::NONE,
+        };
+        self.state.modules.activate(activation, Vec::new());
         self.fsm = Some(fresh);
         self.refresh_module_infos();
         Ok(())

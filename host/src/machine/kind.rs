@@ -24,11 +24,12 @@ pub enum BodyKind {
     KeepSession,
     SetLevel,
     SetKeys,
+    SetAccess,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 15] = [
+    pub const ALL: [BodyKind; 16] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -44,6 +45,7 @@ impl BodyKind {
         BodyKind::KeepSession,
         BodyKind::SetLevel,
         BodyKind::SetKeys,
+        BodyKind::SetAccess,
     ];
 
     /// The kind of an encoded `raft_host.storage.v1.Entry`; what it says is checked by whoever decodes it.
@@ -67,6 +69,7 @@ impl BodyKind {
                 11 => return BodyKind::SetClock,
                 12 => return BodyKind::SetLevel,
                 15 => return BodyKind::SetKeys,
+                14 => return BodyKind::SetAccess,
                 20 => return BodyKind::KeepSession,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
@@ -95,6 +98,7 @@ impl BodyKind {
             BodyKind::KeepSession => "keep_session",
             BodyKind::SetLevel => "set_level",
             BodyKind::SetKeys => "set_keys",
+            BodyKind::SetAccess => "set_access",
         }
     }
 }
@@ -123,11 +127,14 @@ mod tests {
             (Body::KeepSession(stored::KeepSession::default()), BodyKind::KeepSession),
             (Body::SetLevel(stored::SetLevel { level: 7 }), BodyKind::SetLevel),
             (Body::SetKeys(stored::SetKeys::default()), BodyKind::SetKeys),
+            (Body::SetAccess(stored::SetAccess::default()), BodyKind::SetAccess),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {
-                let entry = stored::Entry { time_ms, body: Some(body.clone()) };
-                assert_eq!(BodyKind::of(&entry.encode_to_vec()), kind);
+                for actor in [None, Some(stored::Actor::default())] {
+                    let entry = stored::Entry { time_ms, actor, body: Some(body.clone()) };
+                    assert_eq!(BodyKind::of(&entry.encode_to_vec()), kind);
+                }
             }
         }
         assert_eq!(BodyKind::of(b""), BodyKind::Nothing);

@@ -2,7 +2,8 @@
 //!
 //! It gives the plugin what every application needs and no plugin should write twice: a clock
 //! that the log carries, exactly-once sessions, modules that arrive in the log and are switched
-//! at one index, and the limits of the guest as replicated state that the log may change. A snapshot holds all of it.
+//! at one index, the limits of the guest and who may do what as replicated state that the log may change. A
+//! snapshot holds all of it.
 //!
 //! ```text
 //!   (index, entry) ──► Machine::apply ──► clock ──► sessions ──► fsm ──► Applied { reply, events }
@@ -16,6 +17,7 @@
 //! no order that depends on hashing, no threads and no files; of the protocol it knows only the
 //! messages that entries and snapshots hold. It does not know raft-rs, wasmtime or sockets.
 
+mod access;
 mod batch;
 mod clock;
 mod convert;
@@ -33,6 +35,7 @@ mod past;
 mod records;
 mod reply;
 mod restore;
+mod rights;
 mod sessions;
 mod signed;
 mod snapshot;
@@ -44,6 +47,11 @@ mod test_fsm;
 #[cfg(test)]
 mod tests;
 
+pub use self::access::{
+    ADMIN, Access, AccessChange, AccessRefused, BUILT_IN, BuiltIn, Class, Denied, Grant,
+    NOTE_MAX_BYTES, Principal, SecretHash, Token, TokenEnd,
+};
+pub(crate) use self::access::{actor_to_log, change_to_log};
 pub use self::batch::BATCH_COMMANDS_MAX;
 pub use self::clock::TIME_MAX_MS;
 pub(crate) use self::convert::limit_change_to_log;

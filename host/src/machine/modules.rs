@@ -176,24 +176,16 @@ impl Modules {
 
     /// Records that `hash`, which must be stored, is active from `index` on, and which signatures
     /// counted for it.
-    pub(super) fn activate(
-        &mut self,
-        index: Index,
-        hash: ModuleHash,
-        time_ms: u64,
-        label: String,
-        signed: Vec<ModuleSignature>,
-    ) {
-        let module = self.stored.get_mut(&hash).expect("the caller ran it");
+    pub(super) fn activate(&mut self, activation: ActivationInfo, signed: Vec<ModuleSignature>) {
+        let module = self.stored.get_mut(&activation.hash).expect("the caller ran it");
         module.ever_activated = true;
-        module.label.clone_from(&label);
-        let signers = signed.iter().map(|signature| signature.key).collect();
+        module.label.clone_from(&activation.label);
         if !signed.is_empty() {
             module.signatures = signed;
         }
         self.previous = self.active().map(|activation| activation.hash);
         let history = Arc::make_mut(&mut self.history);
-        history.push(ActivationInfo { index, hash, time_ms, label, signers });
+        history.push(activation);
         if history.len() > HISTORY_MAX {
             history.remove(0);
         }
@@ -338,6 +330,14 @@ fn check_continues(upload: &Upload, chunk: Chunk<'_>) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Actor, ActorName};
+
+    fn activation(index: u64, hash: ModuleHash, label: String) -> ActivationInfo {
+        let (index, time_ms) = (Index(index), 0);
+        let (actor, actor_name) = (Actor::Nobody, ActorName::NONE);
+        let signers = Vec::new();
+        ActivationInfo { index, hash, time_ms, label, signers, actor, actor_name }
+    }
 
     const MAX: u64 = 1000;
 
@@ -471,14 +471,15 @@ mod tests {
         }
         assert_eq!(kept(&modules), ["2", "3"]);
         for (index, module) in [b"2", b"3"].iter().enumerate() {
-            modules.activate(Index(10), ModuleHash::of(*module), 0, index.to_string(), Vec::new());
+            modules
+                .activate(activation(10, ModuleHash::of(*module), index.to_string()), Vec::new());
         }
         store(&mut modules, 11, b"4");
         assert_eq!(kept(&modules), ["2", "3", "4"]);
-        modules.activate(Index(12), ModuleHash::of(b"4"), 0, String::new(), Vec::new());
+        modules.activate(activation(12, ModuleHash::of(b"4"), String::new()), Vec::new());
         assert_eq!(kept(&modules), ["3", "4"]);
         assert_eq!(modules.previous, Some(ModuleHash::of(b"3")));
-        modules.activate(Index(13), ModuleHash::of(b"3"), 0, String::new(), Vec::new());
+        modules.activate(activation(13, ModuleHash::of(b"3"), String::new()), Vec::new());
         assert_eq!(kept(&modules), ["3", "4"]);
         assert_eq!(modules.previous, Some(ModuleHash::of(b"4")));
     }
@@ -488,7 +489,7 @@ mod tests {
         let mut modules = Modules::default();
         store(&mut modules, 1, b"1");
         for index in 0..HISTORY_MAX as u64 + 5 {
-            modules.activate(Index(index), ModuleHash::of(b"1"), 0, String::new(), Vec::new());
+            modules.activate(activation(index, ModuleHash::of(b"1"), String::new()), Vec::new());
         }
         assert_eq!(modules.history.len(), HISTORY_MAX);
         assert_eq!(modules.history[0].index, Index(5));

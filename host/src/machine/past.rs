@@ -12,6 +12,7 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::access::Denied;
 use super::reply::{Applied, CommandRefused, Reply, SessionNumber};
 use crate::types::{Outcome, Position, StateDigest};
 
@@ -130,6 +131,9 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
         }
         Reply::ClockSet { .. } => hasher.update([18]),
         Reply::ClockRefused(_) => hasher.update([19]),
+        // What was made of it is part of the state.
+        Reply::AccessSet { .. } => hasher.update([23]),
+        Reply::AccessRefused(_) => hasher.update([24]),
     }
 }
 
@@ -161,6 +165,10 @@ fn refusal(hasher: &mut Sha256, reason: &CommandRefused) {
             number(hasher, *max);
         }
         CommandRefused::Malformed(_) => hasher.update([4]),
+        CommandRefused::Denied(denied) => {
+            hasher.update([24]);
+            denial(hasher, denied);
+        }
         CommandRefused::SequenceReused { sequence } => {
             hasher.update([20]);
             number(hasher, *sequence);
@@ -177,6 +185,37 @@ fn refusal(hasher: &mut Sha256, reason: &CommandRefused) {
         CommandRefused::TooManySessions { max } => {
             hasher.update([23]);
             number(hasher, *max);
+        }
+    }
+}
+
+fn denial(hasher: &mut Sha256, denied: &Denied) {
+    match denied {
+        Denied::Nobody => hasher.update([0]),
+        Denied::PrincipalGone(id) => {
+            hasher.update([1]);
+            number(hasher, id.0);
+        }
+        Denied::TokenGone(id) => {
+            hasher.update([2]);
+            number(hasher, id.0);
+        }
+        Denied::TokenExpired(id) => {
+            hasher.update([3]);
+            number(hasher, id.0);
+        }
+        Denied::NoRight { name, right, class } => {
+            hasher.update([4]);
+            bytes(hasher, name.as_str().as_bytes());
+            bytes(hasher, right.as_str().as_bytes());
+            if let Some(class) = class {
+                bytes(hasher, class.unwrap_or_default().as_str().as_bytes());
+            }
+        }
+        Denied::OthersSession { name, session_id } => {
+            hasher.update([5]);
+            bytes(hasher, name.as_str().as_bytes());
+            number(hasher, *session_id);
         }
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use raft_host_proto::stored;
 
+use super::access::{Access, AccessRefused, Denied};
 use super::keys::Keys;
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
 use crate::signing::{ModuleSignature, PublicKey};
 use crate::types::{
-    ClusterId, Event, Exceeded, Index, Level, ModuleHash, Origin, Outcome, StateDigest,
+    Actor, ActorName, ClusterId, Event, Exceeded, Index, Level, ModuleHash, Origin, Outcome,
+    PrincipalId, StateDigest, TokenId,
 };
 
 /// What came of a command, or of an entry that holds none.
@@ -50,6 +52,11 @@ impl Applied {
             pages_dirtied: None,
             waited: None,
         }
+    }
+
+    /// With so much fuel more.
+    pub(super) fn with_fuel(self, more: u64) -> Applied {
+        Applied { fuel_used: self.fuel_used.saturating_add(more), ..self }
     }
 }
 
@@ -163,6 +170,15 @@ pub enum Reply {
     },
     /// The log's clock was not set, and why.
     ClockRefused(String),
+    /// Who may do what is changed from the next entry on.
+    AccessSet {
+        /// The principal that was made.
+        principal: Option<PrincipalId>,
+        /// The token that was made, and when it ends by the log's clock (0: never).
+        token: Option<(TokenId, u64)>,
+    },
+    /// Nothing was changed of who may do what, and why.
+    AccessRefused(AccessRefused),
     /// The state was digested: the same on every replica whose state is the same.
     DigestTaken {
         /// The point.
@@ -242,6 +258,9 @@ pub enum CommandRefused {
         /// Longest allowed.
         max: u64,
     },
+    /// Whoever asked for it may not do it, as of the entry's index.
+    #[error("{0}; nothing was done")]
+    Denied(Box<Denied>),
     /// The entry does not mean anything.
     #[error("malformed entry: {0}")]
     Malformed(String),
@@ -257,6 +276,7 @@ impl CommandRefused {
             | CommandRefused::SessionsFull { .. }
             | CommandRefused::TooManySessions { .. }
             | CommandRefused::TooLarge { .. }
+            | CommandRefused::Denied(_)
             | CommandRefused::Malformed(_) => true,
         }
     }
@@ -337,6 +357,8 @@ pub struct MachineInfo {
     pub cluster: ClusterId,
     /// Whose signatures modules need.
     pub keys: Keys,
+    /// Who may do what.
+    pub access: Arc<Access>,
 }
 
 /// The module that runs.
@@ -419,4 +441,8 @@ pub struct ActivationInfo {
     pub label: String,
     /// Publishers who had signed it and were trusted.
     pub signers: Vec<PublicKey>,
+    /// Who asked for it, as far as that was known.
+    pub actor: Actor,
+    /// What that principal was called then.
+    pub actor_name: ActorName,
 }

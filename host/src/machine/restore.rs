@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use raft_host_proto::stored;
 
+use super::access::{self, Access};
 use super::convert;
 use super::core::{Machine, State};
 use super::incarnation::ORIGINS_MAX;
@@ -15,7 +16,9 @@ use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload
 use super::past::Past;
 use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
-use super::sessions::{CommandHash, RestoredResponse, RestoredSession, RestoredWaiting, Sessions};
+use super::sessions::{
+    CommandHash, Owner, RestoredResponse, RestoredSession, RestoredWaiting, Sessions,
+};
 use super::snapshot::{END, MAGIC, VERSION};
 use crate::fsm::{
     Context, EngineProfile, Fsm, HostFailure, ImageError, Limits, ModuleRefused, SharedLoader,
@@ -23,8 +26,8 @@ use crate::fsm::{
 use crate::museum::{self, Exhibit};
 use crate::signing::PublicKey;
 use crate::types::{
-    ActorName, ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId, Origin,
-    Position, StateDigest,
+    Actor, ActorName, ClusterId, GroupId, Index, JoinNonce, Level, Member, ModuleHash, NodeId,
+    Origin, Position, StateDigest,
 };
 
 /// Longest header: bounds memory, far above any real one.
@@ -234,7 +237,18 @@ fn state_from_header(
         origins: Arc::new(origins(header)?),
         keys: Keys::from_record(header.keys.as_ref())
             .map_err(|error| invalid(format!("its keys: {error}")))?,
+        access: Arc::new(match &header.access {
+            Some(record) if !museum::is_on(Exhibit::AccessNotInSnapshot) => {
+                access::from_record(record, Index(header.applied_index))
+                    .map_err(|error| invalid(format!("who may do what: {error}")))?
+            }
+            _ => Access::default(),
+        }),
     })
+}
+
+fn actor(record: Option<&stored::Actor>) -> Result<Actor, RestoreError> {
+    access::actor_from_log(record).map_err(invalid)
 }
 
 pub(super) fn origins(header: &stored::SnapshotHeader) -> Result<Vec<Origin>, RestoreError> {
@@ -288,6 +302,11 @@ pub(super) fn history(
             time_ms: activation.time_ms,
             label: activation.label.clone(),
             signers: signers(activation)?,
+            actor: actor(activation.actor.as_ref())?,
+            actor_name: match activation.actor_name.as_str() {
+                "" => ActorName::NONE,
+                name => name.parse().map_err(|error| invalid(format!("who acted: {error}")))?,
+            },
         });
     }
     if museum::is_on(Exhibit::ActivationRedated)
@@ -328,6 +347,10 @@ fn read_sessions(
                 completed.push(RestoredResponse { sequence, command, outcome });
             }
         }
+        let mut waiting = Vec::with_capacity(record.waiting.len());
+        for stored::SnapshotWaiting { sequence, data, skip, actor: who } in record.waiting {
+            waiting.push(RestoredWaiting { sequence, data, skip, actor: actor(who.as_ref())? });
+        }
         let session = RestoredSession {
             ttl_ms: record.ttl_ms,
             expires_at_ms: record.expires_at_ms,
@@ -335,15 +358,8 @@ fn read_sessions(
             acknowledged: record.acknowledged,
             completed,
             ordered: record.ordered,
-            waiting: record
-                .waiting
-                .into_iter()
-                .map(|waiting| RestoredWaiting {
-                    sequence: waiting.sequence,
-                    data: waiting.data,
-                    skip: waiting.skip,
-                })
-                .collect(),
+            waiting,
+            owner: Owner::from_record(record.owner),
         };
         let in_order = record.id <= record.last_used && record.last_used <= header.applied_index;
         if museum::is_on(Exhibit::SessionsNotRestored) {

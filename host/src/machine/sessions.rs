@@ -55,7 +55,7 @@ use sha2::{Digest as _, Sha256};
 use super::convert;
 use super::reply::{CommandRefused, SessionNumber};
 use crate::museum::{self, Exhibit};
-use crate::types::{Exceeded, Index, Outcome};
+use crate::types::{Actor, Exceeded, Index, Outcome, PrincipalId};
 
 /// What a kept response costs besides its bytes.
 pub(super) const RESPONSE_OVERHEAD_BYTES: u64 = 64;
@@ -151,11 +151,13 @@ pub(super) struct Waiting {
     pub(super) data: Bytes,
     /// Of `data`, unless the number is skipped.
     pub(super) command: CommandHash,
+    /// Who gave it: whether that may be is asked again when it runs.
+    pub(super) actor: Actor,
 }
 
 impl Waiting {
-    fn new(data: &[u8], command: CommandHash) -> Waiting {
-        Waiting { data: Bytes::copy_from_slice(data), command }
+    pub(super) fn new(data: &[u8], command: CommandHash, actor: Actor) -> Waiting {
+        Waiting { data: Bytes::copy_from_slice(data), command, actor }
     }
 
     /// Whether nothing is to be executed.
@@ -184,12 +186,47 @@ pub(super) struct Session {
     pub(super) ordered: bool,
     /// All keys are above those of `completed`. Empty unless `ordered`.
     pub(super) waiting: BTreeMap<u64, Waiting>,
+    /// Who opened it, or was the first to use it while rights were in force.
+    pub(super) owner: Option<Owner>,
     /// Sum of the costs of `completed`.
     bytes: u64,
     /// Sum of the costs of `waiting`.
     waiting_bytes: u64,
     /// Of all above; empty since the last change.
     pub(super) digest: Cached,
+}
+
+/// Whose a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Principal(PrincipalId),
+    /// Somebody at the Unix socket of a node.
+    Local,
+}
+
+impl Owner {
+    pub(super) fn of(actor: Actor) -> Option<Owner> {
+        match actor {
+            Actor::Nobody => None,
+            Actor::Local(_) => Some(Owner::Local),
+            Actor::Principal { id, .. } => Some(Owner::Principal(id)),
+        }
+    }
+
+    pub(super) fn to_record(self) -> u64 {
+        match self {
+            Owner::Principal(id) => id.0,
+            Owner::Local => u64::MAX,
+        }
+    }
+
+    pub(super) fn from_record(owner: u64) -> Option<Owner> {
+        match owner {
+            0 => None,
+            u64::MAX => Some(Owner::Local),
+            id => Some(Owner::Principal(PrincipalId(id))),
+        }
+    }
 }
 
 /// What to do with a command.
@@ -286,6 +323,7 @@ impl Sessions {
         index: Index,
         now_ms: u64,
         request: &stored::OpenSession,
+        owner: Option<Owner>,
     ) -> Result<Opened, CommandRefused> {
         let ttl_ms = match request.ttl_ms {
             0 => self.limits.ttl_default_ms,
@@ -303,6 +341,7 @@ impl Sessions {
             completed: BTreeMap::new(),
             ordered: request.ordered,
             waiting: BTreeMap::new(),
+            owner,
             bytes: 0,
             waiting_bytes: 0,
             digest: Cached::new(),
@@ -459,9 +498,33 @@ impl Sessions {
     }
 
     /// Keeps a command for which `begin` said `Wait { is_new: true }` until its turn.
-    pub(super) fn wait(&mut self, id: u64, sequence: u64, hash: CommandHash, data: &[u8]) {
+    pub(super) fn wait(&mut self, id: u64, sequence: u64, waiting: Waiting) {
         let session = changing(self.by_id.get_mut(&id).expect("`begin` found it"));
-        self.bytes += session.put_aside(sequence, Waiting::new(data, hash));
+        self.bytes += session.put_aside(sequence, waiting);
+    }
+
+    /// Whose a session is; `None`: nobody's, or it is gone.
+    pub(super) fn owner(&self, id: u64) -> Option<Owner> {
+        self.by_id.get(&id).and_then(|session| session.owner)
+    }
+
+    /// A session that is nobody's is this one's from now on.
+    pub(super) fn adopt(&mut self, id: u64, owner: Owner) {
+        if let Some(session) = self.by_id.get_mut(&id).filter(|session| session.owner.is_none()) {
+            changing(session).owner = Some(owner);
+        }
+    }
+
+    /// Ends the sessions of principals that are gone.
+    pub(super) fn remove_of(&mut self, gone: &[PrincipalId]) {
+        let is_gone = |session: &Session| match session.owner {
+            Some(Owner::Principal(id)) => gone.contains(&id),
+            Some(Owner::Local) | None => false,
+        };
+        let theirs = self.iter().filter(|(_, session)| is_gone(session)).map(|(id, _)| id);
+        for id in theirs.collect::<Vec<_>>() {
+            self.remove(id);
+        }
     }
 
     /// Takes the next command whose turn has come out of those that wait, if there is one and room
@@ -523,6 +586,7 @@ impl Sessions {
             completed: BTreeMap::new(),
             ordered: record.ordered,
             waiting: BTreeMap::new(),
+            owner: record.owner,
             bytes: 0,
             waiting_bytes: 0,
             digest: Cached::new(),
@@ -535,13 +599,13 @@ impl Sessions {
             above = sequence;
             session.store(sequence, command, outcome);
         }
-        for RestoredWaiting { sequence, data, skip } in record.waiting {
+        for RestoredWaiting { sequence, data, skip, actor } in record.waiting {
             if sequence <= above || !record.ordered || (skip && !data.is_empty()) {
                 return false;
             }
             above = sequence;
             let hash = if skip { SKIPPED } else { command_hash(&data) };
-            session.put_aside(sequence, Waiting::new(&data, hash));
+            session.put_aside(sequence, Waiting::new(&data, hash, actor));
         }
         self.insert(id, session)
     }
@@ -647,6 +711,7 @@ pub(super) struct RestoredSession {
     pub(super) completed: Vec<RestoredResponse>,
     pub(super) ordered: bool,
     pub(super) waiting: Vec<RestoredWaiting>,
+    pub(super) owner: Option<Owner>,
 }
 
 /// A waiting command as a snapshot holds it.
@@ -654,6 +719,7 @@ pub(super) struct RestoredWaiting {
     pub(super) sequence: u64,
     pub(super) data: Bytes,
     pub(super) skip: bool,
+    pub(super) actor: Actor,
 }
 
 /// A response as a snapshot holds it.

@@ -21,8 +21,8 @@ use raft_host_proto::stored;
 use super::core::State;
 use super::keys::signature_to_log;
 use super::reply::ActivationInfo;
-use super::sessions::Session;
-use super::{convert, records};
+use super::sessions::{Owner, Session};
+use super::{access, convert, records};
 use crate::fsm::Image;
 use crate::types::{ConfState, Index, ModuleHash};
 
@@ -140,6 +140,7 @@ pub(super) fn header(state: &State) -> stored::SnapshotHeader {
         level: state.level.0,
         origins: state.origins.iter().map(convert::origin_to_record).collect(),
         keys: state.keys.to_record(),
+        access: access::to_record(&state.access),
     }
 }
 
@@ -150,6 +151,8 @@ fn activation_record(activation: &ActivationInfo) -> stored::SnapshotActivation 
         time_ms: activation.time_ms,
         label: activation.label.clone(),
         signers: activation.signers.iter().map(|key| key.to_bytes().to_vec().into()).collect(),
+        actor: access::actor_to_log(activation.actor),
+        actor_name: activation.actor_name.as_str().to_owned(),
     }
 }
 
@@ -177,8 +180,10 @@ fn session_record(id: u64, session: &Session) -> stored::SnapshotSession {
                 sequence: *sequence,
                 data: waiting.data.clone(),
                 skip: waiting.is_skip(),
+                actor: access::actor_to_log(waiting.actor),
             })
             .collect(),
+        owner: session.owner.map_or(0, Owner::to_record),
     }
 }
 

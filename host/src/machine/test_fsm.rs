@@ -1,5 +1,5 @@
 //! A small deterministic state machine whose modules say in text how they misbehave:
-//! `test`, then any of `init=reject`, `snapshot=trap`, `restore=reject`, `noquery`, `v=2`, ….
+//! `test`, then any of `init=reject`, `snapshot=trap`, `restore=reject`, `noquery`, `classes`, `v=2`, ….
 //!
 //! Its state is every command that it took; a command's first word says what it does. Of the
 //! limits it knows the size of a module, `apply_fuel` (one unit for each byte of its state) and
@@ -140,7 +140,11 @@ impl Fsm for TestFsm {
                     events.push(Event { topic: b"emitted".to_vec(), data: command.to_vec() });
                 }
                 self.taken.extend_from_slice(command);
-                let stamp = format!("@{},{};", context.position, context.time_ms);
+                let by = match context.actor.is_none() {
+                    true => String::new(),
+                    false => format!(" by {}", context.actor),
+                };
+                let stamp = format!("@{},{}{by};", context.position, context.time_ms);
                 self.taken.extend_from_slice(stamp.as_bytes());
                 fuel_used = self.taken.len() as u64 + 1;
                 GuestResult::Ok(self.taken.clone())
@@ -165,6 +169,22 @@ impl Fsm for TestFsm {
 
     fn has_query(&self) -> bool {
         !self.text.contains("noquery")
+    }
+
+    fn has_classes(&self) -> bool {
+        self.text.contains("classes")
+    }
+
+    /// A command's first word is its class.
+    fn classify(&mut self, _context: Context, command: &[u8]) -> Result<Call, HostFailure> {
+        let class = command.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let result = match class {
+            b"trap" => {
+                GuestResult::Trapped(Trap { kind: TrapKind::OutOfFuel, message: "slow".to_owned() })
+            }
+            class => GuestResult::Ok(class.to_vec()),
+        };
+        Ok(Call { result, fuel_used: 5, events: Vec::new(), pages_dirtied: None })
     }
 
     fn snapshot(&mut self, _context: Context) -> Result<Call, HostFailure> {

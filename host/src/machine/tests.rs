@@ -8,6 +8,7 @@ mod keys;
 mod level;
 mod limits;
 mod ordered;
+mod rights;
 mod sessions;
 
 use bytes::Bytes;
@@ -38,7 +39,7 @@ fn new_machine() -> Machine {
 
 /// Applies an entry at the next index.
 fn apply(machine: &mut Machine, time_ms: u64, body: Body) -> Applied {
-    let data = stored::Entry { time_ms, body: Some(body) }.encode_to_vec();
+    let data = stored::Entry { time_ms, actor: None, body: Some(body) }.encode_to_vec();
     only(apply_data(machine, data).unwrap())
 }
 
@@ -59,12 +60,12 @@ fn only(mut answers: Vec<Applied>) -> Applied {
 }
 
 fn command(data: &[u8]) -> Body {
-    stored::Command { data: data.to_vec().into(), session: None }.into()
+    stored::Command { data: data.to_vec().into(), session: None, actor: None }.into()
 }
 
 fn in_session(data: &[u8], session_id: u64, sequence: u64, acknowledged: u64) -> Body {
     let session = stored::SessionCommand { session_id, sequence, acknowledged, skip: false };
-    stored::Command { data: data.to_vec().into(), session: Some(session) }.into()
+    stored::Command { data: data.to_vec().into(), session: Some(session), actor: None }.into()
 }
 
 fn open_session(ttl_ms: u64) -> Body {
@@ -263,7 +264,8 @@ fn a_malformed_entry_is_refused_and_one_of_an_unknown_kind_stops_the_node() {
 #[test]
 fn a_host_failure_is_not_an_outcome() {
     let mut machine = running("test");
-    let data = stored::Entry { time_ms: 0, body: Some(command(b"host")) }.encode_to_vec();
+    let data =
+        stored::Entry { time_ms: 0, actor: None, body: Some(command(b"host")) }.encode_to_vec();
     assert!(apply_data(&mut machine, data).is_err());
     assert_eq!(machine.applied_index(), Index(3));
 }

@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 use super::budget::Charge;
 use super::rivals::UNCONFIRMED;
 use crate::consensus::{ConfChangeError, Role};
-use crate::machine::{MachineInfo, MachineSnapshot, QueryReply, QueryResult, Reply};
+use crate::machine::{
+    CommandRefused, Denied, MachineInfo, MachineSnapshot, QueryReply, QueryResult, Reply,
+};
 use crate::text::human_bytes;
 use crate::types::{
     ConfState, Exceeded, Index, JoinNonce, Level, LogPosition, Member, NodeId, Position, Space,
@@ -70,6 +72,9 @@ pub enum ProposeFailure {
     /// Not all members offer the level. It surely did not happen.
     #[error(transparent)]
     Level(Box<LevelRefused>),
+    /// Whoever asked for it may not do it. It surely did not happen.
+    #[error("{0}; nothing was done")]
+    Denied(Box<Denied>),
     /// The node is shutting down. It surely did not happen.
     #[error("this node is shutting down")]
     Stopping,
@@ -95,6 +100,19 @@ pub enum ProposeFailure {
     /// It may have happened, or may still happen.
     #[error("{0}; the command may have been applied, or may still be")]
     Unknown(String),
+}
+
+impl Committed {
+    /// Itself, unless it says that whoever asked for it may not do it.
+    ///
+    /// # Errors
+    /// [`ProposeFailure::Denied`].
+    pub(super) fn unless_denied(self) -> ProposeResult {
+        match self.reply {
+            Reply::Refused(CommandRefused::Denied(denied)) => Err(ProposeFailure::Denied(denied)),
+            _ => Ok(self),
+        }
+    }
 }
 
 impl ProposeFailure {

@@ -15,7 +15,7 @@ use crate::consensus::{Care, CommittedEntry, LogRead, ReplicaStatus, WriteNumber
 use crate::machine::MachineSnapshot;
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, Level, LogEntry, Member, NodeId, PeerMessage,
+    Actor, ConfChange, ConfState, GroupId, Index, Level, LogEntry, Member, NodeId, PeerMessage,
     SnapshotFate, Space, StateDigest,
 };
 
@@ -57,7 +57,7 @@ pub(super) enum Event {
     /// The machine's level, as of this index.
     Level(Level, Index),
     /// An operator wants the level raised: to this one, or as far as all members offer.
-    RaiseLevel(Option<Level>, Waiter),
+    RaiseLevel(Option<Level>, Actor, Waiter),
     /// The machine's members changed, as of an applied entry or a snapshot.
     Members(Arc<BTreeMap<NodeId, Member>>, Arc<ConfState>),
     SnapshotSaved(SnapshotMeta),

@@ -271,6 +271,7 @@ reasons! {
         SessionsFull = "sessions_full",
         TooLarge = "too_large",
         Malformed = "malformed",
+        Denied = "denied",
     }
 }
 
@@ -419,6 +420,7 @@ impl NodeMetrics {
             }
             Reply::Refused(CommandRefused::TooLarge { .. }) => NotRun::TooLarge,
             Reply::Refused(CommandRefused::Malformed(_)) => NotRun::Malformed,
+            Reply::Refused(CommandRefused::Denied(_)) => NotRun::Denied,
             _ => return,
         };
         self.commands_not_run[not_run as usize].add(1);
@@ -476,6 +478,8 @@ impl NodeMetrics {
             ProposeFailure::InDoubt => Refusal::InDoubt,
             ProposeFailure::Unconfirmed => Refusal::Unconfirmed,
             ProposeFailure::NoSpace(_) => Refusal::NoSpace,
+            // Counted where it was applied.
+            ProposeFailure::Denied(_) => return,
             ProposeFailure::Unknown(_) => Refusal::Unknown,
         };
         self.proposals_failed[refusal as usize].add(callers);

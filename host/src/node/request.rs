@@ -10,10 +10,13 @@ use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
 use crate::fsm::{EngineProfile, LimitChange};
-use crate::machine::{Incumbent, KeyChange, limit_change_to_log, signature_to_log};
+use crate::machine::{
+    AccessChange, Incumbent, KeyChange, actor_to_log, change_to_log, limit_change_to_log,
+    signature_to_log,
+};
 use crate::node::message::{Commands, Payload};
 use crate::signing::ModuleSignature;
-use crate::types::ModuleHash;
+use crate::types::{Actor, ModuleHash};
 
 /// An application command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,6 +108,8 @@ pub enum Request {
         /// In milliseconds since the Unix epoch.
         time_ms: u64,
     },
+    /// Changes who may do what, all or none.
+    SetAccess(Vec<AccessChange>),
 }
 
 impl From<Command> for Request {
@@ -114,12 +119,12 @@ impl From<Command> for Request {
 }
 
 impl Command {
-    pub(super) fn into_log(self) -> stored::Command {
+    pub(super) fn into_log(self, actor: Actor) -> stored::Command {
         let session = self.session.map(|position| {
             let SessionPosition { session_id, sequence, acknowledged, skip } = position;
             stored::SessionCommand { session_id, sequence, acknowledged, skip }
         });
-        stored::Command { data: self.data, session }
+        stored::Command { data: self.data, session, actor: actor_to_log(actor) }
     }
 }
 
@@ -127,14 +132,15 @@ impl Command {
 pub(super) enum Draft {
     Command(stored::Command),
     Batch(Vec<stored::Command>),
-    Entry(Body),
+    Entry(Body, Option<stored::Actor>),
 }
 
-impl From<Request> for Draft {
-    fn from(request: Request) -> Draft {
+impl Draft {
+    /// What somebody asks for.
+    pub(super) fn new(request: Request, actor: Actor) -> Draft {
         let hash = |module: ModuleHash| Bytes::copy_from_slice(&module.0);
-        Draft::Entry(match request {
-            Request::Command(command) => return Draft::Command(command.into_log()),
+        let body = match request {
+            Request::Command(command) => return Draft::Command(command.into_log(actor)),
             Request::OpenSession { ttl_ms, ordered } => {
                 Body::OpenSession(stored::OpenSession { ttl_ms, ordered })
             }
@@ -171,17 +177,20 @@ impl From<Request> for Draft {
                 Body::SetEngine(stored::SetEngine { profile: profile.as_str().to_owned() })
             }
             Request::SetClock { time_ms } => Body::SetClock(stored::SetClock { time_ms }),
-        })
+            Request::SetAccess(changes) => {
+                let changes = changes.iter().map(change_to_log).collect();
+                Body::SetAccess(stored::SetAccess { changes })
+            }
+        };
+        Draft::Entry(body, actor_to_log(actor))
     }
-}
 
-impl Draft {
     /// Whether it is refused when there is little space left: what it needs in the log and in snapshots
     /// is the caller's to choose. What keeps sessions alive, ends them, or sets something is small.
     pub(super) fn takes_space(&self) -> bool {
         match self {
             Draft::Command(_) | Draft::Batch(_) => true,
-            Draft::Entry(body) => matches!(
+            Draft::Entry(body, _) => matches!(
                 body,
                 Body::OpenSession(_) | Body::ModuleChunk(_) | Body::ActivateModule(_)
             ),
@@ -192,7 +201,11 @@ impl Draft {
     pub(super) fn entry_bytes(&self, time_ms: u64) -> u64 {
         let clock = if time_ms == 0 { 0 } else { key_len(1) + encoded_len_varint(time_ms) };
         let body = match self {
-            Draft::Entry(body) => body.encoded_len(),
+            Draft::Entry(body, actor) => {
+                // Field 13 of `raft_host.storage.v1.Entry`.
+                let actor = actor.as_ref().map_or(0, |actor| message::encoded_len(13, actor));
+                body.encoded_len() + actor
+            }
             Draft::Command(_) | Draft::Batch(_) => {
                 let commands = commands_bytes(self.commands());
                 // Field 2 of `raft_host.storage.v1.Entry`.
@@ -203,8 +216,8 @@ impl Draft {
     }
 
     pub(super) fn encode(self, time_ms: u64) -> Payload {
-        if let Draft::Entry(body) = self {
-            let entry = stored::Entry { time_ms, body: Some(body) };
+        if let Draft::Entry(body, actor) = self {
+            let entry = stored::Entry { time_ms, actor, body: Some(body) };
             return Payload::Entry(entry.encode_to_vec().into());
         }
         let commands = self.commands();
@@ -217,7 +230,7 @@ impl Draft {
         match self {
             Draft::Command(command) => std::slice::from_ref(command),
             Draft::Batch(commands) => commands,
-            Draft::Entry(_) => &[],
+            Draft::Entry(..) => &[],
         }
     }
 }
@@ -230,6 +243,9 @@ fn commands_bytes(commands: &[stored::Command]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{PrincipalId, TokenId};
+
+    const SOMEBODY: Actor = Actor::Principal { id: PrincipalId(300), token: Some(TokenId(7)) };
 
     fn commands() -> [Command; 3] {
         let session =
@@ -242,7 +258,7 @@ mod tests {
     }
 
     fn stored(command: Command) -> stored::Command {
-        command.into_log()
+        command.into_log(SOMEBODY)
     }
 
     #[test]
@@ -251,14 +267,14 @@ mod tests {
             let (count, batch) = (commands.len() as u64, stored::Batch { commands });
             for time_ms in [0, 1, u64::MAX] {
                 let body = Some(Body::Batch(batch.clone()));
-                let whole = stored::Entry { time_ms, body }.encoded_len();
+                let whole = stored::Entry { time_ms, actor: None, body }.encoded_len();
                 assert_eq!(draft.entry_bytes(time_ms), whole as u64);
             }
             let Payload::Commands(payload) = draft.encode(1) else { panic!("these are commands") };
             assert_eq!((payload.encoded, payload.count), (batch.encode_to_vec().into(), count));
         };
         for command in commands() {
-            check(Request::from(command.clone()).into(), vec![stored(command)]);
+            check(Draft::new(command.clone().into(), SOMEBODY), vec![stored(command)]);
         }
         let all = commands().map(stored).to_vec();
         check(Draft::Batch(all.clone()), all);
@@ -288,14 +304,15 @@ mod tests {
             Request::SetKeys(vec![KeyChange::Threshold(7)]),
             Request::SetLimits(vec![LimitChange::EventsMax(7)]),
             Request::SetClock { time_ms: 8 },
+            Request::SetAccess(vec![AccessChange::InForce(true)]),
         ];
         for request in requests {
-            let draft = Draft::from(request);
+            let draft = Draft::new(request, SOMEBODY);
             let bytes = draft.entry_bytes(77);
             let Payload::Entry(entry) = draft.encode(77) else { panic!("these are no commands") };
             assert_eq!(entry.len() as u64, bytes);
             let entry = stored::Entry::decode(entry).expect("an entry");
-            assert_eq!(entry.time_ms, 77);
+            assert_eq!((entry.time_ms, entry.actor), (77, actor_to_log(SOMEBODY)));
             match entry.body.expect("it holds something") {
                 Body::ActivateModule(activate) => {
                     let incumbent = activate.replaces.as_ref().expect("it names one");

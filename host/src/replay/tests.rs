@@ -55,14 +55,16 @@ impl Node {
         ];
         bodies.extend(commands.iter().map(|command| {
             let data = Bytes::copy_from_slice(command.as_bytes());
-            stored::Command { data, session: None }.into()
+            stored::Command { data, session: None, actor: None }.into()
         }));
         let written = Node { stores, loader };
         let entries = bodies.into_iter().zip(2..).map(|(body, index)| LogEntry {
             index: Index(index),
             term: Term(1),
             kind: EntryKind::Normal,
-            data: stored::Entry { time_ms: index, body: Some(body) }.encode_to_vec().into(),
+            data: stored::Entry { time_ms: index, actor: None, body: Some(body) }
+                .encode_to_vec()
+                .into(),
             context: Bytes::new(),
         });
         let entries: Vec<_> = entries.collect();

@@ -50,7 +50,7 @@ const fn commands(path: &'static str) -> Method {
 static UNKNOWN: Method = refusals("other");
 
 /// Those that are called most come first.
-static METHODS: [Method; 40] = [
+static METHODS: [Method; 42] = [
     commands("raft_host.v1.Client/Apply"),
     refusals("raft_host.v1.Client/Query"),
     commands("raft_host.v1.Client/ApplyStream"),
@@ -73,6 +73,8 @@ static METHODS: [Method; 40] = [
     refusals("raft_host.v1.Admin/Modules"),
     refusals("raft_host.v1.Admin/Limits"),
     always("raft_host.v1.Admin/SetLimits", "limits.set"),
+    refusals("raft_host.v1.Admin/Keys"),
+    always("raft_host.v1.Admin/SetKeys", "keys.set"),
     always("raft_host.v1.Admin/SetEngine", "engine.set"),
     always("raft_host.v1.Admin/RaiseLevel", "level.raise"),
     always("raft_host.v1.Admin/TakeSnapshot", "snapshot.take"),

@@ -31,7 +31,7 @@ macro_rules! nothing_more {
 }
 
 nothing_more! {
-    MembersRequest ModulesRequest LimitsRequest TakeSnapshotRequest BackupRequest ExportRequest
+    KeysRequest MembersRequest ModulesRequest LimitsRequest TakeSnapshotRequest BackupRequest ExportRequest
     DigestRequest
 }
 
@@ -131,6 +131,29 @@ impl Told for v1::SetLimitsRequest {
         }
         text
     }
+}
+
+impl Told for v1::SetKeysRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        use v1::key_change::Change;
+        // An entry takes not many more; who sends more is not listened to for longer.
+        let changes = self.changes.iter().take(32).filter_map(|change| change.change.as_ref());
+        let words = changes.map(|change| match change {
+            Change::Add(key) => format!("add {} ({})", hex(&key.public_key), key.name),
+            Change::Revoke(key) => format!("revoke {}", hex(key)),
+            Change::Threshold(threshold) => format!("threshold {threshold}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A public key, of which there is no more than it should be.
+fn hex(key: &[u8]) -> String {
+    key.iter().take(32).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Told for v1::SetEngineRequest {

@@ -33,7 +33,7 @@ fn run_for(
 }
 
 fn open(sessions: &mut Sessions, index: u64) {
-    sessions.open(Index(index), 0, &<_>::default()).expect("there is room");
+    sessions.open(Index(index), 0, &<_>::default(), None).expect("there is room");
 }
 
 fn too_old() -> Begin {
@@ -118,7 +118,7 @@ fn one_session_too_many_is_refused_and_ends_nobody_elses() {
     open(&mut table, 1);
     open(&mut table, 2);
     let refused = CommandRefused::TooManySessions { max: 2 };
-    assert_eq!(table.open(Index(3), 0, &<_>::default()), Err(refused));
+    assert_eq!(table.open(Index(3), 0, &<_>::default(), None), Err(refused));
     assert_eq!(run(&mut table, 4, command(1, 1, 0)), Begin::Run);
     table.remove(2);
     open(&mut table, 5);
@@ -155,11 +155,11 @@ fn when_all_sessions_keep_too_much_only_the_next_command_of_each_runs() {
 fn when_all_sessions_keep_too_much_what_waited_runs_one_by_one_as_it_is_acknowledged() {
     let mut table = sessions(SessionLimits { total_max_bytes: 4000, ..SessionLimits::default() });
     let request = stored::OpenSession { ttl_ms: 0, ordered: true };
-    table.open(Index(1), 0, &request).expect("there is room");
+    table.open(Index(1), 0, &request, None).expect("there is room");
     for sequence in [2, 3] {
         let begin = table.begin(&command(1, sequence, 0), HASH, Index(2), 0);
         assert_eq!(begin, Begin::Wait { is_new: true });
-        table.wait(1, sequence, HASH, b"data");
+        table.wait(1, sequence, Waiting::new(b"data", HASH, Actor::Nobody));
     }
     assert_eq!(table.bytes(), 2 * (4 + RESPONSE_OVERHEAD_BYTES));
     let long = Outcome::Ok(vec![0; 1000]);
@@ -213,7 +213,7 @@ fn use_postpones_expiry_and_time_to_live_is_clamped() {
     let mut table = sessions(SessionLimits::default());
     let mut ttl = |index, ttl_ms| {
         let request = stored::OpenSession { ttl_ms, ordered: false };
-        table.open(Index(index), 0, &request).unwrap().ttl_ms
+        table.open(Index(index), 0, &request, None).unwrap().ttl_ms
     };
     assert_eq!(ttl(1, 5000), 5000);
     assert_eq!(ttl(2, 1), 1000);

@@ -4,19 +4,20 @@ use super::*;
 use crate::machine::BATCH_COMMANDS_MAX;
 
 fn commands(data: &[&[u8]]) -> Vec<stored::Command> {
-    let command = |data: &&[u8]| stored::Command { data: data.to_vec().into(), session: None };
+    let command =
+        |data: &&[u8]| stored::Command { data: data.to_vec().into(), session: None, actor: None };
     data.iter().map(command).collect()
 }
 
 fn of_session(data: &[u8], session_id: u64, sequence: u64, acknowledged: u64) -> stored::Command {
     let session = stored::SessionCommand { session_id, sequence, acknowledged, skip: false };
-    stored::Command { data: data.to_vec().into(), session: Some(session) }
+    stored::Command { data: data.to_vec().into(), session: Some(session), actor: None }
 }
 
 /// Applies all as one entry.
 fn apply_all(machine: &mut Machine, time_ms: u64, commands: Vec<stored::Command>) -> Vec<Applied> {
     let body = Some(Body::Batch(stored::Batch { commands }));
-    let data = stored::Entry { time_ms, body }.encode_to_vec();
+    let data = stored::Entry { time_ms, actor: None, body }.encode_to_vec();
     apply_data(machine, data).unwrap()
 }
 
@@ -119,7 +120,7 @@ fn a_batch_of_none_or_too_many_is_malformed_as_a_whole() {
 fn a_failure_of_the_host_in_the_middle_leaves_the_entry_unapplied() {
     let mut machine = running("test");
     let body = Some(Body::Batch(stored::Batch { commands: commands(&[b"a", b"host", b"b"]) }));
-    let data = stored::Entry { time_ms: 7, body }.encode_to_vec();
+    let data = stored::Entry { time_ms: 7, actor: None, body }.encode_to_vec();
     let mut told = 0;
     let applied = machine.apply(Index(4), &data.into(), &mut |_, _| told += 1);
     assert!(applied.is_err());

@@ -134,7 +134,7 @@ fn every_part_of_the_state_counts() {
     });
     differs("a session gone", &|machine| machine.state.sessions.remove(4));
     differs("a session more", &|machine| {
-        machine.state.sessions.open(Index(5), 5, &<_>::default()).unwrap();
+        machine.state.sessions.open(Index(5), 5, &<_>::default(), None).unwrap();
     });
     differs("a response gone", &|machine| {
         let session =
@@ -147,7 +147,7 @@ fn every_part_of_the_state_counts() {
     differs("an ordered session", &|machine| {
         machine.state.sessions.remove(4);
         let request = stored::OpenSession { ttl_ms: 0, ordered: true };
-        machine.state.sessions.open(Index(4), 5, &request).unwrap();
+        machine.state.sessions.open(Index(4), 5, &request, None).unwrap();
     });
     differs("an upload gone", &|machine| machine.state.modules.uploads.clear());
     differs("an upload's bytes", &|machine| {

@@ -54,9 +54,10 @@ fn a_change_is_applied_by_programs_that_do_not_offer_it_but_nothing_after_it() {
     let unsupported = EngineUnsupported { wanted: theirs(), offered: ours() };
     assert_eq!(machine.program_supported(), Err(unsupported.into()));
 
-    for data in
-        [stored::Entry { time_ms: 8, body: Some(command(b"b")) }.encode_to_vec(), Vec::new()]
-    {
+    for data in [
+        stored::Entry { time_ms: 8, actor: None, body: Some(command(b"b")) }.encode_to_vec(),
+        Vec::new(),
+    ] {
         let failure = apply_data(&mut machine, data).unwrap_err().to_string();
         assert!(
             failure.contains(theirs().as_str()) && failure.contains(ours().as_str()),

@@ -97,7 +97,7 @@ fn a_snapshot_without_a_level_is_none() {
 #[cfg(feature = "museum")]
 #[test]
 fn a_field_of_the_next_level_counts_there_and_is_never_passed_over() {
-    let entry = stored::Entry { time_ms: 50, body: Some(command(b"more")) };
+    let entry = stored::Entry { time_ms: 50, actor: None, body: Some(command(b"more")) };
     let entry = Bytes::from(entry.encode_to_vec());
     let longer = rehearsal::put(entry.clone(), rehearsal::NEXT);
     assert_eq!(rehearsal::put(entry.clone(), Level::CURRENT), entry);

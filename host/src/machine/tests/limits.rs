@@ -167,7 +167,7 @@ fn a_limit_that_this_version_does_not_know_stops_the_node() {
     let known = stored::LimitChange { limit: Some(Limit::ApplyFuel(5)) };
     let changes = vec![known, stored::LimitChange { limit: None }];
     let body = Some(Body::SetLimits(stored::SetLimits { changes }));
-    let data = stored::Entry { time_ms: 0, body }.encode_to_vec();
+    let data = stored::Entry { time_ms: 0, actor: None, body }.encode_to_vec();
     let failure = apply_data(&mut machine, data).unwrap_err();
     assert!(failure.to_string().contains("does not know"), "{failure}");
 }

@@ -21,17 +21,17 @@ fn with_session() -> Machine {
 
 fn of(session_id: u64, data: &str, sequence: u64, acknowledged: u64) -> stored::Command {
     let session = stored::SessionCommand { session_id, sequence, acknowledged, skip: false };
-    stored::Command { data: data.to_owned().into(), session: Some(session) }
+    stored::Command { data: data.to_owned().into(), session: Some(session), actor: None }
 }
 
 fn skip(sequence: u64) -> stored::Command {
     let session = stored::SessionCommand { session_id: ID, sequence, acknowledged: 0, skip: true };
-    stored::Command { data: Bytes::new(), session: Some(session) }
+    stored::Command { data: Bytes::new(), session: Some(session), actor: None }
 }
 
 fn apply_all(machine: &mut Machine, time_ms: u64, commands: Vec<stored::Command>) -> Vec<Applied> {
     let body = Some(Body::Batch(stored::Batch { commands }));
-    apply_data(machine, stored::Entry { time_ms, body }.encode_to_vec()).unwrap()
+    apply_data(machine, stored::Entry { time_ms, actor: None, body }.encode_to_vec()).unwrap()
 }
 
 fn keep(acknowledged: u64) -> Body {
@@ -78,7 +78,7 @@ fn a_command_before_its_turn_waits_and_runs_behind_the_entry_that_closes_the_gap
     assert_eq!(reply(send(&mut machine, 2, 0)), waits(2));
     assert_eq!(executed(&mut machine), "");
     // Number 4 comes behind 1 in the same entry, and behind 2 and 3 in the session.
-    let free = stored::Command { data: "free".into(), session: None };
+    let free = stored::Command { data: "free".into(), session: None, actor: None };
     let all = vec![of(ID, "c1", 1, 0), of(ID, "c4", 4, 0), free];
     let answers = apply_all(&mut machine, 0, all);
     assert_eq!(waited(&answers), [(ID, 2), (ID, 3), (ID, 4)]);
@@ -219,8 +219,10 @@ fn a_session_full_of_waiting_commands_takes_the_one_that_they_wait_for() {
     // Three answers are kept after 3; the others wait for the client to acknowledge some.
     assert_eq!(waited(&send(&mut machine, 2, 0)), [(ID, 3)]);
     assert_eq!(waited(&send(&mut machine, 6, 0)), [], "it says nothing new");
-    let kept =
-        apply_data(&mut machine, stored::Entry { time_ms: 0, body: Some(keep(1)) }.encode_to_vec());
+    let kept = apply_data(
+        &mut machine,
+        stored::Entry { time_ms: 0, actor: None, body: Some(keep(1)) }.encode_to_vec(),
+    );
     let kept = kept.unwrap();
     assert!(matches!(kept[0].reply, Reply::SessionKept { .. }));
     assert_eq!(waited(&kept), [(ID, 4)]);
@@ -286,7 +288,7 @@ fn before_there_is_a_module_nothing_waits() {
     for sequence in [2, 1] {
         let session =
             stored::SessionCommand { session_id: 2, sequence, acknowledged: 0, skip: false };
-        let body = stored::Command { data: "c".into(), session: Some(session) }.into();
+        let body = stored::Command { data: "c".into(), session: Some(session), actor: None }.into();
         assert_eq!(apply(&mut machine, 0, body).reply, Reply::NoModule);
     }
     assert_eq!(machine.info().session_bytes, 0);
@@ -315,6 +317,7 @@ fn a_snapshot_that_contradicts_the_order_is_refused() {
         sequence,
         data: "c".into(),
         skip: false,
+        actor: crate::types::Actor::Nobody,
     };
     let record = |ordered, waiting| crate::machine::sessions::RestoredSession {
         ttl_ms: 1,
@@ -324,6 +327,7 @@ fn a_snapshot_that_contradicts_the_order_is_refused() {
         completed: Vec::new(),
         ordered,
         waiting,
+        owner: None,
     };
     assert!(sessions().restore(1, record(true, vec![waiting(5), waiting(6)])));
     assert!(!sessions().restore(1, record(true, vec![waiting(6), waiting(5)])));

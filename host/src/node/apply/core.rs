@@ -323,10 +323,11 @@ impl ApplyLoop {
                 self.metrics.committed_apply_duration.observe(took);
             }
             self.metrics.on_answer(applied);
-            let announced =
-                matches!(applied.reply, Reply::Activated { .. } | Reply::LimitsSet { .. })
-                    || is_engine
-                    || is_level;
+            let announced = matches!(
+                applied.reply,
+                Reply::Activated { .. } | Reply::LimitsSet { .. } | Reply::AccessSet { .. }
+            ) || is_engine
+                || is_level;
             if is_level {
                 self.tell_level();
             }

@@ -23,6 +23,7 @@ use crate::consensus::{
     ApplyTask, Care, ConfChangeError, Effects, Input, LogRead, ProposeError, Replica, ReplicaError,
     ReplicaStatus, Role, Write,
 };
+use crate::machine::actor_to_log;
 use crate::museum::{self, Exhibit};
 use crate::node::answer::{Leadership, ProposeFailure, Shortage};
 use crate::node::clock::{Clocks, MonotonicClock, Standing};
@@ -33,8 +34,8 @@ use crate::node::standing::RaftStanding;
 use crate::node::stop::{StopReason, StopSignal};
 use crate::node::waiter::Waiter;
 use crate::types::{
-    ConfChange, ConfState, GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage, Space,
-    StateDigest, Term,
+    Actor, ConfChange, ConfState, GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage,
+    Space, StateDigest, Term,
 };
 
 /// An unknown peer that is silent for so many election timeouts is forgotten.
@@ -329,7 +330,7 @@ impl Group {
             #[cfg(feature = "museum")]
             Event::FlipBit(at) => self.output.jobs.push(Job::FlipBit(at)),
             Event::Level(level, as_of) => self.levels.on_level(level, as_of),
-            Event::RaiseLevel(wanted, waiter) => self.raise_level(wanted, waiter),
+            Event::RaiseLevel(wanted, actor, waiter) => self.raise_level(wanted, actor, waiter),
             Event::Members(members, conf_state) => self.on_members(members, conf_state)?,
             Event::SnapshotSaved(meta) => self.replica.step(Input::SnapshotSaved(meta))?,
             Event::SnapshotSent(to, fate) => self.replica.step(Input::SnapshotSent(to, fate))?,
@@ -470,7 +471,8 @@ impl Group {
                 }
                 Wish::Point => {
                     let waiter = Waiter::all(std::mem::take(&mut self.comparers));
-                    self.propose_quietly(Body::DigestPoint(stored::DigestPoint {}), waiter);
+                    let body = Body::DigestPoint(stored::DigestPoint {});
+                    self.propose_quietly(body, Actor::Nobody, waiter);
                 }
                 Wish::Verdict(point, votes) => {
                     let votes = votes
@@ -481,7 +483,8 @@ impl Group {
                         })
                         .collect();
                     let verdict = stored::DigestVerdict { index: point.0, votes };
-                    self.propose_quietly(Body::DigestVerdict(verdict), Waiter::nobody());
+                    let body = Body::DigestVerdict(verdict);
+                    self.propose_quietly(body, Actor::Nobody, Waiter::nobody());
                 }
             }
         }
@@ -503,8 +506,10 @@ impl Group {
     }
 
     /// It says nothing of the time, so the log's clock stays where it is.
-    fn propose_quietly(&mut self, body: Body, waiter: Waiter) {
-        let data = stored::Entry { time_ms: 0, body: Some(body) }.encode_to_vec().into();
+    fn propose_quietly(&mut self, body: Body, actor: Actor, waiter: Waiter) {
+        let actor = actor_to_log(actor);
+        let entry = stored::Entry { time_ms: 0, actor, body: Some(body) };
+        let data = entry.encode_to_vec().into();
         self.proposals.add(data, waiter, stamp!(self));
     }
 
@@ -515,12 +520,12 @@ impl Group {
         if let Some(level) = self.levels.on_tick(members) {
             tracing::info!(%level, "every member offers a higher level: the cluster's is raised");
             let waiter = self.levels.begin();
-            self.propose_level(level, waiter);
+            self.propose_level(level, Actor::Nobody, waiter);
         }
     }
 
     /// An operator wants the level raised.
-    fn raise_level(&mut self, wanted: Option<Level>, waiter: Waiter) {
+    fn raise_level(&mut self, wanted: Option<Level>, actor: Actor, waiter: Waiter) {
         if let Some(failure) = self.refuses_points() {
             return self.proposals.refuse(waiter, failure);
         }
@@ -531,7 +536,7 @@ impl Group {
         match self.levels.check(wanted, &members) {
             Ok(level) => {
                 let waiter = Waiter::all(vec![self.levels.begin(), waiter]);
-                self.propose_level(level, waiter);
+                self.propose_level(level, actor, waiter);
             }
             Err(refused) => {
                 self.proposals.refuse(waiter, ProposeFailure::Level(Box::new(refused)));
@@ -539,8 +544,9 @@ impl Group {
         }
     }
 
-    fn propose_level(&mut self, level: Level, waiter: Waiter) {
-        self.propose_quietly(Body::SetLevel(stored::SetLevel { level: level.0 }), waiter);
+    fn propose_level(&mut self, level: Level, actor: Actor, waiter: Waiter) {
+        let body = Body::SetLevel(stored::SetLevel { level: level.0 });
+        self.propose_quietly(body, actor, waiter);
     }
 
     fn propose_batch(&mut self) -> Result<(), ReplicaError> {

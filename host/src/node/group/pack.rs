@@ -125,6 +125,7 @@ mod tests {
         let command = |text: &&str| stored::Command {
             data: Bytes::copy_from_slice(text.as_bytes()),
             session: None,
+            actor: None,
         };
         stored::Batch { commands: texts.iter().map(command).collect() }
     }
@@ -144,8 +145,11 @@ mod tests {
         for time_ms in [0, 1, u64::MAX] {
             let parts = [&["a"][..], &["", "b"], &["c"]].map(|texts| commands(texts).encoded);
             let bytes = parts.iter().map(Bytes::len).sum();
-            let whole =
-                stored::Entry { time_ms, body: Some(Body::Batch(batch(&["a", "", "b", "c"]))) };
+            let whole = stored::Entry {
+                time_ms,
+                actor: None,
+                body: Some(Body::Batch(batch(&["a", "", "b", "c"]))),
+            };
             assert_eq!(entry(time_ms, &parts, bytes), whole.encode_to_vec());
         }
     }

@@ -28,7 +28,7 @@ use crate::node::waiter::{ReplySink, Waiter};
 use crate::node::work::{Activity, Work};
 use crate::storage::SnapshotMeta;
 use crate::transport::Identity;
-use crate::types::{Exceeded, GroupId, Index, Space};
+use crate::types::{Actor, Exceeded, GroupId, Index, Space};
 
 /// What to propose, and who waits for what becomes of it.
 #[derive(Debug)]
@@ -94,11 +94,19 @@ pub(in crate::node) struct Shared {
 #[derive(Clone)]
 pub struct NodeHandle {
     pub(super) shared: Arc<Shared>,
+    /// In whose name it proposes.
+    pub(super) actor: Actor,
 }
 
 impl NodeHandle {
     pub(in crate::node) fn new(shared: Shared) -> NodeHandle {
-        NodeHandle { shared: Arc::new(shared) }
+        NodeHandle { shared: Arc::new(shared), actor: Actor::Nobody }
+    }
+
+    /// The same, but whatever is proposed with it is proposed in this one's name.
+    #[must_use]
+    pub fn acting_for(&self, actor: Actor) -> NodeHandle {
+        NodeHandle { shared: Arc::clone(&self.shared), actor }
     }
 
     /// Why the node stopped, once it has.
@@ -387,7 +395,7 @@ impl NodeHandle {
     pub async fn propose_counting(&self, request: Request, count_pages: bool) -> ProposeResult {
         let (sender, receiver) = oneshot::channel();
         self.submit([Submit { request, sink: ReplySink::One(sender), count_pages }]);
-        receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))
+        receiver.await.unwrap_or_else(|_| Err(stopped_unknown()))?.unless_denied()
     }
 
     /// Hands many proposals over at once and returns; every sink gets exactly one answer.
@@ -398,7 +406,7 @@ impl NodeHandle {
         for proposal in proposals {
             let Submit { request, sink, count_pages } = proposal.into();
             self.shared.metrics.proposals.add(1);
-            match self.admit(request.into(), 1, leads) {
+            match self.admit(Draft::new(request, self.actor), 1, leads) {
                 Ok((payload, charge)) => {
                     let mut waiter = Waiter::new(sink, charge);
                     waiter.set_count_pages(count_pages);

@@ -11,7 +11,7 @@ use crate::consensus::Role;
 use crate::fsm::{Limits, ModuleRefused};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply, bounded_label};
 use crate::node::answer::{
-    MachineView, ProposeFailure, ProposeResult, QueryFailure, stopped_unknown,
+    Committed, MachineView, ProposeFailure, ProposeResult, QueryFailure, stopped_unknown,
 };
 use crate::node::request::{ActivateModule, ModuleChunk, Request};
 use crate::node::waiter::ReplySink;
@@ -259,6 +259,7 @@ impl NodeHandle {
             for answer in answers {
                 let answered: ProposeResult =
                     answer.await.unwrap_or_else(|_| Err(stopped_unknown()));
+                let answered = answered.and_then(Committed::unless_denied);
                 if busy.is_some() {
                     // It does not continue what was stored.
                     continue;

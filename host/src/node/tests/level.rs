@@ -119,7 +119,7 @@ fn by_hand_it_is_raised_as_far_as_everybody_offers() {
     assert_eq!(level(&mut node), Level(3));
     // One that the log holds all the same is never a step back.
     let body = Some(stored::entry::Body::SetLevel(stored::SetLevel { level: 1 }));
-    let entry = stored::Entry { time_ms: 0, body }.encode_to_vec();
+    let entry = stored::Entry { time_ms: 0, actor: None, body }.encode_to_vec();
     let (sender, mut lower) = oneshot::channel();
     node.handle().submit_entry(entry.into(), ReplySink::One(sender));
     settle(&mut node);

@@ -14,7 +14,7 @@ use crate::node::{
     Command, Committed, ProposeFailure, ProposeResult, ReplySink, Request, SessionPosition,
     SubmitBatch,
 };
-use crate::types::{EntryKind, Index, LogPosition, MessageKind, Outcome, Position, Term};
+use crate::types::{Actor, EntryKind, Index, LogPosition, MessageKind, Outcome, Position, Term};
 
 type Answer = oneshot::Receiver<ProposeResult>;
 
@@ -165,7 +165,8 @@ fn whoever_waits_at_a_leader_that_is_deposed_is_told_when_the_next_one_closes_th
     waits(&mut second);
 
     let (before, term) = (LogPosition { index: last, term: node.term() }, node.term());
-    let entry = stored::Entry { time_ms: 0, body: Some(command(id, 1).into_log().into()) };
+    let body = Some(command(id, 1).into_log(Actor::Nobody).into());
+    let entry = stored::Entry { time_ms: 0, actor: None, body };
     let theirs = LogEntry {
         index: last.next(),
         term: Term(term.0 + 1),
