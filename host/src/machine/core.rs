@@ -137,6 +137,17 @@ impl Machine {
         self.state.applied = index;
     }
 
+    /// Has rights in force from the beginning of a new cluster on, with a principal of this name that may do
+    /// everything.
+    ///
+    /// # Panics
+    ///
+    /// If somebody has said already who may do what.
+    pub fn bootstrap_access(&mut self, admin: ActorName) {
+        assert_eq!(*self.state.access, Access::default(), "only a new cluster is founded");
+        self.state.access = Arc::new(Access::founded(self.state.applied, admin));
+    }
+
     /// Applies the normal entry at `index`; `data` is an encoded `raft_host.storage.v1.Entry`, or empty.
     /// Hands out what came of each of its commands, in order and as soon as it is known; one answer for
     /// what is no command; and then what came of commands that had waited for this entry in ordered

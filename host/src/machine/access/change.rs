@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 
-use super::{Access, Grant, Principal, SecretHash, Token, built_in, to_record};
+use super::{ADMIN, Access, Grant, Principal, SecretHash, Token, built_in, to_record};
 use crate::fsm::class_name;
 use crate::types::{Actor, ActorName, Index, PrincipalId, Right, TokenId};
 
@@ -138,6 +138,17 @@ pub(in crate::machine) struct AccessMade {
 }
 
 impl Access {
+    /// Of a cluster that is formed with rights in force, by the entry that its log begins after.
+    pub(in crate::machine) fn founded(index: Index, admin: ActorName) -> Access {
+        let role = ADMIN.parse().expect("the name of a role");
+        let changes = [
+            AccessChange::PutPrincipal { name: admin, roles: vec![role], must_be_new: true },
+            AccessChange::InForce(true),
+        ];
+        let made = Access::default().changed(index, 0, Actor::Nobody, &changes);
+        made.expect("the first principal may do everything").0
+    }
+
     /// This after changes that somebody makes by the entry at `index`.
     ///
     /// # Errors
