@@ -95,10 +95,12 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         .map(|name| cluster.dir().join(name).to_str().expect("UTF-8").to_owned());
     let (backup, export, restored) = (&*backup, &*export, &*restored);
     let (key, signature) = (&*key, &*signature);
+    let certs = cluster.dir().join("certs").to_str().expect("UTF-8").to_owned();
+    let (certs, alice) = (&*certs, "--client=alice");
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
     let second = cluster.servers[1].address.to_string();
-    let commands: [(&str, &[&str]); 33] = [
+    let commands: [(&str, &[&str]); 39] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),
@@ -128,6 +130,12 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         ("digest", &["digest", "--timeout", "60s"]),
         ("clock", &["clock"]),
         ("check", &["check", next]),
+        ("certs-init", &["certs", "init", certs, "--node=n1=127.0.0.1", alice]),
+        ("certs-node", &["certs", "node", certs, "--name=n2", "--address=127.0.0.1"]),
+        ("certs-client", &["certs", "client", certs, "--name=bob"]),
+        ("certs-rotate-ca", &["certs", "rotate-ca", certs]),
+        ("certs-renew", &["certs", "renew", certs, "--all"]),
+        ("certs-show", &["certs", "show", certs]),
         ("drain", &["drain", "--endpoint", &second]),
         ("undrain", &["undrain", "--endpoint", &second]),
         ("failed", &["members", "remove", "4711"]),

@@ -2,8 +2,8 @@
 //!
 //! Commands reach a cluster over its gRPC services only, as any other client does. Only
 //! `serve`, `demo`, `dev` and `bench --in-process` put nodes together, `check` and `build` run a
-//! module without a cluster, `sign` and `keys generate` make
-//! signatures and keys, `new` writes a project, `replay` runs the log of a stopped node, and
+//! module without a cluster, `certs`, `sign` and `keys generate` make certificates, signatures and keys,
+//! `new` writes a project, `replay` runs the log of a stopped node, and
 //! `restore`, `recover` and `backup verify` run what is in a file or a stopped node's directory.
 //! `options` says which option may stand where. Text that people read is made by pure functions, so
 //! that tests read it too.
@@ -14,6 +14,7 @@ mod apply_lines;
 mod backup;
 mod bench;
 mod build;
+mod certs;
 mod check;
 mod clock;
 mod compile;
@@ -124,6 +125,8 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Confirm(confirm::ConfirmArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Certs(certs::CertsArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     New(new::NewArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Build(build::BuildArgs),
@@ -205,6 +208,7 @@ pub fn main() -> ExitCode {
         Command::Digest(args) => (args.remote.output, digest::run(&args)),
         Command::Clock(args) => (args.remote.output, clock::run(&args)),
         Command::Confirm(args) => (args.remote.output, confirm::run(&args)),
+        Command::Certs(args) => (args.output, certs::run(&args)),
         Command::New(args) => (args.output, new::run(&args)),
         Command::Build(args) => (args.output, build::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),

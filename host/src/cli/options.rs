@@ -167,6 +167,9 @@ impl Command {
             Command::Bench(args) if args.spreads() && id == "cluster_id" => {
                 Some("when it loads the given endpoints, whichever cluster they belong to")
             }
+            Command::Certs(args) if !args.takes_cluster() && id == "cluster_id" => {
+                Some("when it makes no CA and no certificate of a node")
+            }
             Command::Status(_) if id == "cluster_id" => {
                 Some("as it shows which cluster each endpoint belongs to")
             }
@@ -199,7 +202,8 @@ impl Command {
             Command::Clock(args) => Some(&mut args.remote),
             Command::Confirm(args) => Some(&mut args.remote),
             Command::Bench(args) => args.asks_cluster().then_some(args.remote_mut()),
-            Command::New(_)
+            Command::Certs(_)
+            | Command::New(_)
             | Command::Build(_)
             | Command::Check(_)
             | Command::Sign(_)

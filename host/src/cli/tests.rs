@@ -96,6 +96,17 @@ fn each_command_of_the_readme_parses() {
         "apply x --cluster-id 00112233445566778899aabbccddeeff",
         "check kv.wasm -o json -v",
         "build my-app -v",
+        "certs init DIR --cluster-id 00112233445566778899aabbccddeeff --days 100",
+        "certs init DIR --node n1=10.0.0.1,n1.example --node n2=::1 --client alice",
+        "certs node DIR --name n1 --address 10.0.0.1:7400,n1.example --address ::1 --id 3",
+        "certs client DIR --name alice@example.org --days 30 -o json",
+        "certs renew DIR --name n1",
+        "certs renew DIR --name n1 --address 10.0.0.9",
+        "certs renew DIR --client alice --days 30",
+        "certs renew DIR --all",
+        "certs rotate-ca DIR --days 100",
+        "certs rotate-ca DIR --finish",
+        "certs show ONE TWO -o json",
         "bench -o json --clients 256",
         "bench --mode unary --clients 1000 --connections 1",
         "bench --compare --clients 1000 --rounds 3",
@@ -161,6 +172,28 @@ fn wrong_usage_is_refused_with_code_2() {
         "recover apply PLAN --accept-loss",
         "recover now PLAN",
         "recover inspect -e a:1",
+        "certs",
+        "certs init",
+        "certs init DIR --days 0",
+        "certs init DIR --days 3651",
+        "certs init DIR --node n1",
+        "certs init DIR --node n1=",
+        "certs init DIR --node ../n1=10.0.0.1",
+        "certs init DIR --client a/b",
+        "certs init DIR --cluster-id c1",
+        "certs init DIR -e a:1",
+        "certs node DIR --name n1",
+        "certs node DIR --address 10.0.0.1",
+        "certs node DIR --name .. --address 10.0.0.1",
+        "certs node DIR --name n1 --address 0.0.0.0",
+        "certs node DIR --name n1 --address http://n1",
+        "certs node DIR --name n1 --address n1 --id 0",
+        "certs client DIR --name .",
+        "certs renew DIR",
+        "certs renew DIR --all --name n1",
+        "certs renew DIR --all --address 10.0.0.9",
+        "certs rotate-ca DIR --finish --days 3",
+        "certs show",
         "completions klingon",
         "man",
         "bench --fsm native",
@@ -196,7 +229,7 @@ fn the_endpoint_may_stand_before_or_after_the_action() {
 }
 
 /// A line of each command without shared options.
-const EACH_COMMAND: [&[&str]; 53] = [
+const EACH_COMMAND: [&[&str]; 59] = [
     &["apply", "x"],
     &["query", "x"],
     &["status"],
@@ -241,6 +274,12 @@ const EACH_COMMAND: [&[&str]; 53] = [
     &["digest"],
     &["clock", "show"],
     &["confirm", "00112233445566778899aabbccddeeff"],
+    &["certs", "init", "dir"],
+    &["certs", "node", "dir", "--name=n1", "--address=n1"],
+    &["certs", "client", "dir", "--name=alice"],
+    &["certs", "renew", "dir", "--all"],
+    &["certs", "rotate-ca", "dir"],
+    &["certs", "show", "dir"],
     &["new", "a", "--lang=c"],
     &["build"],
     &["check", "a.wasm"],
@@ -266,6 +305,8 @@ fn takes(line: &[&str], option: &str) -> bool {
         ("new" | "build" | "check" | "replay" | "restore" | "recover", option) => {
             option == "--output"
         }
+        ("certs", "--cluster-id") => ["init", "node"].contains(&line[1]),
+        ("certs", option) => option == "--output",
         ("backup", option) if !line.contains(&"save") => option == "--output",
         ("engine", option) if line.contains(&"offered") => option == "--output",
         ("keys", option) if ["generate", "public"].contains(line.get(1).unwrap_or(&"")) => {
@@ -476,8 +517,12 @@ fn words(line: &str) -> Vec<String> {
 
 #[test]
 fn the_commands_that_the_pages_show_are_ones_that_the_program_takes() {
-    let pages =
-        [include_str!("../../docs/operations.md"), include_str!("../../../README.md")].join("\n");
+    let pages = [
+        include_str!("../../docs/operations.md"),
+        include_str!("../../docs/security.md"),
+        include_str!("../../../README.md"),
+    ]
+    .join("\n");
     let mut count = 0;
     for line in pages.lines().filter_map(|line| line.strip_prefix("    ")) {
         let line = line.strip_prefix("$ ").unwrap_or(line);
