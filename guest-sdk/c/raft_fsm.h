@@ -36,6 +36,10 @@
  * state as the program has it at its start. `.init`, if given, runs once in the life of a cluster. A machine without
  * `.query` rejects queries. Whatever must survive the call lies in the state or in memory that it points to.
  *
+ * Classes. A cluster may let somebody give some commands only. With `#define RAFT_FSM_CLASSES` before every include of this
+ * header a machine also has `.classify`: it names the class of a command, or returns NULL for one that has none, which only
+ * those may give who may give all. A name has 1 to 64 letters, digits and any of `.`, `_`, `-`. What it changes is undone.
+ *
  * Output. `fsm_put...` appends to the answer, the reason or the snapshot, through a buffer of 4 KiB; nothing needs to be
  * held in memory as a whole. `fsm_reject` throws away an answer that was begun, if it is still in the buffer.
  *
@@ -52,7 +56,7 @@
  * With a libc it is malloc. It answers NULL if the cluster's memory limit (1 GiB at first) is reached: reject then, before
  * anything is changed. Without a libc this header also has memcpy, memmove, memset, memcmp and strlen.
  *
- * Determinism. A machine sees the command, the index, the time and the random bytes of this header, and nothing else, so it
+ * Determinism. A machine sees the command, its actor, the index, the time and the random bytes of this header, and nothing else, so it
  * cannot help being deterministic. Snapshots must depend on the contents alone: never write addresses or structs whole.
  */
 #ifndef RAFT_FSM_H
@@ -115,6 +119,9 @@ typedef struct {
     void (*snapshot)(void);
     fsm_status (*restore)(fsm_reader *in);
     void (*drop)(void); /* Frees what the state points to. For tests only; may be missing. */
+#if defined(RAFT_FSM_CLASSES)
+    const char *(*classify)(fsm_slice command); /* A text that stays, or NULL. */
+#endif
 } fsm_machine;
 
 extern const fsm_machine fsm_this_machine;
@@ -127,6 +134,7 @@ extern const fsm_machine fsm_this_machine;
 uint64_t fsm_index(void);                   /* Of the entry; in queries and snapshots, of the last one applied. */
 uint32_t fsm_ordinal(void);                 /* Which of its entry's commands, from 0 on: an entry may hold several. */
 uint64_t fsm_time_ms(void);                 /* The log's clock since the Unix epoch. It never goes back. */
+fsm_slice fsm_actor(void);                  /* Who gave the command; empty if nobody is known, and in other calls. */
 void fsm_random(void *to, size_t size);     /* The same bytes on every replica. Not for secrets. */
 uint64_t fsm_random_u64(void);
 
@@ -226,9 +234,13 @@ extern bool fsm_test_promises; /* Whether promises are checked; true at first. T
 void fsm_test_begin(void); /* A new cluster: the first state, index 1, `init`. */
 int fsm_test_end(void);    /* Frees the state; the result of main. */
 void fsm_test_advance(uint64_t ms);
+void fsm_test_actor(const char *name); /* Who gives the commands from now on; "" for nobody, as at first. */
 
 fsm_outcome fsm_test_apply(fsm_slice command);
 fsm_outcome fsm_test_query(fsm_slice question);
+#if defined(RAFT_FSM_CLASSES)
+fsm_outcome fsm_test_classify(fsm_slice command); /* As if it came next; the output is the name. */
+#endif
 fsm_slice fsm_test_snapshot(void);                /* Good until the next snapshot. */
 fsm_outcome fsm_test_restore(fsm_slice snapshot); /* Rejected: the old state stays. */
 void fsm_test_renew(void);                        /* An upgrade: snapshot, restore, and the same snapshot again. */
@@ -247,6 +259,8 @@ void fsm_test_same(const char *file, int line, const char *found, const char *ex
     fsm_test_expect(__FILE__, __LINE__, fsm_test_apply(fsm_text(command)), FSM_TEST_REJECTED, reason)
 #define fsm_expect_query_rejected(question, reason) \
     fsm_test_expect(__FILE__, __LINE__, fsm_test_query(fsm_text(question)), FSM_TEST_REJECTED, reason)
+#define fsm_expect_class(command, name) \
+    fsm_test_expect(__FILE__, __LINE__, fsm_test_classify(fsm_text(command)), FSM_TEST_OK, name)
 #define fsm_expect_text(found, expected) fsm_test_same(__FILE__, __LINE__, found, expected)
 
 #endif
@@ -280,6 +294,7 @@ FSM_IMPORT(write) void fsm_host_write(const void *from, uint32_t size);
 FSM_IMPORT(index) uint64_t fsm_host_index(void);
 FSM_IMPORT(ordinal) uint32_t fsm_host_ordinal(void);
 FSM_IMPORT(time_ms) uint64_t fsm_host_time_ms(void);
+FSM_IMPORT(actor) uint32_t fsm_host_actor(void *to, uint32_t size);
 FSM_IMPORT(random) void fsm_host_random(void *to, uint32_t size);
 FSM_IMPORT(emit) void fsm_host_emit(const void *topic, uint32_t topic_size, const void *from, uint32_t size);
 FSM_IMPORT(log) void fsm_host_log(uint32_t level, const void *from, uint32_t size);
@@ -290,6 +305,13 @@ uint64_t fsm_index(void) { return fsm_host_index(); }
 uint32_t fsm_ordinal(void) { return fsm_host_ordinal(); }
 
 uint64_t fsm_time_ms(void) { return fsm_host_time_ms(); }
+
+fsm_slice fsm_actor(void) {
+    static char name[64]; /* None is longer. */
+    uint32_t size = fsm_host_actor(name, (uint32_t)sizeof name);
+    fsm_slice slice = {name, size < sizeof name ? size : sizeof name};
+    return slice;
+}
 
 void fsm_random(void *to, size_t size) { fsm_host_random(to, (uint32_t)size); }
 
@@ -518,6 +540,16 @@ FSM_EXPORT(query) int32_t fsm_export_query(uint32_t size) {
     return fsm_with_input(fsm_this_machine.query, size);
 }
 
+#if defined(RAFT_FSM_CLASSES)
+static fsm_status fsm_put_class(fsm_slice command) {
+    const char *name = fsm_this_machine.classify != NULL ? fsm_this_machine.classify(command) : NULL;
+    if (name != NULL) fsm_put(name);
+    return FSM_OK;
+}
+
+FSM_EXPORT(classify) int32_t fsm_export_classify(uint32_t size) { return fsm_with_input(fsm_put_class, size); }
+#endif
+
 FSM_EXPORT(snapshot) int32_t fsm_export_snapshot(void) {
     fsm_this_machine.snapshot();
     return fsm_finish(FSM_OK);
@@ -691,8 +723,9 @@ static struct {
     fsm_slice input;
     fsm_test_text output, events, logs, snapshot;
     uint64_t index, time_ms, random;
+    char actor[65];
     jmp_buf trap;
-    bool in_call, counts_events;
+    bool in_call, counts_events, knows_actor;
 } fsm_test;
 
 static unsigned char *fsm_test_first_state; /* What the state was when the program began. */
@@ -746,6 +779,12 @@ static uint32_t fsm_host_ordinal(void) { return 0; } /* Every command is an entr
 
 static uint64_t fsm_host_time_ms(void) { return fsm_test.time_ms; }
 
+static uint32_t fsm_host_actor(void *to, uint32_t size) {
+    uint32_t all = fsm_test.knows_actor ? (uint32_t)strlen(fsm_test.actor) : 0;
+    memcpy(to, fsm_test.actor, all < size ? all : size);
+    return all;
+}
+
 static void fsm_host_random(void *to, uint32_t size) {
     for (uint32_t i = 0; i < size; i++) {
         uint64_t mixed = (fsm_test.random += UINT64_C(0x9e3779b97f4a7c15));
@@ -770,12 +809,24 @@ static void fsm_host_trap(void) {
     longjmp(fsm_test.trap, 1);
 }
 
-typedef enum { FSM_CALL_INIT, FSM_CALL_APPLY, FSM_CALL_QUERY, FSM_CALL_SNAPSHOT, FSM_CALL_RESTORE } fsm_test_call;
+typedef enum {
+    FSM_CALL_INIT,
+    FSM_CALL_APPLY,
+    FSM_CALL_QUERY,
+    FSM_CALL_SNAPSHOT,
+    FSM_CALL_RESTORE,
+    FSM_CALL_CLASSIFY
+} fsm_test_call;
+
+#if !defined(RAFT_FSM_CLASSES)
+static int32_t fsm_export_classify(uint32_t size) { return (int32_t)(size & 0); } /* Never called. */
+#endif
 
 static fsm_outcome fsm_test_run(fsm_test_call call, fsm_slice input) {
     fsm_outcome outcome = {FSM_TEST_TRAPPED, {NULL, 0}};
     fsm_test.input = input;
     fsm_test.random = fsm_test.index * 8 + (uint64_t)call;
+    fsm_test.knows_actor = call == FSM_CALL_APPLY || call == FSM_CALL_CLASSIFY;
     fsm_test.counts_events = call == FSM_CALL_INIT || call == FSM_CALL_APPLY;
     fsm_test_clear(&fsm_test.output);
     fsm_test_clear(&fsm_test.events);
@@ -787,6 +838,7 @@ static fsm_outcome fsm_test_run(fsm_test_call call, fsm_slice input) {
                          : call == FSM_CALL_APPLY    ? fsm_export_apply(size)
                          : call == FSM_CALL_QUERY    ? fsm_export_query(size)
                          : call == FSM_CALL_SNAPSHOT ? fsm_export_snapshot()
+                         : call == FSM_CALL_CLASSIFY ? fsm_export_classify(size)
                                                      : fsm_export_restore(size);
         outcome.kind = status == 0 ? FSM_TEST_OK : FSM_TEST_REJECTED;
     } else {
@@ -820,6 +872,7 @@ void fsm_test_begin(void) {
     if (fsm_test_first_state != NULL) fsm_test_drop();
     fsm_test_reset();
     fsm_test.index = 1;
+    fsm_test.actor[0] = 0;
     fsm_test.time_ms = UINT64_C(1700000000000);
     if (fsm_test_run(FSM_CALL_INIT, nothing).kind != FSM_TEST_OK) fsm_test_fatal("init failed");
 }
@@ -838,6 +891,12 @@ int fsm_test_end(void) {
 }
 
 void fsm_test_advance(uint64_t ms) { fsm_test.time_ms += ms; }
+
+void fsm_test_actor(const char *name) {
+    size_t size = strlen(name);
+    if (size >= sizeof fsm_test.actor) fsm_test_fatal("a name has at most 64 bytes");
+    memcpy(fsm_test.actor, name, size + 1);
+}
 
 /* The snapshot, without touching what the last call left. The caller frees it. */
 static fsm_test_text fsm_test_take_snapshot(void) {
@@ -908,10 +967,12 @@ static fsm_outcome fsm_test_checked(fsm_test_call call, fsm_slice input) {
         fsm_test_clear(&fsm_test.output);
         outcome.output.data = fsm_test.output.data;
         outcome.output.size = 0;
-    } else if (call == FSM_CALL_QUERY || outcome.kind == FSM_TEST_REJECTED) {
+    } else if (call != FSM_CALL_APPLY || outcome.kind == FSM_TEST_REJECTED) {
         fsm_test_text after = fsm_test_take_snapshot();
         if (after.size != before.size || memcmp(after.data, before.data, after.size) != 0)
-            fsm_test_fatal(call == FSM_CALL_QUERY ? "a query changed the state" : "a rejected command changed the state");
+            fsm_test_fatal(call == FSM_CALL_APPLY   ? "a rejected command changed the state"
+                           : call == FSM_CALL_QUERY ? "a query changed the state"
+                                                    : "a classification changed the state");
         free(after.data);
     }
     free(before.data);
@@ -922,6 +983,15 @@ fsm_outcome fsm_test_apply(fsm_slice command) {
     fsm_test.index++;
     return fsm_test_checked(FSM_CALL_APPLY, command);
 }
+
+#if defined(RAFT_FSM_CLASSES)
+fsm_outcome fsm_test_classify(fsm_slice command) {
+    fsm_test.index++;
+    fsm_outcome outcome = fsm_test_checked(FSM_CALL_CLASSIFY, command);
+    fsm_test.index--;
+    return outcome;
+}
+#endif
 
 fsm_outcome fsm_test_query(fsm_slice question) { return fsm_test_checked(FSM_CALL_QUERY, question); }
 

@@ -31,6 +31,9 @@
 // const, so that the compiler keeps their promise to change nothing; `query` may be missing. `fsm::Status init()`, if there
 // is one, runs once in the life of a cluster. `restore` runs on a new object. Views of a command end with its call.
 //
+// Classes. With `#define RAFT_FSM_CLASSES` before this header a class also has `const char *classify(std::string_view command)
+// const`, which names the class of a command, or gives nullptr for one that has none: see raft_fsm.h.
+//
 // Answers. `fsm::ok(pieces...)` and `fsm::reject(pieces...)` take texts and integers, and put them one after another; a long
 // answer is put piece by piece with `fsm::put`. All goes through a buffer of 4 KiB. `fsm::reject` throws away an answer that
 // was begun, if it is still in the buffer.
@@ -72,6 +75,10 @@ namespace fsm {
 inline std::uint64_t index() { return fsm_index(); }     // Of the entry; in queries, of the last one applied.
 inline std::uint32_t ordinal() { return fsm_ordinal(); } // Which of its entry's commands, from 0 on.
 inline std::uint64_t time_ms() { return fsm_time_ms(); } // The log's clock since the Unix epoch. It never goes back.
+inline std::string_view actor() {                        // Who gave the command; empty if nobody is known. Ends with the call.
+    fsm_slice name = fsm_actor();
+    return {name.data, name.size};
+}
 inline void random(void *to, std::size_t size) { fsm_random(to, size); } // Equal on all replicas. Not for secrets.
 inline std::uint64_t random_u64() { return fsm_random_u64(); }
 
@@ -279,6 +286,12 @@ template <typename Machine> struct Adapter {
         });
     }
 
+#if defined(RAFT_FSM_CLASSES)
+    static const char *classify(fsm_slice command) {
+        return guarded([command]() -> const char * { return std::as_const(machine()).classify(view(command)); });
+    }
+#endif
+
     static void snapshot() {
         guarded([] {
             Writer out;
@@ -340,6 +353,10 @@ public:
     Outcome query(std::string_view question) { return made(fsm_test_query(detail::slice(question))); }
     Outcome restore(std::string_view snapshot) { return made(fsm_test_restore(detail::slice(snapshot))); }
     std::string snapshot() { return std::string(detail::view(fsm_test_snapshot())); }
+#if defined(RAFT_FSM_CLASSES)
+    Outcome classify(std::string_view command) { return made(fsm_test_classify(detail::slice(command))); }
+#endif
+    void actor(const char *name) { fsm_test_actor(name); } // Gives the commands from now on; "" for nobody.
     void renew() { fsm_test_renew(); } // An upgrade: snapshot, restore, and the same snapshot again.
     void advance(std::uint64_t ms) { fsm_test_advance(ms); }
     std::string events() const { return fsm_test_events(); } // Of the last call, a line each: TOPIC PAYLOAD
@@ -371,13 +388,20 @@ inline void expect(const char *file, int line, const std::string &found, std::st
 
 } // namespace fsm
 
+#if defined(RAFT_FSM_CLASSES)
+#define RAFT_FSM_CLASSIFY(Machine) , &::fsm::detail::Adapter<Machine>::classify
+#else
+#define RAFT_FSM_CLASSIFY(Machine)
+#endif
+
 // Makes a class the state machine of this module.
 #define RAFT_FSM_MACHINE(Machine)                                                                                      \
     const fsm_machine fsm_this_machine = {                                                                             \
         &::fsm::detail::Adapter<Machine>::instance,  sizeof(Machine *),                                                \
         &::fsm::detail::Adapter<Machine>::init,      &::fsm::detail::Adapter<Machine>::apply,                          \
         &::fsm::detail::Adapter<Machine>::query,     &::fsm::detail::Adapter<Machine>::snapshot,                       \
-        &::fsm::detail::Adapter<Machine>::restore,   &::fsm::detail::Adapter<Machine>::drop};
+        &::fsm::detail::Adapter<Machine>::restore,   &::fsm::detail::Adapter<Machine>::drop                           \
+                                                     RAFT_FSM_CLASSIFY(Machine)};
 
 // ---- What the language calls when it cannot go on: a message in the log, and a trap ----
 #if defined(RAFT_FSM_IMPLEMENTATION) && !defined(RAFT_FSM_NATIVE) && !defined(RAFT_FSM_HPP_IMPLEMENTED)

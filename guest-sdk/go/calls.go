@@ -17,6 +17,13 @@ func callQuery(m Machine, h host, length int) error {
 	return answer(h)(m.Query(&Context{h}, input(h, length)))
 }
 
+func callClassify(m Machine, h host, length int) error {
+	if classifier, ok := m.(Classifier); ok {
+		h.write([]byte(classifier.Classify(&Context{h}, input(h, length))))
+	}
+	return nil
+}
+
 func callSnapshot(m Machine, h host) error {
 	out := &Writer{host: h}
 	if err := m.Snapshot(&Context{h}, out); err != nil {

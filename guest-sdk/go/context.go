@@ -38,6 +38,10 @@ func (c *Context) Ordinal() uint32 { return ordinal() }
 // TimeMs is the log's clock in milliseconds since the Unix epoch. It never goes back, and stands still during a call.
 func (c *Context) TimeMs() uint64 { return c.host.timeMs() }
 
+// Actor is who gave the command, as the cluster knows him; empty if nobody is known, and in calls that are about no
+// command. The command itself has no say in it.
+func (c *Context) Actor() string { return actor(c.host) }
+
 // RandomBytes fills p. Whoever reads the log can compute these bytes: they are not for secrets.
 func (c *Context) RandomBytes(p []byte) { c.host.random(p) }
 

@@ -39,6 +39,12 @@ func exportQuery(length uint32) int32 {
 	return status(callQuery(current(), imports{}, int(length)))
 }
 
+// ExportClassify is what a program exports as `classify`: see [Classifier].
+func ExportClassify(length uint32) int32 {
+	defer trapOnPanic()
+	return status(callClassify(current(), imports{}, int(length)))
+}
+
 //go:wasmexport snapshot
 func exportSnapshot() int32 {
 	defer trapOnPanic()

@@ -22,6 +22,10 @@ func importOrdinal() uint32
 //go:wasmimport raft_fsm_v1 time_ms
 func importTimeMs() uint64
 
+//go:wasmimport raft_fsm_v1 actor
+//go:noescape
+func importActor(p unsafe.Pointer, capacity uint32) uint32
+
 //go:wasmimport raft_fsm_v1 random
 //go:noescape
 func importRandom(p unsafe.Pointer, length uint32)
@@ -46,6 +50,13 @@ func (imports) index() uint64 { return importIndex() }
 
 // ordinal is no method: a module that does not ask for it shall not import it.
 func ordinal() uint32 { return importOrdinal() }
+
+// actor is no method of host for the same reason.
+func actor(host) string {
+	var name [64]byte // None is longer.
+	length := importActor(unsafe.Pointer(&name), uint32(len(name)))
+	return string(name[:length])
+}
 
 func (imports) timeMs() uint64 { return importTimeMs() }
 

@@ -35,6 +35,20 @@ type Founder interface {
 	Found(ctx *Context) error
 }
 
+// Classifier is a machine whose commands are of classes, so that rights may be given for some of them: transfer, say,
+// and not close-account. The program also exports it, in package main:
+//
+//	//go:wasmexport classify
+//	func classify(length uint32) int32 { return raftfsm.ExportClassify(length) }
+type Classifier interface {
+	// Classify names the class of a command: 1 to 64 letters (a to z), digits and any of . _ -, or nothing. One
+	// without a class may be given by those only who may give all, so say nothing of what is malformed.
+	//
+	// It runs where a right depends on it, in the state and the context that the command is to have. What it changes
+	// is undone.
+	Classify(ctx *Context, command []byte) string
+}
+
 // Rejection is an error that is a text and can be a constant. Any other error rejects as well.
 type Rejection string
 

@@ -33,6 +33,8 @@ type Line struct {
 type Node struct {
 	// Trusting leaves these checks out: with a large state they take long.
 	Trusting bool
+	// Actor gives the commands from now on. Empty: nobody that is known.
+	Actor string
 	// Events are those of the last accepted command.
 	Events []Event
 	// Lines are those of the last call.
@@ -46,6 +48,8 @@ type Node struct {
 	output  []byte
 	pending []Event
 	chance  *rand.ChaCha8
+	// actor is Actor during calls that are about a command.
+	actor string
 }
 
 type position struct {
@@ -69,6 +73,7 @@ func (n *Node) Apply(command string) (string, error) {
 	before := n.witness()
 	n.now.index++
 	n.begin([]byte(command), 1)
+	n.actor = n.Actor
 	err := callApply(n.machine, testHost{n}, len(command))
 	answer := string(n.output)
 	lines := n.Lines
@@ -82,6 +87,22 @@ func (n *Node) Apply(command string) (string, error) {
 		return "", err
 	}
 	return answer, nil
+}
+
+// Classify asks for the class of a command, as if it came next. Empty: it has none.
+func (n *Node) Classify(command string) string {
+	n.t.Helper()
+	before := n.witness()
+	n.now.index++
+	n.begin([]byte(command), 5)
+	n.actor = n.Actor
+	if err := callClassify(n.machine, testHost{n}, len(command)); err != nil {
+		n.t.Fatalf("classify %s: %v", shorten(command), err)
+	}
+	n.now.index--
+	class := string(n.output)
+	n.unchanged(before, "the classification of", command)
+	return class
 }
 
 // Query asks a question.
@@ -189,6 +210,7 @@ func (n *Node) expect(kind, input, answer string, call func(string) (string, err
 
 func (n *Node) begin(input []byte, kind byte) {
 	n.input, n.output, n.pending, n.Lines = input, nil, nil, nil
+	n.actor = ""
 	seed := [32]byte{kind}
 	for i := range 8 {
 		seed[8+i] = byte(n.now.index >> (8 * i))
@@ -241,6 +263,12 @@ func (h testHost) index() uint64 { return h.node.now.index }
 
 // ordinal is 0: every command is an entry of its own here.
 func ordinal() uint32 { return 0 }
+
+// actor is no method of host: a module that does not ask for it shall not import it.
+func actor(h host) string { return h.(testHost).node.actor }
+
+// ExportClassify is for wasm modules: see [Classifier].
+func ExportClassify(uint32) int32 { panic("only a module exports: in tests call Node.Classify") }
 
 func (h testHost) timeMs() uint64 { return h.node.now.timeMs }
 

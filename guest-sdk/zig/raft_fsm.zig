@@ -8,7 +8,11 @@
 //!     pub fn snapshot(self: *const Machine, ctx: *Context, out: *Writer) Error!void
 //!     pub fn restore(ctx: *Context, in: *Reader) Error!Machine
 //!     pub fn found(self: *Machine, ctx: *Context) Error!void                optional: once per cluster
+//!     pub fn classify(self: *const Machine, ctx: *Context, command: []const u8) Error![]const u8     optional
 //!     pub fn deinit(self: *Machine, allocator: std.mem.Allocator) void      optional: for native tests
+//!
+//! `classify` names the class of a command, so that rights may be given for some of them only: 1 to 64 letters, digits and any
+//! of `.`, `_`, `-`; or nothing for one that has none, which only those may give who may give all. What it changes is undone.
 //!
 //! `error.Rejected` says no, with the message of `Context.reject`. Every other error traps, and the host undoes
 //! the call.
@@ -45,6 +49,13 @@ pub const Context = struct {
     /// The log's clock, in milliseconds since the Unix epoch. It never goes back, and stands still in a call.
     pub fn timeMs(_: *const Context) u64 {
         return host.time_ms();
+    }
+
+    /// Who gave the command, as the cluster knows him: the command has no say in it. Empty if nobody is known, and in calls
+    /// that are about no command. It lives as long as the call.
+    pub fn actor(ctx: *const Context) Error![]const u8 {
+        const name = try ctx.arena.alloc(u8, 64); // None is longer.
+        return name[0..host.actor(name.ptr, name.len)];
     }
 
     /// The same bytes on every replica. Not for secrets.
@@ -186,6 +197,7 @@ pub fn exportMachine(comptime Machine: type) void {
     @export(&exports.query, .{ .name = "query" });
     @export(&exports.snapshot, .{ .name = "snapshot" });
     @export(&exports.restore, .{ .name = "restore" });
+    if (@hasDecl(Machine, "classify")) @export(&exports.classify, .{ .name = "classify" });
     if (@hasDecl(Machine, "found")) @export(&exports.found, .{ .name = "init" });
 }
 
@@ -207,13 +219,16 @@ fn Exports(comptime Machine: type) type {
         fn restore(len: u32) callconv(.c) i32 {
             return call(Machine, .restore, &machine, std.heap.wasm_allocator, len);
         }
+        fn classify(len: u32) callconv(.c) i32 {
+            return call(Machine, .classify, &machine, std.heap.wasm_allocator, len);
+        }
         fn found() callconv(.c) i32 {
             return call(Machine, .found, &machine, std.heap.wasm_allocator, 0);
         }
     };
 }
 
-const Call = enum { apply, query, snapshot, restore, found };
+const Call = enum { apply, query, snapshot, restore, found, classify };
 
 fn call(comptime Machine: type, comptime kind: Call, slot: *?Machine, allocator: Allocator, len: u32) i32 {
     var arena = std.heap.ArenaAllocator.init(allocator);
@@ -230,7 +245,7 @@ fn call(comptime Machine: type, comptime kind: Call, slot: *?Machine, allocator:
 
 fn dispatch(comptime Machine: type, comptime kind: Call, slot: *?Machine, ctx: *Context, len: u32) anyerror!void {
     switch (kind) {
-        .apply, .query => {
+        .apply, .query, .classify => {
             const input = try ctx.arena.alloc(u8, len);
             var done: usize = 0;
             while (done < input.len) {
@@ -238,10 +253,11 @@ fn dispatch(comptime Machine: type, comptime kind: Call, slot: *?Machine, ctx: *
                 if (count == 0) break;
                 done += count;
             }
-            const answer: []const u8 = if (kind == .apply)
-                try slot.*.?.apply(ctx, input[0..done])
-            else
-                try slot.*.?.query(ctx, input[0..done]);
+            const answer: []const u8 = switch (kind) {
+                .apply => try slot.*.?.apply(ctx, input[0..done]),
+                .query => try slot.*.?.query(ctx, input[0..done]),
+                else => try slot.*.?.classify(ctx, input[0..done]),
+            };
             host.write(answer.ptr, answer.len);
         },
         .snapshot => {
@@ -279,6 +295,7 @@ const host = if (is_guest) struct {
     extern "raft_fsm_v1" fn index() u64;
     extern "raft_fsm_v1" fn ordinal() u32;
     extern "raft_fsm_v1" fn time_ms() u64;
+    extern "raft_fsm_v1" fn actor(ptr: [*]u8, cap: usize) usize;
     extern "raft_fsm_v1" fn random(ptr: [*]u8, len: usize) void;
     extern "raft_fsm_v1" fn emit(topic: [*]const u8, topic_len: usize, ptr: [*]const u8, len: usize) void;
     extern "raft_fsm_v1" fn log(level: u32, ptr: [*]const u8, len: usize) void;
@@ -305,6 +322,13 @@ const host = if (is_guest) struct {
     fn time_ms() u64 {
         return current.?.time_ms;
     }
+    fn actor(ptr: [*]u8, cap: usize) usize {
+        const tape = current.?;
+        const name = if (tape.knows_actor) tape.actor else "";
+        const count = @min(cap, name.len);
+        @memcpy(ptr[0..count], name[0..count]);
+        return name.len;
+    }
     fn random(ptr: [*]u8, len: usize) void {
         current.?.prng.random().bytes(ptr[0..len]);
     }
@@ -326,6 +350,8 @@ const Tape = struct {
     events: List(u8) = .empty,
     index: u64 = 1,
     time_ms: u64 = 1_700_000_000_000,
+    actor: []const u8 = "",
+    knows_actor: bool = false,
     prng: std.Random.DefaultPrng = std.Random.DefaultPrng.init(0),
 
     fn record(tape: *Tape, comptime format: []const u8, args: anytype) void {
@@ -362,6 +388,18 @@ pub fn Runner(comptime Machine: type) type {
         /// Lets the log's clock go on.
         pub fn advance(self: *Self, ms: u64) void {
             self.tape.time_ms += ms;
+        }
+
+        /// Says who gives the commands from now on; the name must stay. Nobody does with an empty one.
+        pub fn setActor(self: *Self, name: []const u8) void {
+            self.tape.actor = name;
+        }
+
+        /// The class of a command, as if it came next; empty if it has none.
+        pub fn classify(self: *Self, command: []const u8) ![]const u8 {
+            self.tape.index += 1;
+            defer self.tape.index -= 1;
+            return self.checked(.classify, command);
         }
 
         /// `error.Rejected` if it is refused; `output` tells why.
@@ -437,6 +475,7 @@ pub fn Runner(comptime Machine: type) type {
 
         fn run(self: *Self, comptime kind: Call, input: []const u8) error{Rejected}![]const u8 {
             self.tape.input = input;
+            self.tape.knows_actor = kind == .apply or kind == .classify;
             self.tape.output.clearRetainingCapacity();
             self.tape.events.clearRetainingCapacity();
             self.tape.prng = std.Random.DefaultPrng.init(self.tape.index *% 8 +% @intFromEnum(kind));

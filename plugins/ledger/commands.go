@@ -23,7 +23,7 @@ func (m *machine) open(ctx *raftfsm.Context, words []string) ([]byte, error) {
 	if len(words) < 2 || len(words) > 3 || len(words) == 3 && words[2] != "external" {
 		return nil, errOpenUsage
 	}
-	number, opened, err := m.ledger.open(words[0], words[1], len(words) == 3)
+	number, opened, err := m.ledger.open(words[0], words[1], ctx.Actor(), len(words) == 3)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,14 @@ func (m *machine) close(ctx *raftfsm.Context, words []string) ([]byte, error) {
 	if len(words) != 1 {
 		return nil, errCloseUsage
 	}
-	number, closed, err := m.ledger.close(words[0])
+	number, err := m.ledger.mustFind(words[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := m.ledger.mustOwn(number, ctx.Actor()); err != nil {
+		return nil, err
+	}
+	closed, err := m.ledger.close(number)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +72,9 @@ func (m *machine) transfer(ctx *raftfsm.Context, words []string) ([]byte, error)
 		}
 		moves = append(moves, next)
 	}
+	if err := m.ledger.mustOwnSources(moves, ctx.Actor()); err != nil {
+		return nil, err
+	}
 	if repeated {
 		return m.repeat(known, m.ledger.sameMoves(known, moves))
 	}
@@ -87,6 +97,10 @@ func (m *machine) reverse(ctx *raftfsm.Context, words []string) ([]byte, error) 
 	original, found := m.ledger.findTransfer(words[1])
 	if !found {
 		return nil, raftfsm.Rejection("there is no transfer of this id to reverse")
+	}
+	// What it takes it takes from those who got it.
+	if err := m.ledger.mustOwnSources(m.ledger.movesBack(original), ctx.Actor()); err != nil {
+		return nil, err
 	}
 	if known, repeated := m.ledger.findTransfer(id); repeated {
 		return m.repeat(known, m.ledger.transfers.at(known).reverses == original)

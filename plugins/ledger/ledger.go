@@ -10,6 +10,7 @@ import (
 // The state and its rules:
 //   - every move takes from one account what it gives to another, so the balances of a unit add up to 0;
 //   - no account is below 0, but for those that were opened as external: where a unit enters and leaves;
+//   - from an account that somebody owns, nobody else takes;
 //   - what is above 0 in a unit adds up to at most maxAmount. So no balance overflows, and all are exact in JSON.
 //
 // Records hold numbers, not pointers: the garbage collector marks them without a look inside.
@@ -43,9 +44,13 @@ type account struct {
 	name     text
 	unit     uint32
 	newest   uint32 // The last move of this account, or none.
+	owner    text   // Who opened it, or unowned.
 	external bool
 	closed   bool // Then the balance is 0.
 }
+
+// unowned stands for no owner. No owner's text is the first of all: the name of an account is.
+const unowned text = 0
 
 type transfer struct {
 	at         stamp
@@ -91,8 +96,8 @@ func newLedger() *ledger {
 	return l
 }
 
-// open opens an account, or finds that it is open.
-func (l *ledger) open(name, unitName string, external bool) (number uint32, opened bool, err error) {
+// open opens an account for its owner (empty: for nobody in particular), or finds that it is open.
+func (l *ledger) open(name, unitName, owner string, external bool) (number uint32, opened bool, err error) {
 	if err := checkName("an account", name); err != nil {
 		return 0, false, err
 	}
@@ -104,7 +109,8 @@ func (l *ledger) open(name, unitName string, external bool) (number uint32, open
 		if known.closed {
 			return 0, false, raftfsm.Rejection("the account " + name + " is closed")
 		}
-		if l.units[known.unit].name != unitName || known.external != external {
+		other := owner != "" && l.ownerOf(number) != owner
+		if l.units[known.unit].name != unitName || known.external != external || other {
 			return 0, false, raftfsm.Rejection("the account " + name + " was opened before, and is another")
 		}
 		return number, false, nil
@@ -125,23 +131,22 @@ func (l *ledger) open(name, unitName string, external bool) (number uint32, open
 	number = l.accounts.add(account{
 		name: l.texts.add(name), unit: uint32(unitNumber), newest: none, external: external,
 	})
+	if owner != "" {
+		l.accounts.at(number).owner = l.texts.add(owner)
+	}
 	l.byName.add(number)
 	return number, true, nil
 }
 
 // close closes an account for good, or finds that it is closed.
-func (l *ledger) close(name string) (number uint32, closed bool, err error) {
-	number, err = l.mustFind(name)
-	if err != nil {
-		return 0, false, err
-	}
+func (l *ledger) close(number uint32) (closed bool, err error) {
 	a := l.accounts.at(number)
 	if a.balance != 0 {
-		return 0, false, raftfsm.Rejection("the account " + name + " has " + l.sum(a.balance, a.unit) + ", not 0")
+		return false, raftfsm.Rejection("the account " + l.nameOf(number) + " has " + l.sum(a.balance, a.unit) + ", not 0")
 	}
 	closed = !a.closed
 	a.closed = true
-	return number, closed, nil
+	return closed, nil
 }
 
 // reverse moves back all that a transfer moved.
@@ -290,6 +295,33 @@ func (l *ledger) mustFind(name string) (uint32, error) {
 		return 0, raftfsm.Rejection("there is no account " + name)
 	}
 	return number, nil
+}
+
+// mustOwn says whether somebody may take from an account. Where a cluster does not know who acts, everybody may.
+func (l *ledger) mustOwn(number uint32, actor string) error {
+	owner := l.ownerOf(number)
+	if actor == "" || owner == "" || actor == owner {
+		return nil
+	}
+	return raftfsm.Rejection("the account " + l.nameOf(number) + " is not of " + actor)
+}
+
+func (l *ledger) mustOwnSources(moves []move, actor string) error {
+	for _, m := range moves {
+		if err := l.mustOwn(m.from, actor); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ownerOf is empty for an account that nobody owns.
+func (l *ledger) ownerOf(account uint32) string {
+	owner := l.accounts.at(account).owner
+	if owner == unowned {
+		return ""
+	}
+	return string(l.texts.get(owner))
 }
 
 func (l *ledger) nameOf(account uint32) string { return string(l.byName.key(account)) }

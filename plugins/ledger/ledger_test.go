@@ -47,6 +47,43 @@ func TestAnAccountCannotGoNegative(t *testing.T) {
 	balance(t, node, "bob", 100)
 }
 
+func TestFromAnOwnedAccountOnlyItsOwnerTakes(t *testing.T) {
+	node := bankOf(t)
+	node.Actor = "carol"
+	node.ExpectApply("open carol EUR",
+		`{"account":"carol","unit":"EUR","balance":0,"external":false,"closed":false,"owner":"carol"}`)
+	// Nobody owns the others: who may use them the cluster says.
+	must(t, node, "transfer a alice carol 50")
+	node.Renew()
+	node.Actor = "mallory"
+	node.ExpectReject("transfer b carol bob 1", "the account carol is not of mallory")
+	node.ExpectReject("transfer b alice bob 1 carol bob 1", "the account carol is not of mallory")
+	node.ExpectReject("reverse c a", "the account carol is not of mallory")
+	node.ExpectReject("close carol", "the account carol is not of mallory")
+	node.ExpectReject("open carol EUR", "the account carol was opened before, and is another")
+	must(t, node, "transfer d alice carol 1")
+	node.Actor = "carol"
+	must(t, node, "open carol EUR")
+	must(t, node, "transfer b carol bob 1")
+	must(t, node, "reverse c a")
+	balance(t, node, "carol", 0)
+	// Who is not known is not asked, as where a cluster has no rights.
+	node.Actor = ""
+	must(t, node, "close carol")
+}
+
+func TestACommandIsOfTheClassOfItsWord(t *testing.T) {
+	node := bankOf(t)
+	for command, want := range map[string]string{
+		"open x EUR": "open-account", "close x": "close-account", "transfer": "transfer", "reverse a b c": "reverse",
+		"": "", "steal alice": "", "transfers": "", " transfer": "",
+	} {
+		if class := node.Classify(command); class != want {
+			t.Errorf("%q is of the class %q, not %q", command, class, want)
+		}
+	}
+}
+
 func TestATransferIsDoneOnceHoweverOftenItIsSent(t *testing.T) {
 	node := bankOf(t)
 	first := must(t, node, "transfer a alice bob 10")

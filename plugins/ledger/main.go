@@ -46,6 +46,24 @@ func (m *machine) Apply(ctx *raftfsm.Context, command []byte) ([]byte, error) {
 	return nil, errUnknownCommand
 }
 
+//go:wasmexport classify
+func classify(length uint32) int32 { return raftfsm.ExportClassify(length) }
+
+// Classify goes by the word that Apply goes by: whether the rest is in order changes nothing.
+func (m *machine) Classify(_ *raftfsm.Context, command []byte) string {
+	if len(command) > maxInputBytes {
+		return ""
+	}
+	word, _, _ := strings.Cut(string(command), " ")
+	switch word {
+	case "open", "close":
+		return word + "-account"
+	case "transfer", "reverse":
+		return word
+	}
+	return ""
+}
+
 func (m *machine) Query(_ *raftfsm.Context, question []byte) ([]byte, error) {
 	if len(question) > maxInputBytes {
 		return nil, errInputTooLong

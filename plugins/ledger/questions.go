@@ -179,6 +179,9 @@ func (l *ledger) appendAccount(out []byte, number uint32) []byte {
 	out = appendNumber(out, `,"balance":`, a.balance)
 	out = strconv.AppendBool(append(out, `,"external":`...), a.external)
 	out = strconv.AppendBool(append(out, `,"closed":`...), a.closed)
+	if owner := l.ownerOf(number); owner != "" {
+		out = appendText(out, `,"owner":`, owner)
+	}
 	return append(out, '}')
 }
 

@@ -14,6 +14,7 @@ const magic = "LDG1"
 const (
 	flagExternal = 1
 	flagClosed   = 2
+	flagOwned    = 4 // The owner follows.
 )
 
 func (m *machine) Snapshot(_ *raftfsm.Context, out *raftfsm.Writer) error {
@@ -24,7 +25,11 @@ func (m *machine) Snapshot(_ *raftfsm.Context, out *raftfsm.Writer) error {
 		a := l.accounts.at(uint32(i))
 		out.SizedBytes(l.texts.get(a.name))
 		out.SizedString(l.units[a.unit].name)
-		out.Uint8(flag(flagExternal, a.external) | flag(flagClosed, a.closed))
+		owned := a.owner != unowned
+		out.Uint8(flag(flagExternal, a.external) | flag(flagClosed, a.closed) | flag(flagOwned, owned))
+		if owned {
+			out.SizedBytes(l.texts.get(a.owner))
+		}
 	}
 	out.Count(l.transfers.len())
 	for i := range l.transfers.len() {
@@ -85,10 +90,17 @@ func (m *machine) Restore(_ *raftfsm.Context, in *raftfsm.Reader) error {
 func (l *ledger) restoreAccounts(in *raftfsm.Reader) (closed []uint32, err error) {
 	for range in.Count(leastAccount) {
 		name, unit, flags := in.SizedString(), in.SizedString(), in.Uint8()
-		if flags > flagExternal|flagClosed {
+		if flags > flagExternal|flagClosed|flagOwned {
 			return nil, raftfsm.Rejection("unknown flags of an account in the snapshot")
 		}
-		number, opened, err := l.open(name, unit, flags&flagExternal != 0)
+		owner := ""
+		if flags&flagOwned != 0 {
+			owner = in.SizedString()
+			if err := checkName("an owner", owner); err != nil {
+				return nil, err
+			}
+		}
+		number, opened, err := l.open(name, unit, owner, flags&flagExternal != 0)
 		if err != nil {
 			return nil, err
 		}

@@ -47,6 +47,20 @@ func TestASnapshotIsTheJournal(t *testing.T) {
 	}
 }
 
+func TestASnapshotKeepsOwners(t *testing.T) {
+	node := bankOf(t)
+	written := []byte("LDG1\x01\x00\x00\x00\x04\x00\x00\x00bank\x03\x00\x00\x00EUR\x05\x03\x00\x00\x00a@b\x00\x00\x00\x00")
+	if err := node.Restore(written); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(node.Snapshot(), written) {
+		t.Fatal("the ledger writes another snapshot than it read")
+	}
+	if err := node.Restore(bytes.Replace(written, []byte("a@b"), []byte("a b"), 1)); err == nil {
+		t.Fatal("an owner that is no name is taken")
+	}
+}
+
 func TestASnapshotThatBreaksTheRulesIsRejected(t *testing.T) {
 	node := bankOf(t)
 	for want, snapshot := range map[string][]byte{
@@ -56,7 +70,7 @@ func TestASnapshotThatBreaksTheRulesIsRejected(t *testing.T) {
 		"an impossible move":        journal(0, moved("a", 5, 0, 2, 1)),
 		"a has an impossible move":  journal(0, moved("a", 5, 0, 1, -1)),
 		"closed account with a":     journal(flagClosed, moved("a", 5, 0, 1, 1)),
-		"unknown flags":             journal(4),
+		"unknown flags":             journal(8),
 		"reverses one that is not":  journal(0, reversed("a", 5, 0)),
 		"was reversed by b":         journal(0, moved("a", 5, 0, 1, 1), reversed("b", 6, 0), reversed("c", 7, 0)),
 		"an id has 1 to 64":         journal(0, moved("a b", 5, 0, 1, 1)),

@@ -21,6 +21,7 @@ const IMPORTS: &[Import] = &[
     (ABI, "emit", "iiii", None),
     (ABI, "log", "iii", None),
     (ABI, "window", "", Some('i')),
+    (ABI, "actor", "ii", Some('i')),
     (WASI, "args_get", "ii", Some('i')),
     (WASI, "args_sizes_get", "ii", Some('i')),
     (WASI, "environ_get", "ii", Some('i')),
@@ -87,6 +88,7 @@ pub fn module(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     for (name, parameter) in [
         ("apply", "(param i32)"),
         ("query", "(param i32)"),
+        ("classify", "(param i32)"),
         ("snapshot", ""),
         ("restore", "(param i32)"),
     ] {

@@ -10,6 +10,7 @@ const EXPORTS: &str = r#"(module
   (global (export "raft_fsm_window") i32 (i32.const 61440))
   (func (export "apply") (param i32) (result i32) (i32.const 0))
   (func (export "query") (param i32) (result i32) (i32.const 0))
+  (func (export "classify") (param i32) (result i32) (i32.const 0))
   (func (export "snapshot") (result i32) (i32.const 0))
   (func (export "restore") (param i32) (result i32) (i32.const 0)))"#;
 
@@ -24,6 +25,7 @@ const IMPORTS: &str = r#"(module
   (import "raft_fsm_v1" "emit" (func (param i32 i32 i32 i32)))
   (import "raft_fsm_v1" "log" (func (param i32 i32 i32)))
   (import "raft_fsm_v1" "window" (func (result i32)))
+  (import "raft_fsm_v1" "actor" (func (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))
   (import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))

@@ -70,11 +70,15 @@ fn compare(one: &mut dyn Fsm, two: &mut dyn Fsm) {
         let context = context(3 + number);
         if number % 3 == 0 {
             two.query(context, &command).expect(OK);
+            two.classify(context, &command).expect(OK);
             two.snapshot(context).expect(OK);
         }
         if number % 4 == 1 {
             let bytes = image(two);
             two.load_image(&mut bytes.as_slice()).expect("its own image");
+        }
+        if number % 2 == 0 {
+            same(one.classify(context, &command), two.classify(context, &command));
         }
         same(one.apply(context, &command), two.apply(context, &command));
         same(one.query(context, &command), two.query(context, &command));
@@ -107,6 +111,6 @@ fn context(number: u64) -> Context {
         cluster: ClusterId([3; 16]),
         position: Position::first(Index(number)),
         time_ms,
-        actor: ActorName::NONE,
+        actor: if number % 2 == 0 { ActorName::NONE } else { "somebody".parse().expect("a name") },
     }
 }

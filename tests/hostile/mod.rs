@@ -37,6 +37,9 @@ const IMPORTS: &str = r#"
 /// Imported only where a fixture calls it: whoever imports it has a window.
 const WINDOW: &str = r#"(import "raft_fsm_v1" "window" (func $window (result i32)))"#;
 
+/// Imported only where a fixture calls it.
+const ACTOR: &str = r#"(import "raft_fsm_v1" "actor" (func $actor (param i32 i32) (result i32)))"#;
+
 /// Added unless the fixture exports the name itself.
 const DEFAULTS: &[(&str, &str)] = &[
     ("raft_fsm_abi_v1", r#"(func (export "raft_fsm_abi_v1"))"#),
@@ -63,7 +66,8 @@ pub fn assemble(text: &str) -> Result<Vec<u8>, wat::Error> {
         .collect::<Vec<_>>()
         .join("\n");
     let window = if text.contains("$window") { WINDOW } else { "" };
-    wat::parse_str(format!("(module {IMPORTS}\n{window}\n{text}\n{missing})"))
+    let actor = if text.contains("$actor") { ACTOR } else { "" };
+    wat::parse_str(format!("(module {IMPORTS}\n{window}\n{actor}\n{text}\n{missing})"))
 }
 
 /// Every fixture: its name and text.

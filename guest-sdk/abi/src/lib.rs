@@ -49,6 +49,9 @@ pub const IMPORT_EMIT: &str = "emit";
 /// Import: `log(level: i32, ptr: i32, len: i32)`, a line for the host's log.
 pub const IMPORT_LOG: &str = "log";
 
+/// Import: `actor(ptr: i32, cap: i32) -> i32`, the name of who gave the command.
+pub const IMPORT_ACTOR: &str = "actor";
+
 /// Import: `window() -> i32`, how many bytes of the input are in the window.
 pub const IMPORT_WINDOW: &str = "window";
 
@@ -64,6 +67,8 @@ pub const STATUS_OK: i32 = 0;
 /// Status: refused and nothing changed; the output is the reason. Any value above 0 means this.
 pub const STATUS_REJECTED: i32 = 1;
 
+/// Longest name of an actor, in bytes.
+pub const ACTOR_MAX_BYTES: usize = 64;
 /// Longest name of a class of commands, in bytes.
 pub const CLASS_MAX_BYTES: usize = 64;
 
@@ -130,7 +135,7 @@ pub const EXPORTS: [Function; 8] = [
 ];
 
 /// The functions that a guest may import from [`IMPORT_MODULE`].
-pub const IMPORTS: [Function; 9] = [
+pub const IMPORTS: [Function; 10] = [
     import(IMPORT_READ, &[I32, I32], &[I32]),
     import(IMPORT_WRITE, &[I32, I32], &[]),
     import(IMPORT_INDEX, &[], &[I64]),
@@ -140,4 +145,5 @@ pub const IMPORTS: [Function; 9] = [
     import(IMPORT_EMIT, &[I32, I32, I32, I32], &[]),
     import(IMPORT_LOG, &[I32, I32, I32], &[]),
     import(IMPORT_WINDOW, &[], &[I32]),
+    import(IMPORT_ACTOR, &[I32, I32], &[I32]),
 ];

@@ -23,7 +23,7 @@ export function play(module, script, { renewing = false } = {}) {
     const rest = space < 0 ? "" : line.slice(space + 1);
     try {
       const input = inputOf(word, rest);
-      if (input === undefined && word !== "renew" && word !== "advance") {
+      if (input === undefined && !["renew", "advance", "actor"].includes(word)) {
         if (word.startsWith("event")) {
           result.checked ||= word === "event-none";
           (events ??= []).push(...(word === "event" ? [told(rest, node)] : []));
@@ -37,12 +37,16 @@ export function play(module, script, { renewing = false } = {}) {
       result = undefined;
       if (word === "renew" || renewing) node = node.renew();
       if (word === "advance") node.pendingMs = node.pendingMs + Number(rest);
+      if (word === "actor") node.actor = rest;
       if (input === undefined) continue;
       if (word.startsWith("apply")) {
         node.advance(node.pendingMs);
         node.pendingMs = 0;
         saved = node.snapshot();
         result = node.apply(input);
+      } else if (word === "classify") {
+        saved = node.snapshot();
+        result = node.classify(input);
       } else {
         saved = node.snapshot();
         result = node.query(input);
@@ -61,7 +65,7 @@ function told(text, node) {
 
 function inputOf(word, rest) {
   const [kind, form] = word.split("-");
-  if (kind !== "apply" && kind !== "query") return undefined;
+  if (!["apply", "query", "classify"].includes(kind)) return undefined;
   if (form === "hex") return Buffer.from(rest, "hex");
   if (form !== "fill") return Buffer.from(rest);
   const [count, hex] = rest.split(" ");

@@ -1,5 +1,6 @@
 /* The probe of guest-sdk/conformance/PROBE.md: it uses everything that the SDK has. */
 #define RAFT_FSM_IMPLEMENTATION
+#define RAFT_FSM_CLASSES
 #include "../raft_fsm.h"
 
 enum { MOST = 16777216, MOST_RANDOM = 1024, PIECE = 4096 };
@@ -84,6 +85,10 @@ static fsm_status common(fsm_slice word, fsm_slice rest) {
     }
     if (fsm_is(word, "trap")) fsm_panic("trapped as asked");
     if (fsm_is(word, "index")) return answer_decimal(fsm_index());
+    if (fsm_is(word, "actor")) {
+        fsm_put_slice(fsm_actor());
+        return FSM_OK;
+    }
     if (fsm_is(word, "time")) return answer_decimal(fsm_time_ms());
     if (fsm_is(word, "random")) return answer_random(rest);
     return unknown(word);
@@ -114,6 +119,15 @@ static fsm_status query(fsm_slice question) {
     return common(word, rest);
 }
 
+static const char *classify(fsm_slice command) {
+    static const char *const words[] = {"echo", "reject",      "trap", "index", "time", "random",
+                                        "emit", "emit-reject", "log",  "set",   "fill", "actor"};
+    fsm_slice rest = command, word = fsm_word(&rest);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (fsm_is(word, words[i])) return words[i];
+    return NULL;
+}
+
 static void snapshot(void) {
     fsm_put("PRB1");
     fsm_put_u32(state.size);
@@ -134,4 +148,5 @@ static fsm_status restore(fsm_reader *in) {
 
 static void drop(void) { fsm_free(state.data); }
 
-FSM_MACHINE(FSM_STATE(state), .apply = apply, .query = query, .snapshot = snapshot, .restore = restore, .drop = drop)
+FSM_MACHINE(FSM_STATE(state), .apply = apply, .query = query, .snapshot = snapshot, .restore = restore, .drop = drop,
+            .classify = classify)

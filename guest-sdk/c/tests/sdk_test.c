@@ -1,4 +1,5 @@
 /* Tests of the SDK, through the probe and directly. */
+#define RAFT_FSM_CLASSES
 #include "../raft_fsm.h"
 
 #include <stdio.h>
@@ -57,6 +58,20 @@ static void decimals_have_all_their_digits(void) {
     fsm_test_advance(1500);
     fsm_expect_apply("time", "1700000001500");
     fsm_expect_query("index", "5");
+}
+
+static void a_command_has_an_actor_and_a_class(void) {
+    fsm_test_begin();
+    fsm_expect_apply("actor", "");
+    fsm_test_actor("alice@example.org");
+    fsm_expect_apply("actor", "alice@example.org");
+    fsm_expect_query("actor", "");
+    fsm_expect_class("set this", "set");
+    fsm_expect_class("nothing", "");
+    fsm_expect_class("", "");
+    fsm_expect_apply("index", "4");
+    fsm_test_begin();
+    fsm_expect_apply("actor", "");
 }
 
 static void random_bytes_are_the_same_for_the_same_call(void) {
@@ -165,6 +180,7 @@ int main(void) {
     words_end_at_one_space();
     slices_are_ordered_by_bytes_and_size();
     decimals_have_all_their_digits();
+    a_command_has_an_actor_and_a_class();
     random_bytes_are_the_same_for_the_same_call();
     events_count_only_if_accepted();
     a_panic_is_logged_and_undone();

@@ -1,5 +1,6 @@
 // The probe of guest-sdk/conformance/PROBE.md: it uses everything that the SDK has.
 #define RAFT_FSM_IMPLEMENTATION
+#define RAFT_FSM_CLASSES
 #include "../raft_fsm.hpp"
 
 #include <algorithm>
@@ -45,6 +46,7 @@ fsm::Status common(std::string_view word, std::string_view rest) {
     if (word == "reject") return fsm::reject(rest);
     if (word == "trap") fsm::panic("trapped as asked");
     if (word == "index") return fsm::ok(fsm::index());
+    if (word == "actor") return fsm::ok(fsm::actor());
     if (word == "time") return fsm::ok(fsm::time_ms());
     if (word == "random") return random(rest);
     return fsm::reject("unknown: ", word);
@@ -68,6 +70,14 @@ public:
         if (word == "length") return fsm::ok(state.size());
         if (word == "checksum") return fsm::ok(checksum());
         return common(word, rest);
+    }
+
+    const char *classify(std::string_view rest) const {
+        constexpr const char *words[] = {"echo", "reject",      "trap", "index", "time", "random",
+                                         "emit", "emit-reject", "log",  "set",   "fill", "actor"};
+        std::string_view word = fsm::word(rest);
+        auto known = std::find(std::begin(words), std::end(words), word);
+        return known == std::end(words) ? nullptr : *known;
     }
 
     void snapshot(fsm::Writer &out) const {

@@ -1,4 +1,5 @@
 // Tests of the SDK, through the probe and directly.
+#define RAFT_FSM_CLASSES
 #include "../raft_fsm.hpp"
 
 #include <cstdio>
@@ -42,6 +43,17 @@ void a_call_knows_its_index_and_time() {
     cluster.advance(1500);
     RAFT_FSM_EXPECT(cluster.apply("time"), ok("1700000001500"));
     RAFT_FSM_EXPECT(cluster.query("index"), ok("3"));
+}
+
+void a_command_has_an_actor_and_a_class() {
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.apply("actor"), ok());
+    cluster.actor("alice@example.org");
+    RAFT_FSM_EXPECT(cluster.apply("actor"), ok("alice@example.org"));
+    RAFT_FSM_EXPECT(cluster.query("actor"), ok());
+    RAFT_FSM_EXPECT(cluster.classify("set this"), ok("set"));
+    RAFT_FSM_EXPECT(cluster.classify("nothing"), ok());
+    RAFT_FSM_EXPECT(cluster.apply("index"), ok("4"));
 }
 
 void random_bytes_are_the_same_for_the_same_call() {
@@ -118,6 +130,7 @@ int main() {
     words_end_at_one_space();
     numbers_are_parsed_to_the_last_digit();
     a_call_knows_its_index_and_time();
+    a_command_has_an_actor_and_a_class();
     random_bytes_are_the_same_for_the_same_call();
     events_count_only_if_accepted();
     a_panic_is_logged_and_undone();

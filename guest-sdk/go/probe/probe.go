@@ -88,6 +88,23 @@ func (p *probe) Query(ctx *raftfsm.Context, question []byte) ([]byte, error) {
 	return common(ctx, word, text, given)
 }
 
+//go:wasmexport classify
+func classify(length uint32) int32 { return raftfsm.ExportClassify(length) }
+
+var commands = []string{
+	"echo", "reject", "trap", "index", "time", "random", "emit", "emit-reject", "log", "set", "fill", "actor",
+}
+
+func (p *probe) Classify(_ *raftfsm.Context, command []byte) string {
+	word, _, _ := strings.Cut(string(command), " ")
+	for _, known := range commands {
+		if word == known {
+			return known
+		}
+	}
+	return ""
+}
+
 func (p *probe) Snapshot(_ *raftfsm.Context, out *raftfsm.Writer) error {
 	out.String(magic)
 	out.SizedBytes(p.state)
@@ -113,6 +130,8 @@ func common(ctx *raftfsm.Context, word, text string, given bool) ([]byte, error)
 		panic("the probe was asked to trap")
 	case word == "index" && !given:
 		return strconv.AppendUint(nil, ctx.Index(), 10), nil
+	case word == "actor" && !given:
+		return []byte(ctx.Actor()), nil
 	case word == "time" && !given:
 		return strconv.AppendUint(nil, ctx.TimeMs(), 10), nil
 	case word == "random":

@@ -1,10 +1,11 @@
 //! The life of an instance, the same under the real host and in tests.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use raft_fsm_abi::{STATUS_OK, STATUS_REJECTED};
 
-use crate::{Answer, Context, Host, Reader, Rejection, StateMachine, Writer};
+use crate::{Answer, Classes, Context, Host, Reader, Rejection, StateMachine, Writer};
 
 /// A state machine and what its calls reuse.
 #[derive(Default)]
@@ -44,6 +45,15 @@ impl<M: StateMachine> Instance<M> {
             }
             Err(rejection) => finish(host, Err(rejection)),
         }
+    }
+}
+
+impl<M: Classes> Instance<M> {
+    pub(crate) fn classify(&mut self, host: &Host, len: usize) -> i32 {
+        let input = host.input(len, &mut self.input);
+        let class = self.machine.classify(&Context::new(host), input).unwrap_or_default();
+        host.give(Cow::Borrowed(class.as_bytes()));
+        STATUS_OK
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a call may know about the world.
 
-use raft_fsm_abi::{LOG_DEBUG, LOG_ERROR, LOG_INFO, LOG_WARN};
+use alloc::string::{String, ToString};
+
+use raft_fsm_abi::{ACTOR_MAX_BYTES, LOG_DEBUG, LOG_ERROR, LOG_INFO, LOG_WARN};
 
 use crate::Host;
 
@@ -45,6 +47,16 @@ impl<'a> Context<'a> {
     /// The log's clock: milliseconds since the Unix epoch, never going back.
     pub fn time_ms(&self) -> u64 {
         self.host.time_ms()
+    }
+
+    /// The name of who gave the command, as the cluster knows him; the command itself has no say in it. `None`
+    /// if nobody is known, as in a cluster without rights, and in all calls that are about no command.
+    pub fn actor(&self) -> Option<String> {
+        let mut name = [0; ACTOR_MAX_BYTES];
+        let len = self.host.actor(&mut name);
+        let name = name.get(..len).expect("the host knows no longer name");
+        let name = core::str::from_utf8(name).expect("a name is ASCII");
+        if name.is_empty() { None } else { Some(name.to_string()) }
     }
 
     /// Fills `bytes` with numbers that look random and are the same on every replica. Not

@@ -4,9 +4,11 @@
 ///
 /// Call it once, in the library crate (`crate-type = ["cdylib", "rlib"]`) that becomes the
 /// module. It does nothing but check the type on targets other than wasm32.
+///
+/// `export!(Machine, classes)` exports the classes of its commands too: see [`Classes`](crate::Classes).
 #[macro_export]
 macro_rules! export {
-    ($machine:ty) => {
+    (@module $machine:ty; $($classify:item)?) => {
         const _: () = {
             const fn is_state_machine<M: $crate::StateMachine>() {}
             is_state_machine::<$machine>()
@@ -51,6 +53,24 @@ macro_rules! export {
             extern "C" fn restore(len: usize) -> i32 {
                 SLOT.restore(len)
             }
+
+            $($classify)?
         };
+    };
+    ($machine:ty) => {
+        $crate::export!(@module $machine;);
+    };
+    ($machine:ty, classes) => {
+        const _: () = {
+            const fn has_classes<M: $crate::Classes>() {}
+            has_classes::<$machine>()
+        };
+
+        $crate::export!(@module $machine;
+            #[unsafe(export_name = "classify")]
+            extern "C" fn classify(len: usize) -> i32 {
+                SLOT.classify(len)
+            }
+        );
     };
 }

@@ -9,8 +9,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use raft_fsm_abi::{LOG_ERROR, WINDOW_BYTES, WINDOW_HEADER_BYTES, WINDOW_INPUT_MAX_BYTES};
 
-use crate::StateMachine;
 use crate::calls::{Instance, read_input};
+use crate::{Classes, StateMachine};
 
 #[cfg(target_feature = "atomics")]
 compile_error!("a guest of raft-host has no threads: build without the wasm feature `atomics`");
@@ -27,6 +27,7 @@ mod imports {
         pub(super) fn emit(topic_ptr: *const u8, topic_len: usize, ptr: *const u8, len: usize);
         pub(super) fn log(level: i32, ptr: *const u8, len: usize);
         pub(super) safe fn window() -> usize;
+        pub(super) fn actor(ptr: *mut u8, cap: usize) -> usize;
     }
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// All of the input of an `apply` or `query`.
+    /// All of the input of an `apply`, `query` or `classify`.
     pub(crate) fn input<'a>(&'a self, len: usize, buffer: &'a mut Vec<u8>) -> &'a [u8] {
         if len > WINDOW_INPUT_MAX_BYTES {
             return read_input(self, len, buffer);
@@ -66,7 +67,7 @@ impl Host {
         unsafe { core::slice::from_raw_parts(self.window.input_ptr(), len) }
     }
 
-    /// Ends an `apply` or `query` with its output.
+    /// Ends an `apply`, `query` or `classify` with its output.
     pub(crate) fn give(&self, output: Cow<'static, [u8]>) {
         let output: &[u8] = match output {
             Cow::Borrowed(output) => output,
@@ -111,6 +112,12 @@ impl Host {
 
     pub(crate) fn time_ms(&self) -> u64 {
         imports::time_ms()
+    }
+
+    /// The length of the actor's name, as much of which is written as there is room for.
+    pub(crate) fn actor(&self, out: &mut [u8]) -> usize {
+        // SAFETY: the host writes at most `cap` bytes, all within `out`.
+        unsafe { imports::actor(out.as_mut_ptr(), out.len()) }
     }
 
     pub(crate) fn random(&self, out: &mut [u8]) {
@@ -179,6 +186,12 @@ impl<M: StateMachine> Slot<M> {
 
     fn with(&self, call: impl FnOnce(&mut Instance<M>) -> i32) -> i32 {
         call(self.instance.borrow_mut().get_or_insert_with(Instance::default))
+    }
+}
+
+impl<M: Classes> Slot<M> {
+    pub fn classify(&self, len: usize) -> i32 {
+        self.with(|instance| instance.classify(&self.host, len))
     }
 }
 

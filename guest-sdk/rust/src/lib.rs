@@ -93,6 +93,39 @@ pub use answer::{Answer, Rejection};
 pub use context::{Context, Level};
 pub use stream::{Reader, Writer};
 
+/// A state machine whose commands are of classes, so that rights may be given for some of them: `transfer`,
+/// say, and not `close-account`. Export it with [`export!(Machine, classes)`](crate::export).
+///
+/// ```
+/// # use raft_fsm_sdk::*;
+/// # #[derive(Default)]
+/// # struct Bank;
+/// # impl StateMachine for Bank {
+/// #     fn apply(&mut self, _: &Context, _: &[u8]) -> Result<Answer, Rejection> { Ok("".into()) }
+/// #     fn snapshot(&self, _: &Context, _: &mut Writer) {}
+/// #     fn restore(_: &Context, _: &mut Reader) -> Result<Bank, Rejection> { Ok(Bank) }
+/// # }
+/// impl Classes for Bank {
+///     fn classify(&self, _: &Context, command: &[u8]) -> Option<&'static str> {
+///         match command.split(|byte| *byte == b' ').next()? {
+///             b"transfer" => Some("transfer"),
+///             b"close" => Some("close-account"),
+///             _ => None,
+///         }
+///     }
+/// }
+///
+/// raft_fsm_sdk::export!(Bank, classes);
+/// ```
+pub trait Classes: StateMachine {
+    /// Names the class of a command: 1 to 64 letters (a to z), digits and any of `.`, `_`, `-`. `None`: it is of
+    /// none, and only who may give all commands may give it. So say nothing of what is malformed.
+    ///
+    /// It runs where a right depends on it, in the state and the context that the command is to have; whatever it
+    /// changes is thrown away.
+    fn classify(&self, context: &Context, command: &[u8]) -> Option<&'static str>;
+}
+
 /// Application logic that `raft-host` replicates.
 ///
 /// [`Default`] is the state of a new instance, before [`init`](StateMachine::init) or

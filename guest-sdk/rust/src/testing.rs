@@ -10,7 +10,7 @@ use core::cell::RefCell;
 use raft_fsm_abi::STATUS_OK;
 
 use crate::calls::{Instance, read_input};
-use crate::{Answer, Level, Rejection, StateMachine};
+use crate::{Answer, Classes, Level, Rejection, StateMachine};
 
 pub use crate::property::{Random, RestoreProperty};
 
@@ -105,13 +105,37 @@ impl<M: StateMachine> Runner<M> {
     pub fn apply(&mut self, command: &[u8]) -> Result<Answer, Rejection> {
         let before = self.check_promises.then(|| self.snapshot());
         self.host.begin_entry();
-        let result = self.call(command, |instance, host, len| instance.apply(host, len));
+        let result = self.call_as_actor(command, |instance, host, len| instance.apply(host, len));
         if result.is_ok() {
             self.keep_events();
         } else if let Some(before) = before {
             assert!(before == self.snapshot(), "a rejected command changed the state");
         }
         result
+    }
+
+    /// Says who gives the commands from now on; nobody does with an empty name.
+    pub fn set_actor(&mut self, name: &str) {
+        self.host.0.borrow_mut().actor = name.to_string();
+    }
+
+    /// The class of a command, as if it were to be run next.
+    ///
+    /// # Panics
+    ///
+    /// If that changed the state.
+    pub fn classify(&mut self, command: &[u8]) -> Option<String>
+    where
+        M: Classes,
+    {
+        let before = self.check_promises.then(|| self.snapshot());
+        self.host.0.borrow_mut().index += 1;
+        let class = self.call_as_actor(command, |instance, host, len| instance.classify(host, len));
+        self.host.0.borrow_mut().index -= 1;
+        if let Some(before) = before {
+            assert!(before == self.snapshot(), "a classification changed the state");
+        }
+        text(class).ok().filter(|class| !class.is_empty())
     }
 
     /// Asks a question.
@@ -185,6 +209,25 @@ impl<M: StateMachine> Runner<M> {
         run: impl FnOnce(&mut Instance<M>, &Host, usize) -> i32,
     ) -> Result<Answer, Rejection> {
         self.host.begin_call(input);
+        self.run(input, run)
+    }
+
+    /// As `call`, for what is about a command.
+    fn call_as_actor(
+        &mut self,
+        input: &[u8],
+        run: impl FnOnce(&mut Instance<M>, &Host, usize) -> i32,
+    ) -> Result<Answer, Rejection> {
+        self.host.begin_call(input);
+        self.host.0.borrow_mut().knows_actor = true;
+        self.run(input, run)
+    }
+
+    fn run(
+        &mut self,
+        input: &[u8],
+        run: impl FnOnce(&mut Instance<M>, &Host, usize) -> i32,
+    ) -> Result<Answer, Rejection> {
         let status = run(&mut self.instance, &self.host, input.len());
         let output = self.host.take_output();
         if status == STATUS_OK { Ok(Answer::from(output)) } else { Err(Rejection::from(output)) }
@@ -213,6 +256,9 @@ struct State {
     index: u64,
     time_ms: u64,
     random: u64,
+    actor: String,
+    /// Whether the current call is about a command.
+    knows_actor: bool,
     input: Vec<u8>,
     /// Part of `input` that was read.
     position: usize,
@@ -228,6 +274,8 @@ impl Default for Host {
             index: 0,
             time_ms: START_TIME_MS,
             random: 0,
+            actor: String::new(),
+            knows_actor: false,
             input: Vec::new(),
             position: 0,
             output: Vec::new(),
@@ -249,6 +297,7 @@ impl Host {
         state.output.clear();
         state.events.clear();
         state.random = state.index;
+        state.knows_actor = false;
     }
 
     fn take_output(&self) -> Vec<u8> {
@@ -287,6 +336,14 @@ impl Host {
 
     pub(crate) fn time_ms(&self) -> u64 {
         self.0.borrow().time_ms
+    }
+
+    pub(crate) fn actor(&self, out: &mut [u8]) -> usize {
+        let state = self.0.borrow();
+        let name = if state.knows_actor { state.actor.as_bytes() } else { &[] };
+        let len = name.len().min(out.len());
+        out[..len].copy_from_slice(&name[..len]);
+        name.len()
     }
 
     pub(crate) fn random(&self, out: &mut [u8]) {

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::testing::{Event, Runner, START_TIME_MS};
-use crate::{Answer, Context, Level, Reader, Rejection, StateMachine, Writer};
+use crate::{Answer, Classes, Context, Level, Reader, Rejection, StateMachine, Writer};
 
 /// Keeps lines; `!` misbehaves on purpose.
 #[derive(Default, Debug)]
@@ -30,6 +30,7 @@ impl StateMachine for Lines {
                 Err("changed, and yet rejected".into())
             }
             b"now" => Ok(Answer::from(context.time_ms().to_le_bytes().to_vec())),
+            b"actor" => Ok(context.actor().map_or("nobody".into(), Answer::from)),
             b"random" => Ok(Answer::from(context.random_u64().to_le_bytes().to_vec())),
             line => {
                 context.log(Level::Info, "a line more");
@@ -60,7 +61,36 @@ impl StateMachine for Lines {
     }
 }
 
-crate::export!(Lines);
+impl Classes for Lines {
+    fn classify(&self, context: &Context, command: &[u8]) -> Option<&'static str> {
+        match command {
+            b"now" | b"random" => Some("asking"),
+            b"mine" if context.actor().as_deref() == Some("alice") => Some("alices"),
+            b"next" if context.index() == 2 => Some("second"),
+            _ => None,
+        }
+    }
+}
+
+crate::export!(Lines, classes);
+
+#[test]
+fn a_command_has_an_actor_and_a_class() {
+    let mut node = Runner::<Lines>::new();
+    assert_eq!(node.apply_text("actor").as_deref(), Ok("nobody"));
+    node.set_actor("alice");
+    assert_eq!(node.apply_text("actor").as_deref(), Ok("alice"));
+    assert_eq!(node.classify(b"now").as_deref(), Some("asking"));
+    assert_eq!(node.classify(b"mine").as_deref(), Some("alices"));
+    assert_eq!(node.classify(b"a line"), None);
+    node.set_actor("");
+    assert_eq!(node.classify(b"mine"), None);
+    assert_eq!(node.apply_text("actor").as_deref(), Ok("nobody"));
+    // A class is asked for where the command will be.
+    let mut node = Runner::<Lines>::new();
+    assert_eq!(node.classify(b"next").as_deref(), Some("second"));
+    assert_eq!(node.index(), 1);
+}
 
 #[test]
 fn an_accepted_command_answers_and_publishes_its_events() {

@@ -16,6 +16,9 @@ pub(super) const DETERMINISM: &str = "decide by the command, the state and the h
     `random` and `index` only, and never by addresses or the order of a hash map";
 /// Queries are undone, so what they change is lost.
 pub(super) const QUERY: &str = "change the state in `apply` only";
+/// A command without a class, and not for want of one.
+pub(super) const CLASSIFY: &str = "write 1 to 64 letters, digits and any of . _ - for a command of a \
+    class, nothing for any other, and return 0";
 /// `snapshot` fails.
 pub(super) const SNAPSHOT: &str =
     "it must write the whole state and return 0, whatever was applied";

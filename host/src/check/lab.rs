@@ -172,6 +172,15 @@ impl Subject<'_> {
         self.fsm.has_query()
     }
 
+    pub(super) fn has_classes(&self) -> bool {
+        self.fsm.has_classes()
+    }
+
+    /// Who gives the commands from now on.
+    pub(super) fn act_as(&mut self, name: ActorName) {
+        self.context.actor = name;
+    }
+
     pub(super) fn advance(&mut self, by_ms: u64) {
         self.pending_ms = self.pending_ms.saturating_add(by_ms);
     }
@@ -190,6 +199,15 @@ impl Subject<'_> {
         }
         peaks.memory_bytes = peaks.memory_bytes.max(self.fsm.memory_bytes());
         Ok(Done { call, log, context })
+    }
+
+    /// The class of a command, as if it came next.
+    pub(super) fn classify(&mut self, command: &[u8]) -> Result<Done, HostFailure> {
+        let mut context = self.context;
+        context.position.index = context.position.index.next();
+        context.time_ms = context.time_ms.saturating_add(self.pending_ms);
+        let (call, log) = listening(|| self.fsm.classify(context, command));
+        Ok(Done { call: call?, log, context })
     }
 
     pub(super) fn query(&mut self, query: &[u8]) -> Result<Done, HostFailure> {

@@ -110,7 +110,12 @@ fn act(subject: &mut Subject<'_>, step: &Step) -> Result<Option<Done>, Stop> {
     Ok(match &step.action {
         Action::Apply(command) => Some(subject.apply(command)?),
         Action::Query(query) => Some(subject.query(query)?),
+        Action::Classify(command) => Some(subject.classify(command)?),
         Action::Renew => Some(subject.renew()?),
+        Action::Actor(name) => {
+            subject.act_as(*name);
+            None
+        }
         Action::Advance(by_ms) => {
             subject.advance(*by_ms);
             None

@@ -1,12 +1,13 @@
 //! Conformance scripts: what a state machine is asked, and what it must answer.
 //! `guest-sdk/conformance/FORMAT.md` is the reference.
 
-use crate::types::TrapKind;
+use crate::types::{ActorName, TrapKind};
 
 /// Longest input that `apply-fill` and `query-fill` write.
 const FILL_MAX_BYTES: usize = 64 << 20;
 
-const STEPS: &str = "apply, apply-hex, apply-fill, query, query-hex, query-fill, advance, renew";
+const STEPS: &str = "apply, apply-hex, apply-fill, query, query-hex, query-fill, classify, actor, \
+    advance, renew";
 const EXPECTATIONS: &str = "ok, ok-hex, ok-any, ok-contains, ok-length, rejected, rejected-any, \
     rejected-contains, trapped, trapped-any, answered, event, event-none, log";
 
@@ -31,6 +32,8 @@ pub(super) struct Step {
 pub(super) enum Action {
     Apply(Vec<u8>),
     Query(Vec<u8>),
+    Classify(Vec<u8>),
+    Actor(ActorName),
     Advance(u64),
     Renew,
 }
@@ -150,8 +153,13 @@ impl Script {
 }
 
 fn check_fits(step: &Step, expectation: &Expectation) -> Result<(), String> {
-    if matches!(step.action, Action::Advance(_)) {
-        return Err("`advance` has no outcome; put the expectation after a command".to_owned());
+    let without_outcome = match step.action {
+        Action::Advance(_) => Some("advance"),
+        Action::Actor(_) => Some("actor"),
+        Action::Apply(_) | Action::Query(_) | Action::Classify(_) | Action::Renew => None,
+    };
+    if let Some(word) = without_outcome {
+        return Err(format!("`{word}` has no outcome; put the expectation after a command"));
     }
     let lists = |wanted: fn(&Expectation) -> bool| step.expectations.iter().any(|(_, e)| wanted(e));
     match expectation {
@@ -189,6 +197,11 @@ fn read_line(line: &str) -> Result<Line, String> {
         "query" => step(Action::Query(text.as_bytes().to_vec())),
         "query-hex" => step(Action::Query(hex(text)?)),
         "query-fill" => step(Action::Query(fill(word, text)?)),
+        "classify" => step(Action::Classify(text.as_bytes().to_vec())),
+        "actor" => match text {
+            "" => step(Action::Actor(ActorName::NONE)),
+            name => step(Action::Actor(name.parse().map_err(|error| format!("{error}"))?)),
+        },
         "advance" => match text.parse() {
             Ok(by_ms) => step(Action::Advance(by_ms)),
             Err(_) => {
@@ -320,7 +333,9 @@ mod tests {
         assert!(error("apply-fill 3").contains("write `apply-fill COUNT HEX`"));
         assert!(error("apply-fill 99999999999 61").contains("at most"));
         assert!(error("advance soon").contains("write `advance MS`"));
-        assert!(error("advance 5\nok").contains("has no outcome"));
+        assert!(error("advance 5\nok").contains("`advance` has no outcome"));
+        assert!(error("actor a\nok").contains("`actor` has no outcome"));
+        assert!(error("actor a b").contains("\"a b\" is no name"));
         assert!(error("apply\ntrapped hard").contains("out_of_fuel"));
         assert!(error("apply\nlog loud x").contains("error, warn, info or debug"));
         assert!(error("renew now").contains("stands alone"));

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod classes;
 mod defects;
 mod leaks;
 mod purity;
@@ -49,12 +50,16 @@ fn guest(place: &str, defect: &str) -> Vec<u8> {
 
 /// The same with something in several places.
 fn guest_with(defects: &[(&str, &str)]) -> Vec<u8> {
+    wat::parse_str(text_with(defects)).unwrap()
+}
+
+fn text_with(defects: &[(&str, &str)]) -> String {
     let mut text = SOUND.to_owned();
     for name in PLACES {
         let defect = defects.iter().find(|(place, _)| *place == name).map_or("", |(_, put)| put);
         text = text.replace(&format!("{{{name}}}"), defect);
     }
-    wat::parse_str(text).unwrap()
+    text
 }
 
 fn script(text: &str) -> Script {

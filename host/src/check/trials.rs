@@ -1,6 +1,8 @@
 //! What a script cannot say: random input, determinism, queries that change nothing, rejections
 //! that change nothing.
 
+use std::collections::BTreeMap;
+
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -76,7 +78,7 @@ pub(super) fn run(
     // What the queries wrote stayed.
     drop(twin);
     let memory = leaks::run(lab, &tried.neutral)?;
-    sections.extend(tried.told(subject.has_query(), workload.len()));
+    sections.extend(tried.told(subject.has_query(), subject.has_classes(), workload.len()));
     sections[1].findings.extend(purity.findings);
     sections.push(memory);
 
@@ -161,6 +163,57 @@ pub(super) struct Tried {
     rejections_compared: usize,
     compared_bytes: usize,
     neutral: Neutral,
+    classes: Classes,
+}
+
+/// What the module says of the classes of commands.
+#[derive(Default)]
+struct Classes {
+    /// Commands of each.
+    named: BTreeMap<String, usize>,
+    without: usize,
+    /// Commands that were answered with something that is no name.
+    wrong: Vec<String>,
+    impure: Option<String>,
+}
+
+impl Classes {
+    fn note(&mut self, command: &[u8], done: &Done) {
+        match (done.call.class(), done.ok()) {
+            (Some(class), _) => *self.named.entry(class.to_owned()).or_default() += 1,
+            (None, Some([])) => self.without += 1,
+            (None, _) => self.wrong.push(format!("{}: {}", quoted(command), ended(done))),
+        }
+    }
+
+    fn told(self) -> Section {
+        let mut section = Section::new("classes of commands");
+        let named = self.named.iter().map(|(class, commands)| format!("{class} ({commands})"));
+        let named: Vec<String> = named.take(EXAMPLES_MAX).collect();
+        match self.impure {
+            Some(command) => section.fail(format!(
+                "to classify the command {command} changed the state; {}",
+                hints::QUERY
+            )),
+            None => section.good(format!(
+                "{} commands are of {} class(es){}{}, {} of none",
+                self.named.values().sum::<usize>(),
+                self.named.len(),
+                if named.is_empty() { "" } else { ": " },
+                named.join(", "),
+                self.without
+            )),
+        }
+        if !self.wrong.is_empty() {
+            let text = format!(
+                "{} commands have no class because of what `classify` answers; {}",
+                self.wrong.len(),
+                hints::CLASSIFY
+            );
+            section.add(Weight::Warning, text, self.wrong.into_iter().take(EXAMPLES_MAX).collect());
+        }
+        section
+    }
 }
 
 impl Tried {
@@ -172,6 +225,9 @@ impl Tried {
         is_random: bool,
     ) -> Result<(), Stop> {
         let compare = self.compared_bytes < COMPARED_MAX_BYTES && self.broken_promise.is_none();
+        if subject.has_classes() {
+            self.classify(subject, twin, command)?;
+        }
         let before_context = subject.context();
         let before = if compare { Some(subject.snapshot()?) } else { None };
         let (done, again) = (subject.apply(command)?, twin.apply(command)?);
@@ -194,6 +250,28 @@ impl Tried {
                 self.broken_promise = Some(quoted(command));
             }
         }
+        Ok(())
+    }
+
+    /// Two instances must agree, and an instance with itself.
+    fn classify(
+        &mut self,
+        subject: &mut Subject<'_>,
+        twin: &mut Subject<'_>,
+        command: &[u8],
+    ) -> Result<(), Stop> {
+        let before = subject.digest()?;
+        let (done, other) = (subject.classify(command)?, twin.classify(command)?);
+        self.classes.note(command, &done);
+        let again = subject.classify(command)?;
+        let after = subject.digest()?;
+        if before != after && self.classes.impure.is_none() {
+            self.classes.impure = Some(quoted(command));
+        }
+        let what = format!("the classification of {}", quoted(command));
+        let first = Came { done: Some(done), digest: after };
+        self.note_difference(&what, &first, &Came { done: Some(again), digest: after });
+        self.note_difference(&what, &first, &Came { done: Some(other), digest: twin.digest()? });
         Ok(())
     }
 
@@ -232,7 +310,7 @@ impl Tried {
         }
     }
 
-    pub(super) fn told(self, has_query: bool, commands: usize) -> Vec<Section> {
+    pub(super) fn told(self, has_query: bool, has_classes: bool, commands: usize) -> Vec<Section> {
         let mut determinism = Section::new("determinism");
         match self.differed {
             Some(what) => determinism.fail(format!(
@@ -268,7 +346,9 @@ impl Tried {
         let mut random = Section::new("random input");
         random.good(format!("{RANDOM_COMMANDS} commands: {}", self.random.text()));
         warn_of_traps("commands", &self.random, &mut random);
-        vec![determinism, queries, rejections, random]
+        let mut sections = vec![determinism, queries, rejections, random];
+        sections.extend(has_classes.then(|| self.classes.told()));
+        sections
     }
 }
 

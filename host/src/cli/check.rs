@@ -167,6 +167,7 @@ fn peaks(report: &Report) -> Vec<(&'static str, String)> {
 fn exports(report: &ModuleReport) -> Vec<&'static str> {
     let mut names = vec!["memory", "apply", "snapshot", "restore"];
     names.extend(report.has_query.then_some("query"));
+    names.extend(report.has_classes.then_some("classify"));
     names.extend(report.has_init.then_some("init"));
     names
 }

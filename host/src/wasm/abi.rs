@@ -12,7 +12,7 @@ use wasmtime::{Caller, Linker, Memory, ResourceLimiter, Trap as WasmTrap};
 use super::check::Signature;
 use super::words::push_plain;
 use crate::fsm::{Context, Limits};
-use crate::types::{Event, Index, Position, TrapKind};
+use crate::types::{ActorName, Event, Index, Position, TrapKind};
 
 /// Fuel of any call of an import, on top of one unit for each byte that it moves: without it
 /// a guest could make the host work for nothing.
@@ -35,6 +35,7 @@ pub(super) const IMPORTS: &[Signature] = &[
     Signature::new(abi::IMPORT_EMIT, &[I32, I32, I32, I32], &[]),
     Signature::new(abi::IMPORT_LOG, &[I32, I32, I32], &[]),
     Signature::new(abi::IMPORT_WINDOW, &[], &[I32]),
+    Signature::new(abi::IMPORT_ACTOR, &[I32, I32], &[I32]),
 ];
 
 /// What a guest is asked to do. The numbers seed `random`: never change them.
@@ -102,7 +103,7 @@ impl CallState {
                 cluster: crate::types::ClusterId([0; 16]),
                 position: Position::default(),
                 time_ms: 0,
-                actor: crate::types::ActorName::NONE,
+                actor: ActorName::NONE,
             },
             input: Vec::new(),
             input_read: 0,
@@ -155,6 +156,18 @@ impl CallState {
         self.input.shrink_to(INPUT_KEPT_BYTES);
         self.output = Vec::new();
         self.events = Vec::new();
+    }
+
+    /// Who gave the command that the call is about; of other calls nobody.
+    fn actor(&self) -> ActorName {
+        match self.kind {
+            CallKind::Apply | CallKind::Classify => self.context.actor,
+            CallKind::Start
+            | CallKind::Init
+            | CallKind::Query
+            | CallKind::Snapshot
+            | CallKind::Restore => ActorName::NONE,
+        }
     }
 
     /// The call's clock, which sleeping has moved on.
@@ -347,6 +360,20 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
         charge(&mut caller, 0)?;
         Ok(caller.data().in_window)
     })?;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_ACTOR,
+        |mut caller: Caller<'_, CallState>, ptr: u32, cap: u32| {
+            in_bounds(&caller, ptr, cap)?;
+            let actor = caller.data().actor();
+            let name = actor.as_str().as_bytes();
+            let len = name.len().min(cap as usize);
+            charge(&mut caller, len as u64)?;
+            let (memory, _) = parts(&mut caller)?;
+            slice_mut(memory, ptr, cap)?[..len].copy_from_slice(&name[..len]);
+            Ok(name.len() as u32)
+        },
+    )?;
     Ok(())
 }
 

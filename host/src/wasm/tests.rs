@@ -42,6 +42,7 @@ macro_rules! on_each_backend {
 }
 
 mod checks;
+mod classes;
 mod forks;
 mod fuel;
 mod limits;

@@ -108,7 +108,7 @@ impl Guest {
         world.input = input.to_vec();
         world.position = 0;
         world.in_window = 0;
-        let window = self.window.filter(|_| matches!(name, "apply" | "query"));
+        let window = self.window.filter(|_| matches!(name, "apply" | "query" | "classify"));
         if let Some(window) = window {
             let short = if input.len() <= WINDOW_INPUT_MAX_BYTES { input } else { &[] };
             world.position = short.len();

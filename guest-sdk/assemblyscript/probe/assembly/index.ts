@@ -1,8 +1,9 @@
 // The probe of guest-sdk/conformance/PROBE.md: everything that the SDK offers.
 import { Context, Level, Reader, register, reject, rejectBytes, Result, StateMachine, ok, okBytes, textOf, utf8, Writer } from "../../raft_fsm";
-export { raft_fsm_abi_v1, apply, query, snapshot, restore } from "../../raft_fsm";
+export { raft_fsm_abi_v1, apply, query, classify, snapshot, restore } from "../../raft_fsm";
 
 const MOST: u32 = 16777216;
+const COMMANDS = ["echo", "reject", "trap", "index", "time", "random", "emit", "emit-reject", "log", "set", "fill", "actor"];
 
 /** The input, cut at its first space. */
 class Line {
@@ -100,6 +101,11 @@ class Probe extends StateMachine {
     return this.either(ctx, name, line);
   }
 
+  classify(ctx: Context, command: Uint8Array): string {
+    const name = new Line(command).name;
+    return COMMANDS.includes(name) ? name : "";
+  }
+
   snapshot(ctx: Context, out: Writer): void {
     out.rawText("PRB1");
     out.sized(this.state);
@@ -122,6 +128,7 @@ class Probe extends StateMachine {
     if (name == "reject") return rejectBytes(line.rest);
     if (name == "trap") assert(false, "asked to trap");
     if (name == "index") return ok(ctx.index.toString());
+    if (name == "actor") return ok(ctx.actor);
     if (name == "time") return ok(ctx.timeMs.toString());
     if (name == "random") {
       const count = numberOf(line);

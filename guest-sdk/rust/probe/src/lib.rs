@@ -2,11 +2,25 @@
 
 use std::fmt::Write as _;
 
-use raft_fsm_sdk::{Answer, Context, Level, Reader, Rejection, StateMachine, Writer};
+use raft_fsm_sdk::{Answer, Classes, Context, Level, Reader, Rejection, StateMachine, Writer};
 
 const MAGIC: &[u8; 4] = b"PRB1";
 const NUMBER_MAX: usize = 16_777_216;
 const RANDOM_MAX: usize = 1_024;
+const COMMANDS: [&str; 12] = [
+    "echo",
+    "reject",
+    "trap",
+    "index",
+    "time",
+    "random",
+    "emit",
+    "emit-reject",
+    "log",
+    "set",
+    "fill",
+    "actor",
+];
 
 /// A byte string.
 #[derive(Default)]
@@ -68,7 +82,14 @@ impl StateMachine for Probe {
     }
 }
 
-raft_fsm_sdk::export!(Probe);
+impl Classes for Probe {
+    fn classify(&self, _: &Context, command: &[u8]) -> Option<&'static str> {
+        let (word, _) = split(command);
+        COMMANDS.into_iter().find(|known| known.as_bytes() == word)
+    }
+}
+
+raft_fsm_sdk::export!(Probe, classes);
 
 /// What commands and queries have in common.
 fn common(context: &Context, word: &[u8], text: Option<&[u8]>) -> Result<Answer, Rejection> {
@@ -77,6 +98,7 @@ fn common(context: &Context, word: &[u8], text: Option<&[u8]>) -> Result<Answer,
         b"reject" => Err(text.unwrap_or_default().to_vec().into()),
         b"trap" => panic!("the probe was asked to trap"),
         b"index" => Ok(context.index().to_string().into()),
+        b"actor" => Ok(context.actor().unwrap_or_default().into()),
         b"time" => Ok(context.time_ms().to_string().into()),
         b"random" => {
             let count = number(text)?;

@@ -12,6 +12,7 @@ comptime {
 }
 
 const max_fill = 16_777_216;
+const commands = [_][]const u8{ "echo", "reject", "trap", "index", "time", "random", "emit", "emit-reject", "log", "set", "fill", "actor" };
 
 pub const Probe = struct {
     state: []u8,
@@ -59,6 +60,12 @@ pub const Probe = struct {
         return common(ctx, word, text);
     }
 
+    pub fn classify(_: *const Probe, _: *Context, command: []const u8) Error![]const u8 {
+        const word, _ = split(command);
+        for (commands) |known| if (is(word, known)) return known;
+        return "";
+    }
+
     pub fn snapshot(self: *const Probe, _: *Context, out: *raft_fsm.Writer) Error!void {
         out.bytes("PRB1");
         out.sized(self.state);
@@ -85,6 +92,7 @@ fn common(ctx: *Context, word: []const u8, text: ?[]const u8) Error![]const u8 {
     if (is(word, "reject")) return ctx.rejectWith(text orelse "");
     if (is(word, "trap")) @panic("the probe was asked to trap");
     if (is(word, "index")) return ctx.print("{d}", .{ctx.index()});
+    if (is(word, "actor")) return ctx.actor();
     if (is(word, "time")) return ctx.print("{d}", .{ctx.timeMs()});
     if (is(word, "random")) {
         const count = try number(ctx, text);
@@ -139,6 +147,12 @@ test "the state survives a renewal" {
     try node.renew();
     try node.expectQuery("length", "100000");
     try node.expectReject("dance now", "unknown: dance");
+    try std.testing.expectEqualStrings("set", try node.classify("set this"));
+    try std.testing.expectEqualStrings("", try node.classify("dance now"));
+    try node.expectApply("actor", "");
+    node.setActor("alice@example.org");
+    try node.expectApply("actor", "alice@example.org");
+    try node.expectQuery("actor", "");
     try node.expectApply("emit a b", "");
     try std.testing.expectEqualStrings("a b\n", node.events());
     try std.testing.expectError(error.Rejected, node.restore("PRB1\xff\xff\xff\xff"));

@@ -90,7 +90,7 @@ fn a_difference_of_twins_fails_the_determinism() {
     tried.note_difference("command \"+\"", &ok(), &ok());
     tried.note_difference("command \"x\"", &ok(), &changed(|done| done.call.fuel_used = 99));
     tried.note_difference("command \"y\"", &ok(), &came(GuestResult::Ok(Vec::new())));
-    let sections = tried.told(true, 3);
+    let sections = tried.told(true, false, 3);
     let [finding] = &sections[0].findings[..] else { panic!("{sections:?}") };
     assert_eq!(finding.weight, Weight::Failure);
     let words = "two instances that did the same differ after command \"x\": the second used other \
@@ -102,7 +102,7 @@ fn a_difference_of_twins_fails_the_determinism() {
 fn a_query_that_a_fork_did_not_undo_fails() {
     let mut tried = Tried::default();
     tried.impure = Some("\"q\"".to_owned());
-    let sections = tried.told(true, 0);
+    let sections = tried.told(true, false, 0);
     let [finding] = &sections[1].findings[..] else { panic!("{sections:?}") };
     assert_eq!(finding.weight, Weight::Failure);
     assert!(finding.text.starts_with("the query \"q\" changed the state"), "{finding:?}");

@@ -106,6 +106,21 @@ fn a_snapshot_that_is_refused_its_own_memory_is_a_failure_of_the_host() {
 }
 
 #[test]
+fn a_classification_that_is_refused_its_own_memory_is_a_failure_of_the_host() {
+    // A replica that took it for a trap would refuse a command that the others apply.
+    let classify = r#"(func (export "classify") (param i32) (result i32)
+      (i32.store (i32.const 81920) (i32.const 1)) (i32.const 0))"#;
+    let mut fsm = start_alone(&format!("{PAGER} {classify}"), &small_limits());
+    sum(&mut fsm);
+    let said = host_failure(refused(opening_anything(), || fsm.classify(at(1), b"")));
+    assert!(said.contains("could not use its own memory at 0x14000"), "{said}");
+    let said = host_failure(refused(reserving_4_gib(), || fsm.classify(at(1), b"")));
+    assert!(said.contains("mapping a guest's memory"), "{said}");
+    // It was the fork's, and the state is sound.
+    ok(fsm.classify(at(1), b"").unwrap());
+}
+
+#[test]
 fn a_command_that_is_refused_memory_to_grow_is_a_failure_of_the_host() {
     let mut fsm = pager();
     let said = host_failure(refused(opening_anything(), || fsm.apply(at(1), &paged(b'g', 0, 0))));

@@ -24,6 +24,8 @@ export class Node {
   pendingMs = 0; // For whoever lets time go on at the next command only.
   index = 1n;
   timeMs = 1_700_000_000_000n;
+  actor = ""; // Gives the commands from now on; "" is nobody.
+  #acting = "";
 
   constructor(module) {
     this.#module = module;
@@ -47,6 +49,15 @@ export class Node {
   apply(command) {
     this.index += 1n;
     return this.#run("apply", command);
+  }
+
+  /** The class of a command, as if it came next; no text if it has none. */
+  classify(command) {
+    if (!this.#exports.classify) return { status: "ok", bytes: Buffer.alloc(0), text: "", events: [], logs: [] };
+    this.index += 1n;
+    const result = this.#run("classify", command);
+    this.index -= 1n;
+    return result;
   }
 
   query(question) {
@@ -76,6 +87,7 @@ export class Node {
     next.index = this.index;
     next.timeMs = this.timeMs;
     next.pendingMs = this.pendingMs;
+    next.actor = this.actor;
     const result = next.restore(snapshot);
     if (result.status !== "ok") throw new Error(`restore ${result.status}: ${result.text}`);
     return next;
@@ -100,6 +112,7 @@ export class Node {
     this.#output = [];
     this.#events = [];
     this.#logs = [];
+    this.#acting = name === "apply" || name === "classify" ? this.actor : "";
     this.#random = (this.index << 8n) | BigInt(name.length);
     let status;
     try {
@@ -130,6 +143,12 @@ export class Node {
       index: () => this.index,
       ordinal: () => 0, // Every command is an entry of its own here.
       time_ms: () => this.timeMs,
+      actor: (ptr, cap) => {
+        const name = encoder.encode(this.#acting);
+        const piece = name.subarray(0, cap >>> 0);
+        this.#bytes(ptr, piece.length).set(piece);
+        return name.length;
+      },
       random: (ptr, length) => {
         const bytes = this.#bytes(ptr, length);
         for (let i = 0; i < bytes.length; i++) {
