@@ -12,6 +12,7 @@
 //! Every failure says whether the request surely had no effect. A request that was passed on is
 //! never passed on again: the node that got it from a client is the one that looks for the leader.
 
+mod access;
 mod admin;
 mod anteroom;
 mod caller;
@@ -44,6 +45,7 @@ mod server;
 mod status;
 mod stream;
 mod streaming;
+mod token;
 mod traffic;
 mod trailers;
 mod upgrade;
@@ -52,6 +54,7 @@ mod upgrade;
 mod tests;
 
 pub use anteroom::Anteroom;
+pub use caller::forwarded_actor;
 pub use config::ApiConfig;
 pub(crate) use connections::PROBATION_PLACES;
 pub use context::NodeInfo;
@@ -61,4 +64,5 @@ pub(crate) use duty::{status_of, voters_on_duty, voters_with_quick_disks};
 pub use http::serve_http;
 pub use process::ProcessFacts;
 pub use server::{ApiError, serve};
+pub use token::hash_of_token;
 pub use traffic::Traffic;

@@ -42,6 +42,7 @@ mod recover;
 mod remote;
 mod replay;
 mod restore;
+mod rights;
 mod serve;
 mod snapshot;
 mod status;
@@ -100,6 +101,14 @@ enum Command {
     Engine(engine::EngineArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Level(level::LevelArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Rights(rights::RightsArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    User(rights::user::UserArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Role(rights::role::RoleArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Token(rights::token::TokenArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -188,6 +197,10 @@ pub fn main() -> ExitCode {
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Engine(args) => (args.remote.output, engine::run(&args)),
         Command::Level(args) => (args.remote.output, level::run(&args)),
+        Command::Rights(args) => (args.remote.output, rights::run(&args)),
+        Command::User(args) => (args.remote.output, rights::user::run(&args)),
+        Command::Role(args) => (args.remote.output, rights::role::run(&args)),
+        Command::Token(args) => (args.remote.output, rights::token::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Backup(args) => (args.remote.output, backup::run(&args)),
         Command::Export(args) => (args.remote.output, export::run(&args)),

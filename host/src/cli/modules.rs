@@ -55,11 +55,15 @@ fn to_text(answer: &v1::ModulesResponse) -> String {
                 human_time(activation.time_ms),
                 short_hash(&activation.module_hash),
                 activation.label.clone(),
+                match activation.by.as_str() {
+                    "" => "-".to_owned(),
+                    by => by.to_owned(),
+                },
             ]
         })
         .collect();
     let modules = table(&["module", "label", "size", "state"], &modules);
-    let history = table(&["index", "activated (utc)", "module", "label"], &history);
+    let history = table(&["index", "activated (utc)", "module", "label", "by"], &history);
     format!("{modules}\n\n{history}")
 }
 
@@ -78,6 +82,7 @@ fn to_json(answer: &v1::ModulesResponse) -> Value {
             "module_hash": hex(&activation.module_hash),
             "time_ms": activation.time_ms,
             "label": activation.label,
+            "by": activation.by,
         })
     });
     json!({ "modules": modules.collect::<Vec<_>>(), "history": history.collect::<Vec<_>>() })
@@ -101,14 +106,15 @@ mod tests {
                 module_hash: vec![0xab; 32].into(),
                 time_ms: 1_709_251_199_999,
                 label: "kv.wasm".into(),
+                by: "ann".into(),
             }],
         };
         let expected = "\
 MODULE        LABEL    SIZE      STATE
 abababababab  kv.wasm  40.0 KiB  active
 
-INDEX  ACTIVATED (UTC)      MODULE        LABEL
-    5  2024-02-29 23:59:59  abababababab  kv.wasm";
+INDEX  ACTIVATED (UTC)      MODULE        LABEL    BY
+    5  2024-02-29 23:59:59  abababababab  kv.wasm  ann";
         let text = to_text(&answer);
         assert_eq!(
             text.split_whitespace().collect::<Vec<_>>(),
