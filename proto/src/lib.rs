@@ -97,3 +97,7 @@ pub fn mean_for<T>(request: &mut tonic::Request<T>, cluster: [u8; 16]) {
 
 /// Set on requests that one node passes to another, which must not pass them on again.
 pub const FORWARDED_KEY: &str = "raft-host-forwarded";
+
+/// Names in whose name a request was made that one node passes to another. It counts only over a connection
+/// that has proved to be a node's.
+pub const ACTOR_KEY: &str = "raft-host-actor";

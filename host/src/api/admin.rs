@@ -47,6 +47,7 @@ impl AdminService {
             time_ms: activation.time_ms,
             label: activation.label.clone(),
             signers: activation.signers.iter().map(|key| bytes(key.to_bytes())).collect(),
+            by: super::access::named(activation.actor, activation.actor_name),
         });
         Ok(v1::ModulesResponse { modules: modules.collect(), history: history.collect() })
     }
@@ -263,6 +264,45 @@ impl Admin for AdminService {
         let caller = self.caller(&request);
         let confirming = super::cluster::confirm(&self.context, request.into_inner());
         Ok(Response::new(caller.within(confirming).await?))
+    }
+
+    async fn access(
+        &self,
+        request: Request<v1::AccessRequest>,
+    ) -> Result<Response<v1::AccessResponse>, Status> {
+        let caller = self.caller(&request);
+        let request = request.into_inner();
+        self.context.check_group(&request.group)?;
+        self.read_at(&caller, request.linearizable).await?;
+        Ok(Response::new(super::access::show(&self.context)?))
+    }
+
+    async fn set_access(
+        &self,
+        request: Request<v1::SetAccessRequest>,
+    ) -> Result<Response<v1::SetAccessResponse>, Status> {
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
+        let setting = super::access::set(&self.context, &caller, request.into_inner());
+        let response = caller.within(setting).await?;
+        Ok(witness.answer(response, |response| response.index))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
+        let making = super::access::create_token(&self.context, &caller, request.into_inner());
+        let response = caller.within(making).await?;
+        Ok(witness.answer(response, |response| response.index))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        let caller = self.caller(&request);
+        Ok(Response::new(super::access::who(&self.context, &caller, &request.into_inner())?))
     }
 
     type BackupStream = copies::Backups;

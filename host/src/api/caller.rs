@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::time::Duration;
 
-use raft_host_proto::FORWARDED_KEY;
 use raft_host_proto::v1::Reason;
+use raft_host_proto::{ACTOR_KEY, FORWARDED_KEY};
 use tokio::time::Instant;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
 
 use super::failure::Failure;
+use crate::types::{Actor, NodeId, PrincipalId, TokenId};
 
 /// Who asks, and until when.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Caller {
     pub(super) deadline: Instant,
     /// Whether the client chose the deadline.
     pub(super) has_deadline: bool,
+    /// In whose name.
+    pub(super) actor: Actor,
 }
 
 /// Longest time by which a deadline is anticipated, so that the answer that says so arrives: the
@@ -45,6 +48,7 @@ impl Caller {
             forwarded: request.metadata().contains_key(FORWARDED_KEY),
             deadline: asked.map_or_else(|| after(default), in_time),
             has_deadline: asked.is_some(),
+            actor: actor_of(request),
         }
     }
 
@@ -89,6 +93,46 @@ impl Caller {
     }
 }
 
+/// In whose name a request is made, as whoever let it in has found out.
+fn actor_of<T>(request: &Request<T>) -> Actor {
+    request.extensions().get::<Actor>().copied().unwrap_or_default()
+}
+
+/// Says to the leader in whose name a request is made that is passed on to it.
+pub(super) fn name_actor(metadata: &mut MetadataMap, actor: Actor) {
+    let text = match actor {
+        Actor::Nobody => return,
+        Actor::Local(node) => format!("local:{node}"),
+        Actor::Principal { id, token: None } => format!("principal:{}", id.0),
+        Actor::Principal { id, token: Some(token) } => format!("principal:{}:{}", id.0, token.0),
+    };
+    let text = text.parse().expect("letters, digits and colons");
+    metadata.insert(ACTOR_KEY, text);
+}
+
+/// In whose name another node says that a request is made. Whoever asks must know that it is a node
+/// of this cluster that says so: anybody can write this.
+pub fn forwarded_actor(metadata: &MetadataMap) -> Option<Actor> {
+    let mut named = metadata.get_all(ACTOR_KEY).iter();
+    let (Some(only), None) = (named.next(), named.next()) else { return None };
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse::<u64>().ok()).flatten().filter(|number| *number != 0)
+    };
+    let (kind, who) = only.to_str().ok()?.split_once(':')?;
+    match (kind, who.split_once(':')) {
+        ("local", None) => Some(Actor::Local(NodeId(number(who)?))),
+        ("principal", None) => {
+            Some(Actor::Principal { id: PrincipalId(number(who)?), token: None })
+        }
+        ("principal", Some((id, token))) => Some(Actor::Principal {
+            id: PrincipalId(number(id)?),
+            token: Some(TokenId(number(token)?)),
+        }),
+        _ => None,
+    }
+}
+
 /// The `grpc-timeout` header: up to eight digits and a unit.
 fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
@@ -111,6 +155,42 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_acts_is_read_as_it_is_said_and_what_came_in_counts_as_it_was_let_in() {
+        let by = |token| Actor::Principal { id: PrincipalId(7), token };
+        for actor in [Actor::Local(NodeId(3)), by(None), by(Some(TokenId(9)))] {
+            let mut metadata = MetadataMap::new();
+            name_actor(&mut metadata, actor);
+            assert_eq!(forwarded_actor(&metadata), Some(actor));
+            // Said twice, it is not known which is meant.
+            metadata.append(ACTOR_KEY, "local:1".parse().expect("ascii"));
+            assert_eq!(forwarded_actor(&metadata), None);
+        }
+        let mut metadata = MetadataMap::new();
+        name_actor(&mut metadata, Actor::Nobody);
+        assert!(metadata.is_empty() && forwarded_actor(&metadata).is_none());
+        for nonsense in [
+            "",
+            "local",
+            "local:",
+            "local:0",
+            "local:1:2",
+            "principal:x",
+            "principal:1:2:3",
+            "x:1",
+            "local:+1",
+        ] {
+            metadata.insert(ACTOR_KEY, nonsense.parse().expect("ascii"));
+            assert_eq!(forwarded_actor(&metadata), None, "{nonsense:?}");
+        }
+        // Nobody is believed who only says so.
+        let mut request = Request::new(());
+        name_actor(request.metadata_mut(), by(None));
+        assert_eq!(Caller::of(&request, Duration::ZERO).actor, Actor::Nobody);
+        request.extensions_mut().insert(by(Some(TokenId(1))));
+        assert_eq!(Caller::of(&request, Duration::ZERO).actor, by(Some(TokenId(1))));
+    }
 
     #[test]
     fn grpc_timeouts_are_read_and_nonsense_is_ignored() {

@@ -35,7 +35,8 @@ impl ClientService {
         context.check_group(&request.group)?;
         let here = || async {
             let command = command_from_wire(&request).into();
-            apply_response(context.handle.propose_counting(command, request.count_pages).await?)
+            let handle = context.handle.acting_for(caller.actor);
+            apply_response(handle.propose_counting(command, request.count_pages).await?)
         };
         let there = context.forwarder.to_leader(
             caller,
@@ -62,7 +63,7 @@ impl ClientService {
         let here = || async {
             let v1::OpenSessionRequest { ttl_ms, ordered, .. } = request;
             let open = Request::OpenSession { ttl_ms, ordered };
-            match context.handle.propose(open).await?.reply {
+            match context.handle.acting_for(caller.actor).propose(open).await?.reply {
                 Reply::SessionOpened {
                     id,
                     ttl_ms,
@@ -100,7 +101,7 @@ impl ClientService {
         let here = || async {
             let v1::KeepSessionRequest { session_id, acknowledged, .. } = request;
             let keep = Request::KeepSession { session_id, acknowledged };
-            match context.handle.propose(keep).await?.reply {
+            match context.handle.acting_for(caller.actor).propose(keep).await?.reply {
                 Reply::SessionKept { ttl_ms } => Ok(v1::KeepSessionResponse { ttl_ms }),
                 Reply::Refused(refused) => Err(refused.into()),
                 other => Err(unexpected(&other)),
@@ -125,7 +126,7 @@ impl ClientService {
         context.check_group(&request.group)?;
         let here = || async {
             let close = Request::CloseSession { session_id: request.session_id };
-            match context.handle.propose(close).await?.reply {
+            match context.handle.acting_for(caller.actor).propose(close).await?.reply {
                 Reply::SessionClosed => Ok(v1::CloseSessionResponse {}),
                 Reply::Refused(refused) => Err(refused.into()),
                 other => Err(unexpected(&other)),

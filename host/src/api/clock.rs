@@ -17,7 +17,7 @@ pub(super) async fn set(
     context.check_group(&request.group)?;
     let request = &request;
     let here = || async {
-        let set = context.handle.set_clock(request.time_ms).await?;
+        let set = context.handle.acting_for(caller.actor).set_clock(request.time_ms).await?;
         Ok(v1::SetClockResponse {
             index: set.index.0,
             time_ms: set.time_ms,

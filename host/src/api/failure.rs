@@ -9,10 +9,10 @@ use tonic::{Code, Status};
 
 use super::convert::outcome_to_wire;
 use crate::consensus::{ConfChangeError, MEMBERS_MAX};
-use crate::machine::{CommandRefused, Reply, TIME_MAX_MS};
+use crate::machine::{AccessRefused, CommandRefused, Reply, TIME_MAX_MS};
 use crate::node::{
-    ClockFailure, Committed, EngineFailure, KeysFailure, LimitsFailure, MembershipFailure,
-    ProposeFailure, QueryFailure, UpgradeFailure,
+    AccessFailure, ClockFailure, Committed, EngineFailure, KeysFailure, LimitsFailure,
+    MembershipFailure, ProposeFailure, QueryFailure, UpgradeFailure,
 };
 use crate::types::{ADDRESS_MAX_BYTES, AddressError, Exceeded, Member, NodeId};
 
@@ -373,6 +373,25 @@ impl From<MembershipFailure> for Failure {
             }
             _ => described,
         }
+    }
+}
+
+impl From<AccessFailure> for Failure {
+    fn from(failure: AccessFailure) -> Failure {
+        let refused = match &failure {
+            AccessFailure::Propose(failure) => return failure.clone().into(),
+            AccessFailure::Refused(refused) => refused,
+        };
+        let reason = match refused {
+            AccessRefused::NoPrincipal(_)
+            | AccessRefused::NoRole(_)
+            | AccessRefused::NoToken(_) => Reason::NoSuchPrincipal,
+            AccessRefused::NameTaken(_) | AccessRefused::BuiltIn(_) => Reason::NameTaken,
+            AccessRefused::RoleInUse { .. } => Reason::InUse,
+            AccessRefused::NoAdmin | AccessRefused::LastAdmin => Reason::LastAdmin,
+            AccessRefused::TooMany { .. } | AccessRefused::Invalid(_) => Reason::InvalidRequest,
+        };
+        Failure::none(reason, failure.to_string())
     }
 }
 

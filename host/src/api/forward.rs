@@ -18,7 +18,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use super::caller::Caller;
+use super::caller::{Caller, name_actor};
 use super::config::ApiConfig;
 use super::failure::Failure;
 use crate::types::{ClusterId, Member};
@@ -95,7 +95,7 @@ impl Forwarder {
         move |leader| {
             async move {
                 let client = client(self, &leader.address)?;
-                let request = passed_on(request.clone(), Some(caller.remaining()));
+                let request = passed_on(request.clone(), caller, Some(caller.remaining()));
                 answered(method(client, request).await)
             }
             .boxed()
@@ -137,8 +137,15 @@ pub(super) fn answered<A>(answer: Result<Response<A>, Status>) -> Result<A, Fail
     answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))
 }
 
-/// Marks a request as passed on and gives it the time that is left.
-pub(super) fn passed_on<T>(message: T, remaining: Option<Duration>) -> Request<T> {
+/// Marks a request as passed on in its caller's name, and gives it the time that is left.
+pub(super) fn passed_on<T>(message: T, caller: &Caller, remaining: Option<Duration>) -> Request<T> {
+    let mut request = passed_on_by_node(message, remaining);
+    name_actor(request.metadata_mut(), caller.actor);
+    request
+}
+
+/// As [`passed_on`], of what a node asks of its own accord.
+pub(super) fn passed_on_by_node<T>(message: T, remaining: Option<Duration>) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(FORWARDED_KEY, MetadataValue::from_static("1"));
     if let Some(remaining) = remaining {

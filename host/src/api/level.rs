@@ -48,7 +48,8 @@ pub(super) async fn raise(
     }
     let request = &request;
     let here = || async {
-        let raised = context.handle.raise_level(request.level.map(Level)).await?;
+        let handle = context.handle.acting_for(caller.actor);
+        let raised = handle.raise_level(request.level.map(Level)).await?;
         Ok(v1::RaiseLevelResponse {
             index: raised.index.0,
             level: raised.level.0,

@@ -43,7 +43,7 @@ pub(super) async fn set(
     let here = || async {
         let changes = changes_from_wire(&request.changes)
             .map_err(|words| Failure::none(Reason::InvalidRequest, words))?;
-        let set = context.handle.set_limits(changes).await?;
+        let set = context.handle.acting_for(caller.actor).set_limits(changes).await?;
         Ok(v1::SetLimitsResponse {
             index: set.index.0,
             limits: Some(limits_to_wire(&set.limits)),
@@ -69,7 +69,8 @@ pub(super) async fn set_engine(
     context.check_group(&request.group)?;
     let request = &request;
     let here = || async {
-        let set = context.handle.set_engine(&request.profile, request.confirmed).await?;
+        let handle = context.handle.acting_for(caller.actor);
+        let set = handle.set_engine(&request.profile, request.confirmed).await?;
         Ok(v1::SetEngineResponse {
             index: set.index.0,
             profile: set.engine.to_string(),

@@ -12,6 +12,7 @@
 //! Every failure says whether the request surely had no effect. A request that was passed on is
 //! never passed on again: the node that got it from a client is the one that looks for the leader.
 
+mod access;
 mod admin;
 mod anteroom;
 mod auditing;
@@ -48,6 +49,7 @@ mod source;
 mod status;
 mod stream;
 mod streaming;
+mod token;
 mod traffic;
 mod trailers;
 mod upgrade;
@@ -56,6 +58,7 @@ mod upgrade;
 mod tests;
 
 pub use anteroom::Anteroom;
+pub use caller::forwarded_actor;
 pub use config::ApiConfig;
 pub(crate) use connections::PROBATION_PLACES;
 pub use context::NodeInfo;
@@ -66,4 +69,5 @@ pub(crate) use http::METRICS_CONNECTIONS;
 pub use http::serve_http;
 pub use process::ProcessFacts;
 pub use server::{ApiError, serve};
+pub use token::hash_of_token;
 pub use traffic::Traffic;

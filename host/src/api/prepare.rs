@@ -12,7 +12,7 @@ use raft_host_proto::peer;
 
 use super::context::Context;
 use super::convert::bytes;
-use super::forward::passed_on;
+use super::forward::passed_on_by_node;
 use crate::types::{Member, ModuleHash};
 
 /// Between two questions to a voter that is still at it.
@@ -69,7 +69,7 @@ async fn ask(context: &Context, voter: &Member, module: ModuleHash) -> Result<bo
         peer::PreparedRequest { group: context.handle.group().0, module_hash: bytes(module.0) };
     let way = context.forwarder.membership(&voter.address);
     let mut membership = way.map_err(|failure| failure.message().to_owned())?;
-    let answer = membership.prepared(passed_on(request, Some(ANSWER_PATIENCE)));
+    let answer = membership.prepared(passed_on_by_node(request, Some(ANSWER_PATIENCE)));
     match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
         Ok(Ok(answer)) => Ok(answer.into_inner().prepared),
         Ok(Err(status)) => Err(status.message().to_owned()),

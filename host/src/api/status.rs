@@ -120,6 +120,7 @@ fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
         let info = &view.info;
         status.applied_index = info.applied.0;
         status.origins = info.origins.iter().map(super::convert::origin_to_wire).collect();
+        status.access = Some(super::access::status(&info.access));
         status.sessions = info.sessions;
         status.time_ms = info.time_ms;
         status.profile_hash = bytes(info.engine.hash(&info.limits).0);

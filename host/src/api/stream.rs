@@ -397,7 +397,7 @@ impl Stream {
             let request = command_from_wire(&command.request).into();
             proposals.push(Submit { request, sink, count_pages });
         }
-        self.context.handle.submit(proposals);
+        self.context.handle.acting_for(self.caller.actor).submit(proposals);
     }
 
     fn send_upstream(&mut self, leader: Member, numbers: &[u64]) {
@@ -437,9 +437,9 @@ impl Stream {
         let (requests, receiver) = mpsc::unbounded_channel();
         let context = Arc::clone(&self.context);
         let events = self.upstream_to.clone();
-        let address = leader.address.clone();
+        let (address, caller) = (leader.address.clone(), self.caller);
         let task = tokio::spawn(async move {
-            let failure = relay(&context, &address, number, receiver, &events).await;
+            let failure = relay(&context, &caller, &address, number, receiver, &events).await;
             // A stream that has ended needs no news.
             let _ = events.send(UpstreamEvent::Ended(number, failure)).await;
         });
@@ -649,6 +649,7 @@ impl Stream {
 /// Passes commands to the leader and its answers back; returns why there are no more.
 async fn relay(
     context: &Context,
+    caller: &Caller,
     address: &str,
     number: u64,
     requests: mpsc::UnboundedReceiver<v1::ApplyStreamRequest>,
@@ -658,7 +659,7 @@ async fn relay(
         Ok(client) => client,
         Err(failure) => return failure,
     };
-    let requests = passed_on(UnboundedReceiverStream::new(requests), None);
+    let requests = passed_on(UnboundedReceiverStream::new(requests), caller, None);
     let mut answers = match client.apply_stream(requests).await {
         Ok(answers) => answers.into_inner(),
         Err(status) => return Failure::from_status(&status),

@@ -59,7 +59,7 @@ pub(super) async fn run(
     let there = |leader: Member| async move {
         let mut admin = context.forwarder.admin(&leader.address)?;
         let parts = tokio_stream::iter(parts(upload));
-        answered(admin.upgrade(passed_on(parts, Some(caller.remaining()))).await)
+        answered(admin.upgrade(passed_on(parts, caller, Some(caller.remaining()))).await)
     };
     context.on_leader(caller, context.election_patience() + BUSY_PATIENCE, here, there).await
 }
@@ -156,7 +156,7 @@ async fn activate(
     caller: &Caller,
     upload: &Upload,
 ) -> Result<v1::UpgradeResponse, Failure> {
-    let handle = &context.handle;
+    let handle = &context.handle.acting_for(caller.actor);
     let upgrade = Upgrade {
         module: upload.module.clone(),
         label: upload.header.label.clone(),

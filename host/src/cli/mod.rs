@@ -45,6 +45,7 @@ mod recover;
 mod remote;
 mod replay;
 mod restore;
+mod rights;
 mod serve;
 mod sign;
 mod snapshot;
@@ -108,6 +109,14 @@ enum Command {
     Sign(sign::SignArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Level(level::LevelArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Rights(rights::RightsArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    User(rights::user::UserArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Role(rights::role::RoleArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Token(rights::token::TokenArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Snapshot(snapshot::SnapshotArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -200,6 +209,10 @@ pub fn main() -> ExitCode {
         Command::Keys(args) => (args.remote.output, keys::run(&args)),
         Command::Sign(args) => (args.output, sign::run(&args)),
         Command::Level(args) => (args.remote.output, level::run(&args)),
+        Command::Rights(args) => (args.remote.output, rights::run(&args)),
+        Command::User(args) => (args.remote.output, rights::user::run(&args)),
+        Command::Role(args) => (args.remote.output, rights::role::run(&args)),
+        Command::Token(args) => (args.remote.output, rights::token::run(&args)),
         Command::Snapshot(args) => (args.remote.output, snapshot::run(&args)),
         Command::Backup(args) => (args.remote.output, backup::run(&args)),
         Command::Export(args) => (args.remote.output, export::run(&args)),

@@ -56,13 +56,17 @@ fn to_text(answer: &v1::ModulesResponse) -> String {
                 human_time(activation.time_ms),
                 short_hash(&activation.module_hash),
                 activation.label.clone(),
+                match activation.by.as_str() {
+                    "" => "-".to_owned(),
+                    by => by.to_owned(),
+                },
                 signers(activation).join(", "),
             ]
         })
         .collect();
     let modules = table(&["module", "label", "size", "state"], &modules);
     let is_signed = answer.history.iter().any(|activation| !activation.signers.is_empty());
-    let mut headers = vec!["index", "activated (utc)", "module", "label", "signed by"];
+    let mut headers = vec!["index", "activated (utc)", "module", "label", "by", "signed by"];
     let mut history = history;
     if !is_signed {
         headers.pop();
@@ -93,6 +97,7 @@ fn to_json(answer: &v1::ModulesResponse) -> Value {
             "time_ms": activation.time_ms,
             "label": activation.label,
             "signers": signers(activation),
+            "by": activation.by,
         })
     });
     json!({ "modules": modules.collect::<Vec<_>>(), "history": history.collect::<Vec<_>>() })
@@ -118,14 +123,15 @@ mod tests {
                 time_ms: 1_709_251_199_999,
                 label: "kv.wasm".into(),
                 signers: Vec::new(),
+                by: "ann".into(),
             }],
         };
         let expected = "\
 MODULE        LABEL    SIZE      STATE
 abababababab  kv.wasm  40.0 KiB  active
 
-INDEX  ACTIVATED (UTC)      MODULE        LABEL
-    5  2024-02-29 23:59:59  abababababab  kv.wasm";
+INDEX  ACTIVATED (UTC)      MODULE        LABEL    BY
+    5  2024-02-29 23:59:59  abababababab  kv.wasm  ann";
         let text = to_text(&answer);
         assert_eq!(
             text.split_whitespace().collect::<Vec<_>>(),

@@ -49,9 +49,9 @@ pub use clock::{ClockStatus, MonotonicClock, WallClock};
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use group::LevelStatus;
 pub use handle::{
-    ClockFailure, ClockSet, Drained, EngineFailure, EngineSet, KeysFailure, KeysSet, LevelSet,
-    LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, Queue, Submit, SubmitBatch, Upgrade,
-    UpgradeFailure, Upgraded,
+    AccessFailure, AccessSet, ClockFailure, ClockSet, Drained, EngineFailure, EngineSet,
+    KeysFailure, KeysSet, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, Queue,
+    Submit, SubmitBatch, Upgrade, UpgradeFailure, Upgraded,
 };
 pub use metrics::{
     Applies, BUCKETS_SECONDS, Counter, Durations, Ending, JobKind, NodeMetrics, NotAsked, NotRun,

@@ -402,6 +402,58 @@ impl Client {
         admin_call!(self, Repeat::WithoutEffect, set_clock, SetClockRequest { time_ms })
     }
 
+    /// Who may do what, after all that is committed by now.
+    ///
+    /// # Errors
+    ///
+    /// When no node could answer in time.
+    pub async fn access(&self) -> Result<v1::AccessResponse, ClientError> {
+        let linearizable = true;
+        admin_call!(self, Repeat::Always, access, AccessRequest { linearizable })
+    }
+
+    /// Changes who may do what, all or none.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn set_access(
+        &self,
+        changes: Vec<v1::AccessChange>,
+    ) -> Result<v1::SetAccessResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, set_access, SetAccessRequest { changes })
+    }
+
+    /// Makes a token, whose secret only the answer holds. With roles its principal is made, too.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn create_token(
+        &self,
+        principal: &str,
+        roles: Vec<String>,
+        ttl_ms: u64,
+        note: &str,
+    ) -> Result<v1::CreateTokenResponse, ClientError> {
+        let (principal, note) = (principal.to_owned(), note.to_owned());
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            create_token,
+            CreateTokenRequest { principal, roles, ttl_ms, note }
+        )
+    }
+
+    /// Who the node that answers takes this client for.
+    ///
+    /// # Errors
+    ///
+    /// When no node answered in time.
+    pub async fn who_am_i(&self) -> Result<v1::WhoAmIResponse, ClientError> {
+        admin_call!(self, Repeat::Always, who_am_i, WhoAmIRequest {})
+    }
+
     /// Takes a snapshot on the node that answers, and compacts its log.
     ///
     /// # Errors

@@ -566,6 +566,10 @@ impl Admin for Service {
         take_snapshot: TakeSnapshotRequest -> TakeSnapshotResponse,
         members: MembersRequest -> MembersResponse,
         confirm: ConfirmRequest -> ConfirmResponse,
+        access: AccessRequest -> AccessResponse,
+        set_access: SetAccessRequest -> SetAccessResponse,
+        create_token: CreateTokenRequest -> CreateTokenResponse,
+        who_am_i: WhoAmIRequest -> WhoAmIResponse,
     );
 
     type BackupStream = tokio_stream::Empty<Result<v1::BackupResponse, Status>>;

@@ -50,7 +50,7 @@ const fn commands(path: &'static str) -> Method {
 static UNKNOWN: Method = refusals("other");
 
 /// Those that are called most come first.
-static METHODS: [Method; 42] = [
+static METHODS: [Method; 46] = [
     commands("raft_host.v1.Client/Apply"),
     refusals("raft_host.v1.Client/Query"),
     commands("raft_host.v1.Client/ApplyStream"),
@@ -73,6 +73,10 @@ static METHODS: [Method; 42] = [
     refusals("raft_host.v1.Admin/Modules"),
     refusals("raft_host.v1.Admin/Limits"),
     always("raft_host.v1.Admin/SetLimits", "limits.set"),
+    refusals("raft_host.v1.Admin/Access"),
+    always("raft_host.v1.Admin/SetAccess", "rights.set"),
+    always("raft_host.v1.Admin/CreateToken", "rights.token"),
+    refusals("raft_host.v1.Admin/WhoAmI"),
     refusals("raft_host.v1.Admin/Keys"),
     always("raft_host.v1.Admin/SetKeys", "keys.set"),
     always("raft_host.v1.Admin/SetEngine", "engine.set"),

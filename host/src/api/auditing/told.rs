@@ -31,7 +31,7 @@ macro_rules! nothing_more {
 }
 
 nothing_more! {
-    KeysRequest MembersRequest ModulesRequest LimitsRequest TakeSnapshotRequest BackupRequest ExportRequest
+    AccessRequest KeysRequest WhoAmIRequest MembersRequest ModulesRequest LimitsRequest TakeSnapshotRequest BackupRequest ExportRequest
     DigestRequest
 }
 
@@ -130,6 +130,38 @@ impl Told for v1::SetLimitsRequest {
             let _ = write!(text, "{}{limit:?}", if text.is_empty() { "" } else { ", " });
         }
         text
+    }
+}
+
+impl Told for v1::SetAccessRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        use v1::access_change::Change;
+        // An entry takes not many more; who sends more is not listened to for longer.
+        let changes = self.changes.iter().take(32).filter_map(|change| change.change.as_ref());
+        let words = changes.map(|change| match change {
+            Change::InForce(true) => "in force".to_owned(),
+            Change::InForce(false) => "not in force".to_owned(),
+            Change::PutPrincipal(put) => format!("{} is {}", put.name, put.roles.join(" and ")),
+            Change::RemovePrincipal(name) => format!("remove {name}"),
+            Change::PutRole(role) => format!("role {}: {} grants", role.name, role.grants.len()),
+            Change::RemoveRole(name) => format!("remove role {name}"),
+            Change::RevokeToken(id) => format!("revoke token {id}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Told for v1::CreateTokenRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        format!("a token of {}", self.principal)
     }
 }
 

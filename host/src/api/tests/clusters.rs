@@ -5,7 +5,7 @@ use tonic::Request;
 use tonic::metadata::MetadataMap;
 
 use super::*;
-use crate::api::forward::{Forwarder, passed_on};
+use crate::api::forward::{Forwarder, passed_on_by_node};
 use crate::types::Rival;
 
 const OTHER: ClusterId = ClusterId([8; 16]);
@@ -64,7 +64,7 @@ async fn every_answer_says_which_cluster_gave_it_and_requests_for_another_one_do
 
     // What another cluster's node passes to the address of its last leader goes back to it.
     let forwarder = Forwarder::new(&ApiConfig::default(), OTHER);
-    let passed = passed_on(set(4), Some(PATIENCE));
+    let passed = passed_on_by_node(set(4), Some(PATIENCE));
     let answer = forwarder.client(&node.address).unwrap().apply(passed).await;
     assert_fails(answer, Code::Unavailable, "none", &OTHER.to_string());
     assert_eq!(query(node, r#"{"op":"count"}"#).await.unwrap(), r#"{"count":1}"#);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::digest::result_to_json;
 use crate::cli::output::hex;
+use crate::cli::rights::table;
 use crate::cli::{clock, level};
 
 pub(super) fn group_to_json(group: &v1::GroupStatus) -> Value {
@@ -32,6 +33,7 @@ pub(super) fn group_to_json(group: &v1::GroupStatus) -> Value {
         "profile_hash": hex(&group.profile_hash),
         "clock": group.clock.as_ref().map(clock::to_json),
         "level": group.level.as_ref().map(level::to_json),
+        "rights": group.access.as_ref().map(table::status_json),
         "origins": group.origins.iter().map(origin_to_json).collect::<Vec<_>>(),
         "activity": activity_to_json(group.activity.as_ref()),
         "digest": digest_to_json(group.digest.as_ref()),

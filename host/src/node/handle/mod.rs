@@ -1,5 +1,6 @@
 //! How the rest of the process talks to a running node: a handle to one group of it.
 
+mod access;
 mod batches;
 mod clock;
 mod core;
@@ -14,6 +15,7 @@ mod queues;
 mod rivals;
 mod upgrade;
 
+pub use self::access::{AccessFailure, AccessSet};
 pub use self::batches::SubmitBatch;
 pub use self::clock::{ClockFailure, ClockSet};
 pub use self::core::{NodeHandle, Submit};
