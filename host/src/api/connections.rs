@@ -49,6 +49,8 @@ const PROBATION: Duration = Duration::from_secs(3);
 pub(crate) const PROBATION_PLACES: usize = 16;
 /// Of those beyond the bound on one address.
 const PROBATION_PLACES_OF_ADDRESS: usize = 4;
+/// Connections that were told to end beyond the bound and have not ended yet: their files are still open.
+pub(crate) const LEAVING_PLACES: usize = 16;
 /// How often the table is looked through.
 const SWEEP: Duration = Duration::from_millis(500);
 /// A connection that does nothing for so long may be ended in favour of a new one.
@@ -72,6 +74,8 @@ pub(super) type Demand = Arc<dyn Fn() -> bool + Send + Sync>;
 struct Places {
     next: u64,
     taken: BTreeMap<u64, Arc<Place>>,
+    /// Those that were taken out, and have not ended yet.
+    leaving: usize,
     reported: Option<Instant>,
 }
 
@@ -150,7 +154,12 @@ impl Table {
         let demands_identity = address.is_some() && self.demands_identity();
         let source = address.map(Source::of);
         let mut places = self.places();
-        let full = places.counted(None) >= most;
+        let counted = places.counted(None);
+        if counted + places.leaving >= most + PROBATION_PLACES + LEAVING_PLACES {
+            // To end yet another one would give no file back in time.
+            return None;
+        }
+        let full = counted >= most;
         let crowd = source.filter(|source| places.counted(Some(*source)) >= per_address);
         let has_no_place = full || crowd.is_some();
         let on_probation = has_no_place && !places.dismiss_one(now, greeting_bytes, crowd);
@@ -217,15 +226,15 @@ impl Table {
             let failed = place.is_on_probation() && !has_room(place) && age >= PROBATION;
             !place.peer.is_set() && (is_silent || is_idle || failed)
         };
-        places.taken.retain(|_, place| {
-            let ends = over(place);
-            if ends {
-                place.kill.cancel();
+        let mut ended = Vec::new();
+        for (number, place) in &places.taken {
+            if over(place) {
+                ended.push(*number);
             } else if has_room(place) {
                 place.on_probation.store(false, Ordering::Relaxed);
             }
-            !ends
-        });
+        }
+        ended.into_iter().for_each(|number| places.end(number));
     }
 
     /// Ends the connection that leaves most of its answers unread. Whether there is one.
@@ -242,8 +251,7 @@ impl Table {
             bytes = unread(&worst),
             "answers that nobody reads take too much memory: ended the connection with the most"
         );
-        worst.kill.cancel();
-        places.taken.remove(&worst.number);
+        places.end(worst.number);
         true
     }
 
@@ -257,8 +265,7 @@ impl Table {
             calls = worst.calls(),
             "as many calls as this node serves: ended the connection with the most that only wait"
         );
-        worst.kill.cancel();
-        places.taken.remove(&worst.number);
+        places.end(worst.number);
         true
     }
 
@@ -307,6 +314,7 @@ impl Places {
     fn end(&mut self, number: u64) {
         if let Some(place) = self.taken.remove(&number) {
             place.kill.cancel();
+            self.leaving += 1;
         }
     }
 
@@ -423,7 +431,10 @@ fn millis(time: Duration) -> u64 {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.table.places().taken.remove(&self.place.number);
+        let mut places = self.table.places();
+        if places.taken.remove(&self.place.number).is_none() {
+            places.leaving -= 1;
+        }
     }
 }
 
@@ -523,9 +534,16 @@ mod tests {
     #[test]
     fn probation_has_few_places_and_the_oldest_makes_room() {
         let (table, clock) = (Table::new(Bounds { most: 0, ..BOUNDS }), Clock(Instant::now()));
-        let all: Vec<Registration> = (0..=PROBATION_PLACES).map(|_| clock.open(&table)).collect();
+        let mut all: Vec<Registration> =
+            (0..=PROBATION_PLACES).map(|_| clock.open(&table)).collect();
         assert!(is_ended(&all[0]));
         assert!(all[1..].iter().all(|one| !is_ended(one)));
+        // What has been told to end has its file until it ends.
+        let try_open = || table.register(&CancellationToken::new(), address(1), clock.0);
+        let more: Vec<Registration> = std::iter::from_fn(try_open).take(1_000).collect();
+        assert_eq!(all.len() + more.len(), PROBATION_PLACES + LEAVING_PLACES);
+        all.retain(|one| !is_ended(one));
+        assert!(try_open().is_some(), "some have ended");
     }
 
     #[test]

@@ -60,7 +60,7 @@ mod tests;
 pub use anteroom::Anteroom;
 pub use caller::forwarded_actor;
 pub use config::ApiConfig;
-pub(crate) use connections::PROBATION_PLACES;
+pub(crate) use connections::{LEAVING_PLACES, PROBATION_PLACES};
 pub use context::NodeInfo;
 #[cfg(test)]
 pub(crate) use convert::{changes_from_wire, limits_to_wire};

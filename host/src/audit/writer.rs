@@ -428,7 +428,8 @@ mod tests {
             }
         };
         assert_eq!(said, lost);
-        while next()["what"] != more.to_string() {}
+        let last = more.to_string();
+        while next()["what"] != last.as_str() {}
         eventually("the end of the failure", || !audit.counts().is_failing);
         assert!(audit.expect_one().is_ok());
     }

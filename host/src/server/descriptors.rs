@@ -5,13 +5,15 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::api::{ApiConfig, METRICS_CONNECTIONS, PROBATION_PLACES};
+use crate::api::{ApiConfig, LEAVING_PLACES, METRICS_CONNECTIONS, PROBATION_PLACES};
 
 /// For the store, snapshots, modules, the log of the process, peers, and what the runtime needs.
 const RESERVED: u64 = 128;
 /// The fewest that a node can do with: a few connections beside those.
 const FEWEST: u64 = RESERVED + 32;
 
+/// Connections of a port beyond its bound.
+const BEYOND: usize = PROBATION_PLACES + LEAVING_PLACES;
 /// The fewest connections that are taken.
 const CONNECTIONS_MIN: usize = 8;
 
@@ -45,8 +47,8 @@ pub(super) fn provide(api: &mut ApiConfig, has_metrics: bool) {
 
 /// Connections that leave enough of so many files to everything else.
 fn connections(limit: u64, has_metrics: bool) -> usize {
-    let of_metrics = if has_metrics { METRICS_CONNECTIONS + PROBATION_PLACES } else { 0 };
-    let others = RESERVED + (PROBATION_PLACES + of_metrics) as u64;
+    let of_metrics = if has_metrics { METRICS_CONNECTIONS + BEYOND } else { 0 };
+    let others = RESERVED + (BEYOND + of_metrics) as u64;
     usize::try_from(limit.saturating_sub(others)).unwrap_or(usize::MAX).max(CONNECTIONS_MIN)
 }
 
@@ -64,12 +66,11 @@ mod tests {
 
     #[test]
     fn whatever_the_limit_is_connections_leave_what_is_kept_back() {
-        assert_eq!(connections(1_024, false), 1_024 - 128 - 16);
-        for limit in 256..2_048 {
+        assert_eq!(connections(1_024, false), 1_024 - 128 - 32);
+        for limit in 300..2_048 {
             for has_metrics in [false, true] {
-                let of_metrics =
-                    if has_metrics { METRICS_CONNECTIONS + PROBATION_PLACES } else { 0 };
-                let most = connections(limit, has_metrics) + PROBATION_PLACES + of_metrics;
+                let of_metrics = if has_metrics { METRICS_CONNECTIONS + BEYOND } else { 0 };
+                let most = connections(limit, has_metrics) + BEYOND + of_metrics;
                 assert!(most as u64 + RESERVED <= limit, "{limit}");
             }
         }
