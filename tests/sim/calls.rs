@@ -9,10 +9,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use raft_host::fsm::LimitChange;
-use raft_host::machine::{QueryReply, Verdict};
+use raft_host::machine::{AccessChange, QueryReply, Verdict};
 use raft_host::node::{
-    Command, Consistency, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle,
-    ProposeFailure, ProposeResult, QueryFailure, Request, Upgrade, UpgradeFailure, Upgraded,
+    AccessFailure, AccessSet, Command, Consistency, LevelSet, LimitsFailure, LimitsSet,
+    MembershipFailure, NodeHandle, ProposeFailure, ProposeResult, QueryFailure, Request, Upgrade,
+    UpgradeFailure, Upgraded,
 };
 use raft_host::types::{JoinNonce, Level, NodeId, SnapshotMeta};
 
@@ -48,6 +49,7 @@ pub(super) enum Ask {
     SetLimits(LimitChange),
     CompareDigests,
     RaiseLevel,
+    SetAccess(Vec<AccessChange>),
 }
 
 /// How a node answers.
@@ -63,6 +65,7 @@ pub(super) enum Answered {
     Snapshot(Result<SnapshotMeta, String>),
     LimitsSet(Result<LimitsSet, LimitsFailure>),
     LevelRaised(Result<LevelSet, ProposeFailure>),
+    AccessSet(Result<AccessSet, AccessFailure>),
     Compared(Result<Verdict, ProposeFailure>),
     /// Nobody was there to ask.
     Unreachable,
@@ -93,6 +96,7 @@ impl Call {
                 Ask::Join(address, nonce, offered) => {
                     Answered::Learner(handle.join(None, address, nonce, offered).await)
                 }
+                Ask::SetAccess(changes) => Answered::AccessSet(handle.set_access(changes).await),
                 Ask::RaiseLevel => Answered::LevelRaised(handle.raise_level(None).await),
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
                 Ask::Move(node, address) => Answered::Member(handle.relocate(node, address).await),

@@ -97,7 +97,7 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
     let second = cluster.servers[1].address.to_string();
-    let commands: [(&str, &[&str]); 28] = [
+    let commands: [(&str, &[&str]); 39] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),
@@ -113,6 +113,17 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
         ("engine-offered", &["engine", "offered"]),
         ("level", &["level"]),
         ("level-raise", &["level", "raise"]),
+        ("rights", &["rights"]),
+        ("role-add", &["role", "add", "teller", "--grant", "apply:transfer"]),
+        ("role", &["role"]),
+        ("role-remove", &["role", "remove", "teller"]),
+        ("user-add", &["user", "add", "ann", "--role", "reader"]),
+        ("user-set", &["user", "set", "ann", "--role", "writer"]),
+        ("token-create", &["token", "create", "--name", "ann", "--ttl", "1h"]),
+        ("token", &["token"]),
+        ("user", &["user"]),
+        ("user-remove", &["user", "remove", "ann", "--yes"]),
+        ("rights-disable", &["rights", "disable", "--yes"]),
         ("snapshot-take", &["snapshot", "take"]),
         ("backup-save", &["backup", "save", backup]),
         ("backup-show", &["backup", "show", backup]),

@@ -18,6 +18,7 @@ mod flips;
 mod operators;
 mod programs;
 mod recoveries;
+mod rights;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +141,7 @@ pub struct World {
     history: Vec<Operation>,
     probes: Vec<finish::Probe>,
     flips: flips::Flips,
+    tokens: rights::Tokens,
     invariants: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
     counters: Counters,
@@ -196,6 +198,7 @@ impl World {
             history: Vec::new(),
             probes: Vec::new(),
             flips: flips::Flips::default(),
+            tokens: rights::Tokens::default(),
             invariants: invariants::all(guest),
             violation: None,
             counters: Counters::default(),
