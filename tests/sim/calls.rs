@@ -9,11 +9,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use raft_host::fsm::LimitChange;
-use raft_host::machine::{KeyChange, QueryReply, Verdict};
+use raft_host::machine::{AccessChange, KeyChange, QueryReply, Verdict};
 use raft_host::node::{
-    Command, Consistency, KeysFailure, KeysSet, LevelSet, LimitsFailure, LimitsSet,
-    MembershipFailure, NodeHandle, ProposeFailure, ProposeResult, QueryFailure, Request, Upgrade,
-    UpgradeFailure, Upgraded,
+    AccessFailure, AccessSet, Command, Consistency, KeysFailure, KeysSet, LevelSet, LimitsFailure,
+    LimitsSet, MembershipFailure, NodeHandle, ProposeFailure, ProposeResult, QueryFailure, Request,
+    Upgrade, UpgradeFailure, Upgraded,
 };
 use raft_host::types::{JoinNonce, Level, NodeId, SnapshotMeta};
 
@@ -50,6 +50,7 @@ pub(super) enum Ask {
     SetKeys(Vec<KeyChange>),
     CompareDigests,
     RaiseLevel,
+    SetAccess(Vec<AccessChange>),
 }
 
 /// How a node answers.
@@ -66,6 +67,7 @@ pub(super) enum Answered {
     LimitsSet(Result<LimitsSet, LimitsFailure>),
     KeysSet(Result<KeysSet, KeysFailure>),
     LevelRaised(Result<LevelSet, ProposeFailure>),
+    AccessSet(Result<AccessSet, AccessFailure>),
     Compared(Result<Verdict, ProposeFailure>),
     /// Nobody was there to ask.
     Unreachable,
@@ -96,6 +98,7 @@ impl Call {
                 Ask::Join(address, nonce, offered) => {
                     Answered::Learner(handle.join(None, address, nonce, offered).await)
                 }
+                Ask::SetAccess(changes) => Answered::AccessSet(handle.set_access(changes).await),
                 Ask::RaiseLevel => Answered::LevelRaised(handle.raise_level(None).await),
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
                 Ask::Move(node, address) => Answered::Member(handle.relocate(node, address).await),

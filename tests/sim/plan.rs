@@ -66,6 +66,8 @@ pub struct Shape {
     pub levels: bool,
     /// Keys of publishers are trusted and revoked, and modules signed.
     pub signs: bool,
+    /// Clients act as principals, and rights are in force.
+    pub rights: bool,
 }
 
 /// How much a link takes, as the transport's limits (`transport::grpc`), but often far smaller.
@@ -140,6 +142,7 @@ pub enum Action {
     UpgradeSigned { version: u64, choice: u64 },
     Install { node: Pick, next: bool, down_us: u64 },
     RaiseLevel,
+    SetRights { client: Pick, choice: u64 },
     // Machines
     StallMachine { node: Pick, for_us: u64 },
     // Of copies of disks: what would be made of some nodes if all others were gone
@@ -231,6 +234,7 @@ impl Plan {
         actions.extend(draw_moves(&mut Random::stream(seed, "moves", 0), fixed, &shape));
         actions.extend(draw_recoveries(&mut Random::stream(seed, "recoveries", 0), fixed, &shape));
         actions.extend(draw_keys(&mut Random::stream(seed, "keys", 0), fixed, &mut shape));
+        actions.extend(draw_rights(&mut Random::stream(seed, "rights", 0), fixed, &mut shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -403,6 +407,23 @@ fn draw_recoveries(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u6
     (0..12).map(|_| look()).collect()
 }
 
+/// Out of a thousand seeds, those in which clients act as principals.
+const RIGHTS_PER_MILLE: u64 = 250;
+
+/// Rights that are given and taken away, tokens that end, by operators who do not ask who needs them.
+fn draw_rights(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(RIGHTS_PER_MILLE) {
+        return Vec::new();
+    }
+    shape.rights = true;
+    let mut change = || {
+        let (client, choice) = (Pick(random.number()), random.number());
+        (random.below(shape.faults_us), Action::SetRights { client, choice })
+    };
+    let count = 4 + shape.clients as u64 * 4;
+    (0..count).map(|_| change()).collect()
+}
+
 /// Out of a thousand seeds, those with programs that offer different levels.
 const LEVELS_PER_MILLE: u64 = 250;
 
@@ -540,6 +561,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         link: Bounds { message_bytes: 64 << 20, queue_bytes: 64 << 20, queue_messages: 16_384 },
         levels: false,
         signs: false,
+        rights: false,
     }
 }
 
@@ -702,6 +724,7 @@ impl Action {
             Action::Install { next: true, .. } => "newer program",
             Action::Install { .. } => "older program",
             Action::RaiseLevel => "level raised by hand",
+            Action::SetRights { .. } => "rights changed",
             Action::StallMachine { .. } => "slow apply",
             Action::PlanRecovery { .. } => "recovery planned",
             Action::FlipBit { .. } => "bit flip",

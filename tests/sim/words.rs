@@ -210,6 +210,9 @@ impl Action {
             }
             Action::PlanRecovery { .. } => "somebody looks what can be recovered".to_owned(),
             Action::RaiseLevel => "an operator raises the level".to_owned(),
+            Action::SetRights { client, choice } => {
+                format!("rights of client {} change (choice {choice})", client.0)
+            }
             Action::SetLimits { choice } => format!("limits change (choice {choice})"),
             Action::SetKeys { choice } => format!("keys change (choice {choice})"),
             Action::UpgradeSigned { version, choice } => {

@@ -22,6 +22,7 @@ use super::output::{
     Output, facts, hex, human_duration, print_json, print_text, short_hash, table,
 };
 use super::remote::{self, RemoteArgs, sentence};
+use super::rights::table::status_text as rights_text;
 
 /// How long one node may take to answer, so that a dead one does not hold up the table.
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -170,14 +171,17 @@ fn summary(status: &v1::StatusResponse, group: &v1::GroupStatus) -> Vec<(&'stati
             format!("{label} {hash}, active since index {}", module.activated_at)
         }
     };
-    vec![
+    let rights = group.access.as_ref().filter(|access| access.in_force);
+    let mut facts = vec![
         ("cluster", hex(&status.cluster_id)),
         ("leader", leader),
         ("module", module),
         ("sessions", group.sessions.to_string()),
         ("profile", short_hash(&group.profile_hash)),
         ("digests", compared(group.digest.as_ref())),
-    ]
+    ];
+    facts.extend(rights.map(|access| ("rights", rights_text(access))));
+    facts
 }
 
 /// The newest comparison of the nodes' states.

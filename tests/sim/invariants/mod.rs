@@ -25,6 +25,7 @@ mod progress;
 mod quarantine_heals;
 mod quarantine_keeps_quiet;
 mod recovery_keeps;
+mod rights_at_index;
 mod sessions_once;
 mod state_machine_safety;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use progress::Progress;
 pub use quarantine_heals::QuarantineHeals;
 pub use quarantine_keeps_quiet::QuarantineKeepsQuiet;
 pub use recovery_keeps::RecoveryKeeps;
+pub use rights_at_index::RightsAtIndex;
 pub use sessions_once::SessionsOnce;
 pub use state_machine_safety::StateMachineSafety;
 
@@ -93,6 +95,7 @@ pub fn all(guest: &'static dyn Guest) -> Vec<Box<dyn Invariant>> {
         Box::new(LevelOffered::default()),
         Box::new(ModuleAtOneIndex::default()),
         Box::new(ModulesSigned::default()),
+        Box::new(RightsAtIndex::default()),
         Box::new(SessionsOnce::default()),
         Box::new(OrderedSessions::default()),
         Box::new(GuestAnswers::new(Rc::clone(&replay))),

@@ -82,6 +82,8 @@ impl OrderedSessions {
                 ));
             }
             Reply::Waiting(_) => drop(session.waiting.insert(sequence)),
+            // Whoever gave it may not do that any more: it is to come again, or to be skipped.
+            Reply::Refused(_) => drop(session.waiting.remove(&sequence)),
             _ => {}
         }
         Ok(())

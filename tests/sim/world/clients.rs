@@ -286,7 +286,7 @@ impl World {
 
     /// Asks a node something, if it is there.
     pub(super) fn ask(&mut self, slot: Slot, owner: Owner, ask: Ask) {
-        let now = self.now();
+        let (now, actor) = (self.now(), self.actor_of(owner, slot));
         let host = &mut self.hosts[slot.0];
         host.clock.set(now);
         if host.is_paused(now) && host.is_up() {
@@ -296,7 +296,7 @@ impl World {
         let Some(running) = host.running() else {
             return self.answered(owner, Answered::Unreachable);
         };
-        let mut call = Call::new(owner, running.node.handle(), ask);
+        let mut call = Call::new(owner, &running.node.handle().acting_for(actor), ask);
         match call.poll() {
             Some(answer) => self.answered(owner, answer),
             None => {
@@ -423,8 +423,13 @@ impl World {
                 },
                 Err(failure) => {
                     may_have_happened |= !failure.surely_not_applied();
-                    if let ProposeFailure::NotLeader(leader) = failure {
-                        hint = leader;
+                    match failure {
+                        ProposeFailure::NotLeader(leader) => hint = leader,
+                        // Perhaps the session is somebody else's by now.
+                        ProposeFailure::Denied(_) => {
+                            (is_refused, self.clients[id].session) = (true, None);
+                        }
+                        _ => {}
                     }
                 }
             }

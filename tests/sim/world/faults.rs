@@ -362,6 +362,7 @@ impl World {
                 self.install(slot, program, down_us);
             }
             Action::RaiseLevel => self.begin(Goal::RaiseLevel, patience),
+            Action::SetRights { client, choice } => self.change_rights(client, choice, patience),
             Action::Snapshot { node } => {
                 let Some(slot) = self.pick(node) else { return };
                 self.begin(Goal::Snapshot { slot }, patience);

@@ -103,6 +103,7 @@ impl World {
             }
         }
         self.replace_broken();
+        self.let_all_write();
         self.rouse_clients();
     }
 

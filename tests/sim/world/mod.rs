@@ -19,6 +19,7 @@ mod operators;
 mod programs;
 mod publishers;
 mod recoveries;
+mod rights;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,6 +142,7 @@ pub struct World {
     history: Vec<Operation>,
     probes: Vec<finish::Probe>,
     flips: flips::Flips,
+    tokens: rights::Tokens,
     invariants: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
     counters: Counters,
@@ -197,6 +199,7 @@ impl World {
             history: Vec::new(),
             probes: Vec::new(),
             flips: flips::Flips::default(),
+            tokens: rights::Tokens::default(),
             invariants: invariants::all(guest),
             violation: None,
             counters: Counters::default(),

@@ -11,6 +11,7 @@ use raft_host::node::{
 };
 use raft_host::types::{ConfState, Index, JoinNonce, Level, Member, NodeId};
 
+use super::rights::Wish;
 use super::{Event, Stage, World, member};
 use crate::sim::calls::{Answered, Ask, Owner};
 use crate::sim::host::State;
@@ -45,6 +46,8 @@ pub(super) enum Goal {
     SetLimits { choice: u64 },
     /// The level is to be what all members offer.
     RaiseLevel,
+    /// Rights are to be others.
+    SetAccess { wish: Wish },
     /// All members are to say what state they have, until all have the same.
     CompareDigests,
     /// A snapshot of one node, now.
@@ -83,6 +86,7 @@ impl World {
         for number in 1..voters + learners {
             self.begin_join(number < voters, None);
         }
+        self.grow_rights();
     }
 
     pub(super) fn begin_join(&mut self, promote: bool, patience_us: Option<u64>) {
@@ -220,6 +224,10 @@ impl World {
             Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
             Goal::SetKeys { choice } => Some((leader, Ask::SetKeys(self.key_changes(choice)))),
             Goal::RaiseLevel => Some((leader, Ask::RaiseLevel)),
+            Goal::SetAccess { wish } => match self.changes_for(wish) {
+                Some(changes) => Some((leader, Ask::SetAccess(changes))),
+                None => return self.end_task(number, "nothing to change"),
+            },
             Goal::CompareDigests => Some((leader, Ask::CompareDigests)),
             Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
         };
@@ -409,6 +417,12 @@ impl World {
             }
             (Goal::RaiseLevel, Answered::LevelRaised(Err(ProposeFailure::Level(why)))) => {
                 self.end_task(number, &format!("refused: {why}"));
+            }
+            (Goal::SetAccess { wish }, Answered::AccessSet(answer)) => {
+                match self.rights_set(wish, answer) {
+                    Some(words) => self.end_task(number, &words),
+                    None => self.queue.after(PAUSE_US, Event::TaskWake(number, attempt)),
+                }
             }
             (Goal::CompareDigests, _) if self.flips.is_overwhelmed => {
                 self.end_task(number, "nobody can tell any more");

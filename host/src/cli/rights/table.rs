@@ -143,17 +143,15 @@ pub(super) fn to_json(access: &v1::AccessResponse) -> Value {
     })
 }
 
-/// A line of `status`, and its object: whether rights are in force.
+/// A line of `status`, where rights are in force.
 pub(in crate::cli) fn status_text(access: &v1::AccessStatus) -> String {
-    match access.in_force {
-        true => format!(
-            "in force: {} principals, {} tokens (`raft-host rights`)",
-            access.principals, access.tokens
-        ),
-        false => "not in force: everybody may do everything".to_owned(),
-    }
+    format!(
+        "in force: {} principals, {} tokens (`raft-host rights`)",
+        access.principals, access.tokens
+    )
 }
 
+/// The object of `status` that says whether rights are in force.
 pub(in crate::cli) fn status_json(access: &v1::AccessStatus) -> Value {
     json!({
         "in_force": access.in_force,
