@@ -6,6 +6,7 @@
 pub mod api;
 pub mod autopilot;
 pub mod backup;
+pub mod certs;
 pub mod check;
 pub mod cli;
 pub mod config;

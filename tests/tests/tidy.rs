@@ -22,6 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("recovery", &["types", "storage", "consensus", "fsm", "machine", "replay"]),
     ("backup", &["types", "fsm", "machine"]),
     ("autopilot", &["types"]),
+    ("certs", &["types"]),
     (
         "api",
         &[
@@ -70,6 +71,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "config"]),
     ("reedline", &["cli"]),
     ("notify", &["cli"]),
+    ("rcgen", &["certs"]),
+    ("x509_parser", &["certs"]),
     (
         "raft_host_proto",
         &["consensus", "machine", "transport", "node", "backup", "api", "cli", "server"],
