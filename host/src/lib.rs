@@ -21,6 +21,7 @@ pub mod replay;
 pub mod server;
 pub mod storage;
 mod text;
+pub mod tls;
 pub mod transport;
 pub mod types;
 pub mod wasm;

@@ -39,6 +39,8 @@ impl Reason {
             | Reason::SessionFull
             | Reason::SessionsFull
             | Reason::TooManySessions => Code::ResourceExhausted,
+            Reason::Unauthenticated => Code::Unauthenticated,
+            Reason::PermissionDenied => Code::PermissionDenied,
             Reason::BrokenOff => Code::Cancelled,
             Reason::Compacted => Code::OutOfRange,
             Reason::Internal => Code::Internal,

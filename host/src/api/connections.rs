@@ -30,6 +30,8 @@ pub(super) struct Bounds {
     pub(super) greeting_bytes: u64,
     /// A connection without a call is ended after this time.
     pub(super) idle: Duration,
+    /// How old a connection may get, if there is a bound.
+    pub(super) age: Option<Duration>,
 }
 
 /// How long a connection may take for its greeting.
@@ -139,7 +141,7 @@ impl Table {
             moved_ms: AtomicU64::new(0),
             busy_until_ms: AtomicU64::new(0),
             on_probation: AtomicBool::new(on_probation),
-            peer: PeerMark::default(),
+            peer: PeerMark::until(self.bounds.age.map(|age| now + age)),
             unread: AtomicU64::new(0),
             kill: kill.child_token(),
         });
@@ -158,7 +160,7 @@ impl Table {
 
     /// Ends connections whose time is over.
     fn sweep(&self, now: Instant) {
-        let Bounds { greeting_bytes, idle, most } = self.bounds;
+        let Bounds { greeting_bytes, idle, most, .. } = self.bounds;
         let mut places = self.places();
         let has_room = places.counted() < most;
         let over = |place: &Place| {
@@ -358,7 +360,8 @@ impl Drop for Answer {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { most: 4, greeting_bytes: 33, idle: Duration::from_secs(60) };
+    const BOUNDS: Bounds =
+        Bounds { most: 4, greeting_bytes: 33, idle: Duration::from_secs(60), age: None };
 
     struct Clock(Instant);
 

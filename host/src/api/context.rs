@@ -24,6 +24,7 @@ use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
 use crate::storage::ScrubBoard;
+use crate::tls::{NodeDialer, Tls};
 use crate::types::{Member, NodeId};
 
 /// What the node itself does not know or do: facts for the status page, and what is written down.
@@ -43,6 +44,10 @@ pub struct NodeInfo {
     pub peer_queues: Arc<dyn Fn() -> BTreeMap<NodeId, u64> + Send + Sync>,
     /// What comes in is counted here, and shown from here.
     pub traffic: Arc<Traffic>,
+    /// What is spoken on its ports, if that is TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// Makes connections to other nodes.
+    pub dialer: NodeDialer,
     /// What it says of the backups that it takes by itself, if it does.
     pub backups: Option<Arc<BackupBoard>>,
     /// What the cluster may do by itself about its members, and what this node has done of that.

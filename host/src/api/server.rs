@@ -9,7 +9,6 @@ use raft_host_proto::peer::membership_server::MembershipServer;
 use raft_host_proto::v1::admin_server::AdminServer;
 use raft_host_proto::v1::client_server::ClientServer;
 use raft_host_proto::{MESSAGE_MAX_BYTES, v1};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -24,8 +23,11 @@ use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::membership::MembershipService;
 use super::traffic::Port;
-use super::{cluster, health, io, trailers};
+use super::io::Sockets;
+use super::nodes::Gate;
+use super::{cluster, health, io, nodes, trailers};
 use crate::node::{Budget, NodeHandle};
+use crate::tls::Tls;
 
 /// Why a server ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -48,20 +50,26 @@ const HTTP2_GREETING_BYTES: u64 = 33;
 pub(super) const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// How soon a client that vanished is found out.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long calls may go on over a connection that was let go of because of its age. The client library lets go of
+/// its own streams sooner.
+const CONNECTION_GRACE: Duration = Duration::from_secs(150);
 /// How long connections may take to notice that they were cut.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What bounds the connections of a port.
-pub(super) fn bounds(config: &ApiConfig) -> Bounds {
+pub(super) fn bounds(config: &ApiConfig, tls: Option<&Arc<Tls>>) -> Bounds {
     Bounds {
         most: config.max_connections,
         greeting_bytes: HTTP2_GREETING_BYTES,
         idle: Duration::from_millis(config.idle_timeout_ms),
+        age: tls.map(|tls| tls.connection_age()),
     }
 }
 
 /// Serves a node until `shutdown` resolves, then lets calls finish for at most
 /// `config.shutdown_ms` and cuts what is left.
+///
+/// Where there is TLS, connections are let go of when they are as old as its settings say.
 ///
 /// `others` are services of other rooms for the same port: the peers'
 /// (`NetworkTransport::routes`), or none (`Routes::default()`).
@@ -69,7 +77,7 @@ pub(super) fn bounds(config: &ApiConfig) -> Bounds {
 /// # Errors
 /// See [`ApiError`].
 pub async fn serve(
-    listener: TcpListener,
+    sockets: impl Into<Sockets>,
     handle: NodeHandle,
     others: Routes,
     info: NodeInfo,
@@ -80,9 +88,9 @@ pub async fn serve(
     let cut = CancellationToken::new();
     // Whichever way this function ends, no connection outlives it.
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
-    let traffic = Arc::clone(&info.traffic);
+    let (traffic, tls) = (Arc::clone(&info.traffic), info.tls.clone());
     let context = Arc::new(Context {
-        forwarder: Forwarder::new(&config, handle.identity().cluster),
+        forwarder: Forwarder::new(&config, handle.identity().cluster, info.dialer.clone()),
         freshness: Freshness::default(),
         pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
         answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
@@ -95,7 +103,8 @@ pub async fn serve(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     health::begin(&reporter, &handle).await;
     let routes = add_services(others, &context)?.add_service(health_service);
-    let table = Table::new(bounds(&config));
+    let sockets = sockets.into();
+    let table = Table::new(bounds(&config, tls.as_ref()));
     let door = Door::new(Arc::clone(&table));
     traffic.open(Port {
         table: Arc::clone(&table),
@@ -107,10 +116,20 @@ pub async fn serve(
     let cluster = axum::middleware::from_fn_with_state(handle.clone(), cluster::check);
     // Who is meant for another cluster does not get to the door.
     let trailers = axum::middleware::from_fn_with_state(traffic, trailers::label);
-    let routes = routes.into_axum_router().layer(door).layer(cluster).layer(trailers);
-    let routes = Routes::from(routes);
+    let mut routes = routes.into_axum_router().layer(door).layer(cluster);
+    if tls.is_some() || sockets.peers.is_some() {
+        let gate = Gate::new(handle.clone(), tls.as_ref());
+        routes = routes.layer(axum::middleware::from_fn_with_state(gate, nodes::check));
+    }
+    let routes = Routes::from(routes.layer(trailers));
+    let mut server = Server::builder();
+    if let Some(tls) = &tls {
+        server = server
+            .max_connection_age(tls.connection_age())
+            .max_connection_age_grace(CONNECTION_GRACE);
+    }
     let mut serving = pin!(
-        Server::builder()
+        server
             .initial_stream_window_size(config.window_bytes)
             .initial_connection_window_size(config.window_bytes.saturating_mul(2).min(1 << 30))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
@@ -119,7 +138,7 @@ pub async fn serve(
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_routes(routes)
             .serve_with_incoming_shutdown(
-                io::accept(listener, Arc::clone(&table), cut.clone()),
+                io::accept(sockets, Arc::clone(&table), cut.clone(), tls),
                 stopping.clone().cancelled_owned(),
             )
     );

@@ -432,9 +432,9 @@ impl Stream {
         let (requests, receiver) = mpsc::unbounded_channel();
         let context = Arc::clone(&self.context);
         let events = self.upstream_to.clone();
-        let address = leader.address.clone();
+        let asked = leader.clone();
         let task = tokio::spawn(async move {
-            let failure = relay(&context, &address, number, receiver, &events).await;
+            let failure = relay(&context, &asked, number, receiver, &events).await;
             // A stream that has ended needs no news.
             let _ = events.send(UpstreamEvent::Ended(number, failure)).await;
         });
@@ -643,12 +643,12 @@ impl Stream {
 /// Passes commands to the leader and its answers back; returns why there are no more.
 async fn relay(
     context: &Context,
-    address: &str,
+    leader: &Member,
     number: u64,
     requests: mpsc::UnboundedReceiver<v1::ApplyStreamRequest>,
     events: &mpsc::Sender<UpstreamEvent>,
 ) -> Failure {
-    let mut client = match context.forwarder.client(address) {
+    let mut client = match context.forwarder.client(leader) {
         Ok(client) => client,
         Err(failure) => return failure,
     };

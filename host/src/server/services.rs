@@ -9,16 +9,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::home::Home;
 use super::release;
-use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
+use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts, Sockets};
 use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
 use crate::storage::{DataDir, ScrubBoard};
+use crate::tls::Tls;
 use crate::transport::NetworkTransport;
 
 /// Serves until `closing`. When that ends early, `broken` says why.
 pub(super) async fn serve(
-    listener: TcpListener,
+    sockets: Sockets,
     handle: NodeHandle,
     transport: Arc<dyn NetworkTransport>,
     info: NodeInfo,
@@ -27,7 +28,7 @@ pub(super) async fn serve(
     broken: watch::Sender<Option<String>>,
 ) {
     let shutdown = closing.clone().cancelled_owned();
-    let ended = api::serve(listener, handle, transport.routes(), info, config, shutdown).await;
+    let ended = api::serve(sockets, handle, transport.routes(), info, config, shutdown).await;
     match ended {
         Ok(()) if closing.is_cancelled() => {}
         Ok(()) => {
@@ -67,6 +68,7 @@ pub(super) fn info(
     backups: Option<Arc<BackupBoard>>,
     autopilot: Arc<AutopilotBoard>,
     scrubs: Option<Arc<ScrubBoard>>,
+    tls: Option<Arc<Tls>>,
 ) -> NodeInfo {
     let weak = Arc::downgrade(home);
     let transport = Arc::downgrade(transport);
@@ -91,6 +93,8 @@ pub(super) fn info(
             transport.upgrade().map(|transport| transport.queued_bytes()).unwrap_or_default()
         }),
         traffic: Arc::default(),
+        dialer: tls.as_ref().map(|tls| tls.dialer()).unwrap_or_default(),
+        tls,
         backups,
         autopilot,
         scrubs,

@@ -184,6 +184,15 @@ impl Way {
         self.endpoint.connect_with_connector(self.connector.clone()).await
     }
 
+    /// A bare connection, on which anything may be said.
+    ///
+    /// # Errors
+    /// As [`Way::connect`].
+    pub async fn open(&self) -> io::Result<DialStream> {
+        let Connector { dialer, target } = self.connector.clone();
+        dialer.dial(target).await
+    }
+
     /// Whether something listens there: a connection, and no more.
     ///
     /// # Errors

@@ -7,8 +7,7 @@ use super::*;
 
 async fn why(dialer: &Dialer, address: &str) -> String {
     let way = dialer.way(address).expect("an address");
-    let stream = dialer.clone().dial(way.target().clone()).await;
-    match stream {
+    match way.open().await {
         Err(error) => error.to_string(),
         Ok(mut stream) => {
             let mut buffer = [0; 16];

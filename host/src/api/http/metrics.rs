@@ -64,7 +64,8 @@ impl Collector for Scrape {
         self.storage(&mut page)?;
         self.backups(&mut page)?;
         self.autopilot(&mut page)?;
-        self.scrubs(&mut page)
+        self.scrubs(&mut page)?;
+        super::tls::tls(&mut page, self.info.tls.as_deref())
     }
 }
 
