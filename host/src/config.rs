@@ -9,6 +9,7 @@
 //! ```
 
 mod client;
+mod exposure;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{ClientConfig, Output};
-pub(crate) use self::client::{parse_duration, parse_endpoint};
+pub(crate) use self::client::{parse_address, parse_duration, parse_endpoint};
 use crate::api::ApiConfig;
 use crate::audit::AuditConfig;
 use crate::autopilot::AutopilotConfig;
@@ -25,6 +26,7 @@ use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
 use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
 use crate::storage::{Engine, StorageConfig};
+use crate::tls::TlsConfig;
 use crate::transport::grpc::{MAX_MESSAGE_BYTES, TransportConfig};
 use crate::types::check_address;
 use crate::wasm::CompilerConfig;
@@ -48,6 +50,17 @@ pub struct Config {
     /// `HOST:PORT` that others are told to dial; the listening address if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
+    /// `HOST:PORT` for other nodes, apart from clients; absent: they come where clients do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_listen: Option<String>,
+    /// `HOST:PORT` that other nodes are told to dial, where they have a port of their own; that one if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_advertise: Option<String>,
+    /// Listen for others than this machine without TLS all the same: whoever reaches the ports can do everything.
+    pub insecure: bool,
+    /// A socket on this machine, for whoever may use it as the node's user does; absent: in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
     /// `HOST:PORT` for metrics and health over HTTP; absent: none. Port 0: the system chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_listen: Option<String>,
@@ -74,6 +87,8 @@ pub struct Config {
     pub compiler: CompilerConfig,
     /// Connections between nodes.
     pub transport: TransportConfig,
+    /// Who proves to whom who it is.
+    pub tls: TlsConfig,
     /// Limits and patience of the services.
     pub api: ApiConfig,
     /// Where it is noted who changed what.
@@ -146,6 +161,10 @@ impl Default for Config {
             data_dir: DEFAULT_DATA_DIR.into(),
             listen: DEFAULT_LISTEN.to_owned(),
             advertise: None,
+            peer_listen: None,
+            peer_advertise: None,
+            insecure: false,
+            socket: None,
             metrics_listen: None,
             storage_engine: None,
             plugin: None,
@@ -157,6 +176,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             compiler: CompilerConfig::default(),
             transport: TransportConfig::default(),
+            tls: TlsConfig::default(),
             api: ApiConfig::default(),
             audit: AuditConfig::default(),
             autopilot: AutopilotConfig::default(),
@@ -221,6 +241,8 @@ impl Config {
         let mut problems: Vec<String> = parts.into_iter().filter_map(Result::err).collect();
         problems.extend(self.limit_problems());
         problems.extend(self.address_problems());
+        problems.extend(self.tls.problems());
+        problems.extend(exposure::problems(self));
         problems.extend(self.size_problems());
         problems.extend(self.log.problem());
         problems.extend(self.begin_problem());
@@ -247,6 +269,7 @@ impl Config {
                 "listen is {:?}, but must be HOST:PORT, such as {DEFAULT_LISTEN}",
                 self.listen
             )),
+            Some(_) if self.peer_listen.is_some() => {}
             Some(listen) if self.advertise.is_none() && listen.is_unspecified() => {
                 problems.push(format!(
                     "listen is {}, which nobody can dial: say with advertise (--advertise \
@@ -359,9 +382,21 @@ impl Config {
         problems
     }
 
+    /// What other nodes are told to dial where they have a port of their own, once that is known.
+    pub fn peer_advertised(&self, bound: std::net::SocketAddr) -> String {
+        if let Some(advertise) = &self.peer_advertise {
+            return advertise.clone();
+        }
+        match self.peer_listen.as_deref().and_then(HostPort::parse) {
+            Some(listen) => format!("{}:{}", listen.host, bound.port()),
+            None => bound.to_string(),
+        }
+    }
+
     /// What others are told to dial, where nothing is listened on.
     pub fn advertised_or_listened(&self) -> String {
-        self.advertise.as_ref().unwrap_or(&self.listen).clone()
+        let of_peers = self.peer_advertise.as_ref().or(self.peer_listen.as_ref());
+        of_peers.or(self.advertise.as_ref()).unwrap_or(&self.listen).clone()
     }
 
     /// What others are told to dial, once the port is known.
@@ -529,7 +564,8 @@ mod tests {
     #[test]
     fn an_address_that_nobody_can_dial_asks_for_advertise() {
         for listen in ["0.0.0.0:7400", "[::]:7400"] {
-            let mut config = Config { listen: listen.to_owned(), ..Config::default() };
+            let mut config =
+                Config { listen: listen.to_owned(), insecure: true, ..Config::default() };
             assert!(problems(&config).contains("--advertise"), "{listen}");
             config.advertise = Some("10.0.0.1:7400".to_owned());
             config.validate().expect("others know where to dial");
@@ -545,7 +581,8 @@ mod tests {
             listen: "127.0.0.1:7".to_owned(),
             ..Config::default()
         };
-        with("0.0.0.0:9100").validate().expect("nobody is told to dial it");
+        let open = Config { insecure: true, ..with("0.0.0.0:9100") };
+        open.validate().expect("nobody is told to dial it");
         with("127.0.0.1:0").validate().expect("any port");
         assert!(problems(&with("9100")).contains("metrics_listen is \"9100\""));
         assert!(problems(&with("127.0.0.1:7")).contains("a port of their own"));

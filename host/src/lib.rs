@@ -23,6 +23,7 @@ pub mod server;
 pub mod signing;
 pub mod storage;
 mod text;
+pub mod tls;
 pub mod transport;
 pub mod types;
 pub mod wasm;

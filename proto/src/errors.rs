@@ -48,6 +48,7 @@ impl Reason {
             | Reason::SessionsFull
             | Reason::TooManySessions
             | Reason::RateLimited => Code::ResourceExhausted,
+            Reason::Unauthenticated => Code::Unauthenticated,
             Reason::BrokenOff => Code::Cancelled,
             Reason::Compacted => Code::OutOfRange,
             Reason::Internal => Code::Internal,

@@ -2,9 +2,12 @@
 
 pub mod client;
 pub mod codec;
+pub mod dial;
 mod errors;
+mod secret;
 
 pub use client::{Client, ClientError, ClusterId, Effect};
+pub use secret::Secret;
 
 /// What applications and operators see: generated from `proto/raft_host/v1`.
 #[allow(

@@ -100,7 +100,7 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
     let second = cluster.servers[1].address.to_string();
-    let commands: [(&str, &[&str]); 39] = [
+    let commands: [(&str, &[&str]); 50] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),

@@ -27,6 +27,7 @@ use super::connections::Table;
 use super::failure::Failure;
 use super::health::LIVENESS;
 use super::server::{HEADERS_BYTES_MAX, bounds};
+use crate::tls::Tls;
 
 /// Answers until it is dropped; what comes after that waits for the next one who accepts.
 pub struct Anteroom {
@@ -40,13 +41,17 @@ impl Anteroom {
     ///
     /// # Errors
     /// When the system has no descriptor left.
-    pub fn open(listener: TcpListener, config: &ApiConfig) -> io::Result<(Anteroom, TcpListener)> {
+    pub fn open(
+        listener: TcpListener,
+        config: &ApiConfig,
+        tls: Option<&Arc<Tls>>,
+    ) -> io::Result<(Anteroom, TcpListener)> {
         let listener = listener.into_std()?;
         let own = TcpListener::from_std(listener.try_clone()?)?;
         let (doing, words) = watch::channel("it looks at its data directory".to_owned());
         let cut = CancellationToken::new();
-        let table = Table::new(bounds(config));
-        let incoming = super::io::accept(own, Arc::clone(&table), cut.clone());
+        let table = Table::new(bounds(config, tls));
+        let incoming = super::io::accept(own, Arc::clone(&table), cut.clone(), tls.cloned());
         let health = HealthServer::new(Starting(words.clone()));
         let refuse = move || {
             let refusal = refusal(&words);

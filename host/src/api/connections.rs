@@ -39,6 +39,8 @@ pub(super) struct Bounds {
     pub(super) greeting_bytes: u64,
     /// A connection without a call is ended after this time.
     pub(super) idle: Duration,
+    /// How old a connection may get, if there is a bound.
+    pub(super) age: Option<Duration>,
 }
 
 /// How long a connection may take for its greeting.
@@ -192,7 +194,7 @@ impl Table {
             busy_until_ms: AtomicU64::new(0),
             on_probation: AtomicBool::new(on_probation),
             is_known: AtomicBool::new(address.is_none()),
-            peer: PeerMark::default(),
+            peer: PeerMark::until(self.bounds.age.map(|age| now + age)),
             unread: AtomicU64::new(0),
             kill: kill.child_token(),
         });
@@ -461,6 +463,7 @@ mod tests {
         strangers: 2,
         greeting_bytes: 33,
         idle: Duration::from_secs(60),
+        age: None,
     };
 
     fn address(last: u8) -> Option<IpAddr> {

@@ -25,6 +25,7 @@ use crate::backup::BackupBoard;
 use crate::consensus::Role;
 use crate::node::{Budget, Leadership, NodeHandle, ProposeFailure};
 use crate::storage::ScrubBoard;
+use crate::tls::{NodeDialer, Tls};
 use crate::types::{Member, NodeId};
 
 /// What the node itself does not know or do: facts for the status page, and what is written down.
@@ -44,14 +45,16 @@ pub struct NodeInfo {
     pub peer_queues: Arc<dyn Fn() -> BTreeMap<NodeId, u64> + Send + Sync>,
     /// What comes in is counted here, and shown from here.
     pub traffic: Arc<Traffic>,
+    /// What is spoken on its ports, if that is TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// Makes connections to other nodes.
+    pub dialer: NodeDialer,
     /// What it says of the backups that it takes by itself, if it does.
     pub backups: Option<Arc<BackupBoard>>,
     /// What the cluster may do by itself about its members, and what this node has done of that.
     pub autopilot: Arc<AutopilotBoard>,
     /// Where it is noted who changed what, if anywhere.
     pub audit: Option<Arc<Audit>>,
-    /// Whether whoever asks must say who they are, at the moment.
-    pub demands_identity: Arc<dyn Fn() -> bool + Send + Sync>,
     /// What it says of its looks at its own disk, if it takes any.
     pub scrubs: Option<Arc<ScrubBoard>>,
     /// Writes down that this cluster is meant to be: see

@@ -37,7 +37,7 @@ pub(super) async fn compare(
         Ok(response(&verdict, &members))
     };
     let there = |leader: Member| async move {
-        let mut admin = context.forwarder.admin(&leader.address)?;
+        let mut admin = context.forwarder.admin(&leader)?;
         let request = passed_on(request.clone(), caller, Some(caller.remaining()));
         let answer = admin.digest(request).await;
         answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status))

@@ -144,7 +144,7 @@ pub(super) async fn pass(
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    let Some(Caller(place)) = request.extensions().get::<Caller>().cloned() else {
+    let Some(Caller { place, .. }) = request.extensions().get::<Caller>().cloned() else {
         // Not from a socket: there is nothing to protect from.
         return next.run(request).await;
     };

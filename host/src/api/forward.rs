@@ -15,20 +15,22 @@ use raft_host_proto::{FORWARDED_KEY, MESSAGE_MAX_BYTES, mean_for};
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::caller::{Caller, name_actor};
 use super::config::ApiConfig;
 use super::failure::Failure;
-use crate::types::{ClusterId, Member};
+use crate::tls::NodeDialer;
+use crate::types::{ClusterId, Member, NodeId};
 
-/// Connections to other nodes, by address.
+/// Connections to other nodes, by who they are and their address.
 pub(super) struct Forwarder {
-    channels: Mutex<BTreeMap<String, Channel>>,
+    channels: Mutex<BTreeMap<(NodeId, String), Channel>>,
     connect_timeout: Duration,
     window_bytes: u32,
     ours: Ours,
+    dialer: NodeDialer,
 }
 
 /// Says with each request which cluster it is meant for: whoever listens on the address of the last
@@ -52,29 +54,30 @@ const MAX_CHANNELS: usize = 16;
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
 impl Forwarder {
-    pub(super) fn new(config: &ApiConfig, cluster: ClusterId) -> Forwarder {
+    pub(super) fn new(config: &ApiConfig, cluster: ClusterId, dialer: NodeDialer) -> Forwarder {
         Forwarder {
             channels: Mutex::default(),
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
             window_bytes: config.window_bytes,
             ours: Ours(cluster),
+            dialer,
         }
     }
 
-    pub(super) fn client(&self, address: &str) -> Result<ClientClient<Way>, Failure> {
-        Ok(ClientClient::with_interceptor(self.channel(address)?, self.ours.clone())
+    pub(super) fn client(&self, node: &Member) -> Result<ClientClient<Way>, Failure> {
+        Ok(ClientClient::with_interceptor(self.channel(node)?, self.ours.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES))
     }
 
-    pub(super) fn admin(&self, address: &str) -> Result<AdminClient<Way>, Failure> {
-        Ok(AdminClient::with_interceptor(self.channel(address)?, self.ours.clone())
+    pub(super) fn admin(&self, node: &Member) -> Result<AdminClient<Way>, Failure> {
+        Ok(AdminClient::with_interceptor(self.channel(node)?, self.ours.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES))
     }
 
-    pub(super) fn membership(&self, address: &str) -> Result<MembershipClient<Way>, Failure> {
-        Ok(MembershipClient::with_interceptor(self.channel(address)?, self.ours.clone()))
+    pub(super) fn membership(&self, node: &Member) -> Result<MembershipClient<Way>, Failure> {
+        Ok(MembershipClient::with_interceptor(self.channel(node)?, self.ours.clone()))
     }
 
     /// What passes a request on to a leader, by a method of one of the clients above, and takes its
@@ -83,7 +86,7 @@ impl Forwarder {
         &'a self,
         caller: &'a Caller,
         request: &'a T,
-        client: fn(&Forwarder, &str) -> Result<C, Failure>,
+        client: fn(&Forwarder, &Member) -> Result<C, Failure>,
         method: M,
     ) -> impl Fn(Member) -> BoxFuture<'a, Result<A, Failure>>
     where
@@ -94,7 +97,7 @@ impl Forwarder {
     {
         move |leader| {
             async move {
-                let client = client(self, &leader.address)?;
+                let client = client(self, &leader)?;
                 let request = passed_on(request.clone(), caller, Some(caller.remaining()));
                 answered(method(client, request).await)
             }
@@ -103,31 +106,34 @@ impl Forwarder {
     }
 
     /// A connection that is opened when it is used, and again after it broke.
-    fn channel(&self, address: &str) -> Result<Channel, Failure> {
+    fn channel(&self, node: &Member) -> Result<Channel, Failure> {
+        let key = (node.id, node.address.clone());
         // Nothing panics under this lock half way.
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
+        if let Some(channel) = channels.get(&key) {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+        let address = &node.address;
+        let way = self.dialer.to_node(node.id).way(address).map_err(|error| {
             Failure::none(
                 Reason::LeaderUnreachable,
                 format!("the leader's address {address:?} cannot be dialled: {error}"),
             )
         })?;
-        let channel = endpoint
-            .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .initial_stream_window_size(self.window_bytes)
-            .initial_connection_window_size(self.window_bytes)
-            .connect_lazy();
+        let way = way.tuned(|endpoint| {
+            endpoint
+                .connect_timeout(self.connect_timeout)
+                .http2_keep_alive_interval(KEEPALIVE)
+                .keep_alive_timeout(KEEPALIVE)
+                .initial_stream_window_size(self.window_bytes)
+                .initial_connection_window_size(self.window_bytes)
+        });
+        let channel = way.connect_lazy();
         if channels.len() >= MAX_CHANNELS {
             // Calls on their way hold their own handles.
             channels.clear();
         }
-        channels.insert(address.to_owned(), channel.clone());
+        channels.insert(key, channel.clone());
         Ok(channel)
     }
 }

@@ -53,7 +53,7 @@ impl Members<'_> {
         caller.within(self.0.on_leader(caller, patience, here, there)).await
     }
 
-    fn view(&self) -> Option<Arc<MachineView>> {
+    pub(super) fn view(&self) -> Option<Arc<MachineView>> {
         self.0.handle.machine().borrow().clone()
     }
 
@@ -261,7 +261,7 @@ impl Members<'_> {
             !was_off_duty
         } else {
             let was_off_duty = handle.is_off_duty();
-            let on_duty = voters_on_duty(handle).await;
+            let on_duty = voters_on_duty(handle, &self.0.info.dialer).await;
             let left = patiently(|_| false, || handle.leave_duty(&on_duty)).await;
             left.map_err(not_drained)?;
             if !was_off_duty {
@@ -280,7 +280,7 @@ impl Members<'_> {
     async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, MembershipFailure> {
         let handle = &self.0.handle;
         let on_duty = match to {
-            None if self.other_voters() => voters_on_duty(handle).await,
+            None if self.other_voters() => voters_on_duty(handle, &self.0.info.dialer).await,
             _ => Vec::new(),
         };
         match on_duty.is_empty() {

@@ -7,7 +7,6 @@ use raft_host_proto::peer::membership_server::Membership;
 use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::{peer, v1};
-use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
 use super::auditing::Witness;
@@ -17,8 +16,10 @@ use super::convert::{bytes, cluster_from_wire};
 use super::failure::Failure;
 use super::forward::Forwarder;
 use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
-use crate::node::MembershipFailure;
+use crate::node::{MachineView, MembershipFailure};
 use crate::text::sentence;
+use crate::tls::NodeDialer;
+use crate::transport::grpc::ProvedNode;
 use crate::transport::{PROTOCOLS, common_protocol};
 use crate::types::{ClusterId, GroupId, JoinNonce, Level, ModuleHash, NodeId, check_address};
 
@@ -41,7 +42,7 @@ impl MembershipService {
     ) -> Result<NodeId, Failure> {
         let handle = &self.context.handle;
         check_address(address).map_err(MembershipFailure::from)?;
-        dial_back(handle.identity().node, address).await?;
+        dial_back(&self.context.info.dialer, handle.identity().node, address).await?;
         let join = || handle.join(id, address.to_owned(), nonce, offered);
         Ok(patiently(|failure| drawn_twice(id, failure), join).await?)
     }
@@ -49,7 +50,8 @@ impl MembershipService {
     async fn join_cluster(
         &self,
         caller: &Caller,
-        request: peer::JoinRequest,
+        proved: Option<ProvedNode>,
+        mut request: peer::JoinRequest,
     ) -> Result<peer::JoinResponse, Failure> {
         let (min, max) = (request.protocol_min, request.protocol_max);
         if common_protocol(min..=max).is_none() {
@@ -60,6 +62,11 @@ impl MembershipService {
                 PROTOCOLS.end()
             );
             return Err(Failure::none(Reason::IncompatibleVersion, words));
+        }
+        if let Some(node) = proved.filter(|_| !caller.forwarded).map(|proved| proved.node) {
+            // Who passes it on has seen the certificate.
+            check_id(node, request.node_id)?;
+            request.node_id = node.0;
         }
         let cluster = self.context.handle.identity().cluster;
         check_cluster(cluster, &request.cluster_id)?;
@@ -72,7 +79,11 @@ impl MembershipService {
             Failure::none(Reason::InvalidRequest, format!("the nonce of the join: {error}"))
         });
         let members = Members(&self.context);
+        let out_of_order = request.out_of_order || self.context.info.tls.is_none();
         let here = || async {
+            if let Some(asked) = asked.filter(|_| !out_of_order && !has_data) {
+                in_order(asked, &members.view())?;
+            }
             let id = match asked.filter(|id| has_data && members.is_member(*id, &request.address)) {
                 Some(id) => id,
                 None => self.take_in(asked, &request.address, nonce.clone()?, offered).await?,
@@ -99,13 +110,18 @@ impl MembershipService {
     async fn relocate(
         &self,
         caller: &Caller,
+        proved: Option<ProvedNode>,
         request: peer::MoveRequest,
     ) -> Result<peer::MoveResponse, Failure> {
+        if let Some(node) = proved.filter(|_| !caller.forwarded).map(|proved| proved.node) {
+            check_id(node, request.node_id)?;
+        }
         let context = &*self.context;
         let (id, address) = (NodeId(request.node_id), &request.address);
         let here = || async {
             check_address(address).map_err(MembershipFailure::from)?;
-            find(context.handle.identity().cluster, id, address).await?;
+            let cluster = context.handle.identity().cluster;
+            find(&context.info.dialer, cluster, id, address).await?;
             let relocate = || context.handle.relocate(id, address.clone());
             patiently(|_| false, relocate).await?;
             Ok(peer::MoveResponse {})
@@ -136,8 +152,9 @@ impl MembershipService {
 
 /// A member that nobody can dial would be sent nothing, and nobody would tell it why. Its socket
 /// is there before it asks.
-async fn dial_back(me: NodeId, address: &str) -> Result<(), Failure> {
-    let dialing = tokio::net::TcpStream::connect(address);
+async fn dial_back(dialer: &NodeDialer, me: NodeId, address: &str) -> Result<(), Failure> {
+    let way = dialer.to_member().way(address);
+    let dialing = async { way.map_err(std::io::Error::other)?.knock().await };
     let why = match tokio::time::timeout(DIAL_BACK, dialing).await {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
@@ -152,11 +169,15 @@ async fn dial_back(me: NodeId, address: &str) -> Result<(), Failure> {
 }
 
 /// A member that moves must be found where it says that it is: a stranger's word moves nobody.
-async fn find(cluster: ClusterId, id: NodeId, address: &str) -> Result<(), Failure> {
+async fn find(
+    dialer: &NodeDialer,
+    cluster: ClusterId,
+    id: NodeId,
+    address: &str,
+) -> Result<(), Failure> {
     let ask = async {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        let endpoint = endpoint.map_err(|error| error.to_string())?;
-        let channel = endpoint.connect().await.map_err(|error| sentence(&error))?;
+        let way = dialer.to_node(id).way(address).map_err(|error| error.to_string())?;
+        let channel = way.connect().await.map_err(|error| sentence(&error))?;
         let mut request = Request::new(v1::StatusRequest::default());
         request.set_timeout(DIAL_BACK);
         let answer = AdminClient::new(channel).status(request).await;
@@ -174,6 +195,30 @@ async fn find(cluster: ClusterId, id: NodeId, address: &str) -> Result<(), Failu
         );
         Failure::none(Reason::MemberUnreachable, words)
     })
+}
+
+/// Ids that were passed over are never given out: a node waits for those before it, which may be about to join, too.
+fn in_order(asked: NodeId, view: &Option<Arc<MachineView>>) -> Result<(), Failure> {
+    let next = view.as_ref().map_or(asked, |view| view.next_node_id);
+    if asked <= next {
+        return Ok(());
+    }
+    let words = format!(
+        "nodes join in the order of their ids, and node {next} comes before node {asked}: it is waited for"
+    );
+    Err(Failure::none(Reason::NotReady, words))
+}
+
+/// A node speaks for itself only. 0: it leaves its id to its certificate.
+fn check_id(proved: NodeId, asked: u64) -> Result<(), Failure> {
+    if asked == 0 || asked == proved.0 {
+        return Ok(());
+    }
+    let words = format!(
+        "the certificate that was shown is of node {proved}, and this is asked for node {asked}: a node speaks for \
+         itself only"
+    );
+    Err(Failure::none(Reason::PermissionDenied, words))
 }
 
 fn check_cluster(ours: ClusterId, theirs: &[u8]) -> Result<(), Failure> {
@@ -201,7 +246,8 @@ impl Membership for MembershipService {
     ) -> Result<Response<peer::JoinResponse>, Status> {
         Witness::of(&request).hears(request.get_ref());
         let caller = Caller::of(&request, self.context.request_timeout());
-        Ok(Response::new(self.join_cluster(&caller, request.into_inner()).await?))
+        let proved = request.extensions().get::<ProvedNode>().copied();
+        Ok(Response::new(self.join_cluster(&caller, proved, request.into_inner()).await?))
     }
 
     async fn r#move(
@@ -210,7 +256,8 @@ impl Membership for MembershipService {
     ) -> Result<Response<peer::MoveResponse>, Status> {
         Witness::of(&request).hears(request.get_ref());
         let caller = Caller::of(&request, self.context.request_timeout());
-        Ok(Response::new(self.relocate(&caller, request.into_inner()).await?))
+        let proved = request.extensions().get::<ProvedNode>().copied();
+        Ok(Response::new(self.relocate(&caller, proved, request.into_inner()).await?))
     }
 
     async fn prepared(

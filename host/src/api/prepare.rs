@@ -67,7 +67,7 @@ async fn when_prepared(
 async fn ask(context: &Context, voter: &Member, module: ModuleHash) -> Result<bool, String> {
     let request =
         peer::PreparedRequest { group: context.handle.group().0, module_hash: bytes(module.0) };
-    let way = context.forwarder.membership(&voter.address);
+    let way = context.forwarder.membership(voter);
     let mut membership = way.map_err(|failure| failure.message().to_owned())?;
     let answer = membership.prepared(passed_on_by_node(request, Some(ANSWER_PATIENCE)));
     match tokio::time::timeout(ANSWER_PATIENCE, answer).await {

@@ -23,8 +23,9 @@ use super::auditing::{Witness, who_is};
 use super::config::ApiConfig;
 use super::connections::Table;
 use super::failure::Failure;
-use super::io::Caller;
+use super::io::{Caller, Presented};
 use super::source::Source;
+use crate::certs::Subject;
 use crate::types::{Actor, PrincipalId};
 
 /// Buckets of one kind; those that were used least recently are forgotten.
@@ -105,7 +106,12 @@ impl Allowance {
 
 /// Whether a request is one of those that nodes make of each other, or pass on: those were counted where they
 /// came from.
-fn is_of_nodes(request: &Request) -> bool {
+fn is_of_nodes(request: &Request, presented: &Presented) -> bool {
+    let is_node = matches!(presented.certificate, Some(Subject::Node { .. }));
+    if presented.secured && !is_node {
+        // It only says so.
+        return false;
+    }
     const JOIN: &str = "Join";
     let path = request.uri().path();
     let method = path.strip_prefix('/').and_then(|path| path.split_once('/'));
@@ -120,7 +126,8 @@ pub(super) async fn limit(
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    let Some(Caller(place)) = request.extensions().get::<Caller>().cloned() else {
+    let Some(Caller { place, presented, .. }) = request.extensions().get::<Caller>().cloned()
+    else {
         // Not from a socket: there is nothing to protect from.
         return next.run(request).await;
     };
@@ -131,7 +138,7 @@ pub(super) async fn limit(
             witness.knows(|| who_is(actor));
         }
     }
-    if !is_of_nodes(&request) {
+    if !is_of_nodes(&request, &presented) {
         let now = Instant::now();
         let allowance = rates.allowance(actor, place.address, now);
         if let Err(failure) = allowance.take(now) {
@@ -239,6 +246,7 @@ mod tests {
             strangers: 4,
             greeting_bytes: 1,
             idle: Duration::from_secs(1),
+            age: None,
         };
         Table::demanding(bounds, Arc::new(move || demands_identity))
     }

@@ -9,7 +9,6 @@ use raft_host_proto::peer::membership_server::MembershipServer;
 use raft_host_proto::v1::admin_server::AdminServer;
 use raft_host_proto::v1::client_server::ClientServer;
 use raft_host_proto::{MESSAGE_MAX_BYTES, v1};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -22,12 +21,16 @@ use super::context::{Context, NodeInfo};
 use super::door::{self, Door};
 use super::forward::Forwarder;
 use super::freshness::Freshness;
+use super::guard::Guard;
+use super::io::Sockets;
 use super::membership::MembershipService;
+use super::nodes::Gate;
 use super::rates::Rates;
 use super::traffic::Port;
 use super::trailers::Books;
-use super::{cluster, health, io, rates, trailers};
+use super::{cluster, guard, health, io, nodes, rates, trailers};
 use crate::node::{Budget, NodeHandle};
+use crate::tls::Tls;
 
 /// Why a server ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -55,22 +58,28 @@ const RESETS_PENDING_MAX: usize = 20;
 const RESETS_MAX: usize = 256;
 /// How soon a client that vanished is found out.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long calls may go on over a connection that was let go of because of its age. The client library lets go of
+/// its own streams sooner.
+const CONNECTION_GRACE: Duration = Duration::from_secs(150);
 /// How long connections may take to notice that they were cut.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What bounds the connections of a port.
-pub(super) fn bounds(config: &ApiConfig) -> Bounds {
+pub(super) fn bounds(config: &ApiConfig, tls: Option<&Arc<Tls>>) -> Bounds {
     Bounds {
         most: config.max_connections,
         per_address: config.connections_per_address(),
         strangers: config.connections_of_strangers(),
         greeting_bytes: HTTP2_GREETING_BYTES,
         idle: Duration::from_millis(config.idle_timeout_ms),
+        age: tls.map(|tls| tls.connection_age()),
     }
 }
 
 /// Serves a node until `shutdown` resolves, then lets calls finish for at most
 /// `config.shutdown_ms` and cuts what is left.
+///
+/// Where there is TLS, connections are let go of when they are as old as its settings say.
 ///
 /// `others` are services of other rooms for the same port: the peers'
 /// (`NetworkTransport::routes`), or none (`Routes::default()`).
@@ -78,7 +87,7 @@ pub(super) fn bounds(config: &ApiConfig) -> Bounds {
 /// # Errors
 /// See [`ApiError`].
 pub async fn serve(
-    listener: TcpListener,
+    sockets: impl Into<Sockets>,
     handle: NodeHandle,
     others: Routes,
     info: NodeInfo,
@@ -90,9 +99,14 @@ pub async fn serve(
     // Whichever way this function ends, no connection outlives it.
     let _stop_on_drop = (stopping.clone().drop_guard(), cut.clone().drop_guard());
     let books = Books { traffic: Arc::clone(&info.traffic), audit: info.audit.clone() };
-    let demands_identity = Arc::clone(&info.demands_identity);
+    let guard = Guard::new(handle.clone());
+    let demands_identity = Arc::new({
+        let guard = guard.clone();
+        move || guard.demands_identity()
+    });
+    let tls = info.tls.clone();
     let context = Arc::new(Context {
-        forwarder: Forwarder::new(&config, handle.identity().cluster),
+        forwarder: Forwarder::new(&config, handle.identity().cluster, info.dialer.clone()),
         freshness: Freshness::default(),
         pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
         answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
@@ -105,7 +119,8 @@ pub async fn serve(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     health::begin(&reporter, &handle).await;
     let routes = add_services(others, &context)?.add_service(health_service);
-    let table = Table::demanding(bounds(&config), demands_identity);
+    let sockets = sockets.into();
+    let table = Table::demanding(bounds(&config, tls.as_ref()), demands_identity);
     let door = Door::new(Arc::clone(&table));
     books.traffic.open(Port {
         table: Arc::clone(&table),
@@ -116,13 +131,24 @@ pub async fn serve(
     let door = axum::middleware::from_fn_with_state(door, door::pass);
     let rates = Rates::new(&config, Arc::clone(&table));
     let rates = axum::middleware::from_fn_with_state(rates, rates::limit);
+    let guard = axum::middleware::from_fn_with_state(guard, guard::check);
     let cluster = axum::middleware::from_fn_with_state(handle.clone(), cluster::check);
     // Who is meant for another cluster does not get to the door.
     let trailers = axum::middleware::from_fn_with_state(books, trailers::label);
-    let routes = routes.into_axum_router().layer(door).layer(rates).layer(cluster).layer(trailers);
-    let routes = Routes::from(routes);
+    let mut routes = routes.into_axum_router().layer(door).layer(rates).layer(guard).layer(cluster);
+    if tls.is_some() || sockets.peers.is_some() {
+        let gate = Gate::new(handle.clone(), tls.as_ref());
+        routes = routes.layer(axum::middleware::from_fn_with_state(gate, nodes::check));
+    }
+    let routes = Routes::from(routes.layer(trailers));
+    let mut server = Server::builder();
+    if let Some(tls) = &tls {
+        server = server
+            .max_connection_age(tls.connection_age())
+            .max_connection_age_grace(CONNECTION_GRACE);
+    }
     let mut serving = pin!(
-        Server::builder()
+        server
             .initial_stream_window_size(config.window_bytes)
             .initial_connection_window_size(config.window_bytes.saturating_mul(2).min(1 << 30))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
@@ -133,7 +159,7 @@ pub async fn serve(
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_routes(routes)
             .serve_with_incoming_shutdown(
-                io::accept(listener, Arc::clone(&table), cut.clone()),
+                io::accept(sockets, Arc::clone(&table), cut.clone(), tls),
                 stopping.clone().cancelled_owned(),
             )
     );

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use crate::consensus::{PeerProgress, ProgressState, ReplicaStatus, Role};
 use crate::node::{Activity, DiskStatus, JobKind};
 use crate::storage::ScrubBoard;
+use crate::tls::Tls;
 use crate::types::Space;
 
 /// What the apply thread has been at for less is nobody's business.
@@ -41,6 +42,7 @@ pub(super) async fn show(
         log_write_stuck_ms: context.handle.stuck_write_ms(),
         rival: super::cluster::rival_to_wire(context),
         disk: context.handle.disk().map(|disk| disk_to_wire(&disk)),
+        tls: context.info.tls.as_deref().map(tls_to_wire),
         scrub: context.info.scrubs.as_deref().map(scrubs_to_wire),
         backup: context.info.backups.as_deref().map(super::copies::backups_to_wire),
         drained: context.handle.is_off_duty(),
@@ -65,6 +67,18 @@ fn disk_to_wire(disk: &DiskStatus) -> v1::DiskStatus {
         reserve_bytes: disk.reserve,
         sync_p99_us: disk.sync_p99.map(|p99| p99.as_micros() as u64),
         alarm: disk.alarm.clone().unwrap_or_default(),
+    }
+}
+
+fn tls_to_wire(tls: &Tls) -> v1::TlsStatus {
+    let report = tls.report();
+    v1::TlsStatus {
+        mode: report.mode.name().to_owned(),
+        subject: report.subject,
+        not_after_ms: report.not_after_ms,
+        fingerprint: bytes(report.fingerprint),
+        alarm: report.alarm.unwrap_or_default(),
+        reloaded_ms: report.reloaded_ms,
     }
 }
 

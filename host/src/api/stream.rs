@@ -437,9 +437,9 @@ impl Stream {
         let (requests, receiver) = mpsc::unbounded_channel();
         let context = Arc::clone(&self.context);
         let events = self.upstream_to.clone();
-        let (address, caller) = (leader.address.clone(), self.caller);
+        let (asked, caller) = (leader.clone(), self.caller);
         let task = tokio::spawn(async move {
-            let failure = relay(&context, &caller, &address, number, receiver, &events).await;
+            let failure = relay(&context, &caller, &asked, number, receiver, &events).await;
             // A stream that has ended needs no news.
             let _ = events.send(UpstreamEvent::Ended(number, failure)).await;
         });
@@ -650,12 +650,12 @@ impl Stream {
 async fn relay(
     context: &Context,
     caller: &Caller,
-    address: &str,
+    leader: &Member,
     number: u64,
     requests: mpsc::UnboundedReceiver<v1::ApplyStreamRequest>,
     events: &mpsc::Sender<UpstreamEvent>,
 ) -> Failure {
-    let mut client = match context.forwarder.client(address) {
+    let mut client = match context.forwarder.client(leader) {
         Ok(client) => client,
         Err(failure) => return failure,
     };

@@ -27,6 +27,7 @@ use crate::fsm::{Limits, SharedLoader};
 use crate::machine::Incumbent;
 use crate::node::{MachineView, Node, NodeConfig, NodeHandle, NodeOptions, bootstrap, channel};
 use crate::storage::{MemoryLog, MemorySnapshots, Stores};
+use crate::tls::NodeDialer;
 use crate::transport::memory::{Delivery, MemoryNetwork};
 use crate::transport::{Identity, PROTOCOLS};
 use crate::types::{ClusterId, GroupId, Member, ModuleHash, NodeId};
@@ -67,9 +68,10 @@ fn node_config() -> NodeConfig {
 
 fn info() -> NodeInfo {
     NodeInfo {
+        tls: None,
+        dialer: NodeDialer::plain(),
         backups: None,
         audit: None,
-        demands_identity: Arc::new(|| false),
         autopilot: Arc::new(AutopilotBoard::new(AutopilotConfig::default())),
         scrubs: None,
         version: "test".into(),

@@ -57,7 +57,7 @@ pub(super) async fn run(
     let upload = &upload;
     let here = || activate(context, caller, upload);
     let there = |leader: Member| async move {
-        let mut admin = context.forwarder.admin(&leader.address)?;
+        let mut admin = context.forwarder.admin(&leader)?;
         let parts = tokio_stream::iter(parts(upload));
         answered(admin.upgrade(passed_on(parts, caller, Some(caller.remaining()))).await)
     };

@@ -36,6 +36,7 @@ fn known() -> BTreeSet<String> {
     command.build();
     let mut names = BTreeSet::new();
     collect(&command, &mut names);
+    names.insert(super::remote::TOKEN_VARIABLE.to_owned());
     names
 }
 

@@ -55,7 +55,7 @@ async fn status(remote: &RemoteArgs) -> Result<(u64, v1::LevelStatus), Failure> 
     let group = asked.group("").cloned().unwrap_or_default();
     let of_leader = match group.leader_id == asked.node_id || group.leader_address.is_empty() {
         true => None,
-        false => leaders(&group.leader_address, remote.timeout()).await,
+        false => leaders(remote, &group.leader_address).await,
     };
     let status = of_leader.unwrap_or(asked);
     let level = status.group("").and_then(|group| group.level.clone()).unwrap_or_default();
@@ -63,12 +63,12 @@ async fn status(remote: &RemoteArgs) -> Result<(u64, v1::LevelStatus), Failure> 
 }
 
 /// A leader that this machine does not reach knows more, but is not needed.
-async fn leaders(address: &str, timeout: Duration) -> Option<v1::StatusResponse> {
+async fn leaders(remote: &RemoteArgs, address: &str) -> Option<v1::StatusResponse> {
     let ask = async {
-        let mut admin = remote::admin(address).await.ok()?;
+        let mut admin = remote.admin(address).await.ok()?;
         admin.status(v1::StatusRequest::default()).await.ok()
     };
-    let answer = tokio::time::timeout(timeout, ask).await.ok().flatten()?;
+    let answer = tokio::time::timeout(remote.timeout(), ask).await.ok().flatten()?;
     Some(answer.into_inner())
 }
 

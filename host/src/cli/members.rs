@@ -137,7 +137,7 @@ pub(super) fn run(args: &MembersArgs) -> Ended {
 
 /// What other nodes could dial; a scheme in front is tolerated.
 fn parse_address(text: &str) -> Result<String, String> {
-    let address = remote::parse_endpoint(text)?;
+    let address = remote::parse_address(text)?;
     check_address(&address).map_err(|error| error.to_string())?;
     Ok(address)
 }

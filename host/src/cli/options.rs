@@ -20,9 +20,22 @@ use crate::config::Config;
 
 const HEADING: &str = "For commands (before or after their names)";
 
+/// What means something to those that ask a cluster only.
+const ASKING: [&str; 9] = [
+    "endpoints",
+    "cluster_id",
+    "timeout",
+    "config",
+    "tls",
+    "tls_ca",
+    "tls_certificate",
+    "tls_key",
+    "token_file",
+];
+
 /// The command line as help and completions show it: options of commands stand before them, too.
 pub(super) fn shown() -> clap::Command {
-    let in_front = shared().into_iter().filter(|option| option.get_id() != "config");
+    let in_front = shared().into_iter().filter(|option| !is_of_server_too(option));
     // A variable counts where the option does: a server must not stumble over one for commands.
     let in_front = in_front.map(|option| option.env(None::<&'static str>).global(false));
     Cli::command().args(in_front.map(|option| option.help_heading(HEADING)))
@@ -44,6 +57,15 @@ pub(super) fn accepted() -> clap::Command {
 fn shared() -> Vec<Arg> {
     let command = RemoteArgs::augment_args(clap::Command::new("shared"));
     command.get_arguments().cloned().collect()
+}
+
+/// Options that the server has, too, with the same name: they stand for the one or the other.
+fn is_of_both(id: &str) -> bool {
+    ["config", "tls", "tls_certificate", "tls_key"].contains(&id)
+}
+
+fn is_of_server_too(option: &Arg) -> bool {
+    is_of_both(option.get_id().as_str())
 }
 
 fn has(command: &clap::Command, option: &Arg) -> bool {
@@ -116,7 +138,7 @@ fn name(option: &Arg) -> String {
 fn misplaced(cli: &Cli, matches: &ArgMatches) -> Option<String> {
     let mut given = shared().into_iter().filter(|option| is_given(matches, option));
     let (Some(command), Some(word)) = (&cli.command, matches.subcommand_name()) else {
-        let option = given.find(|option| option.get_id() != "config")?;
+        let option = given.find(|option| !is_of_server_too(option))?;
         let name = name(&option);
         return Some(format!(
             "without a command this is the server, which does not take {name}: is a command missing?"
@@ -127,7 +149,7 @@ fn misplaced(cli: &Cli, matches: &ArgMatches) -> Option<String> {
     let server = ServeArgs::augment_args(clap::Command::new("server"));
     let of_server = server
         .get_arguments()
-        .find(|option| option.get_id() != "config" && is_given(matches, option));
+        .find(|option| !is_of_both(option.get_id().as_str()) && is_given(matches, option));
     if let Some(option) = of_server {
         let option = name(option);
         return Some(format!(
@@ -149,7 +171,7 @@ fn misplaced(cli: &Cli, matches: &ArgMatches) -> Option<String> {
 impl Command {
     /// Why a shared option that the command has in general has no meaning this time.
     fn why_not(&self, id: &str) -> Option<&'static str> {
-        let asks = ["endpoints", "cluster_id", "timeout", "config"].contains(&id);
+        let asks = ASKING.contains(&id);
         match self {
             Command::Engine(args) if !args.asks_cluster() && asks => {
                 Some("when it says what this program offers: nobody is asked")

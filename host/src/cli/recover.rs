@@ -49,7 +49,7 @@ struct Place {
 struct Address {
     /// Address that others will be told to dial: what the node will be started with [default: the one
     /// that it had].
-    #[arg(long, value_name = "HOST:PORT", value_parser = super::remote::parse_endpoint)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = super::remote::parse_address)]
     advertise: Option<String>,
 }
 

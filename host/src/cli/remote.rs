@@ -8,23 +8,24 @@ use clap::Args;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use raft_host_proto::client::{ClientOptions, ClusterId};
+use raft_host_proto::dial::{Authorized, Bearer, ClientTls, Dialer, Way};
 use raft_host_proto::v1::ErrorDetail;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::v1::client_client::ClientClient;
-use raft_host_proto::{Client, ClientError, Effect, MESSAGE_MAX_BYTES};
-use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint};
+use raft_host_proto::{Client, ClientError, Effect, MESSAGE_MAX_BYTES, Secret};
 use tonic::{Status, Streaming};
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use crate::config::ClientConfig;
-pub(super) use crate::config::{parse_duration, parse_endpoint};
+pub(super) use crate::config::{parse_address, parse_duration, parse_endpoint};
 
 /// How long dialing one node may take, whatever the whole request may.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request may take, unless its command says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Holds the token to show, if no file does. Nobody gives it as an argument, which others could see.
+pub(super) const TOKEN_VARIABLE: &str = "RAFT_HOST_TOKEN";
 /// For one attempt of a request that may be repeated; then another node is asked.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -33,7 +34,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 #[command(next_help_heading = "Connection")]
 pub(super) struct RemoteArgs {
     /// Where the cluster is: any of its nodes; several, comma-separated or repeated, are tried
-    /// in turn.
+    /// in turn. Also https://HOST:PORT, and unix:PATH for the socket of a node on this machine.
     #[arg(
         short,
         long = "endpoint",
@@ -59,6 +60,27 @@ pub(super) struct RemoteArgs {
     /// Tables for people or JSON for scripts.
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
+
+    /// Speak TLS, with the files of this folder, as `raft-host certs client` makes it: ca.pem, and certificate.pem
+    /// and key.pem if they are there.
+    #[arg(long, global = true, env = "RAFT_HOST_TLS", value_name = "DIR")]
+    pub(super) tls: Option<PathBuf>,
+
+    /// Speak TLS, and trust nodes with a certificate of these CAs (PEM).
+    #[arg(long, global = true, env = "RAFT_HOST_TLS_CA", value_name = "FILE")]
+    pub(super) tls_ca: Option<PathBuf>,
+
+    /// The certificate to show (PEM).
+    #[arg(long, global = true, env = "RAFT_HOST_TLS_CERTIFICATE", value_name = "FILE")]
+    pub(super) tls_certificate: Option<PathBuf>,
+
+    /// Its private key (PEM).
+    #[arg(long, global = true, env = "RAFT_HOST_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// File that holds the token to show; the environment may have the token itself, as RAFT_HOST_TOKEN.
+    #[arg(long, global = true, env = "RAFT_HOST_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
 
     /// Configuration file (TOML); its [client] counts where neither the command line nor the
     /// environment says anything.
@@ -91,23 +113,8 @@ fn show_warnings() {
     let _ = warnings.try_init();
 }
 
-/// How to reach one node without the client library.
-pub(super) fn endpoint(address: &str) -> Result<Endpoint, Failure> {
-    Ok(Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| Failure::new(format!("{address}: {error}")))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true))
-}
-
-/// An admin client of one node and no other; the error says why there is none.
-pub(super) async fn admin(address: &str) -> Result<AdminClient<Channel>, String> {
-    let endpoint = endpoint(address).map_err(|failure| failure.message)?;
-    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
-    Ok(AdminClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES))
-}
-
 /// A client of the state machine on a connection.
-pub(super) fn client_on(channel: Channel) -> ClientClient<Channel> {
+pub(super) fn client_on(channel: Authorized) -> ClientClient<Authorized> {
     ClientClient::new(channel)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES)
@@ -134,6 +141,73 @@ impl RemoteArgs {
         let cluster_id = file.cluster_id.map(|id| id.to_string().parse().expect("an id"));
         self.cluster_id = self.cluster_id.or(cluster_id);
         self.timeout = self.timeout.or(file.timeout);
+        if self.tls.is_none() && self.tls_ca.is_none() {
+            self.tls = file.tls;
+            self.tls_ca = file.tls_ca;
+        }
+        if self.tls_certificate.is_none() && self.tls_key.is_none() {
+            self.tls_certificate = file.tls_certificate;
+            self.tls_key = file.tls_key;
+        }
+        self.token_file = self.token_file.take().or(file.token_file);
+    }
+
+    /// What speaking TLS takes, if it is to be spoken.
+    fn client_tls(&self) -> Result<Option<ClientTls>, String> {
+        let mut tls = self.tls.as_deref().map(ClientTls::in_folder);
+        if let Some(ca) = &self.tls_ca {
+            let identity = tls.and_then(|tls| tls.identity);
+            tls = Some(ClientTls { identity, ..ClientTls::trusting(ca.clone()) });
+        }
+        match (&self.tls_certificate, &self.tls_key, tls) {
+            (None, None, tls) => Ok(tls),
+            (Some(certificate), Some(key), Some(tls)) => {
+                Ok(Some(tls.showing(certificate.clone(), key.clone())))
+            }
+            (Some(_), Some(_), None) => {
+                let words = "a certificate is shown where TLS is spoken: give --tls-ca FILE (or --tls DIR) as well";
+                Err(words.to_owned())
+            }
+            _ => Err("--tls-certificate and --tls-key belong together".to_owned()),
+        }
+    }
+
+    fn token(&self) -> Result<Option<Secret>, String> {
+        if let Some(path) = &self.token_file {
+            let unreadable =
+                |error| format!("cannot read the token in {}: {error}", path.display());
+            let text = std::fs::read_to_string(path).map_err(unreadable)?;
+            return match text.trim() {
+                "" => Err(format!("{} holds no token", path.display())),
+                token => Ok(Some(Secret::new(token))),
+            };
+        }
+        let given = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty());
+        Ok(given.map(|token| Secret::new(token.trim())))
+    }
+
+    fn dialer(&self) -> Result<Dialer, String> {
+        let tls = self.client_tls()?;
+        Dialer::of(tls.as_ref()).map_err(|error| error.to_string())
+    }
+
+    /// How to reach one node without the client library.
+    pub(super) fn way(&self, address: &str) -> Result<Way, String> {
+        let way = self.dialer()?.way(address).map_err(|error| error.to_string())?;
+        Ok(way.tuned(|endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT)))
+    }
+
+    /// What shows the token on that way, if there is one.
+    pub(super) fn bearer(&self, way: &Way) -> Result<Bearer, String> {
+        way.bearer(self.token()?.as_ref()).map_err(|error| error.to_string())
+    }
+
+    /// An admin client of one node and no other; the error says why there is none.
+    pub(super) async fn admin(&self, address: &str) -> Result<AdminClient<Authorized>, String> {
+        let way = self.way(address)?;
+        let bearer = self.bearer(&way)?;
+        let channel = way.connect().await.map_err(|error| innermost(&error))?;
+        Ok(AdminClient::new(bearer.on(channel)).max_decoding_message_size(MESSAGE_MAX_BYTES))
     }
 
     /// The time limit, with this command's default.
@@ -169,34 +243,38 @@ impl RemoteArgs {
         let reachable = self.first_reachable(CONNECT_TIMEOUT.min(timeout)).await?;
         let mut endpoints = self.endpoints.clone();
         endpoints.rotate_left(reachable);
-        let options = ClientOptions { count_pages, ..self.options(timeout) };
+        let options = ClientOptions { count_pages, ..self.options(timeout)? };
         Client::connect(endpoints, options).map_err(|error| failure(&error))
     }
 
     /// A client of one node and no other.
     pub(super) fn client_of(&self, address: &str) -> Result<Client, Failure> {
-        Client::connect([address], self.options(self.timeout())).map_err(|error| failure(&error))
+        Client::connect([address], self.options(self.timeout())?).map_err(|error| failure(&error))
     }
 
-    fn options(&self, timeout: Duration) -> ClientOptions {
-        ClientOptions {
+    fn options(&self, timeout: Duration) -> Result<ClientOptions, Failure> {
+        Ok(ClientOptions {
             cluster: self.cluster_id,
             connect_timeout: CONNECT_TIMEOUT,
             attempt_timeout: ATTEMPT_TIMEOUT.min(timeout),
             deadline: timeout,
             admin_deadline: timeout,
+            tls: self.client_tls().map_err(Failure::usage)?,
+            token: self.token().map_err(Failure::usage)?,
             ..ClientOptions::default()
-        }
+        })
     }
 
     /// Position of the first endpoint where something listens.
     async fn first_reachable(&self, timeout: Duration) -> Result<usize, Failure> {
+        let dialer = &self.dialer().map_err(Failure::usage)?;
         let mut dials: FuturesUnordered<_> = self
             .endpoints
             .iter()
             .enumerate()
             .map(|(position, address)| async move {
-                let dialed = tokio::time::timeout(timeout, TcpStream::connect(address)).await;
+                let way = dialer.way(address).map_err(|error| error.to_string())?;
+                let dialed = tokio::time::timeout(timeout, way.knock()).await;
                 match dialed {
                     Ok(Ok(_)) => Ok(position),
                     Ok(Err(error)) => Err(format!("{address}: {error}")),
@@ -319,6 +397,11 @@ mod tests {
             cluster_id: None,
             timeout: None,
             output: Output::Table,
+            tls: None,
+            tls_ca: None,
+            tls_certificate: None,
+            tls_key: None,
+            token_file: None,
             config: None,
         };
         let failure = block_on(args.client()).expect_err("nobody listens");

@@ -32,7 +32,7 @@ pub(super) struct RestoreArgs {
     /// Address that others will be told to dial: what the node will be started with.
     #[arg(
         long, value_name = "HOST:PORT", env = "RAFT_HOST_ADVERTISE",
-        default_value = "127.0.0.1:7400", value_parser = super::remote::parse_endpoint
+        default_value = "127.0.0.1:7400", value_parser = super::remote::parse_address
     )]
     advertise: String,
     /// Store of the log.

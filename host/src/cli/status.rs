@@ -14,7 +14,7 @@ use tonic::Response;
 
 use self::notes::{
     activity_note, autopilot_note, backup_note, different_clusters, digest_notes, origin_note,
-    rival_note, scrub_note,
+    rival_note, scrub_note, tls_note,
 };
 use self::row::{HEADERS, NodeRow};
 use super::exit::{Ended, Exit, Failure};
@@ -64,13 +64,15 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
     let timeout = NODE_TIMEOUT.min(remote.timeout());
     let whole = !args.only && (args.cluster || remote.endpoints.len() == 1);
     let endpoints = &remote.endpoints;
-    let alone = join_all(endpoints.iter().map(|address| row(address, None, timeout)));
+    let alone = join_all(endpoints.iter().map(|address| row(remote, address, None, timeout)));
     let rows = if whole {
-        let known = join_all(endpoints.iter().map(|address| members(address, timeout)));
+        let known = join_all(endpoints.iter().map(|address| members(remote, address, timeout)));
         let (alone, known) = tokio::join!(alone, known);
         match known.into_iter().find(|members| !members.is_empty()) {
             Some(members) => {
-                join_all(members.iter().map(|m| row(&m.address, Some(m.clone()), timeout))).await
+                let asked =
+                    members.iter().map(|m| row(remote, &m.address, Some(m.clone()), timeout));
+                join_all(asked).await
             }
             // A node without a state knows itself only.
             None => alone,
@@ -97,18 +99,23 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
 }
 
 /// The members that a node knows of, asked once: one that knows none yet is not waited for.
-async fn members(address: &str, timeout: Duration) -> Vec<v1::MemberInfo> {
+async fn members(remote: &RemoteArgs, address: &str, timeout: Duration) -> Vec<v1::MemberInfo> {
     let ask = async {
-        let mut client = remote::admin(address).await.ok()?;
+        let mut client = remote.admin(address).await.ok()?;
         client.members(v1::MembersRequest::default()).await.ok()
     };
     let answer = tokio::time::timeout(timeout, ask).await.ok().flatten();
     answer.map(|answer| answer.into_inner().members).unwrap_or_default()
 }
 
-async fn row(address: &str, member: Option<v1::MemberInfo>, timeout: Duration) -> NodeRow {
+async fn row(
+    remote: &RemoteArgs,
+    address: &str,
+    member: Option<v1::MemberInfo>,
+    timeout: Duration,
+) -> NodeRow {
     let ask = async {
-        let mut client = remote::admin(address).await?;
+        let mut client = remote.admin(address).await?;
         let answer = client.status(v1::StatusRequest::default()).await;
         answer.map(Response::into_inner).map_err(|status| sentence(&status))
     };
@@ -146,6 +153,7 @@ fn to_text(rows: &[NodeRow]) -> String {
         notes.extend(backup_note(row));
         notes.extend(autopilot_note(row));
         notes.extend(scrub_note(row));
+        notes.extend(tls_note(row));
         notes.extend(digest_notes(row));
     }
     notes.extend(rows.iter().find_map(origin_note));

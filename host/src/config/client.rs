@@ -1,6 +1,7 @@
 //! The `[client]` part of the configuration: where commands find a cluster, and how they print.
 //! And how addresses and times are written, there and on the command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::Error as _;
@@ -28,6 +29,21 @@ pub struct ClientConfig {
     pub timeout: Option<Duration>,
     /// How results are printed.
     pub output: Output,
+    /// Speak TLS, with the files of this folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<PathBuf>,
+    /// Speak TLS, and trust nodes with a certificate of these CAs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
+    /// The certificate to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// File that holds the token to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// How results are printed.
@@ -48,6 +64,11 @@ impl Default for ClientConfig {
             cluster_id: None,
             timeout: None,
             output: Output::default(),
+            tls: None,
+            tls_ca: None,
+            tls_certificate: None,
+            tls_key: None,
+            token_file: None,
         }
     }
 }
@@ -68,11 +89,29 @@ fn write_time<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S:
     to.serialize_some(&time.map(|time| format!("{}ms", time.as_millis())))
 }
 
-/// Checks `host:port`; a scheme in front is tolerated.
+/// Checks what a command may ask: `host:port`, the same behind `http://` or `https://`, or `unix:PATH`.
 ///
 /// # Errors
 /// What is wrong with it, for people.
 pub(crate) fn parse_endpoint(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.starts_with("unix:") {
+        return match text.trim_start_matches("unix:").trim_start_matches("//") {
+            "" => Err(format!("{text:?} names no socket: write unix:PATH")),
+            _ => Ok(text.to_owned()),
+        };
+    }
+    match text.strip_prefix("https://") {
+        Some(address) => Ok(format!("https://{}", parse_address(address)?)),
+        None => parse_address(text),
+    }
+}
+
+/// Checks `host:port`; `http://` in front is tolerated.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let address = text.trim();
     let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
     let (host, port) = address
@@ -119,7 +158,11 @@ mod tests {
         assert_eq!(parse_endpoint("127.0.0.1:7400"), Ok("127.0.0.1:7400".into()));
         assert_eq!(parse_endpoint(" http://node-1:7400/ "), Ok("node-1:7400".into()));
         assert_eq!(parse_endpoint("[::1]:7400"), Ok("[::1]:7400".into()));
-        for bad in ["", "host", "host:", "host:0", "host:70000", ":7400", "::1:7400", "a/b:1"] {
+        assert_eq!(parse_endpoint("https://a:1/"), Ok("https://a:1".into()));
+        assert_eq!(parse_endpoint("unix:/a/b"), Ok("unix:/a/b".into()));
+        for bad in
+            ["", "host", "host:", "host:0", "host:70000", ":7400", "::1:7400", "a/b:1", "unix:"]
+        {
             assert!(parse_endpoint(bad).is_err(), "{bad}");
         }
     }
@@ -143,6 +186,8 @@ mod tests {
             cluster_id: Some(ClusterId([7; 16])),
             timeout: Some(Duration::from_millis(1_500)),
             output: Output::Json,
+            tls_ca: Some("ca.pem".into()),
+            ..ClientConfig::default()
         };
         for config in [config, ClientConfig::default()] {
             let text = toml::to_string(&config).expect("TOML holds it");

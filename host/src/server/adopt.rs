@@ -11,6 +11,7 @@ use std::io::{BufReader, Seek as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use raft_host_proto::dial::Dialer;
 use raft_host_proto::v1;
 use raft_host_proto::v1::admin_client::AdminClient;
 use tonic::transport::Channel;
@@ -31,13 +32,17 @@ use crate::types::{ClusterId, GroupId, LogPosition};
 const PART_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks one member after the other for a state, and keeps the first that will do.
-pub(super) async fn a_state(config: &Config, join: &Join) -> Result<(), ServeError> {
+pub(super) async fn a_state(
+    config: &Config,
+    join: &Join,
+    dialer: &Dialer,
+) -> Result<(), ServeError> {
     let opened = config.clone();
     let (home, owner) = tokio::task::spawn_blocking(move || open(&opened)).await??;
     let home = Arc::new(home);
     let mut reason = "no member was named".to_owned();
     for seed in &join.seeds {
-        match one_of(config, &home, owner, seed).await {
+        match one_of(config, &home, owner, dialer, seed).await {
             Ok(position) => {
                 tracing::warn!(
                     from = seed, index = %position.index,
@@ -64,11 +69,12 @@ async fn one_of(
     config: &Config,
     home: &Arc<Home>,
     owner: NodeIdentity,
+    dialer: &Dialer,
     seed: &str,
 ) -> Result<LogPosition, String> {
     let dir = home.path().unwrap_or(&config.data_dir).to_owned();
     let mut file = tempfile::tempfile_in(&dir).map_err(|error| error.to_string())?;
-    let channel = channel(seed).map_err(|status| status.message().to_owned())?;
+    let channel = channel(dialer, seed).map_err(|status| status.message().to_owned())?;
     fetch(AdminClient::new(channel), owner.cluster, &mut file).await?;
     let (config, stores) = (config.clone(), home.stores().clone());
     let work = move || {

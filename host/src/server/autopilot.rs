@@ -8,6 +8,7 @@ use crate::audit::{Audit, Event};
 use crate::autopilot::{AutopilotBoard, AutopilotChange, Decision, Facts, MemberFacts, decide};
 use crate::consensus::{ReplicaStatus, Role};
 use crate::node::NodeHandle;
+use crate::tls::NodeDialer;
 
 /// Between two looks, at most and at least; in between, a twentieth of the time that makes a member dead.
 const LOOK_MAX: Duration = Duration::from_secs(10);
@@ -97,7 +98,11 @@ fn facts(handle: &NodeHandle, status: &ReplicaStatus) -> Facts {
 
 /// Hands leadership over as long as this node leads and its disk is slow. The percentile is one of the last minute,
 /// so nothing is done again before that is another one.
-pub(super) async fn leave_slow_disk(handle: NodeHandle, board: Arc<AutopilotBoard>) {
+pub(super) async fn leave_slow_disk(
+    handle: NodeHandle,
+    dialer: NodeDialer,
+    board: Arc<AutopilotBoard>,
+) {
     let limit = Duration::from_millis(handle.config().slow_sync_ms);
     if !board.config().leave_slow_disk || limit.is_zero() {
         return;
@@ -108,7 +113,7 @@ pub(super) async fn leave_slow_disk(handle: NodeHandle, board: Arc<AutopilotBoar
         if !is_slow || handle.leadership().borrow().role != Role::Leader {
             continue;
         }
-        let quick = voters_with_quick_disks(&handle, limit).await;
+        let quick = voters_with_quick_disks(&handle, &dialer, limit).await;
         if quick.is_empty() {
             continue;
         }
@@ -126,14 +131,14 @@ pub(super) async fn leave_slow_disk(handle: NodeHandle, board: Arc<AutopilotBoar
 
 /// Hands leadership over that came to a node which is off duty because nobody else was there to lead, as soon as
 /// somebody is.
-pub(super) async fn be_relieved(handle: NodeHandle) {
+pub(super) async fn be_relieved(handle: NodeHandle, dialer: NodeDialer) {
     let pause = Duration::from_millis(handle.config().election_ms) * 2;
     loop {
         tokio::time::sleep(pause).await;
         if !handle.is_off_duty() || handle.leadership().borrow().role != Role::Leader {
             continue;
         }
-        let on_duty = voters_on_duty(&handle).await;
+        let on_duty = voters_on_duty(&handle, &dialer).await;
         if on_duty.is_empty() || !handle.is_off_duty() {
             continue;
         }

@@ -21,6 +21,7 @@ use crate::backup::{
 };
 use crate::consensus::Role;
 use crate::node::{MachineCopy, NodeHandle};
+use crate::tls::NodeDialer;
 use crate::types::{ClusterId, Member, NodeId};
 
 /// Between two looks, at most and at least; in between, a twentieth of the time between backups.
@@ -42,6 +43,7 @@ struct Candidate {
 /// Takes backups until `end`.
 pub(super) async fn take(
     handle: NodeHandle,
+    dialer: NodeDialer,
     board: Arc<BackupBoard>,
     audit: Option<Arc<Audit>>,
     end: CancellationToken,
@@ -71,7 +73,7 @@ pub(super) async fn take(
     loop {
         tokio::time::sleep(pause).await;
         board.forgive(wall_clock_ms());
-        if is_my_turn(&handle, &board).await {
+        if is_my_turn(&handle, &dialer, &board).await {
             let saved = attempt(&handle, &board, &dir, &end).await;
             if let Some((saved, audit)) = saved.zip(audit.as_ref()) {
                 audit.note(of_backup(&saved), None);
@@ -86,13 +88,13 @@ fn find(dir: &Path, cluster: ClusterId) -> io::Result<Option<SavedBackup>> {
     Ok(list(dir, cluster)?.pop())
 }
 
-async fn is_my_turn(handle: &NodeHandle, board: &BackupBoard) -> bool {
+async fn is_my_turn(handle: &NodeHandle, dialer: &NodeDialer, board: &BackupBoard) -> bool {
     let Some(view) = handle.machine().borrow().clone() else { return false };
     let me = handle.identity().node;
     let others = view.members.values().filter(|member| member.id != me);
     let cluster = handle.identity().cluster;
-    let mut candidates: Vec<Candidate> =
-        join_all(others.map(|member| ask(member, cluster))).await.into_iter().flatten().collect();
+    let asked = join_all(others.map(|member| ask(member, cluster, dialer))).await;
+    let mut candidates: Vec<Candidate> = asked.into_iter().flatten().collect();
     let report = board.report();
     candidates.push(Candidate {
         node: me,
@@ -124,8 +126,8 @@ fn taker(
 }
 
 /// `None`: it takes no backups, or does not answer.
-async fn ask(member: &Member, cluster: ClusterId) -> Option<Candidate> {
-    let status = status_of(member, cluster).await?;
+async fn ask(member: &Member, cluster: ClusterId, dialer: &NodeDialer) -> Option<Candidate> {
+    let status = status_of(member, cluster, dialer).await?;
     let backup = status.backup.as_ref()?;
     let leads = status.group("").is_some_and(|group| group.role() == v1::Role::Leader);
     Some(Candidate {

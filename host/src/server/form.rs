@@ -10,13 +10,28 @@ use super::release;
 use super::restore::Portable;
 use crate::config::Config;
 use crate::fsm::{SharedLoader, on_guest_stack};
+use crate::machine::FOUNDER;
 use crate::node;
+use crate::tls::Tls;
 use crate::transport::Identity;
-use crate::types::{ClusterId, GroupId, NodeId};
+use crate::types::{ClusterId, GroupId};
 use crate::wasm::CompiledModules;
 
 /// What is left to do once there is a cluster.
 const SETTLE: Intent = Intent::Settle { disputed_by: None };
+
+/// Which cluster is formed: the one of the certificate, or a new one.
+fn founded(tls: Option<&Tls>) -> Result<ClusterId, ServeError> {
+    let Some(tls) = tls else { return Ok(ClusterId(rand::random())) };
+    if tls.node() != FOUNDER {
+        let reason = format!(
+            "a cluster is formed by node {FOUNDER}; start this one with --join, or give it the certificate of \
+             node {FOUNDER}"
+        );
+        return Err(ServeError::CertificateUnfit { node: tls.node(), reason });
+    }
+    Ok(tls.cluster())
+}
 
 /// Forms a cluster where nothing is yet. Until the plugin has passed, nothing is written.
 pub(super) async fn form(
@@ -25,11 +40,12 @@ pub(super) async fn form(
     address: String,
     modules: &CompiledModules,
     portable: Option<Portable>,
+    tls: Option<&Tls>,
 ) -> Result<(Home, Identity), ServeError> {
     // The cache of compiled modules lives in the data directory, which must not exist yet.
     let loader = release::loader(None, modules)?;
     plugin.check(Arc::clone(&loader), config.limits.clone()).await?;
-    let identity = Identity { cluster: ClusterId(rand::random()), node: NodeId(1), address };
+    let identity = Identity { cluster: founded(tls)?, node: FOUNDER, address };
     let (config, plugin) = (config.clone(), plugin.clone());
     tokio::task::spawn_blocking(move || {
         if let Some(portable) = portable {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use raft_host_proto::dial::Dialer;
 use raft_host_proto::peer::membership_client::MembershipClient;
 use raft_host_proto::v1::admin_client::AdminClient;
 use raft_host_proto::{peer, v1};
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::{Join, ServeError};
@@ -20,6 +21,8 @@ const DIAL: Duration = Duration::from_secs(3);
 /// First pause between rounds through all addresses; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Nodes with lower ids are waited for so long.
+const ORDER_PATIENCE: Duration = Duration::from_secs(15);
 /// A cluster that nobody can reach for so long is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,15 +35,21 @@ pub(super) struct Admission {
 }
 
 /// Asks one address after the other until one takes this node in.
-pub(super) async fn ask(join: &Join, address: &str) -> Result<Admission, ServeError> {
+pub(super) async fn ask(
+    dialer: &Dialer,
+    join: &Join,
+    address: &str,
+) -> Result<Admission, ServeError> {
     // One for all attempts: whoever took this node in already knows it by that.
     let nonce = JoinNonce(rand::random());
     let deadline = tokio::time::Instant::now() + PATIENCE;
+    let began = tokio::time::Instant::now();
     let mut pause = PAUSE_MIN;
     loop {
+        let out_of_order = began.elapsed() >= ORDER_PATIENCE;
         let mut reason = String::new();
         for seed in &join.seeds {
-            match attempt(seed, join, address, nonce).await {
+            match attempt(dialer, seed, join, address, nonce, out_of_order).await {
                 Ok(admission) => return Ok(admission),
                 Err(status) if !may_pass(&status) => {
                     let reason = status.message().to_owned();
@@ -62,19 +71,21 @@ pub(super) async fn ask(join: &Join, address: &str) -> Result<Admission, ServeEr
 /// answers. All are asked at once: when a whole cluster is restarted, each node finds the others
 /// listening but silent.
 pub(super) async fn cluster_at(
+    dialer: &Dialer,
     seeds: &[String],
     expected: ClusterId,
 ) -> Option<(String, ClusterId)> {
-    first_to_answer(seeds, expected, DIAL).await
+    first_to_answer(dialer, seeds, expected, DIAL).await
 }
 
 async fn first_to_answer(
+    dialer: &Dialer,
     seeds: &[String],
     expected: ClusterId,
     patience: Duration,
 ) -> Option<(String, ClusterId)> {
     let mut asked: JoinSet<_> =
-        seeds.iter().map(|seed| cluster_of(seed.clone(), patience)).collect();
+        seeds.iter().map(|seed| cluster_of(dialer.clone(), seed.clone(), patience)).collect();
     let mut other = None;
     while let Some(answer) = asked.join_next().await {
         let Ok(Some(found)) = answer else { continue };
@@ -86,8 +97,12 @@ async fn first_to_answer(
     other
 }
 
-async fn cluster_of(seed: String, patience: Duration) -> Option<(String, ClusterId)> {
-    let mut client = client(&seed).ok()?;
+async fn cluster_of(
+    dialer: Dialer,
+    seed: String,
+    patience: Duration,
+) -> Option<(String, ClusterId)> {
+    let mut client = client(&dialer, &seed).ok()?;
     let mut request = Request::new(v1::StatusRequest::default());
     request.set_timeout(patience);
     match client.status(request).await {
@@ -115,22 +130,22 @@ pub(super) fn meant_for<T>(cluster: ClusterId, message: T) -> Request<T> {
 }
 
 /// A lazy connection.
-pub(super) fn client(address: &str) -> Result<AdminClient<Channel>, Status> {
-    Ok(AdminClient::new(channel(address)?))
+pub(super) fn client(dialer: &Dialer, address: &str) -> Result<AdminClient<Channel>, Status> {
+    Ok(AdminClient::new(channel(dialer, address)?))
 }
 
-pub(super) fn channel(address: &str) -> Result<Channel, Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| Status::invalid_argument(format!("{address:?} is not HOST:PORT")))?;
-    let endpoint = endpoint.connect_timeout(DIAL).timeout(ATTEMPT).tcp_nodelay(true);
-    Ok(endpoint.connect_lazy())
+pub(super) fn channel(dialer: &Dialer, address: &str) -> Result<Channel, Status> {
+    let way = dialer.way(address).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok(way.tuned(|endpoint| endpoint.connect_timeout(DIAL).timeout(ATTEMPT)).connect_lazy())
 }
 
 async fn attempt(
+    dialer: &Dialer,
     seed: &str,
     join: &Join,
     address: &str,
     nonce: JoinNonce,
+    out_of_order: bool,
 ) -> Result<Admission, Status> {
     let request = peer::JoinRequest {
         address: address.to_owned(),
@@ -139,9 +154,10 @@ async fn attempt(
         protocol_max: *PROTOCOLS.end(),
         level: super::release::offered_level().0,
         nonce: nonce.0.to_vec().into(),
+        out_of_order,
         ..Default::default()
     };
-    let answer = MembershipClient::new(channel(seed)?).join(request).await?.into_inner();
+    let answer = MembershipClient::new(channel(dialer, seed)?).join(request).await?.into_inner();
     admission(answer).map_err(|what| {
         // Another answer is not to be expected.
         let words = format!("its answer makes no sense ({what}); is it a raft-host?");
@@ -213,8 +229,9 @@ mod tests {
             }
         };
         let join = Join { seeds: vec![seed.clone()], ..Join::default() };
+        let (dialer, nonce) = (Dialer::plain(), JoinNonce([1; 16]));
         tokio::select! {
-            answer = attempt(&seed, &join, "127.0.0.1:1", JoinNonce([1; 16])) => {
+            answer = attempt(&dialer, &seed, &join, "127.0.0.1:1", nonce, true) => {
                 let status = answer.expect_err("nobody answers");
                 assert!(may_pass(&status), "{status:?}");
             }
@@ -238,7 +255,8 @@ mod tests {
             silent.push(listener);
         }
         let expected = ClusterId([1; 16]);
-        let asking = async move { first_to_answer(&seeds, expected, ATTEMPT).await };
+        let asking =
+            async move { first_to_answer(&Dialer::plain(), &seeds, expected, ATTEMPT).await };
         let all_asked = async {
             let mut connections = Vec::new();
             for listener in &silent {

@@ -23,6 +23,7 @@ mod home;
 mod intent;
 mod join;
 mod late;
+mod local;
 mod memory;
 mod plugin;
 mod probation;
@@ -55,6 +56,7 @@ use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;
+use crate::tls::TlsFailure;
 use crate::types::{ClusterId, NodeId};
 use crate::wasm::CompiledModules;
 
@@ -168,6 +170,46 @@ pub enum ServeError {
         flag: &'static str,
         /// The cause.
         source: std::io::Error,
+    },
+    /// The files for TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFailure),
+    /// The certificate is not for the address of this node.
+    #[error("{0}")]
+    CertificateAddress(String),
+    /// The certificate is not of this node.
+    #[error(
+        "{place} is of node {node} of cluster {cluster}, and the certificate (tls.certificate) is of node \
+         {found_node} of cluster {found_cluster}: `raft-host certs node` makes one for it, with --id {node} \
+         --cluster-id {cluster} if need be"
+    )]
+    CertificateOfAnother {
+        /// The data directory.
+        place: String,
+        /// Its cluster.
+        cluster: ClusterId,
+        /// Its node.
+        node: NodeId,
+        /// The cluster of the certificate.
+        found_cluster: ClusterId,
+        /// The node of the certificate.
+        found_node: NodeId,
+    },
+    /// The certificate is of a node that cannot do that.
+    #[error("the certificate (tls.certificate) is of node {node}: {reason}")]
+    CertificateUnfit {
+        /// The node of the certificate.
+        node: NodeId,
+        /// What is wrong with that.
+        reason: String,
+    },
+    /// There is no socket on this machine.
+    #[error("cannot listen on the socket {}: {reason}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// The cause.
+        reason: String,
     },
     /// No member could be reached.
     #[error("none of {seeds} could be asked to let this node join: {reason}")]

@@ -6,9 +6,10 @@ use tonic::Status;
 use super::join;
 use super::wish::{Wish, until_so};
 use crate::node::{MachineView, NodeHandle};
+use crate::tls::NodeDialer;
 use crate::types::Member;
 
-struct Voter<'a>(&'a NodeHandle);
+struct Voter<'a>(&'a NodeHandle, &'a NodeDialer);
 
 impl Wish for Voter<'_> {
     const STILL: &'static str = "still a learner";
@@ -26,12 +27,13 @@ impl Wish for Voter<'_> {
             ..Default::default()
         };
         let request = join::meant_for(me.cluster, request);
-        join::client(&member.address)?.promote_member(request).await.map(drop)
+        let mut client = join::client(&self.1.to_node(member.id), &member.address)?;
+        client.promote_member(request).await.map(drop)
     }
 }
 
 /// Asks until this node votes. Ends only then; whoever does not want to wait drops it.
-pub(super) async fn until_voter(handle: &NodeHandle) {
-    until_so(handle, &Voter(handle)).await;
+pub(super) async fn until_voter(handle: &NodeHandle, dialer: &NodeDialer) {
+    until_so(handle, &Voter(handle, dialer)).await;
     tracing::info!(node = %handle.identity().node, "this node has caught up and votes now");
 }

@@ -10,9 +10,10 @@ use tonic::Status;
 use super::join;
 use super::wish::{Wish, until_so};
 use crate::node::{MachineView, NodeHandle};
+use crate::tls::NodeDialer;
 use crate::types::Member;
 
-struct KnownHere<'a>(&'a NodeHandle);
+struct KnownHere<'a>(&'a NodeHandle, &'a NodeDialer);
 
 impl Wish for KnownHere<'_> {
     const STILL: &'static str = "still known under the old address";
@@ -27,7 +28,7 @@ impl Wish for KnownHere<'_> {
         let me = self.0.identity();
         let request = peer::MoveRequest { node_id: me.node.0, address: me.address.clone() };
         let request = join::meant_for(me.cluster, request);
-        let channel = join::channel(&member.address)?;
+        let channel = join::channel(&self.1.to_node(member.id), &member.address)?;
         MembershipClient::new(channel).r#move(request).await.map(drop)
     }
 
@@ -40,7 +41,7 @@ impl Wish for KnownHere<'_> {
 
 /// Asks until the membership has this node's address. Ends only then; whoever does not want to wait
 /// drops it.
-pub(super) async fn until_known(handle: NodeHandle) {
+pub(super) async fn until_known(handle: NodeHandle, dialer: NodeDialer) {
     let me = handle.identity().clone();
     let mut machine = handle.machine();
     let found = machine
@@ -57,7 +58,7 @@ pub(super) async fn until_known(handle: NodeHandle) {
             "this node advertises another address than its cluster knows: asking to be dialled there"
         );
     }
-    if until_so(&handle, &KnownHere(&handle)).await > 0 {
+    if until_so(&handle, &KnownHere(&handle, &dialer)).await > 0 {
         tracing::info!(address = me.address, "the cluster knows this node's new address");
     }
 }

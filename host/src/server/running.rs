@@ -1,7 +1,7 @@
 //! A server that runs, from its start to its end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,14 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
+use super::local::SocketFile;
 use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
     Join, ServeError, Startup, adopt, autopilot, backups, bind, descriptors, disk, form, join,
-    late, memory, probation, promote, release, relocate, scrub, services,
+    late, local, memory, probation, promote, release, relocate, scrub, services,
 };
-use crate::api::{Anteroom, ProcessFacts};
+use crate::api::{Anteroom, ProcessFacts, Sockets};
 use crate::audit::Audit;
 use crate::autopilot::AutopilotBoard;
 use crate::backup::{BackupBoard, wall_clock_ms};
@@ -29,6 +30,7 @@ use crate::node::{
     self, Drained, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
 };
 use crate::storage::{DataDir, NodeIdentity, ScrubBoard};
+use crate::tls::{NodeDialer, Tls};
 use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
@@ -86,6 +88,9 @@ pub struct RunningServer {
     chores_end: CancellationToken,
     audit: Option<Arc<Audit>>,
     home: Arc<Home>,
+    tls: Option<Arc<Tls>>,
+    /// Goes with it.
+    socket: Option<SocketFile>,
 }
 
 /// Starts a server. When this returns, it answers requests; a cluster that was formed by this
@@ -98,7 +103,8 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
     match (begin(config.clone(), startup.clone()).await, join) {
         (Err(error), Some(join)) if error.wants_state() => {
             tracing::error!(%error, "a member is asked for a state");
-            adopt::a_state(&config, &join).await?;
+            let dialer = open_tls(&config).await?.map(|tls| tls.dialer()).unwrap_or_default();
+            adopt::a_state(&config, &join, &dialer.to_member()).await?;
             begin(config, startup).await
         }
         (started, _) => started,
@@ -109,6 +115,7 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
     ProcessFacts::begin();
     config.validate()?;
     descriptors::provide(&mut config.api, config.metrics_listen.is_some());
+    let tls = open_tls(&config).await?;
     if startup.plugin.is_some() && startup.join.is_some() {
         return Err(ServeError::PluginAndJoin);
     }
@@ -119,14 +126,31 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
     // Before anything else is touched: a second start of the same node ends here.
     let (listener, bound) = bind(&config.listen, "--listen").await?;
     // Until it serves, it says what it is at.
-    let (anteroom, listener) = Anteroom::open(listener, &config.api).map_err(|source| {
-        ServeError::Io { action: format!("listening on {}", config.listen), source }
-    })?;
+    let tells = |listener, address: &str| {
+        Anteroom::open(listener, &config.api, tls.as_ref())
+            .map_err(|source| ServeError::Io { action: format!("listening on {address}"), source })
+    };
+    let (anteroom, clients) = tells(listener, &config.listen)?;
+    let (peers, peers_bound, _peers_anteroom) = match &config.peer_listen {
+        Some(listen) => {
+            let (listener, bound) = bind(listen, "--peer-listen").await?;
+            let (anteroom, listener) = tells(listener, listen)?;
+            (Some(listener), Some(bound), Some(anteroom))
+        }
+        None => (None, None, None),
+    };
     let metrics = match &config.metrics_listen {
         Some(address) => Some(bind(address, "--metrics-listen").await?),
         None => None,
     };
-    let address = config.advertised(bound);
+    let address = match peers_bound {
+        Some(bound) => config.peer_advertised(bound),
+        None => config.advertised(bound),
+    };
+    if let Some(tls) = &tls {
+        tls.check_address(&address).map_err(ServeError::CertificateAddress)?;
+    }
+    let dialer = tls.as_ref().map(|tls| tls.dialer()).unwrap_or_default();
     let modules = startup.modules;
     let prepared = match (Home::owned(&config)?, &plugin, &startup.join) {
         (Some(owned), plugin, join) => {
@@ -134,11 +158,14 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
             if let Some(plugin) = plugin {
                 late::say(&place(&config), owned.1, plugin, portable.is_some());
             }
-            come_back(&config, owned, join.as_ref(), address, &modules).await?
+            if let Some(tls) = &tls {
+                check_owner(&config, owned.1, tls)?;
+            }
+            come_back(&config, owned, join.as_ref(), address, &modules, &dialer).await?
         }
         (None, Some(plugin), _) => {
             anteroom.say("it forms a cluster".to_owned());
-            let formed = form::form(&config, plugin, address, &modules, portable);
+            let formed = form::form(&config, plugin, address, &modules, portable, tls.as_deref());
             let (home, identity) = formed.await?;
             Prepared {
                 began: Began::Formed,
@@ -151,13 +178,15 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
         }
         (None, None, Some(join)) => {
             anteroom.say(format!("it asks {} to take it in", join.seeds.join(", ")));
-            enter(&config, join, address).await?
+            enter(&config, join, address, tls.as_deref()).await?
         }
         (None, None, None) => {
             return Err(ServeError::NothingToStart { place: place(&config) });
         }
     };
-    let server = run(config.clone(), prepared, &modules, (listener, bound), metrics).await?;
+    let sockets = Sockets { clients, peers, local: None };
+    let server =
+        run(config.clone(), prepared, &modules, (sockets, bound), metrics, tls.clone()).await?;
     if let Some(view) = server.handle.machine().borrow().as_ref() {
         late::say_of_limits(&config, &view.info.limits);
     }
@@ -165,7 +194,7 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
         Some(plugin) => server.introduce(plugin).await,
         None => Ok(()),
     };
-    drop(anteroom);
+    drop((anteroom, _peers_anteroom));
     server.opening.cancel();
     if let Err(error) = prepared {
         server.shutdown().await;
@@ -192,6 +221,7 @@ async fn come_back(
     join: Option<&Join>,
     address: String,
     modules: &CompiledModules,
+    dialer: &NodeDialer,
 ) -> Result<Prepared, ServeError> {
     if let Some(join) = join {
         let seeds: Vec<_> = join.seeds.iter().filter(|seed| **seed != address).cloned().collect();
@@ -201,7 +231,7 @@ async fn come_back(
                 owner.node
             );
         }
-        match join::cluster_at(&seeds, owner.cluster).await {
+        match join::cluster_at(&dialer.to_member(), &seeds, owner.cluster).await {
             Some((seed, other)) if other != owner.cluster => {
                 let (place, own) = (place(config), owner.cluster);
                 return Err(ServeError::OtherCluster { place, own, seed, other });
@@ -242,12 +272,19 @@ async fn come_back(
 }
 
 /// Has the cluster take this node in, then writes down that it did.
-async fn enter(config: &Config, join: &Join, address: String) -> Result<Prepared, ServeError> {
+async fn enter(
+    config: &Config,
+    join: &Join,
+    address: String,
+    tls: Option<&Tls>,
+) -> Result<Prepared, ServeError> {
+    let join = &certified(join, tls)?;
+    let dialer = tls.map(Tls::dialer).unwrap_or_default().to_member();
     let empty = {
         let config = config.clone();
         tokio::task::spawn_blocking(move || EmptyHome::lock(&config)).await??
     };
-    let admission = match join::ask(join, &address).await {
+    let admission = match join::ask(&dialer, join, &address).await {
         Ok(admission) => admission,
         Err(error) => {
             empty.abandon();
@@ -255,6 +292,11 @@ async fn enter(config: &Config, join: &Join, address: String) -> Result<Prepared
         }
     };
     let (cluster, node) = (admission.cluster, admission.node);
+    if let Some(tls) = tls.filter(|tls| (tls.cluster(), tls.node()) != (cluster, node)) {
+        empty.abandon();
+        let reason = format!("it was taken in as node {node} of cluster {cluster}");
+        return Err(ServeError::CertificateUnfit { node: tls.node(), reason });
+    }
     tracing::info!(%cluster, %node, "the cluster has taken this node in");
     let (introduced, promote) = (admission.members, !join.learner);
     let config = config.clone();
@@ -266,12 +308,43 @@ async fn enter(config: &Config, join: &Join, address: String) -> Result<Prepared
     Ok(Prepared { began: Began::Joined, home, identity, introduced, promote, probation })
 }
 
+/// Reads the files for TLS.
+async fn open_tls(config: &Config) -> Result<Option<Arc<Tls>>, ServeError> {
+    let config = config.tls.clone();
+    Ok(tokio::task::spawn_blocking(move || Tls::open(&config)).await??)
+}
+
+/// The certificate must be of the node whose data is there.
+fn check_owner(config: &Config, owner: NodeIdentity, tls: &Tls) -> Result<(), ServeError> {
+    if (owner.cluster, owner.node) == (tls.cluster(), tls.node()) {
+        return Ok(());
+    }
+    Err(ServeError::CertificateOfAnother {
+        place: place(config),
+        cluster: owner.cluster,
+        node: owner.node,
+        found_cluster: tls.cluster(),
+        found_node: tls.node(),
+    })
+}
+
+/// A node with a certificate asks for the id of that.
+fn certified(join: &Join, tls: Option<&Tls>) -> Result<Join, ServeError> {
+    let Some(node) = tls.map(Tls::node) else { return Ok(join.clone()) };
+    if let Some(asked) = join.node_id.filter(|asked| *asked != node) {
+        let reason = format!("it cannot join as node {asked} (--node-id)");
+        return Err(ServeError::CertificateUnfit { node, reason });
+    }
+    Ok(Join { node_id: Some(node), ..join.clone() })
+}
+
 async fn run(
     config: Config,
     prepared: Prepared,
     modules: &CompiledModules,
-    (listener, bound): (TcpListener, SocketAddr),
+    (mut sockets, bound): (Sockets, SocketAddr),
     metrics: Option<(TcpListener, SocketAddr)>,
+    tls: Option<Arc<Tls>>,
 ) -> Result<RunningServer, ServeError> {
     let Prepared { began, home, identity, introduced, promote, probation } = prepared;
     let joining = !introduced.is_empty();
@@ -282,6 +355,7 @@ async fn run(
         snapshots: Arc::clone(&home.stores().snapshots),
         inbox,
         runtime: tokio::runtime::Handle::current(),
+        dialer: tls.as_ref().map(|tls| tls.dialer()).unwrap_or_default(),
     });
     let options = NodeOptions {
         identity,
@@ -335,9 +409,13 @@ async fn run(
         backups.clone(),
         Arc::clone(&piloting),
         scrubs.clone(),
+        tls.clone(),
     );
+    let dialer = info.dialer.clone();
+    let (local, socket) = local::listen(&config, home.path())?.unzip();
+    sockets.local = local;
     let services = services::serve(
-        listener,
+        sockets,
         handle.clone(),
         Arc::clone(&transport),
         info.clone(),
@@ -371,9 +449,14 @@ async fn run(
         chores_end: CancellationToken::new(),
         audit: audit.clone(),
         home,
+        tls: tls.clone(),
+        socket,
     };
+    if let Some(tls) = tls {
+        server.chore(tls.keep_fresh());
+    }
     if joining {
-        server.finish_joining(promote);
+        server.finish_joining(promote, dialer.clone());
     }
     if let Some(disputed_by) = probation {
         server.handle.begin_probation(disputed_by);
@@ -382,11 +465,15 @@ async fn run(
     if let Some(board) = &backups {
         let end = server.chores_end.clone();
         let (handle, board) = (server.handle(), Arc::clone(board));
-        server.chore(backups::take(handle, board, audit.clone(), end));
+        server.chore(backups::take(handle, dialer.clone(), board, audit.clone(), end));
     }
-    server.chore(autopilot::leave_slow_disk(server.handle(), Arc::clone(&piloting)));
+    server.chore(autopilot::leave_slow_disk(
+        server.handle(),
+        dialer.clone(),
+        Arc::clone(&piloting),
+    ));
     server.chore(autopilot::act(server.handle(), piloting, audit));
-    server.chore(autopilot::be_relieved(server.handle()));
+    server.chore(autopilot::be_relieved(server.handle(), dialer.clone()));
     if let Some(board) = scrubs {
         // It looks at the end itself: what reads is not to be left behind.
         server.chores.spawn(
@@ -400,7 +487,7 @@ async fn run(
             .run(),
         );
     }
-    server.chore(relocate::until_known(server.handle()));
+    server.chore(relocate::until_known(server.handle(), dialer));
     server.chore(memory::tell(server.handle()));
     if let Some(dir) = server.home.dir() {
         let room = Arc::clone(dir.room());
@@ -425,6 +512,24 @@ impl RunningServer {
     /// Where metrics and health are, if anywhere; the real port when port 0 was asked for.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// The socket on this machine, if there is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(SocketFile::path)
+    }
+
+    /// Whether TLS is spoken on its ports.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Reads the files for TLS again, at once.
+    pub async fn reload_tls(&self) {
+        let Some(tls) = self.tls.clone() else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || tls.reload()).await {
+            tracing::error!(%error, "a task broke");
+        }
     }
 
     /// Who it is, with the address that others dial.
@@ -499,13 +604,23 @@ impl RunningServer {
 
     async fn end(self, deadline: Instant) -> StopReason {
         let RunningServer {
-            node, transport, serving, metrics, closing, chores, audit, home, ..
+            node,
+            transport,
+            serving,
+            metrics,
+            closing,
+            chores,
+            audit,
+            home,
+            socket,
+            ..
         } = self;
         let abort = serving.abort_handle();
         let last_calls = async {
             transport.shutdown().await;
             // Aborted or panicked: the log says so.
             let _ = serving.await;
+            drop(socket);
             // It ends within a second, or is aborted with the handle when the server is killed.
             if let Some(metrics) = metrics.filter(|_| closing.is_cancelled()) {
                 let _ = metrics.await;
@@ -557,7 +672,7 @@ impl RunningServer {
         view.as_ref().is_some_and(|view| view.conf_state.nodes().into_iter().eq([me]))
     }
 
-    fn finish_joining(&self, promote: bool) {
+    fn finish_joining(&self, promote: bool, dialer: NodeDialer) {
         let (handle, home) = (self.handle.clone(), Arc::clone(&self.home));
         self.chore(async move {
             if handle.machine().wait_for(Option::is_some).await.is_err() {
@@ -565,7 +680,7 @@ impl RunningServer {
             }
             tracing::info!("this node has received the cluster's state");
             if promote {
-                promote::until_voter(&handle).await;
+                promote::until_voter(&handle, &dialer).await;
             }
             match tokio::task::spawn_blocking(move || home.intent_done()).await {
                 Ok(Ok(())) => {}

@@ -9,17 +9,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::home::Home;
 use super::release;
-use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts};
+use crate::api::{self, ApiConfig, NodeInfo, ProcessFacts, Sockets};
 use crate::audit::Audit;
 use crate::autopilot::AutopilotBoard;
 use crate::backup::BackupBoard;
 use crate::node::NodeHandle;
 use crate::storage::{DataDir, ScrubBoard};
+use crate::tls::Tls;
 use crate::transport::NetworkTransport;
 
 /// Serves until `closing`. When that ends early, `broken` says why.
 pub(super) async fn serve(
-    listener: TcpListener,
+    sockets: Sockets,
     handle: NodeHandle,
     transport: Arc<dyn NetworkTransport>,
     info: NodeInfo,
@@ -28,7 +29,7 @@ pub(super) async fn serve(
     broken: watch::Sender<Option<String>>,
 ) {
     let shutdown = closing.clone().cancelled_owned();
-    let ended = api::serve(listener, handle, transport.routes(), info, config, shutdown).await;
+    let ended = api::serve(sockets, handle, transport.routes(), info, config, shutdown).await;
     match ended {
         Ok(()) if closing.is_cancelled() => {}
         Ok(()) => {
@@ -69,6 +70,7 @@ pub(super) fn info(
     backups: Option<Arc<BackupBoard>>,
     autopilot: Arc<AutopilotBoard>,
     scrubs: Option<Arc<ScrubBoard>>,
+    tls: Option<Arc<Tls>>,
 ) -> NodeInfo {
     let weak = Arc::downgrade(home);
     let transport = Arc::downgrade(transport);
@@ -94,8 +96,8 @@ pub(super) fn info(
         }),
         traffic: Arc::default(),
         audit,
-        // Nobody can say who they are yet.
-        demands_identity: Arc::new(|| false),
+        dialer: tls.as_ref().map(|tls| tls.dialer()).unwrap_or_default(),
+        tls,
         backups,
         autopilot,
         scrubs,

@@ -27,6 +27,7 @@ use tonic::service::Routes;
 
 pub use self::offer::{MAX_SNAPSHOT_BYTES, SnapshotRefusal, SnapshotWish, admit_snapshot};
 use crate::storage::SnapshotStore;
+use crate::tls::NodeDialer;
 use crate::types::{ClusterId, GroupId, Index, Member, NodeId, PeerMessage, Rival, SnapshotFate};
 
 /// The versions of the peers' protocol that this program speaks. 4: the first with packages of its own.
@@ -74,6 +75,8 @@ pub struct Opening {
     pub inbox: SharedInbox,
     /// What its tasks run on.
     pub runtime: Handle,
+    /// What it dials others with.
+    pub dialer: NodeDialer,
 }
 
 /// Opens transports of one kind: their settings, which are valid.

@@ -110,7 +110,7 @@ impl Client {
     }
 
     async fn ask_cluster(&self, picked: &Picked, end: Instant) -> Result<ClusterId, Failure> {
-        let mut client = grpc(until(picked.channel.clone(), end, None));
+        let mut client = grpc(until(picked.clone(), end, None));
         match timeout_at(end, client.cluster(v1::ClusterRequest {})).await {
             Ok(Ok(answer)) => ClusterId::from_bytes(&answer.get_ref().cluster_id)
                 .ok_or_else(|| Failure::nonsense("the id of a cluster has 16 bytes")),

@@ -5,10 +5,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::retry::FAR;
 use super::{ClientError, ClientOptions};
+use crate::dial::{Bearer, Dialer, Way};
 
 /// How long an endpoint of another cluster is left alone: somebody may mend it meanwhile.
 const FOREIGN_FOR: Duration = Duration::from_secs(60);
@@ -25,7 +26,9 @@ pub(super) struct Endpoints {
 #[derive(Debug)]
 struct Node {
     address: String,
-    endpoint: Endpoint,
+    way: Way,
+    /// Shows the client's token, if it has one.
+    bearer: Bearer,
     /// Made at first use, because that must happen inside of a runtime.
     channel: OnceLock<Channel>,
     /// Its latest answer came, so there is a connection.
@@ -48,6 +51,7 @@ pub(super) struct Left {
 pub(super) struct Picked {
     pub(super) address: String,
     pub(super) channel: Channel,
+    pub(super) bearer: Bearer,
     /// Which of the client's endpoints it is.
     pub(super) number: usize,
 }
@@ -57,9 +61,11 @@ impl Endpoints {
         endpoints: impl IntoIterator<Item = impl AsRef<str>>,
         options: &ClientOptions,
     ) -> Result<Endpoints, ClientError> {
+        let invalid = |error: &dyn std::fmt::Display| ClientError::Invalid(error.to_string());
+        let dialer = Dialer::of(options.tls.as_ref()).map_err(|error| invalid(&error))?;
         let nodes = endpoints
             .into_iter()
-            .map(|text| Node::new(text.as_ref().trim(), options))
+            .map(|text| Node::new(text.as_ref().trim(), &dialer, options))
             .collect::<Result<Vec<_>, _>>()?;
         if nodes.is_empty() {
             return Err(ClientError::Invalid("no endpoint was given".to_owned()));
@@ -71,8 +77,9 @@ impl Endpoints {
     pub(super) fn pick(&self) -> Picked {
         let number = self.current.load(Ordering::Relaxed);
         let node = &self.nodes[number];
-        let channel = node.channel.get_or_init(|| node.endpoint.connect_lazy()).clone();
-        Picked { address: node.address.clone(), channel, number }
+        let channel = node.channel.get_or_init(|| node.way.connect_lazy()).clone();
+        let bearer = node.bearer.clone();
+        Picked { address: node.address.clone(), channel, bearer, number }
     }
 
     /// Remembers whether the node itself answered.
@@ -123,31 +130,24 @@ fn connect_timeout(options: &ClientOptions) -> Duration {
 }
 
 impl Node {
-    fn new(text: &str, options: &ClientOptions) -> Result<Node, ClientError> {
-        let invalid = |reason: &str| {
-            ClientError::Invalid(format!(
-                "endpoint {text:?}: {reason}; expected host:port or http://host:port"
-            ))
+    fn new(text: &str, dialer: &Dialer, options: &ClientOptions) -> Result<Node, ClientError> {
+        let way = dialer.way(text).map_err(|error| ClientError::Invalid(error.to_string()))?;
+        let way = way.tuned(|endpoint| {
+            endpoint
+                .connect_timeout(connect_timeout(options))
+                .http2_keep_alive_interval(options.keepalive.min(FAR))
+                .keep_alive_timeout(options.keepalive.min(FAR))
+                .initial_stream_window_size(4 << 20)
+                .initial_connection_window_size(16 << 20)
+        });
+        let bearer = match options.insecure_token {
+            true => Bearer::in_the_open(options.token.as_ref()),
+            false => way.bearer(options.token.as_ref()),
         };
-        if text.starts_with("https://") {
-            return Err(invalid("TLS is not supported"));
-        }
-        let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| invalid(&error.to_string()))?;
-        if endpoint.uri().port_u16().is_none() {
-            return Err(invalid("the port is missing"));
-        }
-        let endpoint = endpoint
-            .connect_timeout(connect_timeout(options))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(options.keepalive.min(FAR))
-            .keep_alive_timeout(options.keepalive.min(FAR))
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20);
         Ok(Node {
-            address: address.to_owned(),
-            endpoint,
+            address: way.target().to_string(),
+            bearer: bearer.map_err(|error| ClientError::Invalid(error.to_string()))?,
+            way,
             channel: OnceLock::new(),
             answers: AtomicBool::new(false),
             foreign_until: Mutex::default(),
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     fn address(text: &str) -> Result<String, String> {
-        Node::new(text, &ClientOptions::default())
+        Node::new(text, &Dialer::plain(), &ClientOptions::default())
             .map(|node| node.address)
             .map_err(|error| error.to_string())
     }
@@ -189,7 +189,8 @@ mod tests {
         let endpoints = Endpoints::new(addresses, &ClientOptions::default()).unwrap();
         let first = Picked {
             address: addresses[0].to_owned(),
-            channel: Endpoint::from_static("http://a:1").connect_lazy(),
+            channel: Dialer::plain().way("a:1").unwrap().connect_lazy(),
+            bearer: Bearer::default(),
             number: 0,
         };
         let left = endpoints.leave_foreign(&first);
@@ -212,9 +213,16 @@ mod tests {
     #[test]
     fn an_endpoint_that_cannot_be_dialled_is_refused_with_the_reason() {
         assert!(address("localhost").unwrap_err().contains("port is missing"));
-        assert!(address("https://localhost:1").unwrap_err().contains("TLS"));
+        assert!(address("https://localhost:1").unwrap_err().contains("--tls-ca"));
+        assert_eq!(address("unix:/a/b").unwrap(), "unix:/a/b");
         assert!(address("a b:1").unwrap_err().contains("expected host:port"));
         assert!(address("").is_err());
+        let token = Some(crate::Secret::new("rh1.abc"));
+        let options = ClientOptions { token, ..ClientOptions::default() };
+        let refused = Endpoints::new(["10.0.0.1:1"], &options).unwrap_err().to_string();
+        assert!(refused.contains("others could read it") && !refused.contains("abc"), "{refused}");
+        let options = ClientOptions { insecure_token: true, ..options };
+        assert!(Endpoints::new(["10.0.0.1:1"], &options).is_ok());
         let none: [&str; 0] = [];
         assert!(Endpoints::new(none, &ClientOptions::default()).is_err());
     }

@@ -39,9 +39,10 @@ use self::cluster::Unanswered;
 use self::endpoints::Endpoints;
 use self::retry::{Repeat, Timed};
 use self::shared::{Commands, Queries, Shared};
-use crate::MESSAGE_MAX_BYTES;
+use crate::dial::ClientTls;
 use crate::v1;
 use crate::v1::client_client::ClientClient;
+use crate::{MESSAGE_MAX_BYTES, Secret};
 
 pub use self::admin::UpgradeOptions;
 pub use self::cluster::{BadClusterId, ClusterId};
@@ -74,6 +75,14 @@ pub struct ClientOptions {
     pub keepalive: Duration,
     /// Ask how many pages of memory each command writes.
     pub count_pages: bool,
+    /// Whom to trust, and what to show, where TLS is spoken; `None`: none is. An endpoint may say otherwise with
+    /// `http://` or `https://`.
+    pub tls: Option<ClientTls>,
+    /// Shown with each request, where nobody but the node can read it: over TLS, over a Unix socket, and to this
+    /// machine.
+    pub token: Option<Secret>,
+    /// The token is shown also where others may read it.
+    pub insecure_token: bool,
     /// Commands of concurrent calls of `apply` travel together, over a stream that the client keeps
     /// open while it is used, and so do queries. Otherwise each is a request of its own.
     pub sharing: bool,
@@ -121,6 +130,9 @@ impl Default for ClientOptions {
             backoff_max: Duration::from_secs(1),
             keepalive: Duration::from_secs(5),
             count_pages: false,
+            tls: None,
+            token: None,
+            insecure_token: false,
             sharing: true,
         }
     }
@@ -156,12 +168,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the cluster that `endpoints` (`host:port` or `http://host:port`) belong to.
+    /// A client of the cluster that `endpoints` (`host:port`, the same behind `http://` or
+    /// `https://`, or `unix:PATH`) belong to.
     /// Connects when first used.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Invalid`] for an endpoint that cannot be read, or none at all.
+    /// [`ClientError::Invalid`] for an endpoint that cannot be read, or none at all, and for files for TLS that
+    /// cannot be used.
     pub fn connect(
         endpoints: impl IntoIterator<Item = impl AsRef<str>>,
         options: ClientOptions,

@@ -347,7 +347,7 @@ impl Driver {
         let outgoing = UnboundedReceiverStream::new(outgoing);
         let cluster = self.client.cluster_by(&picked, until).await?;
         // A stream has no end of its own: each command says how long it is waited for.
-        let mut grpc = grpc(endless(picked.channel.clone(), Some(cluster)));
+        let mut grpc = grpc(endless(picked.clone(), Some(cluster)));
         let opening = grpc.apply_stream(outgoing);
         match timeout_at(until, opening).await {
             Ok(Ok(response)) => Ok(Connection {

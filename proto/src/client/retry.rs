@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::endpoints::Picked;
 use super::error::Failure;
 use super::{Client, ClientError, ClientOptions, ClusterId, Effect};
+use crate::dial::Bearer;
 use crate::mean_for;
 use crate::v1::Reason;
 
@@ -57,10 +58,11 @@ pub(super) fn shortest_attempt(patience: Duration) -> Duration {
 pub(super) type Timed = InterceptedService<Channel, Labels>;
 
 /// Writes the headers; see [`Timed`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Labels {
     timeout: Option<Duration>,
     cluster: Option<ClusterId>,
+    bearer: Bearer,
 }
 
 impl Interceptor for Labels {
@@ -71,19 +73,22 @@ impl Interceptor for Labels {
         if let Some(cluster) = self.cluster {
             mean_for(&mut request, cluster.to_array());
         }
+        self.bearer.sign(&mut request);
         Ok(request)
     }
 }
 
 /// For requests that are waited for until then.
-pub(super) fn until(channel: Channel, until: Instant, cluster: Option<ClusterId>) -> Timed {
+pub(super) fn until(picked: Picked, until: Instant, cluster: Option<ClusterId>) -> Timed {
     let left = until.saturating_duration_since(Instant::now());
-    InterceptedService::new(channel, Labels { timeout: Some(left), cluster })
+    let labels = Labels { timeout: Some(left), cluster, bearer: picked.bearer };
+    InterceptedService::new(picked.channel, labels)
 }
 
 /// For streams, which end by themselves.
-pub(super) fn endless(channel: Channel, cluster: Option<ClusterId>) -> Timed {
-    InterceptedService::new(channel, Labels { timeout: None, cluster })
+pub(super) fn endless(picked: Picked, cluster: Option<ClusterId>) -> Timed {
+    let labels = Labels { timeout: None, cluster, bearer: picked.bearer };
+    InterceptedService::new(picked.channel, labels)
 }
 
 /// One attempt of a request: whom to ask, and until when.
@@ -101,7 +106,7 @@ impl Attempt {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let channel = until(self.picked.channel, self.end, self.cluster);
+        let channel = until(self.picked, self.end, self.cluster);
         match timeout_at(self.end, call(channel)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Failure::from_status(&status)),

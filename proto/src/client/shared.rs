@@ -39,6 +39,9 @@ pub(super) use self::traffic::{Commands, Queries};
 
 /// A line that was not used for so long, or up to twice as long, is closed.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
+/// A line takes requests for so long; then another one is opened. A node that lets go of a connection, to have one
+/// with a newer certificate instead, waits longer than that for the streams on it.
+const LIFETIME: Duration = Duration::from_secs(60);
 /// Longer requests travel alone.
 const LONG_BYTES: usize = 64 << 10;
 /// Most bytes of requests that one message carries.
@@ -132,6 +135,9 @@ impl<T: Traffic> Shared<T> {
         let mut waiting = Waiting { request, end: attempt.end, to };
         let mut lines = lock(&self.lines);
         if let Some(line) = lines.get(&attempt.picked.number) {
+            if line.opened.elapsed() >= LIFETIME {
+                line.close();
+            }
             match line.queue(waiting) {
                 Ok(tag) => return Ticket { line: Arc::clone(line), tag, answer, is_over: false },
                 Err(back) => waiting = back,
@@ -140,7 +146,7 @@ impl<T: Traffic> Shared<T> {
         let (line, tag) = Line::with(waiting);
         lines.insert(attempt.picked.number, Arc::clone(&line));
         drop(lines);
-        let channel = endless(attempt.picked.channel, attempt.cluster);
+        let channel = endless(attempt.picked, attempt.cluster);
         tokio::spawn(serve(Served(Arc::clone(&line)), channel, self.idle));
         Ticket { line, tag, answer, is_over: false }
     }
@@ -203,6 +209,7 @@ enum Place {
 /// A stream to one endpoint, and who waits for it.
 #[derive(Debug)]
 struct Line<T: Traffic> {
+    opened: Instant,
     state: Mutex<State<T>>,
     /// Told when it is closed, and when nobody waits any more after that.
     news: Notify,
@@ -279,7 +286,14 @@ impl<T: Traffic> Line<T> {
     fn with(waiting: Waiting<T>) -> (Arc<Line<T>>, u64) {
         let mut state = State::default();
         let tag = state.push(waiting);
-        (Arc::new(Line { state: Mutex::new(state), news: Notify::new() }), tag)
+        (
+            Arc::new(Line {
+                opened: Instant::now(),
+                state: Mutex::new(state),
+                news: Notify::new(),
+            }),
+            tag,
+        )
     }
 
     /// Takes a request, or gives it back when the line is closed.

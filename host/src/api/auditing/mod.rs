@@ -196,7 +196,7 @@ impl Record {
         let Some(audit) = audit else { return Ok(None) };
         let method = Method::of(request.uri().path());
         let from = match request.extensions().get::<Caller>() {
-            Some(Caller(place)) => place.address.as_ref().map(IpAddr::to_string),
+            Some(Caller { place, .. }) => place.address.as_ref().map(IpAddr::to_string),
             None => None,
         };
         let seen = Arc::new(Seen {

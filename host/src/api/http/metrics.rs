@@ -65,7 +65,8 @@ impl Collector for Scrape {
         self.backups(&mut page)?;
         self.autopilot(&mut page)?;
         super::audit::written(&mut page, info.audit.as_deref())?;
-        self.scrubs(&mut page)
+        self.scrubs(&mut page)?;
+        super::tls::tls(&mut page, self.info.tls.as_deref())
     }
 }
 

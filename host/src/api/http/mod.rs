@@ -8,6 +8,7 @@ mod metrics;
 mod page;
 mod probes;
 mod text;
+mod tls;
 mod traffic;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use super::connections::{Bounds, Table};
 use super::context::NodeInfo;
 use super::io::{Acceptor, Connection};
 use crate::node::NodeHandle;
+use crate::tls::Face as TlsFace;
 
 /// Whoever scrapes needs one connection, and a request is one line and more.
 const BOUNDS: Bounds = Bounds {
@@ -37,6 +39,7 @@ const BOUNDS: Bounds = Bounds {
     strangers: METRICS_CONNECTIONS,
     greeting_bytes: 16,
     idle: Duration::from_secs(120),
+    age: None,
 };
 /// Connections at once.
 pub(crate) const METRICS_CONNECTIONS: usize = 64;
@@ -62,7 +65,8 @@ pub async fn serve_http(
     closing: CancellationToken,
 ) -> std::io::Result<()> {
     let table = Table::new(BOUNDS);
-    let acceptor = Acceptor::new(listener, Arc::clone(&table), closing.child_token());
+    let (kill, secured) = (closing.child_token(), info.tls.clone());
+    let acceptor = Acceptor::new(listener.into(), Arc::clone(&table), kill, secured, TlsFace::Http);
     let serving = axum::serve(Doorway(acceptor), router(handle, info, Arc::clone(&table)))
         .with_graceful_shutdown(closing.clone().cancelled_owned());
     let out_of_patience = async {

@@ -1,5 +1,7 @@
 //! Requests that are meant for another cluster, and clusters that nobody has confirmed.
 
+use crate::tls::NodeDialer;
+use crate::types::{Member, NodeId};
 use raft_host_proto::CLUSTER_KEY;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
@@ -63,9 +65,13 @@ async fn every_answer_says_which_cluster_gave_it_and_requests_for_another_one_do
     assert_eq!(node.handle.status().await.unwrap().last_index, before, "nothing was proposed");
 
     // What another cluster's node passes to the address of its last leader goes back to it.
-    let forwarder = Forwarder::new(&ApiConfig::default(), OTHER);
+    let forwarder = Forwarder::new(&ApiConfig::default(), OTHER, NodeDialer::plain());
     let passed = passed_on_by_node(set(4), Some(PATIENCE));
-    let answer = forwarder.client(&node.address).unwrap().apply(passed).await;
+    let answer = forwarder
+        .client(&Member { id: NodeId(1), address: node.address.clone() })
+        .unwrap()
+        .apply(passed)
+        .await;
     assert_fails(answer, Code::Unavailable, "none", &OTHER.to_string());
     assert_eq!(query(node, r#"{"op":"count"}"#).await.unwrap(), r#"{"count":1}"#);
     cluster.stop().await;

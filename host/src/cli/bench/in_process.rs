@@ -29,6 +29,7 @@ use crate::node::{
     ProposeFailure, Request, Upgrade, bootstrap, channel,
 };
 use crate::storage::{DataDir, Engine, NodeIdentity, StorageConfig, Stores};
+use crate::tls::NodeDialer;
 use crate::transport::grpc::TransportConfig;
 use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
 use crate::types::{ClusterId, GroupId, Member, NodeId, Outcome};
@@ -328,6 +329,7 @@ fn start_member(
         snapshots: Arc::clone(&stores.snapshots),
         inbox,
         runtime: Handle::current(),
+        dialer: NodeDialer::plain(),
     });
     let stop_server = CancellationToken::new();
     let stopped = stop_server.clone().cancelled_owned();

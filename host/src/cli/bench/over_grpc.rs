@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raft_host_proto::Client;
+use raft_host_proto::dial::Authorized;
 use raft_host_proto::v1::client_client::ClientClient;
 use raft_host_proto::v1::{self, outcome::Kind, tagged_result};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::load::Generator;
 use super::measure::{Ending, Interval, Measured, Recorder};
 use super::turns::{Comparison, take_turns};
 use super::{BenchArgs, Mode, Op};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::remote::{self, sentence};
+use crate::cli::remote::{self, RemoteArgs, sentence};
 
 /// A client that was refused waits so long before it asks again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
@@ -111,9 +111,9 @@ pub(super) async fn compare(args: &BenchArgs) -> Result<Comparison, Failure> {
 enum Load {
     /// One client of the library for each address.
     Shared(Vec<Client>),
-    Read(Vec<ClientClient<Channel>>),
-    Unary(Vec<ClientClient<Channel>>),
-    Stream(Vec<ClientClient<Channel>>),
+    Read(Vec<ClientClient<Authorized>>),
+    Unary(Vec<ClientClient<Authorized>>),
+    Stream(Vec<ClientClient<Authorized>>),
 }
 
 impl Load {
@@ -128,7 +128,7 @@ impl Load {
         };
         let mut channels = Vec::new();
         for address in addresses.iter().cycle().take(connections.max(addresses.len())) {
-            channels.push(dial(address).await?);
+            channels.push(dial(&args.remote, address).await?);
         }
         Ok(match (args.op, args.mode) {
             (Op::Read, _) => Load::Read(channels),
@@ -157,17 +157,19 @@ async fn targets(args: &BenchArgs) -> Result<Vec<String>, Failure> {
     Ok(vec![leader])
 }
 
-async fn dial(address: &str) -> Result<ClientClient<Channel>, Failure> {
-    let channel = remote::endpoint(address)?
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .connect()
-        .await
-        .map_err(|error| Failure {
-            exit: Exit::Unavailable,
-            ..Failure::new(format!("cannot reach {address}: {error}"))
-        })?;
-    Ok(remote::client_on(channel))
+async fn dial(remote: &RemoteArgs, address: &str) -> Result<ClientClient<Authorized>, Failure> {
+    let way = remote.way(address).map_err(Failure::usage)?;
+    let way = way.tuned(|endpoint| {
+        endpoint
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+    });
+    let bearer = remote.bearer(&way).map_err(Failure::usage)?;
+    let channel = way.connect().await.map_err(|error| Failure {
+        exit: Exit::Unavailable,
+        ..Failure::new(format!("cannot reach {address}: {error}"))
+    })?;
+    Ok(remote::client_on(bearer.on(channel)))
 }
 
 /// Gives every key a value, so that queries find something.
@@ -178,7 +180,7 @@ async fn prefill(
 ) -> Result<(), Failure> {
     const BATCH: u64 = 256;
     const WINDOW: u64 = 8 * BATCH;
-    let mut service = dial(&addresses[0]).await?;
+    let mut service = dial(&args.remote, &addresses[0]).await?;
     let (sender, receiver) = mpsc::channel((WINDOW / BATCH) as usize);
     let mut next = 0;
     let mut fill = |answered: u64| {
@@ -267,7 +269,12 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(mut self, client: usize, service: ClientClient<Channel>, recorder: Arc<Recorder>) {
+    async fn run(
+        mut self,
+        client: usize,
+        service: ClientClient<Authorized>,
+        recorder: Arc<Recorder>,
+    ) {
         while !recorder.interval().is_over() {
             if let Err(status) = self.stream(client, service.clone(), &recorder).await {
                 let ending = Ending::Failed(sentence(&status));
@@ -279,7 +286,7 @@ impl Stream {
     async fn stream(
         &mut self,
         client: usize,
-        mut service: ClientClient<Channel>,
+        mut service: ClientClient<Authorized>,
         recorder: &Recorder,
     ) -> Result<(), Status> {
         let (sender, receiver) = mpsc::channel((self.window / self.batch) as usize + 1);

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{FalseyValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::server::{Join, Startup};
 use crate::storage::Engine;
+use crate::tls::TlsMode;
 use crate::types::NodeId;
 use crate::wasm::CompiledModules;
 
@@ -48,6 +49,45 @@ pub(crate) struct ServeArgs {
     /// Address that others are told to dial [default: the listening address].
     #[arg(long, value_name = "HOST:PORT", env = "RAFT_HOST_ADVERTISE", help_heading = SERVER)]
     pub advertise: Option<String>,
+    /// Address for other nodes, apart from clients; port 0 lets the system choose [default: they come where
+    /// clients do].
+    #[arg(long, value_name = "HOST:PORT", env = "RAFT_HOST_PEER_LISTEN", help_heading = SERVER)]
+    pub peer_listen: Option<String>,
+    /// With --peer-listen: address that other nodes are told to dial [default: that one].
+    #[arg(long, value_name = "HOST:PORT", env = "RAFT_HOST_PEER_ADVERTISE", help_heading = SERVER)]
+    pub peer_advertise: Option<String>,
+    /// Socket on this machine, for whoever may use it as this user does [default: raft-host.sock in the data
+    /// directory].
+    #[arg(long, value_name = "PATH", env = "RAFT_HOST_SOCKET", help_heading = SERVER)]
+    pub socket: Option<PathBuf>,
+    /// Speak TLS with the files of this folder, as `raft-host certs node` makes it: certificate.pem, key.pem and
+    /// ca.pem.
+    #[arg(long, value_name = "DIR", env = "RAFT_HOST_TLS", help_heading = TLS)]
+    pub tls: Option<PathBuf>,
+    /// Who has to show a certificate [default: off; with --tls, mutual].
+    #[arg(
+        long, value_name = "MODE", value_parser = tls_modes(), env = "RAFT_HOST_TLS_MODE",
+        help_heading = TLS
+    )]
+    pub tls_mode: Option<TlsMode>,
+    /// This node's certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "RAFT_HOST_TLS_CERTIFICATE", help_heading = TLS)]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", env = "RAFT_HOST_TLS_KEY", help_heading = TLS)]
+    pub tls_key: Option<PathBuf>,
+    /// The CAs of clients (PEM) [default: those of nodes].
+    #[arg(long, value_name = "FILE", env = "RAFT_HOST_TLS_CLIENT_CA", help_heading = TLS)]
+    pub tls_client_ca: Option<PathBuf>,
+    /// The CAs of nodes (PEM) [default: those of clients].
+    #[arg(long, value_name = "FILE", env = "RAFT_HOST_TLS_PEER_CA", help_heading = TLS)]
+    pub tls_peer_ca: Option<PathBuf>,
+    /// Listen for others than this machine without TLS all the same: whoever reaches the ports can do everything.
+    #[arg(
+        long, env = "RAFT_HOST_INSECURE", value_parser = FalseyValueParser::new(),
+        help_heading = TLS
+    )]
+    pub insecure: bool,
     /// Address for /metrics (Prometheus) and /health over HTTP; port 0 lets the system choose
     /// [default: none].
     #[arg(
@@ -73,6 +113,7 @@ pub(crate) struct ServeArgs {
 
 const FORMING: &str = "Forming a cluster (a restart needs none of these)";
 const SERVER: &str = "Server";
+const TLS: &str = "TLS";
 const TUNING: &str = "Timing and limits (more in the configuration file)";
 
 macro_rules! tuning_args {
@@ -159,6 +200,19 @@ impl ServeArgs {
         set(&mut config.log.format, &self.log_format);
         config.advertise = self.advertise.clone().or(config.advertise);
         config.metrics_listen = self.metrics_listen.clone().or(config.metrics_listen);
+        config.peer_listen = self.peer_listen.clone().or(config.peer_listen);
+        config.peer_advertise = self.peer_advertise.clone().or(config.peer_advertise);
+        config.socket = self.socket.clone().or(config.socket);
+        config.insecure |= self.insecure;
+        if let Some(dir) = &self.tls {
+            config.tls.use_folder(dir);
+        }
+        let tls = &mut config.tls;
+        set(&mut tls.mode, &self.tls_mode);
+        tls.certificate = self.tls_certificate.clone().or(tls.certificate.take());
+        tls.key = self.tls_key.clone().or(tls.key.take());
+        tls.client_ca = self.tls_client_ca.clone().or(tls.client_ca.take());
+        tls.peer_ca = self.tls_peer_ca.clone().or(tls.peer_ca.take());
         config.storage_engine = self.storage_engine.or(config.storage_engine);
         if self.plugin.is_some() || !self.join.is_empty() {
             // The file's way to begin is replaced as a whole.
@@ -192,6 +246,12 @@ impl ServeArgs {
         let (plugin, import) = (config.plugin.clone(), self.import.clone());
         Startup { plugin, join, import, modules }
     }
+}
+
+/// The names of the modes of TLS.
+fn tls_modes() -> impl TypedValueParser<Value = TlsMode> {
+    let named = TlsMode::ALL.map(|(mode, help)| PossibleValue::new(mode.name()).help(help));
+    PossibleValuesParser::new(named).try_map(|name| name.parse::<TlsMode>())
 }
 
 /// The names of the stores.
@@ -327,14 +387,16 @@ mod tests {
     }
 
     /// Options that no key answers to, and why.
-    const OPTIONS_ONLY: [(&str, &str); 3] = [
+    const OPTIONS_ONLY: [(&str, &str); 4] = [
         ("import", "for one start: a file that stays must not name a state that is old by then"),
         ("node-id", "for one join: a file that stays must not ask for an id that is taken by then"),
         ("config", "names the file"),
+        ("tls", "stands for those that name a file each"),
     ];
 
     /// Keys, or sections with their dot, that have no option, and why.
-    const KEYS_ONLY: [(&str, &str); 25] = [
+    const KEYS_ONLY: [(&str, &str); 26] = [
+        ("tls.connection_age_ms", "set once for a deployment"),
         ("log.guest_lines_per_second", "set once for a deployment"),
         ("log.guest_lines_burst", "set once for a deployment"),
         ("node.max_inbox_bytes", "follows from the sizes of messages"),

@@ -83,7 +83,7 @@ async fn serve(config: Config, startup: server::Startup) -> anyhow::Result<ExitC
     last_resort::watch(server.handle().stopped(), runtime).context("starting a thread")?;
     let reason = tokio::select! {
         reason = server.stopped() => reason,
-        name = signals.next() => {
+        name = signals.next_but_reloads(&server) => {
             tracing::info!(signal = name, "draining; a second signal stops at once");
             notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
             last_resort::within(server.handle().drain_patience()).context("starting a thread")?;
@@ -158,7 +158,10 @@ fn announce(server: &RunningServer) {
         format!(" --endpoint {}", identity.address)
     };
     let metrics = match server.metrics_address() {
-        Some(address) => format!("\n  metrics   http://{address}/metrics"),
+        Some(address) => {
+            let scheme = if server.speaks_tls() { "https" } else { "http" };
+            format!("\n  metrics   {scheme}://{address}/metrics")
+        }
         None => String::new(),
     };
     eprintln!(
@@ -172,6 +175,8 @@ fn announce(server: &RunningServer) {
         identity.address,
     );
 }
+
+const HANGUP: &str = "SIGHUP";
 
 /// SIGTERM, SIGINT and SIGHUP: the end of a terminal is no reason to drop what is in flight.
 struct Signals {
@@ -190,11 +195,21 @@ impl Signals {
         })
     }
 
+    /// The next one that ends a server. Where TLS is spoken, SIGHUP has its files read again instead.
+    async fn next_but_reloads(&mut self, server: &RunningServer) -> &'static str {
+        loop {
+            match self.next().await {
+                HANGUP if server.speaks_tls() => server.reload_tls().await,
+                name => return name,
+            }
+        }
+    }
+
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
+            _ = self.hangup.recv() => HANGUP,
         }
     }
 }

@@ -74,6 +74,18 @@ pub(super) fn backup_to_json(backup: Option<&v1::BackupStatus>) -> Value {
     })
 }
 
+pub(super) fn tls_to_json(tls: Option<&v1::TlsStatus>) -> Value {
+    let Some(tls) = tls else { return Value::Null };
+    json!({
+        "mode": tls.mode,
+        "subject": tls.subject,
+        "not_after_ms": tls.not_after_ms,
+        "fingerprint": hex(&tls.fingerprint),
+        "alarm": tls.alarm,
+        "reloaded_ms": tls.reloaded_ms,
+    })
+}
+
 pub(super) fn scrub_to_json(scrub: Option<&v1::ScrubStatus>) -> Value {
     let Some(scrub) = scrub else { return Value::Null };
     json!({

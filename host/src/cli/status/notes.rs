@@ -48,6 +48,13 @@ pub(super) fn scrub_note(row: &NodeRow) -> Option<String> {
     Some(format!("{}: {words}", row.address))
 }
 
+/// What a person should do about its certificate.
+pub(super) fn tls_note(row: &NodeRow) -> Option<String> {
+    let tls = row.status.as_ref().ok()?.tls.as_ref()?;
+    let alarm = (!tls.alarm.is_empty()).then_some(&tls.alarm)?;
+    Some(format!("{}: raises an ALARM: {alarm}", row.address))
+}
+
 /// What the cluster was made of last.
 pub(super) fn origin_note(row: &NodeRow) -> Option<String> {
     let origin = row.group()?.origins.last()?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::json::{
     backup_to_json, disk_to_json, group_to_json, rival_to_json, role_name, scrub_to_json,
+    tls_to_json,
 };
 use crate::cli::members::kind_name;
 use crate::cli::output::{hex, human_bytes, human_duration, short_hash};
@@ -113,6 +114,7 @@ impl NodeRow {
                 "drained": status.drained,
                 "autopilot": status.autopilot,
                 "scrub": scrub_to_json(status.scrub.as_ref()),
+                "tls": tls_to_json(status.tls.as_ref()),
                 "groups": status.groups.iter().map(group_to_json).collect::<Vec<_>>(),
             }),
         }

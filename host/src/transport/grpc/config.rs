@@ -127,16 +127,15 @@ impl TransportConfig {
             .http2_keepalive_timeout(Some(millis(self.keepalive_timeout_ms)))
     }
 
-    /// How to dial a peer.
-    pub(super) fn endpoint(&self, address: &str) -> Result<Endpoint, tonic::transport::Error> {
-        Ok(Endpoint::from_shared(format!("http://{address}"))?
+    /// How a connection to a peer is used.
+    pub(super) fn tune(&self, endpoint: Endpoint) -> Endpoint {
+        endpoint
             .connect_timeout(millis(self.connect_timeout_ms))
-            .tcp_nodelay(true)
             .initial_stream_window_size(self.window_bytes)
             .initial_connection_window_size(self.window_bytes)
             .http2_keep_alive_interval(millis(self.keepalive_interval_ms))
             .keep_alive_timeout(millis(self.keepalive_timeout_ms))
-            .keep_alive_while_idle(true))
+            .keep_alive_while_idle(true)
     }
 
     /// How long to wait after this many failures in a row: exponential, with jitter so that

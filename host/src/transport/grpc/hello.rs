@@ -4,6 +4,7 @@ use bytes::Bytes;
 use raft_host_proto::peer;
 use tonic::Status;
 
+use super::service::ProvedNode;
 use crate::transport::{Identity, PROTOCOLS, common_protocol};
 use crate::types::{AddressError, ClusterId, Index, Member, NodeId, Rival, check_address};
 
@@ -92,6 +93,19 @@ pub enum HelloError {
         /// The refused one.
         from: NodeId,
     },
+    /// The certificate says otherwise.
+    #[error(
+        "a peer introduced itself to node {node} as node {from}, with the certificate of node {proved}: give each \
+         node its own"
+    )]
+    Certificate {
+        /// The refusing node.
+        node: NodeId,
+        /// Who the peer says it is.
+        from: NodeId,
+        /// Who it is by its certificate.
+        proved: NodeId,
+    },
     /// Node 0 does not exist.
     #[error("a peer introduced itself as node 0, which does not exist")]
     ZeroNode,
@@ -153,6 +167,21 @@ pub(super) fn check_hello(us: &Identity, hello: peer::Hello) -> Result<Member, H
     }
     check_address(&from_address).map_err(|error| HelloError::Address { from, error })?;
     Ok(Member { id: NodeId(from), address: from_address })
+}
+
+/// Whether who introduced itself is who its certificate says, where there are certificates.
+pub(super) fn check_proof(
+    node: NodeId,
+    member: Member,
+    proved: Option<ProvedNode>,
+) -> Result<Member, HelloError> {
+    match proved {
+        // The cluster is the hello's and the proof's: both were compared with this node's.
+        Some(ProvedNode { node: proved, .. }) if proved != member.id => {
+            Err(HelloError::Certificate { node, from: member.id, proved })
+        }
+        _ => Ok(member),
+    }
 }
 
 impl HelloError {
@@ -234,6 +263,17 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
             assert_eq!(Status::from(error).code(), tonic::Code::FailedPrecondition);
         }
+    }
+
+    #[test]
+    fn the_certificate_and_the_hello_must_name_the_same_node() {
+        let member = |id| Member { id: NodeId(id), address: "a:1".to_owned() };
+        let proved = |id| Some(ProvedNode { cluster: ClusterId([7; 16]), node: NodeId(id) });
+        let check = |id, proved| check_proof(NodeId(2), member(id), proved);
+        assert_eq!(check(1, None), Ok(member(1)), "there are no certificates");
+        assert_eq!(check(1, proved(1)), Ok(member(1)));
+        let refused = check(1, proved(3)).expect_err("another node");
+        assert!(refused.to_string().contains("as node 1, with the certificate of node 3"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use config::{
     MAX_MESSAGE_BYTES, MAX_SNAPSHOT_PART_BYTES, TransportConfig, TransportConfigError,
 };
 pub use hello::HelloError;
-pub use service::PeerMark;
+pub use service::{PeerMark, ProvedNode};
 
 use self::config::millis;
 use self::incoming::Incoming;
@@ -46,6 +46,7 @@ use self::snapshot_receive::Receptions;
 use self::snapshot_send::SnapshotTask;
 use super::{Identity, NetworkTransport, Opening, SharedInbox, Transport, TransportFactory};
 use crate::storage::{SnapshotMeta, SnapshotStore};
+use crate::tls::NodeDialer;
 use crate::types::{Member, MessageKind, NodeId, PeerMessage, SnapshotFate};
 
 /// Sends to peers over gRPC. Receiving is [`PeerService`]'s work; see
@@ -68,6 +69,7 @@ struct Shared {
     snapshots: Arc<dyn SnapshotStore>,
     inbox: SharedInbox,
     config: TransportConfig,
+    dialer: NodeDialer,
     /// The snapshot that was read last and found to be good. What rots later is found when it is
     /// read for sending.
     verified: Mutex<Option<SnapshotMeta>>,
@@ -82,13 +84,14 @@ struct PeerTable {
 impl GrpcTransport {
     /// A transport without peers. `config` must be valid.
     fn new(opening: Opening, config: TransportConfig) -> Arc<GrpcTransport> {
-        let Opening { identity, snapshots, inbox, runtime } = opening;
+        let Opening { identity, snapshots, inbox, runtime, dialer } = opening;
         Arc::new(GrpcTransport {
             shared: Arc::new(Shared {
                 identity,
                 snapshots,
                 inbox,
                 config,
+                dialer,
                 verified: Mutex::default(),
             }),
             peers: Arc::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use raft_host_proto::peer::peer_client::PeerClient;
+use raft_host_proto::v1::ErrorDetail;
 use rand::Rng as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -19,6 +20,9 @@ use super::queue::{EnvelopeStream, SendQueue};
 use super::removal;
 use crate::transport::Identity;
 use crate::types::{Index, NodeId};
+
+/// With new certificates, connections are made anew within this time.
+const RENEWAL_SPREAD: Duration = Duration::from_secs(2);
 
 /// What the transport holds of a peer.
 pub(super) struct PeerHandle {
@@ -89,6 +93,9 @@ impl End {
             Code::FailedPrecondition | Code::InvalidArgument => {
                 End::Refused(status.message().to_owned())
             }
+            Code::PermissionDenied | Code::Unauthenticated if ErrorDetail::of(status).is_some() => {
+                End::Refused(status.message().to_owned())
+            }
             Code::PermissionDenied | Code::Unauthenticated => End::Refused(format!(
                 "what listens there lets nobody in, and is no member of this cluster: {}",
                 status.message()
@@ -103,14 +110,16 @@ impl End {
 
 /// Dials a peer.
 pub(super) async fn dial(
-    config: &TransportConfig,
+    shared: &Shared,
+    peer: NodeId,
     address: &str,
 ) -> Result<PeerClient<Channel>, End> {
-    let endpoint = config.endpoint(address).map_err(|error| {
-        End::NotConnected(format!("{address:?} is not an address: {}", describe(&error)))
-    })?;
+    let config = &shared.config;
+    let way = shared.dialer.to_node(peer).way(address);
+    let way = way.map_err(|error| End::NotConnected(error.to_string()))?;
+    let way = way.tuned(|endpoint| config.tune(endpoint));
     let limit = millis(config.connect_timeout_ms);
-    match tokio::time::timeout(limit, endpoint.connect()).await {
+    match tokio::time::timeout(limit, way.connect()).await {
         Ok(Ok(channel)) => {
             Ok(PeerClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES))
         }
@@ -148,6 +157,7 @@ impl PeerTask {
         let Shared { identity, inbox, config, .. } = &*self.shared;
         let (id, queue) = (self.peer.id, &self.peer.queue);
         let mut address = self.peer.address.subscribe();
+        let mut news = self.shared.dialer.news();
         let mut failures = 0;
         let mut logged = None;
         loop {
@@ -157,6 +167,7 @@ impl PeerTask {
             let end = tokio::select! {
                 end = self.stream_to(&target, envelopes) => Some(end),
                 _ = address.changed() => None,
+                () = renewed(&mut news) => None,
             };
             let lost = queue.disconnect();
             if self.closing.is_cancelled() {
@@ -185,7 +196,7 @@ impl PeerTask {
     }
 
     async fn stream_to(&self, address: &str, envelopes: EnvelopeStream) -> End {
-        let mut client = match dial(&self.shared.config, address).await {
+        let mut client = match dial(&self.shared, self.peer.id, address).await {
             Ok(client) => client,
             Err(end) => return end,
         };
@@ -231,6 +242,17 @@ impl PeerTask {
             tokio::time::sleep(millis(self.shared.config.unreachable_interval_ms)).await;
         }
     }
+}
+
+/// There are new certificates. Not all peers are dialled anew at once.
+async fn renewed(news: &mut Option<watch::Receiver<u64>>) {
+    if let Some(news) = news
+        && news.changed().await.is_ok()
+    {
+        let pause = rand::rng().random_range(Duration::ZERO..RENEWAL_SPREAD);
+        return tokio::time::sleep(pause).await;
+    }
+    std::future::pending().await
 }
 
 fn pause(config: &TransportConfig, end: &End, failures: u32) -> Duration {

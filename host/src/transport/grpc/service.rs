@@ -1,5 +1,6 @@
 //! The receiving side: checks who speaks, then hands messages to the inbox in order.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::PeerTable;
 use super::config::MAX_MESSAGE_BYTES;
-use super::hello::{HelloError, check_hello, rival};
+use super::hello::{HelloError, check_hello, check_proof, rival};
 use super::incoming::Incoming;
 use super::removal;
 use super::snapshot_receive::{Reception, Receptions};
@@ -20,23 +21,48 @@ use crate::storage::{SnapshotMeta, SnapshotStore};
 use crate::transport::{
     Identity, SharedInbox, SnapshotRefusal, SnapshotWish, Standing, admit_snapshot,
 };
-use crate::types::{Member, MessageKind, NodeId, PeerMessage};
+use crate::types::{ClusterId, Member, MessageKind, NodeId, PeerMessage};
 
 /// Who opens a stream and says nothing is sent away after this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who serves this puts one into the requests of a connection, and learns whether a member uses it.
 #[derive(Clone, Debug, Default)]
-pub struct PeerMark(Arc<AtomicBool>);
+pub struct PeerMark {
+    is_set: Arc<AtomicBool>,
+    until: Option<std::time::Instant>,
+}
+
+/// Who serves this puts one into the requests of a connection whose other end has proved to be that node, where
+/// nodes have to prove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProvedNode {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id there.
+    pub node: NodeId,
+}
 
 impl PeerMark {
+    /// Of a connection that is let go of at that time: streams on it end then, and are opened anew on another one.
+    pub fn until(until: Option<std::time::Instant>) -> PeerMark {
+        PeerMark { until, ..PeerMark::default() }
+    }
+
+    async fn ends(until: Option<std::time::Instant>) {
+        match until {
+            Some(until) => tokio::time::sleep_until(until.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
     fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.is_set.store(true, Ordering::Relaxed);
     }
 
     /// Whether a member has introduced itself on the connection.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is_set.load(Ordering::Relaxed)
     }
 }
 
@@ -61,9 +87,16 @@ impl PeerService {
         PeerServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn introduce(&self, hello: Option<peer::Hello>) -> Result<Member, Status> {
+    fn introduce(
+        &self,
+        hello: Option<peer::Hello>,
+        proved: Option<ProvedNode>,
+    ) -> Result<Member, Status> {
         let rival = hello.as_ref().and_then(|hello| rival(&self.identity, hello));
-        let checked = hello.ok_or(HelloError::Missing).and_then(|h| check_hello(&self.identity, h));
+        let checked = hello
+            .ok_or(HelloError::Missing)
+            .and_then(|hello| check_hello(&self.identity, hello))
+            .and_then(|member| check_proof(self.identity.node, member, proved));
         // The refused node logs these words loudly, once; here they would repeat.
         let member = checked.map_err(|error| {
             let error = error.explained(|cluster| self.inbox.origin_of(cluster));
@@ -158,23 +191,26 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::PeerEnvelope>>,
     ) -> Result<Response<peer::MessagesClosed>, Status> {
         let mark = request.extensions().get::<PeerMark>().cloned();
+        let proved = request.extensions().get::<ProvedNode>().copied();
         let mut stream = request.into_inner();
         let closed = || Ok(Response::new(peer::MessagesClosed {}));
         let Some(first) = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await? else {
             return closed();
         };
-        let member = self.introduce(first.hello)?;
+        let member = self.introduce(first.hello, proved)?;
         let peer = member.id;
         tracing::debug!(%peer, address = %member.address, "a peer connected");
         self.inbox.peer_seen(member.clone());
         self.dial_back.dial_back(peer);
         let mut registration = self.incoming.register(peer);
+        let mut over = pin!(PeerMark::ends(mark.as_ref().and_then(|mark| mark.until)));
         self.mark(peer, mark);
         self.accept(peer, first.messages)?;
         loop {
             let envelope = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return closed(),
+                () = &mut over => return closed(),
                 // Whoever ended it has named it.
                 why = registration.ended() => return Err(Status::invalid_argument(why)),
                 envelope = stream.message() => envelope?,
@@ -195,8 +231,9 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::SnapshotOffer>,
     ) -> Result<Response<peer::SnapshotAccepted>, Status> {
+        let proved = request.extensions().get::<ProvedNode>().copied();
         let peer::SnapshotOffer { hello, message } = request.into_inner();
-        let peer = self.introduce(hello)?.id;
+        let peer = self.introduce(hello, proved)?.id;
         let Some(wire) = message else {
             return Err(refuse(peer, "an offer of a snapshot comes with its message"));
         };
@@ -214,13 +251,14 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::SnapshotPart>>,
     ) -> Result<Response<peer::SnapshotReceived>, Status> {
         let mark = request.extensions().get::<PeerMark>().cloned();
+        let proved = request.extensions().get::<ProvedNode>().copied();
         let mut stream = request.into_inner();
         let first = next(&mut stream, &self.shutdown, HELLO_TIMEOUT).await?;
         let hello = match first.and_then(|part| part.part) {
             Some(Part::Hello(hello)) => Some(hello),
             _ => None,
         };
-        let peer = self.introduce(hello)?.id;
+        let peer = self.introduce(hello, proved)?.id;
         self.mark(peer, mark);
         let second = next(&mut stream, &self.shutdown, self.stall_timeout).await?;
         let Some(peer::SnapshotPart { part: Some(Part::Message(wire)), start_at }) = second else {

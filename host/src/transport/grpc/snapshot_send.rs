@@ -156,7 +156,7 @@ async fn send_all(
     message.snapshot = Some(meta.clone());
     let limit = millis(shared.config.snapshot_stall_timeout_ms);
     let address = peer.address();
-    let mut client = connect(shared, &address).await?;
+    let mut client = connect(shared, peer.id, &address).await?;
     let hello = hello(&shared.identity, peer.id, &address);
     let wire = peer::RaftMessage::from(message);
     let offer = peer::SnapshotOffer { hello: Some(hello.clone()), message: Some(wire.clone()) };
@@ -199,8 +199,12 @@ async fn send_all(
     result.map(|()| meta.size_bytes)
 }
 
-async fn connect(shared: &Shared, address: &str) -> Result<PeerClient<Channel>, SendError> {
-    dial(&shared.config, address).await.map_err(|end| SendError::NotConnected(words(end)))
+async fn connect(
+    shared: &Shared,
+    peer: NodeId,
+    address: &str,
+) -> Result<PeerClient<Channel>, SendError> {
+    dial(shared, peer, address).await.map_err(|end| SendError::NotConnected(words(end)))
 }
 
 fn refused(shared: &Shared, peer: NodeId, status: &Status) -> SendError {

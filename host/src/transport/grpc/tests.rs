@@ -14,6 +14,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 
 use super::*;
+use crate::tls::NodeDialer;
 use crate::transport::test_support::{
     MADE_OF, TestInbox, TestStore, Told, append, install, message, meta, peers,
 };
@@ -55,6 +56,7 @@ impl Node {
             snapshots: Arc::new(store.clone()),
             inbox: Arc::clone(&inbox) as _,
             runtime: Handle::current(),
+            dialer: NodeDialer::plain(),
         };
         let transport = GrpcTransport::new(opening, config);
         let stop = CancellationToken::new();

@@ -1,0 +1,150 @@
+//! Connections, with failures in words.
+
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::words;
+
+/// A connection that was dialled.
+pub struct DialStream(Kind);
+
+enum Kind {
+    Plain {
+        stream: TcpStream,
+        /// Something was received.
+        is_greeted: bool,
+    },
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+impl std::fmt::Debug for DialStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Plain { .. } => "DialStream(plain)",
+            Kind::Tls(_) => "DialStream(TLS)",
+            Kind::Unix(_) => "DialStream(unix)",
+        })
+    }
+}
+
+pub(super) async fn unix(path: &Path) -> io::Result<DialStream> {
+    let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => io::Error::new(
+            error.kind(),
+            format!("{} is no path for a socket: at most 107 bytes", path.display()),
+        ),
+        kind => io::Error::new(kind, format!("{}: {error}", path.display())),
+    })?;
+    Ok(DialStream(Kind::Unix(stream)))
+}
+
+/// Speaks TLS from here on.
+pub(super) async fn secure(
+    tcp: TcpStream,
+    host: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> io::Result<DialStream> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(bare.to_owned()).map_err(|_| {
+        let words = format!("{host:?} is no name that a certificate can have");
+        io::Error::new(io::ErrorKind::InvalidInput, words)
+    })?;
+    let handshake = TlsConnector::from(config).connect(name, tcp).await;
+    let stream = handshake.map_err(|error| words::of_handshake(error, host))?;
+    Ok(DialStream(Kind::Tls(Box::new(stream))))
+}
+
+impl DialStream {
+    pub(super) fn plain(stream: TcpStream) -> DialStream {
+        DialStream(Kind::Plain { stream, is_greeted: false })
+    }
+
+    /// The certificate that the other side has shown, in DER.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        let Kind::Tls(stream) = &self.0 else { return None };
+        let chain = stream.get_ref().1.peer_certificates()?;
+        chain.first().map(|certificate| &**certificate)
+    }
+}
+
+impl AsyncRead for DialStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Kind::Plain { stream, is_greeted: true } => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Plain { stream, is_greeted } => {
+                let before = buffer.filled().len();
+                let read = Pin::new(stream).poll_read(cx, buffer);
+                let received = &buffer.filled()[before..];
+                if words::is_of_tls(received) {
+                    return Poll::Ready(Err(words::speaks_tls()));
+                }
+                *is_greeted = !received.is_empty();
+                read
+            }
+            Kind::Tls(stream) => {
+                Pin::new(stream).poll_read(cx, buffer).map_err(words::of_connection)
+            }
+            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+macro_rules! passed_on {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.0 {
+            Kind::Plain { stream: $stream, .. } => $call,
+            Kind::Tls($stream) => $call,
+            Kind::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncWrite for DialStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        passed_on!(self, stream => Pin::new(stream).poll_write(cx, data))
+            .map_err(words::of_connection)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        passed_on!(self, stream => Pin::new(stream).poll_write_vectored(cx, data))
+            .map_err(words::of_connection)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.0 {
+            Kind::Plain { stream, .. } => stream.is_write_vectored(),
+            Kind::Tls(stream) => stream.is_write_vectored(),
+            Kind::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        passed_on!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        passed_on!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,101 @@
+//! What went wrong between two that speak TLS, or of which only one does, in words.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, Error};
+
+/// Whether the first bytes of an answer are TLS's: an alert, or a handshake. No HTTP/2 connection begins so.
+pub(super) fn is_of_tls(received: &[u8]) -> bool {
+    matches!(received, [0x15 | 0x16, 0x03, ..] | [0x15])
+}
+
+pub(super) fn speaks_tls() -> io::Error {
+    let words = "the node speaks TLS, and this client does not: give the cluster's CA (--tls-ca FILE, or \
+                 --tls DIR)";
+    io::Error::new(io::ErrorKind::InvalidData, words)
+}
+
+/// Why there is no connection.
+pub(super) fn of_handshake(error: io::Error, host: &str) -> io::Error {
+    if let Some(cause) = cause(&error) {
+        let said = match cause {
+            Error::InvalidMessage(_) => {
+                "the node speaks no TLS: leave --tls-ca, --tls and https:// away, or start the node with TLS"
+                    .to_owned()
+            }
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => format!(
+                "the node's certificate is not for {host}: dial it by a name that the certificate has, or \
+                 issue one with this name"
+            ),
+            cause => of(cause),
+        };
+        return io::Error::new(error.kind(), said);
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            let said = "the node ended the connection before TLS was agreed on: does it speak TLS, and does it \
+                        have room for connections?";
+            io::Error::new(error.kind(), said)
+        }
+        _ => error,
+    }
+}
+
+/// Why a connection ended. In TLS 1.3 a node refuses a client's certificate only after the client is done.
+pub(super) fn of_connection(error: io::Error) -> io::Error {
+    let said = cause(&error).map(of);
+    said.map_or(error, |said| io::Error::new(io::ErrorKind::InvalidData, said))
+}
+
+fn cause(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn of(error: &Error) -> String {
+    let said = match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the node's certificate is not of a CA that this client trusts"
+        }
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "the node's certificate has expired",
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "the node's certificate is not valid yet: is the clock of this machine right?",
+        Error::InvalidCertificate(CertificateError::BadSignature) => {
+            "the node's certificate is not of a CA that this client trusts: one of that name signed it, with \
+             another key"
+        }
+        Error::InvalidCertificate(_) => {
+            return format!("the node's certificate is refused: {error}");
+        }
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired => {
+                "the node lets nobody in without a client certificate: give --tls-certificate and --tls-key, or \
+                 --tls DIR"
+            }
+            AlertDescription::UnknownCA => {
+                "the node does not trust the CA of this client's certificate"
+            }
+            AlertDescription::CertificateExpired => {
+                "this client's certificate has expired, says the node"
+            }
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError => "the node refuses this client's certificate",
+            AlertDescription::ProtocolVersion => {
+                "the node speaks no version of TLS that this client does"
+            }
+            AlertDescription::NoApplicationProtocol => {
+                "what listens there speaks TLS, but no HTTP/2: is it the port for metrics?"
+            }
+            _ => return format!("TLS was not agreed on: {error}"),
+        },
+        _ => return format!("TLS was not agreed on: {error}"),
+    };
+    said.to_owned()
+}
