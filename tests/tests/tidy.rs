@@ -16,7 +16,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("check", &["types", "fsm", "wasm"]),
     ("project", &["fsm", "check"]),
     ("machine", &["types", "fsm"]),
-    ("transport", &["types", "storage"]),
+    ("tls", &["types", "certs"]),
+    ("transport", &["types", "storage", "tls"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport"]),
     ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
     ("recovery", &["types", "storage", "consensus", "fsm", "machine", "replay"]),
@@ -35,6 +36,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "node",
             "backup",
             "autopilot",
+            "certs",
+            "tls",
         ],
     ),
 ];
@@ -71,11 +74,13 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "config"]),
     ("reedline", &["cli"]),
     ("notify", &["cli"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls", "api"]),
     ("rcgen", &["certs"]),
     ("x509_parser", &["certs"]),
     (
         "raft_host_proto",
-        &["consensus", "machine", "transport", "node", "backup", "api", "cli", "server"],
+        &["consensus", "machine", "tls", "transport", "node", "backup", "api", "cli", "server"],
     ),
 ];
 
