@@ -26,15 +26,18 @@ use crate::consensus::ConsensusConfig;
 use crate::fsm::Limits;
 use crate::node::{ENTRY_OVERHEAD_BYTES, NodeConfig};
 use crate::storage::{Engine, StorageConfig};
-use crate::tls::TlsConfig;
+use crate::tls::{TlsConfig, TlsMode};
 use crate::transport::grpc::{MAX_MESSAGE_BYTES, TransportConfig};
-use crate::types::check_address;
+use crate::types::{ActorName, check_address};
 use crate::wasm::CompilerConfig;
 
 /// Port for clients and peers unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 /// Where a node keeps its data unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "./raft-host-data";
+
+/// Who may do everything in a new cluster with TLS unless told otherwise.
+pub const DEFAULT_ADMIN: &str = "admin";
 
 /// Longest configuration file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -58,6 +61,10 @@ pub struct Config {
     pub peer_advertise: Option<String>,
     /// Listen for others than this machine without TLS all the same: whoever reaches the ports can do everything.
     pub insecure: bool,
+    /// Name of the principal of a new cluster that may do everything. Rights are in force from the
+    /// beginning then. Empty: they are not. Absent: `admin` with TLS, and empty without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
     /// A socket on this machine, for whoever may use it as the node's user does; absent: in the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
@@ -164,6 +171,7 @@ impl Default for Config {
             peer_listen: None,
             peer_advertise: None,
             insecure: false,
+            admin: None,
             socket: None,
             metrics_listen: None,
             storage_engine: None,
@@ -246,6 +254,7 @@ impl Config {
         problems.extend(self.size_problems());
         problems.extend(self.log.problem());
         problems.extend(self.begin_problem());
+        problems.extend(self.admin_problem());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -254,6 +263,29 @@ impl Config {
             "learner (--learner) is for a node that joins: say with join (--join) which cluster"
                 .to_owned()
         })
+    }
+
+    fn admin_problem(&self) -> Option<String> {
+        let name = self.admin.as_deref().filter(|name| !name.is_empty())?;
+        if self.tls.mode == TlsMode::Off {
+            return Some(
+                "admin (--admin) has rights in force from the beginning, and without TLS (--tls) nobody can \
+                 prove who it is over a network"
+                    .to_owned(),
+            );
+        }
+        let bad = name.parse::<ActorName>().err()?;
+        Some(format!("admin (--admin): {bad}"))
+    }
+
+    /// Who may do everything in a cluster that is formed; `None`: rights are not in force there.
+    ///
+    /// # Panics
+    /// If the configuration is not valid.
+    pub fn founding_admin(&self) -> Option<ActorName> {
+        let fallback = if self.tls.mode == TlsMode::Off { "" } else { DEFAULT_ADMIN };
+        let name = self.admin.as_deref().unwrap_or(fallback);
+        (!name.is_empty()).then(|| name.parse().expect("`validate` has looked at it"))
     }
 
     fn limit_problems(&self) -> Vec<String> {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use raft_host_proto::client::{Client, ClientOptions};
+use raft_host_proto::dial::ClientTls;
 
 /// Long enough for a debug build on a loaded machine; nothing waits this long when all is well.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -142,10 +143,11 @@ fn wait(child: &mut Child, what: &str) -> ExitStatus {
 
 /// Whether a node answers at that address. A listening socket alone says nothing: it is bound
 /// before a start can still be refused.
-fn answers(address: SocketAddr) -> bool {
+fn answers(address: SocketAddr, tls: Option<&ClientTls>) -> bool {
     let options = ClientOptions {
         attempt_timeout: Duration::from_secs(1),
         deadline: Duration::from_secs(1),
+        tls: tls.cloned(),
         ..Default::default()
     };
     let client = Client::connect([address.to_string()], options).expect("an endpoint");
@@ -161,6 +163,7 @@ pub struct Server {
     pub data_dir: PathBuf,
     log: PathBuf,
     environment: Vec<(String, PathBuf)>,
+    tls: Option<ClientTls>,
     child: Option<Child>,
 }
 
@@ -183,8 +186,14 @@ impl Server {
             data_dir: dir.join(name),
             log: dir.join(format!("{name}.log")),
             environment: Vec::new(),
+            tls: None,
             child: None,
         }
+    }
+
+    /// It is asked with this, to see whether it serves.
+    pub fn set_tls(&mut self, tls: ClientTls) {
+        self.tls = Some(tls);
     }
 
     /// Its data are in a directory of that name from now on; it must not have been started.
@@ -274,7 +283,7 @@ impl Server {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
                 return Started::Ended(status.code(), self.log());
             }
-            if answers(self.address) {
+            if answers(self.address, self.tls.as_ref()) {
                 self.child = Some(child);
                 return Started::Serving;
             }

@@ -17,7 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("project", &["fsm", "check"]),
     ("signing", &["types"]),
     ("machine", &["types", "fsm", "signing"]),
-    ("transport", &["types", "storage"]),
+    ("tls", &["types", "certs"]),
+    ("transport", &["types", "storage", "tls"]),
     ("node", &["types", "storage", "consensus", "fsm", "machine", "transport", "signing"]),
     ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
     ("recovery", &["types", "storage", "consensus", "fsm", "machine", "replay"]),
@@ -39,6 +40,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "autopilot",
             "signing",
             "audit",
+            "certs",
+            "tls",
         ],
     ),
 ];
@@ -76,11 +79,13 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "config"]),
     ("reedline", &["cli"]),
     ("notify", &["cli"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls", "api"]),
     ("rcgen", &["certs"]),
     ("x509_parser", &["certs"]),
     (
         "raft_host_proto",
-        &["consensus", "machine", "transport", "node", "backup", "api", "cli", "server"],
+        &["consensus", "machine", "tls", "transport", "node", "backup", "api", "cli", "server"],
     ),
 ];
 

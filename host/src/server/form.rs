@@ -89,6 +89,10 @@ fn first_snapshot(
     config: &Config,
     loader: SharedLoader,
 ) -> Result<(), ServeError> {
-    node::bootstrap(home.stores(), identity, GroupId::MAIN, config.limits.clone(), loader)?;
+    let mut machine = node::first_machine(identity, GroupId::MAIN, config.limits.clone(), loader);
+    if let Some(admin) = config.founding_admin() {
+        machine.bootstrap_access(admin);
+    }
+    node::found(home.stores(), GroupId::MAIN, node::FIRST, &mut machine)?;
     home.intend(&SETTLE)
 }

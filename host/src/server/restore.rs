@@ -174,6 +174,9 @@ impl Portable {
     ) -> Result<Machine, ServeError> {
         let limits = config.limits.clone();
         let mut machine = node::first_machine(identity, GroupId::MAIN, limits, loader);
+        if let Some(admin) = config.founding_admin() {
+            machine.bootstrap_access(admin);
+        }
         let import = Import {
             time_ms: wall_clock_ms(),
             module: plugin.bytes.clone(),

@@ -32,7 +32,7 @@ use crate::node::{
 use crate::storage::{DataDir, NodeIdentity, ScrubBoard};
 use crate::tls::{NodeDialer, Tls};
 use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
-use crate::types::{GroupId, Member, Rival};
+use crate::types::{Actor, GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
 
 /// How long a leader is waited for before a plugin is compared with what this node knows by itself.
@@ -738,6 +738,7 @@ async fn introduce_to_cluster(
     plugin: &Plugin,
     audit: Option<&Audit>,
 ) -> Result<(), ServeError> {
+    let handle = &handle.acting_for(Actor::Local(handle.identity().node));
     let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
     let cluster = handle.identity().cluster;
     let active = || handle.machine().borrow().as_ref().and_then(|view| view.info.active.clone());

@@ -37,6 +37,10 @@ pub(crate) struct ServeArgs {
         help_heading = FORMING
     )]
     pub node_id: Option<NodeId>,
+    /// With --plugin and TLS: name of the principal that may do everything, which a certificate of
+    /// `raft-host certs init --client NAME` proves; empty: rights are not in force [default: admin].
+    #[arg(long, value_name = "NAME", env = "RAFT_HOST_ADMIN", help_heading = FORMING)]
+    pub admin: Option<String>,
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "RAFT_HOST_CONFIG", help_heading = SERVER)]
     pub config: Option<PathBuf>,
@@ -203,6 +207,7 @@ impl ServeArgs {
         config.peer_listen = self.peer_listen.clone().or(config.peer_listen);
         config.peer_advertise = self.peer_advertise.clone().or(config.peer_advertise);
         config.socket = self.socket.clone().or(config.socket);
+        config.admin = self.admin.clone().or(config.admin);
         config.insecure |= self.insecure;
         if let Some(dir) = &self.tls {
             config.tls.use_folder(dir);
