@@ -76,6 +76,7 @@ impl Reason {
             | Reason::KeysRefused
             | Reason::InUse
             | Reason::LastAdmin
+            | Reason::RightsImpossible
             | Reason::SnapshotRefused => Code::FailedPrecondition,
         }
     }

@@ -114,6 +114,12 @@ pub(super) async fn set(
 ) -> Result<v1::SetAccessResponse, Failure> {
     context.check_group(&request.group)?;
     let changes = changes_from_wire(&request.changes)?;
+    if changes.contains(&AccessChange::InForce(true)) && context.info.tls.is_none() {
+        let words = "rights can be in force only where nodes prove to each other who they are, because they pass \
+                     requests on in their clients' names: give each node a certificate first (`raft-host certs`, \
+                     --tls)";
+        return Err(Failure::none(Reason::RightsImpossible, words));
+    }
     let request = &request;
     let here = || async {
         let set = context.handle.acting_for(caller.actor).set_access(changes.clone()).await?;

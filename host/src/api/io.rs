@@ -354,6 +354,11 @@ impl Connection {
         self.presented.address.unwrap_or(unspecified)
     }
 
+    /// What it has proved about who is at its other end.
+    pub(super) fn presented(&self) -> Presented {
+        *self.presented
+    }
+
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.killed.as_mut().poll(cx) {
             Poll::Ready(()) => {

@@ -16,11 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::Listener;
+use axum::serve::{IncomingStream, Listener};
+use raft_host_proto::v1::Reason;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +31,9 @@ use tokio_util::sync::CancellationToken;
 use self::metrics::Scrape;
 use super::connections::{Bounds, Table};
 use super::context::NodeInfo;
-use super::io::{Acceptor, Connection};
+use super::guard::Guard;
+use super::io::{Acceptor, Connection, Presented};
+use super::rights::{Asks, asked_by};
 use crate::node::NodeHandle;
 use crate::tls::Face as TlsFace;
 
@@ -67,7 +72,9 @@ pub async fn serve_http(
     let table = Table::new(BOUNDS);
     let (kill, secured) = (closing.child_token(), info.tls.clone());
     let acceptor = Acceptor::new(listener.into(), Arc::clone(&table), kill, secured, TlsFace::Http);
-    let serving = axum::serve(Doorway(acceptor), router(handle, info, Arc::clone(&table)))
+    let router = router(handle, info, Arc::clone(&table));
+    let router = router.into_make_service_with_connect_info::<Presented>();
+    let serving = axum::serve(Doorway(acceptor), router)
         .with_graceful_shutdown(closing.clone().cancelled_owned());
     let out_of_patience = async {
         closing.cancelled().await;
@@ -98,7 +105,34 @@ impl Listener for Doorway {
     }
 }
 
+impl Connected<IncomingStream<'_, Doorway>> for Presented {
+    fn connect_info(stream: IncomingStream<'_, Doorway>) -> Presented {
+        stream.io().presented()
+    }
+}
+
+/// Who may see a page: as [`super::guard`] says it of calls.
+async fn admit(
+    State(guard): State<Guard>,
+    ConnectInfo(presented): ConnectInfo<Presented>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let asks = asked_by(request.uri().path()).unwrap_or(Asks::Nothing);
+    match guard.admit(asks, &presented, request.headers()) {
+        Ok(_) => next.run(request).await,
+        Err(failure) => {
+            let status = match failure.reason() {
+                Reason::Unauthenticated => StatusCode::UNAUTHORIZED,
+                _ => StatusCode::FORBIDDEN,
+            };
+            (status, format!("{}\n", failure.message())).into_response()
+        }
+    }
+}
+
 fn router(handle: NodeHandle, info: NodeInfo, table: Arc<Table>) -> Router {
+    let guard = Guard::new(handle.clone());
     let face = Face { handle, info: Arc::new(info), table };
     Router::new()
         .route("/metrics", get(metrics))
@@ -107,6 +141,7 @@ fn router(handle: NodeHandle, info: NodeInfo, table: Arc<Table>) -> Router {
         .route("/readyz", get(probes::ready))
         .route("/healthz", get(probes::healthy))
         .with_state(face)
+        .layer(from_fn_with_state(guard, admit))
 }
 
 async fn metrics(State(face): State<Face>, headers: HeaderMap) -> impl IntoResponse {
