@@ -56,14 +56,14 @@ fn each_node_notes_what_it_was_asked_for_and_goes_on_after_a_restart() {
     let mode = std::fs::metadata(&of_leader).expect("there").permissions();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
     // What waits is written before the end, and another start adds to it.
-    cluster.cli_of(leader).run(&["snapshot"]).ok();
+    cluster.cli_of(leader).run(&["snapshot", "take"]).ok();
     let ended = cluster.servers[leader].terminate();
     assert_eq!(ended, Some(0));
     let before = lines(&of_leader);
     assert_eq!(kinds(&before).last(), Some(&"snapshot.take"));
     cluster.servers[leader].start(&config);
     cluster.eventually("a line of after", || {
-        cluster.cli_of(leader).run(&["snapshot"]).code.filter(|code| *code == 0)?;
+        cluster.cli_of(leader).run(&["snapshot", "take"]).code.filter(|code| *code == 0)?;
         (lines(&of_leader).len() > before.len()).then_some(())
     });
     assert_eq!(lines(&of_leader)[..before.len()], before);

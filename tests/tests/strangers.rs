@@ -223,7 +223,7 @@ fn headers_without_an_end_stop_nobody() {
     });
     withstands("empty continuations", |address, end| {
         let begin = frame(HEADERS, NO_FLAGS, 1, &call_block(APPLY));
-        let more = frame(CONTINUATION, NO_FLAGS, 1, &[]).repeat(500);
+        let more = frame(CONTINUATION, NO_FLAGS, 1, &[]).repeat(100);
         repeat(address, end, &begin, |_| more.clone())
     });
     withstands("huge headers", |address, end| {
@@ -260,7 +260,7 @@ fn frames_that_mean_nothing_stop_nobody() {
     ];
     for (what, frame) in floods {
         let begin = if what == "empty data" { open_call(1, APPLY) } else { Vec::new() };
-        let burst = frame.repeat(500);
+        let burst = frame.repeat(100);
         withstands(what, |address, end| repeat(address, end, &begin, |_| burst.clone()));
     }
 }
@@ -343,7 +343,7 @@ fn connections_leave_the_store_its_files() {
         }
         strikes
     });
-    cluster.cli().run(&["snapshot"]).ok();
+    cluster.cli().run(&["snapshot", "take"]).ok();
 }
 
 /// All methods of all services that are served, by the path of their requests.

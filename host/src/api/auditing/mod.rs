@@ -214,6 +214,8 @@ impl Record {
                 .map_err(|unwritable| Failure::none(Reason::NotAudited, unwritable.to_string()))?,
             false => None,
         };
+        // A stream lasts, and its commands are noted one by one.
+        let place = place.filter(|_| method.audited == Audited::Always);
         request.extensions_mut().insert(Witness(Some(Arc::clone(&seen))));
         Ok(Some(Record { seen, place, is_over: false }))
     }
