@@ -10,6 +10,7 @@ use raft_host::certs::{Authority, Validity};
 use raft_host::types::ClusterId;
 use raft_host_proto::Secret;
 use raft_host_proto::dial::{Bearer, ClientTls, Dialer};
+use raft_host_proto::v1::{ErrorDetail, Reason};
 use raft_host_tests::{Cli, Server, block_on, free_port, workspace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -42,6 +43,8 @@ enum May {
     Ask,
     /// What it has the rights for.
     Use(BTreeSet<String>),
+    /// Commands of one class: an empty one is of none, and is judged where it is applied.
+    UseClass,
     /// All that is not for nodes.
     Everything,
     /// All of it.
@@ -70,8 +73,10 @@ impl May {
             {
                 return None;
             }
+            (May::UseClass, Asks::Right(_)) if path.ends_with("/Apply") => return None,
+            (May::UseClass, Asks::Right(right)) => right == "apply",
             (_, Asks::Node) | (May::Ask | May::BeTold, _) => false,
-            (May::Everything, _) | (May::Use(_), Asks::Known) => true,
+            (May::Everything, _) | (May::Use(_) | May::UseClass, Asks::Known) => true,
             (May::Use(rights), Asks::Right(right)) => rights.contains(right),
         })
     }
@@ -240,7 +245,8 @@ async fn ask(
 }
 
 fn is_refusal(status: &Status) -> bool {
-    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+    let is_foreign = ErrorDetail::of(status).is_some_and(|it| it.reason() == Reason::OtherCluster);
+    is_foreign || matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
 }
 
 fn write_folder(dir: &Path, ca: &str, issued: &raft_host::certs::Issued) -> ClientTls {
@@ -333,8 +339,7 @@ fn everybody(stage: &Stage) -> Vec<Somebody> {
     // Classes: some commands are enough for the door.
     stage.admin(&["role", "add", "payer", "--grant", "apply:transfer"]);
     let payer = stage.principal("one-payer", "payer");
-    let some = May::Use(BTreeSet::from(["apply".to_owned()]));
-    all.push(somebody("token for one class", Some(ca), Some(payer), some));
+    all.push(somebody("token for one class", Some(ca), Some(payer), May::UseClass));
     let local = Somebody { is_local: true, ..somebody("the socket", None, None, May::Everything) };
     all.push(local);
     all
@@ -363,7 +368,8 @@ fn everybody_may_do_what_the_table_says_and_nothing_else() {
                 let (was_allowed, said) = match is_page {
                     true => {
                         let status = stage.page(who, path).await;
-                        let is_refused = status.is_none_or(|status| matches!(status, 401 | 403));
+                        let is_refused =
+                            status.is_none_or(|status| matches!(status, 400 | 401 | 403));
                         (!is_refused, format!("{status:?}"))
                     }
                     false => match stage.call(&channel, who, path).await {
