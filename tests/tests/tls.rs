@@ -195,7 +195,8 @@ fn a_cluster_with_certificates_serves_and_refuses_who_does_not_belong() {
     }
 
     // More handshakes that nobody goes on with than there may be: others are served all the same.
-    let silent: Vec<_> = (0..300).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+    let silent: Vec<_> =
+        (0..300).map(|_| TcpStream::connect(address).expect("it listens")).collect();
     block_on(secured.client_of(0).apply(set("b"))).expect("it is done");
     drop(silent);
 

@@ -51,8 +51,7 @@ impl Anteroom {
         let (doing, words) = watch::channel("it looks at its data directory".to_owned());
         let cut = CancellationToken::new();
         let table = Table::new(bounds(config, tls));
-        let incoming =
-            super::io::accept(own, Arc::clone(&table), cut.clone(), tls.cloned());
+        let incoming = super::io::accept(own, Arc::clone(&table), cut.clone(), tls.cloned());
         let health = HealthServer::new(Starting(words.clone()));
         let refuse = move || {
             let refusal = refusal(&words);

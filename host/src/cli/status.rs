@@ -98,11 +98,7 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
 }
 
 /// The members that a node knows of, asked once: one that knows none yet is not waited for.
-async fn members(
-    remote: &RemoteArgs,
-    address: &str,
-    timeout: Duration,
-) -> Vec<v1::MemberInfo> {
+async fn members(remote: &RemoteArgs, address: &str, timeout: Duration) -> Vec<v1::MemberInfo> {
     let ask = async {
         let mut client = remote.admin(address).await.ok()?;
         client.members(v1::MembersRequest::default()).await.ok()

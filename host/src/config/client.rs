@@ -160,7 +160,9 @@ mod tests {
         assert_eq!(parse_endpoint("[::1]:7400"), Ok("[::1]:7400".into()));
         assert_eq!(parse_endpoint("https://a:1/"), Ok("https://a:1".into()));
         assert_eq!(parse_endpoint("unix:/a/b"), Ok("unix:/a/b".into()));
-        for bad in ["", "host", "host:", "host:0", "host:70000", ":7400", "::1:7400", "a/b:1", "unix:"] {
+        for bad in
+            ["", "host", "host:", "host:0", "host:70000", ":7400", "::1:7400", "a/b:1", "unix:"]
+        {
             assert!(parse_endpoint(bad).is_err(), "{bad}");
         }
     }

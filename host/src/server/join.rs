@@ -255,7 +255,8 @@ mod tests {
             silent.push(listener);
         }
         let expected = ClusterId([1; 16]);
-        let asking = async move { first_to_answer(&Dialer::plain(), &seeds, expected, ATTEMPT).await };
+        let asking =
+            async move { first_to_answer(&Dialer::plain(), &seeds, expected, ATTEMPT).await };
         let all_asked = async {
             let mut connections = Vec::new();
             for listener in &silent {

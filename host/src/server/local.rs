@@ -114,7 +114,8 @@ mod tests {
         // As after a kill.
         drop(listener);
         std::mem::forget(file);
-        let (_listener, file) = listen(&config, None).expect("its process is gone").expect("wanted");
+        let (_listener, file) =
+            listen(&config, None).expect("its process is gone").expect("wanted");
         drop(file);
         assert!(!path.exists());
         std::fs::write(&path, "mine").expect("a file");

@@ -121,10 +121,8 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
     let (listener, bound) = bind(&config.listen, "--listen").await?;
     // Until it serves, it says what it is at.
     let tells = |listener, address: &str| {
-        Anteroom::open(listener, &config.api, tls.as_ref()).map_err(|source| ServeError::Io {
-            action: format!("listening on {address}"),
-            source,
-        })
+        Anteroom::open(listener, &config.api, tls.as_ref())
+            .map_err(|source| ServeError::Io { action: format!("listening on {address}"), source })
     };
     let (anteroom, clients) = tells(listener, &config.listen)?;
     let (peers, peers_bound, _peers_anteroom) = match &config.peer_listen {
@@ -396,8 +394,7 @@ async fn run(
     let scrubs = (home.path().is_some() && config.storage.scrub_every_ms > 0)
         .then(|| Arc::new(ScrubBoard::new(config.storage.scrub_every_ms)));
     let (board, scrubbing) = (Arc::clone(&piloting), scrubs.clone());
-    let info =
-        services::info(&home, &transport, backups.clone(), board, scrubbing, tls.clone());
+    let info = services::info(&home, &transport, backups.clone(), board, scrubbing, tls.clone());
     let dialer = info.dialer.clone();
     let (local, socket) = local::listen(&config, home.path())?.unzip();
     sockets.local = local;
@@ -452,7 +449,11 @@ async fn run(
         let end = server.chores_end.clone();
         server.chore(backups::take(server.handle(), dialer.clone(), Arc::clone(board), end));
     }
-    server.chore(autopilot::leave_slow_disk(server.handle(), dialer.clone(), Arc::clone(&piloting)));
+    server.chore(autopilot::leave_slow_disk(
+        server.handle(),
+        dialer.clone(),
+        Arc::clone(&piloting),
+    ));
     server.chore(autopilot::act(server.handle(), piloting));
     server.chore(autopilot::be_relieved(server.handle(), dialer.clone()));
     if let Some(board) = scrubs {
@@ -577,8 +578,9 @@ impl RunningServer {
     }
 
     async fn end(self, deadline: Instant) -> StopReason {
-        let RunningServer { node, transport, serving, metrics, closing, chores, home, socket, .. } =
-            self;
+        let RunningServer {
+            node, transport, serving, metrics, closing, chores, home, socket, ..
+        } = self;
         let abort = serving.abort_handle();
         let last_calls = async {
             transport.shutdown().await;

@@ -130,7 +130,10 @@ fn expiry(loaded: &Loaded, now: SystemTime) -> Option<String> {
     let now_s = i64::try_from(millis(now) / 1_000).unwrap_or(i64::MAX);
     let left_s = loaded.facts.not_after.saturating_sub(now_s);
     if left_s < 0 {
-        return Some("this node's certificate has expired: nobody can connect to it, nor it to others".into());
+        return Some(
+            "this node's certificate has expired: nobody can connect to it, nor it to others"
+                .into(),
+        );
     }
     let days = left_s / 86_400;
     let is_soon = left_s < i64::try_from(EXPIRES_SOON.as_secs()).unwrap_or(i64::MAX);

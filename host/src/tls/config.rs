@@ -48,7 +48,9 @@ impl FromStr for TlsMode {
 
     fn from_str(text: &str) -> Result<TlsMode, String> {
         let found = TlsMode::ALL.iter().find(|(mode, _)| mode.name() == text);
-        found.map(|(mode, _)| *mode).ok_or_else(|| format!("{text:?} is none of off, server, mutual"))
+        found
+            .map(|(mode, _)| *mode)
+            .ok_or_else(|| format!("{text:?} is none of off, server, mutual"))
     }
 }
 

@@ -180,8 +180,7 @@ impl Loaded {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare).map_err(|error| format!("{host:?}: {error}"))?;
         let parsed = ParsedCertificate::try_from(&self.certificate);
-        let verified =
-            parsed.and_then(|parsed| rustls::client::verify_server_name(&parsed, &name));
+        let verified = parsed.and_then(|parsed| rustls::client::verify_server_name(&parsed, &name));
         verified.map_err(|_| {
             format!(
                 "the certificate in {} is not for {host}, the address under which this node is dialled, so \

@@ -24,11 +24,11 @@ use std::time::{Duration, SystemTime};
 use raft_host_proto::dial::{Dialer, TlsSource};
 use tokio_rustls::TlsAcceptor;
 
+use self::board::Board;
 pub use self::board::{HandshakeFailure, TlsReport};
 pub use self::config::{TlsConfig, TlsMode};
 pub use self::dialer::NodeDialer;
 pub use self::loaded::TlsFailure;
-use self::board::Board;
 use self::loaded::{Loaded, Stamps, stamps};
 use crate::types::{ClusterId, NodeId};
 

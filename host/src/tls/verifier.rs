@@ -89,9 +89,7 @@ impl ClientCertVerifier for ByKind {
             return refused(CertificateError::BadEncoding);
         };
         match facts.subject {
-            Some(Subject::Node { .. }) => {
-                self.nodes.verify_client_cert(certificate, between, now)
-            }
+            Some(Subject::Node { .. }) => self.nodes.verify_client_cert(certificate, between, now),
             Some(Subject::Client { .. })
                 if facts.cluster.is_none_or(|cluster| cluster == self.cluster) =>
             {

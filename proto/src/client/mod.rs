@@ -40,9 +40,9 @@ use self::endpoints::Endpoints;
 use self::retry::{Repeat, Timed};
 use self::shared::{Commands, Queries, Shared};
 use crate::dial::ClientTls;
-use crate::{MESSAGE_MAX_BYTES, Secret};
 use crate::v1;
 use crate::v1::client_client::ClientClient;
+use crate::{MESSAGE_MAX_BYTES, Secret};
 
 pub use self::admin::UpgradeOptions;
 pub use self::cluster::{BadClusterId, ClusterId};

@@ -286,7 +286,14 @@ impl<T: Traffic> Line<T> {
     fn with(waiting: Waiting<T>) -> (Arc<Line<T>>, u64) {
         let mut state = State::default();
         let tag = state.push(waiting);
-        (Arc::new(Line { opened: Instant::now(), state: Mutex::new(state), news: Notify::new() }), tag)
+        (
+            Arc::new(Line {
+                opened: Instant::now(),
+                state: Mutex::new(state),
+                news: Notify::new(),
+            }),
+            tag,
+        )
     }
 
     /// Takes a request, or gives it back when the line is closed.

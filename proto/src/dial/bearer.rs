@@ -1,7 +1,7 @@
 //! A token, shown with each request.
 
-use tonic::metadata::MetadataValue;
 use tonic::metadata::Ascii;
+use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;

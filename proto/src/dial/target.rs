@@ -35,7 +35,8 @@ impl BadAddress {
     }
 
     pub(super) fn tls_unprepared(address: &str) -> BadAddress {
-        let reason = "TLS needs to know whom to trust: give the cluster's CA (--tls-ca FILE, or --tls DIR)";
+        let reason =
+            "TLS needs to know whom to trust: give the cluster's CA (--tls-ca FILE, or --tls DIR)";
         BadAddress::new(address, reason)
     }
 }

@@ -68,7 +68,9 @@ fn of(error: &Error) -> String {
             "the node's certificate is not of a CA that this client trusts: one of that name signed it, with \
              another key"
         }
-        Error::InvalidCertificate(_) => return format!("the node's certificate is refused: {error}"),
+        Error::InvalidCertificate(_) => {
+            return format!("the node's certificate is refused: {error}");
+        }
         Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired => {
                 "the node lets nobody in without a client certificate: give --tls-certificate and --tls-key, or \
@@ -85,7 +87,9 @@ fn of(error: &Error) -> String {
             | AlertDescription::CertificateUnknown
             | AlertDescription::AccessDenied
             | AlertDescription::DecryptError => "the node refuses this client's certificate",
-            AlertDescription::ProtocolVersion => "the node speaks no version of TLS that this client does",
+            AlertDescription::ProtocolVersion => {
+                "the node speaks no version of TLS that this client does"
+            }
             AlertDescription::NoApplicationProtocol => {
                 "what listens there speaks TLS, but no HTTP/2: is it the port for metrics?"
             }

@@ -67,7 +67,11 @@ async fn every_answer_says_which_cluster_gave_it_and_requests_for_another_one_do
     // What another cluster's node passes to the address of its last leader goes back to it.
     let forwarder = Forwarder::new(&ApiConfig::default(), OTHER, NodeDialer::plain());
     let passed = passed_on(set(4), Some(PATIENCE));
-    let answer = forwarder.client(&Member { id: NodeId(1), address: node.address.clone() }).unwrap().apply(passed).await;
+    let answer = forwarder
+        .client(&Member { id: NodeId(1), address: node.address.clone() })
+        .unwrap()
+        .apply(passed)
+        .await;
     assert_fails(answer, Code::Unavailable, "none", &OTHER.to_string());
     assert_eq!(query(node, r#"{"op":"count"}"#).await.unwrap(), r#"{"count":1}"#);
     cluster.stop().await;

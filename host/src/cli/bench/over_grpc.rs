@@ -165,13 +165,10 @@ async fn dial(remote: &RemoteArgs, address: &str) -> Result<ClientClient<Authori
             .initial_connection_window_size(WINDOW_BYTES)
     });
     let bearer = remote.bearer(&way).map_err(Failure::usage)?;
-    let channel = way
-        .connect()
-        .await
-        .map_err(|error| Failure {
-            exit: Exit::Unavailable,
-            ..Failure::new(format!("cannot reach {address}: {error}"))
-        })?;
+    let channel = way.connect().await.map_err(|error| Failure {
+        exit: Exit::Unavailable,
+        ..Failure::new(format!("cannot reach {address}: {error}"))
+    })?;
     Ok(remote::client_on(bearer.on(channel)))
 }
 
@@ -272,7 +269,12 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(mut self, client: usize, service: ClientClient<Authorized>, recorder: Arc<Recorder>) {
+    async fn run(
+        mut self,
+        client: usize,
+        service: ClientClient<Authorized>,
+        recorder: Arc<Recorder>,
+    ) {
         while !recorder.interval().is_over() {
             if let Err(status) = self.stream(client, service.clone(), &recorder).await {
                 let ending = Ending::Failed(sentence(&status));
