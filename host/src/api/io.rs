@@ -321,8 +321,8 @@ async fn tell_that_this_is_tls(mut stream: TcpStream, face: Face) {
     let words: &[u8] = match face {
         Face::Grpc => &ALERT,
         Face::Http => {
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 45\r\nconnection: \
-              close\r\n\r\nthis port speaks TLS: ask it with https://\r\n\r\n"
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 43\r\nconnection: \
+              close\r\n\r\nthis port speaks TLS: ask it with https://\n"
         }
     };
     let telling = async {

@@ -63,8 +63,12 @@ impl MembershipService {
             );
             return Err(Failure::none(Reason::IncompatibleVersion, words));
         }
-        if let Some(node) = proved.filter(|_| !caller.forwarded).map(|proved| proved.node) {
-            // Who passes it on has seen the certificate.
+        let is_passed_on = |node| {
+            let view = Members(&self.context).view();
+            caller.forwarded && view.is_some_and(|view| view.members.contains_key(&node))
+        };
+        if let Some(ProvedNode { node, .. }) = proved.filter(|proved| !is_passed_on(proved.node)) {
+            // A member that passes it on has seen the certificate.
             check_id(node, request.node_id)?;
             request.node_id = node.0;
         }

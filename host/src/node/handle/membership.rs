@@ -38,8 +38,8 @@ pub enum MembershipFailure {
     },
     /// The id belonged to a node that was removed.
     #[error(
-        "node id {0} was used before by a node that has been removed; ids are never used twice: \
-         leave the choice to the cluster"
+        "node id {0} was used before by a node that has been removed, or passed over; such ids are given to \
+         nobody: leave the choice to the cluster, or give the node a certificate with a higher id"
     )]
     IdWasUsed(NodeId),
     /// The id leaves too many unused.
