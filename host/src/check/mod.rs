@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! module ─ load check ─ Lab ─┬─ player: any.script, then the caller's scripts, three runs each
-//!                            ├─ trials: determinism, queries, rejections, random input
+//!                            ├─ trials: determinism, queries, rejections, random input, classes of commands
 //!                            ├─ purity: queries where nothing is undone
 //!                            ├─ leaks: memory that grows for ever
 //!                            └─ snapshots: there and back, damaged ones
