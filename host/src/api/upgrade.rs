@@ -164,7 +164,11 @@ async fn activate(
         discard_state: upload.header.discard_state,
         signatures: upload.signatures.clone(),
     };
-    handle.check_signed(&upgrade)?;
+    if handle.check_signed(&upgrade).is_err() {
+        // A leader that has just started may not have applied what made a key trusted.
+        context.after_all_committed().await?;
+        handle.check_signed(&upgrade)?;
+    }
     unless_busy(|| handle.bring_in(&upload.module)).await?;
     let patience = PREPARE_PATIENCE.min(caller.remaining() / 2);
     prepare::when_voters_are(context, upload.hash, patience).await;

@@ -157,6 +157,12 @@ impl Keys {
                 },
             }
         }
+        if threshold as usize > SIGNATURES_MAX {
+            return Err(format!(
+                "modules would need the signatures of {threshold} keys, and at most {SIGNATURES_MAX} \
+                 signatures come with one"
+            ));
+        }
         let changed = Keys { threshold, all: Arc::new(all) };
         match changed.trusted() {
             trusted if (trusted as u64) < u64::from(threshold) => Err(format!(
@@ -186,7 +192,8 @@ impl Keys {
         let mut accepted: BTreeMap<PublicKey, ModuleSignature> = BTreeMap::new();
         let mut faults: Vec<String> = Vec::new();
         for signature in signatures {
-            if accepted.contains_key(&signature.key) {
+            // As many as an activation may come with, so that as many can be kept.
+            if accepted.contains_key(&signature.key) || accepted.len() == SIGNATURES_MAX {
                 continue;
             }
             match self.judge(&statement, signature) {

@@ -104,7 +104,7 @@ pub(super) fn parse_hex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     let digits = digits.filter(|digits| digits.len() == 2 * BYTES)?;
     let mut bytes = [0; BYTES];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = pair[0] << 4 | pair[1];
+        *byte = (pair[0] << 4) | pair[1];
     }
     Some(bytes)
 }

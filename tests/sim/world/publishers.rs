@@ -67,8 +67,8 @@ impl World {
         };
         let statement = Statement { cluster, module, label };
         // Most often one or two have.
-        let signers = (choice % 16) & (choice / 128 % 16 | 1 << (choice % PUBLISHERS));
-        let signers = (0..PUBLISHERS).filter(|number| signers >> number & 1 == 1);
+        let signers = (choice % 16) & ((choice / 128) | (1 << (choice % PUBLISHERS)));
+        let signers = (0..PUBLISHERS).filter(|number| (signers >> number) & 1 == 1);
         upgrade.signatures = signers
             .map(|number| ModuleSignature::make(&self.publisher(number), &statement))
             .collect();
