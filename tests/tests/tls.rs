@@ -32,7 +32,7 @@ fn node(authority: &Authority, cluster: ClusterId, id: u64) -> Issued {
 }
 
 fn client(authority: &Authority, validity: Validity) -> Issued {
-    authority.issue_client(CLUSTER, "alice".parse().expect("a name"), validity).expect("issued")
+    authority.issue_client(CLUSTER, "admin".parse().expect("a name"), validity).expect("issued")
 }
 
 /// A file that is never seen half written.
@@ -206,7 +206,7 @@ fn a_cluster_with_certificates_serves_and_refuses_who_does_not_belong() {
     };
     let refused = ask_as(address, &secured.client, prepared);
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
-    assert!(refused.message().contains("client alice"), "{refused}");
+    assert!(refused.message().contains("client admin"), "{refused}");
     let elsewhere = ClusterId([0x5d; 16]);
     let foreign = files("foreign", ca, &node(ours, elsewhere, 2));
     let refused = ask_as(address, &foreign, prepared);
