@@ -25,11 +25,12 @@ use crate::backup::{BackupBoard, wall_clock_ms};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{
-    self, Drained, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
+    self, Drained, MachineView, Node, NodeHandle, NodeOptions, ProposeFailure, Request, StopReason,
+    Stragglers,
 };
 use crate::storage::{DataDir, NodeIdentity, ScrubBoard};
 use crate::transport::{Identity, NetworkTransport, Opening, TransportFactory as _};
-use crate::types::{GroupId, Member, Rival};
+use crate::types::{Actor, GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
 
 /// How long a leader is waited for before a plugin is compared with what this node knows by itself.
@@ -585,6 +586,15 @@ async fn introduce(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeErro
     }
 }
 
+/// Whoever starts a node may give its cluster the module that it was started with, as at its socket.
+fn in_own_name(handle: &NodeHandle) -> NodeHandle {
+    let view = handle.machine().borrow().clone();
+    match view.is_some_and(|view| view.info.access.is_in_force()) {
+        true => handle.acting_for(Actor::Local(handle.identity().node)),
+        false => handle.clone(),
+    }
+}
+
 async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<(), ServeError> {
     let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
     let cluster = handle.identity().cluster;
@@ -602,7 +612,9 @@ async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<()
         if leadership.borrow().role == Role::Leader {
             // All that was committed before this leader's term is applied once it answers.
             let nothing = Request::CloseSession { session_id: 0 };
-            handle.propose(nothing).await.is_ok()
+            // Where rights are in force it is denied, and applied all the same.
+            let answer = handle.propose(nothing).await;
+            matches!(answer, Ok(_) | Err(ProposeFailure::Denied(_)))
         } else {
             let Ok(status) = handle.status().await else { return false };
             let applied = |view: &Option<Arc<MachineView>>| {
@@ -619,7 +631,9 @@ async fn introduce_to_cluster(handle: &NodeHandle, plugin: &Plugin) -> Result<()
             late::say_of_module(cluster, &active, plugin);
             Ok(())
         }
-        None if leadership.borrow().role == Role::Leader => plugin.activate(handle).await,
+        None if leadership.borrow().role == Role::Leader => {
+            plugin.activate(&in_own_name(handle)).await
+        }
         None => {
             tracing::warn!(
                 "the cluster runs no module yet and this node does not lead it: raft-host \
