@@ -84,6 +84,11 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::QuarantineLiftedUnhealed, 25, "digests_agree"),
     caught(Exhibit::AddressIsIdentity, 7_200_045, "nobody_accused"),
     caught(Exhibit::RecoveryOfLongest, 9_287, "recovery_keeps"),
+    Catch { guest: Some("native"), ..caught(Exhibit::RightsAtTheDoorOnly, 5, "rights_at_index") },
+    Catch {
+        guest: Some("native"),
+        ..caught(Exhibit::AccessNotInSnapshot, 7, "state_machine_safety")
+    },
     Catch {
         exhibit: Exhibit::StuckDiskUnwatched,
         seed: 2,
@@ -142,8 +147,6 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
         Exhibit::TruncatedAsSuperseded,
         "it takes five voters and two lost leaders; host/src/node/tests/replaced.rs catches it",
     ),
-    (Exhibit::RightsAtTheDoorOnly, "seeds are to be looked for"),
-    (Exhibit::AccessNotInSnapshot, "seeds are to be looked for"),
     (Exhibit::EngineIgnored, "no plan changes the engine profile yet"),
     (Exhibit::EngineNotRestored, "no plan changes the engine profile yet"),
     (Exhibit::EngineChangedLate, "no plan changes the engine profile yet"),
@@ -170,7 +173,7 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
 ];
 
 /// Invariants that no recorded run trips yet; their own unit tests do.
-pub const NOT_TRIPPED: &[&str] = &["quarantine_heals", "rights_at_index"];
+pub const NOT_TRIPPED: &[&str] = &["quarantine_heals"];
 
 impl Catch {
     /// Runs the seed, with the bug or without.

@@ -27,7 +27,8 @@ use crate::backup::{BackupBoard, wall_clock_ms};
 use crate::config::Config;
 use crate::consensus::Role;
 use crate::node::{
-    self, Drained, MachineView, Node, NodeHandle, NodeOptions, Request, StopReason, Stragglers,
+    self, Drained, MachineView, Node, NodeHandle, NodeOptions, ProposeFailure, Request, StopReason,
+    Stragglers,
 };
 use crate::storage::{DataDir, NodeIdentity, ScrubBoard};
 use crate::tls::{NodeDialer, Tls};
@@ -733,12 +734,21 @@ async fn introduce(
     }
 }
 
+/// Whoever starts a node may give its cluster the module that it was started with, as at its socket.
+fn in_own_name(handle: &NodeHandle) -> NodeHandle {
+    let view = handle.machine().borrow().clone();
+    match view.is_some_and(|view| view.info.access.is_in_force()) {
+        true => handle.acting_for(Actor::Local(handle.identity().node)),
+        false => handle.clone(),
+    }
+}
+
 async fn introduce_to_cluster(
     handle: &NodeHandle,
     plugin: &Plugin,
     audit: Option<&Audit>,
 ) -> Result<(), ServeError> {
-    let handle = &handle.acting_for(Actor::Local(handle.identity().node));
+    let handle = &in_own_name(handle);
     let (mut leadership, mut machine) = (handle.leadership(), handle.machine());
     let cluster = handle.identity().cluster;
     let active = || handle.machine().borrow().as_ref().and_then(|view| view.info.active.clone());
@@ -755,7 +765,9 @@ async fn introduce_to_cluster(
         if leadership.borrow().role == Role::Leader {
             // All that was committed before this leader's term is applied once it answers.
             let nothing = Request::CloseSession { session_id: 0 };
-            handle.propose(nothing).await.is_ok()
+            // Where rights are in force it is denied, and applied all the same.
+            let answer = handle.propose(nothing).await;
+            matches!(answer, Ok(_) | Err(ProposeFailure::Denied(_)))
         } else {
             let Ok(status) = handle.status().await else { return false };
             let applied = |view: &Option<Arc<MachineView>>| {

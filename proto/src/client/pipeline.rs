@@ -657,10 +657,12 @@ impl Driver {
     }
 }
 
-/// Whether a refusal is about this command, and another one may be taken.
+/// Whether a refusal is about this command, and another one may be taken. Commands may be denied by their
+/// class; who may give none is denied the skipping of their numbers as well.
 fn is_its_own_fault(failure: &Failure) -> bool {
+    use tonic::Code;
     failure.effect == Effect::None
-        && matches!(failure.code, tonic::Code::InvalidArgument | tonic::Code::OutOfRange)
+        && matches!(failure.code, Code::InvalidArgument | Code::OutOfRange | Code::PermissionDenied)
 }
 
 fn send_batch(
