@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use raft_host_proto::Secret;
 use raft_host_proto::client::{Client, ClientOptions};
+use raft_host_proto::dial::ClientTls;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -32,16 +34,44 @@ pub(super) struct Cluster {
     processes: Vec<Process>,
     dir: Option<TempDir>,
     keep: bool,
+    /// Nodes and clients have certificates.
+    secure: bool,
 }
 
 impl Cluster {
-    pub(super) fn prepare(keep: bool) -> anyhow::Result<Cluster> {
+    pub(super) fn prepare(keep: bool, secure: bool) -> anyhow::Result<Cluster> {
         let dir = tempfile::Builder::new()
             .prefix("raft-host-demo-")
             .tempdir()
             .context("creating a temporary directory")?;
         std::fs::write(dir.path().join("kv.wasm"), KV).context("writing the kv plugin")?;
-        Ok(Cluster { processes: Vec::new(), dir: Some(dir), keep })
+        let cluster = Cluster { processes: Vec::new(), dir: Some(dir), keep, secure };
+        if secure {
+            cluster.make_certificates()?;
+        }
+        Ok(cluster)
+    }
+
+    fn make_certificates(&self) -> anyhow::Result<()> {
+        let mut command = program()?;
+        command.args(["certs", "init"]).arg(self.certs()).args(["--client", "admin"]);
+        for number in 1..=3 {
+            command.args(["--node", &format!("node-{number}=127.0.0.1")]);
+        }
+        let made = command.output().context("making certificates")?;
+        match made.status.success() {
+            true => Ok(()),
+            false => bail!("certs init: {}", String::from_utf8_lossy(&made.stderr)),
+        }
+    }
+
+    /// Whether nodes and clients have certificates.
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    fn certs(&self) -> PathBuf {
+        self.path().join("certs")
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -85,16 +115,13 @@ impl Cluster {
 
     async fn start(&mut self, number: usize, flags: &[String]) -> anyhow::Result<()> {
         let dir = self.path().to_owned();
+        let secure = self.secure;
         let process = &mut self.processes[number - 1];
         process.starts += 1;
         let log = dir.join(format!("node-{number}.{}.log", process.starts));
-        let binary = std::env::current_exe().context("finding this program")?;
-        let mut command = Command::new(binary);
-        for (name, _) in std::env::vars_os() {
-            // The demo's nodes are not the user's.
-            if name.to_string_lossy().starts_with("RAFT_HOST_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
+        let mut command = program()?;
+        if secure {
+            command.arg("--tls").arg(dir.join("certs/nodes").join(format!("node-{number}")));
         }
         command
             .args(flags)
@@ -138,9 +165,27 @@ impl Cluster {
             attempt_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_millis(500),
             admin_deadline: Duration::from_secs(20),
+            tls: self.secure.then(|| ClientTls::in_folder(&self.certs().join("clients/admin"))),
             ..ClientOptions::default()
         };
         Ok(Client::connect(of.map(|process| process.address.as_str()), options)?)
+    }
+
+    /// A client that shows a token besides the certificate that everybody needs.
+    pub(super) fn client_with(&self, token: Secret) -> anyhow::Result<Client> {
+        let options = ClientOptions { token: Some(token), ..self.client()?.options().clone() };
+        let all = self.processes.iter().map(|process| process.address.as_str());
+        Ok(Client::connect(all, options)?)
+    }
+
+    /// A client that has neither, and little patience.
+    pub(super) fn stranger(&self, number: usize) -> anyhow::Result<Client> {
+        let options = ClientOptions {
+            deadline: Duration::from_secs(2),
+            tls: Some(ClientTls::trusting(self.certs().join("ca.pem"))),
+            ..ClientOptions::default()
+        };
+        Ok(Client::connect([self.processes[number - 1].address.as_str()], options)?)
     }
 
     /// Keeps the evidence of a failure and says where it is.
@@ -167,6 +212,18 @@ impl Drop for Cluster {
             eprintln!("kept {}", kept.display());
         }
     }
+}
+
+/// This program, without what the user's environment says to it: the demo's nodes are not the user's.
+fn program() -> anyhow::Result<Command> {
+    let binary = std::env::current_exe().context("finding this program")?;
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RAFT_HOST_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
 }
 
 /// The address that a node says it has, once it is ready.

@@ -3,6 +3,7 @@
 //! all of them were.
 
 mod cluster;
+mod rights;
 mod story;
 mod writers;
 
@@ -21,6 +22,9 @@ pub(super) struct DemoArgs {
     /// Only say whether everything held.
     #[arg(long, short)]
     quiet: bool,
+    /// With certificates, TLS in both directions, and rights: who may do what.
+    #[arg(long)]
+    secure: bool,
 }
 
 /// What a shell reports for a process that SIGINT ended.
@@ -34,7 +38,7 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("catching signals")?;
         let mut terminate = signal(SignalKind::terminate()).context("catching signals")?;
-        let mut cluster = cluster::Cluster::prepare(args.keep)?;
+        let mut cluster = cluster::Cluster::prepare(args.keep, args.secure)?;
         // Whichever way this ends, dropping the cluster ends its processes.
         tokio::select! {
             told = story::tell(&mut cluster, args.quiet) => match told {

@@ -47,6 +47,9 @@ pub(super) async fn tell(cluster: &mut Cluster, quiet: bool) -> anyhow::Result<(
     let mut entries = crash(cluster, &client, &teller).await?;
     upgrade(cluster, &client, &teller, &mut entries).await?;
     expiry(&client, &teller).await?;
+    if cluster.is_secure() {
+        super::rights::tell(cluster, &client, |words| teller.say(words)).await?;
+    }
     teller.say("done: everything above was checked, not assumed");
     if quiet {
         println!("ok: {} keys, {:.1} s", entries.len(), teller.begun.elapsed().as_secs_f64());
@@ -56,6 +59,12 @@ pub(super) async fn tell(cluster: &mut Cluster, quiet: bool) -> anyhow::Result<(
 
 async fn form(cluster: &mut Cluster, teller: &Teller) -> anyhow::Result<()> {
     teller.say(&format!("three nodes, each its own process, in {}", cluster.path().display()));
+    if cluster.is_secure() {
+        teller.say(
+            "`certs init` has made a CA, and certificates of the nodes and of the client `admin`; every \
+             connection is TLS, and both ends prove who they are",
+        );
+    }
     cluster.add().await?;
     let first = cluster.processes()[0].address.clone();
     teller.say(&format!("node 1 formed a cluster with the kv plugin and listens on {first}"));
