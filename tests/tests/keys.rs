@@ -110,9 +110,8 @@ fn a_cluster_with_keys_runs_what_is_signed_and_nothing_else_on_every_node() {
     unsigned();
 
     // For this cluster, and for any.
-    let status = cli.run(&["status", "-o", "json"]).ok();
-    let status: Value = serde_json::from_str(&status).expect("JSON");
-    let id = status["cluster_id"].as_str().expect("an id").to_owned();
+    let id = block_on(cluster.client().status()).expect("a status").cluster_id;
+    let id = raft_host_tests::hex(&id);
     publishers.sign(&next, "alice.pem", &["--cluster-id", &id]);
     cli.run(&["sign", text(&next), "--verify"]).ok();
     cluster.cli_of(1).run(&["upgrade", text(&next)]).ok();
