@@ -281,25 +281,38 @@ fn frames_longer_than_any_stop_nobody() {
     });
 }
 
-/// As many as this process may open, when that is fewer.
+/// As many as this process may open, when that is fewer. They are all there before it is looked what they cost.
 #[test]
 fn ten_thousand_idle_connections_stop_nobody() {
     const CONNECTIONS: usize = 10_000;
     let _alone = alone();
     let files = with_many_files() as usize;
     let each = CONNECTIONS.min(files.saturating_sub(1_000)) / ATTACKERS;
-    println!("{} connections of {CONNECTIONS}", each * ATTACKERS);
-    withstands("idle connections", |address, end| {
+    let cluster = Cluster::new(PROGRAM, 1, &[]);
+    let (address, pid) = (cluster.servers[0].address, cluster.servers[0].pid());
+    let honest = Honest::of(address);
+    honest.p99();
+    let (before, usual) = (memory(pid, "VmRSS"), honest.p99());
+    let dial_all = || {
         let mut held = Vec::new();
-        while held.len() < each && !end.load(Ordering::Relaxed) {
+        while held.len() < each {
             held.extend(greet(address));
         }
-        let strikes = held.len() as u64;
-        while !end.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        strikes
+        held
+    };
+    let held: Vec<TcpStream> = std::thread::scope(|scope| {
+        let dialling: Vec<_> = (0..ATTACKERS).map(|_| scope.spawn(dial_all)).collect();
+        let dialled = dialling.into_iter().flat_map(|thread| thread.join().expect("no panic"));
+        dialled.collect()
     });
+    let is_well = || {
+        let attacked = honest.p99();
+        println!("{} connections; p99 {usual:?}, then {attacked:?}", held.len());
+        attacked <= (usual * SLOWER).max(FLOOR)
+    };
+    assert!((0..LOOKS).any(|_| is_well()), "an honest client waits for idle connections");
+    let cost = memory(pid, "VmHWM").saturating_sub(before);
+    assert!(cost < MEMORY_BOUND, "{} MiB", cost >> 20);
 }
 
 /// Both ports are full, and the store still has its files.
@@ -333,10 +346,12 @@ fn connections_leave_the_store_its_files() {
                     strikes += 1;
                 }
             }
-            std::thread::sleep(PAUSE / 5);
-            let files = open();
-            // What the node has for itself is of those that are kept.
-            assert!(files <= idle + FILES - KEPT, "{files} files are open, {idle} before");
+            std::thread::sleep(PAUSE);
+            if strikes % 20 == 0 {
+                let files = open();
+                // What the node has for itself is of those that are kept.
+                assert!(files <= idle + FILES - KEPT, "{files} files are open, {idle} before");
+            }
             if held.len() > 1_000 {
                 held.drain(..500);
             }
@@ -422,7 +437,7 @@ fn random_bytes_to_every_method_stop_nobody() {
     });
     // Each at least once, and none of them is a failure of the node.
     let channel = channel(cluster.servers[0].address);
-    for path in &methods {
+    for path in methods.iter().filter(|path| path.starts_with("/raft_host.")) {
         let answered = send(&channel, path, Bytes::from_static(b"\x0b\xff\xff\xff"));
         assert!(answered.is_none_or(|code| code != Code::Ok), "{path}: {answered:?}");
     }

@@ -2,7 +2,8 @@
 //!
 //! A request's bytes are taken from a budget as they arrive and given back when the message that
 //! they make has been handed on, or the call is over; who would exceed the budget is not read
-//! meanwhile. An answer's bytes are counted until they have left. When too many have not,
+//! meanwhile. Short messages have a budget of their own, so that none waits for long ones; and while a budget is
+//! all but used up, whoever is slow to send what they have begun is given less time. An answer's bytes are counted until they have left. When too many have not,
 //! the connection that reads least is ended. Peers of the cluster have a budget of their own,
 //! which strangers cannot use up.
 
@@ -33,8 +34,12 @@ use crate::types::Exceeded;
 
 /// Budgets are counted in units of so many bytes.
 const UNIT_BYTES: usize = 1 << 10;
-/// Units that may be taken by requests on their way in, decoded or not.
-const REQUEST_UNITS: usize = (128 << 20) / UNIT_BYTES;
+/// Units that may be taken by long requests on their way in, decoded or not.
+const LONG_UNITS: usize = (128 << 20) / UNIT_BYTES;
+/// The same for short ones.
+const SHORT_UNITS: usize = (32 << 20) / UNIT_BYTES;
+/// Messages of no more bytes are short.
+const SHORT_BYTES: usize = 64 << 10;
 /// The same for those of peers.
 const PEER_UNITS: usize = (128 << 20) / UNIT_BYTES;
 /// Bytes that one message takes at most, however long it is: it must fit into the budget.
@@ -51,6 +56,10 @@ const CALLS_MAX: usize = 8_192;
 const PEER_CALLS_MAX: usize = 16;
 /// How long a message may take to arrive, or to find room.
 const MESSAGE_TIME: Duration = Duration::from_secs(20);
+/// The same while a budget is all but used up.
+const MESSAGE_TIME_SHORT: Duration = Duration::from_secs(2);
+/// It is when no more than this part of it is left.
+const LITTLE_PART: usize = 8;
 /// Longest first message of a peer: its hello. Nobody knows yet who speaks.
 const HELLO_BYTES_MAX: usize = 4 << 10;
 /// gRPC puts a flag and the length before each message.
@@ -59,7 +68,8 @@ const PREFIX_BYTES: usize = 5;
 /// See the module.
 pub(super) struct Door {
     table: Arc<Table>,
-    requests: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+    short: Arc<Semaphore>,
     peers: Arc<Semaphore>,
     calls: AtomicUsize,
     unread: AtomicU64,
@@ -69,7 +79,8 @@ impl Door {
     pub(super) fn new(table: Arc<Table>) -> Arc<Door> {
         Arc::new(Door {
             table,
-            requests: Arc::new(Semaphore::new(REQUEST_UNITS)),
+            long: Arc::new(Semaphore::new(LONG_UNITS)),
+            short: Arc::new(Semaphore::new(SHORT_UNITS)),
             peers: Arc::new(Semaphore::new(PEER_UNITS)),
             calls: AtomicUsize::new(0),
             unread: AtomicU64::new(0),
@@ -79,16 +90,24 @@ impl Door {
     /// What waits here, in bytes, and its bound: requests on their way in, those of members, and answers
     /// on their way out.
     pub(super) fn waiting(&self) -> [(u64, u64); 3] {
-        let taken = |budget: &Semaphore, units: usize| {
+        let taken = |left: usize, units: usize| {
             let bytes = |units: usize| (units * UNIT_BYTES) as u64;
-            (bytes(units.saturating_sub(budget.available_permits())), bytes(units))
+            (bytes(units.saturating_sub(left)), bytes(units))
         };
+        let left = self.long.available_permits() + self.short.available_permits();
         let unread = self.unread.load(Ordering::Relaxed);
         [
-            taken(&self.requests, REQUEST_UNITS),
-            taken(&self.peers, PEER_UNITS),
+            taken(left, LONG_UNITS + SHORT_UNITS),
+            taken(self.peers.available_permits(), PEER_UNITS),
             (unread, UNREAD_BYTES_MAX),
         ]
+    }
+
+    /// Whether others may have to wait for what is not there yet.
+    fn is_short_of_room(&self) -> bool {
+        let is_little =
+            |budget: &Semaphore, units: usize| budget.available_permits() < units / LITTLE_PART;
+        is_little(&self.long, LONG_UNITS) || is_little(&self.short, SHORT_UNITS)
     }
 
     /// Answers of this many bytes were made. Ends who leaves most of theirs unread when that is
@@ -178,9 +197,10 @@ pub(super) async fn pass(
             is_peer_service,
             streams,
             message: Message::default(),
-            held: None,
+            held: Vec::new(),
             waiting: None,
             patience: None,
+            begun: None,
             messages: 0,
             passage: Arc::clone(&passage),
         })
@@ -209,6 +229,7 @@ struct Message {
     /// Of the message, still to come. Meaningful when the prefix is whole.
     missing: usize,
     units: usize,
+    is_long: bool,
 }
 
 impl Message {
@@ -226,21 +247,24 @@ struct Incoming {
     /// More than one request may come.
     streams: bool,
     message: Message,
-    /// For what was handed on and may not be decoded and dropped yet.
-    held: Option<OwnedSemaphorePermit>,
+    /// For what was handed on and may not be decoded and dropped yet; one of each budget.
+    held: Vec<OwnedSemaphorePermit>,
     /// Data that waits for room.
     waiting: Option<(BoxFuture<'static, Option<OwnedSemaphorePermit>>, Bytes)>,
     /// Ends the wait for the rest of a message, or for room.
     patience: Option<Pin<Box<Sleep>>>,
+    /// Since when that is waited for.
+    begun: Option<Instant>,
     /// Whole messages so far.
     messages: u64,
     passage: Arc<Passage>,
 }
 
 impl Incoming {
-    /// Follows gRPC's framing through new data; returns the units that it takes.
-    fn follow(&mut self, mut data: &[u8]) -> Result<usize, Status> {
-        let mut units = 0;
+    /// Follows gRPC's framing through new data; returns the units that it takes, and whether any of that is
+    /// of a long message.
+    fn follow(&mut self, mut data: &[u8]) -> Result<(usize, bool), Status> {
+        let (mut units, mut is_long) = (0, self.message.is_long);
         while !data.is_empty() {
             let message = &mut self.message;
             if message.prefix_bytes < PREFIX_BYTES {
@@ -254,6 +278,8 @@ impl Incoming {
                 }
                 let [_, length @ ..] = message.prefix;
                 message.missing = u32::from_be_bytes(length) as usize;
+                message.is_long = message.missing > SHORT_BYTES;
+                is_long |= message.is_long;
                 let is_hello = self.is_peer_service && self.messages == 0;
                 if is_hello && message.missing > HELLO_BYTES_MAX {
                     let words = format!(
@@ -277,7 +303,7 @@ impl Incoming {
                 self.message = Message::default();
             }
         }
-        Ok(units)
+        Ok((units, is_long))
     }
 
     /// Whether the sender owes something: the rest of a message, its only request, its hello.
@@ -286,18 +312,28 @@ impl Incoming {
         self.message.is_begun() || (self.messages == 0 && owes_first)
     }
 
-    fn budget(&self) -> &Arc<Semaphore> {
+    fn budget(&self, is_long: bool) -> &Arc<Semaphore> {
         match self.is_peer_service && self.place.peer.is_set() {
             true => &self.door.peers,
-            false => &self.door.requests,
+            false if is_long => &self.door.long,
+            false => &self.door.short,
         }
     }
 
-    /// Whether the time for a message is over.
-    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether the time for a message is over: of one that its sender is slow to send, sooner while others wait
+    /// for the room that it takes.
+    fn is_late(&mut self, cx: &mut Context<'_>, is_owed: bool) -> bool {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
         let patience =
-            self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(MESSAGE_TIME)));
-        patience.as_mut().poll(cx).is_ready()
+            self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(MESSAGE_TIME_SHORT)));
+        while patience.as_mut().poll(cx).is_ready() {
+            let is_owed = is_owed && self.message.units > 0;
+            if begun.elapsed() >= MESSAGE_TIME || (is_owed && self.door.is_short_of_room()) {
+                return true;
+            }
+            patience.as_mut().reset(tokio::time::Instant::now() + MESSAGE_TIME_SHORT);
+        }
+        false
     }
 
     fn hold(&mut self, permit: Option<OwnedSemaphorePermit>) {
@@ -305,10 +341,11 @@ impl Incoming {
         if !self.streams {
             return self.passage.keep(permit);
         }
-        match &mut self.held {
-            // Of the same budget, unless a peer was recognized in between.
-            Some(held) if Arc::ptr_eq(held.semaphore(), permit.semaphore()) => held.merge(permit),
-            held => *held = Some(permit),
+        let same =
+            |held: &&mut OwnedSemaphorePermit| Arc::ptr_eq(held.semaphore(), permit.semaphore());
+        match self.held.iter_mut().find(same) {
+            Some(held) => held.merge(permit),
+            None => self.held.push(permit),
         }
     }
 }
@@ -324,8 +361,9 @@ impl HttpBody for Incoming {
         let this = self.get_mut();
         if this.waiting.is_none() && !this.message.is_begun() {
             // Whoever asks for more has taken what came before.
-            this.held = None;
+            this.held.clear();
             this.patience = None;
+            this.begun = None;
         }
         loop {
             if let Some((room, _)) = &mut this.waiting {
@@ -335,7 +373,7 @@ impl HttpBody for Incoming {
                         let data = this.waiting.take().map(|(_, data)| data).unwrap_or_default();
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
-                    Poll::Pending if this.is_late(cx) => {
+                    Poll::Pending if this.is_late(cx, false) => {
                         let words = "too many requests are on their way; try again later";
                         return Poll::Ready(Some(Err(Status::resource_exhausted(words))));
                     }
@@ -346,8 +384,11 @@ impl HttpBody for Incoming {
                 Poll::Ready(frame) => frame,
                 // A stream may be silent between messages, and only there.
                 Poll::Pending if this.is_expected() => {
-                    if this.is_late(cx) {
-                        let words = format!("a message did not arrive within {MESSAGE_TIME:?}");
+                    if this.is_late(cx, true) {
+                        let words = format!(
+                            "a message did not arrive within {MESSAGE_TIME:?}, or {MESSAGE_TIME_SHORT:?} \
+                             while others wait"
+                        );
                         return Poll::Ready(Some(Err(Status::deadline_exceeded(words))));
                     }
                     return Poll::Pending;
@@ -361,11 +402,11 @@ impl HttpBody for Incoming {
                 continue;
             };
             this.place.moves(Instant::now());
-            let units = this.follow(&data)?;
+            let (units, is_long) = this.follow(&data)?;
             if units == 0 {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
-            let budget = Arc::clone(this.budget());
+            let budget = Arc::clone(this.budget(is_long));
             let units = u32::try_from(units).unwrap_or(u32::MAX);
             let room = async move { budget.acquire_many_owned(units).await.ok() };
             this.waiting = Some((room.boxed(), data));
