@@ -15,6 +15,14 @@ fn the_demo_tells_its_story_and_verifies_it() {
 }
 
 #[test]
+fn the_demo_tells_of_certificates_and_rights_as_well() {
+    let said = Cli::new(PROGRAM, &[]).run(&["demo", "--secure"]).ok();
+    for part in ["certs init", "without a certificate", "one admin token", "revoked"] {
+        assert!(said.contains(part), "{part:?} is not in: {said}");
+    }
+}
+
+#[test]
 fn a_file_of_commands_is_applied_line_by_line_and_summed_up() {
     let cluster = Cluster::new(PROGRAM, 1, &[]);
     let cli = cluster.cli();
