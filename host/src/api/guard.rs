@@ -191,6 +191,11 @@ fn unknown(who: Who) -> Failure {
     Failure::none(Reason::Unauthenticated, words)
 }
 
+/// Whether the answer to a call may come for as long as its caller likes.
+fn goes_on(path: &str) -> bool {
+    ["Stream", "/Watch", "/Backup", "/Export"].iter().any(|end| path.ends_with(end))
+}
+
 /// The middleware.
 pub(super) async fn check(
     State(guard): State<Guard>,
@@ -201,7 +206,8 @@ pub(super) async fn check(
         // Not from a socket: there is nobody to be asked.
         return next.run(request).await;
     };
-    let asks = asked_by(request.uri().path()).unwrap_or(Asks::Identity);
+    let path = request.uri().path();
+    let (asks, goes_on) = (asked_by(path).unwrap_or(Asks::Identity), goes_on(path));
     let actor = match guard.admit(asks, &caller.presented, request.headers()) {
         Ok(actor) => actor,
         Err(failure) => return failure.into_status().into_http(),
@@ -209,6 +215,9 @@ pub(super) async fn check(
     request.extensions_mut().insert(actor);
     let response = next.run(request).await;
     let Asks::Right(right) = asks else { return response };
+    if !goes_on {
+        return response;
+    }
     response.map(|body| {
         let again = Box::pin(tokio::time::sleep(LOOK_AGAIN));
         Body::new(Watched { body, guard, actor, right, again, is_over: false })
@@ -259,5 +268,66 @@ impl HttpBody for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::types::{PrincipalId, TokenId};
+
+    fn headers(named: &[(&'static str, &'static str)]) -> HeaderMap {
+        named
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn only_a_node_is_believed_in_whose_name_it_asks() {
+        let ann = Actor::Principal { id: PrincipalId(9), token: Some(TokenId(11)) };
+        let bob = Actor::Principal { id: PrincipalId(7), token: None };
+        let named =
+            headers(&[(FORWARDED_KEY, "1"), (raft_host_proto::ACTOR_KEY, "principal:9:11")]);
+        assert_eq!(acting(Who::Node(NodeId(2)), &named), ann);
+        assert_eq!(acting(Who::Known(bob), &named), bob);
+        assert_eq!(acting(Who::Stranger(None), &named), Actor::Nobody);
+        // What a node passes on in nobody's name, or in nonsense's, is nobody's.
+        assert_eq!(acting(Who::Node(NodeId(2)), &headers(&[(FORWARDED_KEY, "1")])), Actor::Nobody);
+        let nonsense = headers(&[(FORWARDED_KEY, "1"), (raft_host_proto::ACTOR_KEY, "admin")]);
+        assert_eq!(acting(Who::Node(NodeId(2)), &nonsense), Actor::Nobody);
+        assert_eq!(acting(Who::Node(NodeId(2)), &headers(&[])), Actor::Local(NodeId(2)));
+    }
+
+    #[test]
+    fn a_token_is_taken_only_where_nobody_else_can_read_it() {
+        let token = format!("Bearer rh1.{}", "A".repeat(43));
+        let from = |address: &str, secured| Presented {
+            address: Some(address.parse().unwrap()),
+            secured,
+            ..Presented::default()
+        };
+        for private in
+            [from("127.0.0.1:7", false), from("[::1]:7", false), from("10.0.0.1:7", true)]
+        {
+            assert!(shown(&token, &private).is_ok(), "{private:?}");
+        }
+        let refused = shown(&token, &from("10.0.0.1:7", false)).unwrap_err();
+        assert_eq!(refused.reason(), Reason::Unauthenticated);
+        assert!(refused.message().contains("revoke it") && !refused.message().contains("AAAA"));
+        for nonsense in ["", "Basic abc", "Bearer abc", "bearer rh1."] {
+            let refused = shown(nonsense, &from("127.0.0.1:7", true)).unwrap_err();
+            assert_eq!(refused.reason(), Reason::Unauthenticated, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn every_method_that_streams_an_answer_is_looked_at_again() {
+        for path in ["/raft_host.v1.Client/ApplyStream", "/raft_host.v1.Admin/Backup"] {
+            assert!(goes_on(path), "{path}");
+        }
+        assert!(!goes_on("/raft_host.v1.Client/Apply"));
     }
 }

@@ -77,3 +77,35 @@ const METHODS: [(&str, Asks); 52] = [
 pub(super) fn asked_by(path: &str) -> Option<Asks> {
     METHODS.iter().find(|(known, _)| *known == path).map(|(_, asks)| *asks)
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use raft_host_proto::ALL_DESCRIPTORS;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_every_service_has_a_row_and_no_row_is_of_another() {
+        let health = tonic_health::pb::FILE_DESCRIPTOR_SET;
+        let mut served: Vec<String> = [ALL_DESCRIPTORS, health]
+            .into_iter()
+            .flat_map(|set| FileDescriptorSet::decode(set).expect("descriptors").file)
+            .flat_map(|file| {
+                let package = file.package().to_owned();
+                file.service.into_iter().map(move |service| (package.clone(), service))
+            })
+            .flat_map(|(package, service)| {
+                let name = format!("/{package}.{}", service.name());
+                service.method.into_iter().map(move |method| format!("{name}/{}", method.name()))
+            })
+            .collect();
+        served.sort();
+        served.dedup();
+        let is_listed =
+            |path: &&str| path.matches('/').count() == 2 && !path.contains("reflection");
+        let listed: Vec<&str> = METHODS.iter().map(|(path, _)| *path).filter(is_listed).collect();
+        assert_eq!(listed, served);
+    }
+}
