@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use raft_host::certs::{Authority, Validity};
 use raft_host::types::ClusterId;
 use raft_host_proto::Secret;
+use raft_host_proto::client::{Client, ClientError, ClientOptions};
 use raft_host_proto::dial::{Bearer, ClientTls, Dialer};
 use raft_host_proto::v1::{ErrorDetail, Reason};
-use raft_host_tests::{Cli, Server, block_on, free_port, workspace};
+use raft_host_tests::{Cli, Load, Server, block_on, free_port, workspace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -409,4 +410,35 @@ fn commands_are_judged_by_their_class_where_they_are_applied() {
     let accounts = stage.run_as("pat", &["query", "accounts *"]).ok();
     assert!(!accounts.contains("purse") && accounts.contains("till"), "{accounts}");
     assert!(accounts.contains("\"owner\":\"admin\""), "who opened it owns it: {accounts}");
+}
+
+/// Rights change all the time, and nobody notices but those whose rights are taken away.
+#[test]
+fn rights_change_under_load_and_only_who_loses_them_notices() {
+    const COMMANDS: u64 = 4_000;
+    let stage = Stage::new("kv");
+    let connect = |tls, token| {
+        let options = ClientOptions { tls: Some(tls), token, ..ClientOptions::default() };
+        Client::connect([stage.server.address.to_string()], options).expect("an address")
+    };
+    let load = Load::start(connect(stage.client("admin"), None), COMMANDS);
+    let (id, token) = stage.token(&["--name", "victim", "--role", "writer"]);
+    let victim = connect(stage.trusting(), Some(token));
+    let set = r#"{"op":"set","key":"v","value":"1"}"#;
+    block_on(victim.apply(set)).expect("it may");
+    for round in 0..8 {
+        let name = format!("u{round}");
+        stage.admin(&["user", "add", &name, "--role", "reader"]);
+        let (token, _) = stage.token(&["--name", &name]);
+        stage.admin(&["user", "set", &name, "--role", "writer"]);
+        stage.admin(&["token", "revoke", &token.to_string()]);
+        stage.admin(&["user", "remove", &name, "--yes"]);
+        block_on(victim.apply(set)).expect("it is none of these");
+    }
+    stage.admin(&["token", "revoke", &id.to_string()]);
+    // Its commands go over a stream that was opened when it had the right.
+    let refused = block_on(victim.apply(set)).expect_err("it has no right any more");
+    let ClientError::Refused { code, .. } = &refused else { panic!("{refused}") };
+    assert!(matches!(code, Code::PermissionDenied | Code::Unauthenticated), "{refused}");
+    load.finish(COMMANDS);
 }
