@@ -61,7 +61,7 @@ pub const CATCHES: &[Catch] = &[
     caught(Exhibit::ConfChangeWhenAppended, 10, "state_machine_safety"),
     caught(Exhibit::UnconfirmedRead, 62, "linearizable"),
     caught(Exhibit::TailForgottenAtRestart, 193, "leader_completeness"),
-    caught(Exhibit::TailForgottenAtRestart, 41, "nothing_lost"),
+    caught(Exhibit::TailForgottenAtRestart, 7, "nothing_lost"),
     caught(Exhibit::LostSnapshotUnreported, 28, "progress"),
     caught(Exhibit::ReadAskedOnce, 30, "healthy_serves"),
     caught(Exhibit::LogNotSynced, 2, "log_matching"),
@@ -84,6 +84,7 @@ pub const CATCHES: &[Catch] = &[
     flipped(Exhibit::QuarantineLiftedUnhealed, 25, "digests_agree"),
     caught(Exhibit::AddressIsIdentity, 7_200_045, "nobody_accused"),
     caught(Exhibit::RecoveryOfLongest, 9_287, "recovery_keeps"),
+    caught(Exhibit::RevokedKeyAccepted, 174, "modules_signed"),
     Catch { guest: Some("native"), ..caught(Exhibit::RightsAtTheDoorOnly, 5, "rights_at_index") },
     Catch {
         guest: Some("native"),
@@ -164,10 +165,6 @@ pub const NOT_CAUGHT: &[(Exhibit, &str)] = &[
         Exhibit::StartClockKept,
         "it takes a start between two jumps of a clock, and then only one voter is left; \
          host/src/node/clock/tests.rs does that",
-    ),
-    (
-        Exhibit::RevokedKeyAccepted,
-        "machine/tests/keys.rs has it; its seed is still to be looked for",
     ),
     (Exhibit::ImageBlocksShared, "looked for by host/src/wasm/tests/museum.rs only"),
 ];
