@@ -344,7 +344,7 @@ fn without_tls_others_are_listened_to_only_if_somebody_insists() {
 fn nodes_may_have_a_port_that_clients_do_not_reach() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut servers = Vec::<Server>::new();
-    let mut seed = None;
+    let mut seed: Option<String> = None;
     for id in 1..=2 {
         let mut server = Server::new(PROGRAM, dir.path(), &format!("node-{id}"));
         let own = format!("127.0.0.1:{}", free_port());
