@@ -156,8 +156,9 @@ async fn both_sides_say_what_is_wrong() {
             None => {
                 let mut stream = way.open().await.expect("a port");
                 stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("sent");
-                let read = stream.read(&mut [0; 16]).await;
-                read.map(drop).map_err(|error| error.to_string())
+                let mut said = Vec::new();
+                stream.read_to_end(&mut said).await.expect("it is told");
+                Err(String::from_utf8_lossy(&said).into_owned())
             }
             Some(_) => greeted(&way).await,
         };

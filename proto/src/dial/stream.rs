@@ -25,6 +25,11 @@ enum Kind {
     },
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+    /// TLS was answered: what is said in its place, and how much of it was.
+    Mistaken {
+        words: Vec<u8>,
+        said: usize,
+    },
 }
 
 impl std::fmt::Debug for DialStream {
@@ -33,6 +38,7 @@ impl std::fmt::Debug for DialStream {
             Kind::Plain { .. } => "DialStream(plain)",
             Kind::Tls(_) => "DialStream(TLS)",
             Kind::Unix(_) => "DialStream(unix)",
+            Kind::Mistaken { .. } => "DialStream(mistaken)",
         })
     }
 }
@@ -89,26 +95,36 @@ impl AsyncRead for DialStream {
                 let before = buffer.filled().len();
                 let read = Pin::new(stream).poll_read(cx, buffer);
                 let received = &buffer.filled()[before..];
-                if words::is_of_tls(received) {
-                    return Poll::Ready(Err(words::speaks_tls()));
+                if !words::is_of_tls(received) {
+                    *is_greeted = !received.is_empty();
+                    return read;
                 }
-                *is_greeted = !received.is_empty();
-                read
+                buffer.set_filled(before);
+                self.0 = Kind::Mistaken { words: words::speaks_tls(), said: 0 };
+                self.poll_read(cx, buffer)
             }
             Kind::Tls(stream) => {
                 Pin::new(stream).poll_read(cx, buffer).map_err(words::of_connection)
             }
             Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Mistaken { words, said } => {
+                let part = buffer.remaining().min(words.len() - *said);
+                buffer.put_slice(&words[*said..*said + part]);
+                *said += part;
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
 
 macro_rules! passed_on {
-    ($self:ident, $stream:ident => $call:expr) => {
+    ($self:ident, $stream:ident => $call:expr, $else:expr) => {
         match &mut $self.0 {
             Kind::Plain { stream: $stream, .. } => $call,
             Kind::Tls($stream) => $call,
             Kind::Unix($stream) => $call,
+            // Nobody is there to read it.
+            Kind::Mistaken { .. } => Poll::Ready(Ok($else)),
         }
     };
 }
@@ -119,7 +135,7 @@ impl AsyncWrite for DialStream {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        passed_on!(self, stream => Pin::new(stream).poll_write(cx, data))
+        passed_on!(self, stream => Pin::new(stream).poll_write(cx, data), data.len())
             .map_err(words::of_connection)
     }
 
@@ -128,7 +144,8 @@ impl AsyncWrite for DialStream {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        passed_on!(self, stream => Pin::new(stream).poll_write_vectored(cx, data))
+        let length = data.iter().map(|part| part.len()).sum();
+        passed_on!(self, stream => Pin::new(stream).poll_write_vectored(cx, data), length)
             .map_err(words::of_connection)
     }
 
@@ -137,14 +154,15 @@ impl AsyncWrite for DialStream {
             Kind::Plain { stream, .. } => stream.is_write_vectored(),
             Kind::Tls(stream) => stream.is_write_vectored(),
             Kind::Unix(stream) => stream.is_write_vectored(),
+            Kind::Mistaken { .. } => false,
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        passed_on!(self, stream => Pin::new(stream).poll_flush(cx))
+        passed_on!(self, stream => Pin::new(stream).poll_flush(cx), ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        passed_on!(self, stream => Pin::new(stream).poll_shutdown(cx))
+        passed_on!(self, stream => Pin::new(stream).poll_shutdown(cx), ())
     }
 }

@@ -10,10 +10,10 @@ async fn why(dialer: &Dialer, address: &str) -> String {
     match way.open().await {
         Err(error) => error.to_string(),
         Ok(mut stream) => {
-            let mut buffer = [0; 16];
-            match stream.read(&mut buffer).await {
+            let mut answer = Vec::new();
+            match stream.read_to_end(&mut answer).await {
                 Err(error) => error.to_string(),
-                Ok(_) => String::new(),
+                Ok(_) => String::from_utf8_lossy(&answer).into_owned(),
             }
         }
     }

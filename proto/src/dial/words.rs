@@ -9,10 +9,19 @@ pub(super) fn is_of_tls(received: &[u8]) -> bool {
     matches!(received, [0x15 | 0x16, 0x03, ..] | [0x15])
 }
 
-pub(super) fn speaks_tls() -> io::Error {
-    let words = "the node speaks TLS, and this client does not: give the cluster's CA (--tls-ca FILE, or \
-                 --tls DIR)";
-    io::Error::new(io::ErrorKind::InvalidData, words)
+/// What a node would say that spoke both, in HTTP/2: that it wants TLS. A connection that just fails is a request
+/// that was cancelled, to who made it, without a reason.
+pub(super) fn speaks_tls() -> Vec<u8> {
+    /// SETTINGS, empty; and GOAWAY, whose length goes in front.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 6] = [7, 0, 0, 0, 0, 0];
+    /// No stream was looked at; INADEQUATE_SECURITY.
+    const REASON: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 12];
+    let words: &[u8] =
+        b"the node speaks TLS, and this client does not: give the cluster's CA (--tls-ca FILE, or \
+                         --tls DIR)";
+    let length = u8::try_from(REASON.len() + words.len()).expect("they are short");
+    [&SETTINGS[..], &[0, 0, length], &GOAWAY, &REASON, words].concat()
 }
 
 /// Why there is no connection.

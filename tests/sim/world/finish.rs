@@ -56,6 +56,8 @@ impl World {
                     }
                 } else if now.0 > since.0 + self.progress_bound_us() {
                     self.finish(None);
+                } else {
+                    self.let_all_write_again();
                 }
             }
             Stage::Settling => {

@@ -11,7 +11,7 @@ use raft_host::types::{Actor, ActorName, NodeId, TokenId};
 use super::World;
 use super::operators::Goal;
 use crate::sim::calls::Owner;
-use crate::sim::observe::Slot;
+use crate::sim::observe::{Micros, Slot};
 use crate::sim::plan::Pick;
 
 /// What an operator wants to be so.
@@ -31,9 +31,15 @@ pub(super) enum Wish {
     InForce(bool),
 }
 
-/// Of the clients, the latest token of each.
+/// Of the clients, the latest token of each, and when all of them were given the right to write.
 #[derive(Default)]
-pub(super) struct Tokens(std::collections::BTreeMap<usize, TokenId>);
+pub(super) struct Tokens {
+    latest: std::collections::BTreeMap<usize, TokenId>,
+    given: Micros,
+}
+
+/// How long it takes until what the calm gives is given again.
+const AGAIN_US: u64 = 5_000_000;
 
 fn name(text: &str) -> ActorName {
     text.parse().expect("a name")
@@ -59,9 +65,17 @@ impl World {
         if !self.plan.shape.rights {
             return;
         }
-        self.tokens = Tokens::default();
+        self.tokens = Tokens { given: self.now(), ..Tokens::default() };
         for client in 0..self.plan.shape.clients {
             self.begin(Goal::SetAccess { wish: Wish::Role { client, writes: true } }, None);
+        }
+    }
+
+    /// Something that an operator began among the faults may have been done after that, and have taken it
+    /// away again. So it is given until no client waits any more.
+    pub(super) fn let_all_write_again(&mut self) {
+        if self.operators_are_done() && self.now().0 >= self.tokens.given.0 + AGAIN_US {
+            self.let_all_write();
         }
     }
 
@@ -102,7 +116,9 @@ impl World {
                     note: String::new(),
                 }
             }
-            Wish::Revoked { client } => AccessChange::RevokeToken(*self.tokens.0.get(&client)?),
+            Wish::Revoked { client } => {
+                AccessChange::RevokeToken(*self.tokens.latest.get(&client)?)
+            }
             Wish::InForce(in_force) => AccessChange::InForce(in_force),
         }])
     }
@@ -116,7 +132,7 @@ impl World {
         match answer {
             Ok(set) => {
                 if let (Wish::Token { client, .. }, Some((token, _))) = (wish, set.token) {
-                    self.tokens.0.insert(client, token);
+                    self.tokens.latest.insert(client, token);
                 }
                 Some(format!("done at {}", set.index))
             }
@@ -142,7 +158,7 @@ impl World {
                     return Actor::Nobody;
                 };
                 let id = view.info.access.principal_named(&client_name(client));
-                let token = self.tokens.0.get(&client).copied();
+                let token = self.tokens.latest.get(&client).copied();
                 id.map_or(Actor::Nobody, |id| Actor::Principal { id, token })
             }
         }
