@@ -84,16 +84,24 @@ fn nesting_field<U: 'static>() -> Option<u64> {
     nests.contains(&wanted).then_some(2)
 }
 
-/// Whether the parts of a message, and those of its parts in the field `nesting`, number no more
-/// than the bytes allow.
+/// Whether the parts of a message, and those of its parts in the field `nesting`, number no more than the bytes
+/// allow: up to no place in it are there more than the bytes before allow. So the first few thousand tell of a
+/// message that is made of nothing else.
 fn has_few_parts(message: &[u8], nesting: Option<u64>) -> bool {
-    let most = PARTS_FREE + message.len() / BYTES_PER_PART;
+    let allowed = |rest: usize| PARTS_FREE + (message.len() - rest) / BYTES_PER_PART;
     let (mut outer, mut inner) = (0, 0);
-    for (field, part) in Parts(message) {
+    let mut parts = Parts(message);
+    while let Some((field, part)) = parts.next() {
         outer += 1;
-        inner += if nesting == Some(field) { Parts(part).count() } else { 0 };
-        if outer > most || inner > most {
+        if outer > allowed(parts.0.len()) {
             return false;
+        }
+        let mut inside = Parts(if nesting == Some(field) { part } else { &[] });
+        while inside.next().is_some() {
+            inner += 1;
+            if inner > allowed(parts.0.len() + inside.0.len()) {
+                return false;
+            }
         }
     }
     true
