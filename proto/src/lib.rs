@@ -104,3 +104,14 @@ pub const FORWARDED_KEY: &str = "raft-host-forwarded";
 /// Names in whose name a request was made that one node passes to another. It counts only over a connection
 /// that has proved to be a node's.
 pub const ACTOR_KEY: &str = "raft-host-actor";
+
+/// Nothing of the secret is shown.
+impl std::fmt::Debug for v1::CreateTokenResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreateTokenResponse")
+            .field("index", &self.index)
+            .field("principal", &self.principal)
+            .field("expires_ms", &self.expires_ms)
+            .finish_non_exhaustive()
+    }
+}

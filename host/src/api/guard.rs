@@ -24,6 +24,7 @@ use raft_host_proto::v1::Reason;
 use tokio::time::{Instant, Sleep};
 use tonic::metadata::MetadataMap;
 
+use super::auditing::{Witness, who_is};
 use super::caller::forwarded_actor;
 use super::failure::Failure;
 use super::io::{Caller, Presented};
@@ -92,6 +93,13 @@ impl Guard {
                 self.judge(access, now_ms, actor, right).map(|()| actor)
             }
         }
+    }
+
+    /// What somebody is called here.
+    fn name_of(&self, actor: Actor) -> ActorName {
+        let view = self.handle.machine();
+        let view = view.borrow();
+        view.as_ref().map_or(ActorName::NONE, |view| view.info.access.name_of(actor))
     }
 
     fn judge(
@@ -212,6 +220,11 @@ pub(super) async fn check(
         Ok(actor) => actor,
         Err(failure) => return failure.into_status().into_http(),
     };
+    if actor != Actor::Nobody
+        && let Some(witness) = request.extensions().get::<Witness>()
+    {
+        witness.knows(|| who_is(actor, guard.name_of(actor)));
+    }
     request.extensions_mut().insert(actor);
     let response = next.run(request).await;
     let Asks::Right(right) = asks else { return response };

@@ -90,6 +90,14 @@ pub(super) struct Caller {
     pub(super) entrance: Entrance,
 }
 
+impl Presented {
+    /// Whether a request may be one that another node passes on. Where nodes show certificates, nobody else is
+    /// believed.
+    pub(super) fn may_pass_on(&self) -> bool {
+        !self.secured || matches!(self.certificate, Some(Subject::Node { .. }))
+    }
+}
+
 /// Pause after a failed accept: usually there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Failed accepts are reported at most this often.

@@ -19,13 +19,11 @@ use raft_host_proto::FORWARDED_KEY;
 use raft_host_proto::peer::membership_server;
 use raft_host_proto::v1::Reason;
 
-use super::auditing::{Witness, who_is};
 use super::config::ApiConfig;
 use super::connections::Table;
 use super::failure::Failure;
 use super::io::{Caller, Presented};
 use super::source::Source;
-use crate::certs::Subject;
 use crate::types::{Actor, PrincipalId};
 
 /// Buckets of one kind; those that were used least recently are forgotten.
@@ -107,9 +105,7 @@ impl Allowance {
 /// Whether a request is one of those that nodes make of each other, or pass on: those were counted where they
 /// came from.
 fn is_of_nodes(request: &Request, presented: &Presented) -> bool {
-    let is_node = matches!(presented.certificate, Some(Subject::Node { .. }));
-    if presented.secured && !is_node {
-        // It only says so.
+    if !presented.may_pass_on() {
         return false;
     }
     const JOIN: &str = "Join";
@@ -134,9 +130,6 @@ pub(super) async fn limit(
     let actor = request.extensions().get::<Actor>().copied().unwrap_or_default();
     if actor != Actor::Nobody {
         place.know();
-        if let Some(witness) = request.extensions().get::<Witness>() {
-            witness.knows(|| who_is(actor));
-        }
     }
     if !is_of_nodes(&request, &presented) {
         let now = Instant::now();

@@ -48,8 +48,6 @@ const CUTTING: Duration = Duration::from_millis(200);
 const LAST_STEPS: Duration = Duration::from_secs(1);
 /// How long what waits for the audit log may take.
 const AUDIT_PATIENCE: Duration = Duration::from_millis(500);
-/// Whether it is known who asks: that decides where an audit log goes of which nothing is said.
-const KNOWS_CALLERS: bool = false;
 /// The end of a server is in order within `drain_ms` and this, and is not waited for after that.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 const _: () = assert!(SHUTDOWN_GRACE.as_secs() >= CLOSING.as_secs() + LAST_STEPS.as_secs());
@@ -391,7 +389,7 @@ async fn run(
     }
     let home = Arc::new(home);
     let (cluster, me) = (handle.identity().cluster, handle.identity().node);
-    let audit = Audit::open(&config.audit, home.path(), KNOWS_CALLERS, (cluster, me))?;
+    let audit = Audit::open(&config.audit, home.path(), tls.is_some(), (cluster, me))?;
     let audit = audit.map(Arc::new);
     let backups = config
         .backup

@@ -24,7 +24,7 @@ pub(super) use self::told::Told;
 use super::failure::Failure;
 use super::io::Caller;
 use crate::audit::{Audit, AuditEffect, Credential, Event, Place, Who};
-use crate::types::Actor;
+use crate::types::{Actor, ActorName};
 
 /// What addresses are called where there is none.
 const SOCKET: &str = "unix";
@@ -99,14 +99,15 @@ impl Witness {
 }
 
 /// Somebody whose name nobody has looked up.
-pub(super) fn who_is(actor: Actor) -> Who {
+pub(super) fn who_is(actor: Actor, name: ActorName) -> Who {
     let credential = match actor {
         Actor::Nobody => return Who::default(),
         Actor::Local(_) => Credential::Socket,
         Actor::Principal { token: Some(_), .. } => Credential::Token,
         Actor::Principal { token: None, .. } => Credential::Certificate,
     };
-    Who { name: Cow::Owned(actor.to_string()), credential }
+    let name = if name.is_none() { actor.to_string() } else { name.as_str().to_owned() };
+    Who { name: Cow::Owned(name), credential }
 }
 
 impl Seen {
@@ -195,15 +196,14 @@ impl Record {
     ) -> Result<Option<Record>, Failure> {
         let Some(audit) = audit else { return Ok(None) };
         let method = Method::of(request.uri().path());
-        let from = match request.extensions().get::<Caller>() {
-            Some(Caller { place, .. }) => place.address.as_ref().map(IpAddr::to_string),
-            None => None,
-        };
+        let caller = request.extensions().get::<Caller>();
+        let from = caller.and_then(|caller| caller.place.address.as_ref().map(IpAddr::to_string));
+        let may_pass_on = caller.is_none_or(|caller| caller.presented.may_pass_on());
         let seen = Arc::new(Seen {
             audit: Arc::clone(audit),
             method,
             from: from.unwrap_or_else(|| SOCKET.to_owned()),
-            forwarded: request.headers().contains_key(FORWARDED_KEY),
+            forwarded: may_pass_on && request.headers().contains_key(FORWARDED_KEY),
             who: OnceLock::new(),
             told: OnceLock::new(),
             index: AtomicU64::new(0),

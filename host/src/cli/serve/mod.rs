@@ -199,7 +199,10 @@ impl Signals {
     async fn next_but_reloads(&mut self, server: &RunningServer) -> &'static str {
         loop {
             match self.next().await {
-                HANGUP if server.speaks_tls() => server.reload_tls().await,
+                HANGUP if server.speaks_tls() => {
+                    server.reopen_audit();
+                    server.reload_tls().await;
+                }
                 name => return name,
             }
         }
