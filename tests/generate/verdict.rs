@@ -107,10 +107,14 @@ fn same<E: std::fmt::Debug>(
 
 fn context(number: u64) -> Context {
     let time_ms = 1_000 * number;
+    let actor = match number.is_multiple_of(2) {
+        true => ActorName::NONE,
+        false => "somebody".parse().expect("a name"),
+    };
     Context {
         cluster: ClusterId([3; 16]),
         position: Position::first(Index(number)),
         time_ms,
-        actor: if number % 2 == 0 { ActorName::NONE } else { "somebody".parse().expect("a name") },
+        actor,
     }
 }

@@ -15,8 +15,11 @@ fn scribe_with_classes() -> String {
     format!("{SCRIBE} {classify}")
 }
 
+/// What a classification comes to: a class, or none.
+type Named = Result<Option<&'static str>, TrapKind>;
+
 /// All that the scribe can be told, and what its classification comes to.
-const TOLD: [(&[u8], Result<Option<&str>, TrapKind>); 14] = [
+const TOLD: [(&[u8], Named); 14] = [
     (b"ktransfer", Ok(Some("transfer"))),
     (b"k", Ok(None)),
     (b"k two words", Ok(None)),
