@@ -100,7 +100,7 @@ pub enum AccessRefused {
         /// The role.
         role: ActorName,
         /// One of those who have it.
-        principal: ActorName,
+        principal: Box<ActorName>,
     },
     /// Nobody could change anything any more.
     #[error(
@@ -300,7 +300,10 @@ impl Access {
         }
         let user = self.principals.values().find(|principal| principal.roles.contains(name));
         if let Some(principal) = user {
-            return Err(AccessRefused::RoleInUse { role: *name, principal: principal.name });
+            return Err(AccessRefused::RoleInUse {
+                role: *name,
+                principal: Box::new(principal.name),
+            });
         }
         self.roles.remove(name);
         Ok(())

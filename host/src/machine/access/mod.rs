@@ -127,7 +127,7 @@ pub enum Denied {
     #[error("{name} may not do this: none of its roles allows {right}{}", class_words(.class.as_ref()))]
     NoRight {
         /// Who.
-        name: ActorName,
+        name: Box<ActorName>,
         /// What.
         right: Right,
         /// Of a command, where its class matters: the one that the guest has named, if any.
@@ -291,7 +291,7 @@ impl Access {
             }
             Class::Named(_) | Class::Any => None,
         };
-        Err(Denied::NoRight { name: principal.name, right, class })
+        Err(Denied::NoRight { name: Box::new(principal.name), right, class })
     }
 
     /// Whether it depends on the class of a command if somebody may give it.

@@ -99,7 +99,7 @@ fn own_roles_grant_by_group_and_by_class() {
     for class in [Some("close"), Some("trans"), None] {
         let denied = asked(tom, Class::Named(class)).expect_err("not granted");
         let expected = Denied::NoRight {
-            name: name("tom"),
+            name: Box::new(name("tom")),
             right: Right::Apply,
             class: Some(class.map(name)),
         };
