@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{ClientConfig, Output};
-pub(crate) use self::client::{parse_address, parse_duration, parse_endpoint};
+pub(crate) use self::client::{parse_address, parse_duration, parse_endpoint, parse_lifetime};
 use crate::api::ApiConfig;
 use crate::audit::AuditConfig;
 use crate::autopilot::AutopilotConfig;

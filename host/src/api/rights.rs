@@ -17,9 +17,8 @@ pub(super) enum Asks {
 }
 
 /// By path, ascending.
-const METHODS: [(&str, Asks); 52] = [
+const METHODS: [(&str, Asks); 51] = [
     ("/grpc.health.v1.Health/Check", Asks::Nothing),
-    ("/grpc.health.v1.Health/List", Asks::Nothing),
     ("/grpc.health.v1.Health/Watch", Asks::Nothing),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Asks::Identity),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Asks::Identity),

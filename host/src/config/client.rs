@@ -132,6 +132,18 @@ pub(crate) fn parse_address(text: &str) -> Result<String, String> {
 /// # Errors
 /// What is wrong with it, for people.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse_time(text, (86_400.0, "24h"))
+}
+
+/// As [`parse_duration`], of something that lives for up to ten years.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub(crate) fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    parse_time(text, (3_650.0 * 86_400.0, "3650d"))
+}
+
+fn parse_time(text: &str, (most, most_text): (f64, &str)) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let explain = || format!("{text:?} is not a time: write 500ms, 10s, 2m or 1h");
@@ -140,11 +152,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3_600.0,
+        "d" => 86_400.0,
         _ => return Err(explain()),
     };
     let seconds = number.parse::<f64>().map_err(|_| explain())? * scale;
-    if !(0.001..=86_400.0).contains(&seconds) {
-        return Err(format!("{text:?} is out of range: at least 1ms and at most 24h"));
+    if !(0.001..=most).contains(&seconds) {
+        return Err(format!("{text:?} is out of range: at least 1ms and at most {most_text}"));
     }
     Ok(Duration::from_secs_f64(seconds))
 }

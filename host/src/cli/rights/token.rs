@@ -13,7 +13,8 @@ use serde_json::json;
 use super::{access, change_and_say, parse_name, table};
 use crate::cli::exit::{Ended, Exit, Failure};
 use crate::cli::output::{Output, human_time, print_json, print_text};
-use crate::cli::remote::{self, RemoteArgs, parse_duration};
+use crate::cli::remote::{self, RemoteArgs};
+use crate::config::parse_lifetime;
 
 /// Lists tokens, makes and revokes them.
 ///
@@ -39,8 +40,8 @@ enum Action {
         /// Makes the principal, too, which may do this; may be repeated.
         #[arg(long = "role", value_name = "ROLE", value_parser = parse_name)]
         roles: Vec<String>,
-        /// How long it lives by the log's clock, such as 90s or 12h [default: until it is revoked].
-        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        /// How long it lives by the log's clock, such as 12h or 30d [default: until it is revoked].
+        #[arg(long, value_name = "TIME", value_parser = parse_lifetime)]
         ttl: Option<Duration>,
         /// For people who read the list: at most 64 bytes.
         #[arg(long, value_name = "TEXT", default_value = "")]
