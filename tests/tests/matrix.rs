@@ -125,6 +125,8 @@ fn roles() -> BTreeMap<String, BTreeSet<String>> {
 
 /// A node with certificates, and who there is to call it.
 struct Stage {
+    /// What the node is started with, each time.
+    flags: Vec<String>,
     dir: tempfile::TempDir,
     server: Server,
     pages: String,
@@ -144,9 +146,10 @@ impl Stage {
         let files = dir.path().join("certs/nodes/n1").display().to_string();
         let module = workspace(&format!("plugins/{name}/{name}.wasm")).display().to_string();
         let pages = format!("127.0.0.1:{}", free_port());
-        let begin = ["--tls", &files, "--tls-mode", "server", "--plugin", &module];
-        server.start(&[&begin[..], &["--metrics-listen", &pages]].concat());
-        Stage { dir, server, pages, cli }
+        let begin = ["--tls", &files, "--tls-mode", "server", "--metrics-listen", &pages];
+        let flags = begin.map(str::to_owned).to_vec();
+        server.start(&[&begin[..], &["--plugin", &module]].concat());
+        Stage { flags, dir, server, pages, cli }
     }
 
     fn certs(&self) -> PathBuf {
@@ -441,4 +444,12 @@ fn rights_change_under_load_and_only_who_loses_them_notices() {
     let ClientError::Refused { code, .. } = &refused else { panic!("{refused}") };
     assert!(matches!(code, Code::PermissionDenied | Code::Unauthenticated), "{refused}");
     load.finish(COMMANDS);
+    // What is replicated outlives the process.
+    let mut stage = stage;
+    stage.server.kill();
+    let flags: Vec<&str> = stage.flags.iter().map(String::as_str).collect();
+    stage.server.start(&flags);
+    stage.admin(&["apply", set]);
+    let refused = block_on(victim.apply(set)).expect_err("nor now");
+    assert!(refused.to_string().contains("token"), "{refused}");
 }

@@ -300,12 +300,17 @@ impl Greeting {
                 }
                 _ => return Err(HandshakeFailure::Gone),
             }
-            let shaken = self.tls.acceptor(self.face).accept(stream).await;
-            shaken.map_err(|error| {
-                let address = self.presented.address.map(tracing::field::display);
-                tracing::debug!(address, %error, "a TLS handshake failed");
-                HandshakeFailure::of(&error)
-            })
+            let shaken = self.tls.acceptor(self.face).accept(stream).into_fallible().await;
+            match shaken {
+                Ok(stream) => Ok(stream),
+                Err((error, stream)) => {
+                    let address = self.presented.address.map(tracing::field::display);
+                    tracing::debug!(address, %error, "a TLS handshake failed");
+                    // The alert that says why has been written.
+                    part_with(stream, &[]).await;
+                    Err(HandshakeFailure::of(&error))
+                }
+            }
         };
         let shaken = tokio::select! {
             () = killed.cancelled() => Err(HandshakeFailure::Timeout),
@@ -325,7 +330,7 @@ impl Greeting {
 }
 
 /// Says it in a way that whoever speaks no TLS understands, and waits until that has arrived.
-async fn tell_that_this_is_tls(mut stream: TcpStream, face: Face) {
+async fn tell_that_this_is_tls(stream: TcpStream, face: Face) {
     let words: &[u8] = match face {
         Face::Grpc => &ALERT,
         Face::Http => {
@@ -333,6 +338,11 @@ async fn tell_that_this_is_tls(mut stream: TcpStream, face: Face) {
               close\r\n\r\nthis port speaks TLS: ask it with https://\n"
         }
     };
+    part_with(stream, words).await;
+}
+
+/// Ends a connection so that its last words arrive.
+async fn part_with(mut stream: TcpStream, words: &[u8]) {
     let telling = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;
