@@ -38,7 +38,7 @@ impl std::fmt::Debug for DialStream {
             Kind::Plain { .. } => "DialStream(plain)",
             Kind::Tls(_) => "DialStream(TLS)",
             Kind::Unix(_) => "DialStream(unix)",
-            Kind::Mistaken { .. } => "DialStream(mistaken)",
+            Kind::Over { .. } => "DialStream(over)",
         })
     }
 }
@@ -75,6 +75,10 @@ impl DialStream {
         DialStream(Kind::Plain { stream, is_greeted: false })
     }
 
+    fn end(&mut self, reason: &str) {
+        self.0 = Kind::Over { words: words::goodbye(reason), said: 0 };
+    }
+
     /// The certificate that the other side has shown, in DER.
     pub fn certificate(&self) -> Option<&[u8]> {
         let Kind::Tls(stream) = &self.0 else { return None };
@@ -100,14 +104,21 @@ impl AsyncRead for DialStream {
                     return read;
                 }
                 buffer.set_filled(before);
-                self.0 = Kind::Mistaken { words: words::speaks_tls(), said: 0 };
+                self.end(words::SPEAKS_TLS);
                 self.poll_read(cx, buffer)
             }
-            Kind::Tls(stream) => {
-                Pin::new(stream).poll_read(cx, buffer).map_err(words::of_connection)
-            }
+            Kind::Tls(stream) => match Pin::new(stream).poll_read(cx, buffer) {
+                Poll::Ready(Err(error)) => match words::of_connection(&error) {
+                    Some(reason) => {
+                        self.end(&reason);
+                        self.poll_read(cx, buffer)
+                    }
+                    None => Poll::Ready(Err(error)),
+                },
+                read => read,
+            },
             Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Mistaken { words, said } => {
+            Kind::Over { words, said } => {
                 let part = buffer.remaining().min(words.len() - *said);
                 buffer.put_slice(&words[*said..*said + part]);
                 *said += part;
@@ -124,7 +135,7 @@ macro_rules! passed_on {
             Kind::Tls($stream) => $call,
             Kind::Unix($stream) => $call,
             // Nobody is there to read it.
-            Kind::Mistaken { .. } => Poll::Ready(Ok($else)),
+            Kind::Over { .. } => Poll::Ready(Ok($else)),
         }
     };
 }
@@ -136,7 +147,6 @@ impl AsyncWrite for DialStream {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         passed_on!(self, stream => Pin::new(stream).poll_write(cx, data), data.len())
-            .map_err(words::of_connection)
     }
 
     fn poll_write_vectored(
@@ -146,7 +156,6 @@ impl AsyncWrite for DialStream {
     ) -> Poll<io::Result<usize>> {
         let length = data.iter().map(|part| part.len()).sum();
         passed_on!(self, stream => Pin::new(stream).poll_write_vectored(cx, data), length)
-            .map_err(words::of_connection)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -154,7 +163,7 @@ impl AsyncWrite for DialStream {
             Kind::Plain { stream, .. } => stream.is_write_vectored(),
             Kind::Tls(stream) => stream.is_write_vectored(),
             Kind::Unix(stream) => stream.is_write_vectored(),
-            Kind::Mistaken { .. } => false,
+            Kind::Over { .. } => false,
         }
     }
 

@@ -9,19 +9,21 @@ pub(super) fn is_of_tls(received: &[u8]) -> bool {
     matches!(received, [0x15 | 0x16, 0x03, ..] | [0x15])
 }
 
-/// What a node would say that spoke both, in HTTP/2: that it wants TLS. A connection that just fails is a request
-/// that was cancelled, to who made it, without a reason.
-pub(super) fn speaks_tls() -> Vec<u8> {
+pub(super) const SPEAKS_TLS: &str = "the node speaks TLS, and this client does not: give the cluster's CA (--tls-ca \
+                                     FILE, or --tls DIR)";
+
+/// The end of a connection with a reason, as a node would say it in HTTP/2 that could. A connection that just fails
+/// is a request that was cancelled, to who made it, without a reason.
+pub(super) fn goodbye(reason: &str) -> Vec<u8> {
     /// SETTINGS, empty; and GOAWAY, whose length goes in front.
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: [u8; 6] = [7, 0, 0, 0, 0, 0];
     /// No stream was looked at; INADEQUATE_SECURITY.
-    const REASON: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 12];
-    let words: &[u8] =
-        b"the node speaks TLS, and this client does not: give the cluster's CA (--tls-ca FILE, or \
-                         --tls DIR)";
-    let length = u8::try_from(REASON.len() + words.len()).expect("they are short");
-    [&SETTINGS[..], &[0, 0, length], &GOAWAY, &REASON, words].concat()
+    const CAUSE: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 12];
+    const MAX_BYTES: usize = 1_000;
+    let reason = &reason.as_bytes()[..reason.len().min(MAX_BYTES)];
+    let length = u16::try_from(CAUSE.len() + reason.len()).expect("it was cut");
+    [&SETTINGS[..], &[0], &length.to_be_bytes(), &GOAWAY, &CAUSE, reason].concat()
 }
 
 /// Why there is no connection.
@@ -52,10 +54,10 @@ pub(super) fn of_handshake(error: io::Error, host: &str) -> io::Error {
     }
 }
 
-/// Why a connection ended. In TLS 1.3 a node refuses a client's certificate only after the client is done.
-pub(super) fn of_connection(error: io::Error) -> io::Error {
-    let said = cause(&error).map(of);
-    said.map_or(error, |said| io::Error::new(io::ErrorKind::InvalidData, said))
+/// Why a connection ended, if that was for a reason of TLS. In TLS 1.3 a node refuses a client's certificate only
+/// after the client is done.
+pub(super) fn of_connection(error: &io::Error) -> Option<String> {
+    cause(error).map(of)
 }
 
 fn cause(error: &io::Error) -> Option<&Error> {
