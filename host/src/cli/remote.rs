@@ -351,6 +351,8 @@ pub(super) async fn next_part<T>(
 /// The server's sentence.
 pub(super) fn sentence(status: &Status) -> String {
     match status.message() {
+        // Made on this side: the connection ended, and its end says more.
+        _ if std::error::Error::source(status).is_some() => innermost(status),
         "" => format!("the server answered {:?} without a reason", status.code()),
         message => message.to_owned(),
     }

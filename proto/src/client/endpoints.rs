@@ -82,6 +82,11 @@ impl Endpoints {
         Picked { address: node.address.clone(), channel, bearer, number }
     }
 
+    /// Why the connection of a request ended, where that is known.
+    pub(super) fn trouble(&self, picked: &Picked) -> Option<String> {
+        self.nodes[picked.number].way.trouble()
+    }
+
     /// Remembers whether the node itself answered.
     pub(super) fn note(&self, picked: &Picked, answered: bool) {
         self.nodes[picked.number].answers.store(answered, Ordering::Relaxed);

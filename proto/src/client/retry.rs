@@ -243,13 +243,18 @@ impl Client {
                 Ok(cluster) => ask(Attempt { picked: picked.clone(), cluster, end }).await,
                 Err(failure) => Err(failure),
             };
-            let failure = match answer {
+            let mut failure = match answer {
                 Ok(answer) => {
                     self.endpoints.note(&picked, true);
                     return Ok(answer);
                 }
                 Err(failure) => self.weigh(&picked, failure),
             };
+            if !failure.is_answer
+                && let Some(why) = self.endpoints.trouble(&picked)
+            {
+                failure.message = why;
+            }
             self.endpoints.note(&picked, failure.is_answer);
             let before = attempts.effect;
             attempts.failed(failure.effect);

@@ -32,6 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use self::bearer::{Authorized, Bearer, TokenError};
 pub use self::stream::DialStream;
+use self::stream::Trouble;
 pub use self::target::{BadAddress, Target};
 pub use self::tls::{ClientTls, Pem, TlsError, TlsSource, certificates, private_key, roots};
 
@@ -105,10 +106,11 @@ impl Dialer {
         }
         let endpoint = Endpoint::from_shared(target.uri())
             .map_err(|error| BadAddress::new(address, error.to_string()))?;
-        Ok(Way { endpoint, connector: Connector { dialer: self.clone(), target } })
+        let trouble = Trouble::default();
+        Ok(Way { endpoint, connector: Connector { dialer: self.clone(), target, trouble } })
     }
 
-    async fn dial(self, target: Target) -> io::Result<DialStream> {
+    async fn dial(self, target: Target, trouble: Trouble) -> io::Result<DialStream> {
         let (host, port, tls) = match target {
             Target::Unix(path) => return stream::unix(&path).await,
             Target::Tcp { host, port, tls } => (host, port, tls),
@@ -116,9 +118,9 @@ impl Dialer {
         let tcp = connect(&host, port).await?;
         tcp.set_nodelay(true)?;
         let Some(source) = self.tls.filter(|_| tls != Some(false)) else {
-            return Ok(DialStream::plain(tcp));
+            return Ok(DialStream::plain(tcp, trouble));
         };
-        let stream = stream::secure(tcp, &host, source.current()?).await?;
+        let stream = stream::secure(tcp, &host, source.current()?, trouble).await?;
         if let Some(check) = &self.check {
             let certificate = stream.certificate().unwrap_or_default();
             check(certificate).map_err(io::Error::other)?;
@@ -184,13 +186,19 @@ impl Way {
         self.endpoint.connect_with_connector(self.connector.clone()).await
     }
 
+    /// Why a connection on this way ended a moment ago, if that is known: a request that was on its way then is
+    /// told at best that there is none.
+    pub fn trouble(&self) -> Option<String> {
+        self.connector.trouble.recent()
+    }
+
     /// A bare connection, on which anything may be said.
     ///
     /// # Errors
     /// As [`Way::connect`].
     pub async fn open(&self) -> io::Result<DialStream> {
-        let Connector { dialer, target } = self.connector.clone();
-        dialer.dial(target).await
+        let Connector { dialer, target, trouble } = self.connector.clone();
+        dialer.dial(target, trouble).await
     }
 
     /// Whether something listens there: a connection, and no more.
@@ -217,6 +225,7 @@ impl Way {
 struct Connector {
     dialer: Dialer,
     target: Target,
+    trouble: Trouble,
 }
 
 impl Service<Uri> for Connector {
@@ -229,8 +238,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Connector { dialer, target } = self.clone();
-        Box::pin(async move { dialer.dial(target).await.map(TokioIo::new) })
+        let Connector { dialer, target, trouble } = self.clone();
+        Box::pin(async move { dialer.dial(target, trouble).await.map(TokioIo::new) })
     }
 }
 

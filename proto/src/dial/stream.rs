@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,7 +16,31 @@ use tokio_rustls::client::TlsStream;
 use super::words;
 
 /// A connection that was dialled.
-pub struct DialStream(Kind);
+pub struct DialStream {
+    kind: Kind,
+    trouble: Trouble,
+}
+
+/// Why a way led nowhere last, and when: it may be that nobody tells who waits for an answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<(Instant, String)>>>);
+
+/// For so long it may be what ended a request.
+const RECENT: Duration = Duration::from_secs(5);
+
+impl Trouble {
+    fn note(&self, reason: &str) {
+        // Nothing panics under this lock.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((Instant::now(), reason.to_owned()));
+    }
+
+    pub(super) fn recent(&self) -> Option<String> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, reason) = last.as_ref()?;
+        (at.elapsed() < RECENT).then(|| reason.clone())
+    }
+}
 
 enum Kind {
     Plain {
@@ -25,8 +50,8 @@ enum Kind {
     },
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
-    /// TLS was answered: what is said in its place, and how much of it was.
-    Mistaken {
+    /// Nothing more comes, for a reason: how that is said, and how much of it was.
+    Over {
         words: Vec<u8>,
         said: usize,
     },
@@ -34,7 +59,7 @@ enum Kind {
 
 impl std::fmt::Debug for DialStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.kind {
             Kind::Plain { .. } => "DialStream(plain)",
             Kind::Tls(_) => "DialStream(TLS)",
             Kind::Unix(_) => "DialStream(unix)",
@@ -51,7 +76,7 @@ pub(super) async fn unix(path: &Path) -> io::Result<DialStream> {
         ),
         kind => io::Error::new(kind, format!("{}: {error}", path.display())),
     })?;
-    Ok(DialStream(Kind::Unix(stream)))
+    Ok(DialStream { kind: Kind::Unix(stream), trouble: Trouble::default() })
 }
 
 /// Speaks TLS from here on.
@@ -59,6 +84,7 @@ pub(super) async fn secure(
     tcp: TcpStream,
     host: &str,
     config: Arc<rustls::ClientConfig>,
+    trouble: Trouble,
 ) -> io::Result<DialStream> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(bare.to_owned()).map_err(|_| {
@@ -67,21 +93,22 @@ pub(super) async fn secure(
     })?;
     let handshake = TlsConnector::from(config).connect(name, tcp).await;
     let stream = handshake.map_err(|error| words::of_handshake(error, host))?;
-    Ok(DialStream(Kind::Tls(Box::new(stream))))
+    Ok(DialStream { kind: Kind::Tls(Box::new(stream)), trouble })
 }
 
 impl DialStream {
-    pub(super) fn plain(stream: TcpStream) -> DialStream {
-        DialStream(Kind::Plain { stream, is_greeted: false })
+    pub(super) fn plain(stream: TcpStream, trouble: Trouble) -> DialStream {
+        DialStream { kind: Kind::Plain { stream, is_greeted: false }, trouble }
     }
 
     fn end(&mut self, reason: &str) {
-        self.0 = Kind::Over { words: words::goodbye(reason), said: 0 };
+        self.trouble.note(reason);
+        self.kind = Kind::Over { words: words::goodbye(reason), said: 0 };
     }
 
     /// The certificate that the other side has shown, in DER.
     pub fn certificate(&self) -> Option<&[u8]> {
-        let Kind::Tls(stream) = &self.0 else { return None };
+        let Kind::Tls(stream) = &self.kind else { return None };
         let chain = stream.get_ref().1.peer_certificates()?;
         chain.first().map(|certificate| &**certificate)
     }
@@ -93,7 +120,7 @@ impl AsyncRead for DialStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Plain { stream, is_greeted: true } => Pin::new(stream).poll_read(cx, buffer),
             Kind::Plain { stream, is_greeted } => {
                 let before = buffer.filled().len();
@@ -130,7 +157,7 @@ impl AsyncRead for DialStream {
 
 macro_rules! passed_on {
     ($self:ident, $stream:ident => $call:expr, $else:expr) => {
-        match &mut $self.0 {
+        match &mut $self.kind {
             Kind::Plain { stream: $stream, .. } => $call,
             Kind::Tls($stream) => $call,
             Kind::Unix($stream) => $call,
@@ -159,7 +186,7 @@ impl AsyncWrite for DialStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Plain { stream, .. } => stream.is_write_vectored(),
             Kind::Tls(stream) => stream.is_write_vectored(),
             Kind::Unix(stream) => stream.is_write_vectored(),
