@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 
@@ -14,7 +16,6 @@ use crate::machine::SecretHash;
 const PREFIX: &str = "rh1.";
 /// Characters behind that.
 const CHARACTERS: usize = 43;
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// What a token is proved by. It is shown by [`TokenSecret::text`] only.
 pub(super) struct TokenSecret([u8; 32]);
@@ -44,16 +45,7 @@ impl TokenSecret {
 
     /// For whoever is to have it.
     pub(super) fn text(&self) -> String {
-        let mut text = PREFIX.to_owned();
-        for three in self.0.chunks(3) {
-            let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
-            let bits = bits << (8 * (3 - three.len()));
-            for place in 0..=three.len() {
-                let six = bits >> (18 - 6 * place) & 63;
-                text.push(char::from(ALPHABET[six as usize]));
-            }
-        }
-        text
+        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0))
     }
 }
 
@@ -61,20 +53,9 @@ impl TokenSecret {
 pub fn hash_of_token(text: &str) -> Option<SecretHash> {
     let encoded = text.strip_prefix(PREFIX).filter(|rest| rest.len() == CHARACTERS)?;
     let mut secret = [0; 32];
-    let (mut bits, mut held, mut at) = (0_u32, 0, 0);
-    for character in encoded.bytes() {
-        let six = ALPHABET.iter().position(|known| *known == character)?;
-        bits = bits << 6 | six as u32;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            secret[at] = (bits >> held) as u8;
-            bits &= (1 << held) - 1;
-            at += 1;
-        }
-    }
-    // The bits that are left over say nothing: another text would mean the same.
-    (bits == 0 && at == secret.len()).then(|| SecretHash::of(&secret))
+    // Bits that are left over must say nothing: another text would mean the same.
+    let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut secret).ok()?;
+    (length == secret.len()).then(|| SecretHash::of(&secret))
 }
 
 #[cfg(test)]

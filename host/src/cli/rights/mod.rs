@@ -8,7 +8,7 @@ pub(super) mod user;
 use clap::{Args, Subcommand};
 use raft_host_proto::v1;
 use raft_host_proto::v1::access_change::Change;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit::{Ended, Exit, Failure};
 use super::output::{Output, print_json, print_text};
@@ -49,7 +49,7 @@ enum Action {
 
 pub(super) fn run(args: &RightsArgs) -> Ended {
     match &args.action {
-        None | Some(Action::Show) => show(&args.remote),
+        None | Some(Action::Show) => list(&args.remote, table::to_json, table::to_text),
         Some(Action::Enable { yes }) => set(&args.remote, true, *yes),
         Some(Action::Disable { yes }) => set(&args.remote, false, *yes),
     }
@@ -82,11 +82,16 @@ fn change_and_say(remote: &RemoteArgs, wanted: Change, done: &str) -> Ended {
     Ok(Exit::Done)
 }
 
-fn show(remote: &RemoteArgs) -> Ended {
+/// Shows a part of it.
+fn list(
+    remote: &RemoteArgs,
+    json: fn(&v1::AccessResponse) -> Value,
+    text: fn(&v1::AccessResponse) -> String,
+) -> Ended {
     let access = remote::block_on(access(remote))?;
     match remote.output {
-        Output::Json => print_json(&table::to_json(&access))?,
-        Output::Table => print_text(&table::to_text(&access))?,
+        Output::Json => print_json(&json(&access))?,
+        Output::Table => print_text(&text(&access))?,
     }
     Ok(Exit::Done)
 }

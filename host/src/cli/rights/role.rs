@@ -5,10 +5,9 @@ use raft_host_proto::v1;
 use raft_host_proto::v1::access_change::Change;
 
 use super::table::{self, parse_grant};
-use super::{access, change_and_say, parse_name};
-use crate::cli::exit::{Ended, Exit};
-use crate::cli::output::{Output, print_json, print_text};
-use crate::cli::remote::{self, RemoteArgs};
+use super::{change_and_say, list, parse_name};
+use crate::cli::exit::Ended;
+use crate::cli::remote::RemoteArgs;
 
 /// Lists roles, makes and removes them.
 #[derive(Args, Clone, Debug)]
@@ -50,14 +49,7 @@ enum Action {
 pub(in crate::cli) fn run(args: &RoleArgs) -> Ended {
     let remote = &args.remote;
     match &args.action {
-        None | Some(Action::List) => {
-            let access = remote::block_on(access(remote))?;
-            match remote.output {
-                Output::Json => print_json(&table::roles_json(&access))?,
-                Output::Table => print_text(&table::roles(&access))?,
-            }
-            Ok(Exit::Done)
-        }
+        None | Some(Action::List) => list(remote, table::roles_json, table::roles),
         Some(Action::Add { name, grants }) => {
             let role = v1::PutRole { name: name.clone(), grants: grants.clone() };
             change_and_say(remote, Change::PutRole(role), &format!("role {name} is set"))

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use raft_host_proto::v1::access_change::Change;
 use serde_json::json;
 
-use super::{access, change_and_say, parse_name, table};
+use super::{change_and_say, list, parse_name, table};
 use crate::cli::exit::{Ended, Exit, Failure};
 use crate::cli::output::{Output, human_time, print_json, print_text};
 use crate::cli::remote::{self, RemoteArgs};
@@ -60,14 +60,7 @@ enum Action {
 pub(in crate::cli) fn run(args: &TokenArgs) -> Ended {
     let remote = &args.remote;
     match &args.action {
-        None | Some(Action::List) => {
-            let access = remote::block_on(access(remote))?;
-            match remote.output {
-                Output::Json => print_json(&table::tokens_json(&access))?,
-                Output::Table => print_text(&table::tokens(&access))?,
-            }
-            Ok(Exit::Done)
-        }
+        None | Some(Action::List) => list(remote, table::tokens_json, table::tokens),
         Some(Action::Create { name, roles, ttl, note, out }) => {
             let wish = Wish { name, roles, ttl: *ttl, note };
             create(remote, &wish, out.as_deref())

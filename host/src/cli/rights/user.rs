@@ -4,9 +4,8 @@ use clap::{Args, Subcommand};
 use raft_host_proto::v1;
 use raft_host_proto::v1::access_change::Change;
 
-use super::{access, change_and_say, parse_name, table};
-use crate::cli::exit::{Ended, Exit, Failure};
-use crate::cli::output::{Output, print_json, print_text};
+use super::{access, change_and_say, list, parse_name, table};
+use crate::cli::exit::{Ended, Failure};
 use crate::cli::remote::{self, RemoteArgs};
 
 /// Lists principals, makes and removes them, and changes their roles.
@@ -57,14 +56,7 @@ enum Action {
 pub(in crate::cli) fn run(args: &UserArgs) -> Ended {
     let remote = &args.remote;
     match &args.action {
-        None | Some(Action::List) => {
-            let access = remote::block_on(access(remote))?;
-            match remote.output {
-                Output::Json => print_json(&table::principals_json(&access))?,
-                Output::Table => print_text(&table::principals(&access))?,
-            }
-            Ok(Exit::Done)
-        }
+        None | Some(Action::List) => list(remote, table::principals_json, table::principals),
         Some(Action::Add { name, roles }) => {
             put(remote, name, roles, true, &format!("{name} is made"))
         }
