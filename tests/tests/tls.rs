@@ -259,6 +259,8 @@ fn a_cluster_with_certificates_serves_and_refuses_who_does_not_belong() {
     let mode = std::fs::metadata(&socket).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let local = format!("unix:{}", socket.display());
+    let said = cli.run(&["status", "-e", &local]).ok();
+    assert!(said.contains(&CLUSTER.to_string()), "{said}");
     let said = cli.run(&["apply", "-e", &local, &set("b")]).ok();
     assert!(said.contains("ok"), "{said}");
 }

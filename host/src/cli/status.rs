@@ -72,7 +72,12 @@ async fn gather(args: &StatusArgs) -> Result<Vec<NodeRow>, Failure> {
             Some(members) => {
                 let asked =
                     members.iter().map(|m| row(remote, &m.address, Some(m.clone()), timeout));
-                join_all(asked).await
+                let rows = join_all(asked).await;
+                // From here the members may be out of reach: by a socket, or on a port of their own.
+                match rows.iter().all(|row| row.status.is_err()) {
+                    true => alone,
+                    false => rows,
+                }
             }
             // A node without a state knows itself only.
             None => alone,
