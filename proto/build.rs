@@ -32,8 +32,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("all_descriptors.bin"), all.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
-        // It holds a secret.
-        .skip_debug(["raft_host.v1.CreateTokenResponse"])
+        // They hold secrets.
+        .skip_debug([
+            "raft_host.v1.CreateTokenResponse",
+            "raft_host.v1.CreateJoinTokenResponse",
+            "raft_host.peer.v1.EnrollRequest",
+        ])
         .codec_path("crate::codec::BoundedCodec")
         .compile_fds(all)?;
     Ok(())

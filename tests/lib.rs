@@ -19,8 +19,8 @@ pub mod strangers;
 
 pub use chaos::disk::SmallDisk;
 pub use harness::{
-    Cli, Cluster, Load, Output, Server, Started, block_on, free_port, hex, lacks_client_tools,
-    lacks_shell, lacks_tools, share_compiled_crates, value,
+    Cli, Cluster, Load, Output, Running, Server, Started, block_on, free_port, hex,
+    lacks_client_tools, lacks_shell, lacks_tools, share_compiled_crates, value,
 };
 
 use std::path::{Path, PathBuf};
@@ -49,6 +49,18 @@ pub fn workspace(path: &str) -> PathBuf {
 /// The kv plugin.
 pub fn kv() -> PathBuf {
     workspace("plugins/kv/kv.wasm")
+}
+
+/// The ledger of `tests/upgrades` with lines replaced: a mark, and what stands there instead.
+pub fn ledger(changes: &[(&str, &str)]) -> Vec<u8> {
+    let text = include_str!("upgrades/ledger.wat");
+    let replaced = |line: &str| {
+        let mark = line.rsplit_once(";;@").map(|(_, mark)| mark);
+        let other = changes.iter().find(|(wanted, _)| mark == Some(*wanted));
+        other.map_or(line, |(_, other)| other).to_owned()
+    };
+    let lines: Vec<String> = text.lines().map(replaced).collect();
+    wat::parse_str(lines.join("\n")).expect("the text is a module")
 }
 
 /// Its second version.

@@ -25,6 +25,12 @@
 @external("raft_fsm_v1", "emit") declare function hostEmit(topic: usize, topicLen: u32, ptr: usize, len: u32): void;
 // @ts-ignore: decorator
 @external("raft_fsm_v1", "log") declare function hostLog(level: i32, ptr: usize, len: u32): void;
+// @ts-ignore: decorator
+@external("raft_fsm_v1", "old_memory_size") declare function hostOldMemorySize(): u64;
+// @ts-ignore: decorator
+@external("raft_fsm_v1", "old_memory") declare function hostOldMemory(at: u64, ptr: usize, len: u32): void;
+// @ts-ignore: decorator
+@external("raft_fsm_v1", "old_global") declare function hostOldGlobal(number: u32, ptr: usize): i32;
 
 /** Your state machine. Only the log decides: no other input exists, and equal inputs must give equal states. */
 export abstract class StateMachine {
@@ -46,6 +52,33 @@ export abstract class StateMachine {
    */
   classify(ctx: Context, command: Uint8Array): string {
     return "";
+  }
+  /**
+   * Says whether the state keeps its own rules; `reject` tells which is broken. The host asks when an upgrade is tried on the
+   * real state. What it changes is undone. Export `check` beside the others, or nobody asks.
+   */
+  check(ctx: Context): Result {
+    return ok();
+  }
+  /**
+   * The name of the format of the snapshots, such as `kv/2`: 1 to 64 letters (a to z), digits and any of `.`, `_`, `-`, `/`.
+   * Export `state_version` and `restores` beside the others, or nobody asks.
+   */
+  stateVersion(): string {
+    return "";
+  }
+  /** Says whether `restore` takes snapshots of a format; `reject` tells why not. At first, the own one only. */
+  restores(version: string): Result {
+    const own = this.stateVersion();
+    return version == own ? ok() : reject("it restores " + own + " only, and not " + version);
+  }
+  /**
+   * Builds the state, in a fresh instance, from the exact memory of another module's instance, whose `snapshot` can never succeed.
+   * Reject every module but those whose layout you know. What lies outside of that memory is rejected even if this answers
+   * `ok`. Export `adopt` beside the others, or nobody asks.
+   */
+  adopt(ctx: Context, old: OldInstance): Result {
+    return reject("it does not take over the memory of other modules");
   }
   /** Runs once in the life of a cluster, before the first command. */
   init(ctx: Context): Result {
@@ -337,6 +370,91 @@ export class Reader {
   }
 }
 
+/** The types of globals. */
+export enum GlobalType {
+  I32 = 0,
+  I64 = 1,
+  F32 = 2,
+  F64 = 3,
+  V128 = 4,
+}
+
+/** A mutable global: its type, and its 16 bytes of bits as two little-endian numbers. Most are in the low one. */
+export class Global {
+  constructor(
+    readonly type: GlobalType,
+    readonly low: u64,
+    readonly high: u64,
+  ) {}
+}
+
+/**
+ * The memory of the instance that `adopt` takes over. Numbers are little-endian. A failure sticks, as a Reader's does: from then on
+ * every number is 0, every text is empty, `good` is false, and the reason of the first failure rejects.
+ */
+export class OldInstance {
+  /** The SHA-256 of its module: 32 bytes. */
+  readonly module: Uint8Array;
+  /** Size of its memory in bytes. */
+  readonly size: u64 = hostOldMemorySize();
+  private failure: string = "";
+
+  constructor(module: Uint8Array) {
+    this.module = module;
+  }
+
+  /** Whether everything so far could be read. */
+  get good(): bool {
+    return this.failure.length == 0;
+  }
+
+  u8(at: u64): u8 {
+    return <u8>this.number(at, 1);
+  }
+
+  /** A pointer or a length, say. */
+  u32(at: u64): u32 {
+    return <u32>this.number(at, 4);
+  }
+
+  u64(at: u64): u64 {
+    return this.number(at, 8);
+  }
+
+  /** So many bytes. Nothing is allocated before they are known to be there. */
+  raw(at: u64, count: u32): Uint8Array {
+    if (!this.has(at, count)) return new Uint8Array(0);
+    const bytes = new Uint8Array(count);
+    hostOldMemory(at, bytes.dataStart, count);
+    return bytes;
+  }
+
+  /** The `number`-th mutable global, from 0 on, in the order of the module's indices; null if there are not so many. */
+  global(number: u32): Global | null {
+    const type = hostOldGlobal(number, buffer);
+    return type < 0 ? null : new Global(type, load<u64>(buffer), load<u64>(buffer, 8));
+  }
+
+  /** Why it must be rejected, or null. */
+  problem(): string | null {
+    return this.good ? null : this.failure;
+  }
+
+  private number(at: u64, count: u32): u64 {
+    if (!this.has(at, count)) return 0;
+    store<u64>(buffer, 0);
+    hostOldMemory(at, buffer, count);
+    return load<u64>(buffer);
+  }
+
+  private has(at: u64, count: u32): bool {
+    if (this.good && (at > this.size || <u64>count > this.size - at)) {
+      this.failure = "the old memory ends before " + count.toString() + " bytes at 0x" + at.toString(16);
+    }
+    return this.good;
+  }
+}
+
 /** The text as UTF-8. */
 export function utf8(text: string): Uint8Array {
   return Uint8Array.wrap(String.UTF8.encode(text, false, String.UTF8.ErrorMode.REPLACE));
@@ -430,6 +548,19 @@ export function classify(length: u32): i32 {
   return finish(ok(registered().classify(context, input(length))));
 }
 
+export function check(): i32 {
+  return finish(registered().check(context));
+}
+
+export function state_version(): i32 {
+  return finish(ok(registered().stateVersion()));
+}
+
+export function restores(length: u32): i32 {
+  const version = textOf(input(length));
+  return finish(version !== null ? registered().restores(version) : reject("the name of a format is not UTF-8"));
+}
+
 export function snapshot(): i32 {
   const out = new Writer();
   registered().snapshot(context, out);
@@ -443,6 +574,13 @@ export function restore(length: u32): i32 {
   if (result.rejected) return finish(result);
   const problem = reader.problem();
   return problem !== null ? finish(reject(problem)) : 0;
+}
+
+export function adopt(length: u32): i32 {
+  const old = new OldInstance(input(length));
+  const result = registered().adopt(context, old);
+  const problem = old.problem();
+  return finish(problem !== null ? reject(problem) : result);
 }
 
 /** What asc calls for a failed assertion, an index out of range and the like. It must not allocate: memory may be full. */

@@ -40,6 +40,18 @@
  * header a machine also has `.classify`: it names the class of a command, or returns NULL for one that has none, which only
  * those may give who may give all. A name has 1 to 64 letters, digits and any of `.`, `_`, `-`. What it changes is undone.
  *
+ * Rules. With `#define RAFT_FSM_RULES` likewise a machine also has `.check`: it walks the state, and returns FSM_OK, or
+ * FSM_REJECTED and what was put: which rule of its own the state breaks. The host asks when an upgrade is tried.
+ *
+ * Versions. With `#define RAFT_FSM_VERSIONS` likewise a machine also has `.state_version`, the name of what its `snapshot`
+ * writes, such as "kv/2" (1 to 64 letters, digits and any of `.`, `_`, `-`, `/`), and `.restores`, which says whether `restore`
+ * takes a format, FSM_OK or FSM_REJECTED; NULL: the own one only. So it is never given the state of a stranger.
+ *
+ * Adopting. With `#define RAFT_FSM_ADOPT` likewise a machine also has `.adopt`. It begins like `restore`, but builds the state
+ * from the exact memory of another module, whose own `snapshot` can never succeed: `old->module` is that module's SHA-256, so
+ * refuse all but those whose layout you know. `fsm_old_...` read its memory and globals. As with a reader, after the first
+ * error they give zeros, and `fsm_old_end` rejects with it.
+ *
  * Output. `fsm_put...` appends to the answer, the reason or the snapshot, through a buffer of 4 KiB; nothing needs to be
  * held in memory as a whole. `fsm_reject` throws away an answer that was begun, if it is still in the buffer.
  *
@@ -110,6 +122,13 @@ typedef struct {
     unsigned char buffer[4096];
 } fsm_reader;
 
+/* The instance that `adopt` takes over. */
+typedef struct {
+    unsigned char module[32]; /* SHA-256 of its module. */
+    uint64_t size;            /* Of its memory, in bytes. */
+    const char *problem;      /* The first error; NULL while all is well. */
+} fsm_old;
+
 typedef struct {
     void *state; /* The variable with the state: FSM_STATE fills in both. For tests only. */
     size_t state_size;
@@ -121,6 +140,16 @@ typedef struct {
     void (*drop)(void); /* Frees what the state points to. For tests only; may be missing. */
 #if defined(RAFT_FSM_CLASSES)
     const char *(*classify)(fsm_slice command); /* A text that stays, or NULL. */
+#endif
+#if defined(RAFT_FSM_RULES)
+    fsm_status (*check)(void);
+#endif
+#if defined(RAFT_FSM_VERSIONS)
+    const char *state_version;
+    fsm_status (*restores)(fsm_slice version); /* May be missing. */
+#endif
+#if defined(RAFT_FSM_ADOPT)
+    fsm_status (*adopt)(fsm_old *old);
 #endif
 } fsm_machine;
 
@@ -170,6 +199,24 @@ uint32_t fsm_get_count(fsm_reader *in, uint32_t most, uint32_t each);
 void fsm_fail(fsm_reader *in, const char *problem); /* Keeps the first. */
 bool fsm_good(const fsm_reader *in);
 fsm_status fsm_end(fsm_reader *in);
+
+/* ---- Reading the memory of an old instance: for `adopt` ---- */
+
+#if defined(RAFT_FSM_ADOPT)
+typedef enum { FSM_NO_GLOBAL = -1, FSM_I32 = 0, FSM_I64 = 1, FSM_F32 = 2, FSM_F64 = 3, FSM_V128 = 4 } fsm_type;
+
+void fsm_old_bytes(fsm_old *old, uint64_t at, void *to, size_t size);
+uint8_t fsm_old_u8(fsm_old *old, uint64_t at);
+uint32_t fsm_old_u32(fsm_old *old, uint64_t at); /* A pointer or a size, say. */
+uint64_t fsm_old_u64(fsm_old *old, uint64_t at);
+bool fsm_old_has(fsm_old *old, uint64_t at, uint64_t size); /* Ask before memory is allocated for it. False is an error. */
+
+/* The number-th mutable global, from 0 on: its type, and its bits, little-endian, zeros behind a short one. */
+fsm_type fsm_old_global(fsm_old *old, uint32_t number, unsigned char bits[16]);
+
+void fsm_old_fail(fsm_old *old, const char *problem); /* Keeps the first. */
+fsm_status fsm_old_end(fsm_old *old);
+#endif
 
 /* ---- Events, log, breaking ---- */
 
@@ -241,6 +288,21 @@ fsm_outcome fsm_test_query(fsm_slice question);
 #if defined(RAFT_FSM_CLASSES)
 fsm_outcome fsm_test_classify(fsm_slice command); /* As if it came next; the output is the name. */
 #endif
+#if defined(RAFT_FSM_RULES)
+fsm_outcome fsm_test_check(void);
+#endif
+#if defined(RAFT_FSM_VERSIONS)
+fsm_outcome fsm_test_state_version(void);
+fsm_outcome fsm_test_restores(fsm_slice version);
+#endif
+#if defined(RAFT_FSM_ADOPT)
+/* Takes over this module's memory and globals (a type and 16 bytes each). Rejected: the old state stays. */
+typedef struct {
+    fsm_type type;
+    unsigned char bits[16];
+} fsm_test_global;
+fsm_outcome fsm_test_adopt(const unsigned char module[32], fsm_slice memory, const fsm_test_global *globals, uint32_t count);
+#endif
 fsm_slice fsm_test_snapshot(void);                /* Good until the next snapshot. */
 fsm_outcome fsm_test_restore(fsm_slice snapshot); /* Rejected: the old state stays. */
 void fsm_test_renew(void);                        /* An upgrade: snapshot, restore, and the same snapshot again. */
@@ -261,6 +323,8 @@ void fsm_test_same(const char *file, int line, const char *found, const char *ex
     fsm_test_expect(__FILE__, __LINE__, fsm_test_query(fsm_text(question)), FSM_TEST_REJECTED, reason)
 #define fsm_expect_class(command, name) \
     fsm_test_expect(__FILE__, __LINE__, fsm_test_classify(fsm_text(command)), FSM_TEST_OK, name)
+#define fsm_expect_check(reason) \
+    fsm_test_expect(__FILE__, __LINE__, fsm_test_check(), *(reason) ? FSM_TEST_REJECTED : FSM_TEST_OK, reason)
 #define fsm_expect_text(found, expected) fsm_test_same(__FILE__, __LINE__, found, expected)
 
 #endif
@@ -299,6 +363,11 @@ FSM_IMPORT(random) void fsm_host_random(void *to, uint32_t size);
 FSM_IMPORT(emit) void fsm_host_emit(const void *topic, uint32_t topic_size, const void *from, uint32_t size);
 FSM_IMPORT(log) void fsm_host_log(uint32_t level, const void *from, uint32_t size);
 static void fsm_host_trap(void);
+#if defined(RAFT_FSM_ADOPT)
+FSM_IMPORT(old_memory_size) uint64_t fsm_host_old_memory_size(void);
+FSM_IMPORT(old_memory) void fsm_host_old_memory(uint64_t at, void *to, uint32_t size);
+FSM_IMPORT(old_global) int32_t fsm_host_old_global(uint32_t number, void *to);
+#endif
 
 uint64_t fsm_index(void) { return fsm_host_index(); }
 
@@ -550,6 +619,79 @@ static fsm_status fsm_put_class(fsm_slice command) {
 FSM_EXPORT(classify) int32_t fsm_export_classify(uint32_t size) { return fsm_with_input(fsm_put_class, size); }
 #endif
 
+#if defined(RAFT_FSM_RULES)
+FSM_EXPORT(check) int32_t fsm_export_check(void) {
+    return fsm_finish(fsm_this_machine.check != NULL ? fsm_this_machine.check() : FSM_OK);
+}
+#endif
+
+#if defined(RAFT_FSM_VERSIONS)
+FSM_EXPORT(state_version) int32_t fsm_export_state_version(void) {
+    if (fsm_this_machine.state_version != NULL) fsm_put(fsm_this_machine.state_version);
+    return fsm_finish(FSM_OK);
+}
+
+static fsm_status fsm_restores(fsm_slice version) {
+    const char *own = fsm_this_machine.state_version;
+    if (fsm_this_machine.restores != NULL) return fsm_this_machine.restores(version);
+    if (own == NULL || fsm_is(version, own)) return FSM_OK;
+    fsm_reject("it restores ");
+    fsm_put(own);
+    fsm_put(" only, and not ");
+    fsm_put_slice(version);
+    return FSM_REJECTED;
+}
+
+FSM_EXPORT(restores) int32_t fsm_export_restores(uint32_t size) { return fsm_with_input(fsm_restores, size); }
+#endif
+
+#if defined(RAFT_FSM_ADOPT)
+bool fsm_old_has(fsm_old *old, uint64_t at, uint64_t size) {
+    if (at > old->size || size > old->size - at) fsm_old_fail(old, "the old memory ends too early");
+    return old->problem == NULL;
+}
+
+void fsm_old_bytes(fsm_old *old, uint64_t at, void *to, size_t size) {
+    if (size == 0) return;
+    if (fsm_old_has(old, at, size))
+        fsm_host_old_memory(at, to, (uint32_t)size);
+    else
+        memset(to, 0, size);
+}
+
+static uint64_t fsm_old_little_endian(fsm_old *old, uint64_t at, size_t size) {
+    unsigned char bytes[8];
+    uint64_t number = 0;
+    fsm_old_bytes(old, at, bytes, size);
+    for (size_t i = size; i > 0; i--) number = number << 8 | bytes[i - 1];
+    return number;
+}
+
+uint8_t fsm_old_u8(fsm_old *old, uint64_t at) { return (uint8_t)fsm_old_little_endian(old, at, 1); }
+
+uint32_t fsm_old_u32(fsm_old *old, uint64_t at) { return (uint32_t)fsm_old_little_endian(old, at, 4); }
+
+uint64_t fsm_old_u64(fsm_old *old, uint64_t at) { return fsm_old_little_endian(old, at, 8); }
+
+fsm_type fsm_old_global(fsm_old *old, uint32_t number, unsigned char bits[16]) {
+    (void)old;
+    memset(bits, 0, 16);
+    return (fsm_type)fsm_host_old_global(number, bits);
+}
+
+void fsm_old_fail(fsm_old *old, const char *problem) {
+    if (old->problem == NULL) old->problem = problem;
+}
+
+fsm_status fsm_old_end(fsm_old *old) { return old->problem != NULL ? fsm_reject(old->problem) : FSM_OK; }
+
+FSM_EXPORT(adopt) int32_t fsm_export_adopt(uint32_t size) {
+    fsm_old old = {{0}, fsm_host_old_memory_size(), NULL};
+    FSM_CHECK(size == sizeof old.module && fsm_host_read(old.module, size) == size);
+    return fsm_finish(fsm_this_machine.adopt(&old));
+}
+#endif
+
 FSM_EXPORT(snapshot) int32_t fsm_export_snapshot(void) {
     fsm_this_machine.snapshot();
     return fsm_finish(FSM_OK);
@@ -726,6 +868,11 @@ static struct {
     char actor[65];
     jmp_buf trap;
     bool in_call, counts_events, knows_actor;
+#if defined(RAFT_FSM_ADOPT)
+    fsm_slice old_memory;
+    const fsm_test_global *old_globals;
+    uint32_t old_globals_count;
+#endif
 } fsm_test;
 
 static unsigned char *fsm_test_first_state; /* What the state was when the program began. */
@@ -785,6 +932,20 @@ static uint32_t fsm_host_actor(void *to, uint32_t size) {
     return all;
 }
 
+#if defined(RAFT_FSM_ADOPT)
+static uint64_t fsm_host_old_memory_size(void) { return fsm_test.old_memory.size; }
+
+static void fsm_host_old_memory(uint64_t at, void *to, uint32_t size) {
+    memcpy(to, fsm_test.old_memory.data + (size_t)at, size);
+}
+
+static int32_t fsm_host_old_global(uint32_t number, void *to) {
+    if (number >= fsm_test.old_globals_count) return FSM_NO_GLOBAL;
+    memcpy(to, fsm_test.old_globals[number].bits, 16);
+    return fsm_test.old_globals[number].type;
+}
+#endif
+
 static void fsm_host_random(void *to, uint32_t size) {
     for (uint32_t i = 0; i < size; i++) {
         uint64_t mixed = (fsm_test.random += UINT64_C(0x9e3779b97f4a7c15));
@@ -815,17 +976,41 @@ typedef enum {
     FSM_CALL_QUERY,
     FSM_CALL_SNAPSHOT,
     FSM_CALL_RESTORE,
-    FSM_CALL_CLASSIFY
+    FSM_CALL_CLASSIFY,
+    FSM_CALL_CHECK,
+    FSM_CALL_STATE_VERSION,
+    FSM_CALL_RESTORES,
+    FSM_CALL_ADOPT
 } fsm_test_call;
 
-#if !defined(RAFT_FSM_CLASSES)
-static int32_t fsm_export_classify(uint32_t size) { return (int32_t)(size & 0); } /* Never called. */
+static int32_t fsm_test_call_export(fsm_test_call call, uint32_t size) {
+    switch (call) {
+    case FSM_CALL_INIT: return fsm_export_init();
+    case FSM_CALL_APPLY: return fsm_export_apply(size);
+    case FSM_CALL_QUERY: return fsm_export_query(size);
+    case FSM_CALL_SNAPSHOT: return fsm_export_snapshot();
+    case FSM_CALL_RESTORE: return fsm_export_restore(size);
+#if defined(RAFT_FSM_CLASSES)
+    case FSM_CALL_CLASSIFY: return fsm_export_classify(size);
 #endif
+#if defined(RAFT_FSM_RULES)
+    case FSM_CALL_CHECK: return fsm_export_check();
+#endif
+#if defined(RAFT_FSM_VERSIONS)
+    case FSM_CALL_STATE_VERSION: return fsm_export_state_version();
+    case FSM_CALL_RESTORES: return fsm_export_restores(size);
+#endif
+#if defined(RAFT_FSM_ADOPT)
+    case FSM_CALL_ADOPT: return fsm_export_adopt(size);
+#endif
+    default: fsm_test_fatal("the machine does not have this call"); return -1;
+    }
+}
 
 static fsm_outcome fsm_test_run(fsm_test_call call, fsm_slice input) {
     fsm_outcome outcome = {FSM_TEST_TRAPPED, {NULL, 0}};
     fsm_test.input = input;
-    fsm_test.random = fsm_test.index * 8 + (uint64_t)call;
+    fsm_test.random = fsm_test.index * 16 + (uint64_t)call;
     fsm_test.knows_actor = call == FSM_CALL_APPLY || call == FSM_CALL_CLASSIFY;
     fsm_test.counts_events = call == FSM_CALL_INIT || call == FSM_CALL_APPLY;
     fsm_test_clear(&fsm_test.output);
@@ -833,13 +1018,7 @@ static fsm_outcome fsm_test_run(fsm_test_call call, fsm_slice input) {
     fsm_test_clear(&fsm_test.logs);
     fsm_test.in_call = true;
     if (setjmp(fsm_test.trap) == 0) {
-        uint32_t size = (uint32_t)input.size;
-        int32_t status = call == FSM_CALL_INIT       ? fsm_export_init()
-                         : call == FSM_CALL_APPLY    ? fsm_export_apply(size)
-                         : call == FSM_CALL_QUERY    ? fsm_export_query(size)
-                         : call == FSM_CALL_SNAPSHOT ? fsm_export_snapshot()
-                         : call == FSM_CALL_CLASSIFY ? fsm_export_classify(size)
-                                                     : fsm_export_restore(size);
+        int32_t status = fsm_test_call_export(call, (uint32_t)input.size);
         outcome.kind = status == 0 ? FSM_TEST_OK : FSM_TEST_REJECTED;
     } else {
         fsm_out_used = 0;
@@ -922,13 +1101,14 @@ fsm_slice fsm_test_snapshot(void) {
     return slice;
 }
 
-fsm_outcome fsm_test_restore(fsm_slice snapshot) {
+/* Restores or adopts. */
+static fsm_outcome fsm_test_replace(fsm_test_call call, fsm_slice input) {
     const fsm_machine *machine = &fsm_this_machine;
     unsigned char *old = (unsigned char *)fsm_test_memory(malloc(machine->state_size));
     unsigned char *restored = (unsigned char *)fsm_test_memory(malloc(machine->state_size));
     memcpy(old, machine->state, machine->state_size);
     fsm_test_reset();
-    fsm_outcome outcome = fsm_test_run(FSM_CALL_RESTORE, snapshot);
+    fsm_outcome outcome = fsm_test_run(call, input);
     memcpy(restored, machine->state, machine->state_size);
     /* Of the two states, drop the one that does not stay. */
     bool stays = outcome.kind == FSM_TEST_OK;
@@ -939,6 +1119,21 @@ fsm_outcome fsm_test_restore(fsm_slice snapshot) {
     free(restored);
     return outcome;
 }
+
+fsm_outcome fsm_test_restore(fsm_slice snapshot) { return fsm_test_replace(FSM_CALL_RESTORE, snapshot); }
+
+#if defined(RAFT_FSM_ADOPT)
+fsm_outcome fsm_test_adopt(const unsigned char module[32], fsm_slice memory, const fsm_test_global *globals, uint32_t count) {
+    fsm_slice nothing = {NULL, 0}, hash = {(const char *)module, 32};
+    fsm_test.old_memory = memory;
+    fsm_test.old_globals = globals;
+    fsm_test.old_globals_count = count;
+    fsm_outcome outcome = fsm_test_replace(FSM_CALL_ADOPT, hash);
+    fsm_test.old_memory = nothing;
+    fsm_test.old_globals_count = 0;
+    return outcome;
+}
+#endif
 
 void fsm_test_renew(void) {
     fsm_slice before = fsm_test_snapshot();
@@ -972,7 +1167,8 @@ static fsm_outcome fsm_test_checked(fsm_test_call call, fsm_slice input) {
         if (after.size != before.size || memcmp(after.data, before.data, after.size) != 0)
             fsm_test_fatal(call == FSM_CALL_APPLY   ? "a rejected command changed the state"
                            : call == FSM_CALL_QUERY ? "a query changed the state"
-                                                    : "a classification changed the state");
+                           : call == FSM_CALL_CLASSIFY ? "a classification changed the state"
+                                                       : "a check changed the state");
         free(after.data);
     }
     free(before.data);
@@ -991,6 +1187,22 @@ fsm_outcome fsm_test_classify(fsm_slice command) {
     fsm_test.index--;
     return outcome;
 }
+#endif
+
+#if defined(RAFT_FSM_RULES)
+fsm_outcome fsm_test_check(void) {
+    fsm_slice nothing = {NULL, 0};
+    return fsm_test_checked(FSM_CALL_CHECK, nothing);
+}
+#endif
+
+#if defined(RAFT_FSM_VERSIONS)
+fsm_outcome fsm_test_state_version(void) {
+    fsm_slice nothing = {NULL, 0};
+    return fsm_test_run(FSM_CALL_STATE_VERSION, nothing);
+}
+
+fsm_outcome fsm_test_restores(fsm_slice version) { return fsm_test_run(FSM_CALL_RESTORES, version); }
 #endif
 
 fsm_outcome fsm_test_query(fsm_slice question) { return fsm_test_checked(FSM_CALL_QUERY, question); }

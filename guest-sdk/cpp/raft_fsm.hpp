@@ -34,6 +34,12 @@
 // Classes. With `#define RAFT_FSM_CLASSES` before this header a class also has `const char *classify(std::string_view command)
 // const`, which names the class of a command, or gives nullptr for one that has none: see raft_fsm.h.
 //
+// Upgrades. Likewise with `#define RAFT_FSM_RULES` a class also has `fsm::Status check() const`, which says whether the state keeps
+// its own rules; with `#define RAFT_FSM_VERSIONS` `static constexpr const char *state_version = "adder/1"`, the name of the format
+// of its snapshots, and, if it takes others too, `static fsm::Status restores(std::string_view version)`; with
+// `#define RAFT_FSM_ADOPT` `fsm::Status adopt(fsm::Old &old)`, which runs on a new object instead of `restore` and builds the state
+// from the exact memory of another module: see raft_fsm.h.
+//
 // Answers. `fsm::ok(pieces...)` and `fsm::reject(pieces...)` take texts and integers, and put them one after another; a long
 // answer is put piece by piece with `fsm::put`. All goes through a buffer of 4 KiB. `fsm::reject` throws away an answer that
 // was begun, if it is still in the buffer.
@@ -209,6 +215,41 @@ private:
     fsm_reader *in;
 };
 
+#if defined(RAFT_FSM_ADOPT)
+// The memory of another module's instance, for `adopt`. After the first error it gives zeros, and `end` rejects with it.
+class Old {
+public:
+    explicit Old(fsm_old *old) : old(old) {}
+    Old(const Old &) = delete;
+    Old &operator=(const Old &) = delete;
+
+    // SHA-256 of its module, 32 bytes: reject all but those whose layout you know.
+    std::string_view module() const { return {reinterpret_cast<const char *>(old->module), sizeof old->module}; }
+    std::uint64_t size() const { return old->size; }
+    void bytes(std::uint64_t at, void *to, std::size_t size) { fsm_old_bytes(old, at, to, size); }
+    std::uint8_t u8(std::uint64_t at) { return fsm_old_u8(old, at); }
+    std::uint32_t u32(std::uint64_t at) { return fsm_old_u32(old, at); }
+    std::uint64_t u64(std::uint64_t at) { return fsm_old_u64(old, at); }
+
+    // So many bytes; none if they are not there, which is seen before anything is allocated.
+    std::string text(std::uint64_t at, std::size_t size) {
+        std::string text(fsm_old_has(old, at, size) ? size : 0, '\0');
+        if (!text.empty()) bytes(at, &text[0], text.size());
+        return text;
+    }
+
+    // The type of the number-th mutable global, and its bits, little-endian.
+    fsm_type global(std::uint32_t number, unsigned char (&bits)[16]) { return fsm_old_global(old, number, bits); }
+
+    void fail(const char *problem) { fsm_old_fail(old, problem); } // Keeps the first.
+    bool good() const { return old->problem == nullptr; }
+    Status end() { return Status::from_raw(fsm_old_end(old)); }
+
+private:
+    fsm_old *old;
+};
+#endif
+
 // ---- Text ----
 
 // Takes the bytes up to the first space, and that space, off `rest`.
@@ -238,6 +279,12 @@ template <typename Machine, typename = void> struct has_query : std::false_type 
 template <typename Machine>
 struct has_query<Machine, std::void_t<decltype(std::declval<Machine &>().query(std::string_view()))>>
     : std::true_type {};
+
+#if defined(RAFT_FSM_VERSIONS)
+template <typename Machine, typename = void> struct has_restores : std::false_type {};
+template <typename Machine>
+struct has_restores<Machine, std::void_t<decltype(Machine::restores(std::string_view()))>> : std::true_type {};
+#endif
 
 #if defined(RAFT_FSM_NATIVE) && defined(__cpp_exceptions)
 template <typename Call> auto guarded(Call call) {
@@ -289,6 +336,35 @@ template <typename Machine> struct Adapter {
 #if defined(RAFT_FSM_CLASSES)
     static const char *classify(fsm_slice command) {
         return guarded([command]() -> const char * { return std::as_const(machine()).classify(view(command)); });
+    }
+#endif
+
+#if defined(RAFT_FSM_RULES)
+    static fsm_status check() {
+        return guarded([] { return std::as_const(machine()).check().raw(); });
+    }
+#endif
+
+#if defined(RAFT_FSM_VERSIONS)
+    static fsm_status restores(fsm_slice version) {
+        return guarded([version] {
+            if constexpr (has_restores<Machine>::value)
+                return Machine::restores(view(version)).raw();
+            else if (view(version) == Machine::state_version)
+                return FSM_OK;
+            else
+                return reject("it restores ", Machine::state_version, " only, and not ", view(version)).raw();
+        });
+    }
+#endif
+
+#if defined(RAFT_FSM_ADOPT)
+    static fsm_status adopt(fsm_old *from) {
+        return guarded([from] {
+            Old old(from);
+            drop();
+            return machine().adopt(old).raw();
+        });
     }
 #endif
 
@@ -356,6 +432,21 @@ public:
 #if defined(RAFT_FSM_CLASSES)
     Outcome classify(std::string_view command) { return made(fsm_test_classify(detail::slice(command))); }
 #endif
+#if defined(RAFT_FSM_RULES)
+    Outcome check() { return made(fsm_test_check()); }
+#endif
+#if defined(RAFT_FSM_VERSIONS)
+    Outcome state_version() { return made(fsm_test_state_version()); }
+    Outcome restores(std::string_view version) { return made(fsm_test_restores(detail::slice(version))); }
+#endif
+#if defined(RAFT_FSM_ADOPT)
+    // The SHA-256 of the old module (32 bytes), its memory, and its mutable globals.
+    Outcome adopt(std::string_view module, std::string_view memory, const fsm_test_global *globals, std::uint32_t count) {
+        unsigned char hash[32] = {};
+        module.copy(reinterpret_cast<char *>(hash), sizeof hash);
+        return made(fsm_test_adopt(hash, detail::slice(memory), globals, count));
+    }
+#endif
     void actor(const char *name) { fsm_test_actor(name); } // Gives the commands from now on; "" for nobody.
     void renew() { fsm_test_renew(); } // An upgrade: snapshot, restore, and the same snapshot again.
     void advance(std::uint64_t ms) { fsm_test_advance(ms); }
@@ -394,6 +485,24 @@ inline void expect(const char *file, int line, const std::string &found, std::st
 #define RAFT_FSM_CLASSIFY(Machine)
 #endif
 
+#if defined(RAFT_FSM_RULES)
+#define RAFT_FSM_CHECKS(Machine) , &::fsm::detail::Adapter<Machine>::check
+#else
+#define RAFT_FSM_CHECKS(Machine)
+#endif
+
+#if defined(RAFT_FSM_VERSIONS)
+#define RAFT_FSM_RESTORES(Machine) , Machine::state_version, &::fsm::detail::Adapter<Machine>::restores
+#else
+#define RAFT_FSM_RESTORES(Machine)
+#endif
+
+#if defined(RAFT_FSM_ADOPT)
+#define RAFT_FSM_ADOPTS(Machine) , &::fsm::detail::Adapter<Machine>::adopt
+#else
+#define RAFT_FSM_ADOPTS(Machine)
+#endif
+
 // Makes a class the state machine of this module.
 #define RAFT_FSM_MACHINE(Machine)                                                                                      \
     const fsm_machine fsm_this_machine = {                                                                             \
@@ -401,7 +510,10 @@ inline void expect(const char *file, int line, const std::string &found, std::st
         &::fsm::detail::Adapter<Machine>::init,      &::fsm::detail::Adapter<Machine>::apply,                          \
         &::fsm::detail::Adapter<Machine>::query,     &::fsm::detail::Adapter<Machine>::snapshot,                       \
         &::fsm::detail::Adapter<Machine>::restore,   &::fsm::detail::Adapter<Machine>::drop                           \
-                                                     RAFT_FSM_CLASSIFY(Machine)};
+                                                     RAFT_FSM_CLASSIFY(Machine)                                        \
+                                                     RAFT_FSM_CHECKS(Machine)                                          \
+                                                     RAFT_FSM_RESTORES(Machine)                                        \
+                                                     RAFT_FSM_ADOPTS(Machine)};
 
 // ---- What the language calls when it cannot go on: a message in the log, and a trap ----
 #if defined(RAFT_FSM_IMPLEMENTATION) && !defined(RAFT_FSM_NATIVE) && !defined(RAFT_FSM_HPP_IMPLEMENTED)

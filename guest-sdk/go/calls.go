@@ -24,6 +24,27 @@ func callClassify(m Machine, h host, length int) error {
 	return nil
 }
 
+func callCheck(m Machine, h host) error {
+	if checker, ok := m.(Checker); ok {
+		return checker.Check(&Context{h})
+	}
+	return nil
+}
+
+func callStateVersion(m Machine, h host) error {
+	if versioner, ok := m.(Versioner); ok {
+		h.write([]byte(versioner.StateVersion()))
+	}
+	return nil
+}
+
+func callRestores(m Machine, h host, length int) error {
+	if versioner, ok := m.(Versioner); ok {
+		return versioner.Restores(string(input(h, length)))
+	}
+	return nil
+}
+
 func callSnapshot(m Machine, h host) error {
 	out := &Writer{host: h}
 	if err := m.Snapshot(&Context{h}, out); err != nil {

@@ -45,6 +45,24 @@ func ExportClassify(length uint32) int32 {
 	return status(callClassify(current(), imports{}, int(length)))
 }
 
+// ExportCheck is what a program exports as `check`: see [Checker].
+func ExportCheck() int32 {
+	defer trapOnPanic()
+	return status(callCheck(current(), imports{}))
+}
+
+// ExportStateVersion is what a program exports as `state_version`: see [Versioner].
+func ExportStateVersion() int32 {
+	defer trapOnPanic()
+	return status(callStateVersion(current(), imports{}))
+}
+
+// ExportRestores is what a program exports as `restores`: see [Versioner].
+func ExportRestores(length uint32) int32 {
+	defer trapOnPanic()
+	return status(callRestores(current(), imports{}, int(length)))
+}
+
 //go:wasmexport snapshot
 func exportSnapshot() int32 {
 	defer trapOnPanic()

@@ -49,6 +49,32 @@ type Classifier interface {
 	Classify(ctx *Context, command []byte) string
 }
 
+// Checker is a machine that can tell whether its state keeps its own rules. The program also exports it, in package main:
+//
+//	//go:wasmexport check
+//	func check() int32 { return raftfsm.ExportCheck() }
+type Checker interface {
+	// Check walks the state. An error says which rule is broken, and where. The host asks when an upgrade is tried on
+	// the real state. What it changes is undone.
+	Check(ctx *Context) error
+}
+
+// Versioner is a machine that names the format of its snapshots, so that it is never given those of a stranger. The
+// program also exports it, in package main:
+//
+//	//go:wasmexport state_version
+//	func stateVersion() int32 { return raftfsm.ExportStateVersion() }
+//
+//	//go:wasmexport restores
+//	func restores(length uint32) int32 { return raftfsm.ExportRestores(length) }
+type Versioner interface {
+	// StateVersion is a constant, such as kv/2: 1 to 64 letters (a to z), digits and any of . _ - /.
+	StateVersion() string
+
+	// Restores says whether Restore takes snapshots of a format, its own one too. An error says why not.
+	Restores(version string) error
+}
+
 // Rejection is an error that is a text and can be a constant. Any other error rejects as well.
 type Rejection string
 

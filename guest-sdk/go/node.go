@@ -50,6 +50,8 @@ type Node struct {
 	chance  *rand.ChaCha8
 	// actor is Actor during calls that are about a command.
 	actor string
+	// old is what is there during an Adopt.
+	old oldInstance
 }
 
 type position struct {
@@ -103,6 +105,32 @@ func (n *Node) Classify(command string) string {
 	class := string(n.output)
 	n.unchanged(before, "the classification of", command)
 	return class
+}
+
+// Check checks the rules of the state. The error says which is broken.
+func (n *Node) Check() error {
+	n.t.Helper()
+	before := n.witness()
+	n.begin(nil, 6)
+	err := callCheck(n.machine, testHost{n})
+	n.unchanged(before, "the", "check")
+	return err
+}
+
+// StateVersion is the name of the format of the machine's snapshots. Empty: it has none.
+func (n *Node) StateVersion() string {
+	n.t.Helper()
+	n.begin(nil, 7)
+	if err := callStateVersion(n.machine, testHost{n}); err != nil {
+		n.t.Fatalf("state_version: %v", err)
+	}
+	return string(n.output)
+}
+
+// Restores asks a new machine whether it takes snapshots of a format. The error says why not.
+func (n *Node) Restores(version string) error {
+	n.begin([]byte(version), 8)
+	return callRestores(n.create(), testHost{n}, len(version))
 }
 
 // Query asks a question.
@@ -269,6 +297,15 @@ func actor(h host) string { return h.(testHost).node.actor }
 
 // ExportClassify is for wasm modules: see [Classifier].
 func ExportClassify(uint32) int32 { panic("only a module exports: in tests call Node.Classify") }
+
+// ExportCheck is for wasm modules: see [Checker].
+func ExportCheck() int32 { panic("only a module exports: in tests call Node.Check") }
+
+// ExportStateVersion is for wasm modules: see [Versioner].
+func ExportStateVersion() int32 { panic("only a module exports: in tests call Node.StateVersion") }
+
+// ExportRestores is for wasm modules: see [Versioner].
+func ExportRestores(uint32) int32 { panic("only a module exports: in tests call Node.Restores") }
 
 func (h testHost) timeMs() uint64 { return h.node.now.timeMs }
 

@@ -300,6 +300,55 @@ func TestStreamsWorkWithTheStandardLibrary(t *testing.T) {
 	}
 }
 
+// heir takes the pile of another module over: at 8 the address of a text, at 12 its length.
+type heir struct{ pile }
+
+func (h *heir) Adopt(_ *Context, old *OldInstance) error {
+	if module := old.Module(); module[0] != 1 {
+		return Rejection("a stranger's memory")
+	}
+	if top, ok := old.Global(0); !ok || top.Type != GlobalI32 || uint64(top.Uint32()) != old.Size() {
+		return Rejection("another layout")
+	}
+	h.texts = append(h.texts, old.String(uint64(old.Uint32(8)), int(old.Uint32(12))))
+	if old.Uint8(0) != 0 || old.Uint64(0) != 0 {
+		return Rejection("it does not begin with zeros")
+	}
+	return nil
+}
+
+func TestAMachineAdoptsTheMemoryOfAnotherModule(t *testing.T) {
+	memory := append(make([]byte, 8), 16, 0, 0, 0, 5, 0, 0, 0)
+	memory = append(memory, "texts"...)
+	top := Global{Type: GlobalI32, Bits: [16]byte{byte(len(memory))}}
+	node := NewNode(t, func() Machine { return &heir{} })
+	node.ExpectApply("mine", "mine")
+	for want, adopt := range map[string]func() error{
+		"a stranger's memory": func() error { return node.Adopt([32]byte{2}, memory, top) },
+		"another layout":      func() error { return node.Adopt([32]byte{1}, memory) },
+		"the old memory ends before 4 bytes at 0x8": func() error {
+			return node.Adopt([32]byte{1}, memory[:10], Global{Bits: [16]byte{10}})
+		},
+	} {
+		if err := adopt(); text(err) != want {
+			t.Errorf("%v instead of %q", err, want)
+		}
+	}
+	memory[12] = 6
+	if err := node.Adopt([32]byte{1}, memory, top); text(err) != "the old memory ends before 6 bytes at 0x10" {
+		t.Errorf("a length beyond the end: %v", err)
+	}
+	node.ExpectQuery("", "true mine")
+	memory[12] = 5
+	if err := node.Adopt([32]byte{1}, memory, top); err != nil {
+		t.Fatal(err)
+	}
+	node.ExpectQuery("", "false texts")
+	if err := NewNode(t, newPile).Adopt([32]byte{1}, memory, top); err == nil {
+		t.Error("a machine without the method adopts")
+	}
+}
+
 func TestACountBeyondFourBytesPanics(t *testing.T) {
 	defer func() {
 		if recover() == nil {

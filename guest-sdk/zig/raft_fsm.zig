@@ -9,10 +9,19 @@
 //!     pub fn restore(ctx: *Context, in: *Reader) Error!Machine
 //!     pub fn found(self: *Machine, ctx: *Context) Error!void                optional: once per cluster
 //!     pub fn classify(self: *const Machine, ctx: *Context, command: []const u8) Error![]const u8     optional
+//!     pub fn check(self: *const Machine, ctx: *Context) Error!void                 optional
+//!     pub const state_version = "kv/2";                                     optional, with:
+//!     pub fn restores(ctx: *Context, version: []const u8) Error!void        optional
+//!     pub fn adopt(ctx: *Context, old: *OldInstance) Error!Machine          optional
 //!     pub fn deinit(self: *Machine, allocator: std.mem.Allocator) void      optional: for native tests
 //!
 //! `classify` names the class of a command, so that rights may be given for some of them only: 1 to 64 letters, digits and any
 //! of `.`, `_`, `-`; or nothing for one that has none, which only those may give who may give all. What it changes is undone.
+//!
+//! `check` rejects if the state breaks a rule of its own, and says which. `state_version` names the format of the snapshots, and
+//! `restores` rejects those that `restore` does not take; without it, all but the own one. Both are for upgrades.
+//!
+//! `adopt` builds the state from the exact memory of another module's instance, whose snapshot can never succeed.
 //!
 //! `error.Rejected` says no, with the message of `Context.reject`. Every other error traps, and the host undoes
 //! the call.
@@ -187,6 +196,55 @@ pub const Reader = struct {
     }
 };
 
+/// A mutable global: its bits, a little-endian number, and their type.
+pub const Global = struct {
+    type: enum(i32) { i32 = 0, i64 = 1, f32 = 2, f64 = 3, v128 = 4 },
+    bits: u128,
+};
+
+/// The memory of the instance that `adopt` takes over. Numbers are little-endian. What lies outside is rejected.
+pub const OldInstance = struct {
+    ctx: *Context,
+    /// The SHA-256 of its module: reject all but those whose layout you know.
+    module: [32]u8,
+    /// Size of its memory in bytes.
+    size: u64,
+
+    /// Fills all of `into` from an address on.
+    pub fn bytes(self: *OldInstance, at: u64, into: []u8) Error!void {
+        try self.need(at, into.len);
+        host.old_memory(at, into.ptr, into.len);
+    }
+
+    /// An integer of whole bytes: `old.int(u32, at)` for a pointer or a length.
+    pub fn int(self: *OldInstance, comptime T: type, at: u64) Error!T {
+        var raw: [@divExact(@typeInfo(T).int.bits, 8)]u8 = undefined;
+        try self.bytes(at, &raw);
+        return std.mem.readInt(T, &raw, .little);
+    }
+
+    /// So many bytes in memory of the caller's; checked before it is allocated.
+    pub fn take(self: *OldInstance, allocator: Allocator, at: u64, count: usize) Error![]u8 {
+        try self.need(at, count);
+        const data = try allocator.alloc(u8, count);
+        host.old_memory(at, data.ptr, data.len);
+        return data;
+    }
+
+    /// The `number`-th mutable global, from 0 on, in the order of the module's indices; null if there are not so many.
+    pub fn global(_: *const OldInstance, number: u32) ?Global {
+        var raw: [16]u8 = undefined;
+        const kind = host.old_global(number, &raw);
+        if (kind < 0) return null;
+        return .{ .type = @enumFromInt(kind), .bits = std.mem.readInt(u128, &raw, .little) };
+    }
+
+    fn need(self: *OldInstance, at: u64, count: u64) Error!void {
+        if (at <= self.size and count <= self.size - at) return;
+        return self.ctx.reject("the old memory ends before {d} bytes at 0x{x}", .{ count, at });
+    }
+};
+
 /// Makes `Machine` the state machine of this module: `comptime { raft_fsm.exportMachine(Machine); }`.
 /// In a native build, such as a test, it does nothing.
 pub fn exportMachine(comptime Machine: type) void {
@@ -198,6 +256,10 @@ pub fn exportMachine(comptime Machine: type) void {
     @export(&exports.snapshot, .{ .name = "snapshot" });
     @export(&exports.restore, .{ .name = "restore" });
     if (@hasDecl(Machine, "classify")) @export(&exports.classify, .{ .name = "classify" });
+    if (@hasDecl(Machine, "check")) @export(&exports.check, .{ .name = "check" });
+    if (@hasDecl(Machine, "state_version")) @export(&exports.stateVersion, .{ .name = "state_version" });
+    if (@hasDecl(Machine, "state_version")) @export(&exports.restores, .{ .name = "restores" });
+    if (@hasDecl(Machine, "adopt")) @export(&exports.adopt, .{ .name = "adopt" });
     if (@hasDecl(Machine, "found")) @export(&exports.found, .{ .name = "init" });
 }
 
@@ -222,19 +284,31 @@ fn Exports(comptime Machine: type) type {
         fn classify(len: u32) callconv(.c) i32 {
             return call(Machine, .classify, &machine, std.heap.wasm_allocator, len);
         }
+        fn check() callconv(.c) i32 {
+            return call(Machine, .check, &machine, std.heap.wasm_allocator, 0);
+        }
+        fn stateVersion() callconv(.c) i32 {
+            return call(Machine, .state_version, &machine, std.heap.wasm_allocator, 0);
+        }
+        fn restores(len: u32) callconv(.c) i32 {
+            return call(Machine, .restores, &machine, std.heap.wasm_allocator, len);
+        }
+        fn adopt(len: u32) callconv(.c) i32 {
+            return call(Machine, .adopt, &machine, std.heap.wasm_allocator, len);
+        }
         fn found() callconv(.c) i32 {
             return call(Machine, .found, &machine, std.heap.wasm_allocator, 0);
         }
     };
 }
 
-const Call = enum { apply, query, snapshot, restore, found, classify };
+const Call = enum { apply, query, snapshot, restore, found, classify, check, state_version, restores, adopt };
 
 fn call(comptime Machine: type, comptime kind: Call, slot: *?Machine, allocator: Allocator, len: u32) i32 {
     var arena = std.heap.ArenaAllocator.init(allocator);
     defer arena.deinit();
     var ctx: Context = .{ .allocator = allocator, .arena = arena.allocator() };
-    if (kind != .restore and slot.* == null) slot.* = Machine.init(allocator);
+    if (kind != .restore and kind != .adopt and slot.* == null) slot.* = Machine.init(allocator);
     dispatch(Machine, kind, slot, &ctx, len) catch |failure| {
         if (failure != error.Rejected) return trapWith(@errorName(failure));
         host.write(ctx.message.ptr, ctx.message.len);
@@ -246,17 +320,11 @@ fn call(comptime Machine: type, comptime kind: Call, slot: *?Machine, allocator:
 fn dispatch(comptime Machine: type, comptime kind: Call, slot: *?Machine, ctx: *Context, len: u32) anyerror!void {
     switch (kind) {
         .apply, .query, .classify => {
-            const input = try ctx.arena.alloc(u8, len);
-            var done: usize = 0;
-            while (done < input.len) {
-                const count = host.read(input[done..].ptr, input.len - done);
-                if (count == 0) break;
-                done += count;
-            }
+            const input = try readInput(ctx, len);
             const answer: []const u8 = switch (kind) {
-                .apply => try slot.*.?.apply(ctx, input[0..done]),
-                .query => try slot.*.?.query(ctx, input[0..done]),
-                else => try slot.*.?.classify(ctx, input[0..done]),
+                .apply => try slot.*.?.apply(ctx, input),
+                .query => try slot.*.?.query(ctx, input),
+                else => try slot.*.?.classify(ctx, input),
             };
             host.write(answer.ptr, answer.len);
         },
@@ -267,12 +335,40 @@ fn dispatch(comptime Machine: type, comptime kind: Call, slot: *?Machine, ctx: *
         },
         .restore => {
             var in: Reader = .{ .ctx = ctx, .remaining = len };
-            const restored: Machine = try Machine.restore(ctx, &in);
-            if (slot.*) |*old| if (@hasDecl(Machine, "deinit")) old.deinit(ctx.allocator);
-            slot.* = restored;
+            replace(Machine, slot, ctx, try Machine.restore(ctx, &in));
+        },
+        .adopt => {
+            var old: OldInstance = .{ .ctx = ctx, .module = @splat(0), .size = host.old_memory_size() };
+            const module = try readInput(ctx, len);
+            @memcpy(old.module[0..@min(module.len, 32)], module[0..@min(module.len, 32)]);
+            replace(Machine, slot, ctx, try Machine.adopt(ctx, &old));
         },
         .found => try slot.*.?.found(ctx),
+        .check => try slot.*.?.check(ctx),
+        .state_version => host.write(Machine.state_version, Machine.state_version.len),
+        .restores => {
+            const version = try readInput(ctx, len);
+            if (@hasDecl(Machine, "restores")) return Machine.restores(ctx, version);
+            if (std.mem.eql(u8, version, Machine.state_version)) return;
+            return ctx.reject("it restores {s} only, and not {s}", .{ Machine.state_version, version });
+        },
     }
+}
+
+fn replace(comptime Machine: type, slot: *?Machine, ctx: *Context, machine: Machine) void {
+    if (slot.*) |*old| if (@hasDecl(Machine, "deinit")) old.deinit(ctx.allocator);
+    slot.* = machine;
+}
+
+fn readInput(ctx: *Context, len: u32) Error![]const u8 {
+    const input = try ctx.arena.alloc(u8, len);
+    var done: usize = 0;
+    while (done < input.len) {
+        const count = host.read(input[done..].ptr, input.len - done);
+        if (count == 0) break;
+        done += count;
+    }
+    return input[0..done];
 }
 
 /// Put `pub const panic = raft_fsm.panic;` in the root file: a panic's message reaches the log before it traps.
@@ -299,6 +395,9 @@ const host = if (is_guest) struct {
     extern "raft_fsm_v1" fn random(ptr: [*]u8, len: usize) void;
     extern "raft_fsm_v1" fn emit(topic: [*]const u8, topic_len: usize, ptr: [*]const u8, len: usize) void;
     extern "raft_fsm_v1" fn log(level: u32, ptr: [*]const u8, len: usize) void;
+    extern "raft_fsm_v1" fn old_memory_size() u64;
+    extern "raft_fsm_v1" fn old_memory(at: u64, ptr: [*]u8, len: usize) void;
+    extern "raft_fsm_v1" fn old_global(number: u32, bits: *[16]u8) i32;
 } else struct {
     // The runner below stands in for the host. A native call outside of a runner breaks here.
     var current: ?*Tape = null;
@@ -336,6 +435,18 @@ const host = if (is_guest) struct {
         current.?.record("{s} {s}\n", .{ topic[0..topic_len], ptr[0..len] });
     }
     fn log(_: u32, _: [*]const u8, _: usize) void {}
+    fn old_memory_size() u64 {
+        return current.?.old_memory.len;
+    }
+    fn old_memory(at: u64, ptr: [*]u8, len: usize) void {
+        @memcpy(ptr[0..len], current.?.old_memory[@intCast(at)..][0..len]);
+    }
+    fn old_global(number: u32, bits: *[16]u8) i32 {
+        const globals = current.?.old_globals;
+        if (number >= globals.len) return -1;
+        std.mem.writeInt(u128, bits, globals[number].bits, .little);
+        return @intFromEnum(globals[number].type);
+    }
 };
 
 fn List(comptime T: type) type {
@@ -352,6 +463,9 @@ const Tape = struct {
     time_ms: u64 = 1_700_000_000_000,
     actor: []const u8 = "",
     knows_actor: bool = false,
+    /// What there is of an old instance during `adopt`.
+    old_memory: []const u8 = "",
+    old_globals: []const Global = &.{},
     prng: std.Random.DefaultPrng = std.Random.DefaultPrng.init(0),
 
     fn record(tape: *Tape, comptime format: []const u8, args: anytype) void {
@@ -402,6 +516,21 @@ pub fn Runner(comptime Machine: type) type {
             return self.checked(.classify, command);
         }
 
+        /// `error.Rejected` if the state breaks a rule; `output` tells which.
+        pub fn check(self: *Self) !void {
+            _ = try self.checked(.check, "");
+        }
+
+        /// The name of the format of the snapshots.
+        pub fn stateVersion(self: *Self) ![]const u8 {
+            return self.run(.state_version, "");
+        }
+
+        /// `error.Rejected` if it does not take snapshots of a format; `output` tells why.
+        pub fn restores(self: *Self, version: []const u8) !void {
+            _ = try self.run(.restores, version);
+        }
+
         /// `error.Rejected` if it is refused; `output` tells why.
         pub fn apply(self: *Self, command: []const u8) ![]const u8 {
             self.tape.index += 1;
@@ -429,6 +558,18 @@ pub fn Runner(comptime Machine: type) type {
 
         pub fn restore(self: *Self, bytes: []const u8) !void {
             _ = try self.run(.restore, bytes);
+        }
+
+        /// Has the machine take over the memory and the mutable globals of an instance of the module with this SHA-256.
+        /// `error.Rejected` if it refuses; `output` tells why.
+        pub fn adopt(self: *Self, module: [32]u8, memory: []const u8, globals: []const Global) !void {
+            self.tape.old_memory = memory;
+            self.tape.old_globals = globals;
+            defer {
+                self.tape.old_memory = "";
+                self.tape.old_globals = &.{};
+            }
+            _ = try self.run(.adopt, &module);
         }
 
         /// Snapshot and restore: what an upgrade does. The snapshot of the new state must be the same.
@@ -478,7 +619,7 @@ pub fn Runner(comptime Machine: type) type {
             self.tape.knows_actor = kind == .apply or kind == .classify;
             self.tape.output.clearRetainingCapacity();
             self.tape.events.clearRetainingCapacity();
-            self.tape.prng = std.Random.DefaultPrng.init(self.tape.index *% 8 +% @intFromEnum(kind));
+            self.tape.prng = std.Random.DefaultPrng.init(self.tape.index *% 16 +% @intFromEnum(kind));
             host.current = &self.tape;
             defer host.current = null;
             const status = call(Machine, kind, &self.machine, self.gpa, @intCast(input.len));

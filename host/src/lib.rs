@@ -18,6 +18,7 @@ pub mod museum;
 pub mod node;
 pub mod project;
 pub mod recovery;
+pub mod rehearsal;
 pub mod replay;
 pub mod server;
 pub mod signing;

@@ -80,11 +80,25 @@ pub enum Invariant {
     ModulesSigned,
     /// Nothing is executed of somebody who may not do it as of the entry's index.
     RightsAtIndex,
+    /// What is activated is what its receipt names, and a cluster that goes back is one that never upgraded.
+    UpgradesAsPromised,
+    /// A restored cluster begins with what the old one had at the backup's index, and shares no name with it.
+    RestoreKeeps,
+    /// No node lets a message of another incarnation reach its replica.
+    IncarnationsApart,
+    /// A data directory is what it was before a step or after it, whenever the power goes.
+    DirectoryWhole,
+    /// All who rehearse the same find the same, and it is what happened and would have.
+    ReceiptsEqual,
+    /// Nodes let members in, and turn those away who were removed.
+    MembersOnly,
+    /// A join token lets one node in.
+    TokensOnce,
 }
 
 impl Invariant {
     /// All of them, in order.
-    pub const ALL: [Invariant; 23] = [
+    pub const ALL: [Invariant; 30] = [
         Invariant::OneLeaderPerTerm,
         Invariant::LogMatching,
         Invariant::LeaderCompleteness,
@@ -108,6 +122,13 @@ impl Invariant {
         Invariant::RecoveryKeeps,
         Invariant::ModulesSigned,
         Invariant::RightsAtIndex,
+        Invariant::UpgradesAsPromised,
+        Invariant::RestoreKeeps,
+        Invariant::IncarnationsApart,
+        Invariant::DirectoryWhole,
+        Invariant::ReceiptsEqual,
+        Invariant::MembersOnly,
+        Invariant::TokensOnce,
     ];
 
     /// In kebab-case.
@@ -136,6 +157,13 @@ impl Invariant {
             Invariant::RecoveryKeeps => "recovery-keeps",
             Invariant::ModulesSigned => "modules-signed",
             Invariant::RightsAtIndex => "rights-at-index",
+            Invariant::UpgradesAsPromised => "upgrades-as-promised",
+            Invariant::RestoreKeeps => "restore-keeps",
+            Invariant::IncarnationsApart => "incarnations-apart",
+            Invariant::DirectoryWhole => "directory-whole",
+            Invariant::MembersOnly => "members-only",
+            Invariant::TokensOnce => "tokens-once",
+            Invariant::ReceiptsEqual => "receipts-equal",
         }
     }
 }
@@ -195,6 +223,8 @@ pub enum Need {
     Keys,
     /// Clients act as principals, whose rights change.
     Rights,
+    /// Clusters are made of backups and of what is left of others, whose nodes come back.
+    Incarnations,
 }
 
 /// One row per exhibit: variant, name, invariants (the most telling one first), needs, story.
@@ -521,6 +551,60 @@ exhibits! {
     "An activation does not say what it is to replace, so one that comes late undoes what was \
      decided after it, and of two at once both are told that they are done."
 
+    ReceiptUnchecked "receipt-unchecked"
+    trips [UpgradesAsPromised] needs [Upgrades]
+    "An activation does not look at the receipt that it relies on: a module that was rehearsed in the \
+     place of another one, or found to answer differently, is activated all the same."
+
+    KeptNotInSnapshot "kept-not-in-snapshot"
+    trips [StateMachineSafety, UpgradesAsPromised] needs [Upgrades, Restarts]
+    "A snapshot says that there is a way back, and does not hold the commands that it leads over: a node \
+     that restarts before it is taken forgets those from before."
+
+    AheadOfTheFork "ahead-of-the-fork"
+    trips [StateMachineSafety, OneActivation] needs [Upgrades]
+    "A node that makes a module's instance ahead begins with the state as it finds it, and not with that \
+     of the fork, so commands in between count twice."
+
+    WaitedNotKept "waited-not-kept"
+    trips [UpgradesAsPromised] needs [Upgrades]
+    "What is kept for a way back are the commands of entries, but not those that had waited in ordered \
+     sessions for their turn."
+
+    StagedPartTwice "staged-part-twice"
+    trips [UpgradesAsPromised] needs [ChunkedUploads, Upgrades]
+    "Parts of a module are put behind each other as they come, and the whole is not hashed: when an upload \
+     begins again, a part is there twice, and the end is missing."
+
+    RehearsalFromAnotherBase "rehearsal-from-another-base"
+    trips [ReceiptsEqual] needs [Upgrades, ManySnapshots]
+    "A voter has the new module begin with the state that it has stored, and does not execute what comes \
+     between that and where the leader said that all begin."
+
+    ReportWithALocalPart "report-with-a-local-part"
+    trips [ReceiptsEqual] needs [Upgrades, ManySnapshots]
+    "The report says which stored state the rehearsal began with, which is each node's own, and its hash \
+     covers that: voters never agree for long."
+
+    ReceiptOfAMinority "receipt-of-a-minority"
+    trips [ReceiptsEqual] needs [Upgrades, Restarts]
+    "Whoever was asked to rehearse is counted among those who found the report, whether or not there was an \
+     answer."
+
+    RewindWithoutTheLast "rewind-without-the-last"
+    trips [UpgradesAsPromised] needs [Upgrades]
+    "A module that comes back does not execute the last of the commands that were kept for it."
+
+    ConfirmedTooEarly "confirmed-too-early"
+    trips [UpgradesAsPromised] needs [Upgrades]
+    "To confirm an upgrade ends whatever way back there is. Words about one upgrade that come late take the \
+     way back from the next one."
+
+    ShadowGoesOn "shadow-goes-on"
+    trips [ReceiptsEqual] needs [Upgrades]
+    "A module in the shadow of another one is compared with whatever is active, also after another \
+     activation, and so with a module that nobody asked about."
+
     QuarantinedLeads "quarantined-leads"
     trips [QuarantineHeals, Progress] needs [BitFlips]
     "A quarantined leader keeps leading, so nobody can give it a fresh state."
@@ -563,10 +647,49 @@ exhibits! {
     "Who may do what is asked where a request comes in, and not where its entry is applied. A node that \
      has not heard yet that a right was taken away lets its owner go on."
 
+    MembersJudgedAtTheDoor "members-judged-at-the-door"
+    trips [RightsAtIndex] needs [Rights, MembershipChanges]
+    "Whether somebody may change the members is asked where the request comes in, and nobody looks whether \
+     that has changed when the change goes into the log."
+
     AccessNotInSnapshot "access-not-in-snapshot"
     trips [RightsAtIndex, StateMachineSafety] needs [Rights, Restarts, InstalledSnapshots]
     "A machine restored from a snapshot knows no principals, no tokens and no roles, and that rights are \
      not in force."
+
+    SessionsReborn "sessions-reborn"
+    trips [RestoreKeeps] needs [Incarnations]
+    "A cluster that is made of a backup goes on with the sessions of the one before. A client that was told \
+     of a command after the backup sends it again and is told that its number is free."
+
+    IncarnationUnchecked "incarnation-unchecked"
+    trips [IncarnationsApart] needs [Incarnations]
+    "A door that does not ask of which cluster a peer is. After a recovery the ids of nodes begin again, so \
+     one that was left behind passes for a member. (etcd's members refuse by cluster id for that; a cluster \
+     that was restored under its old id mixes.)"
+
+    TrialOfAnswersOnly "trial-of-answers-only"
+    trips [UpgradesAsPromised] needs [Upgrades]
+    "A trial of the way back that compares what commands answer, and takes those that the module before refuses, or \
+     that break it, for the same. The operator goes back, and clients find refused what they had been told was done. \
+     (Tools that diff the traffic of two versions often drop what ended with an error.)"
+
+    TokenSpentLast "token-spent-last"
+    trips [TokensOnce] needs [Rights, MembershipChanges]
+    "A leader that lets a newcomer in and then notes that its token is spent. Until it has, only it knows, and if it \
+     is not the leader any more by then, nobody does: the token lets another node in. (Whatever is counted after it \
+     is given out, as coupons in shops on the web, is given out twice under load.)"
+
+    RemovedComesIn "removed-comes-in"
+    trips [MembersOnly] needs [MembershipChanges]
+    "A door that asks of which cluster a peer is, and not whether it is a member still. A node that was removed \
+     while it was cut off comes back, campaigns, and nobody tells it that it is none. (What a server that was removed \
+     does to a cluster is in section 4.2.3 of the dissertation on Raft.)"
+
+    IdentityNotSynced "identity-not-synced"
+    trips [DirectoryWhole] needs [Incarnations, PowerLoss]
+    "A file of the data directory is renamed into place, and its directory is not synced: a node votes, and \
+     after a power loss nobody knows whose the votes are."
 }
 
 /// There is no exhibit of that name.

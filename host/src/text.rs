@@ -33,6 +33,15 @@ pub(crate) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// A moment of the log's clock in UTC: `2026-01-31 12:34:56`.
+pub(crate) fn human_time(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1_000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(days);
+    let (hour, minute, second) = (rest / 3_600, rest % 3_600 / 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
 /// `60,123`.
 pub(crate) fn human_count(count: u64) -> String {
     let digits = count.to_string();
@@ -81,5 +90,13 @@ mod tests {
         assert_eq!(sentence(&silent), "starting: cannot read the file: the disk is full");
         let wrapped = anyhow::Error::from(saying()).context("starting");
         assert_eq!(sentence(wrapped.as_ref()), "starting: cannot read the file: the disk is full");
+    }
+
+    #[test]
+    fn moments_are_dates_of_the_calendar() {
+        assert_eq!(human_time(0), "1970-01-01 00:00:00");
+        assert_eq!(human_time(951_782_400_000), "2000-02-29 00:00:00");
+        assert_eq!(human_time(1_709_251_199_999), "2024-02-29 23:59:59");
+        assert_eq!(human_time(4_107_542_400_000), "2100-03-01 00:00:00");
     }
 }

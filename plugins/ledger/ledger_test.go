@@ -72,6 +72,50 @@ func TestFromAnOwnedAccountOnlyItsOwnerTakes(t *testing.T) {
 	must(t, node, "close carol")
 }
 
+func TestTheBooksAreChecked(t *testing.T) {
+	good := func() *raftfsm.Node {
+		node := bankOf(t)
+		must(t, node, "transfer a alice bob 30")
+		must(t, node, "open usd USD external")
+		must(t, node, "reverse b a")
+		return node
+	}
+	if err := good().Check(); err != nil {
+		t.Fatal(err)
+	}
+	for want, spoil := range map[string]func(l *ledger){
+		"the account alice has 101 EUR, and its moves add up to 100": func(l *ledger) { l.accounts.at(1).balance++ },
+		"the account bank has -100 EUR":                              func(l *ledger) { l.accounts.at(0).external = false },
+		"the closed account alice has 100 EUR":                       func(l *ledger) { l.accounts.at(1).closed = true },
+		"and the ledger says 99 EUR":                                 func(l *ledger) { l.units[0].held-- },
+		"the number of accounts in USD is wrong":                     func(l *ledger) { l.units[1].accounts++ },
+		"the transfer a has an impossible move":                      func(l *ledger) { l.entries.at(1).amount = 0 },
+		"the moves of the transfer b are not where":                  func(l *ledger) { l.transfers.at(2).first = 0 },
+	} {
+		l := newLedger()
+		made := &machine{l}
+		node := raftfsm.NewNode(t, func() raftfsm.Machine { return made })
+		if err := node.Restore(good().Snapshot()); err != nil {
+			t.Fatal(err)
+		}
+		spoil(made.ledger)
+		node.Trusting = true
+		if err := node.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, not %s", err, want)
+		}
+	}
+}
+
+func TestTheLedgerTakesItsOwnFormatOnly(t *testing.T) {
+	node := bankOf(t)
+	if version := node.StateVersion(); version != "ledger/1" || node.Restores(version) != nil {
+		t.Fatalf("the format %q", version)
+	}
+	if err := node.Restores("kv/1"); err == nil {
+		t.Fatal("the ledger takes the state of a key-value store")
+	}
+}
+
 func TestACommandIsOfTheClassOfItsWord(t *testing.T) {
 	node := bankOf(t)
 	for command, want := range map[string]string{

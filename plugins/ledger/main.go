@@ -64,6 +64,29 @@ func (m *machine) Classify(_ *raftfsm.Context, command []byte) string {
 	return ""
 }
 
+//go:wasmexport check
+func check() int32 { return raftfsm.ExportCheck() }
+
+// Check adds all moves up anew and looks at the rules of the books.
+func (m *machine) Check(*raftfsm.Context) error { return m.ledger.check() }
+
+//go:wasmexport state_version
+func stateVersion() int32 { return raftfsm.ExportStateVersion() }
+
+//go:wasmexport restores
+func restores(length uint32) int32 { return raftfsm.ExportRestores(length) }
+
+const stateVersionName = "ledger/1"
+
+func (m *machine) StateVersion() string { return stateVersionName }
+
+func (m *machine) Restores(version string) error {
+	if version != stateVersionName {
+		return raftfsm.Rejection("the ledger restores " + stateVersionName + ", and not " + version)
+	}
+	return nil
+}
+
 func (m *machine) Query(_ *raftfsm.Context, question []byte) ([]byte, error) {
 	if len(question) > maxInputBytes {
 		return nil, errInputTooLong

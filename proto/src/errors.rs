@@ -25,7 +25,8 @@ impl Reason {
             Reason::NoSuchGroup
             | Reason::SessionExpired
             | Reason::NoSuchMember
-            | Reason::NoSuchPrincipal => Code::NotFound,
+            | Reason::NoSuchPrincipal
+            | Reason::NoSuchModule => Code::NotFound,
             Reason::SequenceTooOld
             | Reason::AlreadyAMember
             | Reason::IdTaken
@@ -48,9 +49,11 @@ impl Reason {
             | Reason::SessionsFull
             | Reason::TooManySessions
             | Reason::RateLimited => Code::ResourceExhausted,
-            Reason::Unauthenticated => Code::Unauthenticated,
+            Reason::Unauthenticated | Reason::JoinTokenRefused | Reason::JoinTokenUnknown => {
+                Code::Unauthenticated
+            }
             Reason::BrokenOff => Code::Cancelled,
-            Reason::Compacted => Code::OutOfRange,
+            Reason::Compacted | Reason::NotApplied => Code::OutOfRange,
             Reason::Internal => Code::Internal,
             Reason::MemberAlive | Reason::MemberUnreachable => Code::Aborted,
             Reason::OtherCluster
@@ -77,7 +80,13 @@ impl Reason {
             | Reason::InUse
             | Reason::LastAdmin
             | Reason::RightsImpossible
-            | Reason::SnapshotRefused => Code::FailedPrecondition,
+            | Reason::NoSigningCa
+            | Reason::SnapshotRefused
+            | Reason::NotCompiled
+            | Reason::ReceiptStale
+            | Reason::NoWayBack
+            | Reason::RehearsalRefused
+            | Reason::VotersDiffer => Code::FailedPrecondition,
         }
     }
 

@@ -115,3 +115,23 @@ impl std::fmt::Debug for v1::CreateTokenResponse {
             .finish_non_exhaustive()
     }
 }
+
+/// Nothing of the secret is shown.
+impl std::fmt::Debug for v1::CreateJoinTokenResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreateJoinTokenResponse")
+            .field("index", &self.index)
+            .field("expires_ms", &self.expires_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Nothing of the secret is shown.
+impl std::fmt::Debug for peer::EnrollRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrollRequest")
+            .field("join", &self.join)
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
+    }
+}

@@ -152,7 +152,7 @@ fn is_to_be_written() -> bool {
 const LEVEL: &str = " at level ";
 /// How many persisted fields came with each level, from the first on. A level that was released gets
 /// no other; none is before 1.0.
-const FIELDS_OF_LEVELS: &[usize] = &[218];
+const FIELDS_OF_LEVELS: &[usize] = &[288];
 
 fn is_persisted(line: &str) -> bool {
     line.starts_with("field raft_host.storage.v1.")

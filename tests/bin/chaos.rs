@@ -57,6 +57,9 @@ struct RunArgs {
     /// "all", "none", or names separated by commas.
     #[arg(long, default_value = "all")]
     faults: String,
+    /// Nodes and clients show certificates to each other, and rights are in force.
+    #[arg(long)]
+    tls: bool,
     /// Where the history goes.
     #[arg(long, default_value = "chaos-history.jsonl")]
     history: PathBuf,
@@ -136,6 +139,7 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         hold_max: Duration::from_millis(args.hold_ms),
         seed: args.seed,
         faults,
+        tls: args.tls,
         dir,
         history: args.history.clone(),
         quiet: false,

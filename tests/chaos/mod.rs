@@ -12,6 +12,7 @@
 //! repeated exactly. What is repeatable is the simulator's job. `host/docs/chaos.md` says how to
 //! run it.
 
+mod certificates;
 pub(crate) mod disk;
 mod events;
 mod fault;
@@ -38,6 +39,7 @@ pub use self::fault::Fault;
 pub use self::recorded::{Recorded, RecordedClients};
 pub use self::report::Report;
 
+use self::certificates::Certificates;
 use self::disk::SmallDisk;
 use self::events::Events;
 use self::fault::Lane;
@@ -72,6 +74,8 @@ pub struct Options {
     pub seed: u64,
     /// What is done.
     pub faults: Vec<Fault>,
+    /// Nodes and clients show certificates.
+    pub tls: bool,
     /// For data, logs and `events.txt`; must exist.
     pub dir: PathBuf,
     /// Where the history goes.
@@ -105,7 +109,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         skip(Fault::SlowFsync, &mut faults, why);
     });
     let shim = shim.ok();
-    let setting = Setting { dir: options.dir.clone(), shim, pids: Arc::clone(&pids) };
+    let certificates = options.tls.then(|| Certificates::new(&options.program, &options.dir));
+    let certificates = certificates.transpose()?.map(Arc::new);
+    let tls = certificates.as_ref().map(|certificates| certificates.client().clone());
+    let setting = Setting { dir: options.dir.clone(), shim, pids: Arc::clone(&pids), certificates };
 
     let network = Arc::new(Network::new(options.nodes, pids));
     let mut proxies = JoinSet::new();
@@ -113,7 +120,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     for at in 0..options.nodes {
         let proxy = TcpListener::bind("127.0.0.1:0").await?;
         let listen = SocketAddr::from(([127, 0, 0, 1], crate::free_port()));
-        let mut node = Node::new(at, listen, proxy.local_addr()?, &options.program, &setting);
+        let mut node = Node::new(at, listen, proxy.local_addr()?, &options.program, &setting)?;
         if at == 0 && faults.contains(&Fault::FullDisk) {
             let mounted = SmallDisk::mount(&node.disk_dir());
             node.disk = mounted.map_err(|why| skip(Fault::FullDisk, &mut faults, why)).ok();
@@ -129,6 +136,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         events,
         recorder,
         programs: [options.program.clone(), options.other_program.clone()],
+        tls,
         plugins: [crate::kv(), crate::kv_v2()],
     });
     start(&cluster).await?;
@@ -167,7 +175,7 @@ async fn start(cluster: &Arc<Cluster>) -> anyhow::Result<()> {
         let serves = node.serves(START).await?;
         ensure!(serves, "{} does not serve: {}", node.name(), node.log());
     }
-    let client = workload::client(&cluster.listens, 0)?;
+    let client = cluster.client(0)?;
     let deadline = Instant::now() + START;
     loop {
         let members = client.members().await.context("the members")?.members;
@@ -190,7 +198,7 @@ async fn trouble(
     let (stopper, stop) = watch::channel(false);
     let mut tasks = JoinSet::new();
     for number in 0..options.clients {
-        let client = workload::client(&cluster.listens, number)?;
+        let client = cluster.client(number)?;
         let seed = options.seed.wrapping_mul(1_000).wrapping_add(number as u64);
         let worker = Worker::new(&cluster.recorder, client, seed, options.pause_max);
         tasks.spawn(worker.run(stop.clone()));

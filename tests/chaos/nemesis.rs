@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use raft_host_proto::client::{Client, ClientError};
+use raft_host_proto::dial::ClientTls;
+use raft_host_proto::v1;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +35,8 @@ pub(super) struct Cluster {
     pub(super) events: Arc<Events>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) programs: [PathBuf; 2],
+    /// What clients show, and whom they trust, if nodes speak TLS.
+    pub(super) tls: Option<ClientTls>,
     pub(super) plugins: [PathBuf; 2],
 }
 
@@ -323,14 +328,23 @@ impl Nemesis {
         let cluster = Arc::clone(&self.cluster);
         let plugin = &cluster.plugins[self.next_plugin];
         let label = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        cluster.events.fault(Fault::Upgrade, &label);
+        let way = Way::ALL[self.rng.random_range(0..Way::ALL.len())];
+        cluster.events.fault(Fault::Upgrade, &format!("{label}, {way:?}"));
         let module = std::fs::read(plugin)?;
-        let client = client(&cluster.listens, self.rng.random_range(0..cluster.nodes.len()))?;
-        match client.upgrade(module, &label).await {
+        let client = cluster.client(self.rng.random_range(0..cluster.nodes.len()))?;
+        let done = match way {
+            Way::AtOnce => client.upgrade(module, &label).await,
+            Way::Rehearsed { ahead } => rehearsed(&client, module, &label, ahead).await,
+            Way::Rewind => rewind(&client).await,
+            Way::Confirm => confirm(&client).await,
+        };
+        match done {
             Ok(answer) => {
-                self.next_plugin = 1 - self.next_plugin;
+                if way != Way::Confirm {
+                    self.next_plugin = 1 - self.next_plugin;
+                }
                 let index = answer.index;
-                cluster.events.note("upgraded", &format!("{label} at index {index}"));
+                cluster.events.note("upgraded", &format!("{label}, {way:?} at index {index}"));
             }
             Err(error) => cluster.events.note("not upgraded", &error.to_string()),
         }
@@ -340,7 +354,7 @@ impl Nemesis {
     async fn transfer(&mut self) -> anyhow::Result<()> {
         let cluster = Arc::clone(&self.cluster);
         cluster.events.fault(Fault::Transfer, "");
-        let client = client(&cluster.listens, self.rng.random_range(0..cluster.nodes.len()))?;
+        let client = cluster.client(self.rng.random_range(0..cluster.nodes.len()))?;
         match client.transfer_leadership(0).await {
             Ok(answer) => {
                 cluster.events.note("transferred", &format!("to id {}", answer.leader_id));
@@ -354,7 +368,7 @@ impl Nemesis {
         let cluster = Arc::clone(&self.cluster);
         let at = self.some(1)[0];
         cluster.events.fault(Fault::Snapshot, &format!("node-{}", at + 1));
-        match client_of(cluster.listens[at]).take_snapshot().await {
+        match client_of(cluster.listens[at], cluster.tls.as_ref()).take_snapshot().await {
             Ok(answer) => {
                 cluster.events.note("snapshot", &format!("at index {}", answer.index));
             }
@@ -370,7 +384,7 @@ impl Nemesis {
         let Some(id) = node.status().await.map(|status| status.node_id) else { return Ok(()) };
         cluster.events.fault(Fault::Rejoin, &format!("{} (id {id})", node.name()));
         node.may_end = true;
-        let client = client(&cluster.listens, self.rng.random_range(0..cluster.nodes.len()))?;
+        let client = cluster.client(self.rng.random_range(0..cluster.nodes.len()))?;
         match client.remove_member(id).await {
             // Only what surely is no member any more may forget what it promised.
             Ok(_) => {
@@ -394,6 +408,11 @@ fn numbers(places: &[usize]) -> Vec<usize> {
 }
 
 impl Cluster {
+    /// A client of all nodes that asks the one at `first` first.
+    pub(super) fn client(&self, first: usize) -> anyhow::Result<Client> {
+        client(&self.listens, first, self.tls.as_ref())
+    }
+
     /// Starts a node again; one without data joins.
     pub(super) fn restart(&self, node: &mut Node) -> anyhow::Result<()> {
         let others = self.listens.iter().enumerate().filter(|(at, _)| *at != node.at);
@@ -402,7 +421,7 @@ impl Cluster {
 
     /// Writes some megabytes to a key that nobody reads.
     async fn apply_ballast(&self, seed: u64) -> anyhow::Result<()> {
-        let client = client(&self.listens, 1)?;
+        let client = self.client(1)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut refused = 0;
         for _ in 0..BALLAST_COMMANDS {
@@ -420,7 +439,7 @@ impl Cluster {
     /// The place of the node that says it leads.
     pub(super) async fn leader(&self) -> Option<usize> {
         for (at, listen) in self.listens.iter().enumerate() {
-            let status = client_of(*listen).status().await.ok();
+            let status = client_of(*listen, self.tls.as_ref()).status().await.ok();
             let leads = |status: raft_host_proto::v1::StatusResponse| {
                 let role = status.group("").map(raft_host_proto::v1::GroupStatus::role);
                 role == Some(raft_host_proto::v1::Role::Leader)
@@ -473,4 +492,74 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// How the active module becomes another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Uploaded and activated.
+    AtOnce,
+    /// Staged, rehearsed by every voter, and activated with the receipt.
+    Rehearsed { ahead: bool },
+    /// Back to the one before, which executes again what came since.
+    Rewind,
+    /// It stays, and there is no way back any more.
+    Confirm,
+}
+
+impl Way {
+    const ALL: [Way; 6] = [
+        Way::AtOnce,
+        Way::Rehearsed { ahead: false },
+        Way::Rehearsed { ahead: true },
+        Way::Rehearsed { ahead: true },
+        Way::Rewind,
+        Way::Confirm,
+    ];
+}
+
+/// What may differ: the two plugins answer what clients ask here alike, and one takes more for it.
+const ALLOWED: [&str; 2] = ["fuel:10x", "memory:10x"];
+
+async fn rehearsed(
+    client: &Client,
+    module: Vec<u8>,
+    label: &str,
+    ahead: bool,
+) -> Result<v1::UpgradeResponse, ClientError> {
+    let replaces = client.incumbent().await?;
+    let staged = client.stage(module).await?;
+    let found = client
+        .rehearse(v1::RehearseRequest {
+            module_hash: staged.module_hash.clone(),
+            allow: ALLOWED.map(str::to_owned).to_vec(),
+            ..v1::RehearseRequest::default()
+        })
+        .await?;
+    // Activated all the same if it did not pass: that must be refused.
+    let request = |ahead| v1::ActivateRequest {
+        module_hash: staged.module_hash.clone(),
+        label: label.to_owned(),
+        replaces: replaces.clone(),
+        receipt: found.receipt,
+        ahead,
+        ..v1::ActivateRequest::default()
+    };
+    match client.activate(request(ahead)).await {
+        // Something differed that is allowed.
+        Err(_) if ahead => client.activate(request(false)).await,
+        done => done,
+    }
+}
+
+async fn rewind(client: &Client) -> Result<v1::UpgradeResponse, ClientError> {
+    let replaces = client.incumbent().await?;
+    let request = v1::ActivateRequest { replaces, rewind: true, ..v1::ActivateRequest::default() };
+    client.activate(request).await
+}
+
+async fn confirm(client: &Client) -> Result<v1::UpgradeResponse, ClientError> {
+    let activated_at = client.modules_now().await?.way_back.map_or(0, |way| way.activated_at);
+    let confirmed = client.confirm_upgrade(activated_at).await?;
+    Ok(v1::UpgradeResponse { index: confirmed.index, ..v1::UpgradeResponse::default() })
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use raft_host_proto::client::{Client, ClientOptions};
+use raft_host_proto::dial::ClientTls;
 use raft_host_proto::v1;
 
+use super::certificates::Certificates;
 use super::disk::SmallDisk;
 use super::owner::Pids;
 
@@ -30,6 +32,8 @@ pub(super) struct Setting {
     /// Preloaded into each process; absent if it could not be built.
     pub(super) shim: Option<PathBuf>,
     pub(super) pids: Arc<Pids>,
+    /// With TLS.
+    pub(super) certificates: Option<Arc<Certificates>>,
 }
 
 /// A node; its process is killed when it is dropped.
@@ -42,6 +46,8 @@ pub(super) struct Node {
     /// It may end by itself now: it was removed, or told to end while its disk hangs.
     pub(super) may_end: bool,
     setting: Setting,
+    /// The folder with its certificate, of the node that its data are of.
+    certificate: Option<PathBuf>,
     child: Option<Child>,
     /// How much of the log was written by earlier processes.
     log_before: u64,
@@ -54,8 +60,8 @@ impl Node {
         advertise: SocketAddr,
         program: &Path,
         setting: &Setting,
-    ) -> Node {
-        Node {
+    ) -> anyhow::Result<Node> {
+        Ok(Node {
             at,
             listen,
             advertise,
@@ -63,9 +69,10 @@ impl Node {
             disk: None,
             may_end: false,
             setting: setting.clone(),
+            certificate: setting.certificates.as_ref().map(|all| all.issue()).transpose()?,
             child: None,
             log_before: 0,
-        }
+        })
     }
 
     /// What people call it.
@@ -119,6 +126,9 @@ impl Node {
                 command.args(["--join", &seeds.join(",")])
             }
         };
+        if let Some(certificate) = &self.certificate {
+            command.arg("--tls").arg(certificate);
+        }
         if let Some(shim) = &self.setting.shim {
             command.env("LD_PRELOAD", shim).env("CHAOS_FSYNC_FILE", self.fsync_file());
         }
@@ -209,7 +219,9 @@ impl Node {
 
     /// What it says of itself, if it says so within seconds.
     pub(super) async fn status(&self) -> Option<v1::StatusResponse> {
-        client_of(self.listen).status().await.ok()
+        let certificates = self.setting.certificates.as_ref();
+        let tls = certificates.map(|certificates| certificates.client());
+        client_of(self.listen, tls).status().await.ok()
     }
 
     /// How many calls of fsync were made slow.
@@ -218,9 +230,13 @@ impl Node {
         fs::metadata(waited).map_or(0, |found| found.len())
     }
 
-    /// Removes all data, as a replaced machine has none; there must be no process.
-    pub(super) fn wipe(&self) -> anyhow::Result<()> {
+    /// Removes all data, as a replaced machine has none; there must be no process. What joins next is another node, with
+    /// an id and a certificate of its own.
+    pub(super) fn wipe(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.is_none(), "{} runs", self.name());
+        if let Some(certificates) = &self.setting.certificates {
+            self.certificate = Some(certificates.issue()?);
+        }
         match fs::remove_dir_all(self.data_dir()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -266,11 +282,13 @@ pub(super) fn hang_fsync(file: &Path) -> anyhow::Result<()> {
 }
 
 /// A client of one node that does not wait long.
-pub(super) fn client_of(address: SocketAddr) -> Client {
+pub(super) fn client_of(address: SocketAddr, tls: Option<&ClientTls>) -> Client {
     let options = ClientOptions {
         attempt_timeout: Duration::from_secs(3),
         deadline: Duration::from_secs(3),
+        tls: tls.cloned(),
         ..ClientOptions::default()
     };
-    Client::connect([address.to_string()], options).expect("an address is an endpoint")
+    let client = Client::connect([address.to_string()], options);
+    client.expect("an address is an endpoint, and certificates are read")
 }

@@ -41,7 +41,7 @@ impl RecordedClients {
         let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
         for at in 0..clients {
-            let client = client(addresses, at)?;
+            let client = client(addresses, at, None)?;
             let worker = Worker::new(&recorder, client, at as u64, Duration::from_millis(20));
             workers.spawn(worker.run(stopped.clone()));
         }

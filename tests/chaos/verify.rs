@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use raft_host_proto::dial::{ClientTls, Dialer};
 use raft_host_proto::v1;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
@@ -60,7 +61,7 @@ async fn all_healthy(cluster: &Arc<Cluster>, deadline: Instant) -> anyhow::Resul
     loop {
         let mut sick = Vec::new();
         for (at, listen) in cluster.listens.iter().enumerate() {
-            if !is_healthy(&listen.to_string()).await {
+            if !is_healthy(&listen.to_string(), cluster.tls.as_ref()).await {
                 sick.push(format!("node-{}", at + 1));
             }
         }
@@ -76,10 +77,13 @@ async fn all_healthy(cluster: &Arc<Cluster>, deadline: Instant) -> anyhow::Resul
 }
 
 /// What `grpc.health.v1` says.
-async fn is_healthy(address: &str) -> bool {
-    let Ok(endpoint) = Endpoint::from_shared(format!("http://{address}")) else { return false };
-    let endpoint = endpoint.timeout(Duration::from_secs(3)).connect_timeout(Duration::from_secs(1));
-    let Ok(channel) = endpoint.connect().await else { return false };
+async fn is_healthy(address: &str, tls: Option<&ClientTls>) -> bool {
+    let tuned = |endpoint: Endpoint| {
+        endpoint.timeout(Duration::from_secs(3)).connect_timeout(Duration::from_secs(1))
+    };
+    let way = Dialer::of(tls).ok().and_then(|dialer| dialer.way(address).ok());
+    let Some(way) = way else { return false };
+    let Ok(channel) = way.tuned(tuned).connect().await else { return false };
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
     answer.is_ok_and(|answer| answer.get_ref().status == ServingStatus::Serving as i32)
 }
@@ -87,11 +91,16 @@ async fn is_healthy(address: &str) -> bool {
 /// Waits until all nodes are voters; members that no node answers for, because their join was
 /// cut short, are removed.
 async fn members_are_the_nodes(cluster: &Arc<Cluster>, deadline: Instant) -> anyhow::Result<()> {
-    let client = super::workload::client(&cluster.listens, 0)?;
+    let client = cluster.client(0)?;
     loop {
         let mut ids = Vec::new();
         for listen in &cluster.listens {
-            ids.extend(client_of(*listen).status().await.map(|status| status.node_id));
+            ids.extend(
+                client_of(*listen, cluster.tls.as_ref())
+                    .status()
+                    .await
+                    .map(|status| status.node_id),
+            );
         }
         let complete = ids.len() == cluster.nodes.len();
         let members = client.members().await.map(|answer| answer.members).unwrap_or_default();
@@ -121,7 +130,7 @@ async fn same_index(cluster: &Arc<Cluster>, deadline: Instant) -> anyhow::Result
     loop {
         let mut seen = Vec::new();
         for listen in &cluster.listens {
-            let status = client_of(*listen).status().await.ok();
+            let status = client_of(*listen, cluster.tls.as_ref()).status().await.ok();
             let group = status.and_then(|status| status.group("").cloned());
             seen.push(group.map(|group| (group.applied_index, group.module)));
         }
@@ -145,7 +154,7 @@ async fn same_values(cluster: &Arc<Cluster>) -> anyhow::Result<()> {
     let keys = keys(&recorder.history()?);
     let mut first: BTreeMap<&String, Value> = BTreeMap::new();
     for (at, listen) in cluster.listens.iter().enumerate() {
-        let client = super::workload::client(&[*listen], 0)?;
+        let client = super::workload::client(&[*listen], 0, cluster.tls.as_ref())?;
         let process = 1_000_000_000 + at as u64;
         for key in &keys {
             let read = recorder.read(process, &client, key).await?;

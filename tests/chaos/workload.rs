@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use raft_host_proto::client::{Client, ClientError, ClientOptions, Effect, Session};
+use raft_host_proto::dial::ClientTls;
 use raft_host_proto::v1;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -125,7 +126,11 @@ fn parse(outcome: Option<v1::Outcome>) -> Option<Json> {
 }
 
 /// A client of all nodes that asks the one at `first` first.
-pub(super) fn client(addresses: &[SocketAddr], first: usize) -> anyhow::Result<Client> {
+pub(super) fn client(
+    addresses: &[SocketAddr],
+    first: usize,
+    tls: Option<&ClientTls>,
+) -> anyhow::Result<Client> {
     let count = addresses.len();
     let rotated = (0..count).map(|at| addresses[(first + at) % count].to_string());
     let options = ClientOptions {
@@ -134,6 +139,7 @@ pub(super) fn client(addresses: &[SocketAddr], first: usize) -> anyhow::Result<C
         deadline: Duration::from_secs(10),
         admin_deadline: Duration::from_secs(40),
         backoff_max: Duration::from_millis(300),
+        tls: tls.cloned(),
         ..ClientOptions::default()
     };
     Ok(Client::connect(rotated, options)?)

@@ -22,6 +22,9 @@ const IMPORTS: &[Import] = &[
     (ABI, "log", "iii", None),
     (ABI, "window", "", Some('i')),
     (ABI, "actor", "ii", Some('i')),
+    (ABI, "old_memory_size", "", Some('I')),
+    (ABI, "old_memory", "Iii", None),
+    (ABI, "old_global", "ii", Some('i')),
     (WASI, "args_get", "ii", Some('i')),
     (WASI, "args_sizes_get", "ii", Some('i')),
     (WASI, "environ_get", "ii", Some('i')),
@@ -91,6 +94,10 @@ pub fn module(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         ("classify", "(param i32)"),
         ("snapshot", ""),
         ("restore", "(param i32)"),
+        ("check", ""),
+        ("state_version", ""),
+        ("restores", "(param i32)"),
+        ("adopt", "(param i32)"),
     ] {
         writeln!(text, r#"(func (export "{name}") {parameter} (result i32) (call $choose))"#)
             .expect("a string takes everything");

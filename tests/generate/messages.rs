@@ -211,7 +211,11 @@ impl Subject {
 
     fn propose(&mut self, bytes: &mut Unstructured<'_>) -> Result<()> {
         let proposals = (0..bytes.int_in_range(1..=4)?)
-            .map(|n| Proposal { id: ProposalId(n), data: Bytes::from_static(b"entry") })
+            .map(|n| Proposal {
+                id: ProposalId(n),
+                data: Bytes::from_static(b"entry"),
+                is_fence: false,
+            })
             .collect();
         self.input(Input::Propose(proposals));
         Ok(())

@@ -11,6 +11,10 @@ const EXPORTS: &str = r#"(module
   (func (export "apply") (param i32) (result i32) (i32.const 0))
   (func (export "query") (param i32) (result i32) (i32.const 0))
   (func (export "classify") (param i32) (result i32) (i32.const 0))
+  (func (export "check") (result i32) (i32.const 0))
+  (func (export "state_version") (result i32) (i32.const 0))
+  (func (export "restores") (param i32) (result i32) (i32.const 0))
+  (func (export "adopt") (param i32) (result i32) (i32.const 0))
   (func (export "snapshot") (result i32) (i32.const 0))
   (func (export "restore") (param i32) (result i32) (i32.const 0)))"#;
 
@@ -26,6 +30,9 @@ const IMPORTS: &str = r#"(module
   (import "raft_fsm_v1" "log" (func (param i32 i32 i32)))
   (import "raft_fsm_v1" "window" (func (result i32)))
   (import "raft_fsm_v1" "actor" (func (param i32 i32) (result i32)))
+  (import "raft_fsm_v1" "old_memory_size" (func (result i64)))
+  (import "raft_fsm_v1" "old_memory" (func (param i64 i32 i32)))
+  (import "raft_fsm_v1" "old_global" (func (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))
   (import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))

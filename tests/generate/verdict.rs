@@ -72,6 +72,9 @@ fn compare(one: &mut dyn Fsm, two: &mut dyn Fsm) {
             two.query(context, &command).expect(OK);
             two.classify(context, &command).expect(OK);
             two.snapshot(context).expect(OK);
+            same(one.check(context), two.check(context));
+            same(one.state_version(context), two.state_version(context));
+            same(one.restores(context, &command), two.restores(context, &command));
         }
         if number % 4 == 1 {
             let bytes = image(two);

@@ -1,11 +1,12 @@
 //! Starts, watches and kills `raft-host` processes.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raft_host_proto::client::{Client, ClientOptions};
@@ -92,38 +93,72 @@ impl Cli {
 
     /// The same with more variables in its environment.
     pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-        let mut environment = Vec::new();
+        self.start_with(arguments, variables).finish()
+    }
+
+    /// Starts a subcommand, and does not wait for it.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        self.start_with(arguments, &[])
+    }
+
+    fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if !self.endpoints.is_empty() {
-            environment.push(("RAFT_HOST_ENDPOINT", self.endpoints.join(",")));
+            command.env("RAFT_HOST_ENDPOINT", self.endpoints.join(","));
         }
-        environment.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        run(&self.program, arguments, &environment)
+        command.envs(variables.iter().copied());
+        let mut child = command.spawn().expect("the program under test starts");
+        let (stdout, stderr) =
+            (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        Running { child, stdout: all_of(stdout), stderr: all_of(stderr) }
     }
 }
 
-fn run(program: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Output {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (name, value) in environment {
-        command.env(name, value);
+/// A command that has not ended yet; dropped, it is killed.
+pub struct Running {
+    child: Child,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+}
+
+impl Running {
+    /// Ends it as Ctrl-C does, by the signal that nobody ignores: whoever is started in the background of a shell
+    /// ignores the one of Ctrl-C.
+    pub fn interrupt(self) -> Output {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", "TERM", &pid]).status().expect("kill");
+        assert!(status.success());
+        self.finish()
     }
-    let mut child = command.spawn().expect("the program under test starts");
-    let mut stdout = child.stdout.take().expect("piped");
-    let mut stderr = child.stderr.take().expect("piped");
-    let out = std::thread::spawn(move || {
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Output {
+        let status = wait(&mut self.child, "the command to end");
+        let said = |reader: &mut Option<JoinHandle<Vec<u8>>>| {
+            reader.take().expect("taken once").join().expect("reader")
+        };
+        let (stdout, stderr) = (said(&mut self.stdout), said(&mut self.stderr));
+        std::process::Output { status, stdout, stderr }.into()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a pipe brings until its end.
+fn all_of(mut pipe: impl Read + Send + 'static) -> Option<JoinHandle<Vec<u8>>> {
+    Some(std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        stdout.read_to_end(&mut bytes).expect("a pipe reads");
+        pipe.read_to_end(&mut bytes).expect("a pipe reads");
         bytes
-    });
-    let err = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        stderr.read_to_end(&mut bytes).expect("a pipe reads");
-        bytes
-    });
-    let status = wait(&mut child, "the command to end");
-    let (stdout, stderr) = (out.join().expect("reader"), err.join().expect("reader"));
-    std::process::Output { status, stdout, stderr }.into()
+    }))
 }
 
 fn wait(child: &mut Child, what: &str) -> ExitStatus {
@@ -262,22 +297,7 @@ impl Server {
 
     /// Starts it and waits until it serves or ends.
     pub fn try_start(&mut self, arguments: &[&str]) -> Started {
-        assert!(self.child.is_none(), "started twice");
-        let log = File::options().create(true).append(true).open(&self.log).expect("log file");
-        let mut child = Command::new(&self.program)
-            .arg("--data-dir")
-            .arg(&self.data_dir)
-            .args(["--listen", &self.address.to_string()])
-            .args(arguments)
-            .env_remove("RUST_LOG")
-            // Museum builds flip a bit of their state when the file appears.
-            .env("RAFT_HOST_FLIP_BIT_FILE", self.data_dir.join("flip-bit"))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("log file"))
-            .stderr(log)
-            .spawn()
-            .expect("the program under test starts");
+        let mut child = self.spawn(arguments);
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
@@ -290,6 +310,33 @@ impl Server {
             assert!(Instant::now() < deadline, "it does not serve: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Starts it and kills it so much later, whatever it is at; a start that ends by itself is as good.
+    pub fn start_and_kill(&mut self, arguments: &[&str], after: Duration) {
+        let mut child = self.spawn(arguments);
+        std::thread::sleep(after);
+        child.kill().expect("it can be killed");
+        child.wait().expect("it can be waited for");
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        assert!(self.child.is_none(), "started twice");
+        let log = File::options().create(true).append(true).open(&self.log).expect("log file");
+        Command::new(&self.program)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--listen", &self.address.to_string()])
+            .args(arguments)
+            .env_remove("RUST_LOG")
+            // Museum builds flip a bit of their state when the file appears.
+            .env("RAFT_HOST_FLIP_BIT_FILE", self.data_dir.join("flip-bit"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log file"))
+            .stderr(log)
+            .spawn()
+            .expect("the program under test starts")
     }
 
     /// Starts it; it must come to serve.

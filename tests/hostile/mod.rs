@@ -40,6 +40,13 @@ const WINDOW: &str = r#"(import "raft_fsm_v1" "window" (func $window (result i32
 /// Imported only where a fixture calls it.
 const ACTOR: &str = r#"(import "raft_fsm_v1" "actor" (func $actor (param i32 i32) (result i32)))"#;
 
+/// Imported only where a fixture calls one of them.
+const OLD: &str = r#"
+  (import "raft_fsm_v1" "old_memory_size" (func $old_memory_size (result i64)))
+  (import "raft_fsm_v1" "old_memory" (func $old_memory (param i64 i32 i32)))
+  (import "raft_fsm_v1" "old_global" (func $old_global (param i32 i32) (result i32)))
+"#;
+
 /// Added unless the fixture exports the name itself.
 const DEFAULTS: &[(&str, &str)] = &[
     ("raft_fsm_abi_v1", r#"(func (export "raft_fsm_abi_v1"))"#),
@@ -67,7 +74,8 @@ pub fn assemble(text: &str) -> Result<Vec<u8>, wat::Error> {
         .join("\n");
     let window = if text.contains("$window") { WINDOW } else { "" };
     let actor = if text.contains("$actor") { ACTOR } else { "" };
-    wat::parse_str(format!("(module {IMPORTS}\n{window}\n{actor}\n{text}\n{missing})"))
+    let old = if text.contains("$old_") { OLD } else { "" };
+    wat::parse_str(format!("(module {IMPORTS}\n{window}\n{actor}\n{old}\n{text}\n{missing})"))
 }
 
 /// Every fixture: its name and text.

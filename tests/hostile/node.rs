@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use raft_host::consensus::{ConsensusConfig, Role};
 use raft_host::fsm::{LimitChange, Limits, SharedLoader};
-use raft_host::machine::{QueryReply, QueryResult, Reply};
+use raft_host::machine::{QueryReply, QueryResult, Reply, TakeOver};
 use raft_host::node::{
     Command, Committed, Consistency, LimitsFailure, Node, NodeConfig, NodeHandle, NodeOptions,
     ProposeResult, Request, StopReason, Upgrade, UpgradeFailure, Upgraded, bootstrap, channel,
@@ -123,10 +123,12 @@ impl LoneNode {
         let incumbent = self.runtime.block_on(self.handle().incumbent_now());
         let upgrade = Upgrade {
             module: Bytes::copy_from_slice(module),
-            label: String::new(),
             replaces: incumbent.expect("a node alone answers"),
-            discard_state,
-            signatures: Vec::new(),
+            take_over: match discard_state {
+                true => TakeOver::Nothing,
+                false => TakeOver::default(),
+            },
+            ..Upgrade::default()
         };
         let result = self.runtime.block_on(self.handle().upgrade(upgrade));
         self.check_health();

@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use raft_host::backup::{BackupFacts, BackupWriter};
 use raft_host::fsm::LimitChange;
 use raft_host::machine::{AccessChange, KeyChange, QueryReply, Verdict};
 use raft_host::node::{
-    AccessFailure, AccessSet, Command, Consistency, KeysFailure, KeysSet, LevelSet, LimitsFailure,
-    LimitsSet, MembershipFailure, NodeHandle, ProposeFailure, ProposeResult, QueryFailure, Request,
-    Upgrade, UpgradeFailure, Upgraded,
+    AccessFailure, AccessSet, Admission, AdmissionFailure, Command, Consistency, KeysFailure,
+    KeysSet, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, ProposeFailure,
+    ProposeResult, QueryFailure, RehearsalFailure, Request, RewindTrial, Upgrade, UpgradeFailure,
+    Upgraded,
 };
 use raft_host::types::{JoinNonce, Level, NodeId, SnapshotMeta};
 
@@ -26,6 +28,8 @@ pub(super) enum Owner {
     Operator(u64, u64),
     /// A probe.
     Probe(u64),
+    /// Whoever takes a backup.
+    Backup,
 }
 
 /// What is asked of a node.
@@ -37,6 +41,8 @@ pub(super) enum Ask {
     Query(Bytes, Consistency),
     /// With the level that the joining program offers.
     Join(String, JoinNonce, Level),
+    /// The same, with a join token.
+    Admit(Admission, Level),
     Promote(NodeId),
     Remove(NodeId),
     /// With its new address.
@@ -51,6 +57,14 @@ pub(super) enum Ask {
     CompareDigests,
     RaiseLevel,
     SetAccess(Vec<AccessChange>),
+    /// A module that is not to be activated yet.
+    BringIn {
+        module: Bytes,
+        chunk_bytes: usize,
+    },
+    /// What undoing the last upgrade would change.
+    TryRewind,
+    Backup,
 }
 
 /// How a node answers.
@@ -61,6 +75,8 @@ pub(super) enum Answered {
     BatchProposed(Vec<ProposeResult>),
     Queried(Result<QueryReply, QueryFailure>),
     Learner(Result<NodeId, MembershipFailure>),
+    /// A join token does not count; why.
+    TurnedAway(String),
     Member(Result<(), MembershipFailure>),
     Upgraded(Result<Upgraded, UpgradeFailure>),
     Snapshot(Result<SnapshotMeta, String>),
@@ -69,6 +85,9 @@ pub(super) enum Answered {
     LevelRaised(Result<LevelSet, ProposeFailure>),
     AccessSet(Result<AccessSet, AccessFailure>),
     Compared(Result<Verdict, ProposeFailure>),
+    BroughtIn(Result<(), UpgradeFailure>),
+    RewindTried(Result<RewindTrial, RehearsalFailure>),
+    BackedUp(Result<Vec<u8>, String>),
     /// Nobody was there to ask.
     Unreachable,
     /// The node died with the request.
@@ -98,6 +117,7 @@ impl Call {
                 Ask::Join(address, nonce, offered) => {
                     Answered::Learner(handle.join(None, address, nonce, offered).await)
                 }
+                Ask::Admit(coming, offered) => admit(&handle, &coming, offered).await,
                 Ask::SetAccess(changes) => Answered::AccessSet(handle.set_access(changes).await),
                 Ask::RaiseLevel => Answered::LevelRaised(handle.raise_level(None).await),
                 Ask::Promote(node) => Answered::Member(handle.promote(node).await),
@@ -106,11 +126,16 @@ impl Call {
                 Ask::Upgrade { upgrade, chunk_bytes } => {
                     Answered::Upgraded(handle.upgrade_checked(upgrade, chunk_bytes).await)
                 }
+                Ask::BringIn { module, chunk_bytes } => {
+                    Answered::BroughtIn(handle.bring_in_checked(&module, chunk_bytes).await)
+                }
                 Ask::SetLimits(change) => {
                     Answered::LimitsSet(handle.set_limits(vec![change]).await)
                 }
                 Ask::SetKeys(changes) => Answered::KeysSet(handle.set_keys(changes).await),
                 Ask::CompareDigests => Answered::Compared(handle.compare_digests().await),
+                Ask::TryRewind => Answered::RewindTried(handle.try_rewind_here().await),
+                Ask::Backup => Answered::BackedUp(back_up(&handle).await),
                 Ask::Snapshot => Answered::Snapshot(handle.take_snapshot().await),
             }
         });
@@ -125,4 +150,42 @@ impl Call {
             Poll::Pending => None,
         }
     }
+}
+
+/// As the API of a leader lets a newcomer in that brings a token.
+async fn admit(handle: &NodeHandle, coming: &Admission, offered: Level) -> Answered {
+    let refused = |failure: AccessFailure| match failure {
+        AccessFailure::Refused(why) => Answered::TurnedAway(why.to_string()),
+        AccessFailure::Propose(failure) => Answered::Learner(Err(failure.into())),
+    };
+    let token = match handle.check_admission(coming) {
+        Ok(token) => token,
+        Err(AdmissionFailure::NoState(failure)) => return Answered::Learner(Err(failure)),
+        Err(why) => return Answered::TurnedAway(why.to_string()),
+    };
+    if let Err(failure) = handle.use_token_up(coming, &token).await {
+        return refused(failure);
+    }
+    let address = coming.address.clone();
+    let id = match handle.join(None, address, coming.nonce, offered).await {
+        Ok(id) => id,
+        Err(failure) => return Answered::Learner(Err(failure)),
+    };
+    match handle.note_newcomer(coming, &token, id).await {
+        Ok(()) => Answered::Learner(Ok(id)),
+        Err(failure) => refused(failure),
+    }
+}
+
+/// A backup, as a node's API writes it, but for the time.
+async fn back_up(handle: &NodeHandle) -> Result<Vec<u8>, String> {
+    let copy = handle.copy().await?;
+    let node = handle.identity().node;
+    let facts = BackupFacts::of(&copy.state, copy.position, copy.digest, node, "simulated");
+    let write = || {
+        let mut writer = BackupWriter::begin(Vec::new(), &BackupFacts { saved_ms: 0, ..facts })?;
+        copy.state.write_to(&mut writer)?;
+        writer.finish()
+    };
+    write().map(|(_, bytes)| bytes).map_err(|error| error.to_string())
 }

@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use raft_host::consensus::Role;
-use raft_host::node::{DigestStatus, NodeInbox, SteppedNode};
+use raft_host::node::{DigestStatus, NodeInbox, SteppedNode, SteppedShadow};
+use raft_host::server::Home;
 use raft_host::storage::GroupWrite;
 use raft_host::transport::Transport;
 use raft_host::types::{
     GroupId, Index, Level, LogPosition, Member, NodeId, PeerMessage, Space, Term,
 };
+use rand_chacha::ChaCha8Rng;
 
 use super::calls::Call;
-use super::disk::SimDisk;
-use super::observe::{LogView, Micros, Slot};
+use super::disk::{Crash, DiskEvent, Fault, SimDisk};
+use super::observe::{Citizen, LogView, Micros, Slot};
 use super::plan::Boundary;
+use super::random::Random;
 
 /// What a node gave its transport to send.
 #[derive(Default)]
@@ -73,6 +77,46 @@ pub(super) struct Running {
     pub digests: Arc<DigestStatus>,
     /// Peers that have introduced themselves since this node started.
     pub introduced: Vec<Slot>,
+    /// The module in the shadow of its machine.
+    pub shadow: Option<Shadowing>,
+    /// Its data directory, which nobody else has meanwhile.
+    pub home: Home,
+    /// Its start has something left to do.
+    pub is_settling: bool,
+}
+
+impl Running {
+    /// One that has just started.
+    pub(super) fn new(
+        node: SteppedNode,
+        inbox: Arc<NodeInbox>,
+        transport: SimTransport,
+        home: Home,
+    ) -> Running {
+        Running {
+            node,
+            inbox,
+            transport,
+            calls: Vec::new(),
+            scheduled: Scheduled::default(),
+            writing: None,
+            writing_since: Micros(0),
+            digests: Arc::default(),
+            introduced: Vec::new(),
+            shadow: None,
+            home,
+            is_settling: true,
+        }
+    }
+}
+
+/// A module that runs in the shadow of a node's machine, or is to.
+pub(super) struct Shadowing {
+    pub module: Bytes,
+    pub for_us: u64,
+    /// And when it ends.
+    pub running: Option<(SteppedShadow, Micros)>,
+    pub random: Random,
 }
 
 /// Which steps of a node wait for their time.
@@ -216,6 +260,8 @@ pub(super) struct Host {
     pub address: String,
     /// Survives crashes.
     pub disk: SimDisk,
+    /// Whose data directory is on it, once it is somebody's.
+    pub owner: Option<Citizen>,
     /// Survives crashes.
     pub clock: Clock,
     /// What it does.
@@ -242,11 +288,9 @@ pub(super) struct Host {
     pub doom: Option<Doom>,
     /// How long to stay down, if it stops by itself as a consequence of a fault.
     pub down_us: u64,
-    /// Something was done to its disk that may make it stop, or refuse to start.
+    /// What its disk holds is not what was written, which may make it stop, or refuse to start.
     pub tampered: Option<String>,
-    /// What was done to its disk may make it stop once, and is over when it starts again.
-    pub is_excused_until_start: bool,
-    /// Its disk acknowledges what it does not do.
+    /// Its disk acknowledges what it does not do, or is about to.
     pub is_lying: bool,
     /// Its disk lied, and then lost power: nobody could notice all that this may have done.
     pub is_untrustworthy: bool,
@@ -262,6 +306,7 @@ impl Host {
             node,
             address,
             disk,
+            owner: None,
             clock: Clock::new(),
             state: State::Down,
             life: 0,
@@ -276,7 +321,6 @@ impl Host {
             doom: None,
             down_us: 1_000_000,
             tampered: None,
-            is_excused_until_start: false,
             is_lying: false,
             is_untrustworthy: false,
             last_role: None,
@@ -304,9 +348,34 @@ impl Host {
         matches!(self.state, State::Up(_))
     }
 
-    /// Whether something was done to it that explains that it stops, or does not start.
+    /// Whether something is wrong with its disk that explains that it stops, or does not start. What strikes once,
+    /// as a sync that fails, explains what comes of the step in which it did, and nothing later.
     pub(super) fn is_excused(&self) -> bool {
-        self.tampered.is_some() || self.is_excused_until_start
+        self.tampered.is_some() || self.is_lying || self.disk.is_bounded()
+    }
+
+    /// Takes in what its disk did, for the trace. Whether that explains that the node stops now.
+    pub(super) fn take_disk_events(&mut self, mut show: impl FnMut(&DiskEvent)) -> bool {
+        let mut has_struck = false;
+        for event in self.disk.take_events() {
+            show(&event);
+            match event.fault {
+                Fault::LostWrite | Fault::MisdirectedWrite | Fault::BitRot => {
+                    self.tampered.get_or_insert_with(|| event.to_string());
+                }
+                Fault::FailedSync | Fault::FullDisk | Fault::Death => has_struck = true,
+                Fault::Kill | Fault::PowerLoss => {}
+            }
+        }
+        has_struck
+    }
+
+    /// Its disk works again for whoever starts next. What it was about to do is forgotten.
+    pub(super) fn crash_disk(&mut self, random: &mut ChaCha8Rng, crash: Crash) -> DiskEvent {
+        // A lie that never came to pass.
+        self.is_lying &= self.tampered.is_some();
+        self.is_untrustworthy |= self.is_lying && crash == Crash::PowerLoss;
+        self.disk.crash(random, crash)
     }
 
     /// Stops its process until then. One that stands still already goes on when both are over.
@@ -383,7 +452,16 @@ impl StoredLog {
 
 #[cfg(test)]
 mod tests {
+    use raft_host::storage::{Engine, NodeIdentity, StorageConfig, WriteBatch};
+    use raft_host::types::{ClusterId, HardState};
+    use rand::SeedableRng as _;
+
     use super::*;
+    use crate::sim::disk::FileKind;
+
+    fn me() -> NodeIdentity {
+        NodeIdentity { cluster: ClusterId([1; 16]), node: NodeId(1), engine: Engine::default() }
+    }
 
     /// A short pause in a long one ended the excuse, while steps went on to wait for the long one.
     #[test]
@@ -401,6 +479,49 @@ mod tests {
         assert_eq!(host.fsync_us(Micros(80), 1), 50);
         host.slow_down_disk(Micros(200), Micros(300), 20);
         assert_eq!(host.fsync_us(Micros(250), 1), 20, "what is over counts no more");
+    }
+
+    #[test]
+    fn a_fault_that_struck_excuses_nothing_that_comes_later() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let disk = SimDisk::new(1).expect("a temporary directory");
+        let mut host = Host::new(Slot(0), NodeId(1), "a:1".to_owned(), disk);
+        for order in [|disk: &SimDisk| disk.die_after(0), |disk: &SimDisk| disk.fail_syncs(1)] {
+            order(&host.disk);
+            assert!(!host.is_excused(), "nothing has come of it yet");
+            assert!(host.disk.data_dir().and_then(|mut dir| dir.initialize(me())).is_err());
+            assert!(host.take_disk_events(|_| {}), "it explains what comes of this");
+            assert!(!host.take_disk_events(|_| {}) && !host.is_excused());
+            host.crash_disk(&mut random, Crash::Kill);
+            assert!(!host.is_excused());
+        }
+        host.disk.set_capacity(0);
+        assert!(host.is_excused());
+        host.disk.set_capacity(u64::MAX);
+        assert!(!host.is_excused(), "there is room again");
+    }
+
+    #[test]
+    fn a_disk_that_is_about_to_lie_and_dies_before_has_not_lied() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let disk = SimDisk::new(1).expect("a temporary directory");
+        let mut host = Host::new(Slot(0), NodeId(1), "a:1".to_owned(), disk);
+        host.disk.lose_next_write(FileKind::Append);
+        host.is_lying = true;
+        assert!(host.is_excused());
+        host.crash_disk(&mut random, Crash::PowerLoss);
+        assert!(!host.is_excused() && !host.is_untrustworthy);
+        let stores = host.disk.open_as(me(), &StorageConfig::default()).expect("it starts");
+        host.disk.lose_next_write(FileKind::Append);
+        host.is_lying = true;
+        let hard_state = HardState { term: Term(1), vote: None, commit: Index(0) };
+        let write = GroupWrite { hard_state: Some(hard_state), ..GroupWrite::default() };
+        let batch = WriteBatch { groups: vec![(GroupId::MAIN, write)] };
+        stores.log.write(&batch).expect("as if nothing were");
+        drop(stores);
+        host.take_disk_events(|_| {});
+        host.crash_disk(&mut random, Crash::PowerLoss);
+        assert!(host.is_excused() && host.is_untrustworthy, "it has");
     }
 
     #[test]

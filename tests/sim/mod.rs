@@ -1,10 +1,13 @@
 //! A cluster of real nodes on one thread in virtual time; one seed decides everything.
 
+mod actions;
 mod calls;
 pub mod disk;
 pub mod golden;
 mod guest;
+mod homes;
 mod host;
+mod incarnations;
 pub mod invariants;
 pub mod model;
 pub mod museum;
@@ -15,6 +18,7 @@ mod queue;
 mod random;
 pub mod regressions;
 pub mod runner;
+pub mod shadow;
 pub mod shrink;
 mod summary;
 mod trace;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use raft_host::machine::Reply;
-use raft_host::types::{Index, Outcome, Position};
+use raft_host::types::{Index, ModuleHash, Outcome, Position};
 
 use super::observe::{Answered, Fact};
 use crate::history::{Action, Answer, Value};
@@ -23,6 +23,10 @@ pub trait Guest: Sync {
 
     /// What the guest said to an action; `None`: that is no answer to it.
     fn answer(&self, action: Action, outcome: &Outcome) -> Option<Answer>;
+
+    /// Whether `new` has another answer to what `old` answered so. That they do the same to the state is
+    /// given.
+    fn answers_otherwise(&self, old: ModuleHash, new: ModuleHash, outcome: &Outcome) -> bool;
 }
 
 /// A command as the model sees it.

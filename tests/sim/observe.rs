@@ -5,13 +5,17 @@
 
 use bytes::Bytes;
 use raft_host::consensus::Role;
-use raft_host::machine::Reply;
+use raft_host::machine::{Reply, SecretHash};
+use raft_host::node::RewindTrial;
 use raft_host::recovery::Plan;
+use raft_host::rehearsal::Report;
+use raft_host::transport::grpc::Refused;
 use raft_host::types::{
-    ClusterId, ConfState, Index, Level, LogEntry, LogPosition, ModuleHash, NodeId, Position,
-    StateDigest, Term,
+    Actor, ClusterId, ConfState, Index, JoinNonce, Level, LogEntry, LogPosition, ModuleHash,
+    NodeId, Position, StateDigest, Term,
 };
 
+use super::shadow::{Comparison, WouldBe};
 use crate::history::Operation;
 
 /// Virtual time in microseconds since the start of a run.
@@ -64,6 +68,60 @@ pub enum Fact<'a> {
         /// The program's.
         level: Level,
     },
+    /// A guest was brought back whose module had been replaced.
+    Rewound {
+        /// Where.
+        slot: Slot,
+        /// At which entry.
+        index: Index,
+        /// It, and the one that was never replaced.
+        found: Comparison,
+    },
+    /// An entry was executed by a guest whose module was never replaced, beside a node's.
+    WouldBe {
+        /// Where.
+        slot: Slot,
+        /// What that came to.
+        would_be: &'a WouldBe,
+    },
+    /// A node has tried what undoing the last upgrade would change.
+    RewindTried {
+        /// Where.
+        slot: Slot,
+        /// What it found.
+        trial: &'a RewindTrial,
+        /// When it cannot be undone any more, by the log's clock in milliseconds.
+        expires_ms: u64,
+    },
+    /// A node says that the last upgrade cannot be undone.
+    NoWayBack {
+        /// Where.
+        slot: Slot,
+        /// As of this entry.
+        until: Index,
+        /// Its words.
+        why: &'a str,
+    },
+    /// A node has rehearsed a module.
+    Rehearsed {
+        /// Where.
+        slot: Slot,
+        /// Its id.
+        node: NodeId,
+        /// The module was to take over after this entry, and to execute those up to that one.
+        range: (Index, Index),
+        /// How many queries it was to ask.
+        queries: usize,
+        /// What it found.
+        report: &'a Report,
+    },
+    /// A module that ran in the shadow of a node's machine has ended.
+    Shadowed {
+        /// Where.
+        slot: Slot,
+        /// What it found.
+        found: &'a Report,
+    },
     /// A node was killed, or its host lost power.
     Crashed {
         /// Where.
@@ -86,6 +144,35 @@ pub enum Fact<'a> {
         peer: NodeId,
         /// Its words.
         why: &'a str,
+        /// The simulator did something to a disk of the two that explains it.
+        is_excused: bool,
+    },
+    /// A newcomer asks to be taken in and shows a join token.
+    TokenShown {
+        /// Of the token's secret.
+        hash: SecretHash,
+        /// The newcomer's.
+        nonce: JoinNonce,
+    },
+    /// A newcomer was told that it was taken in with a join token.
+    TokenTold {
+        /// Of the token's secret.
+        hash: SecretHash,
+        /// As which node.
+        node: NodeId,
+    },
+    /// The door of a node has let somebody's message in, or has not.
+    AtTheDoor {
+        /// Where.
+        slot: Slot,
+        /// Who lives there.
+        node: NodeId,
+        /// Who sends.
+        from: NodeId,
+        /// Whom it is meant for.
+        wanted: NodeId,
+        /// Why it does not come in.
+        refused: Option<&'a Refused>,
         /// The simulator did something to a disk of the two that explains it.
         is_excused: bool,
     },
@@ -143,6 +230,13 @@ pub enum Fact<'a> {
     },
     /// A node applied a normal entry.
     Applied(&'a AppliedEntry),
+    /// Somebody asks for a member to be dialled at an address that nobody had before.
+    MoveAsked {
+        /// The address.
+        address: &'a str,
+        /// Who asks.
+        actor: Actor,
+    },
     /// A node applied a membership change.
     Membership {
         /// Where.
@@ -171,6 +265,66 @@ pub enum Fact<'a> {
         plan: &'a Plan,
         /// Digest of the state that the new cluster would begin with.
         digest: Digest,
+    },
+    /// A data directory was opened.
+    Directory {
+        /// Where it is.
+        place: &'a str,
+        /// Whose it may be; `None`: nobody's.
+        may_be: &'a [Option<Citizen>],
+        /// Whose it is, or why it was refused.
+        found: Result<Option<Citizen>, &'a str>,
+        /// The simulator did something to its disk that explains a refusal.
+        is_excused: bool,
+    },
+    /// A cluster was made of a backup, or of what was exported, to run beside this one.
+    Restored(&'a Restored),
+    /// A cluster was made of what a survivor's disk holds, as in a recovery, to run beside this one.
+    Founded(&'a Restored),
+    /// A node beside this cluster let somebody speak to it.
+    LetIn {
+        /// It.
+        by: Citizen,
+        /// Whom.
+        from: Citizen,
+    },
+    /// A node beside this cluster let somebody not speak to it.
+    TurnedAway {
+        /// It.
+        by: Citizen,
+        /// Whom.
+        from: Citizen,
+        /// It has a state.
+        knows: bool,
+        /// It said that the other was left behind.
+        is_told: bool,
+    },
+    /// A node beside this cluster applied an entry.
+    Executed {
+        /// It.
+        of: Citizen,
+        /// Of the entry.
+        position: LogPosition,
+        /// What it made of it, unless that was a membership change.
+        entry: Option<&'a AppliedEntry>,
+    },
+    /// A node beside this cluster replaced its machine by that of a snapshot.
+    TookOver {
+        /// It.
+        of: Citizen,
+        /// What the snapshot covers.
+        position: LogPosition,
+        /// Digest of the installed machine.
+        digest: Digest,
+    },
+    /// A client of a cluster beside this one was told that its command was committed.
+    ToldBeside {
+        /// The cluster.
+        of: ClusterId,
+        /// Where it was committed, as the client was told.
+        index: Index,
+        /// As the client was told.
+        term: Term,
     },
     /// A client was told that its command was committed.
     Acknowledged {
@@ -274,6 +428,46 @@ pub enum Fact<'a> {
     Survey(&'a Survey),
     /// The run is over.
     End(&'a End<'a>),
+}
+
+/// A node of one incarnation or another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Citizen {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its id there.
+    pub node: NodeId,
+}
+
+impl std::fmt::Display for Citizen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} of cluster {}", self.node, self.cluster)
+    }
+}
+
+/// What a cluster that was made of a backup, an export or a survivor's disk begins with.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// The cluster that it was made of.
+    pub of: ClusterId,
+    /// The last entry of that one that it contains.
+    pub position: LogPosition,
+    /// Digest of the state before it was another cluster's; `None`: the guest's portable state is all of it.
+    pub digest: Option<Digest>,
+    /// The value of every key.
+    pub values: Vec<(String, Option<i64>)>,
+    /// The new cluster.
+    pub cluster: ClusterId,
+    /// What its log begins after.
+    pub begins: LogPosition,
+    /// How many members it has.
+    pub members: usize,
+    /// How many sessions.
+    pub sessions: u64,
+    /// Rights are in force there.
+    pub has_rights: bool,
+    /// What it says that it was made of.
+    pub origin: Option<(ClusterId, LogPosition)>,
 }
 
 /// Looks into a node's log.

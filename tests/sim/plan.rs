@@ -7,6 +7,7 @@ use raft_host::fsm::Limits;
 use raft_host::node::{DigestConfig, NodeConfig, SnapshotConfig};
 use raft_host::storage::StorageConfig;
 
+use super::incarnations;
 use super::observe::Micros;
 use super::random::Random;
 
@@ -68,6 +69,8 @@ pub struct Shape {
     pub signs: bool,
     /// Clients act as principals, and rights are in force.
     pub rights: bool,
+    /// Modules are rehearsed, made ahead, undone and renewed.
+    pub rehearses: bool,
 }
 
 /// How much a link takes, as the transport's limits (`transport::grpc`), but often far smaller.
@@ -132,6 +135,7 @@ pub enum Action {
     Replace { node: Pick },
     Rejoin { node: Pick },
     Move { node: Pick },
+    StartTwice { node: Pick },
     Join { promote: bool },
     Remove { node: Pick },
     Transfer { to: Pick },
@@ -140,13 +144,26 @@ pub enum Action {
     SetLimits { choice: u64 },
     SetKeys { choice: u64 },
     UpgradeSigned { version: u64, choice: u64 },
+    UpgradeRehearsed { version: u64, choice: u64 },
+    Shadow { node: Pick, version: u64, for_us: u64 },
+    Rewind,
+    TryRewind { nodes: u64, undoes: bool },
+    SettleUpgrade,
+    Renew { ahead: bool },
     Install { node: Pick, next: bool, down_us: u64 },
     RaiseLevel,
     SetRights { client: Pick, choice: u64 },
+    MakeJoinToken { ttl_ms: u64 },
+    EndJoinToken { choice: u64 },
+    BringToken { choice: u64, are_two: bool },
     // Machines
     StallMachine { node: Pick, for_us: u64 },
     // Of copies of disks: what would be made of some nodes if all others were gone
     PlanRecovery { nodes: u64, power_loss: bool },
+    // Clusters made beside this one, with nodes of this one that come back
+    Recover { nodes: u64, power_loss: bool, return_of: u64 },
+    Backup { node: Pick },
+    Restore { choice: u64, exported: bool, return_of: u64 },
     // Memory
     FlipBit { node: Pick, at: u64 },
 }
@@ -235,6 +252,20 @@ impl Plan {
         actions.extend(draw_recoveries(&mut Random::stream(seed, "recoveries", 0), fixed, &shape));
         actions.extend(draw_keys(&mut Random::stream(seed, "keys", 0), fixed, &mut shape));
         actions.extend(draw_rights(&mut Random::stream(seed, "rights", 0), fixed, &mut shape));
+        actions.extend(incarnations::draw(&mut Random::stream(seed, "backups", 0), fixed, &shape));
+        actions.extend(draw_rehearsals(
+            &mut Random::stream(seed, "rehearsals", 0),
+            fixed,
+            &mut shape,
+        ));
+        actions.extend(draw_shadows(&mut Random::stream(seed, "shadows", 0), &shape));
+        actions.extend(draw_second_starts(
+            &mut Random::stream(seed, "second-starts", 0),
+            fixed,
+            &shape,
+        ));
+        actions.extend(draw_newcomers(&mut Random::stream(seed, "newcomers", 0), &shape));
+        actions.extend(draw_trials(&mut Random::stream(seed, "trials", 0), &shape));
         shape.node.snapshot.costly_fuel =
             *Random::stream(seed, "costly", 0).pick(&[0, shape.node.snapshot.costly_fuel]);
         let mut actions: Vec<Planned> = actions
@@ -424,6 +455,26 @@ fn draw_rights(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u6
     (0..count).map(|_| change()).collect()
 }
 
+/// Where rights matter, some nodes join with tokens.
+fn draw_newcomers(random: &mut Random, shape: &Shape) -> Vec<(u64, Action)> {
+    if !shape.rights {
+        return Vec::new();
+    }
+    let (tokens, ends, newcomers) = (random.between(1, 4), random.below(2), random.between(1, 5));
+    let mut drawn = |at: u64| {
+        let choice = random.number();
+        let action = if at < tokens {
+            Action::MakeJoinToken { ttl_ms: *random.pick(&[100, 1_000, 10_000, 600_000, 600_000]) }
+        } else if at < tokens + ends {
+            Action::EndJoinToken { choice }
+        } else {
+            Action::BringToken { choice, are_two: random.per_mille(400) }
+        };
+        (random.below(shape.faults_us), action)
+    };
+    (0..tokens + ends + newcomers).map(&mut drawn).collect()
+}
+
 /// Out of a thousand seeds, those with programs that offer different levels.
 const LEVELS_PER_MILLE: u64 = 250;
 
@@ -472,6 +523,77 @@ fn draw_keys(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64,
         (random.below(shape.faults_us), action)
     };
     (0..changes + upgrades).map(&mut drawn).collect()
+}
+
+/// Out of a thousand seeds, those with upgrades that are rehearsed, made ahead, undone and renewed.
+const REHEARSALS_PER_MILLE: u64 = 250;
+
+/// Operators who go forward and back, each as if alone, and what is kept for that bounded as tightly as can be.
+fn draw_rehearsals(random: &mut Random, fixed: &Fixed, shape: &mut Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || fixed.flips || !random.per_mille(REHEARSALS_PER_MILLE) {
+        return Vec::new();
+    }
+    shape.rehearses = true;
+    shape.limits.upgrade_keep_bytes = random.magnitude(1 << 10, 64 << 20);
+    shape.limits.upgrade_keep_ms = *random.pick(&[0, 1_000, 5_000, 3_600_000, 3_600_000]);
+    if random.per_mille(300) {
+        shape.limits.activation_fuel = random.magnitude(1_000, 100_000_000);
+    }
+    let (upgrades, others) = (random.between(3, 10), random.between(3, 12));
+    let mut drawn = |at: u64| {
+        let action = match (at < upgrades, random.below(6)) {
+            (true, _) => {
+                let (version, choice) = (random.below(6), random.number());
+                Action::UpgradeRehearsed { version, choice }
+            }
+            (false, 0) => Action::SettleUpgrade,
+            (false, 1) => Action::Renew { ahead: true },
+            (false, 2) => Action::Renew { ahead: false },
+            (false, _) => Action::Rewind,
+        };
+        (random.below(shape.faults_us), action)
+    };
+    (0..upgrades + others).map(&mut drawn).collect()
+}
+
+/// Where upgrades are rehearsed, modules run in the shadow of nodes as well; a program that stops for another engine
+/// or level has no time for that.
+fn draw_shadows(random: &mut Random, shape: &Shape) -> Vec<(u64, Action)> {
+    if !shape.rehearses || shape.levels {
+        return Vec::new();
+    }
+    let mut drawn = || {
+        let (node, version) = (Pick(random.number()), random.below(6));
+        let for_us = random.magnitude(10_000, 5 * SECOND);
+        (random.below(shape.faults_us), Action::Shadow { node, version, for_us })
+    };
+    (0..6).map(|_| drawn()).collect()
+}
+
+/// Out of a thousand seeds, those in which somebody starts a node that runs.
+const SECOND_STARTS_PER_MILLE: u64 = 200;
+
+fn draw_second_starts(random: &mut Random, fixed: &Fixed, shape: &Shape) -> Vec<(u64, Action)> {
+    if fixed.calm || !random.per_mille(SECOND_STARTS_PER_MILLE) {
+        return Vec::new();
+    }
+    let count = random.between(1, 6);
+    let mut drawn =
+        || (random.below(shape.faults_us), Action::StartTwice { node: Pick(random.number()) });
+    (0..count).map(|_| drawn()).collect()
+}
+
+/// Where upgrades are undone, some look before what that would change, on several nodes.
+fn draw_trials(random: &mut Random, shape: &Shape) -> Vec<(u64, Action)> {
+    if !shape.rehearses {
+        return Vec::new();
+    }
+    let count = random.between(4, 16);
+    let mut drawn = || {
+        let (nodes, undoes) = (random.number(), random.per_mille(300));
+        (random.below(shape.faults_us), Action::TryRewind { nodes, undoes })
+    };
+    (0..count).map(|_| drawn()).collect()
 }
 
 /// Clocks that suddenly say another year, in some runs.
@@ -562,6 +684,7 @@ fn draw_shape(random: &mut Random, fixed: &Fixed) -> Shape {
         levels: false,
         signs: false,
         rights: false,
+        rehearses: false,
     }
 }
 
@@ -657,77 +780,5 @@ impl Shape {
     /// Whether nodes compare digests, and bits flip.
     pub fn compares_digests(&self) -> bool {
         self.node.digest != DigestConfig::OFF
-    }
-}
-
-impl Action {
-    /// How long it disturbs more than itself, as far as that is planned.
-    pub fn lasts_us(&self) -> u64 {
-        match self {
-            Action::Partition { for_us, .. }
-            | Action::Isolate { for_us, .. }
-            | Action::CutLink { for_us, .. }
-            | Action::SlowLink { for_us, .. }
-            | Action::Weather { for_us, .. }
-            | Action::Pause { for_us, .. }
-            | Action::StallDisk { for_us, .. }
-            | Action::HangLeadersDisk { for_us }
-            | Action::SlowDisk { for_us, .. }
-            | Action::FillDisk { for_us, .. }
-            | Action::LittleSpace { for_us, .. }
-            | Action::LittleSpaceForAll { for_us, .. } => *for_us,
-            Action::Kill { down_us, .. }
-            | Action::KillAll { down_us, .. }
-            | Action::FailSync { down_us, .. }
-            | Action::Install { down_us, .. } => *down_us,
-            _ => 0,
-        }
-    }
-
-    /// For the summary.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Action::Partition { .. } => "partition",
-            Action::Isolate { inbound: true, outbound: true, .. } => "isolation",
-            Action::Isolate { .. } => "one-way isolation",
-            Action::CutLink { both_ways: true, .. } => "cut link",
-            Action::CutLink { .. } => "one-way cut link",
-            Action::SlowLink { .. } => "slow link",
-            Action::Weather { .. } => "bad network",
-            Action::ResetConnections { .. } => "connection reset",
-            Action::Kill { .. } => "planned kill",
-            Action::KillAll { .. } => "kill of all",
-            Action::Pause { .. } => "pause",
-            Action::ClockJump { .. } => "clock jump",
-            Action::ClockDrift { .. } => "clock drift",
-            Action::StallDisk { .. } => "stuck disk",
-            Action::HangLeadersDisk { .. } => "hung disk of a leader",
-            Action::SlowDisk { .. } => "slow disk",
-            Action::FailSync { .. } => "failing fsync",
-            Action::FillDisk { .. } => "full disk",
-            Action::LittleSpace { .. } => "little space",
-            Action::LittleSpaceForAll { .. } => "little space for all",
-            Action::Rot { .. } => "bit rot",
-            Action::MisdirectWrite { .. } => "misdirected write",
-            Action::LoseWrite { .. } => "lost write",
-            Action::Replace { .. } => "replaced node",
-            Action::Rejoin { .. } => "wiped member that rejoins",
-            Action::Move { .. } => "move to another address",
-            Action::Join { .. } => "join",
-            Action::Remove { .. } => "removal",
-            Action::Transfer { .. } => "leadership transfer",
-            Action::Snapshot { .. } => "snapshot on demand",
-            Action::Upgrade { .. } => "upgrade",
-            Action::SetLimits { .. } => "limits changed",
-            Action::SetKeys { .. } => "keys changed",
-            Action::UpgradeSigned { .. } => "signed upgrade",
-            Action::Install { next: true, .. } => "newer program",
-            Action::Install { .. } => "older program",
-            Action::RaiseLevel => "level raised by hand",
-            Action::SetRights { .. } => "rights changed",
-            Action::StallMachine { .. } => "slow apply",
-            Action::PlanRecovery { .. } => "recovery planned",
-            Action::FlipBit { .. } => "bit flip",
-        }
     }
 }

@@ -52,6 +52,15 @@ pub const REGRESSIONS: &[Regression] = &[
                 grew. The simulator's own.",
     },
     Regression {
+        seed: 17_531_095,
+        guest: Some("registers"),
+        only: None,
+        voters: None,
+        story: "A voter whose state was from before members had joined rehearsed from there on. It passed \
+                over their joining, so a receipt that they had made up the majority of was none there, the \
+                activation that relied on it did nothing, and it compared with the module before.",
+    },
+    Regression {
         seed: 100_495,
         guest: None,
         only: None,

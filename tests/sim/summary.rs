@@ -31,8 +31,18 @@ pub struct Counters {
     pub snapshots: u64,
     pub installs: u64,
     pub upgrades: u64,
+    /// Upgrades that were undone.
+    pub rewinds: u64,
+    /// Looks of single nodes at what that would change.
+    pub trials: u64,
+    /// Reports of single nodes, and receipts that were made of them.
+    pub rehearsals: u64,
+    pub receipts: u64,
     pub limit_changes: u64,
     pub joins: u64,
+    /// Newcomers whose join token let them in, or did not.
+    pub tokens_used: u64,
+    pub tokens_refused: u64,
     /// Times that the level was raised.
     pub levels: u64,
     /// Programs that could not run any more and were replaced.
@@ -45,6 +55,8 @@ pub struct Counters {
     pub messages: u64,
     pub lost_messages: u64,
     pub refused_messages: u64,
+    /// Messages of those who may not speak to the receiver.
+    pub turned_away: u64,
     pub log_reads: u64,
     pub probes: u64,
     pub verdicts: u64,
@@ -103,7 +115,7 @@ impl Counters {
         }
     }
 
-    fn numbers(&mut self) -> [&mut u64; 35] {
+    fn numbers(&mut self) -> [&mut u64; 42] {
         [
             &mut self.runs,
             &mut self.simulated_us,
@@ -118,8 +130,14 @@ impl Counters {
             &mut self.snapshots,
             &mut self.installs,
             &mut self.upgrades,
+            &mut self.rewinds,
+            &mut self.trials,
+            &mut self.rehearsals,
+            &mut self.receipts,
             &mut self.limit_changes,
             &mut self.joins,
+            &mut self.tokens_used,
+            &mut self.tokens_refused,
             &mut self.levels,
             &mut self.updates,
             &mut self.sessions,
@@ -130,6 +148,7 @@ impl Counters {
             &mut self.messages,
             &mut self.lost_messages,
             &mut self.refused_messages,
+            &mut self.turned_away,
             &mut self.log_reads,
             &mut self.probes,
             &mut self.verdicts,
@@ -161,7 +180,7 @@ impl fmt::Display for Counters {
         writeln!(
             f,
             "commands {}, entries of several {}, waited {}, traps {}, duplicates {}; entries applied {}, log writes {}, messages {} \
-             (lost {}, {} of them too much for a link), reads of the log {}",
+             (lost {}, {} of them too much for a link; turned away {}), reads of the log {}",
             self.commands,
             self.batches,
             self.waited,
@@ -172,18 +191,25 @@ impl fmt::Display for Counters {
             self.messages,
             self.lost_messages,
             self.refused_messages,
+            self.turned_away,
             self.log_reads
         )?;
         writeln!(
             f,
-            "elections {}, snapshots {}, installed {}, upgrades {}, limit changes {}, joins {}, \
+            "elections {}, snapshots {}, installed {}, upgrades {} (undone {}, tried {}), rehearsals {} (receipts {}), limit changes {}, joins {} (by token {}, refused {}), \
              levels raised {}, programs outdated {}, starts {}, probes {}",
             self.elections,
             self.snapshots,
             self.installs,
             self.upgrades,
+            self.rewinds,
+            self.trials,
+            self.rehearsals,
+            self.receipts,
             self.limit_changes,
             self.joins,
+            self.tokens_used,
+            self.tokens_refused,
             self.levels,
             self.updates,
             self.starts,

@@ -76,6 +76,7 @@ impl Kind {
             }
             Who::Host(_) => &[
                 ("<- ", Kind::Messages),
+                ("turns ", Kind::Messages),
                 ("writes ", Kind::Writes),
                 ("has written", Kind::Writes),
                 ("applies ", Kind::Applies),
@@ -95,6 +96,8 @@ impl Kind {
                 ("is killed", Kind::Life),
                 ("loses power", Kind::Life),
                 ("disk:", Kind::Disks),
+                ("rehearses ", Kind::Operators),
+                ("does not rehearse", Kind::Operators),
                 ("is quarantined", Kind::Digests),
                 ("is trusted", Kind::Digests),
                 ("is in doubt", Kind::Digests),

@@ -12,16 +12,21 @@ use raft_host_proto::stored::entry::Body;
 use sha2::{Digest as _, Sha256};
 
 use super::observe::{Answered, AppliedEntry, Digest, Slot};
+use super::shadow::{Comparison, Shadow, WouldBe};
 
 /// What a node's apply loop did.
 #[derive(Debug)]
 pub(super) enum Seen {
     /// See [`super::observe::Fact::Applied`].
-    Applied(AppliedEntry),
+    Applied(Box<AppliedEntry>),
     /// See [`super::observe::Fact::Membership`].
     Membership(Slot, LogPosition, ConfState),
     /// See [`super::observe::Fact::Installed`].
     Installed(Slot, LogPosition, Digest, Option<(ModuleHash, Index)>),
+    /// See [`super::observe::Fact::WouldBe`].
+    WouldBe(Slot, WouldBe),
+    /// See [`super::observe::Fact::Rewound`].
+    Rewound(Slot, Index, Comparison),
 }
 
 /// What all witnesses of a run write into.
@@ -37,12 +42,20 @@ pub(super) struct Recorder {
     notes: Notes,
     early: Early,
     digest_every: u64,
+    /// Where upgrades are undone.
+    shadow: Option<Shadow>,
 }
 
 impl Recorder {
     /// A witness in the node of a slot.
-    pub(super) fn new(slot: Slot, notes: Notes, early: Early, digest_every: u64) -> Recorder {
-        Recorder { slot, notes, early, digest_every }
+    pub(super) fn new(
+        slot: Slot,
+        notes: Notes,
+        early: Early,
+        digest_every: u64,
+        shadow: Option<Shadow>,
+    ) -> Recorder {
+        Recorder { slot, notes, early, digest_every, shadow }
     }
 
     /// Which command an answer is to: the next one that the entry holds, or one that had waited.
@@ -70,6 +83,9 @@ impl Recorder {
 
 impl Witness for Recorder {
     fn applied(&mut self, machine: &mut Machine, entry: &LogEntry, answers: &[Applied]) {
+        let shadow = self.shadow.as_mut();
+        let found = shadow.map(|shadow| shadow.applied(machine, entry, answers));
+        let (rewound, would_be) = found.unwrap_or_default();
         let held = commands(&entry.data);
         let commands = held.len();
         let mut held = held.into_iter();
@@ -95,15 +111,27 @@ impl Witness for Recorder {
             module: machine.active_module().map(|(hash, _)| hash),
             digest: due.then(|| digest(machine)),
         };
-        self.note(Seen::Applied(applied));
+        self.note(Seen::Applied(Box::new(applied)));
+        if let Some(would_be) = would_be {
+            self.note(Seen::WouldBe(self.slot, would_be));
+        }
+        if let Some(found) = rewound {
+            self.note(Seen::Rewound(self.slot, entry.index, found));
+        }
     }
 
     fn membership(&mut self, entry: &LogEntry, conf_state: &ConfState) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.membership(entry);
+        }
         let position = LogPosition { index: entry.index, term: entry.term };
         self.note(Seen::Membership(self.slot, position, conf_state.clone()));
     }
 
     fn installed(&mut self, machine: &mut Machine, meta: &SnapshotMeta) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.installed();
+        }
         let digest = digest(machine);
         let module = machine.active_module();
         self.note(Seen::Installed(self.slot, meta.position(), digest, module));

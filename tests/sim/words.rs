@@ -198,6 +198,7 @@ impl Action {
                 format!("{} loses its disk and joins again under its address", name(node))
             }
             Action::Move { node } => format!("{} moves to another address", name(node)),
+            Action::StartTwice { node } => format!("{} is started while it runs", name(node)),
             Action::Join { promote: true } => "a voter joins".to_owned(),
             Action::Join { promote: false } => "a learner joins".to_owned(),
             Action::Remove { node } => format!("{} is to be removed", name(node)),
@@ -209,14 +210,50 @@ impl Action {
                 format!("{} gets the {which} program, down for {}", name(node), time(down_us))
             }
             Action::PlanRecovery { .. } => "somebody looks what can be recovered".to_owned(),
+            Action::Recover { .. } => {
+                "a cluster is made of what can be recovered, beside this one".to_owned()
+            }
+            Action::Backup { node } => format!("a backup of {}", name(node)),
+            Action::Restore { exported: false, .. } => {
+                "a cluster is made of a backup, beside this one".to_owned()
+            }
+            Action::Restore { .. } => {
+                "a cluster is made of what a backup exports, beside this one".to_owned()
+            }
             Action::RaiseLevel => "an operator raises the level".to_owned(),
             Action::SetRights { client, choice } => {
                 format!("rights of client {} change (choice {choice})", client.0)
+            }
+            Action::MakeJoinToken { ttl_ms } => format!("a join token for {ttl_ms} ms"),
+            Action::EndJoinToken { choice } => format!("a join token is revoked (choice {choice})"),
+            Action::BringToken { choice, are_two } => {
+                let who = if are_two {
+                    "two nodes come with one join token"
+                } else {
+                    "a node comes with a join token"
+                };
+                format!("{who} (choice {choice})")
             }
             Action::SetLimits { choice } => format!("limits change (choice {choice})"),
             Action::SetKeys { choice } => format!("keys change (choice {choice})"),
             Action::UpgradeSigned { version, choice } => {
                 format!("upgrade to version {version}, signed somehow (choice {choice})")
+            }
+            Action::UpgradeRehearsed { version, choice } => {
+                format!("upgrade to version {version}, rehearsed (choice {choice})")
+            }
+            Action::Shadow { node, version, for_us } => {
+                let (node, long) = (name(node), time(for_us));
+                format!("version {version} runs in the shadow of {node} for {long}")
+            }
+            Action::Rewind => "the last upgrade is undone".to_owned(),
+            Action::TryRewind { nodes, undoes } => {
+                let then = if undoes { ", and it is undone" } else { "" };
+                format!("undoing the last upgrade is tried (on nodes {:04b}…){then}", nodes & 15)
+            }
+            Action::SettleUpgrade => "the last upgrade is confirmed".to_owned(),
+            Action::Renew { ahead } => {
+                format!("the module is renewed{}", if ahead { ", made ahead" } else { "" })
             }
             Action::FlipBit { node, at } => {
                 format!("a bit flips in the memory of {} at {at}", name(node))

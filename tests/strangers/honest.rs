@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use raft_host_proto::client::{Client, ClientOptions};
+use raft_host_proto::dial::ClientTls;
 
 use crate::harness::block_on;
 
@@ -22,6 +23,13 @@ impl Honest {
     pub fn of(address: SocketAddr) -> Honest {
         let endpoints = [address.to_string()];
         let client = Client::connect(endpoints, ClientOptions::default()).expect("an address");
+        Honest { client }
+    }
+
+    /// The same of a node that speaks TLS.
+    pub fn secured(address: SocketAddr, tls: ClientTls) -> Honest {
+        let options = ClientOptions { tls: Some(tls), ..ClientOptions::default() };
+        let client = Client::connect([address.to_string()], options).expect("an address");
         Honest { client }
     }
 

@@ -22,6 +22,7 @@ fn three_processes_survive_every_fault_with_a_linearizable_history() {
         hold_max: Duration::from_millis(2_500),
         seed: 20,
         faults: Fault::ALL.to_vec(),
+        tls: false,
         dir: dir.path().to_owned(),
         history: history.clone(),
         quiet: true,

@@ -78,7 +78,8 @@ fn an_upgrade_during_load_happens_at_one_index_everywhere() {
     cluster.eventually("some progress", || (load.answered() > 200).then_some(()));
     let follower = (leader + 1) % 3;
     let file = kv_v2();
-    cluster.cli_of(follower).run(&["upgrade", file.to_str().expect("UTF-8")]).ok();
+    let line = ["upgrade", file.to_str().expect("UTF-8"), "--allow", "fuel:3x"];
+    cluster.cli_of(follower).run(&line).ok();
     load.finish(1_500);
     everything_is_on_every_node(&cluster, 1_500);
     let activated: Vec<u64> = (0..3).map(|at| activated_at(&cluster, at)).collect();
@@ -131,7 +132,8 @@ fn bad_modules_are_refused_with_the_reason_and_the_old_one_serves() {
     for (name, bytes, reason) in modules {
         let file = cluster.dir().join(format!("{name}.wasm"));
         std::fs::write(&file, bytes).expect("written");
-        let said = cli.run(&["upgrade", file.to_str().expect("UTF-8")]).failed();
+        let file = file.to_str().expect("UTF-8");
+        let said = cli.run(&["upgrade", file, "--no-rehearsal"]).failed();
         assert!(said.contains(reason), "{name}: {said}");
         assert!(cli.run(&["query", r#"{"op":"get","key":"a"}"#]).ok().contains('1'));
         cli.run(&["apply", r#"{"op":"set","key":"b","value":"2"}"#]).ok();
@@ -510,7 +512,9 @@ fn a_request_to_stop_is_heard_while_a_restore_does_not_end() {
         });
     };
     let upgraded = std::thread::scope(|scope| {
-        let upgrade = scope.spawn(|| cli.run(&["upgrade", module.to_str().expect("UTF-8")]));
+        let module = module.to_str().expect("UTF-8");
+        let cli = &cli;
+        let upgrade = scope.spawn(move || cli.run(&["upgrade", module, "--no-rehearsal"]));
         activating(&cluster);
         assert_eq!(cluster.servers[0].terminate(), Some(1));
         upgrade.join().expect("no panic")

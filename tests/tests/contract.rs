@@ -100,16 +100,25 @@ fn the_keys_of_json_and_the_kinds_of_their_values_stay() {
     let set = r#"{"op":"set","key":"a","value":"1"}"#;
     let (next, lines) = (next.to_str().expect("UTF-8"), lines.to_str().expect("UTF-8"));
     let second = cluster.servers[1].address.to_string();
-    let commands: [(&str, &[&str]); 50] = [
+    let placed = cli.run(&["apply", set, "-o", "json"]).ok();
+    let placed: Value = serde_json::from_str(&placed).expect("JSON");
+    let place = placed["index"].to_string();
+    let commands: [(&str, &[&str]); 56] = [
         ("apply", &["apply", set]),
         ("apply-rejected", &["apply", "nonsense"]),
         ("apply-lines", &["apply", "--lines", lines]),
         ("query", &["query", r#"{"op":"count"}"#]),
+        ("query-at", &["query", r#"{"op":"count"}"#, "--at", &place]),
         ("status", &["status"]),
         ("members", &["members"]),
         ("members-add", &["members", "add", "127.0.0.1:9"]),
         ("modules", &["modules"]),
-        ("upgrade", &["upgrade", next]),
+        ("stage", &["stage", next]),
+        ("rehearse", &["rehearse", next, "--allow", "fuel:3x"]),
+        ("rehearse-shadow", &["rehearse", next, "--shadow", "300ms"]),
+        ("upgrade", &["upgrade", next, "--allow", "fuel:3x"]),
+        ("upgrade-rewind", &["upgrade", "--rollback", "rewind", "--yes"]),
+        ("upgrade-confirm", &["upgrade", "--confirm"]),
         ("keys-generate", &["keys", "generate", "--out", key]),
         ("keys-add", &["keys", "add", "ci", key]),
         ("keys", &["keys"]),

@@ -199,6 +199,11 @@ fn an_edit_changes_the_behaviour_and_keeps_the_state() {
     dev.until(RUNS);
     dev.ask("5", "5");
     project.source(DOUBLING);
+    // It is told what it answers otherwise, and goes on all the same.
+    dev.until(&["rehearsed 1 commands on node"]);
+    dev.until(&["reply: 1 differences"]);
+    dev.until(&["before: ok: 5"]);
+    dev.until(&["now:    ok: 10"]);
     let said = dev.until(&["runs from index", "with the state of", "after the build"]);
     eprintln!("{said}");
     dev.ask("?", "5");

@@ -115,7 +115,19 @@ fn a_cluster_stops_at_one_index_and_goes_on_with_the_next_program() {
 fn the_next_program_does_not_start_before_the_change_and_says_what_to_do() {
     let mut cluster = Cluster::new(PROGRAM, 1, &[]);
     cluster.cli().run(&["apply", &set("key", "value")]).ok();
+    cluster.cli().run(&["snapshot", "take"]).ok();
+    cluster.cli().run(&["apply", &set("other", "value")]).ok();
     cluster.servers[0].terminate();
+    // Whether it comes to the same can be tried before.
+    let data_dir = cluster.servers[0].data_dir.to_str().expect("UTF-8").to_owned();
+    let replay = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(NEXT);
+        command.args(["replay", &data_dir]).args(arguments).output().expect("the program runs")
+    };
+    let output = replay(&[]);
+    assert!(!output.status.success(), "{output:?}");
+    let output = replay(&["--offered-engine"]);
+    assert!(output.status.success(), "{output:?}");
     cluster.servers[0].replace_program(NEXT);
     let log = cluster.servers[0].refuses(&[]);
     let way = format!("raft-host engine set {}", offered(NEXT));

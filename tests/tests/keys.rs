@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use raft_host_tests::{Cluster, block_on, kv, kv_v2};
+use raft_host_tests::hostile::assemble;
+use raft_host_tests::{Cli, Cluster, Server, block_on, kv, kv_v2};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
@@ -53,7 +54,7 @@ impl Publishers<'_> {
     fn refused(&self, module: &Path, more: &[&str], words: &[&str]) {
         let before = self.modules();
         for at in 0..self.cluster.servers.len() {
-            let line = [&["upgrade", text(module), "-o", "json"], more].concat();
+            let line = [&["upgrade", text(module), "--no-rehearsal", "-o", "json"], more].concat();
             let output = self.cluster.cli_of(at).run(&line);
             assert_eq!(output.code, Some(1), "{output:?}");
             let error: Value = serde_json::from_str(&output.stderr).expect("JSON");
@@ -114,7 +115,7 @@ fn a_cluster_with_keys_runs_what_is_signed_and_nothing_else_on_every_node() {
     let id = raft_host_tests::hex(&id);
     publishers.sign(&next, "alice.pem", &["--cluster-id", &id]);
     cli.run(&["sign", text(&next), "--verify"]).ok();
-    cluster.cli_of(1).run(&["upgrade", text(&next)]).ok();
+    cluster.cli_of(1).run(&["upgrade", text(&next), "--no-rehearsal"]).ok();
     let modules = cli.run(&["modules"]).ok();
     assert!(modules.contains("SIGNED BY") && modules.contains(&alice), "{modules}");
     let all = publishers.modules();
@@ -129,12 +130,12 @@ fn a_cluster_with_keys_runs_what_is_signed_and_nothing_else_on_every_node() {
     let written = publishers.path("first.wasm.sig");
     let moved = publishers.path("both.sig");
     std::fs::rename(&written, &moved).expect("moved");
-    cli.run(&["upgrade", text(&first), "--signature", text(&moved)]).ok();
+    cli.run(&["upgrade", text(&first), "--no-rehearsal", "--signature", text(&moved)]).ok();
 
     // Back, by the signature of before; until its key is revoked. Restarts change nothing of that.
     cli.run(&["keys", "threshold", "1"]).ok();
     unsigned();
-    cli.run(&["upgrade", text(&next)]).ok();
+    cli.run(&["upgrade", text(&next), "--no-rehearsal"]).ok();
     let last = cli.run(&["keys", "revoke", &bob, "--threshold", "2"]);
     assert!(last.stderr.contains("1 would be trusted"), "{}", last.stderr);
     cli.run(&["keys", "revoke", &alice]).ok();
@@ -149,7 +150,7 @@ fn a_cluster_with_keys_runs_what_is_signed_and_nothing_else_on_every_node() {
     let publishers = Publishers { cluster: &cluster };
     // Runs on, though nobody would take it any more.
     cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
-    cli.run(&["upgrade", text(&first)]).ok();
+    cli.run(&["upgrade", text(&first), "--no-rehearsal"]).ok();
     let revoked = format!("key {alice} (alice) was revoked at index");
     publishers.refused(&next, &[], &[&revoked]);
     publishers.sign(&next, "alice.pem", &[]);
@@ -157,7 +158,7 @@ fn a_cluster_with_keys_runs_what_is_signed_and_nothing_else_on_every_node() {
     let words = cli.run(&["keys", "add", "alice", text(&publishers.path("alice.pem"))]);
     assert!(words.stderr.contains("never trusted again"), "{}", words.stderr);
     publishers.sign(&next, "bob.pem", &[]);
-    cli.run(&["upgrade", text(&next)]).ok();
+    cli.run(&["upgrade", text(&next), "--no-rehearsal"]).ok();
     let all = publishers.modules();
     assert!(all.iter().all(|other| *other == all[0] && other.contains(&bob)), "{all:?}");
 }
@@ -184,5 +185,44 @@ fn signatures_are_asked_for_when_the_state_is_given_up_and_after_a_restore() {
     publishers.sign(&next, "key.pem", &["--cluster-id", &id]);
     there.refused(&next, &[], &["is for cluster"]);
     publishers.sign(&next, "key.pem", &["--any-cluster"]);
-    restored.cli().run(&["upgrade", text(&next)]).ok();
+    restored.cli().run(&["upgrade", text(&next), "--no-rehearsal"]).ok();
+}
+
+/// It was proposed without the signatures beside it, and so it was refused.
+#[test]
+fn a_plugin_that_a_start_brings_later_comes_with_the_signatures_beside_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name);
+    // Traps at once: what runs until its fuel is gone takes longer than a command line waits, and
+    // does so again at the next start.
+    let broken = r#"(func (export "_initialize") (unreachable))"#;
+    let assembled = assemble(broken).expect("a module");
+    let mut server = Server::new(PROGRAM, dir.path(), "node-1");
+    let broken = path("broken.wasm");
+    std::fs::write(&broken, assembled).expect("written");
+    let said = server.refuses(&["--plugin", text(&broken)]);
+    assert!(said.contains("waits for a plugin"), "{said}");
+    server.start(&[]);
+    let cli = Cli::new(PROGRAM, &[server.address]);
+    let (key, module) = (path("key.pem"), path("kv.wasm"));
+    cli.run(&["keys", "generate", "--out", text(&key)]).ok();
+    cli.run(&["keys", "add", "ci", text(&key), "--threshold", "1"]).ok();
+    server.kill();
+
+    std::fs::copy(kv(), &module).expect("copied");
+    let start = ["--plugin", text(&module)];
+    let said = server.refuses(&start);
+    assert!(said.contains("is not signed"), "{said}");
+    let beside = path("kv.wasm.sig");
+    std::fs::write(&beside, "a poem").expect("written");
+    let said = server.refuses(&start);
+    assert!(said.contains("kv.wasm.sig: this is no file with signatures"), "{said}");
+    std::fs::remove_file(&beside).expect("removed");
+    cli.run(&["sign", text(&module), "--key", text(&key)]).ok();
+    server.start(&start);
+    cli.run(&["apply", r#"{"op":"set","key":"a","value":"1"}"#]).ok();
+    // What runs already is not looked at again.
+    server.kill();
+    std::fs::write(&beside, "a poem").expect("written");
+    server.start(&start);
 }

@@ -1,5 +1,6 @@
 //! Rolling upgrades to a program that offers a higher level, back again, and no more once it is raised.
 
+use raft_host_proto::v1::MemberLevel;
 use raft_host_tests::chaos::RecordedClients;
 use raft_host_tests::{Cluster, Started, block_on};
 
@@ -60,23 +61,42 @@ fn a_cluster_rolls_forwards_and_back_until_the_level_is_raised() {
     // A member that does not offer it is in the way, and so is one that is not there.
     become_program(&mut cluster, 0, NEXT);
     become_program(&mut cluster, 1, NEXT);
-    let refused = cluster.cli().run(&["level", "raise", "--to", "2", "--yes"]);
-    assert_eq!(refused.code, Some(1), "{refused:?}");
     let id = cluster.node_id(2);
-    assert!(refused.stderr.contains(&format!("node {id} offers 1")), "{}", refused.stderr);
-    become_program(&mut cluster, 2, NEXT);
+    let refused = |cluster: &Cluster, words: &str| {
+        let refused = cluster.cli().run(&["level", "raise", "--to", "2", "--yes"]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("node {id} {words}")), "{}", refused.stderr);
+        assert_eq!(level(cluster, 0), 1);
+    };
+    refused(&cluster, "offers 1");
+    // What a dead member offered counts for some seconds; whoever leads since has heard nothing of it.
+    assert_eq!(cluster.servers[2].terminate(), Some(0));
+    cluster.eventually("silence", || {
+        let known = cluster.group(cluster.leader())?.level?.members;
+        let is_silent = |of: &MemberLevel| of.node_id == id && of.offered.is_none();
+        known.iter().any(is_silent).then_some(())
+    });
+    refused(&cluster, "has not said lately");
+    cluster.servers[2].replace_program(NEXT);
+    cluster.servers[2].start(&[]);
+    cluster.wait_for_agreement();
 
     let shown = cluster.eventually("offers of all", || {
         let shown = cluster.cli().run(&["level"]).ok();
         shown.contains("2, by itself in").then_some(shown)
     });
     assert_eq!(shown.matches("offered by node").count(), 3, "{shown}");
-    let unsure = cluster.cli().run(&["level", "raise"]);
+    // A leader that was elected just now does not know yet what all offer; nothing is raised then either.
+    let unsure = cluster.eventually("what would happen", || {
+        let unsure = cluster.cli().run(&["level", "raise"]);
+        (unsure.code != Some(0)).then_some(unsure)
+    });
     assert_eq!(unsure.code, Some(1), "{unsure:?}");
     assert!(unsure.stderr.contains("from 1 to 2") && unsure.stderr.contains("--yes"), "{unsure:?}");
     assert_eq!(level(&cluster, 1), 1);
     let raised = cluster.cli().run(&["level", "raise", "--yes", "-o", "json"]).ok();
     let raised: serde_json::Value = serde_json::from_str(&raised).expect("JSON");
+    // It waits for what members offer, also when its leader was elected just now.
     assert_eq!((raised["previous"].as_u64(), raised["level"].as_u64()), (Some(1), Some(2)));
     cluster.wait_for_agreement();
     assert_eq!([0, 1, 2].map(|at| level(&cluster, at)), [2, 2, 2]);

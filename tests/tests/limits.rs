@@ -72,16 +72,16 @@ fn limits_that_cannot_be_are_refused_with_the_reason_and_nothing_changes() {
 fn what_limits_may_cost_in_memory_is_told_and_warned_of_where_a_machine_has_less() {
     let cluster = Cluster::new(PROGRAM, 1, &[]);
     let cli = cluster.cli();
-    assert!(cli.run(&["limits"]).ok().contains("the guest takes up to 2.0 GiB, an activation 4.5"));
+    assert!(cli.run(&["limits"]).ok().contains("the guest takes up to 2.0 GiB, an activation 4.0"));
     let most = ["memory_max_bytes=4GiB", "snapshot_max_bytes=4GiB", "-o", "json"];
     let set = cli.run(&[&["limits", "set"][..], &most].concat()).ok();
     let set: serde_json::Value = serde_json::from_str(&set).expect("JSON");
     let shown = cli.run(&["limits", "-o", "json"]).ok();
     let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(shown["running_memory_bytes"], 8u64 << 30);
-    assert_eq!(shown["activation_memory_bytes"], 24u64 << 30);
+    assert_eq!(shown["activation_memory_bytes"], 16u64 << 30);
     let machine = shown["machine_memory_bytes"].as_u64().expect("a number");
-    let is_short = 0 < machine && machine < 24 << 30;
+    let is_short = 0 < machine && machine < 16 << 30;
     for answer in [&set, &shown] {
         let warning = answer["memory_warning"].as_str().expect("a text");
         assert_eq!(warning.contains("may come to take"), is_short, "{machine}: {warning:?}");
@@ -92,7 +92,7 @@ fn what_limits_may_cost_in_memory_is_told_and_warned_of_where_a_machine_has_less
         let told = log.lines().filter(|line| line.contains("memory that guests may come to take"));
         let told: Vec<&str> = told.collect();
         let [_, last] = told[..] else { return None };
-        assert!(last.contains("24.0 GiB"), "{last}");
+        assert!(last.contains("16.0 GiB"), "{last}");
         assert_eq!(log.contains("WARN") && log.contains("or give every node more"), is_short);
         Some(())
     });

@@ -70,7 +70,7 @@ impl May {
             (May::Nothing, _) => false,
             (May::All, _) | (_, Asks::Nothing) => true,
             (May::BeTold, Asks::Node)
-                if !path.ends_with("/Move") && !path.ends_with("/Prepared") =>
+                if !["/Move", "/Prepared", "/Admit"].iter().any(|end| path.ends_with(end)) =>
             {
                 return None;
             }

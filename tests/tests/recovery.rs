@@ -240,6 +240,10 @@ fn two_of_five_become_a_cluster_with_what_the_plan_promised_and_who_was_left_beh
     assert!(again.contains("had been applied to"), "{again}");
     let verified = json(&cli, &["recover", "verify", plan, "--data-dir", &chosen]);
     assert!(verified["digest"].is_string(), "{verified}");
+    // Whether the old one had certificates stands nowhere.
+    let new_id = verified["cluster_id"].as_str().expect("an id");
+    let certificates = format!("certs init DIR --cluster-id {new_id} --node n1=127.0.0.1 ");
+    assert!(again.contains(&certificates), "{again}");
 
     // The new cluster.
     let at = left[dirs.iter().position(|dir| *dir == chosen).expect("one of them")];

@@ -1,15 +1,17 @@
-//! `raft-host replay`, on what real nodes left behind.
+//! `raft-host replay`, on what real nodes left behind; and what nodes that run say of the past.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message as _;
 use raft_host::storage::{DataDir, GroupWrite, StorageConfig, WriteBatch};
 use raft_host::types::{GroupId, Index};
 use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
-use raft_host_tests::{Cli, Cluster, block_on};
+use raft_host_proto::v1::Consistency;
+use raft_host_tests::{Cli, Cluster, block_on, ledger};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
@@ -135,4 +137,81 @@ fn a_running_node_and_a_strange_directory_are_refused() {
     let said = replay(&[text(&nowhere)]).failed();
     assert!(said.contains("is not the data directory of a node"), "{said}");
     assert!(!nowhere.exists());
+}
+
+/// Tells the balance of account 4 whatever account is asked about.
+const SHIFTED: (&str, &str) = ("query", "(i32.store8 (i32.const 1) (i32.const 4))");
+
+fn deposit(account: u8, amount: u16) -> Vec<u8> {
+    let [low, high] = amount.to_le_bytes();
+    vec![b'd', account, low, high]
+}
+
+/// The balance of account 2, as the module that is active says it.
+const BALANCE: &[u8] = b"b\x02";
+
+#[test]
+fn running_nodes_answer_for_what_was_while_they_take_commands_and_after_an_upgrade() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let [module, next] = ["ledger.wasm", "next.wasm"].map(|name| dir.path().join(name));
+    fs::write(&module, ledger(&[])).expect("written");
+    fs::write(&next, ledger(&[SHIFTED])).expect("written");
+    let arguments =
+        ["--snapshot-threshold", "50", "--snapshot-pause-ms", "0", "--snapshot-keep", "1000"];
+    let cluster = Cluster::of(PROGRAM, &module, 3, &arguments);
+    cluster.wait_for_voters(3);
+    let (client, others) = (cluster.client(), cluster.client());
+    let is_over = AtomicBool::new(false);
+    let mut seen = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                block_on(others.apply(deposit(3, 1))).expect("applied");
+            }
+        });
+        let mut note = |amount| {
+            block_on(client.apply(deposit(4, 1_000 + amount))).expect("applied");
+            let applied = block_on(client.apply(deposit(2, amount))).expect("applied");
+            let answer = block_on(client.query(BALANCE, Consistency::Linearizable));
+            let answer = answer.expect("answered");
+            seen.push((applied.position.expect("it has one"), answer.outcome));
+        };
+        (1..40).for_each(&mut note);
+        let upgraded = cluster.cli().run(&["upgrade", text(&next), "--no-rehearsal"]);
+        assert_eq!(upgraded.code, Some(0), "{upgraded:?}");
+        (40..60).for_each(&mut note);
+        // Under load as well as without it; from any node.
+        for at in [0, 1, 2] {
+            let client = cluster.client_of(at);
+            for (place, outcome) in seen.iter().skip(at).step_by(7) {
+                let place = *place;
+                let asked = async {
+                    let whole = client.query_at(BALANCE, place.index, None).await?;
+                    let part = client.query_at(BALANCE, place.index, Some(place.ordinal)).await?;
+                    Ok::<_, raft_host_proto::ClientError>([whole, part])
+                };
+                for past in block_on(asked).expect("answered") {
+                    assert!(past.base_index <= place.index, "{past:?}");
+                    let answer = past.answer.expect("there is one");
+                    assert_eq!((answer.applied_index, &answer.outcome), (place.index, outcome));
+                }
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    // The two modules do answer otherwise.
+    let kinds = [&seen[38], &seen[39]].map(|(_, outcome)| format!("{outcome:?}"));
+    assert_ne!(kinds[0], kinds[1]);
+
+    let cli = cluster.cli_of(1);
+    let place = seen[5].0.index.to_string();
+    let said = cli.run(&["query", "b\u{2}", "--at", &place, "-o", "json"]).ok();
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&said["index"], &said["ordinal"]), (&seen[5].0.index.into(), &Value::Null));
+    let early = cli.run(&["query", "b\u{2}", "--at", "100000000"]);
+    assert_eq!(early.code, Some(1), "{early:?}");
+    assert!(early.failed().contains("is not applied yet"));
+    let old = cli.run(&["query", "b\u{2}", "--at", "0"]);
+    assert_eq!(old.code, Some(1), "{old:?}");
+    assert!(old.failed().contains("the oldest state that it can be asked about"));
 }

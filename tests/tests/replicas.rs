@@ -46,6 +46,7 @@ fn log() -> Vec<Bytes> {
         total_bytes: module.len() as u64,
         offset: 0,
         data: module.into(),
+        ..Default::default()
     };
     let activate =
         stored::ActivateModule { module_hash: hash.0.to_vec().into(), ..Default::default() };

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use raft_host_tests::workspace;
+use raft_host::fsm::{Call, Context, Fsm, GuestResult};
+use raft_host::types::{ActorName, ClusterId, Index, ModuleHash, Position};
+use raft_host_tests::{hostile, workspace};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_raft-host-under-test");
 const CONFORMANCE: &str = "guest-sdk/conformance";
@@ -46,6 +48,59 @@ fn every_sdk_does_all_that_the_probe_asks_of_it() {
     for language in ["assemblyscript", "c", "cpp", "go", "rust", "zig"] {
         let module = format!("guest-sdk/{language}/probe/probe.wasm");
         passes(&module, &[conformance("any"), conformance("probe")]);
+    }
+}
+
+const CONTEXT: Context = Context {
+    cluster: ClusterId([5; 16]),
+    position: Position { index: Index(2), ordinal: 0 },
+    time_ms: 1,
+    actor: ActorName::NONE,
+};
+
+fn instance(module: &[u8]) -> Box<dyn Fsm> {
+    let limits = hostile::limits();
+    hostile::loader().instantiate(module, &limits, CONTEXT).expect("the host works").expect("good")
+}
+
+fn output(call: Call) -> Vec<u8> {
+    match call.result {
+        GuestResult::Ok(output) => output,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_sdk_adopts_the_memory_of_another_module() {
+    let text = r#"(module
+      (memory (export "memory") 2) (data (i32.const 0) "sixteen bytes at the start")
+      (global (mut i32) (i32.const -2)) (global i32 (i32.const 7)) (global (mut f64) (f64.const 1.5))
+      (func (export "raft_fsm_abi_v1"))
+      (func (export "apply") (param i32) (result i32) (i32.const 0))
+      (func (export "snapshot") (result i32) (unreachable))
+      (func (export "restore") (param i32) (result i32) (unreachable)))"#;
+    let module = wat::parse_str(text).expect("it is sound");
+    let mut old = instance(&module);
+    let image = old.capture().expect("an image");
+    let mut expected = ModuleHash::of(&module).0.to_vec();
+    expected.extend_from_slice(&(2u64 << 16).to_le_bytes());
+    expected.extend_from_slice(b"sixteen bytes at");
+    for (ty, bits) in [(0, u128::from(-2i32 as u32)), (3, 1.5f64.to_bits().into())] {
+        expected.push(ty);
+        expected.extend_from_slice(&bits.to_le_bytes());
+    }
+    for language in ["assemblyscript", "c", "cpp", "go", "rust", "zig"] {
+        let probe = std::fs::read(workspace(&format!("guest-sdk/{language}/probe/probe.wasm")));
+        let mut new = instance(&probe.expect("readable"));
+        assert!(new.has_take_over(), "{language}");
+        output(new.take_over(CONTEXT, &*image).expect("the host works"));
+        let state = output(new.query(CONTEXT, b"get").expect("the host works"));
+        assert_eq!(state, expected, "{language}");
+        let snapshot = output(new.snapshot(CONTEXT).expect("the host works"));
+        let c = std::fs::read(workspace("guest-sdk/c/probe/probe.wasm")).expect("readable");
+        let mut next = instance(&c);
+        output(next.restore(CONTEXT, &snapshot).expect("the host works"));
+        assert_eq!(output(next.query(CONTEXT, b"get").expect("the host works")), expected);
     }
 }
 

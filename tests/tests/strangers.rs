@@ -10,20 +10,23 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use raft_host_proto::ALL_DESCRIPTORS;
+use raft_host_proto::dial::ClientTls;
 use raft_host_tests::strangers::frames::{
     CONTINUATION, DATA, END_HEADERS, GREETING, HEADERS, NO_FLAGS, PING, PRIORITY, SETTINGS,
     WINDOW_UPDATE, call_block, frame, head, long_header, open_call, reset,
 };
 use raft_host_tests::strangers::{Honest, Raw, RawCodec, memory, with_many_files};
-use raft_host_tests::{Cluster, block_on};
+use raft_host_tests::{Cli, Cluster, Server, block_on, kv};
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use tokio_rustls::rustls::ClientConnection;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -62,8 +65,24 @@ fn withstands_as(
     what: &str,
     attack: impl Fn(SocketAddr, &AtomicBool) -> u64 + Sync,
 ) -> Cluster {
-    let (address, pid) = (cluster.servers[0].address, cluster.servers[0].pid());
-    let honest = Honest::of(address);
+    let address = cluster.servers[0].address;
+    endures(what, &Honest::of(address), &cluster.servers[0], attack);
+    // Whoever comes anew is served as well.
+    cluster.eventually("a new client", || {
+        let command = r#"{"op":"set","key":"new","value":"1"}"#;
+        cluster.cli().run(&["apply", command]).code.filter(|code| *code == 0)
+    });
+    cluster
+}
+
+/// The same of a node that an honest client uses.
+fn endures(
+    what: &str,
+    honest: &Honest,
+    node: &Server,
+    attack: impl Fn(SocketAddr, &AtomicBool) -> u64 + Sync,
+) {
+    let (address, pid) = (node.address, node.pid());
     honest.p99();
     let before = memory(pid, "VmRSS");
     let mut looks = 0;
@@ -92,12 +111,6 @@ fn withstands_as(
         }
         assert!(looks < LOOKS, "{what}: p99 {usual:?} became {attacked:?}");
     }
-    // Whoever comes anew is served as well.
-    cluster.eventually("a new client", || {
-        let command = r#"{"op":"set","key":"new","value":"1"}"#;
-        cluster.cli().run(&["apply", command]).code.filter(|code| *code == 0)
-    });
-    cluster
 }
 
 /// A connection that has not begun; it waits for nothing for ever.
@@ -169,6 +182,57 @@ fn half_handshakes_stop_nobody() {
         }
         strikes
     });
+}
+
+/// What a client says first in TLS, for HTTP/2 or in the first contact of a new node.
+fn client_hello(tls: &ClientTls, protocol: &[u8]) -> Vec<u8> {
+    let mut config = tls.config().expect("files that can be used");
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let name = ServerName::try_from("127.0.0.1").expect("an address");
+    let mut hello = Vec::new();
+    let mut client = ClientConnection::new(Arc::new(config), name).expect("TLS");
+    client.write_tls(&mut hello).expect("memory");
+    hello
+}
+
+#[test]
+fn half_tls_handshakes_stop_nobody() {
+    let _alone = alone();
+    with_many_files();
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name);
+    let certs = path("certs").display().to_string();
+    let cli = Cli::new(PROGRAM, &[]);
+    let made = ["certs", "init", &certs, "--node", "n1=127.0.0.1", "--client", "admin"];
+    cli.run(&made).ok();
+    let admin = ClientTls::in_folder(&path("certs/clients/admin"));
+    let mut node = Server::new(PROGRAM, dir.path(), "node-1");
+    node.set_tls(admin.clone());
+    let (files, plugin) =
+        (path("certs/nodes/n1").display().to_string(), kv().display().to_string());
+    node.start(&["--tls", &files, "--plugin", &plugin]);
+    let trusting = ClientTls::trusting(path("certs/ca.pem"));
+    let hellos = [&b"h2"[..], b"raft-host-join"].map(|name| client_hello(&trusting, name));
+    let honest = Honest::secured(node.address, admin.clone());
+    endures("half TLS handshakes", &honest, &node, |address, end| {
+        let (mut held, mut strikes) = (Vec::new(), 0);
+        while !end.load(Ordering::Relaxed) {
+            let Some(mut connection) = dial(address) else { continue };
+            let hello = &hellos[strikes % 2];
+            // A part of it, or all, and nothing after that: the node has answered, and waits.
+            let said = if strikes % 3 == 0 { hello.len() } else { strikes * 7 % hello.len() };
+            // It may have been ended by now.
+            let _ = connection.write_all(&hello[..said]);
+            held.push(connection);
+            strikes += 1;
+            std::thread::sleep(PAUSE / 5);
+            if held.len() > 500 {
+                held.drain(..250);
+            }
+        }
+        strikes as u64
+    });
+    Honest::secured(node.address, admin).p99();
 }
 
 #[test]

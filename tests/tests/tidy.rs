@@ -19,8 +19,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("machine", &["types", "fsm", "signing"]),
     ("tls", &["types", "certs"]),
     ("transport", &["types", "storage", "tls"]),
-    ("node", &["types", "storage", "consensus", "fsm", "machine", "transport", "signing"]),
+    (
+        "node",
+        &[
+            "types",
+            "storage",
+            "consensus",
+            "fsm",
+            "machine",
+            "transport",
+            "signing",
+            "replay",
+            "rehearsal",
+        ],
+    ),
     ("replay", &["types", "storage", "consensus", "fsm", "machine"]),
+    ("rehearsal", &["types", "storage", "consensus", "fsm", "machine"]),
     ("recovery", &["types", "storage", "consensus", "fsm", "machine", "replay"]),
     ("backup", &["types", "fsm", "machine"]),
     ("autopilot", &["types"]),
@@ -37,6 +51,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "transport",
             "node",
             "backup",
+            "rehearsal",
             "autopilot",
             "signing",
             "audit",
@@ -48,9 +63,13 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// The floors of `node`, from the ground up: a part may name parts of the floors below its own.
 const NODE_FLOORS: &[&[&str]] = &[
-    &["config", "budget", "stop", "rivals", "roster", "standing", "room", "pace"],
-    &["clock", "answer"],
+    &[
+        "config", "budget", "stop", "rivals", "roster", "standing", "room", "pace", "priority",
+        "ahead",
+    ],
+    &["clock", "answer", "compilations"],
     &["metrics", "waiter"],
+    &["shadow"],
     &["message", "work"],
     &["request"],
     &["group", "apply"],

@@ -21,6 +21,14 @@ pub const EXPORT_RESTORE: &str = "restore";
 pub const EXPORT_QUERY: &str = "query";
 /// Optional export: `classify(len: i32) -> i32`, the name of the class that a command is of.
 pub const EXPORT_CLASSIFY: &str = "classify";
+/// Optional export: `check() -> i32`, whether the guest's state keeps the guest's own rules.
+pub const EXPORT_CHECK: &str = "check";
+/// Optional export: `state_version() -> i32`, the name of the format of its snapshots.
+pub const EXPORT_STATE_VERSION: &str = "state_version";
+/// Optional export: `restores(len: i32) -> i32`, whether `restore` takes snapshots of a format.
+pub const EXPORT_RESTORES: &str = "restores";
+/// Optional export: `adopt(len: i32) -> i32`, takes over the memory of another module's instance.
+pub const EXPORT_ADOPT: &str = "adopt";
 /// Optional export: `init() -> i32`, once in the life of a cluster.
 pub const EXPORT_INIT: &str = "init";
 /// Optional export, called after instantiation (reactors).
@@ -52,6 +60,13 @@ pub const IMPORT_LOG: &str = "log";
 /// Import: `actor(ptr: i32, cap: i32) -> i32`, the name of who gave the command.
 pub const IMPORT_ACTOR: &str = "actor";
 
+/// Import: `old_memory_size() -> i64`, size of the memory that `adopt` may read, in bytes.
+pub const IMPORT_OLD_MEMORY_SIZE: &str = "old_memory_size";
+/// Import: `old_memory(src: i64, ptr: i32, len: i32)`, bytes of the memory that `adopt` may read.
+pub const IMPORT_OLD_MEMORY: &str = "old_memory";
+/// Import: `old_global(n: i32, ptr: i32) -> i32`, a mutable global of the instance that `adopt` may read.
+pub const IMPORT_OLD_GLOBAL: &str = "old_global";
+
 /// Import: `window() -> i32`, how many bytes of the input are in the window.
 pub const IMPORT_WINDOW: &str = "window";
 
@@ -71,6 +86,26 @@ pub const STATUS_REJECTED: i32 = 1;
 pub const ACTOR_MAX_BYTES: usize = 64;
 /// Longest name of a class of commands, in bytes.
 pub const CLASS_MAX_BYTES: usize = 64;
+
+/// Longest name of a format of snapshots, in bytes.
+pub const STATE_VERSION_MAX_BYTES: usize = 64;
+
+/// Length of the input of `adopt`: the SHA-256 of the other module.
+pub const ADOPT_INPUT_BYTES: usize = 32;
+/// Bytes that `old_global` writes: the bits of the global, as a little-endian number.
+pub const OLD_GLOBAL_BYTES: usize = 16;
+/// What `old_global` returns for a global of type `i32`.
+pub const GLOBAL_I32: i32 = 0;
+/// See [`GLOBAL_I32`].
+pub const GLOBAL_I64: i32 = 1;
+/// See [`GLOBAL_I32`].
+pub const GLOBAL_F32: i32 = 2;
+/// See [`GLOBAL_I32`].
+pub const GLOBAL_F64: i32 = 3;
+/// See [`GLOBAL_I32`].
+pub const GLOBAL_V128: i32 = 4;
+/// What `old_global` returns if there is no such global.
+pub const NO_GLOBAL: i32 = -1;
 
 /// Levels of `log`.
 pub const LOG_ERROR: i32 = 1;
@@ -123,19 +158,23 @@ const fn import(
 use ValueType::{I32, I64};
 
 /// The functions that the host calls. The marker, the memory and the window are not among them.
-pub const EXPORTS: [Function; 8] = [
+pub const EXPORTS: [Function; 12] = [
     export(EXPORT_APPLY, &[I32], &[I32], true),
     export(EXPORT_SNAPSHOT, &[], &[I32], true),
     export(EXPORT_RESTORE, &[I32], &[I32], true),
     export(EXPORT_QUERY, &[I32], &[I32], false),
     export(EXPORT_CLASSIFY, &[I32], &[I32], false),
+    export(EXPORT_CHECK, &[], &[I32], false),
+    export(EXPORT_STATE_VERSION, &[], &[I32], false),
+    export(EXPORT_RESTORES, &[I32], &[I32], false),
+    export(EXPORT_ADOPT, &[I32], &[I32], false),
     export(EXPORT_INIT, &[], &[I32], false),
     export(EXPORT_INITIALIZE, &[], &[], false),
     export(EXPORT_START, &[], &[], false),
 ];
 
 /// The functions that a guest may import from [`IMPORT_MODULE`].
-pub const IMPORTS: [Function; 10] = [
+pub const IMPORTS: [Function; 13] = [
     import(IMPORT_READ, &[I32, I32], &[I32]),
     import(IMPORT_WRITE, &[I32, I32], &[]),
     import(IMPORT_INDEX, &[], &[I64]),
@@ -146,4 +185,7 @@ pub const IMPORTS: [Function; 10] = [
     import(IMPORT_LOG, &[I32, I32, I32], &[]),
     import(IMPORT_WINDOW, &[], &[I32]),
     import(IMPORT_ACTOR, &[I32, I32], &[I32]),
+    import(IMPORT_OLD_MEMORY_SIZE, &[], &[I64]),
+    import(IMPORT_OLD_MEMORY, &[I64, I32, I32], &[]),
+    import(IMPORT_OLD_GLOBAL, &[I32, I32], &[I32]),
 ];

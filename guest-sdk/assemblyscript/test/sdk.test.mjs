@@ -42,6 +42,21 @@ test("a wrong snapshot is rejected, and its length is checked before memory is t
   assert.match(load(probe).restore(Buffer.concat([good, good])).text, /11 trailing bytes/);
 });
 
+test("the memory of another module is adopted, and nothing outside of it", () => {
+  const module = new Uint8Array(32).fill(7);
+  const short = load(probe).adopt(module, new TextEncoder().encode("too short"));
+  assert.deepEqual([short.status, short.text], ["rejected", "the old memory ends before 16 bytes at 0x0"]);
+  const node = load(probe);
+  const memory = new TextEncoder().encode("a memory of 20 bytes");
+  assert.equal(node.adopt(module, memory, [{ type: 1, bits: (5n << 64n) | 0x109n }]).status, "ok");
+  const global = Buffer.concat([Buffer.from([1, 9, 1]), Buffer.alloc(6), Buffer.from([5]), Buffer.alloc(7)]);
+  const none = Buffer.concat([Buffer.from([255]), Buffer.alloc(16)]);
+  const size = Buffer.from([20, 0, 0, 0, 0, 0, 0, 0]);
+  const expected = Buffer.concat([module, size, memory.subarray(0, 16), global, none]);
+  assert.deepEqual(node.query("get").bytes, expected);
+  assert.deepEqual(node.renew().query("get").bytes, expected);
+});
+
 test("the template's host is this one", () => {
   const copy = readFileSync(here("../../../host/templates/assemblyscript/test/host.mjs"), "utf8");
   assert.equal(copy, readFileSync(here("../testing/host.mjs"), "utf8"));

@@ -23,7 +23,7 @@ export function play(module, script, { renewing = false } = {}) {
     const rest = space < 0 ? "" : line.slice(space + 1);
     try {
       const input = inputOf(word, rest);
-      if (input === undefined && !["renew", "advance", "actor"].includes(word)) {
+      if (input === undefined && !["renew", "advance", "actor", "check", "state-version"].includes(word)) {
         if (word.startsWith("event")) {
           result.checked ||= word === "event-none";
           (events ??= []).push(...(word === "event" ? [told(rest, node)] : []));
@@ -38,6 +38,10 @@ export function play(module, script, { renewing = false } = {}) {
       if (word === "renew" || renewing) node = node.renew();
       if (word === "advance") node.pendingMs = node.pendingMs + Number(rest);
       if (word === "actor") node.actor = rest;
+      if (word === "check" || word === "state-version") {
+        result = word === "check" ? node.check() : node.stateVersion();
+        continue;
+      }
       if (input === undefined) continue;
       if (word.startsWith("apply")) {
         node.advance(node.pendingMs);
@@ -47,6 +51,9 @@ export function play(module, script, { renewing = false } = {}) {
       } else if (word === "classify") {
         saved = node.snapshot();
         result = node.classify(input);
+      } else if (word === "restores") {
+        saved = node.snapshot();
+        result = node.restores(input);
       } else {
         saved = node.snapshot();
         result = node.query(input);
@@ -65,7 +72,7 @@ function told(text, node) {
 
 function inputOf(word, rest) {
   const [kind, form] = word.split("-");
-  if (!["apply", "query", "classify"].includes(kind)) return undefined;
+  if (!["apply", "query", "classify", "restores"].includes(kind)) return undefined;
   if (form === "hex") return Buffer.from(rest, "hex");
   if (form !== "fill") return Buffer.from(rest);
   const [count, hex] = rest.split(" ");

@@ -1,6 +1,9 @@
 /* The probe of guest-sdk/conformance/PROBE.md: it uses everything that the SDK has. */
 #define RAFT_FSM_IMPLEMENTATION
 #define RAFT_FSM_CLASSES
+#define RAFT_FSM_RULES
+#define RAFT_FSM_VERSIONS
+#define RAFT_FSM_ADOPT
 #include "../raft_fsm.h"
 
 enum { MOST = 16777216, MOST_RANDOM = 1024, PIECE = 4096 };
@@ -146,7 +149,36 @@ static fsm_status restore(fsm_reader *in) {
     return fsm_end(in);
 }
 
+static fsm_status check(void) {
+    fsm_slice bytes = {state.data, state.size};
+    return fsm_is(bytes, "broken") ? fsm_reject("the state is broken") : FSM_OK;
+}
+
+static fsm_status restores(fsm_slice version) {
+    if (fsm_is(version, "probe/1")) return FSM_OK;
+    fsm_reject("not a format of the probe: ");
+    fsm_put_slice(version);
+    return FSM_REJECTED;
+}
+
+/* Keeps what there is of the old one: see PROBE.md. */
+static fsm_status adopt(fsm_old *old) {
+    enum { START = 16, GLOBALS = 2, SIZE = 32 + 8 + START + GLOBALS * 17 };
+    char *data = fsm_alloc(SIZE), *at = data;
+    if (data == NULL) return fsm_reject("there is no memory for that");
+    state.data = data;
+    state.size = SIZE;
+    memcpy(at, old->module, 32);
+    at += 32;
+    for (int i = 0; i < 8; i++) *at++ = (char)(old->size >> (8 * i));
+    fsm_old_bytes(old, 0, at, START);
+    at += START;
+    for (uint32_t number = 0; number < GLOBALS; number++, at += 17)
+        *at = (char)fsm_old_global(old, number, (unsigned char *)at + 1);
+    return fsm_old_end(old);
+}
+
 static void drop(void) { fsm_free(state.data); }
 
 FSM_MACHINE(FSM_STATE(state), .apply = apply, .query = query, .snapshot = snapshot, .restore = restore, .drop = drop,
-            .classify = classify)
+            .classify = classify, .check = check, .state_version = "probe/1", .restores = restores, .adopt = adopt)

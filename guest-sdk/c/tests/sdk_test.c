@@ -1,5 +1,8 @@
 /* Tests of the SDK, through the probe and directly. */
 #define RAFT_FSM_CLASSES
+#define RAFT_FSM_RULES
+#define RAFT_FSM_VERSIONS
+#define RAFT_FSM_ADOPT
 #include "../raft_fsm.h"
 
 #include <stdio.h>
@@ -72,6 +75,51 @@ static void a_command_has_an_actor_and_a_class(void) {
     fsm_expect_apply("index", "4");
     fsm_test_begin();
     fsm_expect_apply("actor", "");
+}
+
+static void the_state_has_rules_and_a_format(void) {
+    fsm_test_begin();
+    fsm_expect_check("");
+    fsm_expect_apply("set broken", "6");
+    fsm_expect_check("the state is broken");
+    fsm_expect_query("get", "broken");
+    EXPECT(fsm_is(fsm_test_state_version().output, "probe/1"));
+    EXPECT(fsm_test_restores(fsm_text("probe/1")).kind == FSM_TEST_OK);
+    fsm_outcome refused = fsm_test_restores(fsm_text("kv/1"));
+    EXPECT(refused.kind == FSM_TEST_REJECTED && fsm_is(refused.output, "not a format of the probe: kv/1"));
+}
+
+static void the_memory_of_another_module_is_taken_over(void) {
+    unsigned char module[32], expected[90];
+    const fsm_test_global globals[] = {{FSM_I64, {1, 2, 3}}};
+    fsm_test_begin();
+    fsm_expect_apply("set mine", "4");
+    memset(module, 7, sizeof module);
+    fsm_outcome refused = fsm_test_adopt(module, fsm_text("too short"), globals, 1);
+    EXPECT(refused.kind == FSM_TEST_REJECTED && fsm_is(refused.output, "the old memory ends too early"));
+    fsm_expect_query("get", "mine");
+    EXPECT(fsm_test_adopt(module, fsm_text("a memory of 20 bytes"), globals, 1).kind == FSM_TEST_OK);
+    memset(expected, 0, sizeof expected);
+    memset(expected, 7, 32);
+    expected[32] = 20;
+    memcpy(expected + 40, "a memory of 20 b", 16);
+    memcpy(expected + 56, "\1\1\2\3", 4);
+    expected[73] = 255;
+    fsm_slice state = fsm_test_query(fsm_text("get")).output;
+    EXPECT(state.size == sizeof expected && memcmp(state.data, expected, sizeof expected) == 0);
+    fsm_test_renew();
+}
+
+static void what_lies_outside_of_the_old_memory_is_an_error(void) {
+    fsm_old old = {{0}, 100, NULL};
+    EXPECT(fsm_old_has(&old, 100, 0) && fsm_old_has(&old, 0, 100) && fsm_old_has(&old, 99, 1));
+    EXPECT(!fsm_old_has(&old, 99, 2));
+    for (int i = 0; i < 3; i++) {
+        static const uint64_t at[] = {101, UINT64_MAX, 1}, size[] = {0, 2, UINT64_MAX};
+        fsm_old other = {{0}, 100, NULL};
+        EXPECT(!fsm_old_has(&other, at[i], size[i]) && other.problem != NULL);
+        EXPECT(fsm_old_u32(&other, 0) == 0);
+    }
 }
 
 static void random_bytes_are_the_same_for_the_same_call(void) {
@@ -181,6 +229,9 @@ int main(void) {
     slices_are_ordered_by_bytes_and_size();
     decimals_have_all_their_digits();
     a_command_has_an_actor_and_a_class();
+    the_state_has_rules_and_a_format();
+    the_memory_of_another_module_is_taken_over();
+    what_lies_outside_of_the_old_memory_is_an_error();
     random_bytes_are_the_same_for_the_same_call();
     events_count_only_if_accepted();
     a_panic_is_logged_and_undone();

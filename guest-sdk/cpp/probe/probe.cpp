@@ -1,6 +1,9 @@
 // The probe of guest-sdk/conformance/PROBE.md: it uses everything that the SDK has.
 #define RAFT_FSM_IMPLEMENTATION
 #define RAFT_FSM_CLASSES
+#define RAFT_FSM_RULES
+#define RAFT_FSM_VERSIONS
+#define RAFT_FSM_ADOPT
 #include "../raft_fsm.hpp"
 
 #include <algorithm>
@@ -91,6 +94,27 @@ public:
         in.expect("PRB1");
         state = in.sized(UINT32_MAX);
         return in.end();
+    }
+
+    fsm::Status check() const { return state == "broken" ? fsm::reject("the state is broken") : fsm::ok(); }
+
+    static constexpr const char *state_version = "probe/1";
+
+    static fsm::Status restores(std::string_view version) {
+        return version == state_version ? fsm::ok() : fsm::reject("not a format of the probe: ", version);
+    }
+
+    // Keeps what there is of the old one: see PROBE.md.
+    fsm::Status adopt(fsm::Old &old) {
+        state = old.module();
+        for (int i = 0; i < 8; i++) state += static_cast<char>(old.size() >> (8 * i));
+        state += old.text(0, 16);
+        for (std::uint32_t number = 0; number < 2; number++) {
+            unsigned char bits[16];
+            state += static_cast<char>(old.global(number, bits));
+            state.append(reinterpret_cast<const char *>(bits), sizeof bits);
+        }
+        return old.end();
     }
 
 private:

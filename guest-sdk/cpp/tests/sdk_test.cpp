@@ -1,5 +1,8 @@
 // Tests of the SDK, through the probe and directly.
 #define RAFT_FSM_CLASSES
+#define RAFT_FSM_RULES
+#define RAFT_FSM_VERSIONS
+#define RAFT_FSM_ADOPT
 #include "../raft_fsm.hpp"
 
 #include <cstdio>
@@ -54,6 +57,30 @@ void a_command_has_an_actor_and_a_class() {
     RAFT_FSM_EXPECT(cluster.classify("set this"), ok("set"));
     RAFT_FSM_EXPECT(cluster.classify("nothing"), ok());
     RAFT_FSM_EXPECT(cluster.apply("index"), ok("4"));
+}
+
+void the_state_has_rules_and_a_format() {
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.check(), ok());
+    RAFT_FSM_EXPECT(cluster.apply("set broken"), ok("6"));
+    RAFT_FSM_EXPECT(cluster.check(), rejected("the state is broken"));
+    RAFT_FSM_EXPECT(cluster.state_version(), ok("probe/1"));
+    RAFT_FSM_EXPECT(cluster.restores("probe/1"), ok());
+    RAFT_FSM_EXPECT(cluster.restores("kv/1"), rejected("not a format of the probe: kv/1"));
+}
+
+void the_memory_of_another_module_is_taken_over() {
+    Cluster cluster;
+    RAFT_FSM_EXPECT(cluster.apply("set mine"), ok("4"));
+    const fsm_test_global globals[] = {{FSM_I32, {5}}, {FSM_F64, {1, 2, 3}}};
+    std::string module(32, 'm');
+    RAFT_FSM_EXPECT(cluster.adopt(module, "too short", globals, 2), rejected("the old memory ends too early"));
+    RAFT_FSM_EXPECT(cluster.query("get"), ok("mine"));
+    RAFT_FSM_EXPECT(cluster.adopt(module, "a memory of 20 bytes", globals, 2), ok());
+    std::string expected = module + '\x14' + std::string(7, '\0') + "a memory of 20 b" + std::string(1, '\0') + '\5' +
+                           std::string(15, '\0') + "\3\1\2\3" + std::string(13, '\0');
+    RAFT_FSM_EXPECT(cluster.query("get"), ok(expected));
+    cluster.renew();
 }
 
 void random_bytes_are_the_same_for_the_same_call() {
@@ -131,6 +158,8 @@ int main() {
     numbers_are_parsed_to_the_last_digit();
     a_call_knows_its_index_and_time();
     a_command_has_an_actor_and_a_class();
+    the_state_has_rules_and_a_format();
+    the_memory_of_another_module_is_taken_over();
     random_bytes_are_the_same_for_the_same_call();
     events_count_only_if_accepted();
     a_panic_is_logged_and_undone();

@@ -105,6 +105,54 @@ func (p *probe) Classify(_ *raftfsm.Context, command []byte) string {
 	return ""
 }
 
+//go:wasmexport check
+func check() int32 { return raftfsm.ExportCheck() }
+
+func (p *probe) Check(*raftfsm.Context) error {
+	if string(p.state) == "broken" {
+		return raftfsm.Rejection("the state is broken")
+	}
+	return nil
+}
+
+//go:wasmexport state_version
+func stateVersion() int32 { return raftfsm.ExportStateVersion() }
+
+//go:wasmexport restores
+func restores(length uint32) int32 { return raftfsm.ExportRestores(length) }
+
+func (p *probe) StateVersion() string { return "probe/1" }
+
+func (p *probe) Restores(version string) error {
+	if version != p.StateVersion() {
+		return raftfsm.Rejection("not a format of the probe: " + version)
+	}
+	return nil
+}
+
+//go:wasmexport adopt
+func adopt(length uint32) int32 { return raftfsm.ExportAdopt(length) }
+
+// Adopt keeps what there is of the old instance: see PROBE.md.
+func (p *probe) Adopt(_ *raftfsm.Context, old *raftfsm.OldInstance) error {
+	module := old.Module()
+	p.state = append(p.state, module[:]...)
+	for i := range 8 {
+		p.state = append(p.state, byte(old.Size()>>(8*i)))
+	}
+	p.state = append(p.state, old.Bytes(0, 16)...)
+	for number := range uint32(2) {
+		global, there := old.Global(number)
+		kind := byte(255)
+		if there {
+			kind = byte(global.Type)
+		}
+		p.state = append(p.state, kind)
+		p.state = append(p.state, global.Bits[:]...)
+	}
+	return nil
+}
+
 func (p *probe) Snapshot(_ *raftfsm.Context, out *raftfsm.Writer) error {
 	out.String(magic)
 	out.SizedBytes(p.state)

@@ -3,9 +3,12 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use raft_fsm_abi::{STATUS_OK, STATUS_REJECTED};
+use raft_fsm_abi::{ADOPT_INPUT_BYTES, STATUS_OK, STATUS_REJECTED};
 
-use crate::{Answer, Classes, Context, Host, Reader, Rejection, StateMachine, Writer};
+use crate::{
+    Adopt, Answer, Check, Classes, Context, Host, OldInstance, Reader, Rejection, StateMachine,
+    Versions, Writer,
+};
 
 /// A state machine and what its calls reuse.
 #[derive(Default)]
@@ -38,13 +41,45 @@ impl<M: StateMachine> Instance<M> {
     }
 
     pub(crate) fn restore(&mut self, host: &Host, len: usize) -> i32 {
-        match M::restore(&Context::new(host), &mut Reader::new(host, len)) {
-            Ok(machine) => {
-                self.machine = machine;
-                STATUS_OK
-            }
-            Err(rejection) => finish(host, Err(rejection)),
-        }
+        let restored = M::restore(&Context::new(host), &mut Reader::new(host, len));
+        self.become_the(host, restored)
+    }
+
+    fn become_the(&mut self, host: &Host, machine: Result<M, Rejection>) -> i32 {
+        finish(host, machine.map(|machine| self.machine = machine))
+    }
+}
+
+impl<M: Check> Instance<M> {
+    pub(crate) fn check(&self, host: &Host) -> i32 {
+        finish(host, self.machine.check(&Context::new(host)))
+    }
+}
+
+impl<M: Versions> Instance<M> {
+    pub(crate) fn state_version(&self, host: &Host) -> i32 {
+        host.write(M::STATE_VERSION.as_bytes());
+        STATUS_OK
+    }
+
+    pub(crate) fn restores(&mut self, host: &Host, len: usize) -> i32 {
+        let version = core::str::from_utf8(read_input(host, len, &mut self.input));
+        finish(
+            host,
+            match version {
+                Ok(version) => M::restores(&Context::new(host), version),
+                Err(error) => Err(Rejection::display(error)),
+            },
+        )
+    }
+}
+
+impl<M: Adopt> Instance<M> {
+    pub(crate) fn adopt(&mut self, host: &Host, len: usize) -> i32 {
+        let mut module = [0; ADOPT_INPUT_BYTES];
+        assert!(len == module.len() && host.read(&mut module) == len, "the hash of a module");
+        let adopted = M::adopt(&Context::new(host), &OldInstance::new(host, module));
+        self.become_the(host, adopted)
     }
 }
 

@@ -5,14 +5,27 @@
 /// Call it once, in the library crate (`crate-type = ["cdylib", "rlib"]`) that becomes the
 /// module. It does nothing but check the type on targets other than wasm32.
 ///
-/// `export!(Machine, classes)` exports the classes of its commands too: see [`Classes`](crate::Classes).
+/// What a machine has beyond a [`StateMachine`](crate::StateMachine) is named behind it, in any order:
+///
+/// | word | what it must be |
+/// |---|---|
+/// | `classes` | [`Classes`](crate::Classes) |
+/// | `check` | [`Check`](crate::Check) |
+/// | `versions` | [`Versions`](crate::Versions) |
+/// | `adopt` | [`Adopt`](crate::Adopt) |
+///
+/// ```ignore
+/// raft_fsm_sdk::export!(Bank, classes, check, versions);
+/// ```
 #[macro_export]
 macro_rules! export {
-    (@module $machine:ty; $($classify:item)?) => {
+    ($machine:ty $(, $more:ident)* $(,)?) => {
         const _: () = {
             const fn is_state_machine<M: $crate::StateMachine>() {}
             is_state_machine::<$machine>()
         };
+
+        $($crate::export!(@is $more $machine);)*
 
         #[cfg(target_arch = "wasm32")]
         const _: () = {
@@ -54,23 +67,63 @@ macro_rules! export {
                 SLOT.restore(len)
             }
 
-            $($classify)?
+            $($crate::export!(@export $more);)*
         };
     };
-    ($machine:ty) => {
-        $crate::export!(@module $machine;);
-    };
-    ($machine:ty, classes) => {
+    (@is classes $machine:ty) => {
         const _: () = {
             const fn has_classes<M: $crate::Classes>() {}
             has_classes::<$machine>()
         };
+    };
+    (@export classes) => {
+        #[unsafe(export_name = "classify")]
+        extern "C" fn classify(len: usize) -> i32 {
+            SLOT.classify(len)
+        }
+    };
+    (@is check $machine:ty) => {
+        const _: () = {
+            const fn has_check<M: $crate::Check>() {}
+            has_check::<$machine>()
+        };
+    };
+    (@export check) => {
+        #[unsafe(export_name = "check")]
+        extern "C" fn check() -> i32 {
+            SLOT.check()
+        }
+    };
+    (@is versions $machine:ty) => {
+        const _: () = {
+            const NAME: &str = <$machine as $crate::Versions>::STATE_VERSION;
+            assert!(
+                $crate::is_state_version(NAME),
+                "STATE_VERSION must be 1 to 64 letters, digits and any of . _ - /"
+            );
+        };
+    };
+    (@export versions) => {
+        #[unsafe(export_name = "state_version")]
+        extern "C" fn state_version() -> i32 {
+            SLOT.state_version()
+        }
 
-        $crate::export!(@module $machine;
-            #[unsafe(export_name = "classify")]
-            extern "C" fn classify(len: usize) -> i32 {
-                SLOT.classify(len)
-            }
-        );
+        #[unsafe(export_name = "restores")]
+        extern "C" fn restores(len: usize) -> i32 {
+            SLOT.restores(len)
+        }
+    };
+    (@is adopt $machine:ty) => {
+        const _: () = {
+            const fn has_adopt<M: $crate::Adopt>() {}
+            has_adopt::<$machine>()
+        };
+    };
+    (@export adopt) => {
+        #[unsafe(export_name = "adopt")]
+        extern "C" fn adopt(len: usize) -> i32 {
+            SLOT.adopt(len)
+        }
     };
 }

@@ -7,10 +7,12 @@ use core::fmt::Write as _;
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
-use raft_fsm_abi::{LOG_ERROR, WINDOW_BYTES, WINDOW_HEADER_BYTES, WINDOW_INPUT_MAX_BYTES};
+use raft_fsm_abi::{
+    LOG_ERROR, OLD_GLOBAL_BYTES, WINDOW_BYTES, WINDOW_HEADER_BYTES, WINDOW_INPUT_MAX_BYTES,
+};
 
 use crate::calls::{Instance, read_input};
-use crate::{Classes, StateMachine};
+use crate::{Adopt, Check, Classes, StateMachine, Versions};
 
 #[cfg(target_feature = "atomics")]
 compile_error!("a guest of raft-host has no threads: build without the wasm feature `atomics`");
@@ -28,6 +30,9 @@ mod imports {
         pub(super) fn log(level: i32, ptr: *const u8, len: usize);
         pub(super) safe fn window() -> usize;
         pub(super) fn actor(ptr: *mut u8, cap: usize) -> usize;
+        pub(super) safe fn old_memory_size() -> u64;
+        pub(super) fn old_memory(src: u64, ptr: *mut u8, len: usize);
+        pub(super) fn old_global(number: u32, ptr: *mut u8) -> i32;
     }
 }
 
@@ -120,6 +125,20 @@ impl Host {
         unsafe { imports::actor(out.as_mut_ptr(), out.len()) }
     }
 
+    pub(crate) fn old_memory_size(&self) -> u64 {
+        imports::old_memory_size()
+    }
+
+    pub(crate) fn old_memory(&self, at: u64, out: &mut [u8]) {
+        // SAFETY: the host writes exactly `len` bytes, all within `out`.
+        unsafe { imports::old_memory(at, out.as_mut_ptr(), out.len()) }
+    }
+
+    pub(crate) fn old_global(&self, number: u32, out: &mut [u8; OLD_GLOBAL_BYTES]) -> i32 {
+        // SAFETY: the host writes these bytes or none.
+        unsafe { imports::old_global(number, out.as_mut_ptr()) }
+    }
+
     pub(crate) fn random(&self, out: &mut [u8]) {
         // SAFETY: the host writes exactly `len` bytes, all within `out`.
         unsafe { imports::random(out.as_mut_ptr(), out.len()) }
@@ -192,6 +211,28 @@ impl<M: StateMachine> Slot<M> {
 impl<M: Classes> Slot<M> {
     pub fn classify(&self, len: usize) -> i32 {
         self.with(|instance| instance.classify(&self.host, len))
+    }
+}
+
+impl<M: Check> Slot<M> {
+    pub fn check(&self) -> i32 {
+        self.with(|instance| instance.check(&self.host))
+    }
+}
+
+impl<M: Versions> Slot<M> {
+    pub fn state_version(&self) -> i32 {
+        self.with(|instance| instance.state_version(&self.host))
+    }
+
+    pub fn restores(&self, len: usize) -> i32 {
+        self.with(|instance| instance.restores(&self.host, len))
+    }
+}
+
+impl<M: Adopt> Slot<M> {
+    pub fn adopt(&self, len: usize) -> i32 {
+        self.with(|instance| instance.adopt(&self.host, len))
     }
 }
 

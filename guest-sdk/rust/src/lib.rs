@@ -83,6 +83,7 @@ mod stream;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod upgrades;
 
 #[cfg(target_arch = "wasm32")]
 use guest::Host;
@@ -92,6 +93,9 @@ use testing::Host;
 pub use answer::{Answer, Rejection};
 pub use context::{Context, Level};
 pub use stream::{Reader, Writer};
+#[doc(hidden)]
+pub use upgrades::is_state_version;
+pub use upgrades::{Adopt, Check, Global, OldInstance, Versions};
 
 /// A state machine whose commands are of classes, so that rights may be given for some of them: `transfer`,
 /// say, and not `close-account`. Export it with [`export!(Machine, classes)`](crate::export).

@@ -7,10 +7,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use raft_fsm_abi::STATUS_OK;
+use raft_fsm_abi::{NO_GLOBAL, OLD_GLOBAL_BYTES, STATUS_OK};
 
 use crate::calls::{Instance, read_input};
-use crate::{Answer, Classes, Level, Rejection, StateMachine};
+use crate::{Adopt, Answer, Check, Classes, Global, Level, Rejection, StateMachine, Versions};
 
 pub use crate::property::{Random, RestoreProperty};
 
@@ -67,6 +67,24 @@ impl<M: StateMachine> Runner<M> {
         runner.host.begin_entry();
         runner.restore(snapshot)?;
         Ok(runner)
+    }
+
+    /// A node that takes over the memory of another module's instance: its module's SHA-256, the bytes of its
+    /// memory, and its mutable globals.
+    pub fn adopted(
+        module: [u8; 32],
+        memory: &[u8],
+        globals: &[Global],
+    ) -> Result<Runner<M>, Rejection>
+    where
+        M: Adopt,
+    {
+        let mut runner = Runner::empty();
+        runner.host.begin_entry();
+        runner.host.lend(memory.to_vec(), globals.to_vec());
+        let adopted = runner.call(&module, |instance, host, len| instance.adopt(host, len));
+        runner.host.lend(Vec::new(), Vec::new());
+        adopted.map(|_| runner)
     }
 
     /// A node that starts from a snapshot where this one stands: at its index and time.
@@ -136,6 +154,41 @@ impl<M: StateMachine> Runner<M> {
             assert!(before == self.snapshot(), "a classification changed the state");
         }
         text(class).ok().filter(|class| !class.is_empty())
+    }
+
+    /// Checks the rules of the state.
+    ///
+    /// # Panics
+    ///
+    /// If that changed the state.
+    pub fn check(&mut self) -> Result<(), Rejection>
+    where
+        M: Check,
+    {
+        let before = self.check_promises.then(|| self.snapshot());
+        let checked = self.call(&[], |instance, host, _| instance.check(host));
+        if let Some(before) = before {
+            assert!(before == self.snapshot(), "a check changed the state");
+        }
+        checked.map(drop)
+    }
+
+    /// The name of the format of its snapshots.
+    pub fn state_version(&mut self) -> String
+    where
+        M: Versions,
+    {
+        let version = self.call(&[], |instance, host, _| instance.state_version(host));
+        text(version).expect("a format is always named")
+    }
+
+    /// Whether it restores snapshots of a format; if not, why.
+    pub fn restores(&mut self, version: &str) -> Result<(), Rejection>
+    where
+        M: Versions,
+    {
+        let version = version.as_bytes();
+        self.call(version, |instance, host, len| instance.restores(host, len)).map(drop)
     }
 
     /// Asks a question.
@@ -259,6 +312,9 @@ struct State {
     actor: String,
     /// Whether the current call is about a command.
     knows_actor: bool,
+    /// What `adopt` reads.
+    old_memory: Vec<u8>,
+    old_globals: Vec<Global>,
     input: Vec<u8>,
     /// Part of `input` that was read.
     position: usize,
@@ -276,6 +332,8 @@ impl Default for Host {
             random: 0,
             actor: String::new(),
             knows_actor: false,
+            old_memory: Vec::new(),
+            old_globals: Vec::new(),
             input: Vec::new(),
             position: 0,
             output: Vec::new(),
@@ -344,6 +402,28 @@ impl Host {
         let len = name.len().min(out.len());
         out[..len].copy_from_slice(&name[..len]);
         name.len()
+    }
+
+    fn lend(&self, memory: Vec<u8>, globals: Vec<Global>) {
+        let mut state = self.0.borrow_mut();
+        (state.old_memory, state.old_globals) = (memory, globals);
+    }
+
+    pub(crate) fn old_memory_size(&self) -> u64 {
+        self.0.borrow().old_memory.len() as u64
+    }
+
+    pub(crate) fn old_memory(&self, at: u64, out: &mut [u8]) {
+        let at = usize::try_from(at).expect("an address within the old memory");
+        out.copy_from_slice(&self.0.borrow().old_memory[at..][..out.len()]);
+    }
+
+    pub(crate) fn old_global(&self, number: u32, out: &mut [u8; OLD_GLOBAL_BYTES]) -> i32 {
+        let state = self.0.borrow();
+        let Some(global) = state.old_globals.get(number as usize) else { return NO_GLOBAL };
+        let (ty, bits) = global.parts();
+        *out = bits.to_le_bytes();
+        ty
     }
 
     pub(crate) fn random(&self, out: &mut [u8]) {

@@ -5,7 +5,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::testing::{Event, Runner, START_TIME_MS};
-use crate::{Answer, Classes, Context, Level, Reader, Rejection, StateMachine, Writer};
+use crate::{
+    Adopt, Answer, Check, Classes, Context, Global, Level, OldInstance, Reader, Rejection,
+    StateMachine, Versions, Writer,
+};
 
 /// Keeps lines; `!` misbehaves on purpose.
 #[derive(Default, Debug)]
@@ -72,7 +75,107 @@ impl Classes for Lines {
     }
 }
 
-crate::export!(Lines, classes);
+impl Check for Lines {
+    fn check(&self, _: &Context) -> Result<(), Rejection> {
+        match self.lines.iter().position(|line| line == b"broken") {
+            Some(at) => Err(Rejection::display(format_args!("line {at} is broken"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Versions for Lines {
+    const STATE_VERSION: &'static str = "lines/2";
+    const RESTORES: &'static [&'static str] = &["lines/1", "lines/2"];
+}
+
+/// Of a module that kept pointer and length of each line from 16 on, and their number in a global.
+impl Adopt for Lines {
+    fn adopt(context: &Context, old: &OldInstance) -> Result<Lines, Rejection> {
+        if old.module() != [7; 32] {
+            return Err("not the module whose memory is known".into());
+        }
+        let Some(Global::I32(count)) = old.global(1) else {
+            return Err("the number of lines is missing".into());
+        };
+        let line = |at| old.bytes(old.u32(at)?.into(), old.u32(at + 4)? as usize);
+        let lines = (0..count).map(|number| line(16 + 8 * u64::from(number)));
+        Ok(Lines { lines: lines.collect::<Result<_, _>>()?, founded_at: context.index() })
+    }
+}
+
+crate::export!(Lines, classes, check, versions, adopt);
+
+#[test]
+fn a_state_is_checked() {
+    let mut node = Runner::<Lines>::new();
+    node.apply(b"whole").unwrap();
+    assert_eq!(node.check(), Ok(()));
+    node.apply(b"broken").unwrap();
+    assert_eq!(node.check(), Err("line 1 is broken".into()));
+}
+
+#[test]
+fn a_format_has_a_name_and_others_are_refused() {
+    #[derive(Default)]
+    struct Simple;
+
+    impl StateMachine for Simple {
+        fn apply(&mut self, _: &Context, _: &[u8]) -> Result<Answer, Rejection> {
+            Ok(Answer::default())
+        }
+
+        fn snapshot(&self, _: &Context, _: &mut Writer) {}
+
+        fn restore(_: &Context, _: &mut Reader) -> Result<Simple, Rejection> {
+            Ok(Simple)
+        }
+    }
+
+    impl Versions for Simple {
+        const STATE_VERSION: &'static str = "simple";
+    }
+
+    let mut node = Runner::<Lines>::new();
+    assert_eq!(node.state_version(), "lines/2");
+    assert_eq!(node.restores("lines/1"), Ok(()));
+    assert_eq!(node.restores("lines/2"), Ok(()));
+    let reason = "it restores lines/1 and lines/2, and this is lines/3";
+    assert_eq!(node.restores("lines/3"), Err(reason.into()));
+    let mut node = Runner::<Simple>::new();
+    assert_eq!(node.restores("simple"), Ok(()));
+    assert!(node.restores("lines/1").is_err());
+    assert!(crate::is_state_version("a.B/c_d-9") && crate::is_state_version(&"x".repeat(64)));
+    for name in ["", "kv 2", "kv/2\n", "k\u{e4}se", &"x".repeat(65)] {
+        assert!(!crate::is_state_version(name), "{name}");
+    }
+}
+
+#[test]
+fn the_memory_of_another_module_is_taken_over() {
+    let mut memory = vec![0; 64];
+    for (at, number) in [(16, 40u32), (20, 3), (24, 43), (28, 5)] {
+        memory[at..][..4].copy_from_slice(&number.to_le_bytes());
+    }
+    memory[40..48].copy_from_slice(b"onetwo!!");
+    let globals = [Global::F64(0.5), Global::I32(2)];
+    let mut node = Runner::<Lines>::adopted([7; 32], &memory, &globals).unwrap();
+    let mut same = Runner::<Lines>::new();
+    same.apply(b"one").unwrap();
+    same.apply(b"two!!").unwrap();
+    assert_eq!(node.snapshot(), same.snapshot());
+    node.apply(b"three").unwrap();
+
+    let refused = |module, memory: &[u8], globals: &[Global]| {
+        Runner::<Lines>::adopted(module, memory, globals).err().expect("a refusal")
+    };
+    assert!(refused([8; 32], &memory, &globals).starts_with(b"not the module"));
+    assert!(refused([7; 32], &memory, &globals[..1]).starts_with(b"the number of lines"));
+    let cut = refused([7; 32], &memory[..47], &globals);
+    assert_eq!(cut, "the old memory ends before 5 bytes at 0x2b".into());
+    memory[20..24].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(refused([7; 32], &memory, &globals).starts_with(b"the old memory ends"));
+}
 
 #[test]
 fn a_command_has_an_actor_and_a_class() {

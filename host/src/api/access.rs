@@ -78,6 +78,7 @@ pub(super) fn show(context: &Context) -> Result<v1::AccessResponse, Failure> {
         principals: principals.collect(),
         tokens: tokens.collect(),
         roles: built_in.chain(own).collect(),
+        join_tokens: super::join_tokens::list(access, now_ms),
     })
 }
 

@@ -14,6 +14,8 @@ use super::convert::bytes;
 use super::copies;
 use super::failure::Failure;
 use super::members::Members;
+use super::report::{receipt_to_wire, way_back_to_wire};
+use super::shadow;
 use crate::node::MembershipFailure;
 
 /// See `admin.proto`.
@@ -40,6 +42,7 @@ impl AdminService {
             size_bytes: module.size_bytes,
             label: module.label.clone(),
             active: module.active,
+            is_state: module.is_state,
         });
         let history = view.info.history.iter().map(|activation| v1::Activation {
             index: activation.index.0,
@@ -49,7 +52,12 @@ impl AdminService {
             signers: activation.signers.iter().map(|key| bytes(key.to_bytes())).collect(),
             by: super::access::named(activation.actor, activation.actor_name),
         });
-        Ok(v1::ModulesResponse { modules: modules.collect(), history: history.collect() })
+        Ok(v1::ModulesResponse {
+            modules: modules.collect(),
+            history: history.collect(),
+            receipts: view.info.receipts.iter().map(receipt_to_wire).collect(),
+            way_back: view.info.way_back.as_ref().map(way_back_to_wire),
+        })
     }
 
     /// Waits, if that is asked for, until this node has applied all that is committed by now.
@@ -207,6 +215,70 @@ impl Admin for AdminService {
         Ok(Response::new(super::keys::show(&self.context)?))
     }
 
+    async fn stage_module(
+        &self,
+        request: Request<Streaming<v1::UpgradeRequest>>,
+    ) -> Result<Response<v1::StageModuleResponse>, Status> {
+        let timeout = Duration::from_millis(self.context.config.upgrade_timeout_ms);
+        let (caller, witness) = (Caller::of(&request, timeout), Witness::of(&request));
+        let hear = |header: &v1::UpgradeHeader| witness.hears(header);
+        let staging = super::stage::run(&self.context, &caller, request.into_inner(), hear);
+        Ok(Response::new(caller.within(staging).await?))
+    }
+
+    async fn rehearse(
+        &self,
+        request: Request<v1::RehearseRequest>,
+    ) -> Result<Response<v1::RehearseResponse>, Status> {
+        let timeout = Duration::from_millis(self.context.config.upgrade_timeout_ms);
+        let (caller, witness) = (self.caller_for(&request, timeout), Witness::of(&request));
+        let rehearsing = super::rehearse::run(&self.context, &caller, request.into_inner());
+        let response = caller.within(rehearsing).await?;
+        Ok(witness.answer(response, |response| response.receipt))
+    }
+
+    type ShadowStream = shadow::Shadows;
+
+    async fn shadow(
+        &self,
+        request: Request<v1::ShadowRequest>,
+    ) -> Result<Response<Self::ShadowStream>, Status> {
+        let timeout = Duration::from_millis(self.context.config.upgrade_timeout_ms);
+        let caller = self.caller_for(&request, timeout);
+        Ok(Response::new(shadow::run(&self.context, &caller, request.into_inner()).await?))
+    }
+
+    async fn query_at(
+        &self,
+        request: Request<v1::QueryAtRequest>,
+    ) -> Result<Response<v1::QueryAtResponse>, Status> {
+        let timeout = Duration::from_millis(self.context.config.upgrade_timeout_ms);
+        let caller = self.caller_for(&request, timeout);
+        let asking = super::travel::ask(&self.context, &caller, request.into_inner());
+        Ok(Response::new(asking.await?))
+    }
+
+    async fn activate(
+        &self,
+        request: Request<v1::ActivateRequest>,
+    ) -> Result<Response<v1::UpgradeResponse>, Status> {
+        let timeout = Duration::from_millis(self.context.config.upgrade_timeout_ms);
+        let (caller, witness) = (self.caller_for(&request, timeout), Witness::of(&request));
+        let activating = super::activate::run(&self.context, &caller, request.into_inner());
+        let response = caller.within(activating).await?;
+        Ok(witness.answer(response, |response| response.index))
+    }
+
+    async fn confirm_upgrade(
+        &self,
+        request: Request<v1::ConfirmUpgradeRequest>,
+    ) -> Result<Response<v1::ConfirmUpgradeResponse>, Status> {
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
+        let confirming = super::activate::confirm(&self.context, &caller, request.into_inner());
+        let response = caller.within(confirming).await?;
+        Ok(witness.answer(response, |response| response.index))
+    }
+
     async fn set_keys(
         &self,
         request: Request<v1::SetKeysRequest>,
@@ -294,6 +366,26 @@ impl Admin for AdminService {
         let (caller, witness) = (self.caller(&request), Witness::of(&request));
         let making = super::access::create_token(&self.context, &caller, request.into_inner());
         let response = caller.within(making).await?;
+        Ok(witness.answer(response, |response| response.index))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
+        let making = super::join_tokens::create(&self.context, &caller, request.into_inner());
+        let response = caller.within(making).await?;
+        Ok(witness.answer(response, |response| response.index))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Result<Response<v1::RevokeJoinTokenResponse>, Status> {
+        let (caller, witness) = (self.caller(&request), Witness::of(&request));
+        let revoking = super::join_tokens::revoke(&self.context, &caller, request.into_inner());
+        let response = caller.within(revoking).await?;
         Ok(witness.answer(response, |response| response.index))
     }
 

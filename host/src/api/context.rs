@@ -87,6 +87,8 @@ pub(super) struct Context {
     pub(super) answers: Budget,
     /// For the one copy of the state that may be made at a time.
     pub(super) copying: Arc<Semaphore>,
+    /// For the one rehearsal that this node may lead at a time.
+    pub(super) rehearsing: Arc<Semaphore>,
     /// The server takes no new calls and long-lived ones should end.
     pub(super) stopping: CancellationToken,
 }

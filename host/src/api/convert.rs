@@ -8,7 +8,7 @@ use super::failure::Failure;
 use crate::fsm::{LimitChange, Limits};
 use crate::machine::Incumbent;
 use crate::node::{Command, SessionPosition};
-use crate::types::{ClusterId, Index, ModuleHash, Origin, Outcome, TrapKind};
+use crate::types::{ClusterId, Index, ModuleHash, Origin, Outcome, Position, TrapKind};
 
 /// A backup that the cluster was restored from.
 pub(super) fn origin_to_wire(origin: &Origin) -> v1::Origin {
@@ -30,7 +30,7 @@ pub(super) fn command_from_wire(request: &v1::ApplyRequest) -> Command {
 }
 
 /// How a command or a query ended.
-pub(super) fn outcome_to_wire(outcome: Outcome) -> v1::Outcome {
+pub(crate) fn outcome_to_wire(outcome: Outcome) -> v1::Outcome {
     use v1::outcome::Kind;
     let kind = match outcome {
         Outcome::Ok(bytes) => Kind::Ok(bytes.into()),
@@ -91,6 +91,9 @@ mirrored_limits! {
     events_max_bytes: EventsMaxBytes,
     log_lines_max: LogLinesMax,
     module_max_bytes: ModuleMaxBytes,
+    upgrade_keep_bytes: UpgradeKeepBytes,
+    upgrade_keep_ms: UpgradeKeepMs,
+    activation_fuel: ActivationFuel,
 }
 
 /// Changes of budgets.
@@ -105,6 +108,26 @@ pub(crate) fn changes_from_wire(changes: &[v1::LimitChange]) -> Result<Vec<Limit
         Ok(change_from_wire(limit))
     };
     changes.iter().map(change).collect()
+}
+
+/// Where a command is.
+pub(super) fn position_to_wire(position: Position) -> v1::Position {
+    v1::Position { index: position.index.0, ordinal: position.ordinal }
+}
+
+/// The other way.
+pub(super) fn incumbent_to_wire(incumbent: Incumbent) -> v1::Incumbent {
+    v1::Incumbent { module_hash: bytes(incumbent.hash.0), activated_at: incumbent.activated_at.0 }
+}
+
+/// The hash of a module.
+///
+/// # Errors
+/// It is none.
+pub(super) fn module_from_wire(hash: &[u8]) -> Result<ModuleHash, Failure> {
+    ModuleHash::try_from(hash).map_err(|error| {
+        Failure::none(Reason::InvalidRequest, format!("the module's hash: {error}"))
+    })
 }
 
 /// A module that is active, and since when.

@@ -95,11 +95,13 @@ pub(super) async fn export(
         index: index.0,
         module_hash: bytes(module.0),
         label,
-        total_bytes: portable.len() as u64,
+        total_bytes: portable.len(),
     };
     let make = |data| v1::ExportResponse { part: Some(v1::export_response::Part::Data(data)) };
     let (outlet, answers) = Outlet::open(context.stopping.clone(), make);
-    in_background(permit, outlet, move |outlet| outlet.write_all(&portable));
+    in_background(permit, outlet, move |outlet| {
+        portable.into_parts().try_for_each(|part| outlet.write_all(&part))
+    });
     let first = v1::ExportResponse { part: Some(v1::export_response::Part::Info(info)) };
     Ok(futures::stream::iter([Ok(first)]).chain(answers).boxed())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use raft_host_proto::peer::enrollment_client::EnrollmentClient;
 use raft_host_proto::peer::membership_client::MembershipClient;
 use raft_host_proto::v1::Reason;
 use raft_host_proto::v1::admin_client::AdminClient;
@@ -78,6 +79,10 @@ impl Forwarder {
 
     pub(super) fn membership(&self, node: &Member) -> Result<MembershipClient<Way>, Failure> {
         Ok(MembershipClient::with_interceptor(self.channel(node)?, self.ours.clone()))
+    }
+
+    pub(super) fn enrollment(&self, node: &Member) -> Result<EnrollmentClient<Way>, Failure> {
+        Ok(EnrollmentClient::with_interceptor(self.channel(node)?, self.ours.clone()))
     }
 
     /// What passes a request on to a leader, by a method of one of the clients above, and takes its

@@ -201,7 +201,7 @@ fn unknown(who: Who) -> Failure {
 
 /// Whether the answer to a call may come for as long as its caller likes.
 fn goes_on(path: &str) -> bool {
-    ["Stream", "/Watch", "/Backup", "/Export"].iter().any(|end| path.ends_with(end))
+    ["Stream", "/Watch", "/Backup", "/Export", "/Shadow"].iter().any(|end| path.ends_with(end))
 }
 
 /// The middleware.
@@ -287,6 +287,9 @@ impl HttpBody for Watched {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use raft_host_proto::v1;
 
     use super::*;
     use crate::types::{PrincipalId, TokenId};
@@ -338,9 +341,17 @@ mod tests {
 
     #[test]
     fn every_method_that_streams_an_answer_is_looked_at_again() {
-        for path in ["/raft_host.v1.Client/ApplyStream", "/raft_host.v1.Admin/Backup"] {
-            assert!(goes_on(path), "{path}");
+        let set = FileDescriptorSet::decode(v1::DESCRIPTORS).expect("descriptors");
+        let mut streams = 0;
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    assert_eq!(goes_on(&path), method.server_streaming(), "{path}");
+                    streams += usize::from(method.server_streaming());
+                }
+            }
         }
-        assert!(!goes_on("/raft_host.v1.Client/Apply"));
+        assert!(streams > 4);
     }
 }

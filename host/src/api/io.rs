@@ -22,7 +22,7 @@ use tonic::transport::server::Connected;
 
 use super::connections::{Place, Registration, Table};
 use crate::certs::{Subject, subject_of};
-use crate::tls::{Face, HandshakeFailure, Tls};
+use crate::tls::{Face, HandshakeFailure, Shaken, Tls};
 
 /// Where a node is listened for.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub struct Presented {
     pub address: Option<SocketAddr>,
     /// Nobody in between can read or change what is said: TLS, or the Unix socket.
     pub secured: bool,
+    /// It says that it is a node that has no certificate yet, and was asked for none.
+    pub is_newcomer: bool,
 }
 
 /// A connection that fails when its token is cancelled.
@@ -300,14 +302,15 @@ impl Greeting {
                 }
                 _ => return Err(HandshakeFailure::Gone),
             }
-            let shaken = self.tls.acceptor(self.face).accept(stream).into_fallible().await;
-            match shaken {
-                Ok(stream) => Ok(stream),
+            match self.tls.shake_hands(self.face, stream).await {
+                Ok(shaken) => Ok(shaken),
                 Err((error, stream)) => {
                     let address = self.presented.address.map(tracing::field::display);
                     tracing::debug!(address, %error, "a TLS handshake failed");
                     // The alert that says why has been written.
-                    part_with(stream, &[]).await;
+                    if let Some(stream) = stream {
+                        part_with(stream, &[]).await;
+                    }
                     Err(HandshakeFailure::of(&error))
                 }
             }
@@ -318,12 +321,13 @@ impl Greeting {
                 shaken.unwrap_or(Err(HandshakeFailure::Timeout))
             }
         };
-        let stream = shaken.inspect_err(|failure| self.tls.note_failure(*failure)).ok()?;
+        let shaken = shaken.inspect_err(|failure| self.tls.note_failure(*failure)).ok()?;
+        let Shaken { stream, is_newcomer } = shaken;
         self.tls.note_handshake();
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         // The verifier has read it already, and takes none that cannot be read.
         let certificate = shown.and_then(|shown| subject_of(shown).ok().flatten());
-        let presented = Presented { certificate, secured: true, ..self.presented };
+        let presented = Presented { certificate, secured: true, is_newcomer, ..self.presented };
         let wire = Wire::Tls(Box::new(stream));
         Some(Connection::new(wire, self.registration, presented, self.entrance))
     }

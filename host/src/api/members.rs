@@ -76,7 +76,7 @@ impl Members<'_> {
     ) -> Result<v1::AddMemberResponse, Failure> {
         self.0.check_group(&request.group)?;
         let here = || async {
-            let id = self.add_learner(request.node_id, &request.address).await?;
+            let id = self.add_learner(caller, request.node_id, &request.address).await?;
             let members = self.members_when(|view| view.members.contains_key(&id)).await?.members;
             Ok(v1::AddMemberResponse { node_id: id.0, members })
         };
@@ -96,12 +96,17 @@ impl Members<'_> {
         member.is_some_and(|member| member.address == address)
     }
 
-    async fn add_learner(&self, id: u64, address: &str) -> Result<NodeId, MembershipFailure> {
+    async fn add_learner(
+        &self,
+        caller: &Caller,
+        id: u64,
+        address: &str,
+    ) -> Result<NodeId, MembershipFailure> {
         let id = (id != 0).then_some(NodeId(id));
         if let Some(id) = id.filter(|id| self.is_member(*id, address)) {
             return Ok(id);
         }
-        let handle = &self.0.handle;
+        let handle = &self.0.handle.acting_for(caller.actor);
         patiently(|failure| drawn_twice(id, failure), || handle.add_learner(id, address.to_owned()))
             .await
     }
@@ -113,10 +118,11 @@ impl Members<'_> {
     ) -> Result<v1::MembersResponse, Failure> {
         self.0.check_group(&request.group)?;
         let id = NodeId(request.node_id);
+        let handle = &self.0.handle.acting_for(caller.actor);
         let here = || async {
             match request.when_stable {
-                true => self.promote_when_stable(id).await?,
-                false => patiently(|_| false, || self.0.handle.promote(id)).await?,
+                true => self.promote_when_stable(caller, id).await?,
+                false => patiently(|_| false, || handle.promote(id)).await?,
             }
             self.members_when(|view| view.conf_state.is_voter(id)).await
         };
@@ -130,8 +136,9 @@ impl Members<'_> {
     }
 
     /// The learner itself asks, and will ask again.
-    async fn promote_when_stable(&self, id: NodeId) -> Result<(), Failure> {
-        let (handle, board) = (&self.0.handle, &self.0.info.autopilot);
+    async fn promote_when_stable(&self, caller: &Caller, id: NodeId) -> Result<(), Failure> {
+        let board = &self.0.info.autopilot;
+        let handle = &self.0.handle.acting_for(caller.actor);
         let config = board.config();
         let is_voter = || self.view().is_some_and(|view| view.conf_state.is_voter(id));
         if is_voter() {
@@ -163,9 +170,10 @@ impl Members<'_> {
     ) -> Result<v1::MembersResponse, Failure> {
         self.0.check_group(&request.group)?;
         let (id, force) = (NodeId(request.node_id), request.force);
+        let handle = &self.0.handle.acting_for(caller.actor);
         let here = || async {
             self.step_aside(id, None, force, "demoted").await?;
-            patiently(|_| false, || self.0.handle.demote(id, force)).await?;
+            patiently(|_| false, || handle.demote(id, force)).await?;
             self.members_when(|view| !view.conf_state.is_voter(id)).await
         };
         let there = self.0.forwarder.to_leader(
@@ -189,9 +197,10 @@ impl Members<'_> {
             let words = format!("node {old} cannot take its own place");
             return Err(Failure::none(Reason::InvalidRequest, words));
         }
+        let handle = &self.0.handle.acting_for(caller.actor);
         let here = || async {
             self.step_aside(old, Some(new), force, "replaced").await?;
-            patiently(|_| false, || self.0.handle.replace(old, new, force)).await?;
+            patiently(|_| false, || handle.replace(old, new, force)).await?;
             self.members_when(|view| {
                 view.conf_state.is_voter(new) && !view.members.contains_key(&old)
             })
@@ -213,9 +222,10 @@ impl Members<'_> {
     ) -> Result<v1::MembersResponse, Failure> {
         self.0.check_group(&request.group)?;
         let (id, force) = (NodeId(request.node_id), request.force);
+        let handle = &self.0.handle.acting_for(caller.actor);
         let here = || async {
             self.step_aside(id, None, force, "removed").await?;
-            patiently(|_| false, || self.0.handle.remove(id, force)).await?;
+            patiently(|_| false, || handle.remove(id, force)).await?;
             self.members_when(|view| !view.members.contains_key(&id)).await
         };
         let there = self.0.forwarder.to_leader(
@@ -335,10 +345,12 @@ where
     F: Future<Output = Result<T, MembershipFailure>>,
 {
     let passes = |failure: &MembershipFailure| {
-        use ConfChangeError::{InProgress, JustElected};
+        use ConfChangeError::{InProgress, JustElected, RightsChanged};
         matches!(
             failure,
-            MembershipFailure::Propose(ProposeFailure::ConfChange(InProgress | JustElected))
+            MembershipFailure::Propose(ProposeFailure::ConfChange(
+                InProgress | JustElected | RightsChanged
+            ))
         )
     };
     let give_up = Instant::now() + CHANGE_PATIENCE;

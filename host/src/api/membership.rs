@@ -12,16 +12,16 @@ use tonic::{Request, Response, Status};
 use super::auditing::Witness;
 use super::caller::Caller;
 use super::context::Context;
-use super::convert::{bytes, cluster_from_wire};
+use super::convert::{bytes, cluster_from_wire, module_from_wire};
 use super::failure::Failure;
 use super::forward::Forwarder;
 use super::members::{CHANGE_PATIENCE, Members, drawn_twice, patiently};
-use crate::node::{MachineView, MembershipFailure};
+use crate::node::{AheadOfFork, MachineView, MembershipFailure, Preparation};
 use crate::text::sentence;
 use crate::tls::NodeDialer;
 use crate::transport::grpc::ProvedNode;
 use crate::transport::{PROTOCOLS, common_protocol};
-use crate::types::{ClusterId, GroupId, JoinNonce, Level, ModuleHash, NodeId, check_address};
+use crate::types::{ClusterId, GroupId, Index, JoinNonce, Level, NodeId, check_address};
 
 /// See `peer.proto`.
 #[derive(Clone)]
@@ -33,18 +33,36 @@ pub(super) struct MembershipService {
 const DIAL_BACK: Duration = Duration::from_secs(3);
 
 impl MembershipService {
-    async fn take_in(
+    /// Whether a joining node is where it says.
+    pub(super) async fn reach(&self, address: &str) -> Result<(), Failure> {
+        check_address(address).map_err(MembershipFailure::from)?;
+        let me = self.context.handle.identity().node;
+        dial_back(&self.context.info.dialer, me, address).await
+    }
+
+    /// Takes it in, once it was reached.
+    pub(super) async fn enter(
         &self,
         id: Option<NodeId>,
-        address: &str,
+        request: &peer::JoinRequest,
         nonce: JoinNonce,
-        offered: Level,
     ) -> Result<NodeId, Failure> {
         let handle = &self.context.handle;
-        check_address(address).map_err(MembershipFailure::from)?;
-        dial_back(&self.context.info.dialer, handle.identity().node, address).await?;
-        let join = || handle.join(id, address.to_owned(), nonce, offered);
+        // A program from before levels offers the first.
+        let offered = Level(request.level).max(Level::FIRST);
+        let join = || handle.join(id, request.address.clone(), nonce, offered);
         Ok(patiently(|failure| drawn_twice(id, failure), join).await?)
+    }
+
+    /// What a node is told that was taken in.
+    pub(super) fn joined(&self, id: NodeId, members: v1::MembersResponse) -> peer::JoinResponse {
+        let address = |member: v1::MemberInfo| peer::Address {
+            node_id: member.node_id,
+            address: member.address,
+        };
+        let cluster = self.context.handle.identity().cluster;
+        let members = members.members.into_iter().map(address).collect();
+        peer::JoinResponse { cluster_id: bytes(cluster.0), node_id: id.0, members }
     }
 
     async fn join_cluster(
@@ -53,16 +71,7 @@ impl MembershipService {
         proved: Option<ProvedNode>,
         mut request: peer::JoinRequest,
     ) -> Result<peer::JoinResponse, Failure> {
-        let (min, max) = (request.protocol_min, request.protocol_max);
-        if common_protocol(min..=max).is_none() {
-            let words = format!(
-                "this cluster speaks versions {}..={} of the peers' protocol, and the joining node \
-                 speaks {min}..={max}: run versions of raft-host that have one in common",
-                PROTOCOLS.start(),
-                PROTOCOLS.end()
-            );
-            return Err(Failure::none(Reason::IncompatibleVersion, words));
-        }
+        check_protocol(&request)?;
         let is_passed_on = |node| {
             let view = Members(&self.context).view();
             caller.forwarded && view.is_some_and(|view| view.members.contains_key(&node))
@@ -74,14 +83,10 @@ impl MembershipService {
         }
         let cluster = self.context.handle.identity().cluster;
         check_cluster(cluster, &request.cluster_id)?;
-        // A program from before levels offers the first.
-        let offered = Level(request.level).max(Level::FIRST);
         let asked = (request.node_id != 0).then_some(NodeId(request.node_id));
         // Only a node that has its data knows its cluster.
         let has_data = !request.cluster_id.is_empty();
-        let nonce = JoinNonce::try_from(&request.nonce[..]).map_err(|error| {
-            Failure::none(Reason::InvalidRequest, format!("the nonce of the join: {error}"))
-        });
+        let nonce = nonce_of(&request);
         let members = Members(&self.context);
         let out_of_order = request.out_of_order || self.context.info.tls.is_none();
         let here = || async {
@@ -90,15 +95,14 @@ impl MembershipService {
             }
             let id = match asked.filter(|id| has_data && members.is_member(*id, &request.address)) {
                 Some(id) => id,
-                None => self.take_in(asked, &request.address, nonce.clone()?, offered).await?,
+                None => {
+                    let nonce = nonce.clone()?;
+                    self.reach(&request.address).await?;
+                    self.enter(asked, &request, nonce).await?
+                }
             };
-            let all = members.members_when(|view| view.members.contains_key(&id)).await?.members;
-            let address = |member: v1::MemberInfo| peer::Address {
-                node_id: member.node_id,
-                address: member.address,
-            };
-            let members = all.into_iter().map(address).collect();
-            Ok(peer::JoinResponse { cluster_id: bytes(cluster.0), node_id: id.0, members })
+            let all = members.members_when(|view| view.members.contains_key(&id)).await?;
+            Ok(self.joined(id, all))
         };
         let context = &*self.context;
         let there = context.forwarder.to_leader(
@@ -140,18 +144,60 @@ impl MembershipService {
         caller.within(context.on_leader(caller, patience, here, there)).await
     }
 
-    fn prepared_here(&self, request: &peer::PreparedRequest) -> Result<bool, Failure> {
+    async fn prepared_here(
+        &self,
+        request: &peer::PreparedRequest,
+    ) -> Result<peer::PreparedResponse, Failure> {
         let handle = &self.context.handle;
         if GroupId(request.group) != handle.group() {
             let words = format!("this node has no group {}", request.group);
             return Err(Failure::none(Reason::NoSuchGroup, words));
         }
-        let hash = ModuleHash::try_from(&request.module_hash[..]).map_err(|error| {
-            Failure::none(Reason::InvalidRequest, format!("the module's hash: {error}"))
-        })?;
-        let view = handle.machine().borrow().clone().ok_or(MembershipFailure::NoState)?;
-        Ok(handle.is_prepared(hash, &view.info.limits))
+        let mut response = peer::PreparedResponse::default();
+        if !request.module_hash.is_empty() {
+            let hash = module_from_wire(&request.module_hash)?;
+            match handle.preparation(hash) {
+                Preparation::Ready => response.prepared = true,
+                Preparation::Underway => {}
+                Preparation::Failed(why) => response.why_not = why,
+            }
+        }
+        if request.fork != 0 {
+            match handle.ahead(Index(request.fork)) {
+                AheadOfFork::Gone => {}
+                AheadOfFork::Behind(lag) => response.lag = lag,
+                AheadOfFork::Refused(why) => response.why_not = why,
+            }
+            return Ok(response);
+        }
+        let handle = handle.clone();
+        let oldest = tokio::task::spawn_blocking(move || handle.oldest_state()).await;
+        // What cannot be read is not there for a rehearsal; the disk's failures are told elsewhere.
+        response.oldest_state = oldest.ok().and_then(Result::ok).flatten().map_or(0, |it| it.0);
+        Ok(response)
     }
+}
+
+/// Whether a joining node and this one have a version of the peers' protocol in common.
+pub(super) fn check_protocol(request: &peer::JoinRequest) -> Result<(), Failure> {
+    let (min, max) = (request.protocol_min, request.protocol_max);
+    if common_protocol(min..=max).is_some() {
+        return Ok(());
+    }
+    let words = format!(
+        "this cluster speaks versions {}..={} of the peers' protocol, and the joining node \
+         speaks {min}..={max}: run versions of raft-host that have one in common",
+        PROTOCOLS.start(),
+        PROTOCOLS.end()
+    );
+    Err(Failure::none(Reason::IncompatibleVersion, words))
+}
+
+/// What a join is known by.
+pub(super) fn nonce_of(request: &peer::JoinRequest) -> Result<JoinNonce, Failure> {
+    JoinNonce::try_from(&request.nonce[..]).map_err(|error| {
+        Failure::none(Reason::InvalidRequest, format!("the nonce of the join: {error}"))
+    })
 }
 
 /// A member that nobody can dial would be sent nothing, and nobody would tell it why. Its socket
@@ -264,12 +310,21 @@ impl Membership for MembershipService {
         Ok(Response::new(self.relocate(&caller, proved, request.into_inner()).await?))
     }
 
+    async fn admit(
+        &self,
+        request: Request<peer::AdmitRequest>,
+    ) -> Result<Response<peer::JoinResponse>, Status> {
+        Witness::of(&request).hears(request.get_ref());
+        let caller = Caller::of(&request, self.context.request_timeout());
+        let admitting = super::enroll::admit_newcomer(&self.context, &caller, request.into_inner());
+        Ok(Response::new(admitting.await?))
+    }
+
     async fn prepared(
         &self,
         request: Request<peer::PreparedRequest>,
     ) -> Result<Response<peer::PreparedResponse>, Status> {
-        let prepared = self.prepared_here(request.get_ref())?;
-        Ok(Response::new(peer::PreparedResponse { prepared }))
+        Ok(Response::new(self.prepared_here(request.get_ref()).await?))
     }
 }
 

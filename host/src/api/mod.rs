@@ -13,7 +13,9 @@
 //! never passed on again: the node that got it from a client is the one that looks for the leader.
 
 mod access;
+mod activate;
 mod admin;
+mod ahead;
 mod anteroom;
 mod auditing;
 mod caller;
@@ -28,6 +30,7 @@ mod copies;
 mod digest;
 mod door;
 mod duty;
+mod enroll;
 mod failure;
 mod forward;
 mod freshness;
@@ -35,6 +38,7 @@ mod guard;
 mod health;
 mod http;
 mod io;
+mod join_tokens;
 mod keys;
 mod level;
 mod limits;
@@ -46,16 +50,22 @@ mod process;
 mod query;
 mod query_stream;
 mod rates;
+mod rehearse;
+mod report;
 mod rights;
 mod server;
+mod shadow;
 mod source;
+mod stage;
 mod status;
 mod stream;
 mod streaming;
 mod token;
 mod traffic;
 mod trailers;
+mod travel;
 mod upgrade;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -65,6 +75,7 @@ pub use caller::forwarded_actor;
 pub use config::ApiConfig;
 pub(crate) use connections::{LEAVING_PLACES, PROBATION_PLACES};
 pub use context::NodeInfo;
+pub(crate) use convert::outcome_to_wire;
 #[cfg(test)]
 pub(crate) use convert::{changes_from_wire, limits_to_wire};
 pub(crate) use duty::{status_of, voters_on_duty, voters_with_quick_disks};
@@ -73,6 +84,7 @@ pub use http::serve_http;
 pub use io::{Presented, Sockets};
 pub use nodes::presented;
 pub use process::ProcessFacts;
+pub(crate) use report::report_to_wire;
 pub use server::{ApiError, serve};
-pub use token::hash_of_token;
+pub use token::{JoinTicket, hash_of_token};
 pub use traffic::Traffic;

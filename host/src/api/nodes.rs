@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use axum::middleware::Next;
-use raft_host_proto::peer::{membership_server, peer_server};
+use raft_host_proto::peer::{enrollment_server, membership_server, peer_server};
 use raft_host_proto::v1::Reason;
 
 use super::failure::Failure;
@@ -37,7 +37,12 @@ impl Gate {
     /// The node that calls, where that must be one; `None`: nobody can tell.
     fn check(&self, caller: &Caller, path: &str) -> Result<Option<ProvedNode>, Failure> {
         let is_of_peer = is_of(path, peer_server::SERVICE_NAME);
-        let is_of_nodes = is_of_peer || is_of(path, membership_server::SERVICE_NAME);
+        let enrolls = is_of(path, enrollment_server::SERVICE_NAME);
+        let is_of_nodes = is_of_peer || enrolls || is_of(path, membership_server::SERVICE_NAME);
+        if caller.presented.is_newcomer && !enrolls {
+            let words = "this connection was made to ask for a node's first certificate, and is good for nothing else";
+            return Err(Failure::none(Reason::Unauthenticated, words));
+        }
         if is_of_nodes && caller.entrance == Entrance::Clients {
             let words = "nodes have a port of their own (peer_listen), and this is the one of clients: members \
                          are told to dial peer_advertise, and who joins names such an address";
@@ -45,6 +50,11 @@ impl Gate {
         }
         if !self.is_secured || !(is_of_nodes || caller.entrance == Entrance::Peers) {
             return Ok(None);
+        }
+        if enrolls {
+            // A newcomer has nothing to show but its token; a member that passes it on has.
+            let proved = of_cluster(self.handle.identity().cluster, &caller.presented).ok();
+            return Ok(proved.filter(|proved| !self.was_removed(proved.node)));
         }
         let proved = of_cluster(self.handle.identity().cluster, &caller.presented)?;
         // The peers' service says it in a way that a removed node stops for, and one that joins is judged by its id.

@@ -149,7 +149,8 @@ impl Context {
     }
 }
 
-fn query_response(reply: QueryReply) -> Result<v1::QueryResponse, Failure> {
+/// What a client is told.
+pub(super) fn query_response(reply: QueryReply) -> Result<v1::QueryResponse, Failure> {
     match reply.result {
         QueryResult::Answer(outcome) => Ok(v1::QueryResponse {
             outcome: Some(outcome_to_wire(outcome)),

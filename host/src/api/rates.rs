@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::Response;
 use axum::middleware::Next;
 use raft_host_proto::FORWARDED_KEY;
-use raft_host_proto::peer::membership_server;
+use raft_host_proto::peer::{enrollment_server, membership_server};
 use raft_host_proto::v1::Reason;
 
 use super::config::ApiConfig;
@@ -28,6 +28,9 @@ use crate::types::{Actor, PrincipalId};
 
 /// Buckets of one kind; those that were used least recently are forgotten.
 const BUCKETS: usize = 10_000;
+/// First contacts of newcomers from one address, whatever the settings say: nobody needs many.
+const NEWCOMERS_PER_SECOND: u64 = 2;
+const NEWCOMERS_BURST: u64 = 20;
 /// Longest time that bursts make up for; it cannot overflow.
 const BURST_MAX: Duration = Duration::from_secs(86_400);
 
@@ -37,6 +40,8 @@ pub(super) struct Rates {
     callers: Option<Buckets<Whose>>,
     /// Of those that should have said who they are.
     strangers: Option<Buckets<Source>>,
+    /// Of those that ask for a node's first certificate.
+    newcomers: Option<Buckets<Source>>,
     table: Arc<Table>,
 }
 
@@ -56,8 +61,14 @@ impl Rates {
         Arc::new(Rates {
             callers: Buckets::new(config.requests_per_second, config.requests_burst),
             strangers: Buckets::new(strangers, 0),
+            newcomers: Buckets::new(NEWCOMERS_PER_SECOND, NEWCOMERS_BURST),
             table,
         })
+    }
+
+    /// What newcomers from an address may take from.
+    fn newcomer(&self, address: IpAddr, now: Instant) -> Allowance {
+        Allowance(self.newcomers.as_ref().map(|buckets| buckets.of(Source::of(address), now)))
     }
 
     /// What somebody may take from. `address`: `None` at the Unix socket.
@@ -81,6 +92,12 @@ impl Rates {
             }
         })
     }
+}
+
+/// Whether somebody asks for a node's first certificate.
+fn enrolls(request: &Request) -> bool {
+    let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+    path.is_some_and(|(service, _)| service == enrollment_server::SERVICE_NAME)
 }
 
 impl Allowance {
@@ -133,6 +150,12 @@ pub(super) async fn limit(
     }
     if !is_of_nodes(&request, &presented) {
         let now = Instant::now();
+        if enrolls(&request)
+            && let Some(address) = place.address
+            && let Err(failure) = rates.newcomer(address, now).take(now)
+        {
+            return failure.into_status().into_http();
+        }
         let allowance = rates.allowance(actor, place.address, now);
         if let Err(failure) = allowance.take(now) {
             return failure.into_status().into_http();

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use raft_host_proto::peer::enrollment_server::EnrollmentServer;
 use raft_host_proto::peer::membership_server::MembershipServer;
 use raft_host_proto::v1::admin_server::AdminServer;
 use raft_host_proto::v1::client_server::ClientServer;
@@ -19,6 +20,7 @@ use super::config::ApiConfig;
 use super::connections::{Bounds, Table};
 use super::context::{Context, NodeInfo};
 use super::door::{self, Door};
+use super::enroll::{ENROLL_MAX_BYTES, EnrollmentService};
 use super::forward::Forwarder;
 use super::freshness::Freshness;
 use super::guard::Guard;
@@ -111,6 +113,7 @@ pub async fn serve(
         pending: Budget::new(STREAMS_PENDING_BYTES_MAX),
         answers: Budget::new(STREAMS_ANSWERS_BYTES_MAX),
         copying: Arc::new(tokio::sync::Semaphore::new(1)),
+        rehearsing: Arc::new(tokio::sync::Semaphore::new(1)),
         handle: handle.clone(),
         config: config.clone(),
         info,
@@ -207,6 +210,8 @@ fn add_services(others: Routes, context: &Arc<Context>) -> Result<Routes, ApiErr
         .max_decoding_message_size(max)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
     let membership = MembershipServer::new(MembershipService { context: Arc::clone(context) });
+    let enrollment = EnrollmentServer::new(EnrollmentService { context: Arc::clone(context) })
+        .max_decoding_message_size(ENROLL_MAX_BYTES);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -216,6 +221,7 @@ fn add_services(others: Routes, context: &Arc<Context>) -> Result<Routes, ApiErr
         .add_service(client)
         .add_service(admin)
         .add_service(membership)
+        .add_service(enrollment)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
 }

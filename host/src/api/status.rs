@@ -8,8 +8,9 @@ use raft_host_proto::v1::{self, Reason};
 use super::context::Context;
 use super::convert::bytes;
 use super::failure::Failure;
+use super::report::range_to_wire;
 use crate::consensus::{PeerProgress, ProgressState, ReplicaStatus, Role};
-use crate::node::{Activity, DiskStatus, JobKind};
+use crate::node::{Activity, DiskStatus, JobKind, Trying};
 use crate::storage::ScrubBoard;
 use crate::tls::Tls;
 use crate::types::Space;
@@ -128,6 +129,7 @@ fn group(context: &Context, replica: &ReplicaStatus) -> v1::GroupStatus {
         origins: Vec::new(),
         read_only: read_only(context, replica.role),
         activity: activity.map(activity_to_wire),
+        rehearsal: handle.trying().map(trying_to_wire),
         ..Default::default()
     };
     if let Some(view) = handle.machine().borrow().clone() {
@@ -159,6 +161,16 @@ fn activity_to_wire(activity: Activity) -> v1::Activity {
         index: activity.index.0,
         name: activity.name,
         for_ms: u64::try_from(activity.lasting.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn trying_to_wire(Trying { module, base, progress }: Trying) -> v1::RehearsalProgress {
+    v1::RehearsalProgress {
+        module_hash: bytes(module.0),
+        index: progress.index.0,
+        range: Some(range_to_wire((base, progress.until))),
+        commands: progress.commands,
+        differences: progress.differences,
     }
 }
 

@@ -42,6 +42,7 @@ mod health;
 mod http;
 mod hung;
 mod ordered;
+mod past;
 mod queries;
 mod transfers;
 mod upgrades;
@@ -282,8 +283,7 @@ async fn upgrade_from(
             module_hash: it.hash.0.to_vec().into(),
             activated_at: it.activated_at.0,
         }),
-        discard_state: false,
-        signatures: Vec::new(),
+        ..Default::default()
     };
     let part = |part| v1::UpgradeRequest { part: Some(part) };
     let parts = vec![

@@ -87,6 +87,39 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
+/// A private key that signs. It shows itself to nobody.
+pub(super) struct Key(KeyPair);
+
+impl Key {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is none of ECDSA with P-256.
+    pub(super) fn from_pem(pem: &str) -> Result<Key, AuthorityError> {
+        let key = KeyPair::from_pem_and_sign_algo(pem, &rcgen::PKCS_ECDSA_P256_SHA256);
+        key.map(Key).map_err(|_| AuthorityError::BadNodeKey)
+    }
+}
+
+/// A new key for a node.
+///
+/// # Errors
+/// The system gives no randomness.
+pub(super) fn new_key() -> Result<PrivateKey, AuthorityError> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    Ok(PrivateKey(key.serialize_pem()))
+}
+
+/// A request for a certificate, in DER, that asks for nothing but one for this key.
+///
+/// # Errors
+/// The library could not.
+pub(super) fn request_of(key: &Key) -> Result<Vec<u8>, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params.serialize_request(&key.0)?.der().to_vec())
+}
+
 /// A certificate with its key.
 #[derive(Clone, Debug)]
 pub struct Issued {
@@ -107,6 +140,11 @@ pub enum AuthorityError {
     /// The key is none.
     #[error("the key of the CA cannot be read: expected a private key of ECDSA with P-256 in PEM")]
     BadKey,
+    /// The key of a node is none.
+    #[error(
+        "the key of the node cannot be read: expected a private key of ECDSA with P-256 in PEM"
+    )]
+    BadNodeKey,
     /// No certificate has the key.
     #[error("no certificate of a CA is there that has the CA's key")]
     NoCertificate,
@@ -171,6 +209,11 @@ impl Request {
         if is_fit { Ok(Request(request)) } else { Err(AuthorityError::BadRequestKey) }
     }
 
+    /// Its public key.
+    pub(super) fn public_key(&self) -> &[u8] {
+        self.0.public_key.der_bytes()
+    }
+
     /// The hosts that it asks for. Whoever signs decides whether it gets them.
     pub fn hosts(&self) -> Vec<Host> {
         let hosts = self.0.params.subject_alt_names.iter().filter_map(|name| match name {
@@ -221,7 +264,7 @@ impl Authority {
         let key = KeyPair::from_pem_and_sign_algo(key, &rcgen::PKCS_ECDSA_P256_SHA256)
             .map_err(|_| AuthorityError::BadKey)?;
         let certificates = certificates_in(certificates)?;
-        let own = certificates.into_iter().find(|block| has_key(&block.der, &key));
+        let own = certificates.into_iter().find(|block| is_for(&block.der, &key));
         Authority::of(own.ok_or(AuthorityError::NoCertificate)?, key)
     }
 
@@ -412,8 +455,16 @@ pub(super) fn certificates_in(mut text: &str) -> Result<Vec<Block>, BadCertifica
     Ok(found)
 }
 
+/// The certificates of a text in PEM, and nothing else of it.
+///
+/// # Errors
+/// One cannot be read.
+pub fn only_certificates(text: &str) -> Result<String, BadCertificate> {
+    Ok(certificates_in(text)?.into_iter().map(|block| block.pem).collect())
+}
+
 /// Whether the key of a CA's certificate has signed a certificate; both in DER.
-pub(super) fn is_issued_by(der: &[u8], authority: &[u8]) -> bool {
+pub fn is_issued_by(der: &[u8], authority: &[u8]) -> bool {
     let parsed = X509Certificate::from_der(der).ok().zip(X509Certificate::from_der(authority).ok());
     parsed.is_some_and(|((_, certificate), (_, authority))| {
         certificate.issuer() == authority.subject()
@@ -421,7 +472,12 @@ pub(super) fn is_issued_by(der: &[u8], authority: &[u8]) -> bool {
     })
 }
 
-fn has_key(der: &CertificateDer<'_>, key: &KeyPair) -> bool {
+/// Whether a certificate is for a key.
+pub(super) fn has_key(der: &CertificateDer<'_>, key: &Key) -> bool {
+    is_for(der, &key.0)
+}
+
+fn is_for(der: &CertificateDer<'_>, key: &KeyPair) -> bool {
     X509Certificate::from_der(der)
         .is_ok_and(|(_, certificate)| certificate.public_key().raw == key.subject_public_key_info())
 }
@@ -669,7 +725,7 @@ mod tests {
         assert_eq!(facts.subject, Some(Subject::Node { cluster: CLUSTER, node: NodeId(5) }));
         assert_eq!(facts.dns_names, ["n5.example"]);
         assert!(facts.ip_addresses.is_empty() && !facts.is_ca && !facts.name.contains("admin"));
-        assert!(has_key(&der(&pem), &key));
+        assert!(is_for(&der(&pem), &key));
         assert_eq!(trusts(&[&authority], &pem, "n5.example", after(1)), Ok(()));
         assert!(trusts(&[&authority], &pem, "bank.example", after(1)).is_err());
     }

@@ -30,13 +30,13 @@ use super::identity::{BadCertificate, Facts, Subject, facts_of};
 use super::ids::Ids;
 use crate::types::{ActorName, ClusterId, NAME_MAX_BYTES, NodeId};
 
-const CA: &str = "ca.pem";
+pub(super) const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca-key.pem";
 const OLD_CA_KEY: &str = "old-ca-key.pem";
 const CLUSTER: &str = "cluster-id";
 const NEXT_NODE: &str = "next-node-id";
-const CERTIFICATE: &str = "certificate.pem";
-const KEY: &str = "key.pem";
+pub(super) const CERTIFICATE: &str = "certificate.pem";
+pub(super) const KEY: &str = "key.pem";
 
 /// The name of a folder with a certificate: a principal's, beginning with a letter or a digit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -533,16 +533,7 @@ impl Folder {
     }
 
     fn authority(&self) -> Result<Authority, FolderError> {
-        let path = self.path.join(CA_KEY);
-        let metadata = fs::metadata(&path).map_err(|error| system("read", &path, error))?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            return Err(FolderError::OpenKey(path));
-        }
-        let key = read(&path)?;
-        Authority::from_pem(&read(&self.path.join(CA))?, &key).map_err(|error| {
-            let at = if error == AuthorityError::BadKey { CA_KEY } else { CA };
-            damaged(&self.path.join(at), &error)
-        })
+        authority_in(&self.path)
     }
 
     /// How long something may be valid, and whether that is less than usual.
@@ -606,6 +597,23 @@ impl Folder {
     }
 }
 
+/// The CA whose key and certificate are in a folder. Nobody but its owner may read the key.
+///
+/// # Errors
+/// They are not there, cannot be read, or others can read the key.
+pub fn authority_in(dir: &Path) -> Result<Authority, FolderError> {
+    let path = dir.join(CA_KEY);
+    let metadata = fs::metadata(&path).map_err(|error| system("read", &path, error))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(FolderError::OpenKey(path));
+    }
+    let key = read(&path)?;
+    Authority::from_pem(&read(&dir.join(CA))?, &key).map_err(|error| {
+        let at = if error == AuthorityError::BadKey { CA_KEY } else { CA };
+        damaged(&dir.join(at), &error)
+    })
+}
+
 fn entry(kind: Kind, name: &str, dir: PathBuf, issued: Issued, is_shortened: bool) -> Entry {
     Entry { kind, name: name.to_owned(), dir, facts: issued.facts, is_shortened }
 }
@@ -638,11 +646,11 @@ fn must_be_free(path: &Path) -> Result<(), FolderError> {
     if is_empty { Ok(()) } else { Err(FolderError::Taken(path.to_owned())) }
 }
 
-fn read(path: &Path) -> Result<String, FolderError> {
+pub(super) fn read(path: &Path) -> Result<String, FolderError> {
     disk::read_text(path).map_err(|error| system("read", path, error))
 }
 
-fn system(what: &'static str, path: &Path, error: io::Error) -> FolderError {
+pub(super) fn system(what: &'static str, path: &Path, error: io::Error) -> FolderError {
     FolderError::System { what, path: path.to_owned(), error }
 }
 

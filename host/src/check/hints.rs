@@ -19,6 +19,15 @@ pub(super) const QUERY: &str = "change the state in `apply` only";
 /// A command without a class, and not for want of one.
 pub(super) const CLASSIFY: &str = "write 1 to 64 letters, digits and any of . _ - for a command of a \
     class, nothing for any other, and return 0";
+/// A rule of the state is broken, or `check` is.
+pub(super) const CHECK: &str = "either a command breaks the rule, and should be rejected, or `check` asks \
+    for too much";
+/// A format without a name.
+pub(super) const STATE_VERSION: &str =
+    "write 1 to 64 letters, digits and any of . _ - / and return 0";
+/// `restores` says the wrong thing.
+pub(super) const RESTORES: &str = "return 0 for the formats that `restore` reads, the own one too, and 1 for \
+    all others";
 /// `snapshot` fails.
 pub(super) const SNAPSHOT: &str =
     "it must write the whole state and return 0, whatever was applied";

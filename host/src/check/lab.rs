@@ -176,6 +176,18 @@ impl Subject<'_> {
         self.fsm.has_classes()
     }
 
+    pub(super) fn has_check(&self) -> bool {
+        self.fsm.has_check()
+    }
+
+    pub(super) fn has_state_version(&self) -> bool {
+        self.fsm.report().has_state_version
+    }
+
+    pub(super) fn has_restores(&self) -> bool {
+        self.fsm.report().has_restores
+    }
+
     /// Who gives the commands from now on.
     pub(super) fn act_as(&mut self, name: ActorName) {
         self.context.actor = name;
@@ -207,6 +219,26 @@ impl Subject<'_> {
         context.position.index = context.position.index.next();
         context.time_ms = context.time_ms.saturating_add(self.pending_ms);
         let (call, log) = listening(|| self.fsm.classify(context, command));
+        Ok(Done { call: call?, log, context })
+    }
+
+    pub(super) fn check(&mut self) -> Result<Done, HostFailure> {
+        let context = self.context;
+        let (call, log) = listening(|| self.fsm.check(context));
+        Ok(Done { call: call?, log, context })
+    }
+
+    pub(super) fn state_version(&mut self) -> Result<Done, HostFailure> {
+        let context = self.context;
+        let (call, log) = listening(|| self.fsm.state_version(context));
+        Ok(Done { call: call?, log, context })
+    }
+
+    /// Of a fresh instance, as a node asks.
+    pub(super) fn restores(&self, version: &str) -> Result<Done, Stop> {
+        let context = self.context;
+        let mut fsm = self.lab.blank(context)?;
+        let (call, log) = listening(|| fsm.restores(context, version.as_bytes()));
         Ok(Done { call: call?, log, context })
     }
 

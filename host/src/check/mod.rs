@@ -7,6 +7,7 @@
 //! ```text
 //! module ─ load check ─ Lab ─┬─ player: any.script, then the caller's scripts, three runs each
 //!                            ├─ trials: determinism, queries, rejections, random input, classes of commands
+//!                            ├─ rules: what it says of its state, and of the format of its snapshots
 //!                            ├─ purity: queries where nothing is undone
 //!                            ├─ leaks: memory that grows for ever
 //!                            └─ snapshots: there and back, damaged ones
@@ -19,6 +20,7 @@ mod listen;
 mod player;
 mod purity;
 mod report;
+mod rules;
 mod script;
 mod snapshots;
 #[cfg(test)]

@@ -111,6 +111,9 @@ fn act(subject: &mut Subject<'_>, step: &Step) -> Result<Option<Done>, Stop> {
         Action::Apply(command) => Some(subject.apply(command)?),
         Action::Query(query) => Some(subject.query(query)?),
         Action::Classify(command) => Some(subject.classify(command)?),
+        Action::Check => Some(subject.check()?),
+        Action::StateVersion => Some(subject.state_version()?),
+        Action::Restores(version) => Some(subject.restores(version)?),
         Action::Renew => Some(subject.renew()?),
         Action::Actor(name) => {
             subject.act_as(*name);

@@ -6,8 +6,8 @@ use crate::types::{ActorName, TrapKind};
 /// Longest input that `apply-fill` and `query-fill` write.
 const FILL_MAX_BYTES: usize = 64 << 20;
 
-const STEPS: &str = "apply, apply-hex, apply-fill, query, query-hex, query-fill, classify, actor, \
-    advance, renew";
+const STEPS: &str = "apply, apply-hex, apply-fill, query, query-hex, query-fill, classify, check, \
+    state-version, restores, actor, advance, renew";
 const EXPECTATIONS: &str = "ok, ok-hex, ok-any, ok-contains, ok-length, rejected, rejected-any, \
     rejected-contains, trapped, trapped-any, answered, event, event-none, log";
 
@@ -33,6 +33,9 @@ pub(super) enum Action {
     Apply(Vec<u8>),
     Query(Vec<u8>),
     Classify(Vec<u8>),
+    Check,
+    StateVersion,
+    Restores(String),
     Actor(ActorName),
     Advance(u64),
     Renew,
@@ -150,13 +153,33 @@ impl Script {
             _ => None,
         })
     }
+
+    /// Whether it has the state machine break its own rules, and expects that.
+    pub(super) fn breaks_rules(&self) -> bool {
+        let is_broken = |(_, expectation): &(usize, Expectation)| {
+            matches!(
+                expectation,
+                Expectation::Rejected(_)
+                    | Expectation::RejectedAny
+                    | Expectation::RejectedContains(_)
+            )
+        };
+        let checks = self.steps.iter().filter(|step| step.action == Action::Check);
+        checks.flat_map(|step| &step.expectations).any(is_broken)
+    }
 }
 
 fn check_fits(step: &Step, expectation: &Expectation) -> Result<(), String> {
     let without_outcome = match step.action {
         Action::Advance(_) => Some("advance"),
         Action::Actor(_) => Some("actor"),
-        Action::Apply(_) | Action::Query(_) | Action::Classify(_) | Action::Renew => None,
+        Action::Apply(_)
+        | Action::Query(_)
+        | Action::Classify(_)
+        | Action::Check
+        | Action::StateVersion
+        | Action::Restores(_)
+        | Action::Renew => None,
     };
     if let Some(word) = without_outcome {
         return Err(format!("`{word}` has no outcome; put the expectation after a command"));
@@ -198,6 +221,9 @@ fn read_line(line: &str) -> Result<Line, String> {
         "query-hex" => step(Action::Query(hex(text)?)),
         "query-fill" => step(Action::Query(fill(word, text)?)),
         "classify" => step(Action::Classify(text.as_bytes().to_vec())),
+        "check" => alone(Line::Step(Action::Check)),
+        "state-version" => alone(Line::Step(Action::StateVersion)),
+        "restores" => step(Action::Restores(some(word, text)?)),
         "actor" => match text {
             "" => step(Action::Actor(ActorName::NONE)),
             name => step(Action::Actor(name.parse().map_err(|error| format!("{error}"))?)),
@@ -253,7 +279,7 @@ fn read_line(line: &str) -> Result<Line, String> {
 
 fn some(word: &str, text: &str) -> Result<String, String> {
     match text {
-        "" => Err(format!("`{word}` needs a text; what contains nothing is everything")),
+        "" => Err(format!("`{word}` needs a text behind it")),
         text => Ok(text.to_owned()),
     }
 }
@@ -339,6 +365,8 @@ mod tests {
         assert!(error("apply\ntrapped hard").contains("out_of_fuel"));
         assert!(error("apply\nlog loud x").contains("error, warn, info or debug"));
         assert!(error("renew now").contains("stands alone"));
+        assert!(error("check now").contains("stands alone"));
+        assert!(error("restores").contains("needs a text"));
         assert!(error("apply\nevent a b\nevent-none").contains("contradicts"));
         assert!(error("# nothing").contains("no step"));
         let not_text = Script::parse("s", b"apply \xff").unwrap_err().to_string();

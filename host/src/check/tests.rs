@@ -6,6 +6,7 @@ mod classes;
 mod defects;
 mod leaks;
 mod purity;
+mod rules;
 mod twins;
 
 /// A guest whose state is the number at address 0: `+` adds one and answers it, an empty query

@@ -12,6 +12,7 @@ use super::lab::{Done, Lab, Stop, Subject};
 use super::leaks::{self, Neutral};
 use super::purity;
 use super::report::{Section, Weight};
+use super::rules::{self, Rules};
 use super::script::Script;
 use super::snapshots;
 use super::twins::{Came, difference};
@@ -78,8 +79,12 @@ pub(super) fn run(
     // What the queries wrote stayed.
     drop(twin);
     let memory = leaks::run(lab, &tried.neutral)?;
+    let on_purpose = scripts.iter().any(Script::breaks_rules);
+    let rules = std::mem::take(&mut tried.rules);
     sections.extend(tried.told(subject.has_query(), subject.has_classes(), workload.len()));
     sections[1].findings.extend(purity.findings);
+    sections.extend(subject.has_check().then(|| rules.told(on_purpose)));
+    sections.extend(rules::formats(lab, &mut subject)?);
     sections.push(memory);
 
     let mut section = Section::new("snapshot and restore");
@@ -164,6 +169,7 @@ pub(super) struct Tried {
     compared_bytes: usize,
     neutral: Neutral,
     classes: Classes,
+    rules: Rules,
 }
 
 /// What the module says of the classes of commands.
@@ -250,6 +256,26 @@ impl Tried {
                 self.broken_promise = Some(quoted(command));
             }
         }
+        if subject.has_check() && self.rules.wants_more() {
+            self.check(subject, twin, command)?;
+        }
+        Ok(())
+    }
+
+    /// What the state machine says of its state after a command.
+    fn check(
+        &mut self,
+        subject: &mut Subject<'_>,
+        twin: &mut Subject<'_>,
+        command: &[u8],
+    ) -> Result<(), Stop> {
+        let before = subject.digest()?;
+        let (done, other) = (subject.check()?, twin.check()?);
+        let after = subject.digest()?;
+        self.rules.note(command, &done, before == after);
+        let what = format!("the check behind {}", quoted(command));
+        let first = Came { done: Some(done), digest: after };
+        self.note_difference(&what, &first, &Came { done: Some(other), digest: twin.digest()? });
         Ok(())
     }
 

@@ -25,6 +25,17 @@ pub(super) struct Answer {
     pub(super) applied: Option<AppliedFacts>,
     /// Of a query: how old the answer may be, if the node knows.
     pub(super) age_ms: Option<Option<u64>>,
+    /// Of a query of a state that was.
+    pub(super) past: Option<PastFacts>,
+}
+
+/// What is known of an answer from a state that was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct PastFacts {
+    /// The last of the entry's commands that the answer reflects; `None`: all of them.
+    pub(super) ordinal: Option<u32>,
+    /// The entry after which the state was that it was made from.
+    pub(super) base_index: u64,
 }
 
 /// What is known of a command besides its answer.
@@ -71,6 +82,13 @@ impl Answer {
         Ok(Answer { age_ms: Some(age_ms), ..answer })
     }
 
+    /// The answer to a query of a state that was.
+    pub(super) fn of_query_at(response: v1::QueryAtResponse) -> Result<Answer, Failure> {
+        let v1::QueryAtResponse { answer, ordinal, base_index } = response;
+        let answer = Answer::of_query(answer.unwrap_or_default())?;
+        Ok(Answer { age_ms: None, past: Some(PastFacts { ordinal, base_index }), ..answer })
+    }
+
     fn new(
         outcome: Option<v1::Outcome>,
         index: u64,
@@ -87,7 +105,8 @@ impl Answer {
             });
         };
         let duplicate = outcome.duplicate;
-        Ok(Answer { kind, duplicate, index, fuel_used, trap_message, applied: None, age_ms: None })
+        let (applied, age_ms, past) = (None, None, None);
+        Ok(Answer { kind, duplicate, index, fuel_used, trap_message, applied, age_ms, past })
     }
 
     /// The exit code of this answer.
@@ -144,6 +163,10 @@ impl Answer {
                 facts.ordinal, facts.term, facts.apply_duration
             ));
         }
+        if let Some(PastFacts { ordinal, base_index }) = self.past {
+            let ordinal = ordinal.map_or(String::new(), |ordinal| format!(", ordinal {ordinal}"));
+            text.push_str(&format!("{ordinal}, made from the state after entry {base_index}"));
+        }
         if self.duplicate {
             text.push_str(", answered from the session");
         }
@@ -173,6 +196,10 @@ impl Answer {
         }
         if let Some(age_ms) = self.age_ms {
             value["age_ms"] = json!(age_ms);
+        }
+        if let Some(PastFacts { ordinal, base_index }) = self.past {
+            value["ordinal"] = json!(ordinal);
+            value["base_index"] = json!(base_index);
         }
         if let Kind::Trapped(number) = self.kind {
             value["trap"] = json!({
@@ -212,6 +239,7 @@ mod tests {
             trap_message: String::new(),
             applied: None,
             age_ms: None,
+            past: None,
         }
     }
 

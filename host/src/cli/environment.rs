@@ -37,6 +37,7 @@ fn known() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     collect(&command, &mut names);
     names.insert(super::remote::TOKEN_VARIABLE.to_owned());
+    names.insert(super::serve::JOIN_TOKEN_VARIABLE.to_owned());
     names
 }
 

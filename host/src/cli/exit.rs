@@ -14,7 +14,8 @@ Exit codes:
   0  done
   1  failed; nothing was changed
   2  wrong usage; nothing was tried
-  3  the state machine rejected it; it changed nothing
+  3  the state machine rejected it, or a rehearsal found what nobody allowed;
+     it changed nothing
   4  the state machine trapped; it was undone
   5  the effect is unknown: it may have happened, or may still happen
   6  no node or no leader could be reached in time; nothing was changed

@@ -1,12 +1,14 @@
 //! Where commands come from: an argument, a file, standard input; whole or line by line.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
 use super::output::human_bytes;
-use crate::signing::{FILE_MAX_BYTES, SignatureFile};
+use crate::signing::SignatureFile;
+use crate::types::Index;
 
 /// Longest command that is read at all. What a cluster takes is its own limit, and less.
 const COMMAND_MAX_BYTES: u64 = 32 << 20;
@@ -54,8 +56,44 @@ pub(super) fn read_module(path: &Path) -> Result<Vec<u8>, Failure> {
     read_file(path, MODULE_MAX_BYTES)
 }
 
+/// Reads the portable state of an export.
+pub(super) fn read_state(path: &Path) -> Result<Vec<u8>, Failure> {
+    read_file(path, MODULE_MAX_BYTES)
+}
+
 /// Longest file with one key that is read at all.
 const KEY_MAX_BYTES: u64 = 16 << 10;
+
+/// A place in the log, up to which something is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) index: Index,
+    /// Of the last command of that entry; `None`: all of them.
+    pub(super) ordinal: Option<u32>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ordinal {
+            None => self.index.fmt(f),
+            Some(ordinal) => write!(f, "{}.{ordinal}", self.index),
+        }
+    }
+}
+
+/// `17`, all of entry 17; or `17.3`, up to its fourth command.
+pub(super) fn parse_place(text: &str) -> Result<Place, String> {
+    let (index, ordinal) = match text.split_once('.') {
+        Some((index, ordinal)) => (index, Some(ordinal)),
+        None => (text, None),
+    };
+    let bad = || {
+        format!("{text:?} is no position: write 17 for entry 17, or 17.3 for its fourth command")
+    };
+    let index = index.parse().map(Index).map_err(|_| bad())?;
+    let ordinal = ordinal.map(str::parse).transpose().map_err(|_| bad())?;
+    Ok(Place { index, ordinal })
+}
 
 /// A module's name for people, if nobody gives another.
 pub(super) fn label_of(module: &Path) -> String {
@@ -64,16 +102,12 @@ pub(super) fn label_of(module: &Path) -> String {
 
 /// Where a module's signatures are, if nobody says something else.
 pub(super) fn signature_file(module: &Path) -> PathBuf {
-    let mut path = module.as_os_str().to_owned();
-    path.push(".sig");
-    path.into()
+    SignatureFile::beside(module)
 }
 
 /// Reads a file with signatures.
 pub(super) fn read_signatures(path: &Path) -> Result<SignatureFile, Failure> {
-    let text = text_of(read_file(path, FILE_MAX_BYTES)?);
-    SignatureFile::parse(&text)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+    SignatureFile::read(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
 /// Reads a file that may hold a key.
@@ -250,6 +284,17 @@ mod tests {
         assert_eq!(parse_source("@@user"), Source::Literal(b"@user".to_vec()));
         assert_eq!(parse_source(r#"{"op":"x"}"#), Source::Literal(br#"{"op":"x"}"#.to_vec()));
         assert_eq!(parse_source(""), Source::Literal(Vec::new()));
+    }
+
+    #[test]
+    fn a_place_is_an_entry_or_one_of_its_commands() {
+        let place = |index, ordinal| Ok(Place { index: Index(index), ordinal });
+        assert_eq!(parse_place("17"), place(17, None));
+        assert_eq!(parse_place("17.0"), place(17, Some(0)));
+        assert_eq!(parse_place("17.3").expect("one").to_string(), "17.3");
+        for nonsense in ["", "x", "17.", ".3", "1.2.3", "-1", "17.-1"] {
+            assert!(parse_place(nonsense).expect_err(nonsense).contains("write 17"), "{nonsense}");
+        }
     }
 
     #[test]

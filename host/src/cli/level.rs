@@ -30,7 +30,7 @@ enum Action {
     Show,
     /// Raises the level now. It is never lowered.
     ///
-    /// Refused while a member does not offer it, or has not been heard from.
+    /// Refused while a member does not offer it, or is not heard from within a few seconds.
     Raise {
         /// To this level [default: the highest that all members offer].
         #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..))]
@@ -87,12 +87,15 @@ fn show(remote: &RemoteArgs) -> Ended {
 
 fn raise(remote: &RemoteArgs, to: Option<u32>, yes: bool) -> Ended {
     let answer = remote::block_on(async {
+        let mut to = to;
         if !yes {
             let (_, level) = status(remote).await?;
             let wanted = to.or(level.agreed).unwrap_or(level.level);
             if wanted > level.level {
                 return Err(Failure::new(unconfirmed(level.level, wanted)));
             }
+            // All members may offer more by the time that the leader looks, and nobody has said --yes.
+            to = Some(wanted.max(1));
         }
         let client = remote.client().await?;
         client.raise_level(to).await.map_err(|error| remote::failure(&error))

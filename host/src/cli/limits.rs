@@ -64,7 +64,7 @@ macro_rules! known {
 }
 
 /// In the order in which they are listed.
-const LIMITS: [Known; 14] = known! {
+const LIMITS: [Known; 17] = known! {
     apply_fuel: ApplyFuel, Fuel;
     query_fuel: QueryFuel, Fuel;
     init_fuel: InitFuel, Fuel;
@@ -79,6 +79,9 @@ const LIMITS: [Known; 14] = known! {
     events_max_bytes: EventsMaxBytes, Bytes;
     log_lines_max: LogLinesMax, Count;
     module_max_bytes: ModuleMaxBytes, Bytes;
+    upgrade_keep_bytes: UpgradeKeepBytes, Bytes;
+    upgrade_keep_ms: UpgradeKeepMs, Count;
+    activation_fuel: ActivationFuel, Fuel;
 };
 
 pub(super) fn run(args: &LimitsArgs) -> Ended {

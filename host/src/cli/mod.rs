@@ -8,6 +8,7 @@
 //! `options` says which option may stand where. Text that people read is made by pure functions, so
 //! that tests read it too.
 
+mod activate;
 mod answer;
 mod apply;
 mod apply_lines;
@@ -37,11 +38,13 @@ mod man;
 mod members;
 mod modules;
 mod new;
+mod offline;
 mod options;
 mod output;
 mod progress;
 mod query;
 mod recover;
+mod rehearse;
 mod remote;
 mod replay;
 mod restore;
@@ -49,7 +52,9 @@ mod rights;
 mod serve;
 mod sign;
 mod snapshot;
+mod stage;
 mod status;
+mod successor;
 mod upgrade;
 
 #[cfg(test)]
@@ -98,6 +103,10 @@ enum Command {
     #[command(after_help = EXIT_CODES_HELP)]
     Upgrade(upgrade::UpgradeArgs),
     #[command(after_help = EXIT_CODES_HELP)]
+    Stage(stage::StageArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Activate(activate::ActivateArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
     Modules(modules::ModulesArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Limits(limits::LimitsArgs),
@@ -141,6 +150,8 @@ enum Command {
     Build(build::BuildArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Check(check::CheckArgs),
+    #[command(after_help = EXIT_CODES_HELP)]
+    Rehearse(rehearse::RehearseArgs),
     #[command(after_help = EXIT_CODES_HELP)]
     Replay(replay::ReplayArgs),
     #[command(after_help = EXIT_CODES_HELP)]
@@ -203,6 +214,8 @@ pub fn main() -> ExitCode {
         Command::Drain(args) => (args.remote.output, drain::drain(&args)),
         Command::Undrain(args) => (args.remote.output, drain::undrain(&args)),
         Command::Upgrade(args) => (args.remote.output, upgrade::run(&args)),
+        Command::Stage(args) => (args.remote.output, stage::run(&args)),
+        Command::Activate(args) => (args.remote.output, activate::run(&args)),
         Command::Modules(args) => (args.remote.output, modules::run(&args)),
         Command::Limits(args) => (args.remote.output, limits::run(&args)),
         Command::Engine(args) => (args.remote.output, engine::run(&args)),
@@ -225,6 +238,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => (args.output, new::run(&args)),
         Command::Build(args) => (args.output, build::run(&args)),
         Command::Check(args) => (args.output, check::run(&args)),
+        Command::Rehearse(args) => (args.remote.output, rehearse::run(&args)),
         Command::Replay(args) => (args.output(), replay::run(&args)),
         Command::Bench(args) => (args.output(), bench::run(&args)),
     };

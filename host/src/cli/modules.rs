@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::exit::{Ended, Exit};
 use super::output::{
-    Output, hex, human_bytes, human_time, print_json, print_text, short_hash, table,
+    Output, hex, human_bytes, human_count, human_time, print_json, print_text, short_hash, table,
 };
 use super::remote::{self, RemoteArgs};
 use crate::signing::PublicKey;
@@ -38,7 +38,11 @@ fn to_text(answer: &v1::ModulesResponse) -> String {
         .modules
         .iter()
         .map(|module| {
-            let state = if module.active { "active" } else { "kept" };
+            let state = match (module.active, module.is_state) {
+                (true, _) => "active",
+                (_, true) => "portable state",
+                _ => "kept",
+            };
             vec![
                 short_hash(&module.hash),
                 module.label.clone(),
@@ -72,7 +76,57 @@ fn to_text(answer: &v1::ModulesResponse) -> String {
         headers.pop();
         history.iter_mut().for_each(|row| row.truncate(headers.len()));
     }
-    format!("{modules}\n\n{}", table(&headers, &history))
+    let mut text = format!("{modules}\n\n{}", table(&headers, &history));
+    if !answer.receipts.is_empty() {
+        let headers = [
+            "receipt",
+            "module",
+            "instead of",
+            "entries",
+            "commands",
+            "refused",
+            "allowed",
+            "nodes",
+        ];
+        let rows: Vec<Vec<String>> = answer.receipts.iter().map(receipt_row).collect();
+        text.push_str(&format!("\n\n{}", table(&headers, &rows)));
+    }
+    if let Some(way_back) = &answer.way_back {
+        text.push_str(&format!("\n\n{}", way_back_text(way_back)));
+    }
+    text
+}
+
+fn receipt_row(receipt: &v1::Receipt) -> Vec<String> {
+    let range = receipt.range.unwrap_or_default();
+    let replaces = receipt.replaces.as_ref().map_or(&[][..], |it| &it.module_hash);
+    let allowed = match receipt.allowances.as_slice() {
+        [] => receipt.allowed.to_string(),
+        allowances => format!("{} ({})", receipt.allowed, allowances.join(", ")),
+    };
+    vec![
+        receipt.index.to_string(),
+        short_hash(&receipt.module_hash),
+        short_hash(replaces),
+        format!("{} to {}", range.base + 1, range.until),
+        receipt.commands.to_string(),
+        receipt.refused.to_string(),
+        allowed,
+        receipt.voters.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+    ]
+}
+
+/// How the last activation can be undone.
+fn way_back_text(way_back: &v1::WayBack) -> String {
+    format!(
+        "the activation at index {} can be undone until {} (utc) by the log's clock: {} takes its place again, and \
+         executes the {} commands since ({}); see `raft-host upgrade --rollback` and `--confirm`",
+        way_back.activated_at,
+        human_time(way_back.expires_ms),
+        short_hash(&way_back.module_hash),
+        human_count(way_back.commands),
+        human_bytes(way_back.bytes)
+    )
 }
 
 /// Ids of the keys that had signed it.
@@ -88,6 +142,7 @@ fn to_json(answer: &v1::ModulesResponse) -> Value {
             "label": module.label,
             "size_bytes": module.size_bytes,
             "active": module.active,
+            "is_state": module.is_state,
         })
     });
     let history = answer.history.iter().map(|activation| {
@@ -100,7 +155,40 @@ fn to_json(answer: &v1::ModulesResponse) -> Value {
             "by": activation.by,
         })
     });
-    json!({ "modules": modules.collect::<Vec<_>>(), "history": history.collect::<Vec<_>>() })
+    let receipts = answer.receipts.iter().map(|receipt| {
+        let range = receipt.range.unwrap_or_default();
+        let replaces = receipt.replaces.clone().unwrap_or_default();
+        json!({
+            "index": receipt.index,
+            "module_hash": hex(&receipt.module_hash),
+            "replaces": {
+                "module_hash": hex(&replaces.module_hash),
+                "activated_at": replaces.activated_at,
+            },
+            "range": { "base": range.base, "until": range.until },
+            "commands": receipt.commands,
+            "refused": receipt.refused,
+            "allowed": receipt.allowed,
+            "allowances": receipt.allowances,
+            "report_hash": hex(&receipt.report_hash),
+            "voters": receipt.voters,
+        })
+    });
+    let way_back = answer.way_back.as_ref().map(|way_back| {
+        json!({
+            "module_hash": hex(&way_back.module_hash),
+            "activated_at": way_back.activated_at,
+            "expires_ms": way_back.expires_ms,
+            "commands": way_back.commands,
+            "bytes": way_back.bytes,
+        })
+    });
+    json!({
+        "modules": modules.collect::<Vec<_>>(),
+        "history": history.collect::<Vec<_>>(),
+        "receipts": receipts.collect::<Vec<_>>(),
+        "way_back": way_back,
+    })
 }
 
 #[cfg(test)]
@@ -116,6 +204,7 @@ mod tests {
                 size_bytes: 40 << 10,
                 label: "kv.wasm".into(),
                 active: true,
+                ..Default::default()
             }],
             history: vec![v1::Activation {
                 index: 5,
@@ -125,6 +214,7 @@ mod tests {
                 signers: Vec::new(),
                 by: "ann".into(),
             }],
+            ..Default::default()
         };
         let expected = "\
 MODULE        LABEL    SIZE      STATE

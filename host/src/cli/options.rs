@@ -179,6 +179,9 @@ impl Command {
             Command::Keys(args) if !args.asks_cluster() && asks => {
                 Some("when it makes or shows a key in a file: nobody is asked")
             }
+            Command::Rehearse(args) if !args.asks_cluster() && asks => {
+                Some("when it rehearses on a directory or a backup: nobody is asked")
+            }
             Command::Backup(args) if !args.asks_cluster() && asks => {
                 Some("when it looks at a file: nobody is asked")
             }
@@ -212,6 +215,8 @@ impl Command {
             Command::Drain(args) => Some(&mut args.remote),
             Command::Undrain(args) => Some(&mut args.remote),
             Command::Upgrade(args) => Some(&mut args.remote),
+            Command::Stage(args) => Some(&mut args.remote),
+            Command::Activate(args) => Some(&mut args.remote),
             Command::Modules(args) => Some(&mut args.remote),
             Command::Limits(args) => Some(&mut args.remote),
             Command::Engine(args) => args.asks_cluster().then_some(&mut args.remote),
@@ -222,6 +227,7 @@ impl Command {
             Command::Role(args) => Some(&mut args.remote),
             Command::Token(args) => Some(&mut args.remote),
             Command::Snapshot(args) => Some(&mut args.remote),
+            Command::Rehearse(args) => args.asks_cluster().then_some(&mut args.remote),
             Command::Backup(args) => args.asks_cluster().then_some(&mut args.remote),
             Command::Export(args) => Some(&mut args.remote),
             Command::Digest(args) => Some(&mut args.remote),

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 pub(super) use crate::config::Output;
-use crate::text::civil_from_days;
-pub(super) use crate::text::{human_bytes, human_count};
+pub(super) use crate::text::{human_bytes, human_count, human_time};
 
 /// How the bytes of an answer are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,15 +120,6 @@ pub(super) fn human_duration(duration: Duration) -> String {
     }
 }
 
-/// A moment of the log's clock in UTC: `2026-01-31 12:34:56`.
-pub(super) fn human_time(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1_000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_from_days(days);
-    let (hour, minute, second) = (rest / 3_600, rest % 3_600 / 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-}
-
 /// The first twelve digits of a hash; `-` for none.
 pub(super) fn short_hash(hash: &[u8]) -> String {
     match hash {
@@ -157,14 +147,6 @@ mod tests {
         assert_eq!(human_count(0), "0");
         assert_eq!(human_count(999), "999");
         assert_eq!(human_count(1_234_567), "1,234,567");
-    }
-
-    #[test]
-    fn moments_are_dates_of_the_calendar() {
-        assert_eq!(human_time(0), "1970-01-01 00:00:00");
-        assert_eq!(human_time(951_782_400_000), "2000-02-29 00:00:00");
-        assert_eq!(human_time(1_709_251_199_999), "2024-02-29 23:59:59");
-        assert_eq!(human_time(4_107_542_400_000), "2100-03-01 00:00:00");
     }
 
     #[test]

@@ -25,6 +25,29 @@ impl Drop for Progress {
     }
 }
 
+/// The same for what goes on for a while: in words.
+pub(super) struct Words(ProgressBar);
+
+impl Words {
+    pub(super) fn begin(what: &'static str) -> Words {
+        let template = "{spinner} {prefix} for {elapsed}: {msg}";
+        let style = ProgressStyle::with_template(template).expect("a constant template");
+        Words(ProgressBar::new_spinner().with_style(style).with_prefix(what))
+    }
+
+    /// As it is now.
+    pub(super) fn tell(&self, words: String) {
+        self.0.set_message(words);
+        self.0.tick();
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// The same for work whose end is known: how many of how many entries.
 pub(super) struct Steps(ProgressBar);
 
@@ -42,6 +65,15 @@ impl Steps {
             self.0.set_length(end);
             self.0.set_position(at);
         }
+    }
+}
+
+impl Steps {
+    /// So far until now, and what came of it.
+    pub(super) fn say(&self, at: u64, end: u64, what: String) {
+        self.0.set_length(end);
+        self.0.set_position(at);
+        self.0.set_message(what);
     }
 }
 

@@ -10,6 +10,7 @@ use super::backup::Target;
 use super::exit::{Ended, Exit, Failure};
 use super::output::{Output, facts, human_time, print_json, print_text};
 use super::progress::Steps;
+use super::successor::certificates_needed;
 use crate::backup::wall_clock_ms;
 use crate::fsm::on_guest_stack;
 use crate::recovery::{Document, Plan, PlanError, Survivor, Watch};
@@ -22,7 +23,8 @@ use crate::types::Index;
 /// are left, run `inspect` on each, bring the files together, and `plan`: it chooses the node that knows the
 /// most and says what that keeps and what may be lost. `apply` makes of that node's directory a new cluster
 /// with one voter, which others join; the old contents stay beside it. `now` does all of it where one node is
-/// left.
+/// left. Nodes and clients of the new cluster need certificates that name it, if they show any: `apply` says
+/// how to make them.
 #[derive(Args, Clone, Debug)]
 #[command(subcommand_value_name = "ACTION", subcommand_help_heading = "Actions")]
 pub(super) struct RecoverArgs {
@@ -316,8 +318,13 @@ fn text(dir: &Path, recovered: &Recovered) -> String {
          in {aside}; delete it once all is well. To go on:\n\n  \
          raft-host --data-dir {dir} --listen {}\n  raft-host --join {} --data-dir …    (on two more \
          machines, with empty directories)\n\nClients that know the old cluster's id are refused; they need \
-         the new one, and new sessions.",
-        position.index, founder.id, founder.address, founder.address, founder.address
+         the new one, and new sessions.\n\n{}",
+        position.index,
+        founder.id,
+        founder.address,
+        founder.address,
+        founder.address,
+        certificates_needed(*cluster, founder)
     )
 }
 

@@ -53,7 +53,8 @@ pub(super) struct RemoteArgs {
     pub(super) cluster_id: Option<ClusterId>,
 
     /// How long to try before giving up, such as 500ms, 10s or 2m [default: 10s; 60s for
-    /// digest, backup save and each command of --lines; 2m for upgrade, export and snapshot take].
+    /// digest, backup save and each command of --lines; 2m for stage, activate, export and snapshot
+    /// take; 10m for upgrade, rehearse and query --at].
     #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
 

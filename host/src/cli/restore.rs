@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::exit::{Ended, Exit, Failure};
 use super::output::{Output, print_json, print_text};
+use super::successor::certificates_needed;
 use crate::config::Config;
 use crate::fsm::on_guest_stack;
 use crate::server::{Restored, restore};
@@ -16,7 +17,8 @@ use crate::storage::Engine;
 ///
 /// The new cluster has an id of its own and the backup's state, modules, limits and history, but none of its members and
 /// sessions: whatever was meant for the old cluster is refused, with the index of the backup.
-/// Afterwards start `raft-host --data-dir DIR` as usual, and have others join it.
+/// Afterwards start `raft-host --data-dir DIR` as usual, and have others join it. Nodes and clients of the new cluster
+/// need certificates that name it, if they show any: at the end it says how to make them.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RestoreArgs {
     /// The backup.
@@ -78,13 +80,19 @@ pub(super) fn run(args: &RestoreArgs) -> Ended {
 }
 
 fn text(args: &RestoreArgs, restored: &Restored) -> String {
-    let Restored { facts, cluster, position, founder } = restored;
+    let Restored { facts, cluster, position, founder, rights_in_force } = restored;
+    let rights = match rights_in_force {
+        true => {
+            "\n\nRights, principals and tokens are what they were, and nodes and clients need certificates."
+        }
+        false => "",
+    };
     format!(
         "restored {} into {}: new cluster {cluster}, with the state of cluster {} at index {}.\n\
          Its log begins after index {}. Node {} is its only voter, at {}. To go on:\n\n  \
          raft-host --data-dir {} --listen {}\n  raft-host --join {} --data-dir …    (on two more \
          machines)\n\nClients that know the old cluster's id are refused; they need the new one, and new \
-         sessions.",
+         sessions.{rights}\n\n{}",
         args.file.display(),
         args.data_dir.display(),
         facts.cluster,
@@ -95,5 +103,6 @@ fn text(args: &RestoreArgs, restored: &Restored) -> String {
         args.data_dir.display(),
         founder.address,
         founder.address,
+        certificates_needed(*cluster, founder),
     )
 }

@@ -14,7 +14,7 @@ use tonic::Response;
 
 use self::notes::{
     activity_note, autopilot_note, backup_note, different_clusters, digest_notes, origin_note,
-    rival_note, scrub_note, tls_note,
+    rehearsal_note, rival_note, scrub_note, tls_note,
 };
 use self::row::{HEADERS, NodeRow};
 use super::exit::{Ended, Exit, Failure};
@@ -154,6 +154,7 @@ fn to_text(rows: &[NodeRow]) -> String {
             notes.push(format!("{} is unreachable: {reason}", row.address));
         }
         notes.extend(activity_note(row));
+        notes.extend(rehearsal_note(row));
         notes.extend(rival_note(row));
         notes.extend(backup_note(row));
         notes.extend(autopilot_note(row));

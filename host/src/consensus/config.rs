@@ -31,7 +31,8 @@ pub struct ConsensusConfig {
     /// No more bytes than that are kept for either of the two.
     pub trailing_bytes: u64,
     /// Most bytes of entries that a leader keeps for peers that are being sent a snapshot, or are
-    /// close behind: what they need next is not compacted.
+    /// close behind, and any replica for who reads its log ([`Input::HoldLog`](super::Input::HoldLog)): what
+    /// they need next is not compacted.
     pub held_bytes: u64,
     /// A learner is promoted only when it is at most this many entries behind,
     pub promotion_lag: u64,

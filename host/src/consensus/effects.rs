@@ -28,13 +28,16 @@ pub struct Proposal {
     pub id: ProposalId,
     /// Opaque.
     pub data: Bytes,
+    /// It may change who may change the members: no change of them that was decided on before it is
+    /// appended behind it.
+    pub is_fence: bool,
 }
 
 /// With how much care a membership change is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Care {
-    /// Up to where the machine had applied when the change was decided on: if the members have
-    /// changed since, it was decided on something that is not so.
+    /// Up to where the machine had applied when the change was decided on: if the members, or who may
+    /// change them, have changed since, it was decided on something that is not so.
     pub decided_at: Index,
     /// Make it even if it leaves no majority of voters heard from recently. The operator knows
     /// something that the leader does not.
@@ -72,6 +75,9 @@ pub enum Input {
     SnapshotGone(Index, Option<SnapshotMeta>),
     /// The log is damaged somewhere: forget all of it that the newest snapshot covers, whoever may want it.
     CompactAll,
+    /// Somebody on this node reads the log after this entry: as much as `held_bytes` allows is kept for that.
+    /// `None`: nobody any more.
+    HoldLog(Option<Index>),
     /// Messages to a peer could not be sent.
     Unreachable(NodeId),
     /// Hand leadership over; `None`: to the most up-to-date active voter.

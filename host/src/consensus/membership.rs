@@ -26,6 +26,11 @@ pub enum ConfChangeError {
         "another change of the members or of the level is in progress; wait for it and try again"
     )]
     InProgress,
+    #[error(
+        "who may change the members may have changed since this was decided on; nothing was changed: \
+         try again"
+    )]
+    RightsChanged,
     #[error("this node leads only since a moment, and has not heard from all voters; try again")]
     JustElected,
     #[error(

@@ -123,6 +123,8 @@ pub struct Replica {
     contacts: Contacts,
     /// Index of the newest membership change that counts here, or that a snapshot holds.
     members_changed_at: Index,
+    /// On a leader: at least the index of the newest [fence](Proposal::is_fence) in its log.
+    fence: Index,
     /// A change of the voters that waits for them to show that they are there.
     parked: Option<Parked>,
     /// An operator wants others to lead.
@@ -203,6 +205,7 @@ impl Replica {
             contact: Contact::default(),
             contacts: Contacts::default(),
             members_changed_at: Index(applied),
+            fence: Index(applied),
             parked: None,
             is_off_duty: false,
             effects: Effects::default(),
@@ -248,6 +251,7 @@ impl Replica {
                 self.raw.mut_store().snapshot_gone(index, newest);
             }
             Input::CompactAll => self.compact_all()?,
+            Input::HoldLog(after) => self.log_size.hold(after),
             Input::Unreachable(node) => self.raw.report_unreachable(node.0),
             Input::TransferLeader(to) => self.transfer_leader(to),
             Input::Campaign if self.may_not_campaign() => {}
@@ -395,6 +399,8 @@ impl Replica {
         let soft_state = self.soft_state();
         if soft_state != self.last_soft_state {
             self.last_soft_state = soft_state;
+            // What its predecessors appended may be anything.
+            self.fence = Index(self.raw.raft.raft_log.last_index());
             self.raw.mut_store().offers().clear();
             self.peer_spaces.clear();
             self.effects.leadership_changed = true;
@@ -520,6 +526,9 @@ impl Replica {
                     self.effects.proposals.extend(proposals.iter().enumerate().map(
                         |(at, proposal)| {
                             let index = Index(first + at as u64);
+                            if proposal.is_fence {
+                                self.fence = index;
+                            }
                             (proposal.id, Ok(LogPosition { index, term }))
                         },
                     ));

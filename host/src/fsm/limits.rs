@@ -17,6 +17,8 @@ const INPUT_CEILING_BYTES: u64 = 32 << 20;
 const OUTPUT_CEILING_BYTES: u64 = 60 << 20;
 /// Largest module: all of them are held in memory.
 const MODULE_CEILING_BYTES: u64 = 1 << 30;
+/// Most commands that are kept for a way back: they are in memory and in every snapshot.
+const KEEP_CEILING_BYTES: u64 = 1 << 30;
 
 /// Budgets of a guest: replicated state, because they decide outcomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,15 @@ pub struct Limits {
     pub log_lines_max: u32,
     /// Largest wasm module, in bytes.
     pub module_max_bytes: u64,
+    /// Most bytes of commands, with their answers, that are kept for a way back from an activation, or
+    /// for a module that is to take over. With more, there is no way back, or no module that takes over.
+    pub upgrade_keep_bytes: u64,
+    /// How long module and state from before an activation are kept, in milliseconds of the log's
+    /// clock. 0: they are not.
+    pub upgrade_keep_ms: u64,
+    /// Fuel for all commands together that an instance executes in an activation: those since a
+    /// fork, or since what is gone back to.
+    pub activation_fuel: u64,
 }
 
 macro_rules! changes {
@@ -94,6 +105,9 @@ changes! {
     EventsMaxBytes: events_max_bytes: u64,
     LogLinesMax: log_lines_max: u32,
     ModuleMaxBytes: module_max_bytes: u64,
+    UpgradeKeepBytes: upgrade_keep_bytes: u64,
+    UpgradeKeepMs: upgrade_keep_ms: u64,
+    ActivationFuel: activation_fuel: u64,
 }
 
 impl Default for Limits {
@@ -116,6 +130,9 @@ impl Default for Limits {
             events_max_bytes: 1 << 20,
             log_lines_max: 64,
             module_max_bytes: 64 << 20,
+            upgrade_keep_bytes: 64 << 20,
+            upgrade_keep_ms: 3_600_000,
+            activation_fuel: 100_000_000_000,
         }
     }
 }
@@ -127,7 +144,7 @@ impl Limits {
     pub const INPUT_CEILING_BYTES: u64 = INPUT_CEILING_BYTES;
 
     /// Each with its name, in the order of the fields.
-    pub(super) fn by_name(&self) -> [(&'static str, u64); 14] {
+    pub(super) fn by_name(&self) -> [(&'static str, u64); 17] {
         macro_rules! named {
             ($($field:ident),*) => {{
                 let Limits { $($field),* } = self;
@@ -148,7 +165,10 @@ impl Limits {
             events_max,
             events_max_bytes,
             log_lines_max,
-            module_max_bytes
+            module_max_bytes,
+            upgrade_keep_bytes,
+            upgrade_keep_ms,
+            activation_fuel
         )
     }
 
@@ -172,6 +192,8 @@ impl Limits {
             ("snapshot_max_bytes", self.snapshot_max_bytes, (1, ADDRESSABLE_BYTES)),
             ("events_max_bytes", self.events_max_bytes, (0, OUTPUT_CEILING_BYTES)),
             ("module_max_bytes", self.module_max_bytes, (1, MODULE_CEILING_BYTES)),
+            ("upgrade_keep_bytes", self.upgrade_keep_bytes, (0, KEEP_CEILING_BYTES)),
+            ("activation_fuel", self.activation_fuel, fuel),
         ];
         let mut problems: Vec<String> = bounds
             .into_iter()
@@ -217,6 +239,9 @@ mod tests {
             events_max_bytes: 0,
             log_lines_max: 0,
             module_max_bytes: 1,
+            upgrade_keep_bytes: 0,
+            upgrade_keep_ms: 0,
+            activation_fuel: 1,
         };
         least.validate().expect("valid");
         let most = Limits {

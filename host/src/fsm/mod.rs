@@ -7,6 +7,7 @@
 
 mod limits;
 pub mod native;
+mod portable;
 mod profile;
 mod stack;
 
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use raft_fsm_abi as abi;
 
 pub use self::limits::{LimitChange, Limits, STACK_MAX_BYTES, STACK_MIN_BYTES};
+pub use self::portable::{Difference, Pile, REASON_MAX_BYTES, Written};
 pub use self::profile::{
     EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, ProfileError,
 };
@@ -85,6 +87,15 @@ impl Call {
         }
     }
 
+    /// The format of snapshots that a finished [`Fsm::state_version`] has named. `None` if it named none, as
+    /// with [`Call::class`].
+    pub fn named_state_version(&self) -> Option<&str> {
+        match &self.result {
+            GuestResult::Ok(output) => state_version_name(output),
+            GuestResult::Rejected(_) | GuestResult::Trapped(_) => None,
+        }
+    }
+
     /// One that was not made, where there was nothing to do.
     pub(crate) fn nothing() -> Call {
         let result = GuestResult::Ok(Vec::new());
@@ -96,6 +107,15 @@ impl Call {
 pub fn class_name(bytes: &[u8]) -> Option<&str> {
     let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     let is_name = (1..=abi::CLASS_MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(is_fit);
+    std::str::from_utf8(bytes).ok().filter(|_| is_name)
+}
+
+/// The bytes as the name of a format of portable snapshots, such as `kv/2`: 1 to 64 letters (a to z), digits and
+/// any of `.`, `_`, `-`, `/`.
+pub fn state_version_name(bytes: &[u8]) -> Option<&str> {
+    let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-/".contains(byte);
+    let is_name =
+        (1..=abi::STATE_VERSION_MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(is_fit);
     std::str::from_utf8(bytes).ok().filter(|_| is_name)
 }
 
@@ -227,9 +247,67 @@ pub trait Fsm: Send {
     /// The guest's own portable snapshot (for upgrades and export). Changes nothing.
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure>;
 
+    /// As [`Fsm::snapshot`], of a state that may be large: `written` takes what the guest writes, and the call's
+    /// output is empty. If it rejects, the reason is the first [`REASON_MAX_BYTES`].
+    fn snapshot_into(
+        &mut self,
+        context: Context,
+        written: &mut Written,
+    ) -> Result<Call, HostFailure> {
+        let mut call = self.snapshot(context)?;
+        if let GuestResult::Ok(output) = &mut call.result {
+            written.take(&std::mem::take(output))?;
+        }
+        Ok(call)
+    }
+
     /// Gives a fresh instance the state of a portable snapshot (possibly of an older module).
     /// After `Rejected` or `Trapped` the instance is as before the call.
     fn restore(&mut self, context: Context, snapshot: &[u8]) -> Result<Call, HostFailure>;
+
+    /// As [`Fsm::restore`], of what may be large: what the guest has read is gone.
+    fn restore_from(&mut self, context: Context, portable: Pile) -> Result<Call, HostFailure> {
+        self.restore(context, &portable.into_vec())
+    }
+
+    /// Does now what the first command would wait for: after a large state was taken over, that may be much.
+    fn prepare(&mut self) -> Result<(), HostFailure> {
+        Ok(())
+    }
+
+    /// Whether the module can check its own state.
+    fn has_check(&self) -> bool {
+        false
+    }
+
+    /// Has the guest check the rules of its own state: `Ok`, or `Rejected` and what is wrong. Changes
+    /// nothing, not even the layout of the heap. A module that cannot check answers `Ok`.
+    fn check(&mut self, _context: Context) -> Result<Call, HostFailure> {
+        Ok(Call::nothing())
+    }
+
+    /// What the guest calls the format of its portable snapshots; `Ok` without output if it has no
+    /// name for it. Changes nothing.
+    fn state_version(&mut self, _context: Context) -> Result<Call, HostFailure> {
+        Ok(Call::nothing())
+    }
+
+    /// Asks a fresh instance whether its `restore` takes portable snapshots of a format that another
+    /// module has named: `Ok`, or `Rejected` and why not. One that does not say answers `Ok`.
+    fn restores(&mut self, _context: Context, _version: &[u8]) -> Result<Call, HostFailure> {
+        Ok(Call::nothing())
+    }
+
+    /// Whether the module can take over the exact memory of another one.
+    fn has_take_over(&self) -> bool {
+        false
+    }
+
+    /// Gives a fresh instance the state of another module's instance, of which it reads the exact
+    /// memory (its export `adopt`). After `Rejected` or `Trapped` the instance is as before the call.
+    fn take_over(&mut self, _context: Context, _from: &dyn Image) -> Result<Call, HostFailure> {
+        Err(HostFailure("the state machine cannot take over another one's memory".to_owned()))
+    }
 
     /// Digests the exact state (memory, globals, sizes). The cost follows what was written since
     /// the last digest.
@@ -269,7 +347,7 @@ pub trait Bystander: Send {
 }
 
 /// An exact copy of a guest's state, detached from it.
-pub trait Image: Any + Send {
+pub trait Image: Any + Send + Sync {
     /// Writes the image in the format that `load_image` reads.
     fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()>;
 
@@ -323,6 +401,12 @@ pub trait FsmLoader: Send + Sync + 'static {
         Level::CURRENT
     }
 
+    /// The same for work that nobody waits for: its instances do everything on the thread that asks, which may leave
+    /// the processor to others, and that frees what it takes. `None`: there is no difference.
+    fn beside(&self) -> Option<SharedLoader> {
+        None
+    }
+
     /// How guests' memory is checkpointed on this host, for status pages.
     fn memory_backend(&self) -> &'static str {
         "none"
@@ -372,9 +456,27 @@ pub trait FsmLoader: Send + Sync + 'static {
 /// Shared handle to a loader.
 pub type SharedLoader = Arc<dyn FsmLoader>;
 
+/// A loader for work that nobody waits for: see [`FsmLoader::beside`].
+pub fn loader_beside(loader: &SharedLoader) -> SharedLoader {
+    loader.beside().unwrap_or_else(|| Arc::clone(loader))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_format_has_the_name_of_a_class_that_may_have_slashes() {
+        for name in ["kv/2", "/", "a.b/c_d-9", &"x".repeat(64)] {
+            let result = GuestResult::Ok(name.as_bytes().to_vec());
+            assert_eq!(Call { result, ..Call::nothing() }.named_state_version(), Some(name));
+            let result = GuestResult::Rejected(name.as_bytes().to_vec());
+            assert_eq!(Call { result, ..Call::nothing() }.named_state_version(), None);
+        }
+        for nonsense in [&b""[..], b"kv 2", b"kv\\2", b"\xff", "x".repeat(65).as_bytes()] {
+            assert_eq!(state_version_name(nonsense), None, "{nonsense:?}");
+        }
+    }
 
     #[test]
     fn a_class_has_a_short_plain_name_and_only_an_accepted_answer_names_one() {

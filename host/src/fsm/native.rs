@@ -73,6 +73,14 @@ impl NativeFsm {
         serde_json::to_vec(&*self.state).expect("strings and numbers always encode")
     }
 
+    /// The name of the format that it encodes in.
+    fn format(&self) -> &'static str {
+        match *self.state {
+            State::Kv(_) => "native-kv/1",
+            State::Null { .. } => "native-null/1",
+        }
+    }
+
     fn decode(&self, bytes: &[u8]) -> Result<State, String> {
         let state: State = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if std::mem::discriminant(&state) != std::mem::discriminant(&*self.state) {
@@ -229,6 +237,18 @@ impl Fsm for NativeFsm {
             self.state = Arc::new(state);
             Vec::new()
         })))
+    }
+
+    fn state_version(&mut self, _context: Context) -> Result<Call, HostFailure> {
+        Ok(call(Ok(self.format().into())))
+    }
+
+    fn restores(&mut self, _context: Context, version: &[u8]) -> Result<Call, HostFailure> {
+        let own = self.format();
+        Ok(call(match version == own.as_bytes() {
+            true => Ok(Vec::new()),
+            false => Err(format!("it takes {own} only")),
+        }))
     }
 
     /// Digests everything each time: this is a machine for tests.
@@ -507,8 +527,12 @@ mod tests {
         let snapshot = ok(fsm.snapshot(CONTEXT));
         let mut other = NativeFsm::new(KV).unwrap();
         assert!(!rejected(other.restore(CONTEXT, b"no snapshot")).is_empty());
+        let format = ok(fsm.state_version(CONTEXT));
+        ok(other.restores(CONTEXT, format.as_bytes()));
         ok(other.restore(CONTEXT, snapshot.as_bytes()));
         assert_eq!(other.state, fsm.state);
+        let mut null = NativeFsm::new(NULL).unwrap();
+        assert!(rejected(null.restores(CONTEXT, format.as_bytes())).contains("native-null/1"));
     }
 
     #[test]

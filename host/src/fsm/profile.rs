@@ -279,6 +279,11 @@ impl FsmLoader for Offering {
         self.level
     }
 
+    fn beside(&self) -> Option<SharedLoader> {
+        let loader = self.loader.beside()?;
+        Some(Arc::new(Offering { loader, ..self.clone() }))
+    }
+
     fn memory_backend(&self) -> &'static str {
         self.loader.memory_backend()
     }
@@ -411,7 +416,7 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(
             profile.hash(&limits).to_string(),
-            "4a9620355228e82cd9ed2a02868ca63c1fa26518260c26507b8885a8f90217d9"
+            "ebb27bd91fb9b4ca885a1425eecefb266abd32288a5f15535d6e176895468bdb"
         );
         let other = Limits { log_lines_max: 65, ..limits.clone() };
         assert_ne!(profile.hash(&limits), profile.hash(&other));

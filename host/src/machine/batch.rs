@@ -28,6 +28,7 @@ use raft_host_proto::stored::entry::Body;
 
 use super::access;
 use super::core::{Machine, outcome_of, refused, unknown_kind};
+use super::kept::Executed;
 use super::reply::{Applied, CommandRefused, Reply, SessionNumber};
 use super::rights::{Asked, Judged};
 use super::sessions::{Begin, CommandHash, Sessions, Waiting, hash_of};
@@ -55,7 +56,7 @@ pub(super) enum Read {
     /// At least one command, and no more than [`BATCH_COMMANDS_MAX`].
     Batch { time_ms: u64, commands: Vec<stored::Command> },
     /// Anything but commands.
-    Other { time_ms: u64, actor: Actor, body: Body },
+    Other { time_ms: u64, actor: Actor, body: Box<Body> },
 }
 
 /// Reads the entry at `index`.
@@ -96,7 +97,7 @@ pub(super) fn read(index: Index, data: &Bytes) -> Result<Read, HostFailure> {
             Ok(Read::Malformed("each command of a batch says for itself who acts".to_owned()))
         }
         Body::Batch(batch) => Ok(Read::Batch { time_ms, commands: batch.commands }),
-        body => Ok(Read::Other { time_ms, actor, body }),
+        body => Ok(Read::Other { time_ms, actor, body: Box::new(body) }),
     }
 }
 
@@ -134,14 +135,14 @@ fn next_of<'a>(data: &mut &'a [u8], number: u32) -> Option<&'a [u8]> {
 }
 
 impl Machine {
-    /// Executes the commands of the entry at `index`.
+    /// Executes the commands of the entry at `index`; answers the position after them.
     pub(super) fn apply_batch(
         &mut self,
         index: Index,
         commands: &[stored::Command],
         count_pages: bool,
         on_answer: &mut dyn FnMut(Position, Applied),
-    ) -> Result<(), HostFailure> {
+    ) -> Result<Position, HostFailure> {
         let before = museum::is_on(Exhibit::BatchRetriedTwice).then(|| self.state.sessions.clone());
         let mut position = Position::first(index);
         for command in commands {
@@ -153,17 +154,18 @@ impl Machine {
             on_answer(position, applied);
             position.ordinal += 1;
         }
-        self.release(position, count_pages, on_answer)
+        Ok(position)
     }
 
-    /// Executes commands that waited in ordered sessions and are due, from `position` on.
+    /// Executes commands that waited in ordered sessions and are due, from `position` on; no more than `most`.
     pub(super) fn release(
         &mut self,
         mut position: Position,
+        most: usize,
         count_pages: bool,
         on_answer: &mut dyn FnMut(Position, Applied),
     ) -> Result<(), HostFailure> {
-        for _ in 0..RELEASED_MAX {
+        for _ in 0..RELEASED_MAX.min(most) {
             let Some((number, waiting)) = self.state.sessions.next_due() else { break };
             if count_pages && let Some(fsm) = &mut self.fsm {
                 fsm.count_pages();
@@ -202,7 +204,16 @@ impl Machine {
             Some(denied) => refused(CommandRefused::Denied(Box::new(denied))),
             None => {
                 let session = Some((number, waiting.command));
-                self.execute(position, waiting.actor, &waiting.data, session, is_skip)?
+                let unkept = match museum::is_on(Exhibit::WaitedNotKept) {
+                    true => self.state.kept.take(),
+                    false => None,
+                };
+                let applied =
+                    self.execute(position, waiting.actor, &waiting.data, session, is_skip)?;
+                if unkept.is_some() {
+                    self.state.kept = unkept;
+                }
+                applied
             }
         };
         Ok(applied.with_fuel(fuel_used))
@@ -305,7 +316,7 @@ impl Machine {
         &mut self,
         position: Position,
         actor: Actor,
-        data: &[u8],
+        data: &Bytes,
         session: Option<(SessionNumber, CommandHash)>,
         is_skip: bool,
     ) -> Result<Applied, HostFailure> {
@@ -319,6 +330,16 @@ impl Machine {
             false => fsm.apply(context, data)?,
         };
         let (outcome, trap_message) = outcome_of(call.result);
+        if !is_skip {
+            let executed = || Executed {
+                position,
+                time_ms: context.time_ms,
+                actor: context.actor,
+                data: data.clone(),
+                outcome: outcome.clone(),
+            };
+            self.executed(executed, &call.events, call.fuel_used);
+        }
         if let Some((SessionNumber { session_id, sequence }, hash)) = session
             && !museum::is_on(Exhibit::OutcomeNotRemembered)
         {

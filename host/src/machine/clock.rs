@@ -20,6 +20,7 @@ impl State {
         self.time_ms = self.time_ms.max(now_ms);
         self.sessions.expire(self.time_ms);
         self.modules.expire_uploads(self.time_ms);
+        self.expire_kept();
     }
 
     /// Puts the clock forward, or refuses.

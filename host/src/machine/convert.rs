@@ -51,7 +51,8 @@ macro_rules! mirror {
 mirror!(limits_to_record, limits_from_record, Limits, Limits, {
     apply_fuel, query_fuel, init_fuel, snapshot_fuel, restore_fuel, memory_max_bytes,
     stack_max_bytes, input_max_bytes, output_max_bytes, snapshot_max_bytes, events_max,
-    events_max_bytes, log_lines_max, module_max_bytes,
+    events_max_bytes, log_lines_max, module_max_bytes, upgrade_keep_bytes, upgrade_keep_ms,
+    activation_fuel,
 });
 
 macro_rules! limit_changes {
@@ -78,7 +79,7 @@ macro_rules! limit_changes {
 limit_changes! {
     ApplyFuel, QueryFuel, InitFuel, SnapshotFuel, RestoreFuel, MemoryMaxBytes, StackMaxBytes,
     InputMaxBytes, OutputMaxBytes, SnapshotMaxBytes, EventsMax, EventsMaxBytes, LogLinesMax,
-    ModuleMaxBytes,
+    ModuleMaxBytes, UpgradeKeepBytes, UpgradeKeepMs, ActivationFuel,
 }
 
 /// The limits that a node of this version would have after `changes`; `None` if it does not know

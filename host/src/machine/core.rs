@@ -8,16 +8,18 @@ use raft_host_proto::stored;
 use raft_host_proto::stored::entry::Body;
 
 use super::access::Access;
+use super::ahead::{AheadJob, Feed};
 use super::batch::{self, Read};
 use super::digest::Taken;
-use super::keys::{Keys, signatures_from_log};
+use super::kept::{Executed, Fork, Kept};
+use super::keys::Keys;
 use super::level::{self, Unsupported};
 use super::membership::Membership;
-use super::modules::{At, Chunk, Modules, bounded_label};
+use super::modules::Modules;
 use super::past::Past;
+use super::receipts::Receipt;
 use super::reply::{
-    ActivationInfo, ActiveModule, Applied, CommandRefused, Incumbent, MachineInfo, ModuleInfo,
-    QueryReply, QueryResult, Reply, module_hash,
+    ActiveModule, Applied, CommandRefused, MachineInfo, ModuleInfo, QueryReply, QueryResult, Reply,
 };
 use super::sessions::{Opened, Owner, SessionLimits, Sessions};
 use super::snapshot::MachineSnapshot;
@@ -28,12 +30,9 @@ use crate::fsm::{
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{
-    Actor, ActorName, ClusterId, ConfChange, ConfState, GroupId, Index, JoinNonce, Level, Member,
-    ModuleHash, NodeId, Origin, Outcome, Position, TrapKind,
+    Actor, ActorName, ClusterId, ConfChange, ConfState, Event, GroupId, Index, JoinNonce, Level,
+    Member, ModuleHash, NodeId, Origin, Outcome, Position,
 };
-
-/// Longest text of a guest that a reason quotes.
-pub(super) const QUOTE_MAX_BYTES: usize = 1024;
 
 /// Everything replicated except for the guest's own state. A clone is cheap: what is large is
 /// shared until it changes.
@@ -59,6 +58,14 @@ pub(super) struct State {
     /// Whose signatures modules need.
     pub(super) keys: Keys,
     pub(super) access: Arc<Access>,
+    /// Of rehearsals, oldest first.
+    pub(super) receipts: Arc<Vec<Receipt>>,
+    /// The last entry that changed what decides how commands end.
+    pub(super) rules_changed_at: Index,
+    /// What it takes to go back from the last activation.
+    pub(super) kept: Option<Kept>,
+    /// What it takes for a module to take over that is on its way.
+    pub(super) fork: Option<Fork>,
 }
 
 /// One replicated state machine of a node.
@@ -72,12 +79,21 @@ pub struct Machine {
     /// Whether the loader's program offers what the state asks for.
     supported: Result<(), Unsupported>,
     /// `modules.infos()`, kept so that `info` is cheap.
-    module_infos: Arc<Vec<ModuleInfo>>,
+    pub(super) module_infos: Arc<Vec<ModuleInfo>>,
     /// What was found at the latest digest points. Of this node only: no part of the state.
     pub(super) taken: Taken,
     /// The pages that the commands of the next entry write are to be counted.
     count_pages: bool,
+    /// An instance that takes over from the fork, made ahead. Of this node only, as is the next.
+    pub(super) ahead: Option<Box<AheadJob>>,
+    /// Whoever makes it is told what comes.
+    pub(super) feed: Option<Feed>,
+    /// Is told of each command.
+    tap: Option<Tap>,
 }
+
+/// Is told of each command that the guest has executed: what it was, the events, and the fuel it used.
+pub type Tap = Box<dyn FnMut(&Executed, &[Event], u64) + Send>;
 
 impl Machine {
     /// A machine before the first entry: no module, no members.
@@ -102,6 +118,10 @@ impl Machine {
             origins: Arc::default(),
             keys: Keys::default(),
             access: Arc::default(),
+            receipts: Arc::default(),
+            rules_changed_at: Index(0),
+            kept: None,
+            fork: None,
         };
         Machine::assemble(state, None, loader)
     }
@@ -117,7 +137,18 @@ impl Machine {
         let module_infos = Arc::new(state.modules.infos());
         let supported = supported(&state, &loader);
         let taken = Taken::default();
-        Machine { state, fsm, loader, supported, module_infos, taken, count_pages: false }
+        Machine {
+            state,
+            fsm,
+            loader,
+            supported,
+            module_infos,
+            taken,
+            count_pages: false,
+            ahead: None,
+            feed: None,
+            tap: None,
+        }
     }
 
     /// Gives a machine at index 0 the members of a new cluster, as the snapshot at `index` that
@@ -167,6 +198,27 @@ impl Machine {
         data: &Bytes,
         on_answer: &mut dyn FnMut(Position, Applied),
     ) -> Result<(), HostFailure> {
+        self.apply_up_to(index, data, usize::MAX, on_answer)
+    }
+
+    /// As [`Machine::apply`], but executes no more than the first `most` commands, those that waited for the entry
+    /// included. If it holds more, no log goes on from the state, which is as it was between two of its
+    /// commands: it can be asked, and that is all.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: no outcome exists.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not the one after [`Machine::applied_index`].
+    pub fn apply_up_to(
+        &mut self,
+        index: Index,
+        data: &Bytes,
+        most: usize,
+        on_answer: &mut dyn FnMut(Position, Applied),
+    ) -> Result<(), HostFailure> {
         self.check_next(index);
         self.check_program()?;
         let count_pages = std::mem::take(&mut self.count_pages);
@@ -179,17 +231,21 @@ impl Machine {
             }
             Read::Batch { time_ms, commands } => {
                 self.state.move_clock(time_ms);
-                self.apply_batch(index, &commands, count_pages, on_answer)?;
+                let rest = most.saturating_sub(commands.len());
+                let commands = &commands[..commands.len().min(most)];
+                let next = self.apply_batch(index, commands, count_pages, on_answer)?;
+                self.release(next, rest, count_pages, on_answer)?;
             }
             Read::Other { time_ms, actor, body } => {
                 self.state.move_clock(time_ms);
                 let applied = match self.may(actor, &body) {
-                    Ok(()) => self.apply_other(index, actor, body)?,
+                    Ok(()) => self.apply_other(index, actor, *body)?,
                     Err(denied) => refused(CommandRefused::Denied(Box::new(denied))),
                 };
                 self.answer(index, applied, on_answer);
                 // Room for answers may be all that a command waited for.
-                self.release(Position { index, ordinal: 1 }, count_pages, on_answer)?;
+                let next = Position { index, ordinal: 1 };
+                self.release(next, most.saturating_sub(1), count_pages, on_answer)?;
             }
         }
         self.state.applied = index;
@@ -307,6 +363,28 @@ impl Machine {
         self.count_pages = true;
     }
 
+    /// Has somebody told of each command that the guest executes from here on. Changes no outcome.
+    pub fn tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
+    }
+
+    /// After a command of the guest: whoever wants to know of it is told.
+    pub(super) fn executed(
+        &mut self,
+        executed: impl FnOnce() -> Executed,
+        events: &[Event],
+        fuel: u64,
+    ) {
+        if !self.is_keeping() && self.tap.is_none() {
+            return;
+        }
+        let executed = executed();
+        if let Some(tap) = &mut self.tap {
+            tap(&executed, events, fuel);
+        }
+        self.keep(executed);
+    }
+
     /// Whether a session is open.
     pub fn has_session(&self, id: u64) -> bool {
         self.state.sessions.contains(id)
@@ -335,6 +413,11 @@ impl Machine {
     /// Members as of the last applied entry.
     pub fn members(&self) -> &BTreeMap<NodeId, Member> {
         &self.state.membership.members
+    }
+
+    /// The group whose entries it applies.
+    pub fn group(&self) -> GroupId {
+        self.state.group
     }
 
     /// The configuration as of the last applied entry.
@@ -376,12 +459,21 @@ impl Machine {
             cluster: self.state.cluster,
             keys: self.state.keys.clone(),
             access: Arc::clone(&self.state.access),
+            receipts: Arc::clone(&self.state.receipts),
+            rules_changed_at: self.state.rules_changed_at,
+            way_back: self.state.way_back(),
+            fork: self.state.fork_info(),
         }
     }
 
     /// The module that runs commands, and the index since when; if there is one.
     pub fn active_module(&self) -> Option<(ModuleHash, Index)> {
         self.state.modules.incumbent().map(|active| (active.hash, active.activated_at))
+    }
+
+    /// The last entry that changed what decides how commands end.
+    pub fn rules_changed_at(&self) -> Index {
+        self.state.rules_changed_at
     }
 
     /// The engine profile that the next entry must be applied under.
@@ -413,7 +505,7 @@ impl Machine {
         Ok(MachineSnapshot { state: self.state.clone(), image })
     }
 
-    fn check_next(&self, index: Index) {
+    pub(super) fn check_next(&self, index: Index) {
         let expected = self.state.applied.next();
         assert_eq!(index, expected, "entries must be applied in order, without gaps");
     }
@@ -489,6 +581,11 @@ impl Machine {
             }
             Body::ModuleChunk(chunk) => Ok(Applied::without_guest(self.store_chunk(index, &chunk))),
             Body::ActivateModule(request) => self.activate(index, actor, &request),
+            Body::ForkState(request) => self.fork(index, &request),
+            Body::RecordReceipt(record) => {
+                Ok(Applied::without_guest(self.record_receipt(index, &record)))
+            }
+            Body::SettleUpgrade(request) => Ok(Applied::without_guest(self.settle(&request))),
             Body::SetLimits(request) => self.set_limits(index, &request),
             Body::SetEngine(request) => self.set_engine(index, &request),
             Body::SetKeys(request) => self.set_keys(index, &request),
@@ -507,137 +604,6 @@ impl Machine {
                 })
             }
         }
-    }
-
-    fn store_chunk(&mut self, index: Index, chunk: &stored::ModuleChunk) -> Reply {
-        let hash = match module_hash(&chunk.module_hash) {
-            Ok(hash) => hash,
-            Err(reason) => return Reply::ChunkRefused(reason),
-        };
-        let total = chunk.total_bytes;
-        let part = Chunk { hash, total, offset: chunk.offset, data: &chunk.data };
-        let max = self.state.limits.module_max_bytes;
-        let at = At { index, time_ms: self.state.time_ms };
-        match self.state.modules.store_chunk(at, part, max) {
-            Ok(received) => {
-                if received == total {
-                    self.refresh_module_infos();
-                }
-                Reply::ChunkStored { received, total }
-            }
-            Err(reason) => Reply::ChunkRefused(reason),
-        }
-    }
-
-    fn activate(
-        &mut self,
-        index: Index,
-        actor: Actor,
-        request: &stored::ActivateModule,
-    ) -> Result<Applied, HostFailure> {
-        let failed = |reason| Ok(Applied::without_guest(Reply::ActivationFailed(reason)));
-        let hash = match module_hash(&request.module_hash) {
-            Ok(hash) => hash,
-            Err(reason) => return failed(reason),
-        };
-        let replaces = match request.replaces.as_ref().map(Incumbent::from_log).transpose() {
-            Ok(replaces) => replaces,
-            Err(reason) => return failed(reason),
-        };
-        let active = self.state.modules.incumbent();
-        if let Some(active) = active.filter(|active| active.hash == hash) {
-            let reply = Reply::AlreadyActive { index: active.activated_at, hash };
-            return Ok(Applied::without_guest(reply));
-        }
-        if active != replaces && !museum::is_on(Exhibit::IncumbentUnchecked) {
-            return Ok(Applied::without_guest(Reply::ActivationSuperseded { active }));
-        }
-        let previous = active.map(|active| active.hash);
-        let Some(module) = self.state.modules.bytes(hash) else {
-            return failed(format!(
-                "module {hash} is not here, or not completely: upload it (again) first"
-            ));
-        };
-
-        let label = bounded_label(&request.label);
-        let signatures = match signatures_from_log(&request.signatures) {
-            Ok(signatures) => signatures,
-            Err(error) => return failed(error.to_string()),
-        };
-        let signed = match self.check_signed(hash, &label, &signatures) {
-            Ok(signed) => signed,
-            Err(reason) => return Ok(Applied::without_guest(Reply::NotSigned(reason))),
-        };
-
-        let mut applied = Applied::without_guest(Reply::Nothing);
-        applied.reply = match self.start(index, &module, request.discard_state, &mut applied)? {
-            Ok(fsm) => {
-                assert_eq!(fsm.module(), hash, "the loader made an instance of something else");
-                self.fsm = Some(fsm);
-                let signers = signed.iter().map(|signature| signature.key).collect();
-                let activation = ActivationInfo {
-                    index,
-                    hash,
-                    time_ms: self.state.time_ms,
-                    label,
-                    signers,
-                    actor,
-                    actor_name: self.state.access.name_of(actor),
-                };
-                self.state.modules.activate(activation, signed);
-                self.refresh_module_infos();
-                Reply::Activated { index, hash, previous }
-            }
-            Err(reason) => Reply::ActivationFailed(reason),
-        };
-        Ok(applied)
-    }
-
-    /// Makes an instance of `module` that goes on where the active one is, without touching
-    /// that; or where a new cluster begins, if its state is given up. `applied` gets the fuel,
-    /// events and trap message of what the guests did.
-    fn start(
-        &mut self,
-        index: Index,
-        module: &[u8],
-        discard_state: bool,
-        applied: &mut Applied,
-    ) -> Result<Result<Box<dyn Fsm>, String>, HostFailure> {
-        let context = self.context(index);
-        let mut fresh = match self.loader.instantiate(module, &self.state.limits, context)? {
-            Ok(fresh) => fresh,
-            Err(reason) => return Ok(Err(reason.to_string())),
-        };
-        let limits = &self.state.limits;
-        let started = match self.fsm.as_mut().filter(|_| !discard_state) {
-            None => {
-                let budget = Budget { fuel: ("init_fuel", limits.init_fuel), output: None };
-                settle("`init` of the module", budget, fresh.init(context)?, applied)
-            }
-            Some(active) => {
-                let call = active.snapshot(context)?;
-                let budget = Budget {
-                    fuel: ("snapshot_fuel", limits.snapshot_fuel),
-                    output: Some(("snapshot_max_bytes", limits.snapshot_max_bytes)),
-                };
-                match settle("`snapshot` of the active module", budget, call, applied) {
-                    Ok((portable, _)) => {
-                        let call = fresh.restore(context, &portable)?;
-                        let fuel = ("restore_fuel", limits.restore_fuel);
-                        let budget = Budget { fuel, output: None };
-                        settle("`restore` of the new module", budget, call, applied)
-                    }
-                    Err(reason) => Err(format!(
-                        "{reason}. If it can never succeed, `raft-host upgrade --discard-state` \
-                         gives its state up"
-                    )),
-                }
-            }
-        };
-        Ok(started.map(|(_, events)| {
-            applied.events = events;
-            fresh
-        }))
     }
 
     /// Replaces the engine profile; returns the one before.
@@ -663,10 +629,6 @@ impl Machine {
             self.state.past.advance(Position::first(index), &seen);
         }
         data
-    }
-
-    pub(super) fn refresh_module_infos(&mut self) {
-        self.module_infos = Arc::new(self.state.modules.infos());
     }
 }
 
@@ -734,50 +696,5 @@ pub(super) fn outcome_of(result: GuestResult) -> (Outcome, Option<String>) {
         GuestResult::Ok(bytes) => (Outcome::Ok(bytes), None),
         GuestResult::Rejected(bytes) => (Outcome::Rejected(bytes), None),
         GuestResult::Trapped(Trap { kind, message }) => (Outcome::Trapped(kind), Some(message)),
-    }
-}
-
-/// The limits that end a call, by name.
-pub(super) struct Budget {
-    pub(super) fuel: (&'static str, u64),
-    pub(super) output: Option<(&'static str, u64)>,
-}
-
-impl Budget {
-    /// What an operator may do about a trap; empty if it has nothing to do with a limit.
-    fn hint(&self, kind: TrapKind) -> String {
-        let spent = match kind {
-            TrapKind::OutOfFuel => Some(self.fuel),
-            TrapKind::OutputLimit => self.output,
-            _ => None,
-        };
-        let hint = |(name, value): (&str, u64)| {
-            format!(
-                ": {name} is {value}, and `raft-host limits set {name}=...` allows more; while it \
-                 runs, no command does"
-            )
-        };
-        spent.map(hint).unwrap_or_default()
-    }
-}
-
-/// Output and events of a call that must succeed, or why it did not.
-pub(super) fn settle(
-    what: &str,
-    budget: Budget,
-    call: Call,
-    applied: &mut Applied,
-) -> Result<(Vec<u8>, Vec<crate::types::Event>), String> {
-    applied.fuel_used = applied.fuel_used.saturating_add(call.fuel_used);
-    match call.result {
-        GuestResult::Ok(output) => Ok((output, call.events)),
-        GuestResult::Rejected(reason) => {
-            let quote = &reason[..reason.len().min(QUOTE_MAX_BYTES)];
-            Err(format!("{what} refused: {}", String::from_utf8_lossy(quote)))
-        }
-        GuestResult::Trapped(Trap { kind, message }) => {
-            applied.trap_message = Some(message);
-            Err(format!("{what} {}{}", kind.describe(), budget.hint(kind)))
-        }
     }
 }

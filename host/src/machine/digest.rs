@@ -92,16 +92,22 @@ impl Machine {
     /// [`HostFailure`]: the node must stop.
     pub fn digest_now(&mut self) -> Result<StateDigest, HostFailure> {
         let machine = machine_part(&self.state, self.state.applied);
-        let guest = match self.fsm.as_mut().map(|fsm| fsm.digest()).transpose()? {
-            Some(GuestDigest { digest, changed }) => {
-                // The next point is to know all that changed since the one before.
-                let known = std::mem::take(&mut self.taken.changed);
-                self.taken.changed = union(known, changed);
-                Some(digest)
-            }
-            None => None,
-        };
+        let guest = self.guest_digest()?;
         Ok(whole(machine, guest))
+    }
+
+    /// Digests the guest as it is, between points; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`HostFailure`]: the node must stop.
+    pub fn guest_digest(&mut self) -> Result<Option<StateDigest>, HostFailure> {
+        let Some(fsm) = &mut self.fsm else { return Ok(None) };
+        let GuestDigest { digest, changed } = fsm.digest()?;
+        // The next point is to know all that changed since the one before.
+        let known = std::mem::take(&mut self.taken.changed);
+        self.taken.changed = union(known, changed);
+        Ok(Some(digest))
     }
 
     /// Flips a bit of the guest's state behind everybody's back; see [`crate::fsm::Fsm::flip_bit`].
@@ -159,7 +165,7 @@ fn machine_part(state: &State, index: Index) -> StateDigest {
     for (hash, module) in &state.modules.stored {
         // Its bytes are what the hash says: they were checked when they were complete.
         hash_module(&mut hasher, *hash, module.bytes.len() as u64, module.completed_at);
-        hasher.update([u8::from(module.ever_activated)]);
+        hasher.update([u8::from(module.ever_activated) | (u8::from(module.is_state) << 1)]);
         hasher.update((module.label.len() as u64).to_le_bytes());
         hasher.update(&module.label);
         // Nothing, for those without: as when there were no signatures yet.
@@ -171,6 +177,9 @@ fn machine_part(state: &State, index: Index) -> StateDigest {
     }
     for (hash, upload) in &state.modules.uploads {
         hash_module(&mut hasher, *hash, upload.total, upload.last_chunk.index);
+        if upload.is_state {
+            hasher.update(b"state");
+        }
         hasher.update(upload.last_chunk.time_ms.to_le_bytes());
         hasher.update((upload.received().len() as u64).to_le_bytes());
         hasher.update(upload.hash().0);

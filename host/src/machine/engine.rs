@@ -31,6 +31,11 @@ impl Machine {
             }
         };
         let previous = self.replace_engine(engine.clone());
+        if engine != previous {
+            self.state.on_rules(index);
+            self.drop_fork();
+            self.refresh_module_infos();
+        }
         if engine != previous && self.program_supported().is_ok() {
             // One that offers both goes on by itself. It may not refuse: others cannot know that.
             let limits = self.state.limits.clone();

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::core::{Budget, Machine, settle};
+use super::calls::{Budget, settle};
+use super::core::Machine;
 use super::membership::Membership;
-use super::modules::{At, CHUNK_MAX_BYTES, Chunk, Modules, bounded_label};
+use super::modules::{At, CHUNK_MAX_BYTES, Chunk, Modules, Sizes, bounded_label};
 use super::reply::{ActivationInfo, Applied, Reply};
 use super::sessions::Sessions;
 use super::snapshot::MachineSnapshot;
-use crate::fsm::{Context, Fsm, HostFailure, ImageError, SharedLoader};
+use crate::fsm::{Context, Fsm, HostFailure, ImageError, Pile, SharedLoader, Written};
+use crate::museum::{self, Exhibit};
 use crate::types::{
     Actor, ActorName, ClusterId, ConfState, Index, LogPosition, Member, ModuleHash, NodeId, Origin,
     Position, Term,
@@ -38,7 +40,7 @@ pub enum PortableError {
 }
 
 /// A guest's own portable snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Exported {
     /// Of the last entry that it contains.
     pub index: Index,
@@ -47,7 +49,7 @@ pub struct Exported {
     /// The module's name, for people.
     pub label: String,
     /// What it wrote.
-    pub bytes: Vec<u8>,
+    pub bytes: Pile,
 }
 
 /// What a new cluster is to begin with.
@@ -87,8 +89,13 @@ impl Machine {
         let voters = [founder.id].into();
         state.membership = Membership::default();
         state.membership.set([founder], ConfState { voters, ..ConfState::default() });
-        state.sessions = Sessions::new(state.sessions.limits().clone());
+        if !museum::is_on(Exhibit::SessionsReborn) {
+            state.sessions = Sessions::new(state.sessions.limits().clone());
+        }
         state.modules.uploads.clear();
+        // Random numbers are others in another cluster: commands would not come to the same ends again.
+        state.kept = None;
+        state.forget_fork();
         let origins = Arc::make_mut(&mut state.origins);
         origins.push(origin);
         let forgotten = origins.len().saturating_sub(ORIGINS_MAX);
@@ -116,9 +123,8 @@ impl Machine {
         let context = self.context(index);
         let fresh = self.loader.instantiate(&import.module, &self.state.limits, context)?;
         let mut fresh = fresh.map_err(|reason| PortableError::Guest(reason.to_string()))?;
-        let call = fresh.restore(context, &import.portable)?;
-        let budget =
-            Budget { fuel: ("restore_fuel", self.state.limits.restore_fuel), output: None };
+        let call = fresh.restore_from(context, import.portable.clone().into())?;
+        let budget = Budget::restore(&self.state.limits);
         let mut applied = Applied::without_guest(Reply::Nothing);
         settle("`restore` of the module", budget, call, &mut applied)
             .map_err(PortableError::Guest)?;
@@ -147,7 +153,8 @@ fn store(modules: &mut Modules, at: At, module: &[u8]) -> Result<(), String> {
     for (number, data) in module.chunks(CHUNK_MAX_BYTES).enumerate() {
         let offset = (number * CHUNK_MAX_BYTES) as u64;
         // The limits were asked when it was made to run.
-        modules.store_chunk(at, Chunk { hash, total, offset, data }, total)?;
+        let part = Chunk { hash, total, offset, data, is_state: false };
+        modules.store_chunk(at, part, Sizes { module: total, state: 0 })?;
     }
     Ok(())
 }
@@ -190,16 +197,15 @@ fn portable(
     copy: &mut dyn Fsm,
     context: Context,
     snapshot: &MachineSnapshot,
-) -> Result<Vec<u8>, PortableError> {
+) -> Result<Pile, PortableError> {
     let limits = &snapshot.state.limits;
-    let budget = Budget {
-        fuel: ("snapshot_fuel", limits.snapshot_fuel),
-        output: Some(("snapshot_max_bytes", limits.snapshot_max_bytes)),
-    };
+    let budget = Budget::snapshot(limits);
     let mut applied = Applied::without_guest(Reply::Nothing);
-    let call = copy.snapshot(context)?;
+    let mut written = Written::kept();
+    let call = copy.snapshot_into(context, &mut written)?;
     let settled = settle("`snapshot` of the module", budget, call, &mut applied);
-    settled.map(|(bytes, _)| bytes).map_err(PortableError::Guest)
+    settled.map_err(PortableError::Guest)?;
+    Ok(written.into_pile())
 }
 
 /// The only voter of a restored cluster. Ids are those of an incarnation, so they begin again.

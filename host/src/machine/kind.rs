@@ -25,11 +25,14 @@ pub enum BodyKind {
     SetLevel,
     SetKeys,
     SetAccess,
+    ForkState,
+    RecordReceipt,
+    SettleUpgrade,
 }
 
 impl BodyKind {
     /// Every kind, in an order that only ever grows at its end.
-    pub const ALL: [BodyKind; 16] = [
+    pub const ALL: [BodyKind; 19] = [
         BodyKind::Nothing,
         BodyKind::Command,
         BodyKind::OpenSession,
@@ -46,6 +49,9 @@ impl BodyKind {
         BodyKind::SetLevel,
         BodyKind::SetKeys,
         BodyKind::SetAccess,
+        BodyKind::ForkState,
+        BodyKind::RecordReceipt,
+        BodyKind::SettleUpgrade,
     ];
 
     /// The kind of an encoded `raft_host.storage.v1.Entry`; what it says is checked by whoever decodes it.
@@ -70,6 +76,9 @@ impl BodyKind {
                 12 => return BodyKind::SetLevel,
                 15 => return BodyKind::SetKeys,
                 14 => return BodyKind::SetAccess,
+                16 => return BodyKind::ForkState,
+                17 => return BodyKind::RecordReceipt,
+                18 => return BodyKind::SettleUpgrade,
                 20 => return BodyKind::KeepSession,
                 _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()),
             };
@@ -99,6 +108,9 @@ impl BodyKind {
             BodyKind::SetLevel => "set_level",
             BodyKind::SetKeys => "set_keys",
             BodyKind::SetAccess => "set_access",
+            BodyKind::ForkState => "fork_state",
+            BodyKind::RecordReceipt => "record_receipt",
+            BodyKind::SettleUpgrade => "settle_upgrade",
         }
     }
 }
@@ -128,6 +140,12 @@ mod tests {
             (Body::SetLevel(stored::SetLevel { level: 7 }), BodyKind::SetLevel),
             (Body::SetKeys(stored::SetKeys::default()), BodyKind::SetKeys),
             (Body::SetAccess(stored::SetAccess::default()), BodyKind::SetAccess),
+            (Body::ForkState(stored::ForkState::default()), BodyKind::ForkState),
+            (Body::RecordReceipt(stored::RecordReceipt::default()), BodyKind::RecordReceipt),
+            (
+                Body::SettleUpgrade(stored::SettleUpgrade { activated_at: 7 }),
+                BodyKind::SettleUpgrade,
+            ),
         ];
         for (body, kind) in bodies {
             for time_ms in [0, u64::MAX] {

@@ -15,6 +15,7 @@ use raft_host_proto::stored;
 
 use super::convert::changed_limits;
 use super::core::{Machine, unknown_kind};
+use super::modules::Sizes;
 use super::reply::{Applied, Reply};
 use crate::fsm::{Fsm, HostFailure, ImageError, Limits};
 use crate::types::Index;
@@ -52,11 +53,13 @@ impl Machine {
             Err(reason) => return Ok(Err(reason)),
         };
         // The last thing that may refuse, because it also drops what is too large.
-        if let Err(reason) = self.state.modules.limit_size(limits.module_max_bytes) {
+        if let Err(reason) = self.state.modules.limit_size(Sizes::of(limits)) {
             return Ok(Err(reason));
         }
         self.fsm = fresh;
-        self.state.limits = limits.clone();
+        let previous = std::mem::replace(&mut self.state.limits, limits.clone());
+        self.state.on_limits(index, &previous);
+        self.drop_fork();
         self.refresh_module_infos();
         Ok(Ok(()))
     }

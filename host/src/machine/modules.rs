@@ -15,7 +15,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::reply::{ActivationInfo, Incumbent, ModuleInfo};
+use super::incumbent::Incumbent;
+use super::reply::{ActivationInfo, ModuleInfo};
+use crate::fsm::Limits;
+use crate::museum::{self, Exhibit};
 use crate::signing::ModuleSignature;
 use crate::types::{Index, ModuleHash};
 
@@ -45,6 +48,8 @@ pub(super) struct StoredModule {
     pub(super) ever_activated: bool,
     /// Those that counted when it was last activated with any.
     pub(super) signatures: Vec<ModuleSignature>,
+    /// It is no module but a portable state for one.
+    pub(super) is_state: bool,
 }
 
 /// A module of which chunks are missing.
@@ -53,6 +58,8 @@ pub(super) struct Upload {
     pub(super) total: u64,
     /// Entry with the last chunk.
     pub(super) last_chunk: At,
+    /// It is no module but a portable state for one.
+    pub(super) is_state: bool,
     /// The module's bytes from its start; shared with a snapshot until the next chunk.
     received: Arc<Vec<u8>>,
     /// Over `received` as it came, so that a digest point does not hash all of it again.
@@ -69,9 +76,9 @@ pub(super) struct At {
 
 impl Upload {
     /// One that got this far.
-    pub(super) fn resume(total: u64, last_chunk: At, received: Vec<u8>) -> Upload {
+    pub(super) fn resume(total: u64, last_chunk: At, is_state: bool, received: Vec<u8>) -> Upload {
         let hasher = Sha256::new_with_prefix(&received);
-        Upload { total, last_chunk, received: Arc::new(received), hasher }
+        Upload { total, last_chunk, is_state, received: Arc::new(received), hasher }
     }
 
     pub(super) fn received(&self) -> &[u8] {
@@ -99,6 +106,8 @@ pub(super) struct Modules {
     pub(super) history: Arc<Vec<ActivationInfo>>,
     /// The module that was active before the active one.
     pub(super) previous: Option<ModuleHash>,
+    /// The module that is to take over from a fork. What that is is part of the fork.
+    pub(super) taking_over: Option<ModuleHash>,
 }
 
 /// One part of a module.
@@ -108,6 +117,28 @@ pub(super) struct Chunk<'a> {
     pub(super) total: u64,
     pub(super) offset: u64,
     pub(super) data: &'a [u8],
+    /// Of a portable state.
+    pub(super) is_state: bool,
+}
+
+/// Most bytes of what may be uploaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) module: u64,
+    pub(super) state: u64,
+}
+
+impl Sizes {
+    pub(super) fn of(limits: &Limits) -> Sizes {
+        Sizes { module: limits.module_max_bytes, state: limits.snapshot_max_bytes }
+    }
+
+    pub(super) fn max(self, is_state: bool) -> u64 {
+        match is_state {
+            true => self.state,
+            false => self.module,
+        }
+    }
 }
 
 impl Modules {
@@ -121,7 +152,11 @@ impl Modules {
     }
 
     pub(super) fn bytes(&self, hash: ModuleHash) -> Option<Bytes> {
-        self.stored.get(&hash).map(|module| module.bytes.clone())
+        self.stored.get(&hash).filter(|it| !it.is_state).map(|module| module.bytes.clone())
+    }
+
+    pub(super) fn state_bytes(&self, hash: ModuleHash) -> Option<Bytes> {
+        self.stored.get(&hash).filter(|it| it.is_state).map(|state| state.bytes.clone())
     }
 
     pub(super) fn infos(&self) -> Vec<ModuleInfo> {
@@ -134,6 +169,7 @@ impl Modules {
                 label: module.label.clone(),
                 active: active == Some(*hash),
                 signatures: module.signatures.clone(),
+                is_state: module.is_state,
             })
             .collect()
     }
@@ -146,11 +182,16 @@ impl Modules {
         &mut self,
         at: At,
         chunk: Chunk<'_>,
-        module_max_bytes: u64,
+        sizes: Sizes,
     ) -> Result<u64, String> {
-        check_bounds(chunk, module_max_bytes)?;
+        check_bounds(chunk, sizes.max(chunk.is_state))?;
         if let Some(stored) = self.stored.get(&chunk.hash) {
-            return Ok(stored.bytes.len() as u64);
+            return match stored.is_state == chunk.is_state {
+                true => Ok(stored.bytes.len() as u64),
+                false => Err("these bytes are held already, as the other one of a module and a \
+                              portable state"
+                    .to_owned()),
+            };
         }
         let fits = match self.uploads.get(&chunk.hash) {
             Some(upload) => check_continues(upload, chunk),
@@ -164,6 +205,7 @@ impl Modules {
         let upload = self.uploads.get_mut(&chunk.hash).expect("exists or was just started");
         let received = upload.received.len() as u64;
         let fresh = match chunk.offset + chunk.data.len() as u64 > received {
+            _ if museum::is_on(Exhibit::StagedPartTwice) => 0,
             true => usize::try_from(received - chunk.offset).expect("within the chunk"),
             false => chunk.data.len(),
         };
@@ -174,8 +216,7 @@ impl Modules {
         self.complete_upload(at.index, chunk.hash)
     }
 
-    /// Records that `hash`, which must be stored, is active from `index` on, and which signatures
-    /// counted for it.
+    /// Records that a module, which must be stored, is active, and which signatures counted for it.
     pub(super) fn activate(&mut self, activation: ActivationInfo, signed: Vec<ModuleSignature>) {
         let module = self.stored.get_mut(&activation.hash).expect("the caller ran it");
         module.ever_activated = true;
@@ -183,7 +224,11 @@ impl Modules {
         if !signed.is_empty() {
             module.signatures = signed;
         }
-        self.previous = self.active().map(|activation| activation.hash);
+        let before = self.active().map(|activation| activation.hash);
+        // If it is renewed, the one before stays that.
+        if before != Some(activation.hash) {
+            self.previous = before;
+        }
         let history = Arc::make_mut(&mut self.history);
         history.push(activation);
         if history.len() > HISTORY_MAX {
@@ -192,10 +237,11 @@ impl Modules {
         self.drop_superfluous();
     }
 
-    /// Makes `max` the size of the largest module. Says why not if one that runs or ran is
+    /// Makes these the sizes of the largest. Says why not if a module that runs or ran is
     /// larger. What never ran is dropped if it is larger, for it could not be activated any more.
-    pub(super) fn limit_size(&mut self, max: u64) -> Result<(), String> {
-        let too_large = |module: &StoredModule| module.bytes.len() as u64 > max;
+    pub(super) fn limit_size(&mut self, sizes: Sizes) -> Result<(), String> {
+        let max = sizes.module;
+        let too_large = |it: &StoredModule| it.bytes.len() as u64 > sizes.max(it.is_state);
         let mut ran = self.stored.iter().filter(|(_, module)| module.ever_activated);
         if let Some((hash, module)) = ran.find(|(_, module)| too_large(module)) {
             let role = match self.active().is_some_and(|active| active.hash == *hash) {
@@ -209,7 +255,7 @@ impl Modules {
             ));
         }
         self.stored.retain(|_, module| !too_large(module));
-        self.uploads.retain(|_, upload| upload.total <= max);
+        self.uploads.retain(|_, upload| upload.total <= sizes.max(upload.is_state));
         Ok(())
     }
 
@@ -226,14 +272,15 @@ impl Modules {
             let stalest = *stalest.expect("not empty").0;
             self.uploads.remove(&stalest);
         }
-        self.uploads.insert(chunk.hash, Upload::resume(chunk.total, at, Vec::new()));
+        let upload = Upload::resume(chunk.total, at, chunk.is_state, Vec::new());
+        self.uploads.insert(chunk.hash, upload);
     }
 
     fn complete_upload(&mut self, index: Index, hash: ModuleHash) -> Result<u64, String> {
         let upload = self.uploads.remove(&hash).expect("the caller holds it");
         // The bytes themselves, once: memory may have failed since they came.
         let found = ModuleHash::of(&upload.received);
-        if found != hash {
+        if found != hash && !museum::is_on(Exhibit::StagedPartTwice) {
             return Err(format!(
                 "the bytes of the module have hash {found}, not {hash}; the upload is dropped: \
                  start it again"
@@ -247,10 +294,22 @@ impl Modules {
             completed_at: index,
             ever_activated: false,
             signatures: Vec::new(),
+            is_state: upload.is_state,
         };
         self.stored.insert(hash, module);
         self.drop_superfluous();
         Ok(total)
+    }
+
+    /// Forgets a portable state that a module has begun with.
+    pub(super) fn drop_state(&mut self, hash: ModuleHash) {
+        self.stored.retain(|held, it| *held != hash || !it.is_state);
+    }
+
+    /// Says which module is to take over from a fork, which is held until it does.
+    pub(super) fn set_taking_over(&mut self, module: Option<ModuleHash>) {
+        self.taking_over = module;
+        self.drop_superfluous();
     }
 
     fn drop_superfluous(&mut self) {
@@ -263,10 +322,9 @@ impl Modules {
             .collect();
         staged.sort_unstable();
         let kept = &staged[staged.len().saturating_sub(STAGED_MAX)..];
-        let previous = self.previous;
+        let (previous, taking_over) = (self.previous, self.taking_over);
         self.stored.retain(|hash, _| {
-            active == Some(*hash)
-                || previous == Some(*hash)
+            [active, previous, taking_over].contains(&Some(*hash))
                 || kept.iter().any(|(_, staged)| staged == hash)
         });
     }
@@ -282,13 +340,11 @@ pub(crate) fn bounded_label(label: &str) -> String {
     label[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn check_bounds(chunk: Chunk<'_>, module_max_bytes: u64) -> Result<(), String> {
+fn check_bounds(chunk: Chunk<'_>, max: u64) -> Result<(), String> {
     let length = chunk.data.len() as u64;
-    if chunk.total == 0 || chunk.total > module_max_bytes {
-        return Err(format!(
-            "a module must have between 1 and {module_max_bytes} bytes, not {}",
-            chunk.total
-        ));
+    if chunk.total == 0 || chunk.total > max {
+        let what = if chunk.is_state { "portable state" } else { "module" };
+        return Err(format!("a {what} must have between 1 and {max} bytes, not {}", chunk.total));
     }
     if chunk.data.is_empty() || chunk.data.len() > CHUNK_MAX_BYTES {
         return Err(format!(
@@ -305,6 +361,11 @@ fn check_bounds(chunk: Chunk<'_>, module_max_bytes: u64) -> Result<(), String> {
 }
 
 fn check_continues(upload: &Upload, chunk: Chunk<'_>) -> Result<(), String> {
+    if upload.is_state != chunk.is_state {
+        return Err("the upload was begun as that of a module, or not so; this part says \
+                    otherwise"
+            .to_owned());
+    }
     if upload.total != chunk.total {
         return Err(format!(
             "the module was announced with {} bytes, this chunk says {}",
@@ -339,7 +400,7 @@ mod tests {
         ActivationInfo { index, hash, time_ms, label, signers, actor, actor_name }
     }
 
-    const MAX: u64 = 1000;
+    const MAX: Sizes = Sizes { module: 1000, state: 2000 };
 
     fn at(index: u64) -> At {
         At { index: Index(index), time_ms: index * 1_000 }
@@ -351,6 +412,7 @@ mod tests {
             total: module.len() as u64,
             offset: from as u64,
             data: &module[from..to],
+            is_state: false,
         }
     }
 
@@ -406,7 +468,7 @@ mod tests {
         let long = vec![0; CHUNK_MAX_BYTES + 1];
         for bad in [
             Chunk { total: 0, ..good },
-            Chunk { total: MAX + 1, ..good },
+            Chunk { total: MAX.module + 1, ..good },
             Chunk { data: b"", ..good },
             Chunk { offset: 1, ..good },
             Chunk { offset: u64::MAX, ..good },
@@ -454,7 +516,7 @@ mod tests {
         }
         let upload = &modules.uploads[&ModuleHash::of(b"abcdef")];
         assert_eq!(upload.hash(), ModuleHash::of(b"abcde"));
-        let resumed = Upload::resume(6, at(9), upload.received().to_vec());
+        let resumed = Upload::resume(6, at(9), false, upload.received().to_vec());
         assert_eq!(resumed.hash(), upload.hash());
     }
 

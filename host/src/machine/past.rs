@@ -13,7 +13,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::access::Denied;
-use super::reply::{Applied, CommandRefused, Reply, SessionNumber};
+use super::reply::{Applied, CommandRefused, Reply, Rewound, SessionNumber};
 use crate::types::{Outcome, Position, StateDigest};
 
 /// Begins what is hashed.
@@ -100,9 +100,16 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
             number(hasher, *total);
         }
         Reply::ChunkRefused(_) => hasher.update([7]),
-        Reply::Activated { hash, .. } => {
+        Reply::Activated { hash, rewound, .. } => {
             hasher.update([8]);
             hasher.update(hash.0);
+            if let Some(Rewound { commands, differing, first }) = rewound {
+                number(hasher, *commands);
+                number(hasher, *differing);
+                let first = first.unwrap_or_default();
+                number(hasher, first.index.0);
+                number(hasher, first.ordinal.into());
+            }
         }
         Reply::AlreadyActive { hash, .. } => {
             hasher.update([9]);
@@ -110,6 +117,13 @@ fn reply(hasher: &mut Sha256, reply: &Reply) {
         }
         Reply::ActivationFailed(_) => hasher.update([10]),
         Reply::NotSigned(_) => hasher.update([32]),
+        Reply::ReceiptStale(_) => hasher.update([33]),
+        Reply::ReceiptRecorded { .. } => hasher.update([34]),
+        Reply::ReceiptRefused(_) => hasher.update([35]),
+        // What it is of is part of the state.
+        Reply::Forked { .. } => hasher.update([36]),
+        Reply::ForkRefused(_) => hasher.update([37]),
+        Reply::UpgradeSettled { was_open } => hasher.update([38, u8::from(*was_open)]),
         // What they are now is part of the state.
         Reply::KeysSet(_) => hasher.update([30]),
         Reply::KeysRefused(_) => hasher.update([31]),

@@ -1,18 +1,17 @@
 //! What the machine answers.
 
-use std::fmt;
 use std::sync::Arc;
 
-use raft_host_proto::stored;
-
 use super::access::{Access, AccessRefused, Denied};
+use super::incumbent::Incumbent;
 use super::keys::Keys;
+use super::receipts::Receipt;
 use super::verdict::Verdict;
 use crate::fsm::{EngineProfile, Limits};
 use crate::signing::{ModuleSignature, PublicKey};
 use crate::types::{
     Actor, ActorName, ClusterId, Event, Exceeded, Index, Level, ModuleHash, Origin, Outcome,
-    PrincipalId, StateDigest, TokenId,
+    Position, PrincipalId, StateDigest, TokenId,
 };
 
 /// What came of a command, or of an entry that holds none.
@@ -112,6 +111,8 @@ pub enum Reply {
         hash: ModuleHash,
         /// The module that it replaces.
         previous: Option<ModuleHash>,
+        /// It came back as if it had never been replaced.
+        rewound: Option<Rewound>,
     },
     /// The module was active before; nothing changed.
     AlreadyActive {
@@ -132,6 +133,30 @@ pub enum Reply {
     /// The module was not activated, because it lacks signatures of keys that the cluster trusts;
     /// what is missing. Nothing changed.
     NotSigned(String),
+    /// The module was not activated, because the receipt of its rehearsal fits no more, and why. Nothing
+    /// changed.
+    ReceiptStale(String),
+    /// The receipt of a rehearsal is kept.
+    ReceiptRecorded {
+        /// Index of the entry, by which activations name it.
+        index: Index,
+    },
+    /// It is not, and why.
+    ReceiptRefused(String),
+    /// The state after this entry is kept for a module that is to take over, with the commands from here on.
+    Forked {
+        /// Index of the entry, by which activations name it.
+        index: Index,
+        /// The module.
+        module: ModuleHash,
+    },
+    /// It is not kept, and why.
+    ForkRefused(String),
+    /// There is no way back from an activation any more.
+    UpgradeSettled {
+        /// There was one until now.
+        was_open: bool,
+    },
     /// Keys of publishers and their threshold hold from the next entry on.
     KeysSet(Keys),
     /// They were not changed, and why.
@@ -359,6 +384,57 @@ pub struct MachineInfo {
     pub keys: Keys,
     /// Who may do what.
     pub access: Arc<Access>,
+    /// Receipts of rehearsals, oldest first; only the latest are kept.
+    pub receipts: Arc<Vec<Receipt>>,
+    /// Index of the last entry that changed the engine profile or limits, but for those of upgrades.
+    pub rules_changed_at: Index,
+    /// How the last activation can be undone.
+    pub way_back: Option<WayBack>,
+    /// The state that is kept for a module that is to take over.
+    pub fork: Option<ForkInfo>,
+}
+
+/// What is kept of the module that was replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayBack {
+    /// The module.
+    pub module: ModuleHash,
+    /// Index of the activation that replaced it.
+    pub activated_at: Index,
+    /// When it is dropped by the log's clock, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// Commands since.
+    pub commands: u64,
+    /// Their bytes, as `upgrade_keep_bytes` counts them.
+    pub bytes: u64,
+}
+
+/// A state that is kept for a module that is to take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkInfo {
+    /// The module whose state it is.
+    pub module: ModuleHash,
+    /// The one that is to take over.
+    pub next_module: ModuleHash,
+    /// Index of the entry that made it.
+    pub index: Index,
+    /// When it is dropped by the log's clock, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// Commands since.
+    pub commands: u64,
+    /// Their bytes, as `upgrade_keep_bytes` counts them.
+    pub bytes: u64,
+}
+
+/// How a module came back that had been replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewound {
+    /// Commands that it executed, which the other module had executed before.
+    pub commands: u64,
+    /// Those whose outcome is another one than was told then.
+    pub differing: u64,
+    /// The first of those.
+    pub first: Option<Position>,
 }
 
 /// The module that runs.
@@ -374,45 +450,6 @@ pub struct ActiveModule {
     pub has_query: bool,
 }
 
-/// A module that is active, and since when. To go back to a module makes another incumbent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Incumbent {
-    /// The module.
-    pub hash: ModuleHash,
-    /// Index of its activation.
-    pub activated_at: Index,
-}
-
-impl Incumbent {
-    /// As entries name it.
-    pub fn to_log(self) -> stored::Incumbent {
-        stored::Incumbent {
-            module_hash: self.hash.0.to_vec().into(),
-            activated_at: self.activated_at.0,
-        }
-    }
-
-    /// As entries name it.
-    ///
-    /// # Errors
-    /// The hash is none.
-    pub fn from_log(wire: &stored::Incumbent) -> Result<Incumbent, String> {
-        let hash = module_hash(&wire.module_hash)?;
-        Ok(Incumbent { hash, activated_at: Index(wire.activated_at) })
-    }
-}
-
-impl fmt::Display for Incumbent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "module {} since index {}", self.hash.short(), self.activated_at)
-    }
-}
-
-pub(super) fn module_hash(bytes: &[u8]) -> Result<ModuleHash, String> {
-    ModuleHash::try_from(bytes)
-        .map_err(|_| format!("a module's hash has 32 bytes, this one has {}", bytes.len()))
-}
-
 /// A complete module that the machine holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleInfo {
@@ -426,6 +463,8 @@ pub struct ModuleInfo {
     pub active: bool,
     /// Signatures that it was activated with.
     pub signatures: Vec<ModuleSignature>,
+    /// It is no module but a portable state for one.
+    pub is_state: bool,
 }
 
 /// One activation.

@@ -12,8 +12,9 @@ use super::incarnation::ORIGINS_MAX;
 use super::keys::{KEYS_MAX, Keys, signatures_from_log};
 use super::level::{self, Unsupported};
 use super::membership::Membership;
-use super::modules::{At, HISTORY_MAX, Modules, StoredModule, UPLOADS_MAX, Upload};
+use super::modules::{At, HISTORY_MAX, Modules, Sizes, StoredModule, UPLOADS_MAX, Upload};
 use super::past::Past;
+use super::receipts::{RECEIPTS_MAX, Receipt};
 use super::records::{self, StreamReader};
 use super::reply::ActivationInfo;
 use super::sessions::{
@@ -146,6 +147,7 @@ impl Machine {
             Some(active) => Some(read_image(input, &state, active.hash, &loader)?),
             None => None,
         };
+        state.read_kept(input, &header, &loader)?;
         if records::read_record(input, END.len())? != END {
             return Err(invalid("its end is not where it should be"));
         }
@@ -244,7 +246,33 @@ fn state_from_header(
             }
             _ => Access::default(),
         }),
+        receipts: Arc::new(receipts(header)?),
+        rules_changed_at: match header.rules_changed_at {
+            index if index > header.applied_index => {
+                return Err(invalid("limits that were changed after its end"));
+            }
+            index => Index(index),
+        },
+        kept: None,
+        fork: None,
     })
+}
+
+fn receipts(header: &stored::SnapshotHeader) -> Result<Vec<Receipt>, RestoreError> {
+    if header.receipts.len() > RECEIPTS_MAX {
+        return Err(invalid("it holds too many receipts"));
+    }
+    let mut receipts: Vec<Receipt> = Vec::with_capacity(header.receipts.len());
+    for stored::SnapshotReceipt { index, receipt } in &header.receipts {
+        let receipt = receipt.as_ref().ok_or_else(|| invalid("a receipt that says nothing"))?;
+        let receipt = Receipt::from_log(Index(*index), receipt).map_err(invalid)?;
+        let is_first = receipts.last().is_none_or(|before| before.index < receipt.index);
+        if !is_first || *index > header.applied_index {
+            return Err(invalid("its receipts are out of order"));
+        }
+        receipts.push(receipt);
+    }
+    Ok(receipts)
 }
 
 fn actor(record: Option<&stored::Actor>) -> Result<Actor, RestoreError> {
@@ -396,11 +424,12 @@ fn read_modules(
     if header.module_count > MODULES_MAX || header.upload_count > UPLOADS_MAX as u64 {
         return Err(invalid("it claims more modules than a machine keeps"));
     }
-    let size_max = state.limits.module_max_bytes;
+    let sizes = Sizes::of(&state.limits);
     for _ in 0..header.module_count {
         let record: stored::SnapshotModule = records::read_message(input, SMALL_MAX_BYTES)?;
         let hash = module_hash(&record.hash)?;
-        let bytes = read_module_bytes(input, record.size_bytes, size_max)?;
+        let is_state = record.portable_state;
+        let bytes = read_module_bytes(input, record.size_bytes, sizes.max(is_state))?;
         if ModuleHash::of(&bytes) != hash {
             return Err(invalid(format!("the bytes of module {hash} do not match its hash")));
         }
@@ -411,12 +440,15 @@ fn read_modules(
             ever_activated: record.ever_activated,
             signatures: signatures_from_log(&record.signatures)
                 .map_err(|error| invalid(format!("the signatures of module {hash}: {error}")))?,
+            is_state,
         };
         state.modules.stored.insert(hash, module);
     }
     for _ in 0..header.upload_count {
         let record: stored::SnapshotUpload = records::read_message(input, SMALL_MAX_BYTES)?;
         let hash = module_hash(&record.hash)?;
+        let is_state = record.portable_state;
+        let size_max = sizes.max(is_state);
         let mut received = read_module_bytes(input, record.received_bytes, size_max)?;
         if museum::is_on(Exhibit::ChunksNotRestored) {
             received.clear();
@@ -425,7 +457,7 @@ fn read_modules(
             return Err(invalid(format!("the sizes of upload {hash} make no sense")));
         }
         let last_chunk = At { index: Index(record.last_chunk_at), time_ms: record.last_chunk_ms };
-        let upload = Upload::resume(record.total_bytes, last_chunk, received);
+        let upload = Upload::resume(record.total_bytes, last_chunk, is_state, received);
         state.modules.uploads.insert(hash, upload);
     }
     let distinct = state.modules.stored.len() as u64 == header.module_count
@@ -440,7 +472,7 @@ fn read_module_bytes(input: &mut dyn Read, size: u64, max: u64) -> Result<Vec<u8
     Ok(records::read_blob(input, size)?)
 }
 
-fn read_image(
+pub(super) fn read_image(
     input: &mut dyn Read,
     state: &State,
     hash: ModuleHash,
@@ -470,10 +502,10 @@ fn read_image(
     Ok(fsm)
 }
 
-fn module_hash(bytes: &[u8]) -> Result<ModuleHash, RestoreError> {
+pub(super) fn module_hash(bytes: &[u8]) -> Result<ModuleHash, RestoreError> {
     ModuleHash::try_from(bytes).map_err(|error| invalid(format!("module hash: {error}")))
 }
 
-fn invalid(reason: impl Into<String>) -> RestoreError {
+pub(super) fn invalid(reason: impl Into<String>) -> RestoreError {
     RestoreError::Invalid(reason.into())
 }

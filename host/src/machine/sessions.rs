@@ -547,6 +547,17 @@ impl Sessions {
         None
     }
 
+    /// A command that waits for its turn.
+    pub(super) fn waiting(&self, number: SessionNumber) -> Option<&Waiting> {
+        self.by_id.get(&number.session_id)?.waiting.get(&number.sequence)
+    }
+
+    /// The commands that wait in a session.
+    pub(super) fn waiting_in(&self, id: u64) -> impl Iterator<Item = (u64, &Waiting)> {
+        let waiting = self.by_id.get(&id).into_iter().flat_map(|session| &session.waiting);
+        waiting.map(|(sequence, waiting)| (*sequence, waiting))
+    }
+
     /// The end of an entry: what is due and did not run goes on waiting.
     pub(super) fn end_entry(&mut self) {
         self.due.clear();

@@ -8,6 +8,9 @@
 //!   modules          each     SnapshotModule, then a stream with its bytes; ascending by hash
 //!   uploads          each     SnapshotUpload, then a stream with the bytes so far; likewise
 //!   image            stream   of the active module's instance; left out when there is none
+//!   way back         stream   image of the state that is kept, then its commands: SnapshotExecuted;
+//!                             left out when the header has none
+//!   fork             likewise
 //!   end              record   "end"
 //! ```
 //!
@@ -19,11 +22,14 @@ use std::ops::Range;
 use raft_host_proto::stored;
 
 use super::core::State;
+use super::kept::Kept;
 use super::keys::signature_to_log;
+use super::receipts::Receipt;
 use super::reply::ActivationInfo;
 use super::sessions::{Owner, Session};
 use super::{access, convert, records};
 use crate::fsm::Image;
+use crate::museum::{self, Exhibit};
 use crate::types::{ConfState, Index, ModuleHash};
 
 pub(super) const MAGIC: [u8; 8] = *b"RFHMACHN";
@@ -75,6 +81,12 @@ impl MachineSnapshot {
             image.write_to(&mut stream)?;
             stream.finish()?;
         }
+        if let Some(kept) = &self.state.kept {
+            write_kept(out, kept)?;
+        }
+        if let Some(fork) = &self.state.fork {
+            write_kept(out, &fork.kept)?;
+        }
         records::write_record(out, END)
     }
 
@@ -87,6 +99,7 @@ impl MachineSnapshot {
                 ever_activated: module.ever_activated,
                 size_bytes: module.bytes.len() as u64,
                 signatures: module.signatures.iter().map(signature_to_log).collect(),
+                portable_state: module.is_state,
             };
             records::write_message(out, &record)?;
             records::write_blob(out, &module.bytes)?;
@@ -98,12 +111,26 @@ impl MachineSnapshot {
                 last_chunk_at: upload.last_chunk.index.0,
                 received_bytes: upload.received().len() as u64,
                 last_chunk_ms: upload.last_chunk.time_ms,
+                portable_state: upload.is_state,
             };
             records::write_message(out, &record)?;
             records::write_blob(out, upload.received())?;
         }
         Ok(())
     }
+}
+
+fn write_kept(out: &mut dyn Write, kept: &Kept) -> io::Result<()> {
+    let mut stream = records::StreamWriter::new(out);
+    kept.image.write_to(&mut stream)?;
+    stream.finish()?;
+    if museum::is_on(Exhibit::KeptNotInSnapshot) {
+        return Ok(());
+    }
+    for executed in kept.commands.iter() {
+        records::write_message(out, &executed.to_record())?;
+    }
+    Ok(())
 }
 
 pub(super) fn header(state: &State) -> stored::SnapshotHeader {
@@ -141,6 +168,10 @@ pub(super) fn header(state: &State) -> stored::SnapshotHeader {
         origins: state.origins.iter().map(convert::origin_to_record).collect(),
         keys: state.keys.to_record(),
         access: access::to_record(&state.access),
+        receipts: state.receipts.iter().map(Receipt::to_record).collect(),
+        rules_changed_at: state.rules_changed_at.0,
+        kept: state.kept.as_ref().map(|kept| kept.to_record(None)),
+        fork: state.fork.as_ref().map(|fork| fork.kept.to_record(Some(fork.next))),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A small deterministic state machine whose modules say in text how they misbehave:
-//! `test`, then any of `init=reject`, `snapshot=trap`, `restore=reject`, `noquery`, `classes`, `v=2`, ….
+//! `test`, then any of `init=reject`, `snapshot=trap`, `restore=reject`, `noquery`, `classes`, `v=2`, …;
+//! `twist`: it does something else with commands; `names=A`: that is what it calls its format; `takes=A`: it
+//! restores no other one; `adopts`: it takes over memory.
 //!
 //! Its state is every command that it took; a command's first word says what it does. Of the
 //! limits it knows the size of a module, `apply_fuel` (one unit for each byte of its state) and
@@ -76,6 +78,11 @@ fn parse(module: &[u8], limits: &Limits) -> Result<String, ModuleRefused> {
 }
 
 impl TestFsm {
+    /// What the module's text says of `what`.
+    fn says(&self, what: &str) -> Option<&str> {
+        self.text.split(' ').find_map(|word| word.strip_prefix(what)?.strip_prefix('='))
+    }
+
     /// Fails as the module's text says about `what`, or does `work`.
     fn call(&mut self, what: &str, work: impl FnOnce(&mut TestFsm) -> Vec<u8>) -> Call {
         let says = |how: &str| self.text.split(' ').any(|word| word == format!("{what}={how}"));
@@ -140,6 +147,9 @@ impl Fsm for TestFsm {
                     events.push(Event { topic: b"emitted".to_vec(), data: command.to_vec() });
                 }
                 self.taken.extend_from_slice(command);
+                if self.text.contains("twist") {
+                    self.taken.push(b'!');
+                }
                 let by = match context.actor.is_none() {
                     true => String::new(),
                     false => format!(" by {}", context.actor),
@@ -194,6 +204,32 @@ impl Fsm for TestFsm {
     fn restore(&mut self, _context: Context, snapshot: &[u8]) -> Result<Call, HostFailure> {
         Ok(self.call("restore", |fsm| {
             fsm.taken = snapshot.to_vec();
+            Vec::new()
+        }))
+    }
+
+    fn state_version(&mut self, _context: Context) -> Result<Call, HostFailure> {
+        let name = self.says("names").unwrap_or_default().as_bytes().to_vec();
+        Ok(Call { result: GuestResult::Ok(name), fuel_used: 2, ..Call::nothing() })
+    }
+
+    fn restores(&mut self, _context: Context, version: &[u8]) -> Result<Call, HostFailure> {
+        let result = match self.says("takes").is_none_or(|takes| takes.as_bytes() == version) {
+            true => GuestResult::Ok(Vec::new()),
+            false => GuestResult::Rejected(b"too old".to_vec()),
+        };
+        Ok(Call { result, fuel_used: 4, ..Call::nothing() })
+    }
+
+    fn has_take_over(&self) -> bool {
+        self.text.contains("adopts")
+    }
+
+    fn take_over(&mut self, _context: Context, from: &dyn Image) -> Result<Call, HostFailure> {
+        let mut memory = Vec::new();
+        from.write_to(&mut memory).expect("into memory");
+        Ok(self.call("adopt", |fsm| {
+            fsm.taken = [b"adopted;", &memory[..]].concat();
             Vec::new()
         }))
     }

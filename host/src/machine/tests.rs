@@ -10,6 +10,7 @@ mod limits;
 mod ordered;
 mod rights;
 mod sessions;
+mod upgrades;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -78,6 +79,7 @@ fn chunk(module: &[u8], from: usize, to: usize) -> Body {
         total_bytes: module.len() as u64,
         offset: from as u64,
         data: module[from..to].to_vec().into(),
+        ..Default::default()
     })
 }
 
@@ -91,8 +93,7 @@ fn activate_in_place_of(replaces: Option<Incumbent>, module: &[u8]) -> Body {
         module_hash: ModuleHash::of(module).0.to_vec().into(),
         label: String::from_utf8_lossy(module).into_owned(),
         replaces: replaces.map(Incumbent::to_log),
-        discard_state: false,
-        signatures: Vec::new(),
+        ..Default::default()
     })
 }
 
@@ -287,7 +288,10 @@ fn an_upgrade_carries_the_state_over_without_running_init_again() {
     apply(&mut machine, 0, command(b"a"));
     let (old, new) = (ModuleHash::of(b"test"), ModuleHash::of(b"test v=2"));
     let reply = load(&mut machine, "test v=2");
-    assert_eq!(reply, Reply::Activated { index: Index(6), hash: new, previous: Some(old) });
+    assert_eq!(
+        reply,
+        Reply::Activated { index: Index(6), hash: new, previous: Some(old), rewound: None }
+    );
     let state = answer(&mut machine, b"?");
     assert_eq!(state, QueryResult::Answer(Outcome::Ok(b"6:init@3;a@4,0;".to_vec())));
 
@@ -308,7 +312,10 @@ fn an_upgrade_carries_the_state_over_without_running_init_again() {
         let body = activate(&machine, b"test");
         apply(&mut machine, 0, body).reply
     };
-    assert_eq!(back, Reply::Activated { index: Index(8), hash: old, previous: Some(new) });
+    assert_eq!(
+        back,
+        Reply::Activated { index: Index(8), hash: old, previous: Some(new), rewound: None }
+    );
 }
 
 #[test]
@@ -544,7 +551,9 @@ fn damage_anywhere_in_a_snapshot_is_noticed() {
     assert!(restore(&longer).is_err());
 }
 
-const LIMITS: [Limit; 8] = [
+const LIMITS: [Limit; 10] = [
+    Limit::UpgradeKeepBytes(1_200),
+    Limit::ActivationFuel(300),
     Limit::ApplyFuel(20),
     Limit::ApplyFuel(1_000_000),
     Limit::ApplyFuel(0),
@@ -555,7 +564,7 @@ const LIMITS: [Limit; 8] = [
     Limit::OutputMaxBytes(1),
 ];
 
-const MODULES: [&str; 4] = ["test", "test v=2", "test restore=trap", "garbage"];
+const MODULES: [&str; 5] = ["test", "test v=2", "test twist", "test restore=trap", "garbage"];
 
 fn any_body() -> impl Strategy<Value = Body> {
     let data = prop::sample::select(vec!["a", "trap", "reject", "emit", "longer command"]);
@@ -579,9 +588,80 @@ fn any_body() -> impl Strategy<Value = Body> {
             }
         }),
         2 => module().prop_map(|module| activate_in_place_of(None, module.as_bytes())),
+        3 => (module(), 0..6_u8).prop_map(|(module, way)| {
+            let Body::ActivateModule(entry) = activate_in_place_of(None, module.as_bytes()) else {
+                unreachable!("that is what it makes");
+            };
+            // What of it depends on the state is filled in by `with_facts`.
+            let way = match way {
+                0 => TakeOver::Nothing,
+                1 => TakeOver::Renew { fork: None },
+                2 => TakeOver::Renew { fork: Some(Index(1)) },
+                3 => TakeOver::Snapshot { fork: Some(Index(1)) },
+                _ => TakeOver::Rewind,
+            };
+            Body::ActivateModule(way.put(entry))
+        }),
+        2 => module().prop_map(|module| {
+            let module_hash = ModuleHash::of(module.as_bytes()).0.to_vec().into();
+            Body::ForkState(stored::ForkState { module_hash, replaces: None })
+        }),
+        2 => module().prop_map(|module| Body::RecordReceipt(stored::RecordReceipt {
+            module_hash: ModuleHash::of(module.as_bytes()).0.to_vec().into(),
+            report_hash: vec![1; 32].into(),
+            voters: vec![1],
+            ..Default::default()
+        })),
+        1 => any::<bool>().prop_map(|latest| {
+            Body::SettleUpgrade(stored::SettleUpgrade { activated_at: u64::from(latest) })
+        }),
         2 => prop::sample::subsequence(LIMITS.to_vec(), 1..3)
             .prop_map(|limits| set_limits(&limits)),
     ]
+}
+
+/// The entry as somebody asks for it who sees the state.
+fn with_facts(machine: &Machine, body: Body) -> Body {
+    let info = machine.info();
+    let incumbent = machine.state.modules.incumbent().map(Incumbent::to_log);
+    match body {
+        Body::ActivateModule(mut entry) => {
+            entry.replaces = incumbent.clone();
+            let module = |hash: ModuleHash| Bytes::copy_from_slice(&hash.0);
+            if entry.rewind
+                && let Some(way) = &info.way_back
+            {
+                entry.module_hash = module(way.module);
+            }
+            if entry.renew
+                && let Some(active) = incumbent
+            {
+                entry.module_hash = active.module_hash;
+            }
+            if entry.fork > 0 {
+                entry.fork = info.fork.as_ref().map_or(1, |fork| fork.index.0);
+                if let Some(fork) = info.fork.as_ref().filter(|_| !entry.renew) {
+                    entry.module_hash = module(fork.next_module);
+                }
+                let fits = |it: &&Receipt| it.module.0 == entry.module_hash[..];
+                entry.receipt = info.receipts.iter().rfind(fits).map_or(0, |it| it.index.0);
+            }
+            Body::ActivateModule(entry)
+        }
+        Body::ForkState(entry) => {
+            Body::ForkState(stored::ForkState { replaces: incumbent, ..entry })
+        }
+        Body::RecordReceipt(entry) => {
+            let replaces = incumbent;
+            let (base, until) = (1, info.applied.0);
+            Body::RecordReceipt(stored::RecordReceipt { replaces, base, until, ..entry })
+        }
+        Body::SettleUpgrade(entry) if entry.activated_at > 0 => {
+            let activated_at = info.way_back.map_or(1, |way| way.activated_at.0);
+            Body::SettleUpgrade(stored::SettleUpgrade { activated_at })
+        }
+        body => body,
+    }
 }
 
 proptest! {
@@ -589,22 +669,33 @@ proptest! {
 
     #[test]
     fn a_run_with_restarts_from_snapshots_equals_a_straight_run(
-        entries in prop::collection::vec((any_body(), 0..400_u64, prop::bool::weighted(0.15)), 1..80)
+        entries in prop::collection::vec((any_body(), 0..400_u64, prop::bool::weighted(0.15), 0..9_u64), 1..120)
     ) {
         let (mut straight, mut restarted) = (new_machine(), new_machine());
-        for (index, (body, step_ms, restart)) in entries.into_iter().enumerate() {
+        let mut ahead: Option<AheadJob> = None;
+        for (index, (body, step_ms, restart, work)) in entries.into_iter().enumerate() {
             let time_ms = index as u64 * 100 + step_ms;
             let mut body = body;
             // But for a few, which come late.
-            if let Body::ActivateModule(activate) = &mut body
-                && index % 4 != 0
+            if index % 9 != 0 {
+                body = with_facts(&straight, body);
+            }
+            // One of them makes instances ahead, or begins to.
+            match (&mut ahead, work) {
+                (None, 0..5) => ahead = restarted.ahead_job(),
+                (Some(job), 0..7) => drop(job.advance(work).unwrap()),
+                _ => {}
+            }
+            if matches!(body, Body::ActivateModule(_))
+                && let Some(job) = ahead.take()
             {
-                activate.replaces = straight.state.modules.incumbent().map(Incumbent::to_log);
+                restarted.take_ahead(job);
             }
             let expected = apply(&mut straight, time_ms, body.clone());
             prop_assert_eq!(apply(&mut restarted, time_ms, body), expected);
             if restart {
                 restarted = restore(&snapshot(&mut restarted)).unwrap();
+                ahead = None;
             }
         }
         prop_assert_eq!(snapshot(&mut restarted), snapshot(&mut straight));

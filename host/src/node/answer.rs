@@ -15,8 +15,8 @@ use crate::machine::{
 };
 use crate::text::human_bytes;
 use crate::types::{
-    ConfState, Exceeded, Index, JoinNonce, Level, LogPosition, Member, NodeId, Position, Space,
-    StateDigest, Term,
+    ConfState, Exceeded, Index, JoinNonce, Level, LogPosition, Member, ModuleHash, NodeId,
+    Position, Space, StateDigest, Term,
 };
 
 /// A proposal that was applied.
@@ -281,6 +281,8 @@ pub struct MachineView {
     pub conf_state: Arc<ConfState>,
     /// The id that the next new member gets.
     pub next_node_id: NodeId,
+    /// The bytes of the modules that the machine holds.
+    pub modules: Arc<BTreeMap<ModuleHash, Bytes>>,
 }
 
 /// Something that must be so for clients to send requests to a node.

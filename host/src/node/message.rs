@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::answer::{MachineCopy, QueryJob};
 use super::budget::Charge;
 use super::metrics::NodeMetrics;
+use super::shadow::ShadowStart;
 use super::waiter::Waiter;
 use crate::consensus::{Care, CommittedEntry, LogRead, ReplicaStatus, WriteNumber};
 use crate::machine::MachineSnapshot;
@@ -32,6 +33,9 @@ pub(super) enum Event {
     Status(oneshot::Sender<ReplicaStatus>),
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     Copy(oneshot::Sender<Result<MachineCopy, String>>),
+    Shadow(oneshot::Sender<Result<ShadowStart, String>>),
+    /// A shadow's time is over, and it wants the state then.
+    ShadowOver,
     Persisted(WriteNumber),
     /// What the log reader found.
     LogRead(LogRead, Result<Vec<LogEntry>, StorageError>),
@@ -68,6 +72,8 @@ pub(super) enum Event {
     SnapshotUnreadable(Index),
     /// A part of the log that the newest snapshot covers is damaged.
     CompactAll,
+    /// A rehearsal reads the log after this entry; `None`: it has ended.
+    HoldLog(Option<Index>),
     Unreachable(NodeId),
     PeerSeen(Member),
     /// A task that this node cannot do without panicked.
@@ -87,8 +93,8 @@ pub(super) enum Event {
 pub(super) enum Payload {
     /// Commands.
     Commands(Commands),
-    /// An encoded entry of another kind.
-    Entry(Bytes),
+    /// An encoded entry of another kind, and whether it is a [fence](crate::consensus::Proposal::is_fence).
+    Entry { data: Bytes, is_fence: bool },
 }
 
 /// Encoded as the content of a `raft_host.storage.v1.Batch`: one behind the other they are one batch.
@@ -127,6 +133,10 @@ pub(super) enum Job {
     TakeSnapshot(oneshot::Sender<Result<SnapshotMeta, String>>),
     /// Copy the state, for somebody else than the store.
     Copy(oneshot::Sender<Result<MachineCopy, String>>),
+    /// Copy the state, and show what comes after it.
+    Shadow(oneshot::Sender<Result<ShadowStart, String>>),
+    /// Copy the state once more, and show nothing else.
+    ShadowOver,
     /// A follower needs a snapshot newer than the newest.
     SnapshotWanted,
     /// The stored snapshot at this index cannot be sent.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::answer::ProposeFailure;
 use super::pace::Pace;
-use crate::machine::{Applied, BodyKind, CommandRefused, QueryReply, QueryResult, Reply};
+use crate::machine::{Applied, BodyKind, CommandRefused, Machine, QueryReply, QueryResult, Reply};
+use crate::rehearsal::{ByKind, Kind};
 use crate::types::{Index, Outcome, TrapKind};
 
 /// One entry in so many has its pages counted: enough to see what commands write, too few to
@@ -36,6 +37,14 @@ impl JobKind {
     /// Every kind, in the order of the numbers.
     pub const ALL: [JobKind; 5] =
         [JobKind::Apply, JobKind::Activate, JobKind::Query, JobKind::Capture, JobKind::Install];
+
+    /// That of an entry; `None`: a change of the members.
+    pub(super) fn of(entry: Option<BodyKind>) -> JobKind {
+        match entry {
+            Some(BodyKind::ActivateModule | BodyKind::SetLimits) => JobKind::Activate,
+            _ => JobKind::Apply,
+        }
+    }
 
     /// Its name in metrics and log lines.
     pub fn name(self) -> &'static str {
@@ -317,6 +326,12 @@ pub(super) struct SessionsEnded {
     pub(super) expired: u64,
 }
 
+impl SessionsEnded {
+    pub(super) fn of(machine: &Machine) -> SessionsEnded {
+        SessionsEnded { all: machine.sessions_ended(), expired: machine.sessions_expired() }
+    }
+}
+
 /// All that a node counts. See the texts in `api::http` for what each means to people.
 #[derive(Debug, Default)]
 pub struct NodeMetrics {
@@ -349,6 +364,18 @@ pub struct NodeMetrics {
     pub snapshot_capture_duration: Durations,
     /// How long it took to write one out.
     pub snapshot_write_duration: Durations,
+    /// How long applies stood still for another module.
+    pub switch_duration: Durations,
+    /// How long rehearsals took that came to an end.
+    pub rehearsal_duration: Durations,
+    /// Shadows that run.
+    pub shadows_running: Waiting,
+    /// Commands that shadows have compared.
+    pub shadow_commands: Counter,
+    /// Commands that wait for the shadow.
+    pub shadow_waiting: Counter,
+    /// What shadows have found, in the order of [`Kind::ALL`].
+    shadow_differences: [Counter; Kind::ALL.len()],
     /// Other leaders than the one before, as seen here.
     pub leader_changes: Counter,
     /// Messages of peers that no correct peer sends.
@@ -389,6 +416,18 @@ impl NodeMetrics {
     /// Jobs of a kind that took longer than `slow_apply_ms`.
     pub fn slow_jobs(&self, kind: JobKind) -> u64 {
         self.slow_jobs[kind as usize].get()
+    }
+
+    /// Differences of a kind that shadows have found.
+    pub fn shadow_differences(&self, kind: Kind) -> u64 {
+        self.shadow_differences[kind as usize].get()
+    }
+
+    /// A shadow has found so many, and had found so many before.
+    pub(super) fn on_shadow_differences(&self, before: ByKind, now: ByKind) {
+        for (counter, (now, before)) in self.shadow_differences.iter().zip(now.iter().zip(before)) {
+            counter.add(now.saturating_sub(before));
+        }
     }
 
     /// Whether the pages that this entry writes shall be counted.

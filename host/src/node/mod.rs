@@ -17,20 +17,24 @@
 //! Bytes in the queues are bounded where they enter ([`Budget`]); what does not fit is refused
 //! as busy (requests) or dropped (peer messages, which Raft sends again).
 
+mod ahead;
 mod answer;
 mod apply;
 mod budget;
 mod clock;
+mod compilations;
 mod config;
 mod group;
 mod handle;
 mod message;
 mod metrics;
 mod pace;
+mod priority;
 mod request;
 mod rivals;
 mod room;
 mod roster;
+mod shadow;
 mod shell;
 mod standing;
 mod stop;
@@ -46,24 +50,29 @@ pub use answer::{
 pub use apply::{DigestCounters, DigestStatus, Doubt, Quarantine, Witness};
 pub use budget::{Budget, Charge};
 pub use clock::{ClockStatus, MonotonicClock, WallClock};
+pub use compilations::Preparation;
 pub use config::{DigestConfig, ENTRY_OVERHEAD_BYTES, NodeConfig, SnapshotConfig};
 pub use group::LevelStatus;
 pub use handle::{
-    AccessFailure, AccessSet, ClockFailure, ClockSet, Drained, EngineFailure, EngineSet,
-    KeysFailure, KeysSet, LevelSet, LimitsFailure, LimitsSet, MembershipFailure, NodeHandle, Queue,
-    Submit, SubmitBatch, Upgrade, UpgradeFailure, Upgraded,
+    AccessFailure, AccessSet, Admission, AdmissionFailure, AheadOfFork, Candidate, ClockFailure,
+    ClockSet, Drained, EngineFailure, EngineSet, KeysFailure, KeysSet, LevelSet, LimitsFailure,
+    LimitsSet, MembershipFailure, Moment, NodeHandle, PastReply, Queue, RehearsalFailure,
+    Rehearsed, RewindTrial, ShadowFound, ShadowRun, Submit, SubmitBatch, TravelFailure, Trying,
+    Upgrade, UpgradeFailure, Upgraded,
 };
 pub use metrics::{
     Applies, BUCKETS_SECONDS, Counter, Durations, Ending, JobKind, NodeMetrics, NotAsked, NotRun,
     NotedDurations, PerEnding, Queries, Refusal, SessionEnd, Waiting,
 };
 pub use pace::Pace;
+pub(crate) use priority::yield_to_others;
 pub use request::{ActivateModule, Command, ModuleChunk, Request, SessionPosition};
 pub use rivals::RivalStatus;
 pub use room::{GuestMemory, MachineMemory};
+pub use shadow::{Room, SHADOW_MAX, ShadowEnd, ShadowStatus};
 pub use shell::{
     Environment, FIRST, GroupOptions, Node, NodeChannel, NodeInbox, NodeOptions, StartError,
-    SteppedNode, Stragglers, adopt, bootstrap, channel, first_machine, found,
+    SteppedNode, SteppedShadow, Stragglers, adopt, bootstrap, channel, first_machine, found,
 };
 pub use stop::StopReason;
 pub use waiter::{ChargedAnswer, ReplySink};

@@ -11,12 +11,12 @@ use raft_host_proto::stored::entry::Body;
 
 use crate::fsm::{EngineProfile, LimitChange};
 use crate::machine::{
-    AccessChange, Incumbent, KeyChange, actor_to_log, change_to_log, limit_change_to_log,
-    signature_to_log,
+    AccessChange, Incumbent, KeyChange, Receipt, TakeOver, actor_to_log, change_to_log,
+    limit_change_to_log, signature_to_log,
 };
 use crate::node::message::{Commands, Payload};
 use crate::signing::ModuleSignature;
-use crate::types::{Actor, ModuleHash};
+use crate::types::{Actor, Index, ModuleHash};
 
 /// An application command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,10 +40,10 @@ pub struct SessionPosition {
     pub skip: bool,
 }
 
-/// A part of a module's bytes.
+/// A part of the bytes of a module, or of a portable state for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleChunk {
-    /// The whole module.
+    /// Of all of them.
     pub module: ModuleHash,
     /// Its size.
     pub total_bytes: u64,
@@ -51,6 +51,8 @@ pub struct ModuleChunk {
     pub offset: u64,
     /// The part.
     pub data: Bytes,
+    /// Of a portable state.
+    pub is_state: bool,
 }
 
 /// Makes a complete module the active one.
@@ -62,8 +64,10 @@ pub struct ActivateModule {
     pub label: String,
     /// What it is to replace; `None`: no module.
     pub replaces: Option<Incumbent>,
-    /// The state of the module before is given up.
-    pub discard_state: bool,
+    /// How it gets its state.
+    pub take_over: TakeOver,
+    /// The receipt of the rehearsal that it relies on.
+    pub receipt: Option<Index>,
     /// Of publishers.
     pub signatures: Vec<ModuleSignature>,
 }
@@ -97,6 +101,20 @@ pub enum Request {
     ModuleChunk(ModuleChunk),
     /// Makes a module the active one.
     ActivateModule(ActivateModule),
+    /// Keeps the state for a module that is to take over from there.
+    ForkState {
+        /// The module.
+        module: ModuleHash,
+        /// What is active; `None`: no module.
+        replaces: Option<Incumbent>,
+    },
+    /// Keeps what came of a rehearsal; its index is that of the entry.
+    RecordReceipt(Box<Receipt>),
+    /// Drops what is kept for a way back from an activation.
+    SettleUpgrade {
+        /// Index of the activation.
+        activated_at: Index,
+    },
     /// Changes budgets of the guest, all or none.
     SetLimits(Vec<LimitChange>),
     /// Changes whose signatures modules need, all or none.
@@ -150,20 +168,35 @@ impl Draft {
             Request::CloseSession { session_id } => {
                 Body::CloseSession(stored::CloseSession { session_id })
             }
-            Request::ModuleChunk(ModuleChunk { module, total_bytes, offset, data }) => {
-                let module_hash = hash(module);
-                Body::ModuleChunk(stored::ModuleChunk { module_hash, total_bytes, offset, data })
+            Request::ModuleChunk(chunk) => {
+                let ModuleChunk { module, total_bytes, offset, data, is_state } = chunk;
+                Body::ModuleChunk(stored::ModuleChunk {
+                    module_hash: hash(module),
+                    total_bytes,
+                    offset,
+                    data,
+                    portable_state: is_state,
+                })
             }
             Request::ActivateModule(activate) => {
-                let ActivateModule { module, label, replaces, discard_state, signatures } =
+                let ActivateModule { module, label, replaces, take_over, receipt, signatures } =
                     activate;
-                Body::ActivateModule(stored::ActivateModule {
+                Body::ActivateModule(take_over.put(stored::ActivateModule {
                     module_hash: hash(module),
                     label,
                     replaces: replaces.map(Incumbent::to_log),
-                    discard_state,
                     signatures: signatures.iter().map(signature_to_log).collect(),
-                })
+                    receipt: receipt.map_or(0, |index| index.0),
+                    ..Default::default()
+                }))
+            }
+            Request::ForkState { module, replaces } => Body::ForkState(stored::ForkState {
+                module_hash: hash(module),
+                replaces: replaces.map(Incumbent::to_log),
+            }),
+            Request::RecordReceipt(receipt) => Body::RecordReceipt(receipt.to_log()),
+            Request::SettleUpgrade { activated_at } => {
+                Body::SettleUpgrade(stored::SettleUpgrade { activated_at: activated_at.0 })
             }
             Request::SetLimits(changes) => {
                 let changes = changes.into_iter().map(limit_change_to_log).collect();
@@ -192,7 +225,10 @@ impl Draft {
             Draft::Command(_) | Draft::Batch(_) => true,
             Draft::Entry(body, _) => matches!(
                 body,
-                Body::OpenSession(_) | Body::ModuleChunk(_) | Body::ActivateModule(_)
+                Body::OpenSession(_)
+                    | Body::ModuleChunk(_)
+                    | Body::ActivateModule(_)
+                    | Body::ForkState(_)
             ),
         }
     }
@@ -217,8 +253,9 @@ impl Draft {
 
     pub(super) fn encode(self, time_ms: u64) -> Payload {
         if let Draft::Entry(body, actor) = self {
+            let is_fence = matches!(body, Body::SetAccess(_));
             let entry = stored::Entry { time_ms, actor, body: Some(body) };
-            return Payload::Entry(entry.encode_to_vec().into());
+            return Payload::Entry { data: entry.encode_to_vec().into(), is_fence };
         }
         let commands = self.commands();
         let mut encoded = BytesMut::with_capacity(commands_bytes(commands));
@@ -293,14 +330,18 @@ mod tests {
                 total_bytes: 9,
                 offset: 1,
                 data: Bytes::from_static(b"part"),
+                is_state: true,
             }),
             Request::ActivateModule(ActivateModule {
                 module,
                 label: "kv".to_owned(),
                 replaces,
-                discard_state: true,
+                take_over: TakeOver::Nothing,
+                receipt: Some(Index(7)),
                 signatures: Vec::new(),
             }),
+            Request::ForkState { module, replaces },
+            Request::SettleUpgrade { activated_at: Index(9) },
             Request::SetKeys(vec![KeyChange::Threshold(7)]),
             Request::SetLimits(vec![LimitChange::EventsMax(7)]),
             Request::SetClock { time_ms: 8 },
@@ -309,15 +350,20 @@ mod tests {
         for request in requests {
             let draft = Draft::new(request, SOMEBODY);
             let bytes = draft.entry_bytes(77);
-            let Payload::Entry(entry) = draft.encode(77) else { panic!("these are no commands") };
-            assert_eq!(entry.len() as u64, bytes);
-            let entry = stored::Entry::decode(entry).expect("an entry");
+            let Payload::Entry { data, is_fence } = draft.encode(77) else {
+                panic!("these are no commands")
+            };
+            assert_eq!(data.len() as u64, bytes);
+            let entry = stored::Entry::decode(data).expect("an entry");
             assert_eq!((entry.time_ms, entry.actor), (77, actor_to_log(SOMEBODY)));
-            match entry.body.expect("it holds something") {
+            let body = entry.body.expect("it holds something");
+            assert_eq!(is_fence, matches!(body, Body::SetAccess(_)));
+            match body {
                 Body::ActivateModule(activate) => {
                     let incumbent = activate.replaces.as_ref().expect("it names one");
                     assert_eq!(Incumbent::from_log(incumbent).ok(), replaces);
                     assert!(activate.discard_state && activate.label == "kv");
+                    assert_eq!(activate.receipt, 7);
                 }
                 Body::KeepSession(kept) => assert_eq!((kept.session_id, kept.acknowledged), (5, 4)),
                 _ => {}

@@ -8,10 +8,13 @@
 //! ```text
 //!   while it runs         the heap                         memory_max_bytes
 //!                         the copy that a trap goes back to memory_max_bytes
-//!   during an activation  the new guest's, also twice      2 × memory_max_bytes
-//!                         the portable snapshot: as the old guest's answer, as the new one's input
-//!                                                          2 × snapshot_max_bytes
+//!   during an activation  the new guest's heap             memory_max_bytes
+//!                         and the portable snapshot, of which is gone what it has read
+//!                                                          snapshot_max_bytes
+//!              made ahead or then the new guest's copy     memory_max_bytes
 //! ```
+//!
+//! Where nothing is made ahead, the new guest's copy is made once the old guest's heap is gone.
 
 use std::path::{Path, PathBuf};
 
@@ -36,10 +39,10 @@ pub struct GuestMemory {
 impl GuestMemory {
     /// Under these limits.
     pub fn under(limits: &Limits) -> GuestMemory {
-        let twice_heap = limits.memory_max_bytes.saturating_mul(2);
-        let snapshots = limits.snapshot_max_bytes.saturating_mul(2);
-        let activation = twice_heap.saturating_mul(2).saturating_add(snapshots);
-        GuestMemory { running: twice_heap, activation }
+        let heap = limits.memory_max_bytes;
+        let running = heap.saturating_mul(2);
+        let more = heap.max(limits.snapshot_max_bytes).saturating_add(heap);
+        GuestMemory { running, activation: running.saturating_add(more) }
     }
 
     /// What an operator should know, if that is more than `machine` has.
@@ -180,14 +183,16 @@ mod tests {
         let limits =
             Limits { memory_max_bytes: GIB, snapshot_max_bytes: GIB / 4, ..Limits::default() };
         let guests = GuestMemory::under(&limits);
-        assert_eq!(guests, GuestMemory { running: 2 * GIB, activation: 4 * GIB + GIB / 2 });
+        assert_eq!(guests, GuestMemory { running: 2 * GIB, activation: 4 * GIB });
         let on = |total| guests.shortage(MachineMemory { total, available: 0 });
-        assert_eq!(on(5 * GIB), None);
-        let said = on(4 * GIB).expect("short");
-        assert!(said.contains("an activation may come to take 4.5 GiB"), "{said}");
-        assert!(said.contains("this node's machine has 4.0 GiB"), "{said}");
+        assert_eq!(on(4 * GIB), None);
+        let said = on(3 * GIB).expect("short");
+        assert!(said.contains("an activation may come to take 4.0 GiB"), "{said}");
+        assert!(said.contains("this node's machine has 3.0 GiB"), "{said}");
         let said = on(GIB).expect("short");
         assert!(said.contains("the guest may come to take 2.0 GiB"), "{said}");
+        let long = Limits { snapshot_max_bytes: 2 * GIB, ..limits.clone() };
+        assert_eq!(GuestMemory::under(&long).activation, 5 * GIB);
         let most = Limits { memory_max_bytes: u64::MAX, ..limits };
         assert_eq!(GuestMemory::under(&most).activation, u64::MAX);
     }

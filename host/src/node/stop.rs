@@ -79,6 +79,11 @@ impl StopSignal {
 pub(super) struct Stops(Arc<Mutex<BTreeMap<GroupId, StopSignal>>>);
 
 impl Stops {
+    /// The signal of one group only.
+    pub(super) fn of(group: GroupId, signal: StopSignal) -> Stops {
+        Stops(Arc::new(Mutex::new(BTreeMap::from([(group, signal)]))))
+    }
+
     /// False: there is one of that group already.
     pub(super) fn add(&self, group: GroupId, signal: StopSignal) -> bool {
         match self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(group) {
@@ -105,5 +110,45 @@ impl Stops {
 
     pub(super) fn fail_all(&self, context: &str, error: &dyn std::fmt::Display) {
         self.stop_all(&StopReason::Failed(format!("{context}: {error}")));
+    }
+}
+
+/// Turns a panic of a thread into the node's stop: one without a thread of its would be a zombie, and one with a
+/// broken invariant says nothing that can be relied on. Every thread of a node holds one.
+pub(super) struct StopOnPanic(pub(super) Stops, pub(super) &'static str);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop_all(&StopReason::Failed(format!(
+                "the {} thread panicked: a broken invariant; the log above says which",
+                self.1
+            )));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_stops_all_groups_and_one_that_ends_stops_none() {
+        let signals = [StopSignal::new(), StopSignal::new()];
+        let stops = Stops::of(GroupId(1), signals[0].clone());
+        assert!(stops.add(GroupId(2), signals[1].clone()));
+        for panics in [false, true] {
+            let stops = stops.clone();
+            let thread = std::thread::spawn(move || {
+                let _guard = StopOnPanic(stops, "test");
+                assert!(!panics, "on purpose");
+            });
+            assert_eq!(thread.join().is_err(), panics);
+            for signal in &signals {
+                assert_eq!(signal.is_given(), panics);
+            }
+        }
+        let Some(StopReason::Failed(why)) = signals[1].reason() else { panic!("{signals:?}") };
+        assert!(why.contains("the test thread panicked"), "{why}");
     }
 }

@@ -11,6 +11,8 @@ mod level;
 mod metrics;
 mod parked;
 mod replaced;
+mod rights;
+mod shadow;
 mod snapshots;
 mod space;
 
@@ -28,7 +30,7 @@ use super::{
 use crate::consensus::{ConsensusConfig, bootstrap_write};
 use crate::fsm::native::NativeLoader;
 use crate::fsm::{Limits, SharedLoader};
-use crate::machine::{Applied, Machine};
+use crate::machine::{Applied, Machine, TakeOver};
 use crate::storage::{SnapshotMeta, Stores, WriteBatch};
 use crate::transport::{Identity, Inbox as _, Transport};
 use crate::types::{
@@ -156,14 +158,22 @@ fn module(module: &[u8]) -> [Request; 2] {
     let hash = ModuleHash::of(module);
     let total_bytes = module.len() as u64;
     let data = Bytes::copy_from_slice(module);
-    let (label, replaces, discard_state) = ("module".to_owned(), None, false);
+    let (label, replaces) = ("module".to_owned(), None);
+    let (take_over, receipt) = (TakeOver::default(), None);
     [
-        Request::ModuleChunk(ModuleChunk { module: hash, total_bytes, offset: 0, data }),
+        Request::ModuleChunk(ModuleChunk {
+            module: hash,
+            total_bytes,
+            offset: 0,
+            data,
+            is_state: false,
+        }),
         Request::ActivateModule(ActivateModule {
             module: hash,
             label,
             replaces,
-            discard_state,
+            take_over,
+            receipt,
             signatures: Vec::new(),
         }),
     ]

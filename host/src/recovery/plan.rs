@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::document::Document;
-use super::survivor::{Survivor, is_quorum, is_quorum_without};
+use super::survivor::{Survivor, is_quorum_without};
 use crate::museum::{self, Exhibit};
 use crate::types::{ClusterId, ConfState, Index, Member, NodeId};
 
@@ -116,7 +116,7 @@ impl Plan {
             others.iter().chain([&chosen]).map(|survivor| survivor.node).collect();
         let configuration = chosen.configuration();
         // One that the log ends with may never come into force, and then the one before counts.
-        if chosen.configurations.iter().all(|conf| is_quorum(&here, conf)) {
+        if chosen.configurations.iter().all(|conf| conf.is_quorum(&here)) {
             return Err(PlanError::Majority(list(&here)));
         }
         let is_gone = |member: &&Member| !here.contains(&member.id);

@@ -107,14 +107,5 @@ impl Survivor {
 /// Whether the voters that are not among these nodes are a majority by themselves.
 pub(super) fn is_quorum_without(nodes: &BTreeSet<NodeId>, configuration: &ConfState) -> bool {
     let others = configuration.nodes().difference(nodes).copied().collect();
-    is_quorum(&others, configuration)
-}
-
-/// Whether these nodes are a majority.
-pub(super) fn is_quorum(nodes: &BTreeSet<NodeId>, configuration: &ConfState) -> bool {
-    let halves = [&configuration.voters, &configuration.voters_outgoing];
-    halves.into_iter().filter(|voters| !voters.is_empty()).all(|voters| {
-        let present = voters.intersection(nodes).count();
-        present * 2 > voters.len()
-    })
+    configuration.is_quorum(&others)
 }

@@ -12,23 +12,27 @@
 //!                  └─? Comparison: another node's Step says the same
 //! ```
 
+mod any_engine;
 mod compare;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::BufReader;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+pub use self::any_engine::AnyEngine;
 pub use self::compare::{Comparison, Divergence, compare};
 use crate::consensus::{Configuration, ReplicaError};
 use crate::fsm::{HostFailure, SharedLoader};
-use crate::machine::{Applied, BodyKind, Machine, Reply, RestoreError, Verdict};
+use crate::machine::{
+    Applied, BodyKind, Held, Machine, QueryReply, Reply, RestoreError, Verdict, commands_of,
+};
 use crate::storage::{SnapshotMeta, StorageError, Stores};
 use crate::types::{
-    ClusterId, ConfState, EntryKind, GroupId, Index, LogEntry, LogPosition, StateDigest,
+    ClusterId, ConfState, EntryKind, Event, GroupId, Index, LogEntry, LogPosition, StateDigest,
 };
 
 /// Entries read from the log at once.
@@ -88,6 +92,17 @@ pub struct Answered {
     pub reply: Reply,
     /// Fuel that the guest used.
     pub fuel_used: u64,
+    /// What it was asked, and what it emitted, if that was to be looked at ([`Replayer::watch`]).
+    pub watched: Option<Watched>,
+}
+
+/// What else is seen of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The command; `None`: the entry holds none.
+    pub command: Option<Held>,
+    /// What the guest emitted.
+    pub events: Vec<Event>,
 }
 
 /// Something that this node stored and that re-execution contradicts.
@@ -151,6 +166,8 @@ pub struct Replayer {
     evidence: BTreeMap<Index, PathBuf>,
     /// The last index at which something stored agreed; `began` before that.
     agreed: Index,
+    /// Commands and events are looked at.
+    is_watching: bool,
 }
 
 impl Replayer {
@@ -191,6 +208,7 @@ impl Replayer {
             last,
             entries: VecDeque::new(),
             agreed: meta.index,
+            is_watching: false,
             points: VecDeque::new(),
             evidence: BTreeMap::new(),
             to_check: usable.split_off(chosen + 1).into(),
@@ -200,9 +218,80 @@ impl Replayer {
         })
     }
 
+    /// Between what a log can be re-executed: after the oldest stored state that it goes on from, up to
+    /// the last entry that is known to be committed.
+    ///
+    /// # Errors
+    /// `NoStart` or `Storage`.
+    pub fn reach(stores: &Stores, group: GroupId) -> Result<(Index, Index), ReplayError> {
+        let log_start = stores.log.start(group)?.index;
+        let stored = stores.snapshots.list(group)?.into_iter().map(|meta| meta.index);
+        let oldest = stored.filter(|index| *index >= log_start).min();
+        let oldest = oldest.ok_or_else(|| {
+            ReplayError::NoStart(format!("the log begins after index {log_start}"))
+        })?;
+        let commit = stores.log.hard_state(group)?.commit;
+        Ok((oldest, commit.min(stores.log.last_index(group)?).max(oldest)))
+    }
+
     /// Compares with quarantined states as well: snapshot files by the index of their last entry.
     pub fn look_at(&mut self, evidence: BTreeMap<Index, PathBuf>) {
         self.evidence = evidence;
+    }
+
+    /// Has each answer say what was asked and emitted ([`Answered::watched`]).
+    pub fn watch(&mut self) {
+        self.is_watching = true;
+    }
+
+    /// Asks the state as of the last re-executed entry.
+    ///
+    /// # Errors
+    /// `Host`.
+    pub fn query(&mut self, query: &[u8]) -> Result<QueryReply, ReplayError> {
+        let index = self.applied();
+        self.machine.query(query).map_err(|source| ReplayError::Host { index, source })
+    }
+
+    /// Re-executes up to a position: all of the entry at `index`, or its commands up to the one with this ordinal,
+    /// those included that waited for the entry. After the latter the log cannot go on: that was the last step. If the
+    /// entry has no such command, it is taken whole. `each` gets every step, and may end the way.
+    ///
+    /// # Errors
+    /// See [`ReplayError`]; and what `each` says.
+    pub fn go_to<E: From<ReplayError>>(
+        &mut self,
+        index: Index,
+        ordinal: Option<u32>,
+        with_digest: bool,
+        each: &mut dyn FnMut(&Step) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while self.applied() < index {
+            let is_last = self.applied().next() == index;
+            let step = match ordinal.filter(|_| is_last) {
+                Some(ordinal) => self.last_step(ordinal as usize + 1)?,
+                None => self.step(with_digest)?,
+            };
+            let Some(step) = step else { break };
+            each(&step)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Replayer::step`], but executes no more than the first `commands` of the entry.
+    fn last_step(&mut self, commands: usize) -> Result<Option<Step>, ReplayError> {
+        let step = self.take(false, commands)?;
+        self.last = self.applied();
+        Ok(step)
+    }
+
+    /// Takes everything up to this entry for committed, as far as it is in the log.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn trust(&mut self, committed: Index) -> Result<(), ReplayError> {
+        self.last = self.last.max(committed.min(self.stores.log.last_index(self.group)?));
+        Ok(())
     }
 
     /// Takes everything for committed that is in the log.
@@ -210,8 +299,7 @@ impl Replayer {
     /// # Errors
     /// `Storage`.
     pub fn trust_all(&mut self) -> Result<(), ReplayError> {
-        self.last = self.last.max(self.stores.log.last_index(self.group)?);
-        Ok(())
+        self.trust(Index(u64::MAX))
     }
 
     /// The members as of the last re-executed entry.
@@ -266,24 +354,42 @@ impl Replayer {
     /// # Errors
     /// See [`ReplayError`]; it cannot go on after one.
     pub fn step(&mut self, with_digest: bool) -> Result<Option<Step>, ReplayError> {
+        self.take(with_digest, usize::MAX)
+    }
+
+    fn take(&mut self, with_digest: bool, most: usize) -> Result<Option<Step>, ReplayError> {
         self.next_entry()?;
         let Some(entry) = self.entries.pop_front() else { return Ok(None) };
         let position = LogPosition { index: entry.index, term: entry.term };
         let mut answers = Vec::new();
+        let host = |source| ReplayError::Host { index: entry.index, source };
+        let (commands, waiting) = match self.is_watching {
+            true => self.commands_of(&entry).map_err(host)?,
+            false => (Vec::new(), Vec::new()),
+        };
+        let is_watching = self.is_watching;
         let kind = match entry.kind {
             EntryKind::ConfChange => {
                 let (change, conf_state) = self.configuration.apply(&entry)?;
                 self.machine.apply_membership(entry.index, &change, conf_state);
-                answers.push(Answered { reply: Reply::Nothing, fuel_used: 0 });
+                let (reply, fuel_used) = (Reply::Nothing, 0);
+                answers.push(Answered { reply, fuel_used, watched: None });
                 "membership"
             }
             EntryKind::Normal => {
                 let mut on_answer = |_, applied: Applied| {
-                    answers.push(Answered { reply: applied.reply, fuel_used: applied.fuel_used });
+                    let Applied { reply, fuel_used, events, waited, .. } = applied;
+                    let command = match waited {
+                        None => commands.get(answers.len()),
+                        waited => waiting.iter().chain(&commands).find(|it| it.session == waited),
+                    };
+                    let watched =
+                        is_watching.then(|| Watched { command: command.cloned(), events });
+                    answers.push(Answered { reply, fuel_used, watched });
                 };
-                self.machine
-                    .apply(entry.index, &entry.data, &mut on_answer)
-                    .map_err(|source| ReplayError::Host { index: entry.index, source })?;
+                let applied =
+                    self.machine.apply_up_to(entry.index, &entry.data, most, &mut on_answer);
+                applied.map_err(host)?;
                 BodyKind::of(&entry.data).name()
             }
         };
@@ -306,8 +412,11 @@ impl Replayer {
             digest: None,
             differences: judged.into_iter().collect(),
         };
+        // What is stored is of the whole entry.
+        let is_whole = step.answers.len() < most;
         let snapshot = self.to_check.pop_front_if(|meta| meta.index == entry.index);
-        let evidence = self.evidence.remove(&entry.index);
+        let snapshot = snapshot.filter(|_| is_whole);
+        let evidence = self.evidence.remove(&entry.index).filter(|_| is_whole);
         if with_digest || snapshot.is_some() || evidence.is_some() {
             step.digest = Some(self.digest()?);
         }
@@ -320,6 +429,18 @@ impl Replayer {
             step.differences.extend(self.check_state(Source::Evidence, stored)?);
         }
         Ok(Some(step))
+    }
+
+    /// The commands of an entry, and those that wait in the sessions of these.
+    fn commands_of(&self, entry: &LogEntry) -> Result<(Vec<Held>, Vec<Held>), HostFailure> {
+        if entry.kind == EntryKind::ConfChange {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let commands = commands_of(entry.index, &entry.data)?;
+        let sessions = commands.iter().filter_map(|held| held.session);
+        let sessions: BTreeSet<u64> = sessions.map(|number| number.session_id).collect();
+        let waiting = sessions.into_iter().flat_map(|id| self.machine.waiting_in(id)).collect();
+        Ok((commands, waiting))
     }
 
     fn check_verdict(&mut self, verdict: &Verdict) -> Option<Difference> {

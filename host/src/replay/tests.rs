@@ -46,6 +46,7 @@ impl Node {
                 total_bytes: KV.len() as u64,
                 offset: 0,
                 data: KV.into(),
+                ..Default::default()
             }),
             Body::ActivateModule(stored::ActivateModule {
                 module_hash,
@@ -221,6 +222,55 @@ fn only_what_is_known_to_be_committed_is_executed() {
 fn an_index_before_every_snapshot_is_refused_with_the_oldest() {
     let error = Node::written(&["a"]).replay_from(Some(0)).err().expect("refused").to_string();
     assert!(error.contains("the oldest is at index 1"), "{error}");
+}
+
+#[test]
+fn what_was_asked_and_emitted_is_seen_if_it_is_wanted() {
+    let node = Node::written(&[&set("a", "1"), "not JSON"]);
+    assert!(all_steps(&mut node.replay()).iter().all(|step| step.answers[0].watched.is_none()));
+    let mut replayer = node.replay();
+    replayer.watch();
+    let steps = all_steps(&mut replayer);
+    let commands: Vec<_> = steps
+        .iter()
+        .map(|step| step.answers[0].watched.as_ref().expect("wanted").command.clone())
+        .map(|held| held.map(|held| held.data))
+        .collect();
+    assert_eq!(commands, [None, None, Some(set("a", "1").into()), Some("not JSON".into())]);
+}
+
+#[test]
+fn a_state_can_be_asked_as_it_was_between_two_commands_of_an_entry() {
+    let node = Node::written(&[&set("a", "1")]);
+    let commands = ["2", "3"].map(|value| stored::Command {
+        data: set("a", value).into(),
+        session: None,
+        actor: None,
+    });
+    let body = Some(Body::Batch(stored::Batch { commands: commands.into() }));
+    let index = Index(FIRST_COMMAND + 1);
+    let data = stored::Entry { time_ms: 9, actor: None, body }.encode_to_vec().into();
+    let (term, kind, context) = (Term(1), EntryKind::Normal, Bytes::new());
+    node.write(index.0, vec![LogEntry { index, term, kind, data, context }]);
+    let last = Replayer::reach(&node.stores, GroupId::MAIN).expect("there is a state");
+    assert_eq!(last, (Index(1), index));
+    let asked = |executed: usize| {
+        let mut replayer = node.replay();
+        let mut answers = 0;
+        let mut each = |step: &Step| -> Result<(), ReplayError> {
+            answers = step.answers.len();
+            Ok(())
+        };
+        let ordinal = Some(executed as u32 - 1);
+        replayer.go_to(index, ordinal, false, &mut each).expect("steps");
+        assert_eq!(answers, executed.min(2));
+        assert!(replayer.step(false).expect("steps").is_none(), "it was the last");
+        let reply = replayer.query(br#"{"op":"get","key":"a"}"#).expect("answers");
+        format!("{:?}", reply.result)
+    };
+    let (first, whole) = (asked(1), asked(2));
+    assert_ne!(first, whole);
+    assert_eq!(whole, asked(7));
 }
 
 /// Gets calls of `apply` wrong after they were made.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ServeError;
-use super::home::{EmptyHome, Home};
+use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::plugin::Plugin;
 use super::release;
@@ -14,7 +14,7 @@ use crate::machine::FOUNDER;
 use crate::node;
 use crate::tls::Tls;
 use crate::transport::Identity;
-use crate::types::{ClusterId, GroupId};
+use crate::types::{ClusterId, GroupId, Member, Rival};
 use crate::wasm::CompiledModules;
 
 /// What is left to do once there is a cluster.
@@ -51,16 +51,12 @@ pub(super) async fn form(
         if let Some(portable) = portable {
             let began = || portable.machine(&plugin, &identity, &config, loader);
             let mut machine = on_guest_stack("import", began).map_err(no_thread)??;
+            let begins = (identity.cluster, node::FIRST);
             let empty = EmptyHome::lock(&config)?;
-            let (cluster, node) = (identity.cluster, identity.node);
-            let home = empty.initialize(&config, &Intent::Found, cluster, node)?;
-            node::found(home.stores(), GroupId::MAIN, node::FIRST, &mut machine)?;
-            home.intend(&SETTLE)?;
+            let home = empty.found(&config, begins, &mut machine, Some(&SETTLE))?;
             return Ok((home, identity));
         }
-        let empty = EmptyHome::lock(&config)?;
-        let home = empty.initialize(&config, &Intent::Form, identity.cluster, identity.node)?;
-        first_snapshot(&home, &identity, &config, loader)?;
+        let home = form_in(EmptyHome::lock(&config)?, &identity, &config, loader)?;
         Ok((home, identity))
     })
     .await?
@@ -70,8 +66,62 @@ fn no_thread(source: std::io::Error) -> ServeError {
     ServeError::Io { action: "starting a thread".to_owned(), source }
 }
 
-/// Completes what [`form`] was interrupted in. Blocks.
-pub(super) fn complete(
+/// Forms a cluster of one voter in a directory that is nobody's. Blocks.
+///
+/// # Errors
+/// Those of the data directory. The next start completes what was begun.
+pub fn form_in(
+    empty: EmptyHome,
+    identity: &Identity,
+    config: &Config,
+    loader: SharedLoader,
+) -> Result<Home, ServeError> {
+    let home = empty.initialize(config, &Intent::Form, identity.cluster, identity.node)?;
+    first_snapshot(&home, identity, config, loader)?;
+    Ok(home)
+}
+
+/// What a start goes on with that an earlier one has begun.
+#[derive(Debug, Default)]
+pub struct Resumed {
+    /// Members to reach before the node's own state says who they are.
+    pub introduced: Vec<Member>,
+    /// It is to become a voter once it has caught up.
+    pub promote: bool,
+    /// Its cluster has just been formed, and who has dialled it meanwhile, if somebody has.
+    pub probation: Option<Option<Rival>>,
+}
+
+/// Carries out what an earlier start of this node has left to do, as far as that can be done before it runs. Blocks.
+///
+/// # Errors
+/// Why it cannot be, with what to do; or those of the data directory.
+pub fn resume(
+    home: &Home,
+    intent: Option<Intent>,
+    identity: &Identity,
+    config: &Config,
+    loader: impl FnOnce() -> Result<SharedLoader, ServeError>,
+) -> Result<Resumed, ServeError> {
+    match intent {
+        Some(Intent::Form) => {
+            complete(home, identity, config, loader()?)?;
+            Ok(Resumed { probation: Some(None), ..Resumed::default() })
+        }
+        Some(Intent::Found) => Err(ServeError::HalfFounded { place: place(config) }),
+        Some(Intent::Settle { disputed_by }) => {
+            Ok(Resumed { probation: Some(disputed_by), ..Resumed::default() })
+        }
+        Some(Intent::Join { introduced, promote }) => {
+            Ok(Resumed { introduced, promote, probation: None })
+        }
+        None if home.is_empty()? => Err(ServeError::HalfCreated { place: place(config) }),
+        None => Ok(Resumed::default()),
+    }
+}
+
+/// Completes what [`form_in`] was interrupted in. Blocks.
+fn complete(
     home: &Home,
     identity: &Identity,
     config: &Config,

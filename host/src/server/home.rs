@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use super::ServeError;
 use super::intent::Intent;
 use crate::config::Config;
+use crate::machine::{FOUNDER, Machine};
+use crate::node;
 use crate::storage::{DataDir, Engine, NodeIdentity, Stores};
-use crate::types::{ClusterId, GroupId, Index, NodeId};
+use crate::types::{ClusterId, GroupId, Index, LogPosition, NodeId};
 
 const LOCK_FILE: &str = "LOCK";
 
 /// A node's stores, and the lock on them. Outlives the node.
-pub(super) struct Home {
+pub struct Home {
     stores: Stores,
     engine: Engine,
     /// `None` for a node in memory.
@@ -19,13 +21,18 @@ pub(super) struct Home {
 }
 
 /// A data directory that no node owns yet, locked; or none, for a node in memory.
-pub(super) struct EmptyHome {
+pub struct EmptyHome {
     dir: Option<DataDir>,
     /// It did not exist before.
     created: bool,
 }
 
 impl EmptyHome {
+    /// A directory that is nobody's.
+    pub fn on(dir: DataDir) -> EmptyHome {
+        EmptyHome { dir: Some(dir), created: false }
+    }
+
     /// Locks the directory, creating it if it is missing. Blocks.
     pub(super) fn lock(config: &Config) -> Result<EmptyHome, ServeError> {
         if !config.storage_engine.unwrap_or_default().is_durable() {
@@ -36,7 +43,10 @@ impl EmptyHome {
     }
 
     /// Makes it a node's, and says what the node has yet to do. Blocks.
-    pub(super) fn initialize(
+    ///
+    /// # Errors
+    /// Those of the data directory.
+    pub fn initialize(
         self,
         config: &Config,
         intent: &Intent,
@@ -48,9 +58,30 @@ impl EmptyHome {
             let stores = Stores::without_directory(engine, &config.storage)?;
             return Ok(Home { stores, engine, dir: None });
         };
-        intent.write(dir.path())?;
+        intent.write(&dir)?;
         dir.initialize(NodeIdentity { cluster, node, engine })?;
         Ok(Home { stores: dir.open_stores(&config.storage)?, engine, dir: Some(dir) })
+    }
+
+    /// Makes it that of the first node of a cluster that begins with a state. Interrupted before its end, it says so
+    /// at the next start. `left`: what the node has yet to do then. Blocks.
+    ///
+    /// # Errors
+    /// Those of the data directory, or the state cannot be written.
+    pub fn found(
+        self,
+        config: &Config,
+        (cluster, position): (ClusterId, LogPosition),
+        machine: &mut Machine,
+        left: Option<&Intent>,
+    ) -> Result<Home, ServeError> {
+        let home = self.initialize(config, &Intent::Found, cluster, FOUNDER)?;
+        node::found(home.stores(), GroupId::MAIN, position, machine)?;
+        match left {
+            Some(intent) => home.intend(intent)?,
+            None => home.intent_done()?,
+        }
+        Ok(home)
     }
 
     /// Leaves things as they were found.
@@ -78,18 +109,22 @@ impl Home {
         Ok(identity.map(|identity| (dir, identity)))
     }
 
-    /// Opens the stores of a directory that is some node's. Blocks.
-    pub(super) fn open(
+    /// Opens the stores of a directory that is some node's, and says what its last start has left to do. Blocks.
+    ///
+    /// # Errors
+    /// Those of the data directory, or what it has left to do cannot be read.
+    pub fn open(
         config: &Config,
         dir: DataDir,
         identity: NodeIdentity,
     ) -> Result<(Home, Option<Intent>), ServeError> {
-        let intent = Intent::read(dir.path())?;
+        let intent = Intent::read(&dir)?;
         let stores = dir.open_stores(&config.storage)?;
         Ok((Home { stores, engine: identity.engine, dir: Some(dir) }, intent))
     }
 
-    pub(super) fn stores(&self) -> &Stores {
+    /// What the node keeps its data in.
+    pub fn stores(&self) -> &Stores {
         &self.stores
     }
 
@@ -114,12 +149,15 @@ impl Home {
 
     /// Says what the start has left to do from now on. Blocks.
     pub(super) fn intend(&self, intent: &Intent) -> Result<(), ServeError> {
-        self.path().map_or(Ok(()), |path| intent.write(path))
+        self.dir().map_or(Ok(()), |dir| intent.write(dir))
     }
 
     /// Nothing is left of what the start set out to do. Blocks.
-    pub(super) fn intent_done(&self) -> Result<(), ServeError> {
-        self.path().map_or(Ok(()), Intent::done)
+    ///
+    /// # Errors
+    /// Those of the data directory: the next start looks at it again.
+    pub fn intent_done(&self) -> Result<(), ServeError> {
+        self.dir().map_or(Ok(()), Intent::done)
     }
 
     /// Where a state that went wrong is kept.

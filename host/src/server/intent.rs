@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::ServeError;
-use crate::storage::write_atomically;
+use crate::storage::DataDir;
 use crate::types::{Member, Rival};
 
 const FILE: &str = "INTENT";
@@ -22,7 +22,7 @@ const MAGIC: &str = "raft-host-intent 1";
 /// What a start set out to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Intent {
+pub enum Intent {
     /// Form a cluster of one voter.
     Form,
     /// Found a cluster with a state from a file; without that it cannot be completed.
@@ -43,30 +43,39 @@ pub(super) enum Intent {
 
 impl Intent {
     /// What the last start left, if anything.
-    pub(super) fn read(dir: &Path) -> Result<Option<Intent>, ServeError> {
+    pub(super) fn read(dir: &DataDir) -> Result<Option<Intent>, ServeError> {
+        let bytes = dir.note(FILE)?;
+        bytes.map(|bytes| Intent::of(dir.path(), &bytes)).transpose()
+    }
+
+    /// The same of a directory that somebody else may have locked.
+    pub(super) fn peek(dir: &Path) -> Result<Option<Intent>, ServeError> {
         let path = dir.join(FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("reading", &path, error)),
-        };
-        decode(&text).map(Some).map_err(|reason| ServeError::BadIntent { path, reason })
+        match std::fs::read(&path) {
+            Ok(bytes) => Intent::of(dir, &bytes).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => {
+                let action = format!("reading {}", path.display());
+                Err(ServeError::Io { action, source })
+            }
+        }
+    }
+
+    fn of(dir: &Path, bytes: &[u8]) -> Result<Intent, ServeError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "it is no text".to_owned());
+        let bad = |reason| ServeError::BadIntent { path: dir.join(FILE), reason };
+        text.and_then(decode).map_err(bad)
     }
 
     /// Durable when this returns.
-    pub(super) fn write(&self, dir: &Path) -> Result<(), ServeError> {
-        Ok(write_atomically(&dir.join(FILE), self.encode().as_bytes())?)
+    pub(super) fn write(&self, dir: &DataDir) -> Result<(), ServeError> {
+        Ok(dir.set_note(FILE, self.encode().as_bytes())?)
     }
 
-    /// Nothing is left to do.
-    pub(super) fn done(dir: &Path) -> Result<(), ServeError> {
-        let path = dir.join(FILE);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(failed("removing", &path, error))
-            }
-            _ => Ok(()),
-        }
+    /// Nothing is left to do. Durable when this returns: a loss of power must not bring back what was completed, and
+    /// told to be.
+    pub(super) fn done(dir: &DataDir) -> Result<(), ServeError> {
+        Ok(dir.remove_note(FILE)?)
     }
 
     fn encode(&self) -> String {
@@ -88,10 +97,6 @@ fn decode(text: &str) -> Result<Intent, String> {
     serde_json::from_str(body).map_err(|error| error.to_string())
 }
 
-fn failed(action: &str, path: &Path, source: std::io::Error) -> ServeError {
-    ServeError::Io { action: format!("{action} {}", path.display()), source }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,8 +109,9 @@ mod tests {
 
     #[test]
     fn an_intent_stays_until_it_is_done() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        assert_eq!(Intent::read(dir.path()).expect("absent"), None);
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let dir = DataDir::lock(place.path()).expect("nobody's");
+        assert_eq!(Intent::read(&dir).expect("absent"), None);
         let rival = Rival {
             cluster: ClusterId([9; 16]),
             node: NodeId(2),
@@ -116,27 +122,30 @@ mod tests {
         for intent in
             [Intent::Form, Intent::Found, settling(None), settling(Some(rival)), joining()]
         {
-            intent.write(dir.path()).expect("written");
-            assert_eq!(Intent::read(dir.path()).expect("readable"), Some(intent));
+            intent.write(&dir).expect("written");
+            assert_eq!(Intent::peek(dir.path()).expect("readable"), Some(intent.clone()));
+            assert_eq!(Intent::read(&dir).expect("readable"), Some(intent));
         }
-        Intent::done(dir.path()).expect("removed");
-        Intent::done(dir.path()).expect("gone already");
-        assert_eq!(Intent::read(dir.path()).expect("absent"), None);
+        Intent::done(&dir).expect("removed");
+        Intent::done(&dir).expect("gone already");
+        assert_eq!(Intent::read(&dir).expect("absent"), None);
+        assert_eq!(Intent::peek(dir.path()).expect("absent"), None);
     }
 
     #[test]
     fn a_damaged_intent_is_refused_wherever_it_is_damaged() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let dir = DataDir::lock(place.path()).expect("nobody's");
         let good = joining().encode();
         for at in 0..good.len() {
             let mut bad = good.clone().into_bytes();
             bad[at] ^= 0x02;
             std::fs::write(dir.path().join(FILE), &bad).expect("written");
-            let read = Intent::read(dir.path());
+            let read = Intent::read(&dir);
             // A checksum may be written with capital letters; everything else must be refused.
             assert!(!matches!(&read, Ok(Some(intent)) if *intent != joining()), "byte {at}");
             std::fs::write(dir.path().join(FILE), &good[..at]).expect("written");
-            assert!(Intent::read(dir.path()).is_err(), "cut at {at}");
+            assert!(Intent::read(&dir).is_err(), "cut at {at}");
         }
     }
 }

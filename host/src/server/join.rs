@@ -19,12 +19,12 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long dialing may take.
 const DIAL: Duration = Duration::from_secs(3);
 /// First pause between rounds through all addresses; doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(200);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Nodes with lower ids are waited for so long.
 const ORDER_PATIENCE: Duration = Duration::from_secs(15);
 /// A cluster that nobody can reach for so long is not there.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the cluster answered.
 #[derive(Clone, Debug)]
@@ -39,9 +39,9 @@ pub(super) async fn ask(
     dialer: &Dialer,
     join: &Join,
     address: &str,
-) -> Result<Admission, ServeError> {
     // One for all attempts: whoever took this node in already knows it by that.
-    let nonce = JoinNonce(rand::random());
+    nonce: JoinNonce,
+) -> Result<Admission, ServeError> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let began = tokio::time::Instant::now();
     let mut pause = PAUSE_MIN;
@@ -139,6 +139,25 @@ pub(super) fn channel(dialer: &Dialer, address: &str) -> Result<Channel, Status>
     Ok(way.tuned(|endpoint| endpoint.connect_timeout(DIAL).timeout(ATTEMPT)).connect_lazy())
 }
 
+/// What a node without data asks.
+pub(super) fn request(
+    id: Option<NodeId>,
+    address: &str,
+    nonce: JoinNonce,
+    out_of_order: bool,
+) -> peer::JoinRequest {
+    peer::JoinRequest {
+        address: address.to_owned(),
+        node_id: id.map_or(0, |id| id.0),
+        protocol_min: *PROTOCOLS.start(),
+        protocol_max: *PROTOCOLS.end(),
+        level: super::release::offered_level().0,
+        nonce: nonce.0.to_vec().into(),
+        out_of_order,
+        ..Default::default()
+    }
+}
+
 async fn attempt(
     dialer: &Dialer,
     seed: &str,
@@ -147,16 +166,7 @@ async fn attempt(
     nonce: JoinNonce,
     out_of_order: bool,
 ) -> Result<Admission, Status> {
-    let request = peer::JoinRequest {
-        address: address.to_owned(),
-        node_id: join.node_id.map_or(0, |id| id.0),
-        protocol_min: *PROTOCOLS.start(),
-        protocol_max: *PROTOCOLS.end(),
-        level: super::release::offered_level().0,
-        nonce: nonce.0.to_vec().into(),
-        out_of_order,
-        ..Default::default()
-    };
+    let request = request(join.node_id, address, nonce, out_of_order);
     let answer = MembershipClient::new(channel(dialer, seed)?).join(request).await?.into_inner();
     admission(answer).map_err(|what| {
         // Another answer is not to be expected.
@@ -179,7 +189,7 @@ fn admission(answer: peer::JoinResponse) -> Result<Admission, &'static str> {
 }
 
 /// "Connection refused" rather than what the layers above say about it.
-fn words(status: &Status) -> String {
+pub(super) fn words(status: &Status) -> String {
     let mut cause: &dyn std::error::Error = match std::error::Error::source(status) {
         Some(source) => source,
         None => return status.message().to_owned(),
@@ -192,7 +202,7 @@ fn words(status: &Status) -> String {
 
 /// Whether asking again may help: nobody there, no leader yet, another change under way, a connection
 /// that broke (which this side reports, in whatever words).
-fn may_pass(status: &Status) -> bool {
+pub(super) fn may_pass(status: &Status) -> bool {
     let is_local = std::error::Error::source(status).is_some();
     let is_unsaid = status.metadata().get(raft_host_proto::EFFECT_KEY).is_none();
     let is_broken = is_unsaid && matches!(status.code(), Code::Unknown | Code::Internal);

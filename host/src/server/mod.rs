@@ -16,8 +16,10 @@
 mod adopt;
 mod autopilot;
 mod backups;
+mod certificate;
 mod descriptors;
 mod disk;
+mod enroll;
 mod form;
 mod home;
 mod intent;
@@ -44,6 +46,9 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+pub use self::form::{Resumed, form_in, resume};
+pub use self::home::{EmptyHome, Home};
+pub use self::intent::Intent;
 pub use self::recover::{RecoverFailure, Recovered, inspect_dir, recover, verify};
 #[cfg(feature = "museum")]
 pub(crate) use self::release::offer_level;
@@ -52,7 +57,9 @@ pub use self::restore::{RestoreFailure, Restored, restore};
 pub(crate) use self::restore::{backup_loader, open_backup};
 pub use self::running::{Began, RunningServer, SHUTDOWN_GRACE, start};
 pub(crate) use self::services::count_dropped_guest_lines;
+use crate::api::JoinTicket;
 use crate::audit::AuditError;
+use crate::certs::NewcomerError;
 use crate::config::ConfigError;
 use crate::fsm::HostFailure;
 use crate::storage::StorageError;
@@ -82,6 +89,8 @@ pub struct Join {
     pub learner: bool,
     /// The id to have; otherwise the cluster draws one.
     pub node_id: Option<NodeId>,
+    /// What lets it in that has no certificate.
+    pub ticket: Option<JoinTicket>,
 }
 
 /// Why a server does not start.
@@ -180,8 +189,7 @@ pub enum ServeError {
     /// The certificate is not of this node.
     #[error(
         "{place} is of node {node} of cluster {cluster}, and the certificate (tls.certificate) is of node \
-         {found_node} of cluster {found_cluster}: `raft-host certs node` makes one for it, with --id {node} \
-         --cluster-id {cluster} if need be"
+         {found_node} of cluster {found_cluster}: {}", certificates_for(*cluster, *node, *found_cluster)
     )]
     CertificateOfAnother {
         /// The data directory.
@@ -227,6 +235,25 @@ pub enum ServeError {
         /// Its words.
         reason: String,
     },
+    /// No member could be asked for a certificate.
+    #[error("none of {seeds} could be asked to sign this node's certificate: {reason}")]
+    EnrollUnreachable {
+        /// The addresses asked.
+        seeds: String,
+        /// What the last one said.
+        reason: String,
+    },
+    /// A member refused, or is none.
+    #[error("{seed} does not sign this node's certificate: {reason}")]
+    EnrollRefused {
+        /// The address asked.
+        seed: String,
+        /// The cause.
+        reason: String,
+    },
+    /// The files of a node that joins with a token.
+    #[error(transparent)]
+    Newcomer(#[from] NewcomerError),
     /// The data belongs elsewhere.
     #[error(
         "{place} belongs to cluster {own}, but {seed} belongs to cluster {other}: to join that \
@@ -315,6 +342,20 @@ impl ServeError {
                 | ServeError::Node(StartError::Storage(StorageError::LostPart(_)))
                 | ServeError::Node(StartError::Recovery(RecoveryError::LostEntries { .. }))
         )
+    }
+}
+
+/// How to get what a node lacks that was given another one's certificate.
+fn certificates_for(cluster: ClusterId, node: NodeId, found: ClusterId) -> String {
+    match cluster == found {
+        true => {
+            format!("`raft-host certs node` makes one for it, with --id {node} if need be")
+        }
+        // One certificate would not do: the clients' name the other cluster as well.
+        false => format!(
+            "`restore` and `recover` make a new cluster, which needs certificates of its own for all nodes and \
+             clients: `raft-host certs init DIR --cluster-id {cluster}` makes them"
+        ),
     }
 }
 

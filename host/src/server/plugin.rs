@@ -10,6 +10,7 @@ use super::ServeError;
 use crate::audit::{Audit, Event};
 use crate::fsm::{FsmLoader, Limits};
 use crate::node::{NodeHandle, Upgrade, UpgradeFailure};
+use crate::signing::{ModuleSignature, SignatureFile};
 use crate::types::ModuleHash;
 
 /// A plugin's bytes, as read from a file.
@@ -64,9 +65,8 @@ impl Plugin {
         let upgrade = Upgrade {
             module: self.bytes.clone(),
             label: self.label.clone(),
-            replaces: None,
-            discard_state: false,
-            signatures: Vec::new(),
+            signatures: self.signatures(handle).await?,
+            ..Upgrade::default()
         };
         match handle.upgrade(upgrade).await {
             Ok(upgraded) => {
@@ -90,5 +90,23 @@ impl Plugin {
                 reason: failure.to_string(),
             }),
         }
+    }
+
+    /// Those in the file beside it, where the cluster asks for some.
+    async fn signatures(&self, handle: &NodeHandle) -> Result<Vec<ModuleSignature>, ServeError> {
+        let view = handle.machine().borrow().clone();
+        let file = SignatureFile::beside(&self.path);
+        if view.is_none_or(|view| view.info.keys.threshold() == 0) || !file.exists() {
+            return Ok(Vec::new());
+        }
+        let path = file.clone();
+        let read = tokio::task::spawn_blocking(move || SignatureFile::read(&path)).await?;
+        let read = read.map_err(|error| ServeError::PluginNotActivated {
+            path: self.path.clone(),
+            reason: format!("{}: {error}", file.display()),
+        })?;
+        // There may be those of an earlier build.
+        let of_it = read.signatures.into_iter().filter(|signed| signed.module == self.hash);
+        Ok(of_it.map(|signed| signed.signature).collect())
     }
 }

@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn read(dir: &Path) -> Option<Intent> {
-        Intent::read(dir).expect("readable")
+        Intent::peek(dir).expect("readable")
     }
 
     #[tokio::test(flavor = "multi_thread")]

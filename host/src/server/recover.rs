@@ -6,13 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::ServeError;
 use super::home::EmptyHome;
-use super::intent::Intent;
 use super::restore::backup_loader;
 use crate::backup::wall_clock_ms;
 use crate::config::Config;
 use crate::fsm::SharedLoader;
 use crate::machine::{FOUNDER, Machine};
-use crate::node;
 use crate::recovery::{Document, Found, InspectError, Place, Plan, Survivor, Watch, inspect};
 use crate::replay::{ReplayError, Replayer};
 use crate::storage::{DataDir, StorageConfig, StorageError, Succession, write_atomically};
@@ -187,11 +185,7 @@ pub fn recover(
         let cluster = ClusterId(rand::random());
         let position = reincarnate(&mut machine, cluster, founder.clone(), plan)?;
         let empty = EmptyHome::lock(&config)?;
-        let home = empty.initialize(&config, &Intent::Found, cluster, FOUNDER)?;
-        node::found(home.stores(), GroupId::MAIN, position, &mut machine)
-            .map_err(ServeError::from)?;
-        home.intent_done()?;
-        drop(home);
+        drop(empty.found(&config, (cluster, position), &mut machine, None)?);
         let outcome = Outcome { plan: plan.clone(), cluster, position: position.into(), founder };
         write_atomically(&fresh.join(OUTCOME_FILE), outcome.to_text().as_bytes())?;
     }

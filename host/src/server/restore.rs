@@ -68,6 +68,8 @@ pub struct Restored {
     pub position: LogPosition,
     /// Its only voter.
     pub founder: Member,
+    /// Rights are in force there, as in the backup, so that nodes and clients need certificates.
+    pub rights_in_force: bool,
 }
 
 /// Opens a backup, of whatever is in front of the reader.
@@ -109,7 +111,8 @@ pub fn restore(config: &Config, path: &Path) -> Result<Restored, RestoreFailure>
         .reincarnate(cluster, founder.clone(), origin)
         .map_err(RestoreFailure::Impossible)?;
     found(config, cluster, position, &mut machine)?;
-    Ok(Restored { facts, cluster, position, founder })
+    let rights_in_force = machine.info().access.is_in_force();
+    Ok(Restored { facts, cluster, position, founder, rights_in_force })
 }
 
 fn refuse_used(config: &Config) -> Result<(), RestoreFailure> {
@@ -117,7 +120,7 @@ fn refuse_used(config: &Config) -> Result<(), RestoreFailure> {
         return Ok(());
     }
     let place = place(config);
-    match Intent::read(&config.data_dir)? {
+    match Intent::peek(&config.data_dir)? {
         Some(Intent::Found) => Err(ServeError::HalfFounded { place }.into()),
         _ => Err(RestoreFailure::Used { place }),
     }
@@ -130,9 +133,7 @@ fn found(
     machine: &mut Machine,
 ) -> Result<(), ServeError> {
     let empty = EmptyHome::lock(config)?;
-    let home = empty.initialize(config, &Intent::Found, cluster, FOUNDER)?;
-    node::found(home.stores(), GroupId::MAIN, position, machine)?;
-    home.intent_done()
+    empty.found(config, (cluster, position), machine, None).map(drop)
 }
 
 /// The state that a new cluster's plugin is to begin with, from a file.

@@ -11,14 +11,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::form::Resumed;
 use super::home::{EmptyHome, Home, place};
 use super::intent::Intent;
 use super::local::SocketFile;
 use super::plugin::Plugin;
 use super::restore::Portable;
 use super::{
-    Join, ServeError, Startup, adopt, autopilot, backups, bind, descriptors, disk, form, join,
-    late, local, memory, probation, promote, release, relocate, scrub, services,
+    Join, ServeError, Startup, adopt, autopilot, backups, bind, certificate, descriptors, disk,
+    enroll, form, join, late, local, memory, probation, promote, release, relocate, scrub,
+    services,
 };
 use crate::api::{Anteroom, ProcessFacts, Sockets};
 use crate::audit::Audit;
@@ -102,7 +104,8 @@ pub async fn start(config: Config, startup: Startup) -> Result<RunningServer, Se
     match (begin(config.clone(), startup.clone()).await, join) {
         (Err(error), Some(join)) if error.wants_state() => {
             tracing::error!(%error, "a member is asked for a state");
-            let dialer = open_tls(&config).await?.map(|tls| tls.dialer()).unwrap_or_default();
+            let dialer =
+                certificate::open_tls(&config).await?.map(|tls| tls.dialer()).unwrap_or_default();
             adopt::a_state(&config, &join, &dialer.to_member()).await?;
             begin(config, startup).await
         }
@@ -114,7 +117,6 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
     ProcessFacts::begin();
     config.validate()?;
     descriptors::provide(&mut config.api, config.metrics_listen.is_some());
-    let tls = open_tls(&config).await?;
     if startup.plugin.is_some() && startup.join.is_some() {
         return Err(ServeError::PluginAndJoin);
     }
@@ -124,27 +126,34 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
     let portable = startup.import.as_ref().map(portable).transpose()?;
     // Before anything else is touched: a second start of the same node ends here.
     let (listener, bound) = bind(&config.listen, "--listen").await?;
+    let peers = match &config.peer_listen {
+        Some(listen) => Some(bind(listen, "--peer-listen").await?),
+        None => None,
+    };
+    let address = match &peers {
+        Some((_, bound)) => config.peer_advertised(*bound),
+        None => config.advertised(bound),
+    };
+    if let Some(join) = &startup.join {
+        enroll::certify(&config, join, &address).await?;
+    }
+    let tls = certificate::open_tls(&config).await?;
     // Until it serves, it says what it is at.
     let tells = |listener, address: &str| {
         Anteroom::open(listener, &config.api, tls.as_ref())
             .map_err(|source| ServeError::Io { action: format!("listening on {address}"), source })
     };
     let (anteroom, clients) = tells(listener, &config.listen)?;
-    let (peers, peers_bound, _peers_anteroom) = match &config.peer_listen {
-        Some(listen) => {
-            let (listener, bound) = bind(listen, "--peer-listen").await?;
-            let (anteroom, listener) = tells(listener, listen)?;
-            (Some(listener), Some(bound), Some(anteroom))
+    let (peers, _peers_anteroom) = match peers {
+        Some((listener, bound)) => {
+            let (anteroom, listener) = tells(listener, &bound.to_string())?;
+            (Some(listener), Some(anteroom))
         }
-        None => (None, None, None),
+        None => (None, None),
     };
     let metrics = match &config.metrics_listen {
         Some(address) => Some(bind(address, "--metrics-listen").await?),
         None => None,
-    };
-    let address = match peers_bound {
-        Some(bound) => config.peer_advertised(bound),
-        None => config.advertised(bound),
     };
     if let Some(tls) = &tls {
         tls.check_address(&address).map_err(ServeError::CertificateAddress)?;
@@ -158,7 +167,7 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
                 late::say(&place(&config), owned.1, plugin, portable.is_some());
             }
             if let Some(tls) = &tls {
-                check_owner(&config, owned.1, tls)?;
+                certificate::check_owner(&config, owned.1, tls)?;
             }
             come_back(&config, owned, join.as_ref(), address, &modules, &dialer).await?
         }
@@ -193,12 +202,14 @@ async fn begin(mut config: Config, startup: Startup) -> Result<RunningServer, Se
         Some(plugin) => server.introduce(plugin).await,
         None => Ok(()),
     };
-    drop((anteroom, _peers_anteroom));
-    server.opening.cancel();
     if let Err(error) = prepared {
+        // It never serves anybody: whoever was answered would take it for started.
+        server.serving.abort();
         server.shutdown().await;
         return Err(error);
     }
+    drop((anteroom, _peers_anteroom));
+    server.opening.cancel();
     Ok(server)
 }
 
@@ -246,25 +257,10 @@ async fn come_back(
     let (config, modules) = (config.clone(), modules.clone());
     tokio::task::spawn_blocking(move || {
         let (home, intent) = Home::open(&config, dir, owner)?;
-        let (mut introduced, mut wants_promotion, mut probation) = (Vec::new(), false, None);
-        match intent {
-            Some(Intent::Form) => {
-                form::complete(&home, &identity, &config, release::loader(None, &modules)?)?;
-                probation = Some(None);
-            }
-            Some(Intent::Found) => {
-                return Err(ServeError::HalfFounded { place: place(&config) });
-            }
-            Some(Intent::Settle { disputed_by }) => probation = Some(disputed_by),
-            Some(Intent::Join { introduced: members, promote }) => {
-                (introduced, wants_promotion) = (members, promote);
-            }
-            None if home.is_empty()? => {
-                return Err(ServeError::HalfCreated { place: place(&config) });
-            }
-            None => {}
-        }
-        let promote = wants_promotion;
+        enroll::has_joined(&config)?;
+        let loader = || Ok(release::loader(None, &modules)?);
+        let resumed = form::resume(&home, intent, &identity, &config, loader)?;
+        let Resumed { introduced, promote, probation } = resumed;
         Ok(Prepared { began: Began::Restarted, home, identity, introduced, promote, probation })
     })
     .await?
@@ -277,13 +273,14 @@ async fn enter(
     address: String,
     tls: Option<&Tls>,
 ) -> Result<Prepared, ServeError> {
-    let join = &certified(join, tls)?;
+    let join = &certificate::certified(join, tls)?;
     let dialer = tls.map(Tls::dialer).unwrap_or_default().to_member();
     let empty = {
         let config = config.clone();
         tokio::task::spawn_blocking(move || EmptyHome::lock(&config)).await??
     };
-    let admission = match join::ask(&dialer, join, &address).await {
+    let nonce = enroll::nonce(config).await?;
+    let admission = match join::ask(&dialer, join, &address, nonce).await {
         Ok(admission) => admission,
         Err(error) => {
             empty.abandon();
@@ -300,41 +297,15 @@ async fn enter(
     let (introduced, promote) = (admission.members, !join.learner);
     let config = config.clone();
     let intent = Intent::Join { introduced: introduced.clone(), promote };
-    let made = move || empty.initialize(&config, &intent, cluster, node);
+    let made = move || {
+        let home = empty.initialize(&config, &intent, cluster, node)?;
+        enroll::has_joined(&config)?;
+        Ok::<_, ServeError>(home)
+    };
     let home = tokio::task::spawn_blocking(made).await??;
     let identity = Identity { cluster, node, address };
     let probation = None;
     Ok(Prepared { began: Began::Joined, home, identity, introduced, promote, probation })
-}
-
-/// Reads the files for TLS.
-async fn open_tls(config: &Config) -> Result<Option<Arc<Tls>>, ServeError> {
-    let config = config.tls.clone();
-    Ok(tokio::task::spawn_blocking(move || Tls::open(&config)).await??)
-}
-
-/// The certificate must be of the node whose data is there.
-fn check_owner(config: &Config, owner: NodeIdentity, tls: &Tls) -> Result<(), ServeError> {
-    if (owner.cluster, owner.node) == (tls.cluster(), tls.node()) {
-        return Ok(());
-    }
-    Err(ServeError::CertificateOfAnother {
-        place: place(config),
-        cluster: owner.cluster,
-        node: owner.node,
-        found_cluster: tls.cluster(),
-        found_node: tls.node(),
-    })
-}
-
-/// A node with a certificate asks for the id of that.
-fn certified(join: &Join, tls: Option<&Tls>) -> Result<Join, ServeError> {
-    let Some(node) = tls.map(Tls::node) else { return Ok(join.clone()) };
-    if let Some(asked) = join.node_id.filter(|asked| *asked != node) {
-        let reason = format!("it cannot join as node {asked} (--node-id)");
-        return Err(ServeError::CertificateUnfit { node, reason });
-    }
-    Ok(Join { node_id: Some(node), ..join.clone() })
 }
 
 async fn run(

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::wall_clock_ms;
-use crate::node::NodeHandle;
+use crate::node::{NodeHandle, yield_to_others};
 use crate::storage::{
     Damage, DamagedPart, Pace, ScrubBoard, Scrubbed, SnapshotMeta, StorageError, Stores,
     scrub_snapshots,
@@ -292,15 +292,3 @@ impl Pacer {
         }
     }
 }
-
-/// Has the system prefer all other threads to this one, for the processor and, with most schedulers, the disk.
-#[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "a system call on a number, which nobody has wrapped here")]
-fn yield_to_others() {
-    const LEAST: libc::c_int = 19;
-    // SAFETY: it takes numbers; 0 is the calling thread. Where it is refused, the thread is as good as any.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LEAST) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn yield_to_others() {}

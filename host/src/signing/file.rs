@@ -12,6 +12,9 @@
 //! ```
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +31,9 @@ const ANY: &str = "any";
 /// What is no file with signatures.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
+    /// There is none, or the system does not give it.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
     /// Its form.
     #[error("this is no file with signatures: {0}")]
     Malformed(String),
@@ -82,7 +88,27 @@ struct Record {
 }
 
 impl SignatureFile {
-    /// Reads one.
+    /// Where a module's signatures are, if nobody says something else.
+    pub fn beside(module: &Path) -> PathBuf {
+        let mut path = module.as_os_str().to_owned();
+        path.push(".sig");
+        path.into()
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none. Whether the signatures fit is not looked at.
+    pub fn read(path: &Path) -> Result<SignatureFile, FileError> {
+        let mut bytes = Vec::new();
+        // Of one that is too long only so much that the check sees it.
+        File::open(path)
+            .and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|error| FileError::Unreadable(error.to_string()))?;
+        SignatureFile::parse(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// Reads a text.
     ///
     /// # Errors
     /// It is none. Whether the signatures fit is not looked at.

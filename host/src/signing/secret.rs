@@ -8,6 +8,7 @@ use std::path::Path;
 
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::spki::der::zeroize::Zeroizing;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
@@ -46,11 +47,11 @@ impl SecretKey {
     /// # Errors
     /// The system gives none.
     pub fn generate() -> Result<SecretKey, SecretError> {
-        let mut seed = [0; 32];
+        let mut seed = Zeroizing::new([0; 32]);
         OsRng
-            .try_fill_bytes(&mut seed)
+            .try_fill_bytes(&mut *seed)
             .map_err(|error| SecretError::NoRandomness(error.to_string()))?;
-        Ok(SecretKey::from_seed(seed))
+        Ok(SecretKey(SigningKey::from_bytes(&seed)))
     }
 
     /// The one that these bytes are. Whoever knows them can sign.
@@ -87,7 +88,8 @@ impl SecretKey {
     pub fn read(path: &Path) -> Result<SecretKey, SecretError> {
         let name = path.display().to_string();
         let failed = |error| SecretError::Io(name.clone(), error);
-        let mut pem = String::new();
+        // It never grows, so that no copy of it is left, and is wiped when it is dropped.
+        let mut pem = Zeroizing::new(String::with_capacity(FILE_MAX_BYTES as usize));
         let file = File::open(path).map_err(failed)?;
         match file.take(FILE_MAX_BYTES).read_to_string(&mut pem) {
             Ok(_) => {}

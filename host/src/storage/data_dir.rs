@@ -23,20 +23,20 @@
 //! ```
 
 mod lineage;
+mod medium;
 mod stopped;
 mod succession;
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::medium::{Held, Medium};
 pub use self::succession::Succession;
-use super::disk::{RealDisk, corrupt, create_dir, io_error, size_bytes, write_atomically};
+use super::disk::{RealDisk, corrupt, create_dir, size_bytes};
 use super::room::RESERVE_FILE;
 use super::{
-    DiskRoom, Engine, MemoryLog, MemorySnapshots, SnapshotFiles, SpaceLimits, StorageConfig,
-    StorageError, Stores,
+    DiskRoom, Engine, MemoryLog, MemorySnapshots, SnapshotDisk, SnapshotFiles, SpaceLimits,
+    StorageConfig, StorageError, Stores,
 };
 use crate::types::{ClusterId, NodeId};
 
@@ -68,8 +68,9 @@ pub struct DataDir {
     path: PathBuf,
     identity: Option<NodeIdentity>,
     room: Arc<DiskRoom>,
-    /// The lock ends when the file is closed.
-    _lock: File,
+    disk: Arc<dyn Medium>,
+    /// The lock ends when it is dropped.
+    _held: Held,
 }
 
 impl DataDir {
@@ -86,14 +87,21 @@ impl DataDir {
     /// data of a newer format; `LostPart` when its identity is gone; `Corrupt` when the identity is damaged; `Io` when it cannot be
     /// read or written. Nothing is deleted.
     pub fn lock(path: impl AsRef<Path>) -> Result<DataDir, StorageError> {
-        let path = path.as_ref();
-        create_dir(&RealDisk, path)?;
-        succession::refuse_interrupted(path)?;
-        refuse_strangers(path)?;
-        let lock = take_lock(path)?;
-        let identity = read_identity(&path.join(IDENTITY_FILE))?;
+        DataDir::lock_on(Arc::new(RealDisk), path.as_ref())
+    }
+
+    /// As [`DataDir::lock`], on another disk.
+    ///
+    /// # Errors
+    /// As [`DataDir::lock`].
+    pub fn lock_on(disk: Arc<dyn Medium>, path: &Path) -> Result<DataDir, StorageError> {
+        create_dir(&*disk, path)?;
+        succession::refuse_interrupted(&*disk, path)?;
+        refuse_strangers(&*disk, path)?;
+        let held = disk.hold(path)?;
+        let identity = read_identity(&*disk, &path.join(IDENTITY_FILE))?;
         let room = Arc::new(DiskRoom::of(path));
-        Ok(DataDir { path: path.to_owned(), identity, room, _lock: lock })
+        Ok(DataDir { path: path.to_owned(), identity, room, disk, _held: held })
     }
 
     /// Whose data this is; `None` when it is nobody's yet.
@@ -116,8 +124,8 @@ impl DataDir {
         if self.identity.is_some() {
             return self.expect(Some(identity.cluster), Some(identity.node), engine);
         }
-        lineage::begin(&self.path, &identity)?;
-        write_atomically(&self.path.join(IDENTITY_FILE), &encode(&identity))?;
+        lineage::begin(&*self.disk, &self.path, &identity)?;
+        medium::write(&*self.disk, &self.path.join(IDENTITY_FILE), &encode(&identity))?;
         self.identity = Some(identity);
         Ok(())
     }
@@ -170,13 +178,38 @@ impl DataDir {
             let path = self.path.display();
             return Err(StorageError::ForeignData(format!("{path} is not initialized yet")));
         };
-        let before = lineage::check(&self.path, &identity)?;
+        let before = lineage::check(&*self.disk, &self.path, &identity)?;
         self.make_room(config);
-        let snapshots = Arc::new(SnapshotFiles::open(&self.snapshots_dir())?);
-        let stores =
-            Stores { log: identity.engine.open(&self.log_dir(), config, &self.room)?, snapshots };
-        lineage::advance(&self.path, before, &stores)?;
+        let disk: Arc<dyn SnapshotDisk> = self.disk.clone();
+        let snapshots = Arc::new(SnapshotFiles::open_with_disk(&self.snapshots_dir(), disk)?);
+        let log = self.disk.open_log(identity.engine, &self.log_dir(), config, &self.room)?;
+        let stores = Stores { log, snapshots };
+        lineage::advance(&*self.disk, &self.path, before, &stores)?;
         Ok(stores)
+    }
+
+    /// What its node has noted in a file of that name; `None`: nothing.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be read.
+    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        medium::read(&*self.disk, &self.path.join(name))
+    }
+
+    /// Notes that in a file of that name, in the place of what was noted there. Durable when this returns.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be written.
+    pub fn set_note(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        medium::write(&*self.disk, &self.path.join(name), bytes)
+    }
+
+    /// Removes a file of that name, if there is one. Durable when this returns.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be removed.
+    pub fn remove_note(&self, name: &str) -> Result<(), StorageError> {
+        medium::forget(&*self.disk, &self.path.join(name))
     }
 
     /// The directory itself.
@@ -245,18 +278,13 @@ impl Stores {
 }
 
 /// Refuses a directory that has no identity but something else in it.
-fn refuse_strangers(path: &Path) -> Result<(), StorageError> {
-    let mut strangers = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(io_error("list", path))? {
-        let name = entry.map_err(io_error("list", path))?.file_name();
-        if name == IDENTITY_FILE {
-            return Ok(());
-        }
-        if !HARMLESS.iter().any(|harmless| name == *harmless) {
-            strangers.push(name.to_string_lossy().into_owned());
-        }
+fn refuse_strangers(disk: &dyn Medium, path: &Path) -> Result<(), StorageError> {
+    let mut strangers = medium::names(disk, path)?;
+    if strangers.iter().any(|name| name == IDENTITY_FILE) {
+        return Ok(());
     }
-    if strangers.is_empty() || lineage::is_unborn(path)? {
+    strangers.retain(|name| !HARMLESS.contains(&&**name));
+    if strangers.is_empty() || lineage::is_unborn(disk, path)? {
         return Ok(());
     }
     strangers.sort_unstable();
@@ -271,42 +299,6 @@ fn refuse_strangers(path: &Path) -> Result<(), StorageError> {
     )))
 }
 
-fn take_lock(dir: &Path) -> Result<File, StorageError> {
-    let path = dir.join(LOCK_FILE);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io_error("open", &path))?;
-    try_lock(&mut file, dir, &path)?;
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(io_error("write", &path))?;
-    Ok(file)
-}
-
-fn try_lock(file: &mut File, dir: &Path, path: &Path) -> Result<(), StorageError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Only for the message: the holder may be writing it at this moment.
-            let holder = match file.read_to_string(&mut pid) {
-                Ok(_) if !pid.trim().is_empty() => format!("another process (pid {})", pid.trim()),
-                _ => "another process".to_owned(),
-            };
-            Err(StorageError::ForeignData(format!(
-                "{} is in use by {holder}; stop it first, or give another --data-dir",
-                dir.display()
-            )))
-        }
-        Err(TryLockError::Error(error)) => Err(io_error("lock", path)(error)),
-    }
-}
-
 fn encode(identity: &NodeIdentity) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
     bytes.extend_from_slice(MAGIC);
@@ -318,12 +310,8 @@ fn encode(identity: &NodeIdentity) -> Vec<u8> {
     bytes
 }
 
-fn read_identity(path: &Path) -> Result<Option<NodeIdentity>, StorageError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("read", path)(error)),
-    };
+fn read_identity(disk: &dyn Medium, path: &Path) -> Result<Option<NodeIdentity>, StorageError> {
+    let Some(bytes) = medium::read(disk, path)? else { return Ok(None) };
     let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| {
         StorageError::ForeignData(format!(
             "{} was not written by raft-host; give another --data-dir (nothing was changed)",

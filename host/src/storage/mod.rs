@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::config::StorageConfig;
-pub use self::data_dir::{DataDir, NodeIdentity, Succession};
+pub use self::data_dir::{DataDir, Held, Medium, NodeIdentity, Succession};
 pub use self::disk::{Directories, RealDisk, write_atomically};
 pub use self::engines::{Engine, UnknownEngine};
 pub use self::memory::{MemoryLog, MemorySnapshots};

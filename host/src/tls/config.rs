@@ -72,6 +72,10 @@ pub struct TlsConfig {
     /// The CAs of nodes, in PEM; absent: those of clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_ca: Option<PathBuf>,
+    /// A folder with the key and the certificate of the CA of nodes (`ca-key.pem`, `ca.pem`): this node signs
+    /// certificates of nodes that join with a token. Absent: it signs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing_ca: Option<PathBuf>,
     /// A connection is let go when it is so many milliseconds old, so that none goes on for longer with a
     /// certificate, or by a CA, that was replaced.
     pub connection_age_ms: u64,
@@ -85,6 +89,7 @@ impl Default for TlsConfig {
             key: None,
             client_ca: None,
             peer_ca: None,
+            signing_ca: None,
             connection_age_ms: 3_600_000,
         }
     }
@@ -110,6 +115,7 @@ impl TlsConfig {
             ("key", &self.key),
             ("client_ca", &self.client_ca),
             ("peer_ca", &self.peer_ca),
+            ("signing_ca", &self.signing_ca),
         ];
         if self.mode == TlsMode::Off {
             let given = files.iter().find(|(_, file)| file.is_some());

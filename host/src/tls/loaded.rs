@@ -4,15 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use raft_host_proto::dial::{ClientTls, Pem, TlsError, certificates, private_key, roots};
-use rustls::crypto::CryptoProvider;
+use raft_host_proto::dial::{
+    ClientTls, Pem, TlsError, certificates, cryptography, private_key, roots,
+};
 use rustls::server::{ParsedCertificate, WantsServerCert};
-use rustls::{CertificateError, ClientConfig, ConfigBuilder, ServerConfig};
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, ServerConfig, WantsVerifier};
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::config::{TlsConfig, TlsMode};
+use super::newcomer::JOIN_PROTOCOL;
 use super::verifier::ByKind;
-use crate::certs::{BadCertificate, Facts, Subject, facts_of};
+use crate::certs::{
+    Authority, BadCertificate, Facts, FolderError, Subject, authority_in, facts_of, is_issued_by,
+    only_certificates,
+};
 use crate::types::{ClusterId, NodeId};
 
 /// Why the files cannot be used. No key is in it.
@@ -53,6 +58,20 @@ pub enum TlsFailure {
         /// The cause.
         reason: String,
     },
+    /// The CA that this node is to sign with cannot be used.
+    #[error("TLS: tls.signing_ca: {0}")]
+    SigningCa(#[from] FolderError),
+    /// Nobody would accept what it signs.
+    #[error(
+        "TLS: the CA in {} (tls.signing_ca) is none of those in {}, so no node would accept what it signs",
+        dir.display(), ca.display()
+    )]
+    ForeignSigningCa {
+        /// Its folder.
+        dir: PathBuf,
+        /// The file of the CAs of nodes.
+        ca: PathBuf,
+    },
     /// It is not of the node that runs.
     #[error(
         "TLS: the certificate in {} is of node {found_node} of cluster {found_cluster}, and this is node {node} \
@@ -80,15 +99,19 @@ pub enum TlsFailure {
 pub(super) struct Loaded {
     pub(super) grpc: Arc<ServerConfig>,
     pub(super) http: Arc<ServerConfig>,
+    /// For newcomers.
+    pub(super) joining: Arc<ServerConfig>,
+    /// SHA-256 of the CA that this node's certificate is by.
+    pub(super) issuer: Option<[u8; 32]>,
+    /// The CAs of nodes, in PEM.
+    pub(super) trusted: String,
+    /// What signs certificates of newcomers.
+    pub(super) authority: Option<Authority>,
     pub(super) facts: Facts,
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
     path: PathBuf,
     certificate: CertificateDer<'static>,
-}
-
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// What changes when a file does: when it was written, its length, and which file it is.
@@ -97,7 +120,16 @@ pub(super) type Stamps = Vec<Option<(SystemTime, u64, u64)>>;
 /// Of all files that are named.
 pub(super) fn stamps(config: &TlsConfig) -> Stamps {
     use std::os::unix::fs::MetadataExt as _;
-    let files = [&config.certificate, &config.key, &config.client_ca, &config.peer_ca];
+    let signing = |name| config.signing_ca.as_ref().map(|dir| dir.join(name));
+    let (signing_ca, signing_key) = (signing("ca.pem"), signing("ca-key.pem"));
+    let files = [
+        &config.certificate,
+        &config.key,
+        &config.client_ca,
+        &config.peer_ca,
+        &signing_ca,
+        &signing_key,
+    ];
     let stamp = |path: &PathBuf| {
         let facts = std::fs::metadata(path).ok()?;
         Some((facts.modified().ok()?, facts.len(), facts.ino()))
@@ -146,7 +178,28 @@ impl Loaded {
             server.alpn_protocols = vec![protocol.to_vec()];
             Ok::<_, TlsFailure>(Arc::new(server))
         };
+        let authorities = certificates(&node_ca.into())?;
+        let issuer = chain.last().and_then(|last| {
+            authorities.iter().find(|ca| *ca == last || is_issued_by(last, ca)).cloned()
+        });
+        let authority = signing(config, node_ca, &authorities)?;
+        let shown: Vec<_> = chain.iter().chain(&authorities).cloned().collect();
+        let mut joining = secure_versions()?
+            .with_no_client_auth()
+            .with_single_cert(shown, private_key(&key)?)
+            .map_err(|error| TlsError::Pair(path.display().to_string(), error.to_string()))?;
+        joining.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
+        let trusted = std::fs::read_to_string(node_ca).map_err(|error| {
+            TlsError::Unreadable(node_ca.display().to_string(), error.to_string())
+        })?;
+        // Whatever else the file holds is nobody's business.
+        let trusted = only_certificates(&trusted)
+            .map_err(|error| TlsFailure::Certificate { path: node_ca.to_owned(), error })?;
         let loaded = Loaded {
+            joining: Arc::new(joining),
+            issuer: issuer.and_then(|ca| facts_of(&ca).ok()).map(|facts| facts.fingerprint),
+            trusted,
+            authority,
             grpc: server(config.mode == TlsMode::Mutual, b"h2")?,
             http: server(false, b"http/1.1")?,
             facts,
@@ -192,11 +245,31 @@ impl Loaded {
     }
 }
 
+/// The CA that this node signs with, if it is to sign.
+fn signing(
+    config: &TlsConfig,
+    node_ca: &Path,
+    trusted: &[CertificateDer<'_>],
+) -> Result<Option<Authority>, TlsFailure> {
+    let Some(dir) = &config.signing_ca else { return Ok(None) };
+    let authority = authority_in(dir)?;
+    let fingerprint = authority.facts().fingerprint;
+    let is_it =
+        |ca: &CertificateDer<'_>| facts_of(ca).is_ok_and(|facts| facts.fingerprint == fingerprint);
+    match trusted.iter().any(is_it) {
+        true => Ok(Some(authority)),
+        false => Err(TlsFailure::ForeignSigningCa { dir: dir.clone(), ca: node_ca.to_owned() }),
+    }
+}
+
+fn secure_versions() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, TlsFailure> {
+    ServerConfig::builder_with_provider(cryptography())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsFailure::Unusable(error.to_string()))
+}
+
 fn builder(
     verifier: Arc<ByKind>,
 ) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, TlsFailure> {
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsFailure::Unusable(error.to_string()))?;
-    Ok(builder.with_client_cert_verifier(verifier))
+    Ok(secure_versions()?.with_client_cert_verifier(verifier))
 }

@@ -15,14 +15,19 @@ mod board;
 mod config;
 mod dialer;
 mod loaded;
+mod newcomer;
 mod verifier;
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use raft_host_proto::dial::{Dialer, TlsSource};
-use tokio_rustls::TlsAcceptor;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use self::board::Board;
 pub use self::board::{HandshakeFailure, TlsReport};
@@ -30,6 +35,9 @@ pub use self::config::{TlsConfig, TlsMode};
 pub use self::dialer::NodeDialer;
 pub use self::loaded::TlsFailure;
 use self::loaded::{Loaded, Stamps, stamps};
+pub use self::newcomer::FirstContact;
+use self::newcomer::JOIN_PROTOCOL;
+use crate::certs::{AuthorityError, Host, NODE_DAYS, Request, Validity};
 use crate::types::{ClusterId, NodeId};
 
 /// How often it is looked whether the files have changed.
@@ -42,6 +50,24 @@ pub enum Face {
     Grpc,
     /// Metrics and health: HTTP/1.1. Nobody needs a certificate there.
     Http,
+}
+
+/// A connection that speaks TLS.
+#[derive(Debug)]
+pub struct Shaken<S> {
+    /// What is said in it.
+    pub stream: TlsStream<S>,
+    /// A node that has no certificate yet: it was asked for none.
+    pub is_newcomer: bool,
+}
+
+/// What a newcomer is given, in PEM.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// Its certificate.
+    pub certificate: String,
+    /// The CAs of nodes.
+    pub trusted: String,
 }
 
 /// See the module.
@@ -105,13 +131,67 @@ impl Tls {
         Duration::from_millis(self.config.connection_age_ms)
     }
 
-    /// For a connection that is accepted now.
-    pub fn acceptor(&self, face: Face) -> TlsAcceptor {
+    /// Shakes hands with somebody who has connected.
+    ///
+    /// # Errors
+    /// Why there is no TLS. The alert that says so has been written to the connection.
+    pub async fn shake_hands<S>(
+        &self,
+        face: Face,
+        stream: S,
+    ) -> Result<Shaken<S>, (io::Error, Option<S>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let hello = match (&mut hello).await {
+            Ok(hello) => hello,
+            Err(error) => return Err((error, hello.take_io())),
+        };
+        let mut protocols = hello.client_hello().alpn().into_iter().flatten();
+        let is_newcomer = face == Face::Grpc && protocols.any(|named| named == JOIN_PROTOCOL);
+        drop(protocols);
         let current = self.current();
-        TlsAcceptor::from(Arc::clone(match face {
+        let config = match face {
+            Face::Grpc if is_newcomer => &current.joining,
             Face::Grpc => &current.grpc,
             Face::Http => &current.http,
-        }))
+        };
+        let shaken = hello.into_stream(Arc::clone(config)).into_fallible().await;
+        let stream = shaken.map_err(|(error, stream)| (error, Some(stream)))?;
+        Ok(Shaken { stream, is_newcomer })
+    }
+
+    /// SHA-256 of the CA that this node's certificate is by: how newcomers know it. `None`: nobody can say.
+    pub fn issuer(&self) -> Option<[u8; 32]> {
+        self.current().issuer
+    }
+
+    /// Whether it signs certificates of newcomers.
+    pub fn is_signing(&self) -> bool {
+        self.current().authority.is_some()
+    }
+
+    /// Signs a newcomer's certificate as that of a node. `None`: this node keeps no CA.
+    ///
+    /// # Errors
+    /// The CA refuses.
+    pub fn sign(
+        &self,
+        request: &Request,
+        node: NodeId,
+        hosts: &[Host],
+        now: SystemTime,
+    ) -> Result<Option<Signed>, AuthorityError> {
+        let current = self.current();
+        let Some(authority) = &current.authority else { return Ok(None) };
+        let now_s = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if authority.not_after() <= now_s {
+            return Err(AuthorityError::Outlived);
+        }
+        let validity = Validity::days(now, NODE_DAYS)?.within(authority);
+        let certificate = authority.sign_node(request, self.cluster, node, hosts, validity)?;
+        Ok(Some(Signed { certificate, trusted: current.trusted.clone() }))
     }
 
     /// What this node dials others with.

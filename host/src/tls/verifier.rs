@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use raft_host_proto::dial::cryptography;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -13,7 +14,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::loaded::{TlsFailure, provider};
+use super::loaded::TlsFailure;
 use crate::certs::{Subject, facts_of};
 use crate::types::ClusterId;
 
@@ -41,7 +42,7 @@ impl ByKind {
         cluster: ClusterId,
     ) -> Result<ByKind, TlsFailure> {
         let verifier = |roots: RootCertStore| {
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), cryptography())
                 .build()
                 .map_err(|error| TlsFailure::Unusable(error.to_string()))
         };

@@ -36,6 +36,14 @@ impl ConfState {
         self.voters.contains(&node) || self.voters_outgoing.contains(&node)
     }
 
+    /// Whether these are more than half of the voters, of both halves of the configuration.
+    pub fn is_quorum(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        let has_most = |voters: &BTreeSet<NodeId>| {
+            voters.is_empty() || voters.intersection(nodes).count() * 2 > voters.len()
+        };
+        has_most(&self.voters) && has_most(&self.voters_outgoing)
+    }
+
     /// Every node with a role.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
         [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next]

@@ -10,8 +10,9 @@ use wasmparser::ValType::{I32, I64};
 use wasmtime::{Caller, Linker, Memory, ResourceLimiter, Trap as WasmTrap};
 
 use super::check::Signature;
+use super::image::{GlobalValue, GuestState};
 use super::words::push_plain;
-use crate::fsm::{Context, Limits};
+use crate::fsm::{Context, HostFailure, Limits, Pile, Written};
 use crate::types::{ActorName, Event, Index, Position, TrapKind};
 
 /// Fuel of any call of an import, on top of one unit for each byte that it moves: without it
@@ -36,6 +37,9 @@ pub(super) const IMPORTS: &[Signature] = &[
     Signature::new(abi::IMPORT_LOG, &[I32, I32, I32], &[]),
     Signature::new(abi::IMPORT_WINDOW, &[], &[I32]),
     Signature::new(abi::IMPORT_ACTOR, &[I32, I32], &[I32]),
+    Signature::new(abi::IMPORT_OLD_MEMORY_SIZE, &[], &[I64]),
+    Signature::new(abi::IMPORT_OLD_MEMORY, &[I64, I32, I32], &[]),
+    Signature::new(abi::IMPORT_OLD_GLOBAL, &[I32, I32], &[I32]),
 ];
 
 /// What a guest is asked to do. The numbers seed `random`: never change them.
@@ -50,6 +54,31 @@ pub(super) enum CallKind {
     Snapshot = 4,
     Restore = 5,
     Classify = 6,
+    Check = 7,
+    StateVersion = 8,
+    Restores = 9,
+    Adopt = 10,
+}
+
+/// What a call is given.
+pub(super) enum Given<'a> {
+    /// Bytes to read.
+    Input(&'a [u8]),
+    /// To `restore`: a portable snapshot.
+    Portable(Pile),
+    /// To `snapshot`: what becomes of what it writes.
+    Written(Written),
+}
+
+impl Given<'_> {
+    /// Length of the input.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Given::Input(input) => input.len() as u64,
+            Given::Portable(portable) => portable.len(),
+            Given::Written(_) => 0,
+        }
+    }
 }
 
 /// A guest's fault that an import found.
@@ -72,14 +101,18 @@ pub(super) struct CallState {
     pub(super) memory: Option<Memory>,
     kind: CallKind,
     context: Context,
-    /// What `read` gives.
+    /// What `read` gives,
     input: Vec<u8>,
     /// ≤ `input.len()`.
     input_read: usize,
+    /// and what it gives in a `restore`.
+    portable: Pile,
     /// How much of the input is in the guest's window instead: all of it, or nothing.
     in_window: u32,
     /// `len()` ≤ `output_max`.
     pub(super) output: Vec<u8>,
+    /// Where the output goes instead, in a `snapshot`.
+    written: Option<Written>,
     output_max: u64,
     pub(super) events: Vec<Event>,
     events_bytes: u64,
@@ -87,6 +120,8 @@ pub(super) struct CallState {
     /// A repeated call has logged its lines already.
     quiet: bool,
     random: Option<ChaCha8Rng>,
+    /// What `adopt` may read: another instance's state.
+    old: Option<GuestState>,
     /// How far `poll_oneoff` has moved this call's clock.
     pub(super) slept_ns: u64,
     /// The growth that is under way; its failure is the host's.
@@ -107,35 +142,43 @@ impl CallState {
             },
             input: Vec::new(),
             input_read: 0,
+            portable: Pile::default(),
             in_window: 0,
             output: Vec::new(),
+            written: None,
             output_max: 0,
             events: Vec::new(),
             events_bytes: 0,
             log_lines: 0,
             quiet: false,
             random: None,
+            old: None,
             slept_ns: 0,
             growing_to: 0,
         }
     }
 
-    /// Forgets the last call. `input` is what `read` gives, `in_window` how much is in the window.
+    /// Forgets the last call. `given` is what `read` gives, `in_window` how much is in the window.
     pub(super) fn begin(
         &mut self,
         kind: CallKind,
         context: Context,
-        input: &[u8],
+        given: Given<'_>,
         in_window: u32,
         quiet: bool,
     ) {
+        let (input, portable, written) = match given {
+            Given::Input(input) => (input, Pile::default(), None),
+            Given::Portable(portable) => (&[][..], portable, None),
+            Given::Written(written) => (&[][..], Pile::default(), Some(written)),
+        };
         self.kind = kind;
         self.context = context;
         self.input.clear();
-        // A restored snapshot may have been a gigabyte.
         self.input.shrink_to(input.len().max(INPUT_KEPT_BYTES));
         self.input.extend_from_slice(input);
         self.input_read = 0;
+        (self.portable, self.written) = (portable, written);
         self.in_window = in_window;
         self.output.clear();
         self.output_max = match kind {
@@ -148,12 +191,39 @@ impl CallState {
         self.quiet = quiet;
         self.random = None;
         self.slept_ns = 0;
+        if kind != CallKind::Adopt {
+            self.old = None;
+        }
+    }
+
+    /// What has become of what a `snapshot` wrote.
+    pub(super) fn take_written(&mut self) -> Option<Written> {
+        self.written.take()
+    }
+
+    /// How much of the input was not read yet.
+    fn unread(&self) -> u64 {
+        self.portable.len() + (self.input.len() - self.input_read) as u64
+    }
+
+    /// Copies the next bytes of the input to where they belong, which must be no more than there are.
+    fn read(&mut self, into: &mut [u8]) {
+        let taken = self.portable.take(into);
+        let rest = &mut into[taken..];
+        rest.copy_from_slice(&self.input[self.input_read..][..rest.len()]);
+        self.input_read += rest.len();
+    }
+
+    /// Lets an `adopt` that comes next read a state; other calls read none.
+    pub(super) fn lend(&mut self, old: Option<GuestState>) {
+        self.old = old;
     }
 
     /// Gives back what the last call leaves behind, and the next would clear.
     pub(super) fn rest(&mut self) {
         self.input.clear();
         self.input.shrink_to(INPUT_KEPT_BYTES);
+        self.portable = Pile::default();
         self.output = Vec::new();
         self.events = Vec::new();
     }
@@ -166,8 +236,16 @@ impl CallState {
             | CallKind::Init
             | CallKind::Query
             | CallKind::Snapshot
-            | CallKind::Restore => ActorName::NONE,
+            | CallKind::Restore
+            | CallKind::Check
+            | CallKind::StateVersion
+            | CallKind::Restores
+            | CallKind::Adopt => ActorName::NONE,
         }
+    }
+
+    fn old_memory_bytes(&self) -> u64 {
+        self.old.as_ref().map_or(0, |old| old.memory.len_bytes() as u64)
     }
 
     /// The call's clock, which sleeping has moved on.
@@ -194,7 +272,8 @@ impl CallState {
 
     /// Appends to the output.
     pub(super) fn write(&mut self, bytes: &[u8]) -> wasmtime::Result<()> {
-        let len = self.output.len() as u64 + bytes.len() as u64;
+        let so_far = self.written.as_ref().map_or(self.output.len() as u64, Written::len);
+        let len = so_far + bytes.len() as u64;
         if len > self.output_max {
             return Err(GuestFault {
                 kind: TrapKind::OutputLimit,
@@ -202,7 +281,9 @@ impl CallState {
             }
             .into());
         }
-        // The longest thing that a guest can have the host keep.
+        if let Some(written) = &mut self.written {
+            return Ok(written.take(bytes).map_err(|HostFailure(reason)| HostFault(reason))?);
+        }
         self.output
             .try_reserve(bytes.len())
             .map_err(|_| HostFault(format!("no memory for {len} bytes of a guest's output")))?;
@@ -294,13 +375,10 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
         abi::IMPORT_READ,
         |mut caller: Caller<'_, CallState>, ptr: u32, cap: u32| {
             in_bounds(&caller, ptr, cap)?;
-            let left = caller.data().input.len() - caller.data().input_read;
-            let len = left.min(cap as usize);
-            charge(&mut caller, len as u64)?;
+            let len = caller.data().unread().min(cap.into());
+            charge(&mut caller, len)?;
             let (memory, state) = parts(&mut caller)?;
-            let target = slice_mut(memory, ptr, cap)?;
-            target[..len].copy_from_slice(&state.input[state.input_read..][..len]);
-            state.input_read += len;
+            state.read(&mut slice_mut(memory, ptr, cap)?[..len as usize]);
             Ok(len as u32)
         },
     )?;
@@ -372,6 +450,64 @@ pub(super) fn define(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
             let (memory, _) = parts(&mut caller)?;
             slice_mut(memory, ptr, cap)?[..len].copy_from_slice(&name[..len]);
             Ok(name.len() as u32)
+        },
+    )?;
+    define_old(linker)
+}
+
+/// Defines the imports through which `adopt` reads another instance's state. In other calls that
+/// state is empty.
+fn define_old(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    let module = abi::IMPORT_MODULE;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_OLD_MEMORY_SIZE,
+        |mut caller: Caller<'_, CallState>| {
+            charge(&mut caller, 0)?;
+            Ok(caller.data().old_memory_bytes())
+        },
+    )?;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_OLD_MEMORY,
+        |mut caller: Caller<'_, CallState>, src: u64, ptr: u32, len: u32| {
+            in_bounds(&caller, ptr, len)?;
+            let size = caller.data().old_memory_bytes();
+            let end = src.checked_add(len.into());
+            if len > 0 && end.is_none_or(|end| end > size) {
+                return Err(GuestFault {
+                    kind: TrapKind::BadHostCall,
+                    message: format!(
+                        "{len} bytes at {src:#x} are not inside of the old memory's {size} bytes"
+                    ),
+                }
+                .into());
+            }
+            charge(&mut caller, len.into())?;
+            let (memory, state) = parts(&mut caller)?;
+            if let Some(old) = state.old.as_ref().filter(|_| len > 0) {
+                old.memory.copy_to(src as usize, slice_mut(memory, ptr, len)?);
+            }
+            Ok(())
+        },
+    )?;
+    linker.func_wrap(
+        module,
+        abi::IMPORT_OLD_GLOBAL,
+        |mut caller: Caller<'_, CallState>, number: u32, ptr: u32| {
+            const LEN: u32 = abi::OLD_GLOBAL_BYTES as u32;
+            in_bounds(&caller, ptr, LEN)?;
+            let globals = caller.data().old.as_ref().map(|old| &old.globals);
+            let Some(GlobalValue { ty, bits }) =
+                globals.and_then(|globals| globals.get(number as usize)).copied()
+            else {
+                charge(&mut caller, 0)?;
+                return Ok(abi::NO_GLOBAL);
+            };
+            charge(&mut caller, LEN.into())?;
+            let (memory, _) = parts(&mut caller)?;
+            slice_mut(memory, ptr, LEN)?.copy_from_slice(&bits.to_le_bytes());
+            Ok(ty.into())
         },
     )?;
     Ok(())

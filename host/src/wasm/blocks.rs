@@ -95,6 +95,20 @@ impl Blocks {
         block.map(Block::bytes)
     }
 
+    /// Copies the bytes from `at` on, which must be inside.
+    pub(super) fn copy_to(&self, at: usize, mut bytes: &mut [u8]) {
+        let (mut number, mut skipped) = (at / BLOCK_BYTES, at % BLOCK_BYTES);
+        while !bytes.is_empty() {
+            let len = bytes.len().min(BLOCK_BYTES - skipped);
+            let (part, rest) = bytes.split_at_mut(len);
+            match self.get(number) {
+                Some(block) => part.copy_from_slice(&block[skipped..][..len]),
+                None => part.fill(0),
+            }
+            (bytes, number, skipped) = (rest, number + 1, 0);
+        }
+    }
+
     pub(super) fn set(&mut self, number: usize, block: Option<Arc<Block>>) {
         *self.slot(number) = block;
     }

@@ -208,6 +208,14 @@ pub struct ModuleReport {
     pub has_query: bool,
     /// Whether it says which class a command is of.
     pub has_classes: bool,
+    /// Whether it checks its own state.
+    pub has_check: bool,
+    /// Whether it names the format of its snapshots.
+    pub has_state_version: bool,
+    /// Whether it says which formats of snapshots it takes.
+    pub has_restores: bool,
+    /// Whether it takes over the memory of another module's instance.
+    pub has_adopt: bool,
     /// Whether it wants `init`.
     pub has_init: bool,
     /// What runs after instantiation, in this order.
@@ -283,6 +291,10 @@ pub(super) fn check_held(bytes: &[u8], limits: &Limits) -> Result<ModuleReport, 
         memory_max_bytes: memory.1,
         has_query: has(abi::EXPORT_QUERY),
         has_classes: has(abi::EXPORT_CLASSIFY),
+        has_check: has(abi::EXPORT_CHECK),
+        has_state_version: has(abi::EXPORT_STATE_VERSION),
+        has_restores: has(abi::EXPORT_RESTORES),
+        has_adopt: has(abi::EXPORT_ADOPT),
         has_init: has(abi::EXPORT_INIT),
         initializers,
         imports: contents.imports.iter().map(|import| import.full_name()).collect(),
@@ -534,12 +546,16 @@ fn check_exports(contents: &Contents, types: TypesRef<'_>) -> Result<(), CheckEr
     const LEN_TO_STATUS: Signature = Signature::new("", &[ValType::I32], &[ValType::I32]);
     const TO_STATUS: Signature = Signature::new("", &[], &[ValType::I32]);
     const PLAIN: Signature = Signature::new("", &[], &[]);
-    let exports: [(&'static str, &Signature, bool); 8] = [
+    let exports: [(&'static str, &Signature, bool); 12] = [
         (abi::EXPORT_APPLY, &LEN_TO_STATUS, true),
         (abi::EXPORT_SNAPSHOT, &TO_STATUS, true),
         (abi::EXPORT_RESTORE, &LEN_TO_STATUS, true),
         (abi::EXPORT_QUERY, &LEN_TO_STATUS, false),
         (abi::EXPORT_CLASSIFY, &LEN_TO_STATUS, false),
+        (abi::EXPORT_CHECK, &TO_STATUS, false),
+        (abi::EXPORT_STATE_VERSION, &TO_STATUS, false),
+        (abi::EXPORT_RESTORES, &LEN_TO_STATUS, false),
+        (abi::EXPORT_ADOPT, &LEN_TO_STATUS, false),
         (abi::EXPORT_INIT, &TO_STATUS, false),
         (abi::EXPORT_INITIALIZE, &PLAIN, false),
         (abi::EXPORT_START, &PLAIN, false),

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use raft_fsm_abi as abi;
 use wasmtime::{
-    Global, Instance, InstancePre, Memory, Store, Trap as WasmTrap, TypedFunc, V128, Val,
-    WasmBacktrace,
+    Global, Instance, InstancePre, Memory, Store, Trap as WasmTrap, V128, Val, WasmBacktrace,
 };
 
-use super::abi::{CallKind, CallState, GuestFault, HostFault, slice};
+use super::abi::{CallKind, CallState, Given, GuestFault, HostFault, slice};
 use super::bits::Bits;
 use super::check::ModuleReport;
 use super::engine::HOST_STACK_BYTES;
+use super::exports::{Export, Exports, missing};
 use super::image::{GlobalValue, GuestState};
 use super::memory::{self, Plan, Region, explained};
 use super::rewrite::Data;
@@ -63,12 +63,7 @@ pub(super) struct Guest {
     memory: Memory,
     window: Option<Window>,
     globals: Vec<Global>,
-    apply: TypedFunc<u32, i32>,
-    restore: TypedFunc<u32, i32>,
-    snapshot: TypedFunc<(), i32>,
-    query: Option<TypedFunc<u32, i32>>,
-    classify: Option<TypedFunc<u32, i32>>,
-    init: Option<TypedFunc<(), i32>>,
+    exports: Exports,
     limits: Arc<Limits>,
     region: Arc<Region>,
 }
@@ -150,7 +145,6 @@ impl Guest {
                     .map(|trap| Err(ModuleRefused(format!("it cannot start: {}", trap.message))));
             }
         };
-        let missing = |name: &str| HostFailure(format!("the checked export `{name}` is missing"));
         let globals = compiled
             .globals
             .iter()
@@ -163,25 +157,7 @@ impl Guest {
             return Ok(Err(ModuleRefused(format!("it cannot start: {reason}"))));
         }
         store.data_mut().memory = Some(memory);
-        let mut required =
-            |name| instance.get_typed_func::<u32, i32>(&mut store, name).map_err(|_| missing(name));
-        let apply = required(abi::EXPORT_APPLY)?;
-        let restore = required(abi::EXPORT_RESTORE)?;
-        let query = match compiled.report.has_query {
-            true => Some(required(abi::EXPORT_QUERY)?),
-            false => None,
-        };
-        let classify = match compiled.report.has_classes {
-            true => Some(required(abi::EXPORT_CLASSIFY)?),
-            false => None,
-        };
-        let mut required =
-            |name| instance.get_typed_func::<(), i32>(&mut store, name).map_err(|_| missing(name));
-        let snapshot = required(abi::EXPORT_SNAPSHOT)?;
-        let init = match compiled.report.has_init {
-            true => Some(required(abi::EXPORT_INIT)?),
-            false => None,
-        };
+        let exports = Exports::find(&mut store, &instance, &compiled.report)?;
         let limits = Arc::clone(limits);
         let region =
             region.ok_or_else(|| HostFailure("an instance without a mapped memory".to_owned()))?;
@@ -192,12 +168,7 @@ impl Guest {
             memory,
             window: compiled.report.window,
             globals,
-            apply,
-            restore,
-            snapshot,
-            query,
-            classify,
-            init,
+            exports,
             limits,
             region,
         }))
@@ -209,7 +180,7 @@ impl Guest {
         compiled: &Compiled,
         context: Context,
     ) -> Result<Result<(), ModuleRefused>, HostFailure> {
-        self.store.data_mut().begin(CallKind::Start, context, &[], 0, false);
+        self.store.data_mut().begin(CallKind::Start, context, Given::Input(&[]), 0, false);
         self.check_thread()?;
         self.set_fuel(self.limits.init_fuel)?;
         let start = compiled.start.as_deref();
@@ -241,25 +212,33 @@ impl Guest {
         &mut self,
         kind: CallKind,
         context: Context,
-        input: &[u8],
+        given: Given<'_>,
         quiet: bool,
     ) -> Result<Option<Ended>, HostFailure> {
-        if !self.has(kind) {
+        if self.exports.of(kind).is_none() {
             return Ok(None);
         }
         let fuel = match kind {
             CallKind::Apply => self.limits.apply_fuel,
-            CallKind::Query | CallKind::Classify => self.limits.query_fuel,
-            CallKind::Snapshot => self.limits.snapshot_fuel,
-            CallKind::Restore => self.limits.restore_fuel,
+            CallKind::Query | CallKind::Classify | CallKind::StateVersion | CallKind::Restores => {
+                self.limits.query_fuel
+            }
+            // Both walk the whole state.
+            CallKind::Snapshot | CallKind::Check => self.limits.snapshot_fuel,
+            CallKind::Restore | CallKind::Adopt => self.limits.restore_fuel,
             CallKind::Init | CallKind::Start => self.limits.init_fuel,
         };
         self.check_thread()?;
-        let len = u32::try_from(input.len())
+        let len = u32::try_from(given.len())
             .map_err(|_| HostFailure("an input of 4 GiB or more reached a guest".to_owned()))?;
         let window = self.window.filter(|_| Window::is_for(kind));
-        let in_window = if window.is_some() && Window::takes(input) { len } else { 0 };
-        let (placed, pulled) = input.split_at(in_window as usize);
+        let (placed, pulled) = match given {
+            Given::Input(input) if window.is_some() && Window::takes(input) => {
+                (input, Given::Input(&[]))
+            }
+            given => (&[][..], given),
+        };
+        let in_window = placed.len() as u32;
         self.store.data_mut().begin(kind, context, pulled, in_window, quiet);
         let Some(fuel_left) = fuel.checked_sub(in_window.into()) else {
             let trap = Trap { kind: TrapKind::OutOfFuel, message: INPUT_TOO_DEAR.to_owned() };
@@ -269,20 +248,12 @@ impl Guest {
         if let Some(window) = window {
             self.fill(window, placed)?;
         }
-        let with_length = match kind {
-            CallKind::Apply => Some(&self.apply),
-            CallKind::Restore => Some(&self.restore),
-            CallKind::Query => self.query.as_ref(),
-            CallKind::Classify => self.classify.as_ref(),
-            CallKind::Snapshot | CallKind::Init | CallKind::Start => None,
-        };
-        let result = match (with_length, kind, &self.init) {
-            (Some(export), _, _) => stack::call_with_length(&mut self.store, export, len),
-            (None, CallKind::Snapshot, _) => {
-                stack::call_for_status(&mut self.store, &self.snapshot)
+        let result = match self.exports.of(kind) {
+            Some(Export::WithLength(export)) => {
+                stack::call_with_length(&mut self.store, export, len)
             }
-            (None, CallKind::Init, Some(init)) => stack::call_for_status(&mut self.store, init),
-            (None, _, _) => return Ok(None),
+            Some(Export::ForStatus(export)) => stack::call_for_status(&mut self.store, export),
+            None => return Ok(None),
         };
         self.check_nothing_refused()?;
         let mut fuel_left =
@@ -301,16 +272,6 @@ impl Guest {
             Err(error) => Err(sorted(error)?),
         };
         Ok(Some(Ended { status, fuel_used: fuel - fuel_left }))
-    }
-
-    fn has(&self, kind: CallKind) -> bool {
-        match kind {
-            CallKind::Apply | CallKind::Restore | CallKind::Snapshot => true,
-            CallKind::Query => self.query.is_some(),
-            CallKind::Classify => self.classify.is_some(),
-            CallKind::Init => self.init.is_some(),
-            CallKind::Start => false,
-        }
     }
 
     /// Writes what a call begins with into the window.

@@ -37,7 +37,7 @@ const BATCH_BLOCKS: usize = 32;
 /// A global's type and bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GlobalValue {
-    /// 0 i32, 1 i64, 2 f32, 3 f64, 4 v128.
+    /// 0 i32, 1 i64, 2 f32, 3 f64, 4 v128, as the guest ABI has them too.
     pub(super) ty: u8,
     pub(super) bits: u128,
 }

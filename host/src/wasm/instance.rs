@@ -9,16 +9,18 @@
 //! A rejected command is *not* undone. The guest promises that it changed nothing a user
 //! could see; what it may change is its heap's layout, and it does so identically on every
 //! replica, because every replica runs the command. Undoing would make the cheapest answers
-//! (a failed compare-and-swap, say) the most expensive ones. `init` and `restore`, which are
-//! rare, are undone when rejected.
+//! (a failed compare-and-swap, say) the most expensive ones. `init`, `restore` and `adopt`,
+//! which are rare, are undone when rejected.
 
 use std::any::Any;
 use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use raft_fsm_abi as abi;
 
-use super::abi::CallKind;
+use super::abi::{CallKind, Given};
+use super::check::ModuleReport;
 use super::checkpoint::Checkpoint;
 use super::guest::{Compiled, Ended, Guest};
 #[cfg(test)]
@@ -32,7 +34,7 @@ use super::tracking::Tracking;
 use super::workers::Workers;
 use crate::fsm::{
     Bystander, Call, Context, Fsm, GuestDigest, GuestResult, HostFailure, Image, ImageError,
-    Limits, ModuleRefused, QueryError, Trap, Unanswered, one_of_several,
+    Limits, ModuleRefused, Pile, QueryError, Trap, Unanswered, Written, one_of_several,
 };
 use crate::museum::{self, Exhibit};
 use crate::types::{Index, ModuleHash};
@@ -89,6 +91,9 @@ pub(crate) struct WasmFsm {
     effort: Effort,
     /// The next command's pages are to be counted.
     count_pages: bool,
+    /// A state was taken over, and `checkpoint` is still that from before. It is a copy of all of it, and
+    /// nobody needs one before something changes it.
+    taken_over: bool,
     /// Whether `live` may be in the middle of a call that the host failed to finish or undo.
     /// There is no way back from that: every later call fails too.
     broken: bool,
@@ -132,6 +137,7 @@ impl WasmFsm {
             pace,
             effort: Effort::default(),
             count_pages: false,
+            taken_over: false,
             broken: false,
         }))
     }
@@ -147,7 +153,7 @@ impl WasmFsm {
             return Ok(call);
         }
         self.enter()?;
-        let call = match self.live.call(CallKind::Query, context, query, false)? {
+        let call = match self.live.call(CallKind::Query, context, Given::Input(query), false)? {
             None => without_query(),
             Some(ended) => {
                 let call = finish(&mut self.live, CallKind::Query, ended);
@@ -161,6 +167,11 @@ impl WasmFsm {
         };
         self.broken = false;
         Ok(call)
+    }
+
+    /// What is known of its module.
+    pub(crate) fn report(&self) -> &ModuleReport {
+        &self.compiled.report
     }
 
     /// Flips a bit such that nobody can tell of a write, as failing memory does.
@@ -199,6 +210,7 @@ impl WasmFsm {
         let written = self.checkpoint.take(&mut self.live)?;
         self.pace.learn(self.applied_fuel, written);
         self.effort.checkpoints += 1;
+        self.taken_over = false;
         self.forget_applied();
         Ok(())
     }
@@ -242,7 +254,7 @@ impl WasmFsm {
             let command = &self.commands[start..applied.end];
             let ended = self
                 .live
-                .call(CallKind::Apply, applied.context, command, true)?
+                .call(CallKind::Apply, applied.context, Given::Input(command), true)?
                 .expect("`apply` is required");
             let same = ended.fuel_used == applied.fuel_used
                 && ended.status.as_ref().is_ok_and(|status| *status == applied.status);
@@ -279,7 +291,7 @@ impl WasmFsm {
         self.checkpoint = Checkpoint::loaded(state, &mut guest, &self.host.workers)?;
         self.replace_live(guest);
         self.forget_applied();
-        self.broken = false;
+        (self.taken_over, self.broken) = (false, false);
         Ok(())
     }
 
@@ -288,20 +300,21 @@ impl WasmFsm {
         self.live = guest;
     }
 
-    /// Runs `init` or `restore`: all or nothing.
+    /// Runs `init`, `restore` or `adopt`: all or nothing.
     fn call_all_or_nothing(
         &mut self,
         kind: CallKind,
         context: Context,
-        input: &[u8],
+        given: Given<'_>,
     ) -> Result<Option<Call>, HostFailure> {
         self.enter()?;
-        let call = match self.live.call(kind, context, input, false)? {
+        let call = match self.live.call(kind, context, given, false)? {
             None => None,
             Some(ended) => {
                 let call = finish(&mut self.live, kind, ended);
+                self.live.state_mut().rest();
                 match call.result {
-                    GuestResult::Ok(_) => self.take_checkpoint()?,
+                    GuestResult::Ok(_) => self.taken_over = true,
                     GuestResult::Rejected(_) | GuestResult::Trapped(_) => self.undo()?,
                 }
                 Some(call)
@@ -313,7 +326,7 @@ impl WasmFsm {
 
     /// Begins a call that changes `live`; the one who completes it clears `broken`.
     fn enter(&mut self) -> Result<(), HostFailure> {
-        self.check_not_broken()?;
+        self.prepare()?;
         self.broken = true;
         Ok(())
     }
@@ -325,18 +338,30 @@ impl WasmFsm {
         }
     }
 
-    /// Runs `query`, `classify` or `snapshot` where nothing it does remains. The inner failure is that of the
-    /// fork.
-    fn call_on_fork(
+    /// Asks what is no question of a client. Replicas compare what comes of it, so a failure of the
+    /// fork is one of the host.
+    fn ask(
         &mut self,
         kind: CallKind,
         context: Context,
         input: &[u8],
-    ) -> Result<Result<Option<Call>, HostFailure>, HostFailure> {
+    ) -> Result<Option<Call>, HostFailure> {
+        let finish = |fork: &mut Guest, ended| finish(fork, kind, ended);
+        self.call_on_fork(kind, context, Given::Input(input), finish)?
+    }
+
+    /// Runs a call that changes nothing where nothing it does remains. The inner failure is that of the
+    /// fork.
+    fn call_on_fork<T>(
+        &mut self,
+        kind: CallKind,
+        context: Context,
+        given: Given<'_>,
+        finish: impl Fn(&mut Guest, Ended) -> T,
+    ) -> Result<Result<Option<T>, HostFailure>, HostFailure> {
         self.check_not_broken()?;
         let origin = self.live.origin()?;
-        let finish = |fork: &mut Guest, ended| finish(fork, kind, ended);
-        Ok(self.forks.call(&origin, kind, context, input, finish))
+        Ok(self.forks.call(&origin, kind, context, given, finish))
     }
 }
 
@@ -346,7 +371,7 @@ impl Fsm for WasmFsm {
     }
 
     fn init(&mut self, context: Context) -> Result<Call, HostFailure> {
-        let call = self.call_all_or_nothing(CallKind::Init, context, &[])?;
+        let call = self.call_all_or_nothing(CallKind::Init, context, Given::Input(&[]))?;
         Ok(call.unwrap_or_else(|| without_running(GuestResult::Ok(Vec::new()))))
     }
 
@@ -359,8 +384,10 @@ impl Fsm for WasmFsm {
         if count_pages {
             self.checkpoint.set_aside(&mut self.live)?;
         }
-        let ended =
-            self.live.call(CallKind::Apply, context, command, false)?.expect("`apply` is required");
+        let ended = self
+            .live
+            .call(CallKind::Apply, context, Given::Input(command), false)?
+            .expect("`apply` is required");
         let applied = ended.status.as_ref().ok().map(|status| (*status, ended.fuel_used));
         let mut call = finish(&mut self.live, CallKind::Apply, ended);
         if count_pages {
@@ -392,7 +419,11 @@ impl Fsm for WasmFsm {
             return Ok(call);
         }
         match self.has_query() {
-            true => Ok(answered(self.call_on_fork(CallKind::Query, context, query)?)?),
+            true => {
+                let (kind, query) = (CallKind::Query, Given::Input(query));
+                let finish = |fork: &mut Guest, ended| finish(fork, kind, ended);
+                Ok(answered(self.call_on_fork(kind, context, query, finish)?)?)
+            }
             false => Ok(without_query()),
         }
     }
@@ -454,26 +485,103 @@ impl Fsm for WasmFsm {
         if let Some(call) = too_long("command", command, self.limits.input_max_bytes) {
             return Ok(call);
         }
-        // It decides whether the command is applied, so a failure of the fork is one of the host.
-        let call = self.call_on_fork(CallKind::Classify, context, command)??;
+        let call = self.ask(CallKind::Classify, context, command)?;
         Ok(call.expect("a module with `classify` was asked"))
     }
 
     fn snapshot(&mut self, context: Context) -> Result<Call, HostFailure> {
-        // Replicas compare what comes of this, so a failure of the fork is one of the host.
-        let call = self.call_on_fork(CallKind::Snapshot, context, &[])??;
+        let mut written = Written::kept();
+        let mut call = self.snapshot_into(context, &mut written)?;
+        if let GuestResult::Ok(output) = &mut call.result {
+            *output = written.into_pile().into_vec();
+        }
+        Ok(call)
+    }
+
+    fn snapshot_into(
+        &mut self,
+        context: Context,
+        written: &mut Written,
+    ) -> Result<Call, HostFailure> {
+        let (kind, given) = (CallKind::Snapshot, Given::Written(std::mem::take(written)));
+        let finish = |fork: &mut Guest, ended| {
+            let written = fork.state_mut().take_written().unwrap_or_default();
+            (finish(fork, kind, ended), written)
+        };
+        let called = self.call_on_fork(kind, context, given, finish)??;
         // A guest that writes its state out dirties much of its fork, and a new guest follows.
         self.forks.release();
-        Ok(call.expect("`snapshot` is required"))
+        let (mut call, all) = called.expect("`snapshot` is required");
+        if let GuestResult::Rejected(reason) = &mut call.result {
+            *reason = all.head().to_vec();
+        }
+        *written = all;
+        Ok(call)
     }
 
     fn restore(&mut self, context: Context, snapshot: &[u8]) -> Result<Call, HostFailure> {
+        self.restore_from(context, Pile::from(Bytes::copy_from_slice(snapshot)))
+    }
+
+    fn restore_from(&mut self, context: Context, portable: Pile) -> Result<Call, HostFailure> {
         let max = self.limits.snapshot_max_bytes.min(u64::from(u32::MAX));
-        if let Some(call) = too_long("snapshot", snapshot, max) {
+        if let Some(call) = beyond("snapshot", portable.len(), max) {
             return Ok(call);
         }
-        let call = self.call_all_or_nothing(CallKind::Restore, context, snapshot)?;
+        let given = Given::Portable(portable);
+        let call = self.call_all_or_nothing(CallKind::Restore, context, given)?;
         Ok(call.expect("`restore` is required"))
+    }
+
+    fn prepare(&mut self) -> Result<(), HostFailure> {
+        self.check_not_broken()?;
+        if self.taken_over {
+            self.broken = true;
+            self.take_checkpoint()?;
+            self.broken = false;
+        }
+        Ok(())
+    }
+
+    fn has_check(&self) -> bool {
+        self.compiled.report.has_check
+    }
+
+    fn check(&mut self, context: Context) -> Result<Call, HostFailure> {
+        let call = self.ask(CallKind::Check, context, &[])?;
+        // As after a snapshot: it may have collected its garbage.
+        self.forks.release();
+        Ok(call.unwrap_or_else(Call::nothing))
+    }
+
+    fn state_version(&mut self, context: Context) -> Result<Call, HostFailure> {
+        let call = self.ask(CallKind::StateVersion, context, &[])?;
+        Ok(call.unwrap_or_else(Call::nothing))
+    }
+
+    fn restores(&mut self, context: Context, version: &[u8]) -> Result<Call, HostFailure> {
+        let max = abi::STATE_VERSION_MAX_BYTES as u64;
+        if let Some(call) = too_long("name of a format", version, max) {
+            return Ok(call);
+        }
+        let call = self.ask(CallKind::Restores, context, version)?;
+        Ok(call.unwrap_or_else(Call::nothing))
+    }
+
+    fn has_take_over(&self) -> bool {
+        self.compiled.report.has_adopt
+    }
+
+    fn take_over(&mut self, context: Context, from: &dyn Image) -> Result<Call, HostFailure> {
+        let from: &dyn Any = from;
+        let from = from
+            .downcast_ref::<WasmImage>()
+            .ok_or_else(|| HostFailure("the image to take over is not of a guest".to_owned()))?;
+        self.live.state_mut().lend(Some(from.state.clone()));
+        let given = Given::Input(&from.module.0);
+        let call = self.call_all_or_nothing(CallKind::Adopt, context, given);
+        self.live.state_mut().lend(None);
+        call?.ok_or_else(|| HostFailure("a module without `adopt` was told to adopt".to_owned()))
     }
 
     /// Looks at the live memory even if no command has run since the last checkpoint: what
@@ -495,7 +603,7 @@ impl Fsm for WasmFsm {
     }
 
     fn capture(&mut self) -> Result<Box<dyn Image>, HostFailure> {
-        self.check_not_broken()?;
+        self.prepare()?;
         if !self.applied.is_empty() {
             self.take_checkpoint()?;
         }
@@ -549,7 +657,10 @@ fn finish(guest: &mut Guest, kind: CallKind, ended: Ended) -> Call {
 }
 
 fn too_long(what: &str, input: &[u8], max: u64) -> Option<Call> {
-    let len = input.len() as u64;
+    beyond(what, input.len() as u64, max)
+}
+
+fn beyond(what: &str, len: u64, max: u64) -> Option<Call> {
     (len > max).then(|| {
         let reason = format!("the {what} has {len} bytes; the limit is {max}");
         without_running(GuestResult::Rejected(reason.into_bytes()))

@@ -17,7 +17,9 @@ use super::rewrite::{Rewritten, rewrite};
 use super::tracking::Tracking;
 use super::workers::Workers;
 use super::{abi, engine, missing_pages, unchecked, wasi};
-use crate::fsm::{Context, EngineProfile, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused};
+use crate::fsm::{
+    Context, EngineProfile, Fsm, FsmLoader, HostFailure, Limits, ModuleRefused, SharedLoader,
+};
 use crate::types::ModuleHash;
 
 /// Compiled modules kept in memory: the active ones of all groups and their successors.
@@ -45,10 +47,11 @@ impl MemoryBackend {
 }
 
 /// Loads wasm modules. One per node, shared by its groups.
+#[derive(Clone)]
 pub struct WasmLoader {
     engine: EngineProfile,
     host: Host,
-    cache: Option<CompiledCache>,
+    cache: Option<Arc<CompiledCache>>,
     modules: CompiledModules,
 }
 
@@ -122,7 +125,7 @@ impl WasmLoader {
                         directory.display()
                     ))
                 })?;
-                Some(cache)
+                Some(Arc::new(cache))
             }
         };
         let tracking = match Tracking::probe() {
@@ -394,6 +397,10 @@ impl fmt::Debug for CompiledModules {
 impl FsmLoader for WasmLoader {
     fn engine(&self) -> EngineProfile {
         self.engine.clone()
+    }
+
+    fn beside(&self) -> Option<SharedLoader> {
+        Some(Arc::new(self.clone().with_threads(1)))
     }
 
     fn memory_backend(&self) -> &'static str {

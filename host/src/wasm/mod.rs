@@ -27,6 +27,7 @@ mod compiler;
 mod complexity;
 mod digest;
 mod engine;
+mod exports;
 mod guest;
 mod image;
 mod inherited;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::abi::CallKind;
+use super::abi::{CallKind, Given};
 use super::guest::{Compiled, Ended, Guest, Origin};
 use super::workers::Workers;
 use crate::fsm::{Bystander, Call, Context, HostFailure, QueryError, Unanswered};
@@ -42,11 +42,11 @@ impl Forks {
         origin: &Origin,
         kind: CallKind,
         context: Context,
-        input: &[u8],
+        given: Given<'_>,
         finish: impl Fn(&mut Guest, Ended) -> T,
     ) -> Result<Option<T>, HostFailure> {
         let mut fork = self.idle.pop();
-        let called = call_on(&mut fork, &self.compiled, origin, kind, context, input, finish);
+        let called = call_on(&mut fork, &self.compiled, origin, kind, context, given, finish);
         self.idle.extend(fork);
         if called.is_err() {
             self.release();
@@ -79,6 +79,7 @@ impl Forks {
                 && let Some(query) = queries.get(number)
             {
                 let kind = CallKind::Query;
+                let query = Given::Input(query);
                 let answer = call_on(fork, compiled, origin, kind, context, query, &finish);
                 let answer = answered(answer);
                 let fuel = answer.as_ref().map_or(0, |call| call.fuel_used);
@@ -145,6 +146,7 @@ impl Bystander for Apart {
         let Apart { compiled, origin, fork, finish } = self;
         let kind = CallKind::Query;
         let finish = |guest: &mut Guest, ended| finish(guest, kind, ended);
+        let query = Given::Input(query);
         Ok(answered(call_on(fork, compiled, origin, kind, context, query, finish))?)
     }
 }
@@ -156,7 +158,7 @@ fn call_on<T>(
     origin: &Origin,
     kind: CallKind,
     context: Context,
-    input: &[u8],
+    given: Given<'_>,
     finish: impl Fn(&mut Guest, Ended) -> T,
 ) -> Result<Option<T>, HostFailure> {
     let mut fork = match slot.take() {
@@ -168,7 +170,7 @@ fn call_on<T>(
         let followed = fork.follow(origin)?;
         assert!(followed, "a new fork is no larger than the live instance");
     }
-    let Some(ended) = fork.call(kind, context, input, false)? else {
+    let Some(ended) = fork.call(kind, context, given, false)? else {
         return Ok(None);
     };
     let trapped = ended.status.is_err();

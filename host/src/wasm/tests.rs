@@ -41,14 +41,17 @@ macro_rules! on_each_backend {
     };
 }
 
+mod adopts;
 mod checks;
 mod classes;
 mod forks;
+mod formats;
 mod fuel;
 mod limits;
 mod memory;
 #[cfg(feature = "museum")]
 mod museum;
+mod portable;
 mod refusals;
 mod seccomp;
 mod stack;

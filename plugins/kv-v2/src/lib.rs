@@ -8,8 +8,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use kv::{answer, request::Query, snapshot};
-use raft_fsm_sdk::{Answer, Context, Reader, Rejection, StateMachine, Writer, json};
+use kv::{Kv, answer, request::Query, snapshot};
+use raft_fsm_sdk::{Answer, Context, Reader, Rejection, StateMachine, Versions, Writer, json};
 
 use crate::request::Command;
 pub use crate::store::{Entry, Store};
@@ -73,6 +73,12 @@ impl StateMachine for KvV2 {
     }
 }
 
+/// While no key expires it writes what the first version reads, so that the way back is open; and where one does, that
+/// version's `restore` says so. The name changes with what no older version can ever read.
+impl Versions for KvV2 {
+    const STATE_VERSION: &'static str = Kv::STATE_VERSION;
+}
+
 impl KvV2 {
     fn run(&mut self, command: Command<'_>, now_ms: u64) -> Answer {
         let store = &mut self.store;
@@ -107,4 +113,4 @@ fn answer_whether(done: bool) -> Answer {
     if done { answer::done() } else { answer::nothing_done() }
 }
 
-raft_fsm_sdk::export!(KvV2);
+raft_fsm_sdk::export!(KvV2, versions);

@@ -210,3 +210,14 @@ fn a_damaged_snapshot_is_refused() {
     let refused = Runner::<KvV2>::restored(&newer).err().unwrap().to_string();
     assert_eq!(refused, "the snapshot has format version 3, and this module knows 1 to 2");
 }
+
+#[test]
+fn each_version_may_take_over_from_the_other_and_not_from_something_else() {
+    let mut new = Runner::<KvV2>::new();
+    let mut old = Runner::<Kv>::new();
+    assert_eq!(new.restores(&old.state_version()), Ok(()));
+    let own = new.state_version();
+    assert_eq!(new.restores(&own), Ok(()));
+    assert_eq!(old.restores(&new.state_version()), Ok(()));
+    assert!(new.restores("ledger/1").is_err());
+}

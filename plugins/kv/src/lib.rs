@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use raft_fsm_sdk::{Answer, Context, Reader, Rejection, StateMachine, Writer, json};
+use raft_fsm_sdk::{Answer, Context, Reader, Rejection, StateMachine, Versions, Writer, json};
 
 pub use crate::key::{Key, replace};
 use crate::request::{Command, Query};
@@ -72,6 +72,10 @@ impl StateMachine for Kv {
     }
 }
 
+impl Versions for Kv {
+    const STATE_VERSION: &'static str = "kv/1";
+}
+
 impl Kv {
     fn put(&mut self, key: &str, value: &str) {
         self.wanted.set(key);
@@ -83,4 +87,4 @@ impl Kv {
 }
 
 #[cfg(feature = "module")]
-raft_fsm_sdk::export!(Kv);
+raft_fsm_sdk::export!(Kv, versions);

@@ -180,6 +180,14 @@ fn the_snapshot_format_stays_as_it_is() {
 }
 
 #[test]
+fn the_store_names_its_format_and_takes_no_other() {
+    let mut node = Runner::<Kv>::new();
+    assert_eq!(node.state_version(), "kv/1");
+    assert_eq!(node.restores("kv/1"), Ok(()));
+    assert!(node.restores("kv/2").is_err() && node.restores("ledger/1").is_err());
+}
+
+#[test]
 fn a_damaged_or_foreign_snapshot_is_refused_with_the_reason() {
     let good =
         store(&[r#"{"op":"set","key":"a","value":"1"}"#, r#"{"op":"set","key":"b","value":"2"}"#])

@@ -117,7 +117,7 @@ impl Guest {
             header.fill(0);
             rest[..short.len()].copy_from_slice(short);
         }
-        let status = if matches!(name, "snapshot" | "init") {
+        let status = if matches!(name, "snapshot" | "init" | "state_version") {
             let export = self.instance.get_typed_func::<(), i32>(&mut self.store, name).unwrap();
             export.call(&mut self.store, ()).unwrap()
         } else {
@@ -323,6 +323,11 @@ fn kv_stores_and_kv_v2_takes_over() {
     let set = format!(r#"{{"op":"set","key":"long","value":"{long}"}}"#);
     check(&mut guest, "apply", &[(&set, Ok(r#"{"ok":true}"#))]);
     restored(&mut guest, &module);
+    check(
+        &mut guest,
+        "restores",
+        &[("kv/1", Ok("")), ("kv/2", Err("it restores kv/1, and this is kv/2"))],
+    );
 
     let mut second = restored(&mut guest, &committed("kv-v2/kv_v2.wasm"));
     let expire = r#"{"op":"expire","key":"key 007","ttl_ms":500}"#;
@@ -330,6 +335,8 @@ fn kv_stores_and_kv_v2_takes_over() {
     check(&mut second, "query", &[(get, Ok(r#"{"value":"7\n","expires_at_ms":1500}"#))]);
     second.store.data_mut().time_ms = 1500;
     check(&mut second, "query", &[(get, Ok(r#"{"value":null}"#))]);
+    let version = second.text("state_version", "").unwrap();
+    check(&mut second, "restores", &[("kv/1", Ok("")), (&version, Ok(""))]);
     let too_new = second.call("snapshot", b"").unwrap();
     let refused = "the snapshot has format version 2, and this module knows 1 to 1".to_owned();
     assert_eq!(guest.call("restore", &too_new), Err(refused));

@@ -279,12 +279,162 @@ impl Client {
             replaces,
             discard_state,
             signatures,
+            is_state: false,
         };
         self.call(Repeat::WithoutEffect, self.options.admin_deadline, |channel| {
             let parts = upgrade_parts(header.clone(), module.clone());
             async move { admin(channel).upgrade(tokio_stream::iter(parts)).await }
         })
         .await
+    }
+
+    /// Uploads a module without activating it: the cluster checks it, and every node compiles it. Which voters have
+    /// done that, the answer says.
+    ///
+    /// # Errors
+    ///
+    /// When the module is refused, or the cluster cannot do it.
+    pub async fn stage(
+        &self,
+        module: impl Into<Bytes>,
+    ) -> Result<v1::StageModuleResponse, ClientError> {
+        self.stage_what(module.into(), v1::UpgradeHeader::default()).await
+    }
+
+    /// As [`Client::stage`], of a module that is to be activated under this label: one that lacks signatures for
+    /// that is not brought in.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::stage`].
+    pub async fn stage_to_activate(
+        &self,
+        module: impl Into<Bytes>,
+        label: &str,
+        signatures: Vec<v1::ModuleSignature>,
+    ) -> Result<v1::StageModuleResponse, ClientError> {
+        let label = label.to_owned();
+        let header = v1::UpgradeHeader { label, signatures, ..v1::UpgradeHeader::default() };
+        self.stage_what(module.into(), header).await
+    }
+
+    /// As [`Client::stage`], of the portable state that an export holds, for an activation that begins with it.
+    ///
+    /// # Errors
+    ///
+    /// When it is too long, or the cluster cannot do it.
+    pub async fn stage_state(
+        &self,
+        state: impl Into<Bytes>,
+    ) -> Result<v1::StageModuleResponse, ClientError> {
+        let header = v1::UpgradeHeader { is_state: true, ..v1::UpgradeHeader::default() };
+        self.stage_what(state.into(), header).await
+    }
+
+    async fn stage_what(
+        &self,
+        bytes: Bytes,
+        header: v1::UpgradeHeader,
+    ) -> Result<v1::StageModuleResponse, ClientError> {
+        let header = v1::UpgradeHeader {
+            group: self.options.group.clone(),
+            module_hash: sha2::Sha256::digest(&bytes).to_vec().into(),
+            total_bytes: bytes.len() as u64,
+            ..header
+        };
+        // Parts that are there already change nothing.
+        self.call(Repeat::Patiently, self.options.admin_deadline, |channel| {
+            let parts = upgrade_parts(header.clone(), bytes.clone());
+            async move { admin(channel).stage_module(tokio_stream::iter(parts)).await }
+        })
+        .await
+    }
+
+    /// Tries a module that the cluster holds on the cluster's own history. The request's group is the client's.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be tried: see the reason. What differs is no error.
+    pub async fn rehearse(
+        &self,
+        request: v1::RehearseRequest,
+    ) -> Result<v1::RehearseResponse, ClientError> {
+        let request = v1::RehearseRequest { group: self.options.group.clone(), ..request };
+        // It changes nothing, and one receipt more does no harm.
+        self.call(Repeat::Patiently, self.options.admin_deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).rehearse(request).await }
+        })
+        .await
+    }
+
+    /// Runs a module that the cluster holds beside the active one, and compares. The request's group is the client's.
+    /// The last message says so; dropping the stream ends it everywhere.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot begin: see the reason.
+    pub async fn shadow(
+        &self,
+        request: v1::ShadowRequest,
+    ) -> Result<Streaming<v1::ShadowProgress>, ClientError> {
+        let request = v1::ShadowRequest { group: self.options.group.clone(), ..request };
+        self.call(Repeat::Patiently, self.options.admin_deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).shadow(request).await }
+        })
+        .await
+    }
+
+    /// Asks the state machine as it was after the entry at `index`, or after one of its commands: from what the node
+    /// that answers retains.
+    ///
+    /// # Errors
+    ///
+    /// When the position is too old or not there yet, or no node answered in time.
+    pub async fn query_at(
+        &self,
+        query: impl Into<Bytes>,
+        index: u64,
+        ordinal: Option<u32>,
+    ) -> Result<v1::QueryAtResponse, ClientError> {
+        let query = query.into();
+        admin_call!(self, Repeat::Patiently, query_at, QueryAtRequest { query, index, ordinal })
+    }
+
+    /// Activates a module that the cluster holds, or goes back to the one before. The request's group is the
+    /// client's. May be repeated: it never undoes what came after it.
+    ///
+    /// # Errors
+    ///
+    /// When the module does not take over, something else is active, or the cluster cannot do it.
+    pub async fn activate(
+        &self,
+        request: v1::ActivateRequest,
+    ) -> Result<v1::UpgradeResponse, ClientError> {
+        let request = v1::ActivateRequest { group: self.options.group.clone(), ..request };
+        self.call(Repeat::WithoutEffect, self.options.admin_deadline, |channel| {
+            let request = request.clone();
+            async move { admin(channel).activate(request).await }
+        })
+        .await
+    }
+
+    /// Drops what is kept for a way back from the activation at this index, which is to be the last one.
+    ///
+    /// # Errors
+    ///
+    /// When another activation is the last one, or the cluster cannot do it.
+    pub async fn confirm_upgrade(
+        &self,
+        activated_at: u64,
+    ) -> Result<v1::ConfirmUpgradeResponse, ClientError> {
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            confirm_upgrade,
+            ConfirmUpgradeRequest { activated_at }
+        )
     }
 
     /// The modules that the group holds, and the history of activations.
@@ -294,6 +444,15 @@ impl Client {
     /// When no node answered in time.
     pub async fn modules(&self) -> Result<v1::ModulesResponse, ClientError> {
         self.held_modules(false).await
+    }
+
+    /// The same, after all that is committed by now.
+    ///
+    /// # Errors
+    ///
+    /// When no leader answered in time.
+    pub async fn modules_now(&self) -> Result<v1::ModulesResponse, ClientError> {
+        self.held_modules(true).await
     }
 
     async fn held_modules(&self, linearizable: bool) -> Result<v1::ModulesResponse, ClientError> {
@@ -443,6 +602,37 @@ impl Client {
             create_token,
             CreateTokenRequest { principal, roles, ttl_ms, note }
         )
+    }
+
+    /// Makes a token by which one node without a certificate gets into the cluster. Only the answer has it.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn create_join_token(
+        &self,
+        ttl_ms: u64,
+        note: &str,
+    ) -> Result<v1::CreateJoinTokenResponse, ClientError> {
+        let note = note.to_owned();
+        admin_call!(
+            self,
+            Repeat::WithoutEffect,
+            create_join_token,
+            CreateJoinTokenRequest { ttl_ms, note }
+        )
+    }
+
+    /// Ends a token by which a node was to get into the cluster.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster refuses or cannot do it.
+    pub async fn revoke_join_token(
+        &self,
+        id: u64,
+    ) -> Result<v1::RevokeJoinTokenResponse, ClientError> {
+        admin_call!(self, Repeat::WithoutEffect, revoke_join_token, RevokeJoinTokenRequest { id })
     }
 
     /// Who the node that answers takes this client for.

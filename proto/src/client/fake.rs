@@ -569,6 +569,8 @@ impl Admin for Service {
         access: AccessRequest -> AccessResponse,
         set_access: SetAccessRequest -> SetAccessResponse,
         create_token: CreateTokenRequest -> CreateTokenResponse,
+        create_join_token: CreateJoinTokenRequest -> CreateJoinTokenResponse,
+        revoke_join_token: RevokeJoinTokenRequest -> RevokeJoinTokenResponse,
         who_am_i: WhoAmIRequest -> WhoAmIResponse,
     );
 
@@ -615,6 +617,54 @@ impl Admin for Service {
         let active = v1::Activation { index: 4, module_hash, ..Default::default() };
         let history = vec![v1::Activation::default(), active];
         Ok(Response::new(v1::ModulesResponse { history, ..Default::default() }))
+    }
+
+    async fn stage_module(
+        &self,
+        _request: Request<Streaming<v1::UpgradeRequest>>,
+    ) -> Result<Response<v1::StageModuleResponse>, Status> {
+        let command = "stage".into();
+        self.answer(v1::ApplyRequest { command, ..Default::default() }).await?;
+        Ok(Response::new(v1::StageModuleResponse::default()))
+    }
+
+    async fn rehearse(
+        &self,
+        _request: Request<v1::RehearseRequest>,
+    ) -> Result<Response<v1::RehearseResponse>, Status> {
+        let command = "rehearse".into();
+        self.answer(v1::ApplyRequest { command, ..Default::default() }).await?;
+        Ok(Response::new(v1::RehearseResponse { passed: true, ..Default::default() }))
+    }
+
+    type ShadowStream = tokio_stream::Empty<Result<v1::ShadowProgress, Status>>;
+
+    async fn shadow(
+        &self,
+        _request: Request<v1::ShadowRequest>,
+    ) -> Result<Response<Self::ShadowStream>, Status> {
+        Err(Status::unimplemented("not planned"))
+    }
+
+    async fn query_at(
+        &self,
+        _request: Request<v1::QueryAtRequest>,
+    ) -> Result<Response<v1::QueryAtResponse>, Status> {
+        Err(Status::unimplemented("not planned"))
+    }
+
+    async fn activate(
+        &self,
+        _request: Request<v1::ActivateRequest>,
+    ) -> Result<Response<v1::UpgradeResponse>, Status> {
+        Err(Status::unimplemented("not planned"))
+    }
+
+    async fn confirm_upgrade(
+        &self,
+        _request: Request<v1::ConfirmUpgradeRequest>,
+    ) -> Result<Response<v1::ConfirmUpgradeResponse>, Status> {
+        Err(Status::unimplemented("not planned"))
     }
 
     async fn upgrade(

@@ -124,6 +124,20 @@ async fn a_comparison_of_digests_is_waited_for_and_repeated_only_when_it_failed(
     assert_eq!(*cluster.requests.lock().unwrap(), 3);
 }
 
+/// Leaders change while a module is rehearsed for minutes.
+#[tokio::test]
+async fn what_comes_before_an_activation_is_repeated_whatever_became_of_it() {
+    let cluster = Arc::new(Cluster::default());
+    let node = node(&cluster).await;
+    let client = client(&[node.address], ClientOptions::default());
+    cluster.plan([Fault::LoseAnswer]);
+    client.stage("module").await.unwrap();
+    assert_eq!(*cluster.requests.lock().unwrap(), 2);
+    cluster.plan([Fault::LoseAnswer]);
+    assert!(client.rehearse(v1::RehearseRequest::default()).await.unwrap().passed);
+    assert_eq!(*cluster.requests.lock().unwrap(), 4);
+}
+
 #[tokio::test]
 async fn a_session_command_whose_answers_are_lost_happens_once() {
     let cluster = Arc::new(Cluster::default());

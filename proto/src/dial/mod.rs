@@ -34,7 +34,9 @@ pub use self::bearer::{Authorized, Bearer, TokenError};
 pub use self::stream::DialStream;
 use self::stream::Trouble;
 pub use self::target::{BadAddress, Target};
-pub use self::tls::{ClientTls, Pem, TlsError, TlsSource, certificates, private_key, roots};
+pub use self::tls::{
+    ClientTls, Pem, TlsError, TlsSource, certificates, cryptography, private_key, roots,
+};
 
 /// Whether the node that was reached, by its certificate in DER, is the one that was wanted; a sentence if not.
 pub type CertificateCheck = dyn Fn(&[u8]) -> Result<(), String> + Send + Sync;

@@ -1,12 +1,18 @@
 //! The disk as the two stores see it: raft-engine's file system, and the snapshots' disk.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
-use raft_host::storage::{Directories, SnapshotDisk, SnapshotFile, SnapshotSource};
+use raft_host::storage::{
+    Directories, DiskRoom, Engine, Held, LogStore, Medium, SnapshotDisk, SnapshotFile,
+    SnapshotSource, StorageConfig, StorageError,
+};
 
+use super::log::SimLog;
 use super::names::{FileId, Node};
 use super::state::{FileKind, State};
 
@@ -15,14 +21,20 @@ use super::state::{FileKind, State};
 pub struct Mount {
     state: Arc<Mutex<State>>,
     boot: u64,
-    /// Where raft-engine looks for the names of its files.
-    log_dir: PathBuf,
+    /// Where all of it is.
+    root: PathBuf,
+}
+
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mount").field("boot", &self.boot).finish_non_exhaustive()
+    }
 }
 
 impl Mount {
-    pub(super) fn new(state: Arc<Mutex<State>>, log_dir: PathBuf) -> Mount {
+    pub(super) fn new(state: Arc<Mutex<State>>, root: PathBuf) -> Mount {
         let boot = lock(&state).boot;
-        Mount { state, boot, log_dir }
+        Mount { state, boot, root }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -38,8 +50,7 @@ impl Mount {
 
     /// Makes the real directory, which raft-engine lists, agree about a name.
     fn mirror(&self, path: &Path) -> io::Result<()> {
-        let is_log = matches!(FileKind::of(path), FileKind::Append | FileKind::Rewrite);
-        if !is_log || path.parent() != Some(self.log_dir.as_path()) {
+        if !FileKind::of(path).is_log() {
             return Ok(());
         }
         let is_there = self.state().lookup(path).is_ok();
@@ -166,6 +177,8 @@ impl Directories for Mount {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        // raft-engine wants one for its log.
+        std::fs::create_dir_all(dir)?;
         self.state().create_dir(self.boot, dir)
     }
 
@@ -218,6 +231,81 @@ impl FileSystem for Mount {
     }
 }
 
+/// The file that stands for a lock.
+const LOCK_FILE: &str = "LOCK";
+
+/// A directory that a process has.
+struct Holding {
+    mount: Mount,
+    dir: PathBuf,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let mut state = self.mount.state();
+        if state.boot == self.mount.boot {
+            state.held.remove(&self.dir);
+        }
+    }
+}
+
+impl Medium for Mount {
+    /// As by a lock of the operating system, which ends with the process.
+    fn hold(&self, dir: &Path) -> Result<Held, StorageError> {
+        let mut state = self.state();
+        let path = dir.join(LOCK_FILE);
+        let made = state.create(self.boot, &path, false);
+        made.map_err(|source| StorageError::Io { action: "open", path, source })?;
+        if !state.held.insert(dir.to_owned()) {
+            let words = format!("{} is in use by another process", dir.display());
+            return Err(StorageError::ForeignData(words));
+        }
+        Ok(Box::new(Holding { mount: self.clone(), dir: dir.to_owned() }))
+    }
+
+    fn was_held(&self, dir: &Path) -> bool {
+        self.state().lookup(&dir.join(LOCK_FILE)).is_ok()
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.state().remove_dir(self.boot, dir)
+    }
+
+    fn open_log(
+        &self,
+        _: Engine,
+        dir: &Path,
+        config: &StorageConfig,
+        _: &Arc<DiskRoom>,
+    ) -> Result<Arc<dyn LogStore>, StorageError> {
+        std::fs::create_dir_all(dir).expect("a directory in memory");
+        Ok(Arc::new(SimLog::open(dir, config, Arc::new(self.clone()))?))
+    }
+}
+
+/// Makes the real directories, which raft-engine lists, agree about the names of all logs.
+pub(super) fn mirror_all(state: &State, root: &Path) -> io::Result<()> {
+    let mut expected: BTreeSet<PathBuf> =
+        state.names.files().map(|(path, _)| path.to_owned()).collect();
+    expected.retain(|path| FileKind::of(path).is_log());
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if FileKind::of(&path).is_log() && !expected.remove(&path) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+    }
+    for path in expected {
+        std::fs::create_dir_all(path.parent().unwrap_or(root))?;
+        std::fs::File::create(path)?;
+    }
+    Ok(())
+}
+
 impl SnapshotDisk for Mount {
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         let state = self.state();
@@ -235,10 +323,16 @@ impl SnapshotDisk for Mount {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.state().rename(self.boot, from, to)
+        let renamed = self.state().rename(self.boot, from, to);
+        if self.is_dir(from) || self.is_dir(to) {
+            mirror_all(&self.state(), &self.root)?;
+        }
+        renamed
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().remove(self.boot, path)
+        let removed = self.state().remove(self.boot, path);
+        self.mirror(path)?;
+        removed
     }
 }

@@ -20,6 +20,8 @@
 //! must be gone by then, for raft-engine holds a lock.
 
 mod access;
+#[cfg(test)]
+mod directories;
 mod file;
 mod log;
 mod names;
@@ -31,7 +33,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use raft_host::storage::{SnapshotFiles, StorageConfig, StorageError, Stores};
+use raft_host::storage::{
+    DataDir, NodeIdentity, SnapshotFiles, StorageConfig, StorageError, Stores, Succession,
+};
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -116,12 +120,9 @@ impl SimDisk {
     /// When the real directory cannot be made.
     pub fn copy(&self, seed: u64) -> std::io::Result<SimDisk> {
         let real = real_dir()?;
-        let log_dir = real.path().join("log");
-        std::fs::create_dir(&log_dir)?;
-        for entry in std::fs::read_dir(self.log_dir())? {
-            std::fs::File::create(log_dir.join(entry?.file_name()))?;
-        }
+        std::fs::create_dir(real.path().join("log"))?;
         let state = self.state().copy(real.path(), seed);
+        access::mirror_all(&state, real.path())?;
         Ok(SimDisk { state: Arc::new(Mutex::new(state)), real: Arc::new(real) })
     }
 
@@ -135,7 +136,7 @@ impl SimDisk {
 
     /// The disk for whoever starts now; the next crash takes it away.
     pub fn mount(&self) -> Mount {
-        Mount::new(self.state.clone(), self.log_dir())
+        Mount::new(self.state.clone(), self.real.path().to_owned())
     }
 
     /// Opens the product's stores, as a node does when it starts.
@@ -150,6 +151,44 @@ impl SimDisk {
         Ok(Stores { log: Arc::new(log), snapshots: Arc::new(snapshots) })
     }
 
+    /// The data directory on it, as a node takes it when it starts.
+    ///
+    /// # Errors
+    /// Those of [`DataDir::lock_on`].
+    pub fn data_dir(&self) -> Result<DataDir, StorageError> {
+        DataDir::lock_on(Arc::new(self.mount()), self.real.path())
+    }
+
+    /// Opens the stores of the data directory as a node's start does, which makes it that node's if it is nobody's.
+    ///
+    /// # Errors
+    /// Those of [`DataDir`].
+    pub fn open_as(
+        &self,
+        identity: NodeIdentity,
+        config: &StorageConfig,
+    ) -> Result<Stores, StorageError> {
+        let mut dir = self.data_dir()?;
+        dir.initialize(identity)?;
+        dir.open_stores(config)
+    }
+
+    /// The data directory that a succession has put aside, or that it makes.
+    ///
+    /// # Errors
+    /// Those of [`DataDir::lock_on`].
+    pub fn data_dir_at(&self, path: &Path) -> Result<DataDir, StorageError> {
+        DataDir::lock_on(Arc::new(self.mount()), path)
+    }
+
+    /// Begins to put other contents in the place of those of the data directory, or goes on with that.
+    ///
+    /// # Errors
+    /// Those of [`Succession::begin_on`].
+    pub fn succession(&self, tag: &str) -> Result<Succession, StorageError> {
+        Succession::begin_on(Arc::new(self.mount()), self.real.path(), tag)
+    }
+
     /// A message of the stores without the name of the real directory, which is another one
     /// in each run.
     pub fn describe(&self, message: impl std::fmt::Display) -> String {
@@ -159,10 +198,19 @@ impl SimDisk {
 
     /// Ends whatever uses the disk, and lets it work again for who comes next. Faults that
     /// were ordered and have not struck are forgotten, but for the capacity.
+    ///
+    /// # Panics
+    /// When the real directory cannot be changed.
     pub fn crash(&self, rng: &mut ChaCha8Rng, crash: Crash) -> DiskEvent {
+        let mut state = self.state();
         match crash {
-            Crash::Kill => self.state().kill(rng),
-            Crash::PowerLoss => self.state().lose_power(rng),
+            Crash::Kill => state.kill(rng),
+            Crash::PowerLoss => {
+                let event = state.lose_power(rng);
+                // Directories may be gone, or have the names that they had.
+                access::mirror_all(&state, self.real.path()).expect("a directory in memory");
+                event
+            }
         }
     }
 
@@ -176,6 +224,11 @@ impl SimDisk {
     /// `u64::MAX`: no bound.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// Whether there is such a bound.
+    pub fn is_bounded(&self) -> bool {
+        self.state().capacity_bytes != u64::MAX
     }
 
     /// After so many more operations that change something everything fails, until the next

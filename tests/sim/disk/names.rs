@@ -33,6 +33,11 @@ impl Change {
         }
     }
 
+    /// Whether a directory gets another name.
+    fn is_of_directory(&self) -> bool {
+        matches!(self, Change::Rename { node: Node::Directory, .. })
+    }
+
     fn node(&self) -> Node {
         match self {
             Change::Create { node, .. }
@@ -51,13 +56,55 @@ impl Change {
             Change::Create { path, node } => {
                 table.insert(path.clone(), *node);
             }
+            Change::Remove { path, node: Node::Directory } => {
+                forget(path, &Node::Directory);
+                // It was empty; what is known of it from before goes with it.
+                take_below(table, path);
+            }
             Change::Remove { path, node } => forget(path, node),
+            Change::Rename { from, to, node: Node::Directory } => {
+                forget(from, &Node::Directory);
+                let below = take_below(table, from);
+                table.insert(to.clone(), Node::Directory);
+                table.extend(below.into_iter().map(|(path, node)| (moved(&path, from, to), node)));
+            }
             Change::Rename { from, to, node } => {
                 forget(from, node);
                 table.insert(to.clone(), *node);
             }
         }
     }
+
+    /// What is in a directory that has another name now.
+    fn follow(&mut self, renamed: &Change) {
+        let Change::Rename { from, to, node: Node::Directory } = renamed else { return };
+        let paths = match self {
+            Change::Create { path, .. } | Change::Remove { path, .. } => [Some(path), None],
+            Change::Rename { from, to, .. } => [Some(from), Some(to)],
+        };
+        for path in paths.into_iter().flatten() {
+            if path.starts_with(from) && path != from {
+                *path = moved(path, from, to);
+            }
+        }
+    }
+}
+
+fn moved(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    to.join(path.strip_prefix(from).expect("it is below that"))
+}
+
+/// Takes all that is below a directory out of a table.
+fn take_below(table: &mut Table, dir: &Path) -> Vec<(PathBuf, Node)> {
+    let below = table.range(dir.to_owned()..).skip_while(|(path, _)| *path == dir);
+    let below: Vec<(PathBuf, Node)> = below
+        .take_while(|(path, _)| path.starts_with(dir))
+        .map(|(path, node)| (path.clone(), *node))
+        .collect();
+    for (path, _) in &below {
+        table.remove(path);
+    }
+    below
 }
 
 /// All names of a disk.
@@ -144,13 +191,18 @@ impl Names {
     }
 
     pub(super) fn sync(&mut self, dir: &Path) {
+        let mut renamed: Vec<Change> = Vec::new();
         self.pending.retain(|change| {
             let is_here = change.directory() == Some(dir);
             if is_here {
                 change.apply(&mut self.durable);
+                renamed.extend(change.is_of_directory().then(|| change.clone()));
             }
             !is_here
         });
+        for rename in &renamed {
+            self.pending.iter_mut().for_each(|change| change.follow(rename));
+        }
     }
 
     /// Of the changes not synced all survive, or some, or the first so many, or none.

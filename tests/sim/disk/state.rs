@@ -1,6 +1,6 @@
 //! The disk itself: every operation passes here, is counted, and may be made to fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,8 @@ pub(super) struct State {
     rng: ChaCha8Rng,
     pub(super) stats: DiskStats,
     pub(super) events: Vec<DiskEvent>,
+    /// Directories that a process has.
+    pub(super) held: BTreeSet<PathBuf>,
 }
 
 fn gone() -> io::Error {
@@ -153,6 +155,7 @@ impl State {
             rng: ChaCha8Rng::seed_from_u64(seed),
             stats: DiskStats::default(),
             events: Vec::new(),
+            held: BTreeSet::new(),
         }
     }
 
@@ -288,10 +291,31 @@ impl State {
         })
     }
 
+    /// Removes an empty directory.
+    pub(super) fn remove_dir(&mut self, boot: u64, dir: &Path) -> io::Result<()> {
+        self.change(boot, |state| {
+            if state.names.get(dir) != Some(Node::Directory) {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+            if !state.names.list(dir).is_empty() {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+            state.names.remove(dir, Node::Directory, false);
+            Ok(())
+        })
+    }
+
     pub(super) fn rename(&mut self, boot: u64, from: &Path, to: &Path) -> io::Result<()> {
         self.change(boot, |state| {
-            let id = state.lookup(from)?;
             state.parent_exists(to)?;
+            if state.names.get(from) == Some(Node::Directory) {
+                if state.names.get(to).is_some() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                state.names.rename(from, to, Node::Directory);
+                return Ok(());
+            }
+            let id = state.lookup(from)?;
             let replaced = state.lookup(to).ok();
             state.names.rename(from, to, Node::File(id));
             if let Some(replaced) = replaced {
@@ -511,6 +535,7 @@ impl State {
         self.operations_left = None;
         self.syncs_to_fail = 0;
         self.ambush = None;
+        self.held.clear();
         // Handles of the dead process; what they close later is not counted.
         for file in self.files.values_mut() {
             file.handles = 0;

@@ -2,8 +2,8 @@
 ;;
 ;; A command is one byte that says what to do, one byte that names a register, and numbers
 ;; (i64, little-endian). An answer is the register: one byte (whether it is set), its value,
-;; and the version of this module, which the host's side of the simulator writes over the
-;; `V` below. What an image and a snapshot must hold is spread over memory, a mutable global
+;; and what this version of the module answers otherwise than others, which the host's side of
+;; the simulator writes over the `V` below; over the `N` it writes which version it is. What an image and a snapshot must hold is spread over memory, a mutable global
 ;; that is not exported, and the size of the memory.
 (module
   (import "raft_fsm_v1" "read" (func $read (param $ptr i32) (param $cap i32) (result i32)))
@@ -13,10 +13,11 @@
   (import "raft_fsm_v1" "emit"
     (func $emit (param $topic i32) (param $topic_len i32) (param $ptr i32) (param $len i32)))
 
-  ;; 0..64: input. 64..80: answer. 128: version. 256: "SIM1". 1024..: the state that a snapshot
+  ;; 0..64: input. 64..80: answer. 128: what answers end with. 144: version. 256: "SIM1". 1024..: the state that a snapshot
   ;; holds: clock, random, count, pages, then the registers (set i64, value i64).
   (memory (export "memory") 1 24)
   (data (i32.const 128) "V")
+  (data (i32.const 144) "N")
   (data (i32.const 192) "no such command, or not enough memory")
   (data (i32.const 256) "SIM1")
 

@@ -31,9 +31,9 @@ impl ModuleAtOneIndex {
         let before = self.change(Index(index.0.saturating_sub(1)));
         if index > self.seen {
             self.seen = index;
-            let is_change = before.is_none_or(|(_, module)| module != entry.module);
-            if is_change {
-                let is_activation = matches!(entry.reply, Reply::Activated { .. });
+            let is_activation = matches!(entry.reply, Reply::Activated { .. });
+            // A module that is renewed is active since then.
+            if is_activation || before.is_none_or(|(_, module)| module != entry.module) {
                 if before.is_some() && !is_activation {
                     return Err(format!(
                         "{slot} has {} after index {index}, which activated nothing; before it \
@@ -105,7 +105,7 @@ impl ModuleAtOneIndex {
     ) -> Result<(), String> {
         let index = entry.position.index;
         let fits = match &entry.reply {
-            Reply::Activated { index: at, hash, previous } => {
+            Reply::Activated { index: at, hash, previous, .. } => {
                 *at == index
                     && self.change(index) == Some((index, Some(*hash)))
                     && before.is_none_or(|(_, module)| module == *previous)
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn activated(index: u64, hash: ModuleHash, previous: Option<ModuleHash>) -> Reply {
-        Reply::Activated { index: Index(index), hash, previous }
+        Reply::Activated { index: Index(index), hash, previous, rewound: None }
     }
 
     fn first_two() -> [AppliedEntry; 3] {

@@ -217,7 +217,12 @@ mod tests {
             ..Default::default()
         });
         let reply = match is_taken {
-            true => Reply::Activated { index: Index(index), hash: MODULE, previous: None },
+            true => Reply::Activated {
+                index: Index(index),
+                hash: MODULE,
+                previous: None,
+                rewound: None,
+            },
             false => Reply::NotSigned("?".to_owned()),
         };
         entry(slot, index, body, reply)

@@ -2,21 +2,23 @@
 //! denied what it may do.
 //!
 //! Who may do what is worked out here from the entries that change it, as they are first applied anywhere.
-//! Of roles this knows those that the simulator's operators give.
+//! Of roles this knows those that the simulator's operators give. Of changes of the members it looks at moves:
+//! each is to an address of its own, so that it is known who asked for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use prost::Message as _;
 use raft_host::machine::{CommandRefused, Denied, Reply};
-use raft_host::types::{Index, Outcome};
+use raft_host::types::{Actor, EntryKind, Index, LogEntry, LogPosition, Outcome};
 use raft_host_proto::stored;
 use raft_host_proto::stored::access_change::Change;
 use raft_host_proto::stored::entry::Body;
+use raft_host_proto::stored::membership_step::Kind;
 
 use super::Invariant;
 use super::notes::Map;
-use crate::sim::observe::{AppliedEntry, Fact, Micros};
+use crate::sim::observe::{AppliedEntry, Fact, Micros, Slot};
 
 /// Who may do what after some entry.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,10 @@ pub struct RightsAtIndex {
     states: Vec<(Index, Rc<State>)>,
     /// Who gave the commands that wait in ordered sessions, or did.
     waiting: Map<(u64, u64), Option<stored::Actor>>,
+    /// Who asked for a member to move to an address.
+    asked: BTreeMap<String, BTreeSet<Actor>>,
+    /// To which address a member moves by an entry.
+    moves: BTreeMap<LogPosition, String>,
 }
 
 impl State {
@@ -65,7 +71,11 @@ impl State {
                     }
                 }
                 Change::RevokeToken(id) => drop(self.tokens.remove(id)),
-                Change::PutRole(_) | Change::RemoveRole(_) => {}
+                Change::PutRole(_)
+                | Change::RemoveRole(_)
+                | Change::CreateJoinToken(_)
+                | Change::ConsumeJoinToken(_)
+                | Change::RevokeJoinToken(_) => {}
             }
         }
     }
@@ -110,8 +120,13 @@ fn deed(body: &Body) -> Deed {
             Deed::Apply
         }
         Body::SetLevel(_) | Body::DigestPoint(_) | Body::DigestVerdict(_) => Deed::Own,
+        Body::SetAccess(set) if set.changes.iter().all(is_use_of_token) => Deed::Own,
         _ => Deed::Rule,
     }
+}
+
+fn is_use_of_token(change: &stored::AccessChange) -> bool {
+    matches!(change.change, Some(Change::ConsumeJoinToken(_)))
 }
 
 impl RightsAtIndex {
@@ -121,6 +136,43 @@ impl RightsAtIndex {
         match earlier.checked_sub(1) {
             Some(last) => Rc::clone(&self.states[last].1),
             None => Rc::default(),
+        }
+    }
+
+    /// An entry that may move a member is in some log.
+    fn logged(&mut self, entry: &LogEntry) {
+        if entry.kind != EntryKind::ConfChange {
+            return;
+        }
+        let Ok(change) = stored::MembershipChange::decode(entry.context.clone()) else { return };
+        let moves = change.steps.into_iter().find(|step| step.kind() == Kind::Move);
+        if let Some(step) = moves {
+            let position = LogPosition { index: entry.index, term: entry.term };
+            self.moves.insert(position, step.address);
+        }
+    }
+
+    /// It was done.
+    fn moved(&self, slot: Slot, position: LogPosition) -> Result<(), String> {
+        let Some(address) = self.moves.get(&position) else { return Ok(()) };
+        let state = self.before(position.index);
+        let asked = self.asked.get(address).into_iter().flatten();
+        let actors: Vec<&Actor> = asked.collect();
+        // No token is shown here, so the time does not matter.
+        let is_right = actors.iter().any(|actor| match actor {
+            Actor::Nobody => state.may(None, 0, Deed::Rule),
+            Actor::Local(_) => true,
+            Actor::Principal { id, .. } => {
+                let actor = stored::Actor { principal: id.0, ..Default::default() };
+                state.may(Some(&actor), 0, Deed::Rule)
+            }
+        });
+        match is_right {
+            true => Ok(()),
+            false => Err(format!(
+                "{slot} moved a member to {address} at index {} for {actors:?}, who may not do that there",
+                position.index
+            )),
         }
     }
 
@@ -195,6 +247,15 @@ impl Invariant for RightsAtIndex {
     fn observe(&mut self, _now: Micros, fact: &Fact<'_>) -> Result<(), String> {
         match *fact {
             Fact::Applied(entry) => self.applied(entry),
+            Fact::MoveAsked { address, actor } => {
+                self.asked.entry(address.to_owned()).or_default().insert(actor);
+                Ok(())
+            }
+            Fact::Persisted { entries, .. } | Fact::WriteFailed { entries, .. } => {
+                entries.iter().for_each(|entry| self.logged(entry));
+                Ok(())
+            }
+            Fact::Membership { slot, position, .. } => self.moved(slot, position),
             _ => Ok(()),
         }
     }
@@ -202,9 +263,9 @@ impl Invariant for RightsAtIndex {
 
 #[cfg(test)]
 mod tests {
-    use raft_host::types::PrincipalId;
+    use raft_host::types::{ConfState, NodeId, PrincipalId};
 
-    use super::super::testing::{applied, judge, ok, pos, refused};
+    use super::super::testing::{applied, entry as log_entry, judge, ok, persisted, pos, refused};
     use super::*;
 
     fn encoded(actor: Option<stored::Actor>, body: Body) -> bytes::Bytes {
@@ -293,6 +354,38 @@ mod tests {
         let all = [begun(), entries.to_vec()].concat();
         let facts: Vec<Fact<'_>> = all.iter().map(Fact::Applied).collect();
         assert_eq!(judge(&mut RightsAtIndex::default(), &facts), Ok(()));
+    }
+
+    #[test]
+    fn a_member_that_is_moved_without_the_right_to_is_found() {
+        let (all, conf_state) = (begun(), ConfState::default());
+        let step = stored::MembershipStep {
+            kind: Kind::Move.into(),
+            node_id: 2,
+            address: "b:1".to_owned(),
+            ..Default::default()
+        };
+        let change = stored::MembershipChange { steps: vec![step] };
+        let entries = [LogEntry {
+            kind: EntryKind::ConfChange,
+            context: change.encode_to_vec().into(),
+            ..log_entry(7, 1, "")
+        }];
+        let principal = |id| Actor::Principal { id: PrincipalId(id), token: None };
+        let judged = |asked: &[Actor]| {
+            let asked = asked.iter().map(|actor| Fact::MoveAsked { address: "b:1", actor: *actor });
+            let (slot, position) = (Slot(1), pos(7, 1));
+            let done = Fact::Membership { slot, position, conf_state: &conf_state };
+            let then = asked.chain([persisted(0, pos(6, 1), &entries), done]);
+            let facts = all.iter().map(Fact::Applied).chain(then).collect::<Vec<_>>();
+            judge(&mut RightsAtIndex::default(), &facts)
+        };
+        assert_eq!(judged(&[principal(2), principal(1)]), Ok(()));
+        assert_eq!(judged(&[Actor::Local(NodeId(1))]), Ok(()));
+        for asked in [&[principal(2), Actor::Nobody][..], &[]] {
+            let words = judged(asked).expect_err("none of them may");
+            assert!(words.contains("may not do that there"), "{words}");
+        }
     }
 
     #[test]

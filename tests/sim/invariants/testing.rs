@@ -262,4 +262,8 @@ impl Guest for Words {
             _ => Some(Answer::Value(Some(text.parse().ok()?))),
         }
     }
+
+    fn answers_otherwise(&self, old: ModuleHash, new: ModuleHash, outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Ok(_)) && old != new
+    }
 }

@@ -316,6 +316,7 @@ impl World {
             }
             Owner::Operator(task, attempt) => self.task_hears(task, attempt, answer),
             Owner::Probe(number) => self.probe_hears(number, &answer),
+            Owner::Backup => self.keep_backup(answer),
         }
     }
 
@@ -487,6 +488,7 @@ impl World {
                 };
                 let words = command.words();
                 self.acknowledged = self.acknowledged.max(index);
+                self.backups.note_told(index, session, &data);
                 let told = told.map_or(format!("{outcome:?}"), |answer| format!("{answer:?}"));
                 let at = committed.position;
                 self.trace.line(now, Who::Client(id), format_args!("{words} done at {at}: {told}"));

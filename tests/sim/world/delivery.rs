@@ -3,14 +3,17 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
+use raft_host::node::NodeInbox;
 use raft_host::storage::SnapshotStore;
+use raft_host::transport::grpc::{Refused, hello, introduce};
 use raft_host::transport::{Inbox as _, SnapshotWish, Standing, admit_snapshot};
 use raft_host::types::{
-    GroupId, Index, MessageKind, NodeId, PeerMessage, SnapshotFate, SnapshotMeta,
+    GroupId, Index, Member, MessageKind, NodeId, PeerMessage, SnapshotFate, SnapshotMeta,
 };
 use raft_host_proto::peer;
 
-use super::{Event, Message, World, member};
+use super::{Event, Message, World};
+use crate::sim::host::{Host, State};
 use crate::sim::network::Fate;
 use crate::sim::observe::{Fact, Slot};
 use crate::sim::trace::Who;
@@ -48,16 +51,26 @@ impl World {
             if outbox.messages.is_empty() {
                 return;
             }
-            let known: Vec<NodeId> = outbox.peers.keys().copied().collect();
-            (std::mem::take(&mut outbox.messages), known)
+            (std::mem::take(&mut outbox.messages), outbox.peers.clone())
         };
         for message in messages {
-            let to = self.by_node.get(&message.to).copied();
-            match to.filter(|_| known.contains(&message.to)) {
-                Some(to) => self.post_one(from, to, message),
+            let peer = known.get(&message.to);
+            let to = peer.and_then(|peer| Some((self.at_home(peer)?, peer.address.clone())));
+            match to {
+                Some((to, address)) => self.post_one(from, to, address, message),
                 None => self.notify(from, Content::Unreachable(message.to), NOTICE_US),
             }
         }
+    }
+
+    /// Who lives where a peer is dialled: somebody else by now, if that one has lost its disk and the machine has
+    /// joined anew. One that has moved answers at the address before as well.
+    fn at_home(&self, peer: &Member) -> Option<Slot> {
+        let lives_there = |host: &&Host| {
+            matches!(host.state, State::Up(_) | State::Down) && host.address == peer.address
+        };
+        let at_home = self.hosts.iter().rev().find(lives_there).map(|host| host.slot);
+        at_home.or_else(|| self.by_node.get(&peer.id).copied())
     }
 
     fn accusations(&mut self, slot: Slot) {
@@ -87,7 +100,7 @@ impl World {
         self.fact(&Fact::Accused { slot: to, peer, why: &why, is_excused });
     }
 
-    fn post_one(&mut self, from: Slot, to: Slot, message: PeerMessage) {
+    fn post_one(&mut self, from: Slot, to: Slot, address: String, message: PeerMessage) {
         let now = self.now();
         self.over_the_wire(from, to, &message);
         if message.kind == MessageKind::RequestVoteResponse && !message.reject {
@@ -126,12 +139,14 @@ impl World {
             Fate::Arrives(at, again) => {
                 let from_life = self.hosts[from.0].life;
                 if let Some(again) = again.filter(|_| content.is_none()) {
-                    let double = Message { message: message.clone(), content: None, is_bad };
+                    let (message, address) = (message.clone(), address.clone());
+                    let double = Message { message, address, content: None, is_bad };
                     let content = Content::Message(Box::new(double));
                     let parcel = Parcel { from, from_life, to, content };
                     self.queue.at(again, Event::Deliver(Box::new(parcel)));
                 }
-                let content = Content::Message(Box::new(Message { message, content, is_bad }));
+                let letter = Message { message, address, content, is_bad };
+                let content = Content::Message(Box::new(letter));
                 let parcel = Parcel { from, from_life, to, content };
                 self.queue.at(at, Event::Deliver(Box::new(parcel)));
             }
@@ -190,8 +205,7 @@ impl World {
 
     fn deliver_message(&mut self, from: Slot, to: Slot, letter: Message) {
         let now = self.now();
-        let Message { mut message, content, is_bad } = letter;
-        let sender = member(&self.hosts[from.0]);
+        let Message { mut message, address, content, is_bad } = letter;
         let snapshot = message.snapshot.as_ref().map(|meta| meta.index);
         let receiver = message.to;
         let Some(running) = self.hosts[to.0].running() else {
@@ -204,18 +218,22 @@ impl World {
             }
             return self.notify(from, Content::Unreachable(receiver), NOTICE_US);
         };
-        if let Some(as_of) = running.inbox.removal_of(message.from) {
-            return self.notify(from, Content::Removed(receiver, as_of), NOTICE_US);
-        }
-        let is_new = !running.introduced.contains(&from);
-        if is_new || running.inbox.standing(message.from) == Standing::Newcomer {
-            running.inbox.peer_seen(sender);
-        }
-        if is_new {
-            running.introduced.push(from);
-        }
         let stores = running.node.stores().clone();
         let inbox = Arc::clone(&running.inbox);
+        match self.introduce(from, to, &inbox, &message, &address) {
+            Ok(sender) => self.come_in(from, to, sender),
+            Err(refused) => {
+                if let Some(index) = snapshot {
+                    let failed = Content::SnapshotSent(receiver, index, SnapshotFate::Failed);
+                    self.notify(from, failed, NOTICE_US);
+                }
+                let notice = match refused {
+                    Refused::Removed { as_of, .. } => Content::Removed(receiver, as_of),
+                    Refused::Hello(_) => Content::Unreachable(receiver),
+                };
+                return self.notify(from, notice, NOTICE_US);
+            }
+        }
         self.trace.line(
             now,
             Who::Host(to),
@@ -267,6 +285,47 @@ impl World {
         self.wake(to);
     }
 
+    /// What the door of a node says to a sender, which introduces itself as over a real connection.
+    fn introduce(
+        &mut self,
+        from: Slot,
+        to: Slot,
+        inbox: &NodeInbox,
+        message: &PeerMessage,
+        address: &str,
+    ) -> Result<Member, Refused> {
+        let us = self.identity(to);
+        let said = hello(&self.identity(from), message.to, address);
+        let answer = introduce(&us, inbox, Some(said), None);
+        let is_excused = self.hosts[from.0].is_excused() || self.hosts[to.0].is_excused();
+        let refused = answer.as_ref().err();
+        if let Some(why) = refused {
+            let now = self.now();
+            self.trace.line(now, Who::Host(to), format_args!("turns n{} away: {why}", from.0));
+            self.counters.turned_away += 1;
+        }
+        self.fact(&Fact::AtTheDoor {
+            slot: to,
+            node: us.node,
+            from: message.from,
+            wanted: message.to,
+            refused,
+            is_excused,
+        });
+        answer
+    }
+
+    fn come_in(&mut self, from: Slot, to: Slot, sender: Member) {
+        let Some(running) = self.hosts[to.0].running() else { return };
+        let is_new = !running.introduced.contains(&from);
+        if is_new || running.inbox.standing(sender.id) == Standing::Newcomer {
+            running.inbox.peer_seen(sender);
+        }
+        if is_new {
+            running.introduced.push(from);
+        }
+    }
+
     fn read_snapshot(&mut self, slot: Slot, meta: &SnapshotMeta) -> Result<Vec<u8>, String> {
         let stores = self.stores(slot).ok_or("the node is gone")?;
         let opened = stores.snapshots.open(meta.group, meta.index);
@@ -296,7 +355,7 @@ impl World {
 }
 
 /// Keeps a received snapshot, unless it is there.
-fn store_snapshot(
+pub(in crate::sim) fn store_snapshot(
     store: &dyn SnapshotStore,
     meta: &SnapshotMeta,
     content: &[u8],

@@ -65,7 +65,7 @@ impl World {
     }
 
     /// Operators of a cluster under fire give up after a while.
-    fn operator_patience_us(&self) -> Option<u64> {
+    pub(super) fn operator_patience_us(&self) -> Option<u64> {
         Some(self.plan.shape.node.election_ms * 20_000)
     }
 
@@ -215,7 +215,19 @@ impl World {
                 self.hosts[slot.0].slow_down_disk(now, Micros(now.0 + for_us), fsync_us);
             }
             Action::FlipBit { node, at } => self.flip_bit(node, at),
-            Action::PlanRecovery { nodes, power_loss } => self.plan_recovery(nodes, power_loss),
+            Action::PlanRecovery { nodes, power_loss } => {
+                self.plan_recovery(nodes, power_loss, None);
+            }
+            Action::Recover { nodes, power_loss, return_of } => {
+                self.plan_recovery(nodes, power_loss, Some(return_of));
+            }
+            Action::Backup { node } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.take_backup(slot);
+            }
+            Action::Restore { choice, exported, return_of } => {
+                self.restore_beside(choice, exported, return_of);
+            }
             _ => self.act_on_disk(action),
         }
     }
@@ -234,7 +246,6 @@ impl World {
                 let host = &mut self.hosts[slot.0];
                 host.disk.fail_syncs(1);
                 host.down_us = down_us;
-                host.is_excused_until_start = true;
             }
             Action::FillDisk { node, spare_bytes, for_us } => {
                 let Some(slot) = self.pick(node) else { return };
@@ -242,7 +253,6 @@ impl World {
                 host.disk.set_capacity(host.disk.used_bytes() + spare_bytes);
                 // It cannot start again before there is space.
                 host.down_us = for_us + 1_000;
-                host.is_excused_until_start = true;
                 self.queue.after(for_us, Event::Mend(Mend::Disk(slot)));
             }
             Action::LittleSpace { node, critical, spare_bytes, for_us } => {
@@ -275,7 +285,6 @@ impl World {
                     false => host.disk.misdirect_next_write(FileKind::Append),
                 }
                 host.is_lying = true;
-                host.tampered.get_or_insert_with(|| "its disk lies".to_owned());
             }
             _ => {}
         }
@@ -338,8 +347,14 @@ impl World {
             }
             Action::Move { node } => {
                 let Some(slot) = self.pick(node) else { return };
-                let address = format!("moved{}:1", self.number());
-                self.begin(Goal::Move { slot, address }, patience);
+                let number = self.number();
+                let address = format!("moved{number}:1");
+                let by_deputy = self.plan.shape.rights && number.is_multiple_of(2);
+                self.begin(Goal::Move { slot, address, by_deputy }, patience);
+            }
+            Action::StartTwice { node } => {
+                let Some(slot) = self.pick(node) else { return };
+                self.start_twice(slot);
             }
             Action::Join { promote } => self.begin_join(promote, None),
             Action::Remove { node } => {
@@ -362,6 +377,9 @@ impl World {
                 self.install(slot, program, down_us);
             }
             Action::RaiseLevel => self.begin(Goal::RaiseLevel, patience),
+            Action::MakeJoinToken { ttl_ms } => self.make_join_token(ttl_ms, patience),
+            Action::EndJoinToken { choice } => self.end_join_token(choice, patience),
+            Action::BringToken { choice, are_two } => self.bring_token(choice, are_two),
             Action::SetRights { client, choice } => self.change_rights(client, choice, patience),
             Action::Snapshot { node } => {
                 let Some(slot) = self.pick(node) else { return };
@@ -375,6 +393,17 @@ impl World {
             Action::UpgradeSigned { version, choice } if self.guest.name() != "native" => {
                 self.begin(Goal::UpgradeSigned { version, choice }, patience);
             }
+            Action::UpgradeRehearsed { version, choice } if self.guest.name() != "native" => {
+                self.begin(Goal::UpgradeRehearsed { version, choice }, patience);
+            }
+            Action::Shadow { node, version, for_us } if self.guest.name() == "registers" => {
+                let Some(slot) = self.pick(node) else { return };
+                self.begin_shadow(slot, version, for_us);
+            }
+            Action::Rewind => self.begin(Goal::Rewind, patience),
+            Action::TryRewind { nodes, undoes } => self.try_rewind(nodes, undoes, patience),
+            Action::SettleUpgrade => self.begin(Goal::SettleUpgrade, patience),
+            Action::Renew { ahead } => self.begin(Goal::Renew { ahead }, patience),
             _ => {}
         }
     }

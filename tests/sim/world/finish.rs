@@ -32,6 +32,8 @@ impl World {
     /// Looks at everything, about once a second; moves the run on.
     pub(super) fn survey(&mut self) {
         self.queue.after(SURVEY_US, Event::Survey);
+        self.settle_homes();
+        self.look_for_members();
         let survey = self.take_survey();
         self.note_clocks();
         self.fact(&Fact::Survey(&survey));

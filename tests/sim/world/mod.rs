@@ -9,17 +9,23 @@
 //! All is on one thread, and all that is random comes from the seed, so a run is a function
 //! of its plan.
 
+mod backups;
 mod clients;
 mod clocks;
 mod delivery;
+mod directories;
 mod faults;
 mod finish;
 mod flips;
+mod newcomers;
 mod operators;
 mod programs;
 mod publishers;
 mod recoveries;
+mod rehearsals;
 mod rights;
+mod rounds;
+mod shadows;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +37,10 @@ use raft_host::types::{ClusterId, ConfState, Index, Level, Member, NodeId, PeerM
 use self::clients::Client;
 pub(super) use self::clients::Tally;
 use self::delivery::Parcel;
+pub(super) use self::delivery::store_snapshot;
+pub(super) use self::directories::is_of_directory;
 use self::operators::{Superseded, Task};
+pub(super) use self::programs::NEXT;
 pub(super) use self::steps::panic_words;
 use super::guest::{self, Guest};
 use super::host::{Host, State};
@@ -53,6 +62,7 @@ enum Event {
     WriteDone(Slot, u64),
     Apply(Slot, u64),
     Save(Slot, u64),
+    Shadow(Slot, u64),
     Purge(Slot, u64),
     ReadLog(Slot, u64),
     /// A doom that found no moment comes now.
@@ -68,6 +78,8 @@ enum Event {
     ClientRetry(usize, u64),
     /// An operator goes on with a task after that attempt.
     TaskWake(u64, u64),
+    /// A node begins to rehearse, for that attempt of an operator.
+    Rehearse(Slot, u64, u64, u64),
     Survey,
 }
 
@@ -130,6 +142,10 @@ pub struct World {
     /// Times of reads of logs.
     log_reads: Random,
     disk_random: Random,
+    /// When the power goes while a data directory is opened.
+    cuts: Random,
+    /// Times of rehearsals.
+    rounds: Random,
     notes: Notes,
     early: Early,
     /// The configuration at the highest index that anybody has applied.
@@ -143,6 +159,8 @@ pub struct World {
     probes: Vec<finish::Probe>,
     flips: flips::Flips,
     tokens: rights::Tokens,
+    newcomers: newcomers::Newcomers,
+    backups: backups::Backups,
     invariants: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
     counters: Counters,
@@ -190,6 +208,8 @@ impl World {
             scheduler: Random::stream(seed, "scheduler", 0),
             log_reads: Random::stream(seed, "log-reads", 0),
             disk_random: Random::stream(seed, "disk", 0),
+            cuts: Random::stream(seed, "cuts", 0),
+            rounds: Random::stream(seed, "rounds", 0),
             notes: Notes::default(),
             early: Early::default(),
             conf_state: ConfState::default(),
@@ -200,6 +220,8 @@ impl World {
             probes: Vec::new(),
             flips: flips::Flips::default(),
             tokens: rights::Tokens::default(),
+            newcomers: newcomers::Newcomers::default(),
+            backups: backups::Backups::default(),
             invariants: invariants::all(guest),
             violation: None,
             counters: Counters::default(),
@@ -252,8 +274,12 @@ impl World {
             Event::WriteDone(slot, life) => self.step(slot, life, event, World::write_done),
             Event::Apply(slot, life) => self.step(slot, life, event, World::apply),
             Event::Save(slot, life) => self.step(slot, life, event, World::save),
+            Event::Shadow(slot, life) => self.step(slot, life, event, World::shadow),
             Event::Purge(slot, life) => self.step(slot, life, event, World::purge),
             Event::ReadLog(slot, life) => self.step(slot, life, event, World::read_log),
+            Event::Rehearse(slot, life, task, attempt) => {
+                self.rehearsal_begins(slot, life, (task, attempt));
+            }
             Event::Doom(slot, life) => {
                 if self.hosts[slot.0].life == life && self.hosts[slot.0].doom.is_some() {
                     self.die(slot);
@@ -351,6 +377,8 @@ impl World {
 /// A message with the content of the snapshot that it is about.
 struct Message {
     message: PeerMessage,
+    /// Where its receiver was dialled.
+    address: String,
     content: Option<Vec<u8>>,
     /// The snapshot carries a flipped bit.
     is_bad: bool,

@@ -5,33 +5,36 @@ use std::collections::BTreeSet;
 
 use raft_host::consensus::Role;
 use raft_host::fsm::LimitChange;
-use raft_host::machine::Incumbent;
+use raft_host::machine::{Incumbent, SecretHash};
 use raft_host::node::{
     KeysFailure, LimitsFailure, MembershipFailure, ProposeFailure, Upgrade, UpgradeFailure,
 };
-use raft_host::types::{ConfState, Index, JoinNonce, Level, Member, NodeId};
+use raft_host::types::{ConfState, Index, JoinNonce, Level, NodeId};
 
+use super::rehearsals::Step;
 use super::rights::Wish;
-use super::{Event, Stage, World, member};
+use super::rounds::Rehearsing;
+use super::{Event, Stage, World};
 use crate::sim::calls::{Answered, Ask, Owner};
 use crate::sim::host::State;
-use crate::sim::observe::{Micros, Phase, Slot};
+use crate::sim::observe::{Fact, Micros, Phase, Slot};
 use crate::sim::trace::Who;
 
 /// What an operator is about.
 #[derive(Clone, Debug)]
 pub(super) enum Goal {
     /// A new host, as a learner and perhaps a voter. The slot is there once it has an id. It may
-    /// have the address of a member that lost its data.
+    /// have the address of a member that lost its data, or bring a join token.
     Join {
         promote: bool,
         slot: Option<Slot>,
         address: String,
         nonce: JoinNonce,
         lost: Option<Slot>,
+        token: Option<SecretHash>,
     },
-    /// A member is to be dialled at another address.
-    Move { slot: Slot, address: String },
+    /// A member is to be dialled at another address; perhaps somebody asks for it who needs the right to.
+    Move { slot: Slot, address: String, by_deputy: bool },
     /// A member is to be none.
     Remove { slot: Slot },
     /// A member that lost its data is removed, and another one takes its place.
@@ -40,6 +43,16 @@ pub(super) enum Goal {
     Upgrade { version: u64 },
     /// The module is to be that one, and some publishers have signed it.
     UpgradeSigned { version: u64, choice: u64 },
+    /// The module is to be that one, if a rehearsal says so.
+    UpgradeRehearsed { version: u64, choice: u64 },
+    /// The last activation is to be as if it had never been.
+    Rewind,
+    /// A node is to say what that would change; then perhaps it is done.
+    TryRewind { slot: Slot, undoes: bool },
+    /// It is to stay.
+    SettleUpgrade,
+    /// The module is to have a new instance.
+    Renew { ahead: bool },
     /// Other keys of publishers are to be trusted.
     SetKeys { choice: u64 },
     /// The limits of the guest are to be others.
@@ -57,14 +70,20 @@ pub(super) enum Goal {
 /// Something an operator does until it is done.
 pub(super) struct Task {
     goal: Goal,
-    attempt: u64,
+    pub(super) attempt: u64,
     /// It is given up then, if it may be.
     give_up: Option<Micros>,
     is_waiting: bool,
     /// What the program of a new host offers, as the cluster was told.
     offered: Level,
     /// What an upgrade is to replace: decided once, whatever happens until it is done.
-    replaces: Option<Option<Incumbent>>,
+    pub(super) replaces: Option<Option<Incumbent>>,
+    /// Which activation is to be confirmed: decided once, too.
+    pub(super) confirms: Option<Index>,
+    /// What voters are at.
+    pub(super) round: Option<Box<Rehearsing>>,
+    /// A rehearsal has found what nobody allows.
+    pub(super) is_refused: bool,
 }
 
 /// Voters until a change that may be forgotten yet.
@@ -90,11 +109,20 @@ impl World {
     }
 
     pub(super) fn begin_join(&mut self, promote: bool, patience_us: Option<u64>) {
+        self.begin_join_by(None, promote, patience_us);
+    }
+
+    pub(super) fn begin_join_by(
+        &mut self,
+        token: Option<SecretHash>,
+        promote: bool,
+        patience_us: Option<u64>,
+    ) {
         // An address of its own, which no earlier host had.
         let number = self.number();
         let address = format!("new{number}:1");
         let nonce = nonce(number);
-        let goal = Goal::Join { promote, slot: None, address, nonce, lost: None };
+        let goal = Goal::Join { promote, slot: None, address, nonce, lost: None, token };
         self.begin(goal, patience_us);
     }
 
@@ -103,7 +131,8 @@ impl World {
         let nonce = nonce(self.number());
         let address = self.hosts[lost.0].address.clone();
         let lost = Some(lost);
-        self.begin(Goal::Join { promote, slot: None, address, nonce, lost }, None);
+        let goal = Goal::Join { promote, slot: None, address, nonce, lost, token: None };
+        self.begin(goal, None);
     }
 
     pub(super) fn begin(&mut self, goal: Goal, patience_us: Option<u64>) {
@@ -121,9 +150,18 @@ impl World {
                 is_waiting: false,
                 offered: Level::CURRENT,
                 replaces: None,
+                confirms: None,
+                round: None,
+                is_refused: false,
             },
         );
         self.queue.after(number % 7 * 1000, Event::TaskWake(number, 0));
+    }
+
+    /// Whether a task is of somebody who needs the right to it.
+    pub(super) fn is_of_deputy(&self, number: u64) -> bool {
+        let task = self.tasks.get(&number);
+        task.is_some_and(|task| matches!(task.goal, Goal::Move { by_deputy: true, .. }))
     }
 
     /// Whether operators have nothing left to do.
@@ -179,6 +217,9 @@ impl World {
         let ask = match goal {
             // The change that lets it in removes the member that it was.
             Goal::Join { slot: None, lost: Some(lost), .. } if !self.may_remove(lost) => None,
+            Goal::Join { slot: None, address, nonce, token: Some(hash), .. } => {
+                Some((leader, Ask::Admit(self.coming(hash, &address, nonce), offered)))
+            }
             Goal::Join { slot: None, address, nonce, lost, .. } => {
                 self.doubtful.extend(lost);
                 Some((leader, Ask::Join(address, nonce, offered)))
@@ -201,7 +242,9 @@ impl World {
                     None
                 }
             }
-            Goal::Move { slot, address } => {
+            Goal::Move { slot, address, .. } => {
+                let actor = self.actor_of(Owner::Operator(number, attempt), leader);
+                self.fact(&Fact::MoveAsked { address: &address, actor });
                 Some((leader, Ask::Move(self.hosts[slot.0].node, address)))
             }
             Goal::Upgrade { version } | Goal::UpgradeSigned { version, .. } => {
@@ -212,15 +255,29 @@ impl World {
                 let mut upgrade = Upgrade {
                     label: "simulated".to_owned(),
                     replaces,
-                    discard_state: false,
                     signatures: self.signed_by_all(&module),
                     module,
+                    ..Upgrade::default()
                 };
                 if let Goal::UpgradeSigned { choice, .. } = goal {
                     self.sign_somehow(&mut upgrade, choice);
                 }
                 Some((leader, Ask::Upgrade { upgrade, chunk_bytes: self.plan.shape.chunk_bytes }))
             }
+            Goal::UpgradeRehearsed { .. }
+            | Goal::Rewind
+            | Goal::SettleUpgrade
+            | Goal::Renew { .. } => match self.step_of_upgrade(number, leader, &goal) {
+                Step::Ask(ask) => Some((leader, *ask)),
+                Step::Rehearse(wish) => {
+                    if self.begin_round((number, attempt), leader, &wish) {
+                        return self.queue.after(patience_us, Event::TaskWake(number, attempt));
+                    }
+                    None
+                }
+                Step::Wait => None,
+                Step::End(words) => return self.end_task(number, words),
+            },
             Goal::SetLimits { choice } => Some((leader, Ask::SetLimits(limit_change(choice)))),
             Goal::SetKeys { choice } => Some((leader, Ask::SetKeys(self.key_changes(choice)))),
             Goal::RaiseLevel => Some((leader, Ask::RaiseLevel)),
@@ -230,6 +287,9 @@ impl World {
             },
             Goal::CompareDigests => Some((leader, Ask::CompareDigests)),
             Goal::Snapshot { slot } => Some((slot, Ask::Snapshot)),
+            // Once it is known that there is none, whoever asks waits for one.
+            Goal::TryRewind { slot, .. } if attempt > 1 && !self.has_way_back(slot) => None,
+            Goal::TryRewind { slot, .. } => Some((slot, Ask::TryRewind)),
         };
         let Some((slot, ask)) = ask else {
             return self.queue.after(PAUSE_US * 4, Event::TaskWake(number, attempt));
@@ -326,7 +386,7 @@ impl World {
             return;
         }
         task.is_waiting = false;
-        let goal = task.goal.clone();
+        let (goal, offered) = (task.goal.clone(), task.offered);
         if let (Goal::Remove { slot } | Goal::Replace { slot, .. }, Answered::Member(Err(_))) =
             (&goal, &answer)
             && self.conf_state.contains(self.hosts[slot.0].node)
@@ -344,7 +404,15 @@ impl World {
             self.told_done(self.hosts[slot.0].node);
         }
         match (goal, answer) {
-            (Goal::Join { promote, slot: None, lost, .. }, Answered::Learner(Ok(node))) => {
+            (Goal::Join { address, nonce, .. }, Answered::TurnedAway(why)) => {
+                self.turned_away(address, nonce, offered);
+                self.end_task(number, &format!("turned away: {why}"));
+            }
+            (Goal::Join { promote, slot: None, lost, token, .. }, Answered::Learner(Ok(node))) => {
+                if let Some(hash) = token {
+                    self.counters.tokens_used += 1;
+                    self.fact(&Fact::TokenTold { hash, node });
+                }
                 if let Some(lost) = lost {
                     let of_lost = self.hosts[lost.0].node;
                     let is_left = self.conf_state.contains(of_lost) && node != of_lost;
@@ -357,7 +425,7 @@ impl World {
                 }
                 self.joined(number, attempt, node, promote);
             }
-            (Goal::Move { slot, address }, Answered::Member(Ok(()))) => {
+            (Goal::Move { slot, address, .. }, Answered::Member(Ok(()))) => {
                 self.hosts[slot.0].address = address;
                 self.end_task(number, "done");
             }
@@ -392,6 +460,21 @@ impl World {
                 Goal::Upgrade { .. } | Goal::UpgradeSigned { .. },
                 Answered::Upgraded(Err(UpgradeFailure::NotSigned(why))),
             ) => self.end_task(number, &format!("refused: {why}")),
+            (
+                Goal::UpgradeRehearsed { .. }
+                | Goal::Rewind
+                | Goal::SettleUpgrade
+                | Goal::Renew { .. },
+                Answered::Proposed(Ok(committed)),
+            ) => match self.upgrade_is_over(&committed.reply) {
+                Some(words) => self.end_task(number, &words),
+                None => self.queue.after(PAUSE_US, Event::TaskWake(number, attempt)),
+            },
+            (Goal::UpgradeRehearsed { version, .. }, Answered::BroughtIn(Err(error))) => {
+                // As with an upgrade.
+                self.note_task(number, &format!("version {version}: {error}"));
+                self.queue.after(PAUSE_US, Event::TaskWake(number, attempt));
+            }
             (Goal::SetKeys { .. }, Answered::KeysSet(Ok(_))) => self.end_task(number, "done"),
             (Goal::SetKeys { .. }, Answered::KeysSet(Err(KeysFailure::Refused(why)))) => {
                 self.end_task(number, &format!("refused: {why}"));
@@ -439,12 +522,22 @@ impl World {
             (Goal::Snapshot { .. }, Answered::Snapshot(Err(why))) => {
                 self.end_task(number, &format!("refused: {why}"));
             }
+            (Goal::TryRewind { undoes, .. }, Answered::RewindTried(Ok(trial))) => {
+                self.counters.trials += 1;
+                let (differing, commands) = (trial.differing, trial.preview.commands);
+                let words = format!("{differing} of {commands} commands would end otherwise");
+                self.end_task(number, &words);
+                if undoes {
+                    let patience = self.operator_patience_us();
+                    self.begin(Goal::Rewind, patience);
+                }
+            }
             (Goal::Snapshot { .. }, _) => self.end_task(number, "not answered"),
             _ => self.queue.after(PAUSE_US, Event::TaskWake(number, attempt)),
         }
     }
 
-    fn note_task(&mut self, number: u64, words: &str) {
+    pub(super) fn note_task(&mut self, number: u64, words: &str) {
         let now = self.now();
         self.trace.line(now, Who::World, format_args!("operator task {number}: {words}"));
     }
@@ -470,14 +563,7 @@ impl World {
             Some(slot) if Some(*slot) != lost => *slot,
             _ => self.add_host(node, address),
         };
-        let introduced: Vec<Member> = self
-            .hosts
-            .iter()
-            .filter(|host| host.slot != slot && self.conf_state.contains(host.node))
-            .map(member)
-            .collect();
-        self.hosts[slot.0].introduced = introduced;
-        self.hosts[slot.0].program = program;
+        self.introduce_to_members(slot, program);
         self.counters.joins += 1;
         self.start(slot);
         if !promote {

@@ -12,7 +12,7 @@ use crate::sim::observe::{AppliedEntry, Fact, Slot};
 use crate::sim::trace::Who;
 
 /// What the newer program offers.
-pub(super) const NEXT: Level = Level(Level::CURRENT.0 + 1);
+pub(in crate::sim) const NEXT: Level = Level(Level::CURRENT.0 + 1);
 
 impl World {
     /// What runs guests on a host.

@@ -13,8 +13,9 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use super::World;
+use super::directories::{is_of_directory, whose};
 use crate::sim::disk::{Crash, SimDisk};
-use crate::sim::observe::{Digest, Fact, Slot};
+use crate::sim::observe::{Citizen, Digest, Fact, Slot};
 use crate::sim::trace::Who;
 use crate::sim::witness;
 
@@ -24,7 +25,7 @@ const NEW_CLUSTER: ClusterId = ClusterId([0x7e; 16]);
 impl World {
     /// Stops copies of some nodes, as a kill or a loss of power does, and makes a plan of what they hold; then
     /// makes the new cluster of it.
-    pub(super) fn plan_recovery(&mut self, nodes: u64, power_loss: bool) {
+    pub(super) fn plan_recovery(&mut self, nodes: u64, power_loss: bool, return_of: Option<u64>) {
         // A flipped bit in a snapshot is not to be told from what the log leads to.
         if self.flips.any {
             return;
@@ -62,7 +63,16 @@ impl World {
         let mut machine = chosen.expect("one of them was chosen").machine;
         let digest = witness::digest(&mut machine);
         self.fact(&Fact::Planned { plan: &plan, digest });
-        if let Err(why) = self.found_another(&plan, machine) {
+        let last = plan.chosen.last.into();
+        let made = match return_of {
+            None => self.found_another(&plan, machine),
+            Some(return_of) => {
+                let chosen = self.by_node[&plan.chosen.node];
+                let disk = self.stopped_copy(chosen, power_loss);
+                self.recovered_beside(machine, last, &disk, return_of)
+            }
+        };
+        if let Err(why) = made {
             self.violate("recovery_keeps", why);
         }
     }
@@ -72,7 +82,7 @@ impl World {
     fn survivors(&self, nodes: u64) -> Vec<Slot> {
         let is_honest = |slot: &Slot| {
             let host = &self.hosts[slot.0];
-            !host.is_excused() && !host.is_lying && !host.is_untrustworthy
+            !host.is_excused() && !host.is_untrustworthy
         };
         let mut left: Vec<Slot> = self.living().into_iter().filter(is_honest).collect();
         let first = nodes as usize % left.len().max(1);
@@ -89,15 +99,23 @@ impl World {
         left
     }
 
-    /// `None`: a node that has no state yet.
-    fn inspect(&self, slot: Slot, power_loss: bool) -> Result<Option<Found>, String> {
-        let host = &self.hosts[slot.0];
+    /// What a node's disk holds if it is killed now, or loses power.
+    pub(super) fn stopped_copy(&self, slot: Slot, power_loss: bool) -> SimDisk {
         let now = self.now().0;
-        let copy = host.disk.copy(now).expect("a temporary directory");
+        let copy = self.hosts[slot.0].disk.copy(now).expect("a temporary directory");
         let mut random = ChaCha8Rng::seed_from_u64(self.plan.seed ^ now ^ slot.0 as u64);
         copy.crash(&mut random, if power_loss { Crash::PowerLoss } else { Crash::Kill });
-        let stores = self.open(&copy)?;
-        let (cluster, node, place) = (self.cluster, host.node, slot.to_string());
+        copy
+    }
+
+    /// `None`: a node that has no state yet.
+    fn inspect(&mut self, slot: Slot, power_loss: bool) -> Result<Option<Found>, String> {
+        let (cluster, node, place) = (self.cluster, self.hosts[slot.0].node, slot.to_string());
+        if self.hosts[slot.0].owner.is_none() {
+            return Ok(None);
+        }
+        let copy = self.stopped_copy(slot, power_loss);
+        let stores = self.open(&copy, Citizen { cluster, node })?;
         let whose = Whose { cluster, node, place, has_evidence: false };
         match inspect_stores(&stores, whose, &self.newest_loader(), 0, &|_, _| {}) {
             Ok(found) => Ok(Some(found)),
@@ -106,12 +124,18 @@ impl World {
         }
     }
 
-    fn open(&self, disk: &SimDisk) -> Result<Stores, String> {
-        disk.open_stores(&self.plan.shape.storage).map_err(|error| disk.describe(error))
+    pub(super) fn open(&mut self, disk: &SimDisk, owner: Citizen) -> Result<Stores, String> {
+        disk.open_as(whose(owner), &self.plan.shape.storage).map_err(|error| {
+            let words = disk.describe(&error);
+            if is_of_directory(&error) {
+                self.violate("directory_whole", format!("of a copy of {owner}: {words}"));
+            }
+            words
+        })
     }
 
     /// Makes the new cluster of the plan's state on a disk that loses power at once, and reads it back.
-    fn found_another(&self, plan: &Plan, mut machine: Machine) -> Result<(), String> {
+    fn found_another(&mut self, plan: &Plan, mut machine: Machine) -> Result<(), String> {
         let origin = Origin {
             cluster: self.cluster,
             position: plan.chosen.last.into(),
@@ -120,12 +144,13 @@ impl World {
         let founder = Member { id: FOUNDER, address: "found:1".to_owned() };
         let position = machine.reincarnate(NEW_CLUSTER, founder.clone(), origin)?;
         let disk = SimDisk::new(self.plan.seed).expect("a temporary directory");
-        let stores = self.open(&disk)?;
+        let owner = Citizen { cluster: NEW_CLUSTER, node: FOUNDER };
+        let stores = self.open(&disk, owner)?;
         found(&stores, GroupId::MAIN, position, &mut machine)
             .map_err(|error| format!("founding another cluster: {}", disk.describe(error)))?;
         drop(stores);
         disk.crash(&mut ChaCha8Rng::seed_from_u64(self.plan.seed), Crash::PowerLoss);
-        let stores = self.open(&disk)?;
+        let stores = self.open(&disk, owner)?;
         let (mut expected, mut found) = (machine, self.read_back(&stores, position)?);
         let [expected_digest, found_digest]: [Digest; 2] =
             [&mut expected, &mut found].map(witness::digest);

@@ -19,6 +19,8 @@ use crate::sim::plan::Pick;
 pub(super) enum Wish {
     /// Somebody may do everything.
     Root,
+    /// Somebody may do everything, or only ask, and acts as a principal.
+    Deputy { rules: bool },
     /// A client's principal may give commands, or only ask.
     Role { client: usize, writes: bool },
     /// There is no principal for a client.
@@ -29,6 +31,10 @@ pub(super) enum Wish {
     Revoked { client: usize },
     /// Whether anything is refused.
     InForce(bool),
+    /// A token lets a newcomer in, for a while.
+    JoinToken { hash: SecretHash, ttl_ms: u64 },
+    /// It does not any more.
+    JoinTokenRevoked(TokenId),
 }
 
 /// Of the clients, the latest token of each, and when all of them were given the right to write.
@@ -43,6 +49,10 @@ const AGAIN_US: u64 = 5_000_000;
 
 fn name(text: &str) -> ActorName {
     text.parse().expect("a name")
+}
+
+fn deputy() -> ActorName {
+    name("deputy")
 }
 
 fn client_name(client: usize) -> ActorName {
@@ -66,6 +76,7 @@ impl World {
             return;
         }
         self.tokens = Tokens { given: self.now(), ..Tokens::default() };
+        self.begin(Goal::SetAccess { wish: Wish::Deputy { rules: true } }, None);
         for client in 0..self.plan.shape.clients {
             self.begin(Goal::SetAccess { wish: Wish::Role { client, writes: true } }, None);
         }
@@ -82,13 +93,15 @@ impl World {
     /// What a plan says about rights, for one of the clients.
     pub(super) fn change_rights(&mut self, client: Pick, choice: u64, patience_us: Option<u64>) {
         let client = (client.0 % self.plan.shape.clients as u64) as usize;
-        let wish = match choice % 10 {
+        let wish = match choice % 13 {
             0..=2 => Wish::Role { client, writes: false },
             3..=4 => Wish::Role { client, writes: true },
             5 => Wish::Gone { client },
             6 => Wish::Token { client, ttl_ms: 500 + choice / 10 % 20_000 },
             7 => Wish::Revoked { client },
             8 => Wish::InForce(false),
+            10..=11 => Wish::Deputy { rules: false },
+            12 => Wish::Deputy { rules: true },
             _ => Wish::InForce(true),
         };
         self.begin(Goal::SetAccess { wish }, patience_us);
@@ -103,6 +116,8 @@ impl World {
         };
         Some(vec![match wish {
             Wish::Root => put(name("root"), "admin"),
+            Wish::Deputy { rules: true } => put(deputy(), "admin"),
+            Wish::Deputy { rules: false } => put(deputy(), "reader"),
             Wish::Role { client, writes: true } => put(client_name(client), "writer"),
             Wish::Role { client, writes: false } => put(client_name(client), "reader"),
             Wish::Gone { client } => AccessChange::RemovePrincipal(client_name(client)),
@@ -120,6 +135,10 @@ impl World {
                 AccessChange::RevokeToken(*self.tokens.latest.get(&client)?)
             }
             Wish::InForce(in_force) => AccessChange::InForce(in_force),
+            Wish::JoinToken { hash, ttl_ms } => {
+                AccessChange::CreateJoinToken { hash, ttl_ms, note: String::new() }
+            }
+            Wish::JoinTokenRevoked(id) => AccessChange::RevokeJoinToken(id),
         }])
     }
 
@@ -134,6 +153,9 @@ impl World {
                 if let (Wish::Token { client, .. }, Some((token, _))) = (wish, set.token) {
                     self.tokens.latest.insert(client, token);
                 }
+                if let (Wish::JoinToken { hash, .. }, Some((token, _))) = (wish, set.token) {
+                    self.has_join_token(hash, token);
+                }
                 Some(format!("done at {}", set.index))
             }
             Err(AccessFailure::Refused(why)) => Some(format!("refused: {why}")),
@@ -147,16 +169,18 @@ impl World {
             return Actor::Nobody;
         }
         let node = self.hosts[slot.0].node();
+        let view = || node.and_then(|node| node.handle().machine().borrow().clone());
         match owner {
-            Owner::Probe(_) => Actor::Nobody,
+            Owner::Probe(_) | Owner::Backup => Actor::Nobody,
+            Owner::Operator(number, _) if self.is_of_deputy(number) => {
+                let id = view().and_then(|view| view.info.access.principal_named(&deputy()));
+                id.map_or(Actor::Nobody, |id| Actor::Principal { id, token: None })
+            }
             Owner::Operator(..) => {
                 Actor::Local(node.map_or(NodeId(1), |_| self.hosts[slot.0].node))
             }
             Owner::Client(client, _) => {
-                let Some(view) = node.and_then(|node| node.handle().machine().borrow().clone())
-                else {
-                    return Actor::Nobody;
-                };
+                let Some(view) = view() else { return Actor::Nobody };
                 let id = view.info.access.principal_named(&client_name(client));
                 let token = self.tokens.latest.get(&client).copied();
                 id.map_or(Actor::Nobody, |id| Actor::Principal { id, token })

@@ -4,9 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use raft_host::machine::{Reply, RestoreError};
-use raft_host::node::{
-    Environment, NodeOptions, StartError, SteppedNode, StopReason, bootstrap, channel,
-};
+use raft_host::node::{Environment, NodeOptions, StartError, SteppedNode, StopReason, channel};
 use raft_host::storage::{StorageError, Stores};
 use raft_host::transport::Identity;
 use raft_host::types::{GroupId, Index, LogPosition, NodeId, Space};
@@ -14,9 +12,12 @@ use raft_host::types::{GroupId, Index, LogPosition, NodeId, Space};
 use super::{Event, Stage, World, operations};
 use crate::sim::calls::Answered;
 use crate::sim::disk::{Crash, SimDisk};
-use crate::sim::host::{Host, Running, Scheduled, SimTransport, State, StoredLog};
+use crate::sim::homes::Opened;
+use crate::sim::host::{Host, Running, SimTransport, State, StoredLog};
 use crate::sim::observe::{Fact, Micros, Slot};
 use crate::sim::plan::Boundary;
+use crate::sim::random::Random;
+use crate::sim::shadow::Shadow;
 use crate::sim::trace::Who;
 use crate::sim::witness::{self, Recorder, Seen};
 
@@ -26,17 +27,6 @@ impl World {
     /// The first node forms the cluster, and operators let it grow.
     pub(super) fn form(&mut self) {
         let slot = self.add_host(NodeId(1), "first:1".to_owned());
-        let identity = self.identity(slot);
-        let stores = match self.hosts[slot.0].disk.open_stores(&self.plan.shape.storage) {
-            Ok(stores) => stores,
-            Err(error) => return self.violate("panic", format!("an empty disk: {error}")),
-        };
-        let limits = self.plan.shape.limits.clone();
-        let formed = bootstrap(&stores, &identity, GROUP, limits, Arc::clone(&self.loader));
-        drop(stores);
-        if let Err(error) = formed {
-            return self.violate("panic", format!("forming a cluster: {error}"));
-        }
         self.conf_state.voters.insert(NodeId(1));
         self.start(slot);
         self.queue.after(1_000_000, Event::Survey);
@@ -52,7 +42,7 @@ impl World {
         slot
     }
 
-    fn identity(&self, slot: Slot) -> Identity {
+    pub(super) fn identity(&self, slot: Slot) -> Identity {
         let host = &self.hosts[slot.0];
         Identity { cluster: self.cluster, node: host.node, address: host.address.clone() }
     }
@@ -79,6 +69,7 @@ impl World {
                 self.queue.after(down_us, Event::Start(slot));
             }
             Ok(Err(error)) => {
+                let has_struck = self.note_disk(slot);
                 let why = self.hosts[slot.0].disk.describe(&error);
                 self.trace.line(now, Who::Host(slot), format_args!("does not start: {why}"));
                 let is_corrupt = matches!(
@@ -87,7 +78,9 @@ impl World {
                         | StartError::NoOlderState { .. }
                 );
                 self.counters.refused_starts += 1;
-                if !self.hosts[slot.0].is_excused() {
+                // A start writes a little, and where there is room for nothing it is tried again.
+                let is_full = matches!(&error, StartError::Storage(error) if error.is_full());
+                if !self.hosts[slot.0].is_excused() && !has_struck && !is_full {
                     self.violate("excused_stops", format!("{slot} does not start: {why}"));
                 }
                 self.counters.corruptions_detected += u64::from(is_corrupt);
@@ -112,7 +105,9 @@ impl World {
         host.life += 1;
         host.last_role = None;
         host.clock.set(now);
-        let stores = host.disk.open_stores(&self.plan.shape.storage)?;
+        let Opened { home, introduced } = self.open_home(slot)?;
+        let stores = home.stores().clone();
+        let host = &mut self.hosts[slot.0];
         if host.is_untrustworthy {
             // Opening it must go well or fail, not more.
             let reason = "the disk lied before it lost power; nobody trusts it".to_owned();
@@ -121,6 +116,11 @@ impl World {
         let hard_state = stores.log.hard_state(GROUP)?;
         let seed = self.plan.seed;
         let shape = &self.plan.shape;
+        // Of its own: a rehearsal of levels or engines changes what it offers.
+        let shadow = (shape.rehearses && !shape.levels).then(|| {
+            let random = Random::stream(seed ^ host.life, "ahead", slot.0 as u64);
+            Shadow::new(identity.cluster, Arc::clone(&loader), random)
+        });
         let options = NodeOptions {
             identity,
             group: GROUP,
@@ -128,7 +128,7 @@ impl World {
             consensus: shape.consensus.clone(),
             stores: stores.clone(),
             loader,
-            introduced: host.introduced.clone(),
+            introduced,
             evidence: None,
         };
         let environment = Environment {
@@ -147,6 +147,7 @@ impl World {
             Arc::clone(&self.notes),
             Arc::clone(&self.early),
             shape.digest_every,
+            shadow,
         );
         let node = SteppedNode::start(
             options,
@@ -156,38 +157,26 @@ impl World {
             Box::new(recorder),
         )?;
         let log = StoredLog(Arc::clone(&stores.log));
-        self.started(slot, node, inbox, transport, &log, &hard_state);
+        let running = Running::new(node, inbox, transport, home);
+        self.started(slot, running, &log, &hard_state);
         Ok(())
     }
 
     fn started(
         &mut self,
         slot: Slot,
-        mut node: SteppedNode,
-        inbox: Arc<raft_host::node::NodeInbox>,
-        transport: SimTransport,
+        mut running: Running,
         log: &StoredLog,
         hard_state: &raft_host::types::HardState,
     ) {
         let now = self.now();
-        let machine = node.machine();
+        let machine = running.node.machine();
         let applied = machine.as_ref().map_or(Index(0), |machine| machine.applied_index());
         let module = machine.and_then(|machine| machine.active_module());
         let last = log.last();
         let host = &mut self.hosts[slot.0];
         let (life, id) = (host.life, host.node);
-        host.is_excused_until_start = false;
-        host.state = State::Up(Box::new(Running {
-            node,
-            inbox,
-            transport,
-            calls: Vec::new(),
-            scheduled: Scheduled::default(),
-            writing: None,
-            writing_since: Micros(0),
-            digests: Arc::default(),
-            introduced: Vec::new(),
-        }));
+        host.state = State::Up(Box::new(running));
         let (term, vote) = (hard_state.term, hard_state.vote);
         self.trace.line(
             now,
@@ -375,6 +364,7 @@ impl World {
         self.disturb(0);
         // What it did until then still counts.
         self.take_notes(slot);
+        self.note_disk(slot);
         let host = &mut self.hosts[slot.0];
         host.doom = None;
         let State::Up(running) = std::mem::replace(&mut host.state, State::Down) else {
@@ -382,9 +372,8 @@ impl World {
         };
         let Running { node, calls, .. } = *running;
         let crash = if power_loss { Crash::PowerLoss } else { Crash::Kill };
-        host.is_untrustworthy |= host.is_lying && power_loss;
         // From here on the disk refuses whatever a dying node still wants to write.
-        let event = host.disk.crash(self.disk_random.generator(), crash);
+        let event = host.crash_disk(self.disk_random.generator(), crash);
         drop(node);
         let words = if power_loss { "loses power" } else { "is killed" };
         self.trace.line(now, Who::Host(slot), format_args!("{words} ({event})"));
@@ -406,10 +395,10 @@ impl World {
         if self.violation.is_some() || !self.hosts[slot.0].is_up() {
             return;
         }
-        self.note_disk(slot);
+        let has_struck = self.note_disk(slot);
         let stop = self.up(slot).node.stop_reason();
         if let Some(reason) = stop {
-            return self.stopped(slot, &reason);
+            return self.stopped(slot, &reason, has_struck);
         }
         self.note_role(slot);
         self.post(slot);
@@ -474,21 +463,26 @@ impl World {
                     let fact = Fact::Installed { slot, position, digest, module, activated };
                     self.fact(&fact);
                 }
+                Seen::WouldBe(slot, would_be) => {
+                    self.fact(&Fact::WouldBe { slot, would_be: &would_be });
+                }
+                Seen::Rewound(slot, index, found) => {
+                    self.fact(&Fact::Rewound { slot, index, found });
+                }
             }
         }
         is_judged
     }
 
-    /// Faults of the disk that struck in the step.
-    fn note_disk(&mut self, slot: Slot) {
-        let now = self.now();
-        for event in self.hosts[slot.0].disk.take_events() {
-            self.trace.line(now, Who::Host(slot), format_args!("disk: {event}"));
-            self.hosts[slot.0].tampered.get_or_insert_with(|| event.to_string());
-        }
+    /// Faults of the disk that struck in the step; whether they explain that the node stops in it.
+    pub(super) fn note_disk(&mut self, slot: Slot) -> bool {
+        let (now, trace) = (self.now(), &mut self.trace);
+        self.hosts[slot.0].take_disk_events(|event| {
+            trace.line(now, Who::Host(slot), format_args!("disk: {event}"));
+        })
     }
 
-    fn stopped(&mut self, slot: Slot, reason: &StopReason) {
+    fn stopped(&mut self, slot: Slot, reason: &StopReason, has_struck: bool) {
         let now = self.now();
         let is_removed = *reason == StopReason::Removed;
         let words = match reason {
@@ -505,7 +499,7 @@ impl World {
         let is_in_doubt = self.flips.any && words.contains("the replicas disagree");
         let is_outdated = matches!(reason, StopReason::Program(_)) && self.is_outdated(slot);
         let is_excused =
-            host.is_excused() || is_removed || host.disk.is_dead() || is_in_doubt || is_outdated;
+            host.is_excused() || has_struck || is_removed || is_in_doubt || is_outdated;
         if is_outdated {
             self.update_program(slot);
         }
@@ -620,6 +614,7 @@ impl World {
                 Answered::Proposed(Ok(_)) => {
                     self.fact(&Fact::Answered { slot, what: "command" });
                 }
+                Answered::RewindTried(tried) => self.note_trial(slot, tried),
                 _ => {}
             }
             self.answered(owner, answer);

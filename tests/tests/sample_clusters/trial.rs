@@ -121,7 +121,8 @@ impl Trial {
     /// Proposes another module of the workspace.
     pub(super) fn upgrade(&self, module: &str) {
         let file = workspace(module);
-        self.cluster.cli().run(&["upgrade", file.to_str().expect("UTF-8")]).ok();
+        let file = file.to_str().expect("UTF-8");
+        self.cluster.cli().run(&["upgrade", file, "--no-rehearsal"]).ok();
     }
 
     /// Starts the killed node again; all three must come to the same state, bit by bit.

@@ -1,6 +1,6 @@
 // The probe of guest-sdk/conformance/PROBE.md: everything that the SDK offers.
-import { Context, Level, Reader, register, reject, rejectBytes, Result, StateMachine, ok, okBytes, textOf, utf8, Writer } from "../../raft_fsm";
-export { raft_fsm_abi_v1, apply, query, classify, snapshot, restore } from "../../raft_fsm";
+import { Context, Level, OldInstance, Reader, register, reject, rejectBytes, Result, StateMachine, ok, okBytes, textOf, utf8, Writer } from "../../raft_fsm";
+export { raft_fsm_abi_v1, apply, query, classify, check, state_version, restores, snapshot, restore, adopt } from "../../raft_fsm";
 
 const MOST: u32 = 16777216;
 const COMMANDS = ["echo", "reject", "trap", "index", "time", "random", "emit", "emit-reject", "log", "set", "fill", "actor"];
@@ -106,6 +106,18 @@ class Probe extends StateMachine {
     return COMMANDS.includes(name) ? name : "";
   }
 
+  check(ctx: Context): Result {
+    return textOf(this.state) == "broken" ? reject("the state is broken") : ok();
+  }
+
+  stateVersion(): string {
+    return "probe/1";
+  }
+
+  restores(version: string): Result {
+    return version == this.stateVersion() ? ok() : reject("not a format of the probe: " + version);
+  }
+
   snapshot(ctx: Context, out: Writer): void {
     out.rawText("PRB1");
     out.sized(this.state);
@@ -113,6 +125,25 @@ class Probe extends StateMachine {
 
   restore(ctx: Context, input: Reader): Result {
     if (input.magic("PRB1")) this.state = input.sized(MOST);
+    return ok();
+  }
+
+  /** Keeps what there is of the old instance: see PROBE.md. */
+  adopt(ctx: Context, old: OldInstance): Result {
+    const state = new Uint8Array(32 + 8 + 16 + 2 * 17);
+    state.set(old.module);
+    store<u64>(state.dataStart + 32, old.size);
+    state.set(old.raw(0, 16), 40);
+    for (let number = 0; number < 2; number++) {
+      const at = state.dataStart + 56 + 17 * number;
+      const global = old.global(number);
+      store<u8>(at, global !== null ? <u8>global.type : 255);
+      if (global !== null) {
+        store<u64>(at + 1, global.low);
+        store<u64>(at + 9, global.high);
+      }
+    }
+    this.state = state;
     return ok();
   }
 

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use raft_fsm_sdk::{Answer, Classes, Context, Level, Reader, Rejection, StateMachine, Writer};
+use raft_fsm_sdk::{
+    Adopt, Answer, Check, Classes, Context, Global, Level, OldInstance, Reader, Rejection,
+    StateMachine, Versions, Writer,
+};
 
 const MAGIC: &[u8; 4] = b"PRB1";
 const NUMBER_MAX: usize = 16_777_216;
@@ -89,7 +92,47 @@ impl Classes for Probe {
     }
 }
 
-raft_fsm_sdk::export!(Probe, classes);
+impl Check for Probe {
+    fn check(&self, _: &Context) -> Result<(), Rejection> {
+        if self.state == b"broken" { Err("the state is broken".into()) } else { Ok(()) }
+    }
+}
+
+impl Versions for Probe {
+    const STATE_VERSION: &'static str = "probe/1";
+
+    fn restores(_: &Context, version: &str) -> Result<(), Rejection> {
+        match version {
+            Probe::STATE_VERSION => Ok(()),
+            _ => Err(["not a format of the probe: ", version].concat().into()),
+        }
+    }
+}
+
+/// Makes the state what there is of the old one: the module, the size of the memory, its first 16 bytes, and
+/// types and bits of the first two globals.
+impl Adopt for Probe {
+    fn adopt(_: &Context, old: &OldInstance) -> Result<Probe, Rejection> {
+        let mut state = old.module().to_vec();
+        state.extend_from_slice(&old.size().to_le_bytes());
+        state.extend_from_slice(&old.bytes(0, 16)?);
+        for number in 0..2 {
+            let (ty, bits) = match old.global(number) {
+                None => (0xff, 0),
+                Some(Global::I32(number)) => (0, number.into()),
+                Some(Global::I64(number)) => (1, number.into()),
+                Some(Global::F32(number)) => (2, number.to_bits().into()),
+                Some(Global::F64(number)) => (3, number.to_bits().into()),
+                Some(Global::V128(bits)) => (4, bits),
+            };
+            state.push(ty);
+            state.extend_from_slice(&u128::to_le_bytes(bits));
+        }
+        Ok(Probe { state })
+    }
+}
+
+raft_fsm_sdk::export!(Probe, classes, check, versions, adopt);
 
 /// What commands and queries have in common.
 fn common(context: &Context, word: &[u8], text: Option<&[u8]>) -> Result<Answer, Rejection> {

@@ -66,6 +66,33 @@ pub const Probe = struct {
         return "";
     }
 
+    pub fn check(self: *const Probe, ctx: *Context) Error!void {
+        if (is(self.state, "broken")) return ctx.rejectWith("the state is broken");
+    }
+
+    pub const state_version = "probe/1";
+
+    pub fn restores(ctx: *Context, version: []const u8) Error!void {
+        if (!is(version, state_version)) return ctx.reject("not a format of the probe: {s}", .{version});
+    }
+
+    /// Keeps what there is of the old instance: see PROBE.md.
+    pub fn adopt(ctx: *Context, old: *raft_fsm.OldInstance) Error!Probe {
+        const globals = 2;
+        const state = try ctx.allocator.alloc(u8, 32 + 8 + 16 + globals * 17);
+        errdefer ctx.allocator.free(state);
+        @memcpy(state[0..32], &old.module);
+        std.mem.writeInt(u64, state[32..40], old.size, .little);
+        try old.bytes(0, state[40..56]);
+        for (0..globals) |which| {
+            const at = state[56 + 17 * which ..][0..17];
+            const global = old.global(@intCast(which));
+            at[0] = if (global) |there| @intCast(@intFromEnum(there.type)) else 255;
+            std.mem.writeInt(u128, at[1..17], if (global) |there| there.bits else 0, .little);
+        }
+        return .{ .state = state };
+    }
+
     pub fn snapshot(self: *const Probe, _: *Context, out: *raft_fsm.Writer) Error!void {
         out.bytes("PRB1");
         out.sized(self.state);
@@ -140,6 +167,23 @@ fn is(word: []const u8, other: []const u8) bool {
     return std.mem.eql(u8, word, other);
 }
 
+test "the memory of another module is adopted" {
+    var node = try raft_fsm.Runner(Probe).init(std.testing.allocator);
+    defer node.deinit();
+    try node.expectApply("set mine", "4");
+    const module = [_]u8{7} ** 32;
+    try std.testing.expectError(error.Rejected, node.adopt(module, "too short", &.{}));
+    try std.testing.expectEqualStrings("the old memory ends before 16 bytes at 0x0", node.output());
+    try node.expectQuery("get", "mine");
+    const globals = [_]raft_fsm.Global{.{ .type = .i64, .bits = 0x109 }};
+    try node.adopt(module, "a memory of 20 bytes", &globals);
+    const size = "\x14" ++ "\x00" ** 7;
+    const first = "\x01\x09\x01" ++ "\x00" ** 14;
+    try node.expectQuery("get", "\x07" ** 32 ++ size ++ "a memory of 20 b" ++ first ++ "\xff" ++ "\x00" ** 16);
+    try node.renew();
+    try node.expectApply("set new", "3");
+}
+
 test "the state survives a renewal" {
     var node = try raft_fsm.Runner(Probe).init(std.testing.allocator);
     defer node.deinit();
@@ -155,5 +199,13 @@ test "the state survives a renewal" {
     try node.expectQuery("actor", "");
     try node.expectApply("emit a b", "");
     try std.testing.expectEqualStrings("a b\n", node.events());
+    try std.testing.expectEqualStrings("probe/1", try node.stateVersion());
+    try node.restores("probe/1");
+    try std.testing.expectError(error.Rejected, node.restores("kv/1"));
+    try std.testing.expectEqualStrings("not a format of the probe: kv/1", node.output());
+    try node.check();
+    try node.expectApply("set broken", "6");
+    try std.testing.expectError(error.Rejected, node.check());
+    try node.expectQuery("get", "broken");
     try std.testing.expectError(error.Rejected, node.restore("PRB1\xff\xff\xff\xff"));
 }

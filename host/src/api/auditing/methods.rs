@@ -50,7 +50,7 @@ const fn commands(path: &'static str) -> Method {
 static UNKNOWN: Method = refusals("other");
 
 /// Those that are called most come first.
-static METHODS: [Method; 46] = [
+static METHODS: [Method; 56] = [
     commands("raft_host.v1.Client/Apply"),
     refusals("raft_host.v1.Client/Query"),
     commands("raft_host.v1.Client/ApplyStream"),
@@ -70,12 +70,20 @@ static METHODS: [Method; 46] = [
     always("raft_host.v1.Admin/TransferLeadership", "members.lead"),
     always("raft_host.v1.Admin/Drain", "members.drain"),
     always("raft_host.v1.Admin/Upgrade", "modules.activate"),
+    always("raft_host.v1.Admin/StageModule", "modules.stage"),
+    always("raft_host.v1.Admin/Rehearse", "modules.rehearse"),
+    always("raft_host.v1.Admin/Shadow", "modules.shadow"),
+    always("raft_host.v1.Admin/QueryAt", "query.at"),
+    always("raft_host.v1.Admin/Activate", "modules.activate"),
+    always("raft_host.v1.Admin/ConfirmUpgrade", "modules.confirm"),
     refusals("raft_host.v1.Admin/Modules"),
     refusals("raft_host.v1.Admin/Limits"),
     always("raft_host.v1.Admin/SetLimits", "limits.set"),
     refusals("raft_host.v1.Admin/Access"),
     always("raft_host.v1.Admin/SetAccess", "rights.set"),
     always("raft_host.v1.Admin/CreateToken", "rights.token"),
+    always("raft_host.v1.Admin/CreateJoinToken", "members.token"),
+    always("raft_host.v1.Admin/RevokeJoinToken", "members.token"),
     refusals("raft_host.v1.Admin/WhoAmI"),
     refusals("raft_host.v1.Admin/Keys"),
     always("raft_host.v1.Admin/SetKeys", "keys.set"),
@@ -89,6 +97,8 @@ static METHODS: [Method; 46] = [
     always("raft_host.v1.Admin/Confirm", "cluster.confirm"),
     always("raft_host.peer.v1.Membership/Join", "members.join"),
     always("raft_host.peer.v1.Membership/Move", "members.move"),
+    always("raft_host.peer.v1.Membership/Admit", "members.admit"),
+    always("raft_host.peer.v1.Enrollment/Enroll", "members.enroll"),
     refusals("raft_host.peer.v1.Membership/Prepared"),
     refusals("raft_host.peer.v1.Peer/Messages"),
     refusals("raft_host.peer.v1.Peer/OfferSnapshot"),

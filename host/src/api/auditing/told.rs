@@ -165,6 +165,26 @@ impl Told for v1::CreateTokenRequest {
     }
 }
 
+impl Told for v1::CreateJoinTokenRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        "a join token".to_owned()
+    }
+}
+
+impl Told for v1::RevokeJoinTokenRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        format!("revoke join token {}", self.id)
+    }
+}
+
 impl Told for v1::SetKeysRequest {
     fn group(&self) -> &str {
         &self.group
@@ -247,15 +267,97 @@ impl Told for v1::UpgradeHeader {
     }
 
     fn what(&self) -> String {
-        let mut text = format!("{:?} ", self.label);
-        for byte in self.module_hash.iter().take(32) {
-            // To write to a text does not fail.
-            let _ = write!(text, "{byte:02x}");
-        }
+        let mut text = format!("{:?} {}", self.label, hex(&self.module_hash));
         if self.discard_state {
             text.push_str(", discarding the state");
         }
         text
+    }
+}
+
+impl Told for v1::ActivateRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        let mut text = format!("{:?} {}", self.label, hex(&self.module_hash));
+        let more = [
+            (self.receipt != 0, format!(", receipt {}", self.receipt)),
+            (self.ahead, ", ahead".to_owned()),
+            (self.rewind, ", rewinding".to_owned()),
+            (!self.portable_state.is_empty(), format!(", state {}", hex(&self.portable_state))),
+            (self.from_image, ", from its memory".to_owned()),
+            (self.renew, ", renewing".to_owned()),
+        ];
+        text.extend(more.into_iter().filter_map(|(is_so, words)| is_so.then_some(words)));
+        text
+    }
+}
+
+impl Told for v1::ShadowRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        let mut text = format!("{} for {} ms", hex(&self.module_hash), self.duration_ms);
+        if self.on_node != 0 {
+            // To write to a text does not fail.
+            let _ = write!(text, " on node {}", self.on_node);
+        }
+        text
+    }
+}
+
+impl Told for v1::RehearseRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        let mut text = match self.rewind {
+            true => "the way back".to_owned(),
+            false => hex(&self.module_hash),
+        };
+        if self.on_node != 0 {
+            // To write to a text does not fail.
+            let _ = write!(text, " on node {}", self.on_node);
+        }
+        if self.from_image {
+            text.push_str(", from its memory");
+        }
+        if !self.portable_state.is_empty() {
+            let _ = write!(text, ", from the state {}", hex(&self.portable_state));
+        }
+        for allowance in self.allow.iter().take(8) {
+            let allowance: String = allowance.chars().take(80).collect();
+            let _ = write!(text, ", allowing {allowance:?}");
+        }
+        text
+    }
+}
+
+impl Told for v1::QueryAtRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        match self.ordinal {
+            None => format!("the state after entry {}", self.index),
+            Some(ordinal) => format!("the state after {}.{ordinal}", self.index),
+        }
+    }
+}
+
+impl Told for v1::ConfirmUpgradeRequest {
+    fn group(&self) -> &str {
+        &self.group
+    }
+
+    fn what(&self) -> String {
+        format!("the activation at {}", self.activated_at)
     }
 }
 
@@ -265,6 +367,20 @@ impl Told for peer::JoinRequest {
             0 => format!("at {}", self.address),
             id => format!("node {id} at {}", self.address),
         }
+    }
+}
+
+impl Told for peer::EnrollRequest {
+    fn what(&self) -> String {
+        let address = self.join.as_ref().map_or("", |join| &join.address);
+        format!("at {address} with a join token")
+    }
+}
+
+impl Told for peer::AdmitRequest {
+    fn what(&self) -> String {
+        let address = self.join.as_ref().map_or("", |join| &join.address);
+        format!("at {address} with a join token")
     }
 }
 

@@ -22,6 +22,7 @@ use crate::machine::BodyKind;
 use crate::node::{
     Ending, JobKind, MachineView, NodeHandle, NotAsked, NotRun, Refusal, SessionEnd,
 };
+use crate::rehearsal::Kind;
 use crate::types::Space;
 
 /// How long a busy event loop is waited for; the rest is shown without its part.
@@ -640,6 +641,17 @@ impl Scrape {
             &metrics.snapshot_capture_duration,
         )?;
         page.durations(
+            "raft_host_switch_duration",
+            "How long applies stood still for another module.",
+            &metrics.switch_duration,
+        )?;
+        page.durations(
+            "raft_host_rehearsal_duration",
+            "How long rehearsals of a module took, beside the commands.",
+            &metrics.rehearsal_duration,
+        )?;
+        self.shadows(page)?;
+        page.durations(
             "raft_host_snapshot_write_duration",
             "Time to write a snapshot, beside applies.",
             &metrics.snapshot_write_duration,
@@ -648,6 +660,31 @@ impl Scrape {
             "raft_host_data_dir",
             "Length of all files of the data directory; 0 without one.",
             self.data_dir_bytes,
+        )
+    }
+    fn shadows(&self, page: &mut Page<'_>) -> fmt::Result {
+        let metrics = self.handle.metrics();
+        page.gauge(
+            "raft_host_shadow_running",
+            "Whether another module runs in the shadow of the active one.",
+            metrics.shadows_running.get(),
+        )?;
+        page.counter(
+            "raft_host_shadow_commands",
+            "Commands that shadows have executed and compared.",
+            [(vec![], metrics.shadow_commands.get())],
+        )?;
+        page.counter(
+            "raft_host_shadow_differences",
+            "What modules in the shadow did otherwise than the active one, by kind.",
+            Kind::ALL.map(|kind| {
+                (vec![("kind", kind.name().to_owned())], metrics.shadow_differences(kind))
+            }),
+        )?;
+        page.gauge(
+            "raft_host_shadow_lag_commands",
+            "Commands that the active module has executed, and the one in the shadow not yet.",
+            metrics.shadow_waiting.get(),
         )
     }
 }

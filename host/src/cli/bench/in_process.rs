@@ -178,13 +178,7 @@ impl Cluster {
             .map_err(|_| Failure::new("the first node stopped; see its log"))?;
         first.machine().wait_for(Option::is_some).await.map_err(|error| cannot("start", &error))?;
         first
-            .upgrade(Upgrade {
-                module,
-                label: format!("{fsm:?}"),
-                replaces: None,
-                discard_state: false,
-                signatures: Vec::new(),
-            })
+            .upgrade(Upgrade { module, label: format!("{fsm:?}"), ..Upgrade::default() })
             .await
             .map_err(|error| cannot("load the state machine", &error))?;
         for member in &self.members[1..] {

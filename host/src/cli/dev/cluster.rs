@@ -146,7 +146,7 @@ impl Cluster {
             } else {
                 let seeds = addresses[..number - 1].to_vec();
                 let node_id = Some(NodeId(number as u64));
-                let join = Some(Join { seeds, learner: false, node_id });
+                let join = Some(Join { seeds, learner: false, node_id, ticket: None });
                 Startup { join, modules, ..Startup::default() }
             };
             let started = server::start(config.clone(), startup).await;

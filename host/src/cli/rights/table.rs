@@ -63,6 +63,32 @@ pub(super) fn principals(access: &v1::AccessResponse) -> String {
 }
 
 pub(super) fn tokens(access: &v1::AccessResponse) -> String {
+    let of_principals = tokens_of_principals(access);
+    match access.join_tokens.is_empty() {
+        true => of_principals,
+        false => format!("{of_principals}\n\n{}", join_tokens(access)),
+    }
+}
+
+fn join_tokens(access: &v1::AccessResponse) -> String {
+    let rows: Vec<Vec<String>> = access
+        .join_tokens
+        .iter()
+        .map(|token| {
+            let state = match (token.used, token.node_id, token.expired) {
+                (true, 0, _) => "used".to_owned(),
+                (true, node, _) => format!("used for node {node}"),
+                (false, _, true) => "expired".to_owned(),
+                (false, _, false) => "for one node".to_owned(),
+            };
+            let ends = human_time(token.expires_ms);
+            vec![token.id.to_string(), state, ends, token.note.clone()]
+        })
+        .collect();
+    table(&["join token", "state", "ends (utc)", "note"], &rows)
+}
+
+fn tokens_of_principals(access: &v1::AccessResponse) -> String {
     if access.tokens.is_empty() {
         return "there are no tokens: `raft-host token create --name NAME` makes one".to_owned();
     }
@@ -125,6 +151,20 @@ pub(super) fn tokens_json(access: &v1::AccessResponse) -> Value {
     access.tokens.iter().map(row).collect()
 }
 
+fn join_tokens_json(access: &v1::AccessResponse) -> Value {
+    let row = |token: &v1::JoinTokenInfo| {
+        json!({
+            "id": token.id,
+            "expires_ms": token.expires_ms,
+            "expired": token.expired,
+            "used": token.used,
+            "node_id": (token.node_id != 0).then_some(token.node_id),
+            "note": token.note,
+        })
+    };
+    access.join_tokens.iter().map(row).collect()
+}
+
 pub(super) fn roles_json(access: &v1::AccessResponse) -> Value {
     let row = |role: &v1::RoleInfo| {
         let grants: Vec<String> = role.grants.iter().map(grant_text).collect();
@@ -140,6 +180,7 @@ pub(super) fn to_json(access: &v1::AccessResponse) -> Value {
         "principals": principals_json(access),
         "tokens": tokens_json(access),
         "roles": roles_json(access),
+        "join_tokens": join_tokens_json(access),
     })
 }
 
@@ -209,6 +250,14 @@ mod tests {
                 grants: vec![parse_grant("apply:transfer").expect("a grant")],
                 built_in: false,
             }],
+            join_tokens: vec![v1::JoinTokenInfo {
+                id: 8,
+                expires_ms: 1_709_251_199_999,
+                note: "n4".to_owned(),
+                expired: false,
+                used: true,
+                node_id: 4,
+            }],
         };
         let text = to_text(&access);
         for words in [
@@ -217,9 +266,11 @@ mod tests {
             "6  ann  when revoked",
             "2024-02-29 23:59:59 (expired)  laptop",
             "teller  own   apply:transfer",
+            "8  used for node 4  2024-02-29 23:59:59  n4",
         ] {
             assert!(text.contains(words), "{text}\nshould contain {words:?}");
         }
+        assert_eq!(to_json(&access)["join_tokens"][0]["used"], true);
         assert_eq!(to_json(&access)["roles"][0]["grants"][0], "apply:transfer");
         let nobody = v1::AccessResponse::default();
         assert!(to_text(&nobody).contains("everybody may do everything\n"));

@@ -50,10 +50,28 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Makes a token by which one node without a certificate gets into the cluster, and shows it, this once.
+    ///
+    /// On the new node: raft-host --join HOST:PORT --tls DIR --join-token-file FILE. It needs a member that keeps a
+    /// CA (--tls-signing-ca), and the right `members`.
+    Join {
+        /// How long it lives by the log's clock, at most 30d.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_lifetime)]
+        ttl: Duration,
+        /// For people who read the list: at most 64 bytes.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        /// Writes it to a new file that only its owner can read, instead of showing it.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Ends a token.
     Revoke {
         /// Its number, as the list shows it.
         id: u64,
+        /// It is a join token. A node that has come in by it stays.
+        #[arg(long)]
+        join: bool,
     },
 }
 
@@ -65,7 +83,9 @@ pub(in crate::cli) fn run(args: &TokenArgs) -> Ended {
             let wish = Wish { name, roles, ttl: *ttl, note };
             create(remote, &wish, out.as_deref())
         }
-        Some(Action::Revoke { id }) => {
+        Some(Action::Join { ttl, note, out }) => join(remote, *ttl, note, out.as_deref()),
+        Some(Action::Revoke { id, join: true }) => revoke_join(remote, *id),
+        Some(Action::Revoke { id, join: false }) => {
             change_and_say(remote, Change::RevokeToken(*id), &format!("token {id} is revoked"))
         }
     }
@@ -80,33 +100,14 @@ struct Wish<'a> {
 }
 
 fn create(remote: &RemoteArgs, wish: &Wish<'_>, out: Option<&Path>) -> Ended {
-    // Before anything is made that could not be kept.
-    let file = out.map(new_file).transpose()?;
-    let ttl_ms = wish.ttl.map_or(0, |ttl| ttl.as_millis().try_into().unwrap_or(u64::MAX).max(1));
+    let keeping = Keeping::begin(out)?;
+    let ttl_ms = wish.ttl.map_or(0, millis);
     let made = remote::block_on(async {
         let client = remote.client().await?;
         let made = client.create_token(wish.name, wish.roles.to_vec(), ttl_ms, wish.note).await;
         made.map_err(|error| remote::failure(&error).about("making the token"))
     });
-    let made = match made {
-        Ok(made) => made,
-        Err(failure) => {
-            if let Some(path) = out {
-                // An empty file is in the way of the next attempt.
-                let _ = std::fs::remove_file(path);
-            }
-            return Err(failure);
-        }
-    };
-    if let (Some(mut file), Some(path)) = (file, out) {
-        let written = writeln!(file, "{}", made.token).and_then(|()| file.sync_all());
-        written.map_err(|error| {
-            let (path, index) = (path.display(), made.index);
-            Failure::new(format!(
-                "{path}: {error}; token {index} is made and lost: revoke it with `raft-host token revoke {index}`"
-            ))
-        })?;
-    }
+    let made = keeping.keep(made, |made| (made.index, &made.token))?;
     match remote.output {
         Output::Json => print_json(&json!({
             "id": made.index,
@@ -136,6 +137,88 @@ fn create(remote: &RemoteArgs, wish: &Wish<'_>, out: Option<&Path>) -> Ended {
         }
     }
     Ok(Exit::Done)
+}
+
+fn join(remote: &RemoteArgs, ttl: Duration, note: &str, out: Option<&Path>) -> Ended {
+    let keeping = Keeping::begin(out)?;
+    let made = remote::block_on(async {
+        let client = remote.client().await?;
+        let made = client.create_join_token(millis(ttl), note).await;
+        made.map_err(|error| remote::failure(&error).about("making the join token"))
+    });
+    let made = keeping.keep(made, |made| (made.index, &made.token))?;
+    match remote.output {
+        Output::Json => print_json(&json!({
+            "id": made.index,
+            "expires_ms": made.expires_ms,
+            "token": out.is_none().then_some(&made.token),
+            "file": out.map(|path| path.display().to_string()),
+        }))?,
+        Output::Table => {
+            let ends = format!("for one node until {} (UTC)", human_time(made.expires_ms));
+            print_text(&match out {
+                Some(path) => {
+                    format!("join token {}, {ends}, is in {}", made.index, path.display())
+                }
+                None => format!(
+                    "{}\n\njoin token {}, {ends}: nothing shows it again",
+                    made.token, made.index
+                ),
+            })?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn revoke_join(remote: &RemoteArgs, id: u64) -> Ended {
+    let done = remote::block_on(async {
+        let client = remote.client().await?;
+        let done = client.revoke_join_token(id).await;
+        done.map_err(|error| remote::failure(&error).about("revoking the join token"))
+    })?;
+    match remote.output {
+        Output::Json => print_json(&json!({ "index": done.index }))?,
+        Output::Table => {
+            print_text(&format!("join token {id} is revoked (index {})", done.index))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn millis(ttl: Duration) -> u64 {
+    ttl.as_millis().try_into().unwrap_or(u64::MAX).max(1)
+}
+
+/// Where the secret of a token goes that is about to be made, if not to the screen.
+struct Keeping<'a>(Option<(std::fs::File, &'a Path)>);
+
+impl Keeping<'_> {
+    /// Before anything is made that could not be kept.
+    fn begin(out: Option<&Path>) -> Result<Keeping<'_>, Failure> {
+        let file = out.map(new_file).transpose()?;
+        Ok(Keeping(file.zip(out)))
+    }
+
+    fn keep<T>(
+        self,
+        made: Result<T, Failure>,
+        shown: impl Fn(&T) -> (u64, &String),
+    ) -> Result<T, Failure> {
+        let Some((mut file, path)) = self.0 else { return made };
+        let made = made.inspect_err(|_| {
+            // An empty file is in the way of the next attempt.
+            let _ = std::fs::remove_file(path);
+        })?;
+        let (index, token) = shown(&made);
+        let written = writeln!(file, "{token}").and_then(|()| file.sync_all());
+        written.map_err(|error| {
+            let path = path.display();
+            Failure::new(format!(
+                "{path}: {error}; token {index} is made and lost: revoke it with `raft-host token revoke {index}`"
+            ))
+        })?;
+        Ok(made)
+    }
 }
 
 /// Nothing that is there is written over.

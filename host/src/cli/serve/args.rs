@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{FalseyValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use super::ticket;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::server::{Join, Startup};
 use crate::storage::Engine;
@@ -37,6 +38,10 @@ pub(crate) struct ServeArgs {
         help_heading = FORMING
     )]
     pub node_id: Option<NodeId>,
+    /// With --join and --tls: file with a join token (`raft-host token join`), or - for standard input; the
+    /// environment may have the token itself, as RAFT_HOST_JOIN_TOKEN. The node gets its certificate with it.
+    #[arg(long, value_name = "FILE", env = "RAFT_HOST_JOIN_TOKEN_FILE", help_heading = FORMING)]
+    pub join_token_file: Option<PathBuf>,
     /// With --plugin and TLS: name of the principal that may do everything, which a certificate of
     /// `raft-host certs init --client NAME` proves; empty: rights are not in force [default: admin].
     #[arg(long, value_name = "NAME", env = "RAFT_HOST_ADMIN", help_heading = FORMING)]
@@ -86,6 +91,10 @@ pub(crate) struct ServeArgs {
     /// The CAs of nodes (PEM) [default: those of clients].
     #[arg(long, value_name = "FILE", env = "RAFT_HOST_TLS_PEER_CA", help_heading = TLS)]
     pub tls_peer_ca: Option<PathBuf>,
+    /// Keep a CA on this node (ca.pem and ca-key.pem of this folder), and sign certificates of nodes that join with
+    /// a token [default: no].
+    #[arg(long, value_name = "DIR", env = "RAFT_HOST_TLS_SIGNING_CA", help_heading = TLS)]
+    pub tls_signing_ca: Option<PathBuf>,
     /// Listen for others than this machine without TLS all the same: whoever reaches the ports can do everything.
     #[arg(
         long, env = "RAFT_HOST_INSECURE", value_parser = FalseyValueParser::new(),
@@ -218,6 +227,7 @@ impl ServeArgs {
         tls.key = self.tls_key.clone().or(tls.key.take());
         tls.client_ca = self.tls_client_ca.clone().or(tls.client_ca.take());
         tls.peer_ca = self.tls_peer_ca.clone().or(tls.peer_ca.take());
+        tls.signing_ca = self.tls_signing_ca.clone().or(tls.signing_ca.take());
         config.storage_engine = self.storage_engine.or(config.storage_engine);
         if self.plugin.is_some() || !self.join.is_empty() {
             // The file's way to begin is replaced as a whole.
@@ -231,6 +241,11 @@ impl ServeArgs {
             let problem = "--node-id is for a node that joins: give --join as well".to_owned();
             return Err(ConfigError::Invalid(vec![problem]));
         }
+        if self.join_token_file.is_some() && config.join.is_empty() {
+            let problem =
+                "--join-token-file is for a node that joins: give --join as well".to_owned();
+            return Err(ConfigError::Invalid(vec![problem]));
+        }
         if self.import.is_some() && config.plugin.is_none() {
             let problem = "--import is the state that a new cluster's plugin begins with: give --plugin as \
                            well";
@@ -241,15 +256,23 @@ impl ServeArgs {
     }
 
     /// How the node is to begin, by what [`ServeArgs::config`] made of file and flags.
-    pub(crate) fn startup(&self, config: &Config) -> Startup {
+    ///
+    /// # Errors
+    /// The join token cannot be read.
+    pub(crate) fn startup(&self, config: &Config) -> Result<Startup, ConfigError> {
+        let ticket = match config.join.is_empty() {
+            true => None,
+            false => ticket::read(self.join_token_file.as_deref(), &config.tls)?,
+        };
         let join = (!config.join.is_empty()).then(|| Join {
+            ticket,
             seeds: config.join.clone(),
             learner: config.learner,
             node_id: self.node_id,
         });
         let modules = CompiledModules::by_children(config.compiler.clone());
         let (plugin, import) = (config.plugin.clone(), self.import.clone());
-        Startup { plugin, join, import, modules }
+        Ok(Startup { plugin, join, import, modules })
     }
 }
 
@@ -311,7 +334,7 @@ mod tests {
         let begin = |flags: &[&str]| {
             let args = args(&[&["--config", file], flags].concat());
             let config = args.config().expect("valid");
-            (args.startup(&config), config.log.filter)
+            (args.startup(&config).expect("no token"), config.log.filter)
         };
         let (startup, filter) = begin(&[]);
         let join = startup.join.expect("in the file");
@@ -392,9 +415,10 @@ mod tests {
     }
 
     /// Options that no key answers to, and why.
-    const OPTIONS_ONLY: [(&str, &str); 4] = [
+    const OPTIONS_ONLY: [(&str, &str); 5] = [
         ("import", "for one start: a file that stays must not name a state that is old by then"),
         ("node-id", "for one join: a file that stays must not ask for an id that is taken by then"),
+        ("join-token-file", "for one join: a token counts once, and a restart needs none"),
         ("config", "names the file"),
         ("tls", "stands for those that name a file each"),
     ];
@@ -486,7 +510,7 @@ mod tests {
     fn several_addresses_to_join_are_separated_by_commas() {
         let args = args(&["--join", "a:1,b:2", "--learner"]);
         let config = args.config().expect("valid");
-        let join = args.startup(&config).join.expect("given");
+        let join = args.startup(&config).expect("no token").join.expect("given");
         assert_eq!(join.seeds, ["a:1", "b:2"]);
         assert!(join.learner);
     }

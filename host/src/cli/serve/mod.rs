@@ -7,6 +7,7 @@
 mod args;
 mod last_resort;
 mod logging;
+mod ticket;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use self::args::{ServeArgs, engines};
+pub(super) use self::ticket::JOIN_TOKEN_VARIABLE;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::Output;
 use crate::config::{Config, ConfigError, LogFormat};
@@ -47,7 +49,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .context("starting the runtime")?;
     runtime.spawn(guest_lines.report());
     super::environment::warn_of_unknown();
-    let startup = args.startup(&config);
+    let startup = args.startup(&config)?;
     let code = runtime.block_on(serve(config, startup));
     // A thread that is stuck in a system call must not keep a stopped server alive.
     runtime.shutdown_background();

@@ -36,6 +36,7 @@ pub(super) fn group_to_json(group: &v1::GroupStatus) -> Value {
         "rights": group.access.as_ref().map(table::status_json),
         "origins": group.origins.iter().map(origin_to_json).collect::<Vec<_>>(),
         "activity": activity_to_json(group.activity.as_ref()),
+        "rehearsal": group.rehearsal.as_ref().map(rehearsal_to_json),
         "digest": digest_to_json(group.digest.as_ref()),
         "peers": group.peers.iter().map(|peer| json!({
             "node_id": peer.node_id,
@@ -158,6 +159,17 @@ pub(super) fn disk_to_json(disk: Option<&v1::DiskStatus>) -> Value {
         "reserve_bytes": disk.reserve_bytes,
         "sync_p99_us": disk.sync_p99_us,
         "alarm": disk.alarm,
+    })
+}
+
+fn rehearsal_to_json(rehearsal: &v1::RehearsalProgress) -> Value {
+    let range = rehearsal.range.unwrap_or_default();
+    json!({
+        "module_hash": hex(&rehearsal.module_hash),
+        "index": rehearsal.index,
+        "range": { "base": range.base, "until": range.until },
+        "commands": rehearsal.commands,
+        "differences": rehearsal.differences,
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use raft_host_proto::v1::activity::Job;
 
 use super::row::NodeRow;
-use crate::cli::output::{hex, human_duration, human_time};
+use crate::cli::output::{hex, human_count, human_duration, human_time, short_hash};
 
 /// What people should know of a node's own backups.
 pub(super) fn backup_note(row: &NodeRow) -> Option<String> {
@@ -84,6 +84,22 @@ pub(super) fn activity_note(row: &NodeRow) -> Option<String> {
         row.address,
         human_duration(Duration::from_millis(activity.for_ms)),
         activity.index
+    ))
+}
+
+/// What module a node tries.
+pub(super) fn rehearsal_note(row: &NodeRow) -> Option<String> {
+    let rehearsal = row.group()?.rehearsal.as_ref()?;
+    let range = rehearsal.range.unwrap_or_default();
+    let done = rehearsal.index.saturating_sub(range.base);
+    Some(format!(
+        "{} rehearses {}: {} of {} entries, {} commands, {} differences",
+        row.address,
+        short_hash(&rehearsal.module_hash),
+        human_count(done),
+        human_count(range.until - range.base.min(range.until)),
+        human_count(rehearsal.commands),
+        human_count(rehearsal.differences)
     ))
 }
 

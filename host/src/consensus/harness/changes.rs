@@ -193,6 +193,42 @@ fn a_change_that_was_decided_on_older_members_is_refused() {
     assert_eq!(cluster.refused, []);
 }
 
+/// Whoever decided on it may not be allowed to any more.
+#[test]
+fn a_change_that_was_decided_on_before_rights_changed_is_refused() {
+    let mut cluster = Cluster::new(18, &[1, 2, 3]);
+    let leader = cluster.elect();
+    cluster.run_until("all voters", |cluster| !cluster.replica(leader).status().is_new_leader);
+    let ask = |cluster: &mut Cluster, leader: NodeId, decided_at: Index| {
+        cluster.refused.clear();
+        let member = Member { id: NodeId(2), address: "b:1".to_owned() };
+        let change = ConfChange::of(ConfChangeOp::Move, member);
+        let care = Care { decided_at, force: false };
+        cluster.input(leader, Input::ProposeConfChange(MEMBERSHIP, change, care));
+        cluster.refused.pop()
+    };
+    let fenced = Some(ConfChangeError::RightsChanged.into());
+    let before = cluster.nodes[&leader].applied;
+    // What says nothing of rights is not in the way, committed or not.
+    cluster.propose_to(leader, 1);
+    let data = Bytes::from_static(b"rights");
+    let fence = Proposal { id: ProposalId(u64::MAX), data, is_fence: true };
+    cluster.input(leader, Input::Propose(vec![fence]));
+    assert_eq!(ask(&mut cluster, leader, before), fenced);
+    let at = cluster.replica(leader).status().last_index;
+    cluster.run_until("it is applied", |cluster| cluster.nodes[&leader].applied >= at);
+    assert_eq!(ask(&mut cluster, leader, before), fenced);
+    assert_eq!(ask(&mut cluster, leader, Index(at.0 - 1)), fenced);
+
+    // Of what its predecessors appended, a leader does not know what it is.
+    cluster.crash(leader);
+    let next = cluster.elect();
+    let all = cluster.replica(next).status().last_index;
+    cluster.run_until("all is applied", |cluster| cluster.nodes[&next].applied >= all);
+    assert_eq!(ask(&mut cluster, next, at), fenced);
+    assert_eq!(ask(&mut cluster, next, all), None);
+}
+
 /// Three voters that all were heard from, the leader first.
 fn three_voters(seed: u64) -> (Cluster, [NodeId; 3]) {
     let mut cluster = Cluster::new(seed, &[1, 2, 3]);

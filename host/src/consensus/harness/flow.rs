@@ -216,6 +216,47 @@ fn the_log_is_not_kept_beyond_its_bound_whoever_needs_it() {
     cluster.settle();
 }
 
+/// A rehearsal reads the log for minutes, beside everything else.
+#[test]
+fn the_log_is_kept_for_who_reads_it_until_he_has_done_or_it_takes_too_much() {
+    let mut cluster = Cluster::new(39, &[1]);
+    cluster.limits.trailing_logs = 5;
+    cluster.limits.held_bytes = 4_000;
+    tight(&mut cluster);
+    let leader = cluster.elect();
+    let go_on = |cluster: &mut Cluster| {
+        cluster.propose_to(leader, 10);
+        cluster.run(4);
+        cluster.take_snapshot(leader);
+        cluster.replica(leader).status()
+    };
+    let reader = go_on(&mut cluster).last_index;
+    cluster.input(leader, Input::HoldLog(Some(reader)));
+    for _ in 0..8 {
+        assert!(go_on(&mut cluster).first_index <= reader.next(), "he still reads it");
+    }
+    assert_eq!(cluster.replica(leader).status().first_index, reader.next(), "what is before goes");
+    cluster.input(leader, Input::HoldLog(None));
+    cluster.run_until("what was kept for it is compacted", |cluster| {
+        let status = cluster.replica(leader).status();
+        status.first_index.0 + 10 > status.snapshot.0
+    });
+    let reader = cluster.replica(leader).status().last_index;
+    cluster.input(leader, Input::HoldLog(Some(reader)));
+    for _ in 0..40 {
+        let status = go_on(&mut cluster);
+        let kept = status.snapshot.0 + 1 - status.first_index.0;
+        assert!(kept <= 5 + 4_000 / 40 + 10, "{kept} entries are kept");
+    }
+    assert!(cluster.replica(leader).status().first_index > reader.next(), "it gave way");
+    // Nor is anything kept for it where the disk is short.
+    cluster.input(leader, Input::HoldLog(Some(cluster.replica(leader).status().last_index)));
+    go_on(&mut cluster);
+    cluster.input(leader, Input::Space(crate::types::Space::Low, 1 << 20));
+    let status = cluster.replica(leader).status();
+    assert_eq!(status.first_index, status.snapshot.next());
+}
+
 /// At 50,000 commands a second 10,240 entries are a fifth of a second.
 #[test]
 fn the_entries_of_the_last_moments_are_kept_however_many_they_are() {

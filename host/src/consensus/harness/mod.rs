@@ -441,7 +441,11 @@ impl Cluster {
             .map(|_| {
                 let proposal = ProposalId(self.next_proposal);
                 self.next_proposal += 1;
-                Proposal { id: proposal, data: proposal.0.to_le_bytes().to_vec().into() }
+                Proposal {
+                    id: proposal,
+                    data: proposal.0.to_le_bytes().to_vec().into(),
+                    is_fence: false,
+                }
             })
             .collect();
         self.input(id, Input::Propose(proposals));

@@ -9,6 +9,7 @@ use raft::{StateRole, eraftpb};
 use super::{Replica, ReplicaError};
 use crate::consensus::effects::{Care, ProposeError};
 use crate::consensus::membership::{self, ConfChangeError};
+use crate::museum::{self, Exhibit};
 use crate::types::{
     ConfChange, ConfChangeOp, ConfState, Index, LogPosition, NodeId, PeerMessage, Term,
 };
@@ -166,6 +167,12 @@ impl Replica {
         self.keep_contacts();
         if self.raw.raft.has_pending_conf() || self.members_changed_at > care.decided_at {
             return Err(ConfChangeError::InProgress);
+        }
+        // In this term all that can stand between was proposed here.
+        let is_known = self.last_soft_state == self.soft_state();
+        let is_fenced = !is_known || self.fence > care.decided_at;
+        if is_fenced && !museum::is_on(Exhibit::MembersJudgedAtTheDoor) {
+            return Err(ConfChangeError::RightsChanged);
         }
         let current = membership::current(&self.raw);
         let voters = membership::validate(change, &current)?;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   start ……… floor ……… needed ……… by size / by count and time ……… snapshot ……… last
-//!             │         └ what a peer gets next, that is near or being sent a snapshot
-//!             └ no peer holds the log back further: consensus.held_bytes
+//!             │         └ what a peer gets next, that is near or being sent a snapshot; or a rehearsal
+//!             └ nobody holds the log back further: consensus.held_bytes
 //! ```
 //!
 //! A peer that finds its next entry compacted needs a whole snapshot. So a peer that is being sent
@@ -37,14 +37,21 @@ pub(super) struct LogSize {
     uncounted: Index,
     /// The last entry, and when it was appended.
     newest: (Index, u64),
-    /// Something would have been compacted if no peer needed it.
+    /// Something would have been compacted if nobody needed it.
     is_held: bool,
+    /// Somebody on this node reads what comes after.
+    reader: Option<Index>,
 }
 
 impl LogSize {
     /// Of a log that ends at `last`.
     pub(super) fn new(last: Index) -> LogSize {
         LogSize { uncounted: last, newest: (last, 0), ..LogSize::default() }
+    }
+
+    /// Somebody on this node reads what comes after, or nobody does.
+    pub(super) fn hold(&mut self, reader: Option<Index>) {
+        self.reader = reader;
     }
 
     /// The log is empty and goes on after `last`.
@@ -123,7 +130,7 @@ impl Replica {
             return Ok(());
         }
         let wanted = self.compaction_target();
-        let held = self.held_at().unwrap_or(wanted);
+        let held = [self.held_at(), self.read_at()].into_iter().flatten().min().unwrap_or(wanted);
         self.log_size.is_held = held < wanted;
         self.compact_through(wanted.min(held))
     }
@@ -180,6 +187,13 @@ impl Replica {
             .min()?;
         let floor = self.log_size.before_bytes(self.config.limits.held_bytes);
         Some(Index(needed).max(floor).max(self.log_size.uncounted))
+    }
+
+    /// Up to where the log may be compacted for the sake of whoever reads it on this node, if anybody does.
+    fn read_at(&self) -> Option<Index> {
+        let reader = self.log_size.reader.filter(|_| self.space == Space::Ample)?;
+        let floor = self.log_size.before_bytes(self.config.limits.held_bytes);
+        Some(reader.max(floor))
     }
 
     /// Whether a peer said something within the last two election timeouts.

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 
-use super::{ADMIN, Access, Grant, Principal, SecretHash, Token, built_in, to_record};
+use super::{
+    ADMIN, Access, Grant, JoinToken, Newcomer, Principal, SecretHash, Token, built_in, to_record,
+};
 use crate::fsm::class_name;
-use crate::types::{Actor, ActorName, Index, PrincipalId, Right, TokenId};
+use crate::types::{Actor, ActorName, Index, NodeId, PrincipalId, Right, TokenId};
 
 /// Most principals.
 pub(super) const PRINCIPALS_MAX: usize = 10_000;
@@ -63,6 +65,26 @@ pub enum AccessChange {
     },
     /// Ends a token.
     RevokeToken(TokenId),
+    /// Makes a token by which one node gets into the cluster.
+    CreateJoinToken {
+        /// Of its secret.
+        hash: SecretHash,
+        /// How long it lives from the entry on.
+        ttl_ms: u64,
+        /// For people.
+        note: String,
+    },
+    /// Uses one for a newcomer; the same newcomer may use it again.
+    ConsumeJoinToken {
+        /// Of its secret.
+        hash: SecretHash,
+        /// For whom.
+        newcomer: Newcomer,
+        /// As which node it was taken in, once it was.
+        node: Option<NodeId>,
+    },
+    /// Ends one.
+    RevokeJoinToken(TokenId),
 }
 
 /// When a token ends, by the log's clock.
@@ -88,6 +110,21 @@ pub enum AccessRefused {
     /// There is no such token.
     #[error("there is no token {}: it was revoked, or has expired", .0.0)]
     NoToken(TokenId),
+    /// No join token has this secret.
+    #[error(
+        "this cluster does not know the join token: it was revoked, has expired long ago, or is of another cluster. \
+         `raft-host token join` makes one"
+    )]
+    UnknownJoinToken,
+    /// Its time is over.
+    #[error("join token {} has expired: `raft-host token join` makes another one", .0.0)]
+    JoinTokenExpired(TokenId),
+    /// It lets in one node.
+    #[error(
+        "join token {} was used for another node, and lets in only one: `raft-host token join` makes another one",
+        .0.0
+    )]
+    JoinTokenUsed(TokenId),
     /// Somebody has it.
     #[error("there is a principal {0} already")]
     NameTaken(ActorName),
@@ -224,6 +261,23 @@ impl Access {
                 let token = self.tokens.remove(id).ok_or(AccessRefused::NoToken(*id))?;
                 self.by_hash.remove(&token.hash);
             }
+            AccessChange::CreateJoinToken { hash, ttl_ms, note } => {
+                let expires_ms = now_ms.saturating_add(*ttl_ms);
+                let token = JoinToken {
+                    hash: *hash,
+                    expires_ms,
+                    note: note.clone(),
+                    newcomer: None,
+                    node: None,
+                };
+                self.create_join_token(TokenId(index.0), token, now_ms, made)?;
+            }
+            AccessChange::ConsumeJoinToken { hash, newcomer, node } => {
+                self.consume_join_token(hash, *newcomer, *node, now_ms)?;
+            }
+            AccessChange::RevokeJoinToken(id) => {
+                self.join_tokens.remove(id).ok_or(AccessRefused::NoToken(*id))?;
+            }
         }
         Ok(())
     }
@@ -316,12 +370,7 @@ impl Access {
         now_ms: u64,
         made: &mut AccessMade,
     ) -> Result<(), AccessRefused> {
-        if token.note.len() > NOTE_MAX_BYTES || token.note.contains(char::is_control) {
-            let words = format!(
-                "the note of a token has at most {NOTE_MAX_BYTES} bytes and no control characters"
-            );
-            return Err(AccessRefused::Invalid(words));
-        }
+        check_note(&token.note)?;
         if token.is_expired(now_ms) {
             let words = "the token would have expired when it is made";
             return Err(AccessRefused::Invalid(words.to_owned()));
@@ -353,6 +402,17 @@ impl Access {
         let tokens = &self.tokens;
         self.by_hash.retain(|_, id| tokens.contains_key(id));
     }
+}
+
+/// Whether people may read it.
+pub(super) fn check_note(note: &str) -> Result<(), AccessRefused> {
+    if note.len() > NOTE_MAX_BYTES || note.contains(char::is_control) {
+        let words = format!(
+            "the note of a token has at most {NOTE_MAX_BYTES} bytes and no control characters"
+        );
+        return Err(AccessRefused::Invalid(words));
+    }
+    Ok(())
 }
 
 /// Whether a grant can mean anything.

@@ -11,6 +11,7 @@
 //! Changes are rare and questions are many: a change copies all of it, and whoever asks shares it.
 
 mod change;
+mod join;
 mod record;
 
 #[cfg(test)]
@@ -20,10 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use raft_host_proto::stored;
+use raft_host_proto::stored::access_change::Change;
 use sha2::{Digest as _, Sha256};
 
 pub use self::change::{AccessChange, AccessRefused, NOTE_MAX_BYTES, TokenEnd};
 use self::change::{GRANTS_MAX, PRINCIPALS_MAX, ROLES_MAX, ROLES_OF_ONE_MAX, TOKENS_MAX};
+pub use self::join::{JOIN_TOKEN_TTL_MAX_MS, JoinToken, Newcomer};
 pub(super) use self::record::{Unreadable, changes_from_log, from_record, to_record};
 pub(crate) use self::record::{actor_from_log, actor_to_log, change_to_log};
 use crate::types::{Actor, ActorName, GroupId, Index, PrincipalId, Right, TokenId};
@@ -207,6 +210,7 @@ pub struct Access {
     by_hash: BTreeMap<SecretHash, TokenId>,
     /// But for those that are built in.
     roles: BTreeMap<ActorName, Vec<Grant>>,
+    join_tokens: BTreeMap<TokenId, JoinToken>,
 }
 
 impl Access {
@@ -346,9 +350,14 @@ pub(super) fn right_for(body: &stored::entry::Body) -> Option<Right> {
     Some(match body {
         Body::Batch(_) => return None,
         Body::OpenSession(_) | Body::KeepSession(_) | Body::CloseSession(_) => Right::Apply,
-        Body::ModuleChunk(_) | Body::ActivateModule(_) => Right::Upgrade,
+        Body::ModuleChunk(_)
+        | Body::ActivateModule(_)
+        | Body::ForkState(_)
+        | Body::RecordReceipt(_)
+        | Body::SettleUpgrade(_) => Right::Upgrade,
         Body::SetLimits(_) | Body::SetEngine(_) | Body::SetClock(_) => Right::Limits,
         Body::SetLevel(_) => Right::Members,
+        Body::SetAccess(set) if is_all(set, is_of_join_tokens) => Right::Members,
         Body::SetAccess(_) => Right::Rights,
         Body::SetKeys(_) => Right::Keys,
         Body::DigestPoint(_) | Body::DigestVerdict(_) => Right::Snapshot,
@@ -358,5 +367,23 @@ pub(super) fn right_for(body: &stored::entry::Body) -> Option<Right> {
 /// What a cluster puts into its log of its own accord, in nobody's name.
 pub(super) fn is_own(body: &stored::entry::Body) -> bool {
     use stored::entry::Body;
-    matches!(body, Body::SetLevel(_) | Body::DigestPoint(_) | Body::DigestVerdict(_))
+    match body {
+        Body::SetLevel(_) | Body::DigestPoint(_) | Body::DigestVerdict(_) => true,
+        // Whoever has the secret of a join token may use it, and the cluster does that for it.
+        Body::SetAccess(set) => is_all(set, |change| matches!(change, Change::ConsumeJoinToken(_))),
+        _ => false,
+    }
+}
+
+fn is_all(set: &stored::SetAccess, is_so: impl Fn(&Change) -> bool) -> bool {
+    let mut changes = set.changes.iter();
+    !set.changes.is_empty() && changes.all(|change| change.change.as_ref().is_some_and(&is_so))
+}
+
+/// Whether it is about who gets in as a member, and not about who may do what.
+fn is_of_join_tokens(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::CreateJoinToken(_) | Change::ConsumeJoinToken(_) | Change::RevokeJoinToken(_)
+    )
 }

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use raft_host_proto::stored;
 
 use super::change::check_grant;
-use super::{Access, AccessChange, Grant, Principal, SecretHash, Token, TokenEnd, built_in};
+use super::join::JOIN_TOKENS_MAX;
+use super::{
+    Access, AccessChange, Grant, JoinToken, Newcomer, Principal, SecretHash, Token, TokenEnd,
+    built_in,
+};
 use super::{GRANTS_MAX, NOTE_MAX_BYTES, PRINCIPALS_MAX, ROLES_MAX, ROLES_OF_ONE_MAX, TOKENS_MAX};
 use crate::types::{Actor, ActorName, GroupId, Index, NodeId, PrincipalId, Right, TokenId};
 
@@ -81,6 +85,22 @@ pub(crate) fn change_to_log(change: &AccessChange) -> stored::AccessChange {
             })
         }
         AccessChange::RevokeToken(id) => Change::RevokeToken(id.0),
+        AccessChange::CreateJoinToken { hash, ttl_ms, note } => {
+            let hash = Bytes::copy_from_slice(&hash.0);
+            Change::CreateJoinToken(stored::CreateJoinToken {
+                hash,
+                ttl_ms: *ttl_ms,
+                note: note.clone(),
+            })
+        }
+        AccessChange::ConsumeJoinToken { hash, newcomer, node } => {
+            Change::ConsumeJoinToken(stored::ConsumeJoinToken {
+                hash: Bytes::copy_from_slice(&hash.0),
+                newcomer: Bytes::copy_from_slice(&newcomer.0),
+                node_id: node.map_or(0, |node| node.0),
+            })
+        }
+        AccessChange::RevokeJoinToken(id) => Change::RevokeJoinToken(id.0),
     };
     stored::AccessChange { change: Some(change) }
 }
@@ -119,6 +139,17 @@ fn change_from_log(record: &stored::AccessChange) -> Result<AccessChange, Unread
             note: create.note.clone(),
         },
         Change::RevokeToken(id) => AccessChange::RevokeToken(TokenId(*id)),
+        Change::CreateJoinToken(create) => AccessChange::CreateJoinToken {
+            hash: secret_hash(&create.hash)?,
+            ttl_ms: create.ttl_ms,
+            note: create.note.clone(),
+        },
+        Change::ConsumeJoinToken(consume) => AccessChange::ConsumeJoinToken {
+            hash: secret_hash(&consume.hash)?,
+            newcomer: newcomer(&consume.newcomer)?,
+            node: node(consume.node_id),
+        },
+        Change::RevokeJoinToken(id) => AccessChange::RevokeJoinToken(TokenId(*id)),
     })
 }
 
@@ -129,6 +160,15 @@ fn name(text: &str) -> Result<ActorName, Unreadable> {
 fn secret_hash(bytes: &[u8]) -> Result<SecretHash, Unreadable> {
     let hash = <[u8; 32]>::try_from(bytes);
     hash.map(SecretHash).map_err(|_| malformed("the hash of a secret has 32 bytes"))
+}
+
+fn newcomer(bytes: &[u8]) -> Result<Newcomer, Unreadable> {
+    let hash = <[u8; 32]>::try_from(bytes);
+    hash.map(Newcomer).map_err(|_| malformed("what a newcomer is known by has 32 bytes"))
+}
+
+fn node(id: u64) -> Option<NodeId> {
+    (id != 0).then_some(NodeId(id))
 }
 
 fn role_record(name: &ActorName, grants: &[Grant]) -> stored::AccessRole {
@@ -174,7 +214,18 @@ pub(in crate::machine) fn to_record(access: &Access) -> Option<stored::SnapshotA
         expires_ms: token.expires_ms,
         note: token.note.clone(),
     });
+    let join_tokens = access.join_tokens.iter().map(|(id, token)| stored::SnapshotJoinToken {
+        id: id.0,
+        hash: Bytes::copy_from_slice(&token.hash.0),
+        expires_ms: token.expires_ms,
+        note: token.note.clone(),
+        newcomer: token
+            .newcomer
+            .map_or_else(Bytes::new, |newcomer| Bytes::copy_from_slice(&newcomer.0)),
+        node_id: token.node.map_or(0, |node| node.0),
+    });
     Some(stored::SnapshotAccess {
+        join_tokens: join_tokens.collect(),
         in_force: access.in_force,
         revision: access.revision.0,
         principals: principals.collect(),
@@ -196,12 +247,15 @@ pub(in crate::machine) fn from_record(
         Unreadable::Unknown => "it grants a right that this version does not know".to_owned(),
         Unreadable::Malformed(reason) => reason,
     };
-    let stored::SnapshotAccess { in_force, revision, principals, tokens, roles } = record;
+    let stored::SnapshotAccess { in_force, revision, principals, tokens, roles, join_tokens } =
+        record;
     if *revision == 0 || *revision > applied.0 {
         return Err("it was changed after the last entry, or never".to_owned());
     }
-    let is_too_much =
-        principals.len() > PRINCIPALS_MAX || tokens.len() > TOKENS_MAX || roles.len() > ROLES_MAX;
+    let is_too_much = principals.len() > PRINCIPALS_MAX
+        || tokens.len() > TOKENS_MAX
+        || roles.len() > ROLES_MAX
+        || join_tokens.len() > JOIN_TOKENS_MAX;
     if is_too_much {
         return Err("there is more of it than there may be".to_owned());
     }
@@ -257,6 +311,28 @@ pub(in crate::machine) fn from_record(
             return Err(contradiction());
         }
         access.tokens.insert(id, token);
+    }
+    for record in join_tokens {
+        let id = TokenId(record.id);
+        let token = JoinToken {
+            hash: secret_hash(&record.hash).map_err(read)?,
+            expires_ms: record.expires_ms,
+            note: record.note.clone(),
+            newcomer: match record.newcomer.is_empty() {
+                true => None,
+                false => Some(newcomer(&record.newcomer).map_err(read)?),
+            },
+            node: node(record.node_id),
+        };
+        let is_sound = (1..=*revision).contains(&record.id)
+            && token.note.len() <= NOTE_MAX_BYTES
+            && (token.node.is_none() || token.newcomer.is_some())
+            && is_last(&access.join_tokens, &id)
+            && access.join_tokens.values().all(|known| known.hash != token.hash);
+        if !is_sound {
+            return Err(contradiction());
+        }
+        access.join_tokens.insert(id, token);
     }
     Ok(access)
 }

@@ -3,6 +3,7 @@
 use prost::Message as _;
 
 use super::change::check_grant;
+use super::join::JOIN_TOKENS_MAX;
 use super::*;
 use crate::types::NodeId;
 
@@ -28,6 +29,22 @@ fn role(who: &str, grants: &[Grant]) -> AccessChange {
 fn token(who: &str, secret: u8, end: TokenEnd) -> AccessChange {
     let hash = SecretHash::of(&[secret; 32]);
     AccessChange::CreateToken { principal: name(who), hash, end, note: "for a test".to_owned() }
+}
+
+fn join_token(secret: u8, ttl_ms: u64) -> AccessChange {
+    let hash = SecretHash::of(&[secret; 32]);
+    AccessChange::CreateJoinToken { hash, ttl_ms, note: "n4".to_owned() }
+}
+
+fn consume(secret: u8, newcomer: u8) -> AccessChange {
+    let hash = SecretHash::of(&[secret; 32]);
+    AccessChange::ConsumeJoinToken { hash, newcomer: Newcomer([newcomer; 32]), node: None }
+}
+
+fn taken_in(secret: u8, newcomer: u8, node: u64) -> AccessChange {
+    let hash = SecretHash::of(&[secret; 32]);
+    let node = Some(NodeId(node));
+    AccessChange::ConsumeJoinToken { hash, newcomer: Newcomer([newcomer; 32]), node }
 }
 
 fn by(id: u64) -> Actor {
@@ -266,6 +283,10 @@ fn changes_and_actors_survive_their_records_and_nonsense_does_not() {
         token("a", 1, TokenEnd::At(5)),
         token("a", 1, TokenEnd::After(6)),
         AccessChange::RevokeToken(TokenId(7)),
+        join_token(3, 60_000),
+        consume(3, 4),
+        taken_in(3, 4, 2),
+        AccessChange::RevokeJoinToken(TokenId(8)),
     ];
     let record = stored::SetAccess { changes: changes.iter().map(change_to_log).collect() };
     let read = changes_from_log(&record).unwrap_or_else(|_| panic!("its own record"));
@@ -302,12 +323,20 @@ fn the_state_survives_its_record_and_one_that_contradicts_itself_is_refused() {
         token("ann", 1, TokenEnd::After(7)),
         token("root", 2, TokenEnd::Never),
         AccessChange::InForce(true),
+        join_token(1, 60_000),
+        join_token(2, 60_000),
+        taken_in(2, 7, 4),
     ]);
     let record = to_record(&access).expect("there is something");
-    assert_eq!(from_record(&record, Index(15)), Ok(access));
-    assert!(from_record(&record, Index(14)).is_err(), "from the future");
+    assert_eq!(from_record(&record, Index(18)), Ok(access));
+    assert!(from_record(&record, Index(17)).is_err(), "from the future");
     type Spoil = fn(&mut stored::SnapshotAccess);
-    let spoils: [Spoil; 9] = [
+    let spoils: [Spoil; 14] = [
+        |it| it.join_tokens[0].node_id = 4,
+        |it| it.join_tokens[1].hash = it.join_tokens[0].hash.clone(),
+        |it| it.join_tokens.reverse(),
+        |it| it.join_tokens[1].newcomer = vec![1].into(),
+        |it| it.join_tokens[0].id = 99,
         |it| it.revision = 0,
         |it| it.principals[0].name = "ann".to_owned(),
         |it| it.principals[1].id = 10,
@@ -322,7 +351,89 @@ fn the_state_survives_its_record_and_one_that_contradicts_itself_is_refused() {
         let mut bad = record.clone();
         spoil(&mut bad);
         assert_ne!(bad.encode_to_vec(), record.encode_to_vec());
-        assert!(from_record(&bad, Index(15)).is_err(), "{bad:?}");
+        assert!(from_record(&bad, Index(18)).is_err(), "{bad:?}");
     }
     assert!(check_grant(&Grant::of(Right::Apply)).is_ok());
+}
+
+#[test]
+fn a_join_token_lets_in_one_newcomer_however_often_that_asks() {
+    let access = after(&[join_token(1, 500)]);
+    let check = |access: &Access, newcomer, now_ms| {
+        let checked =
+            access.check_join_token(&SecretHash::of(&[1; 32]), Newcomer([newcomer; 32]), now_ms);
+        checked.map(|(id, token)| (id, token.newcomer.is_some()))
+    };
+    assert_eq!(check(&access, 7, 1_000), Ok((TokenId(10), false)));
+    let used = access.changed(Index(11), 1_100, Actor::Nobody, &[consume(1, 7)]).expect("good").0;
+    assert_eq!(check(&used, 7, 1_100), Ok((TokenId(10), true)));
+    let again = used.changed(Index(12), 1_200, Actor::Nobody, &[consume(1, 7)]).expect("again").0;
+    assert_eq!(again.join_tokens(), used.join_tokens());
+    let other = Err(AccessRefused::JoinTokenUsed(TokenId(10)));
+    assert_eq!(check(&used, 8, 1_100), other);
+    assert_eq!(
+        refused(&used, Actor::Nobody, &[consume(1, 8)]),
+        AccessRefused::JoinTokenUsed(TokenId(10))
+    );
+    let known =
+        used.changed(Index(12), 1_200, Actor::Nobody, &[taken_in(1, 7, 4)]).expect("it is").0;
+    assert_eq!(known.join_tokens()[&TokenId(10)].node, Some(NodeId(4)));
+    assert!(known.changed(Index(13), 1_200, Actor::Nobody, &[consume(1, 7)]).is_ok());
+    let twice = refused(&known, Actor::Nobody, &[taken_in(1, 7, 5)]);
+    assert_eq!(twice, AccessRefused::JoinTokenUsed(TokenId(10)));
+    // It ends for whoever used it, too, and nobody knows another secret.
+    let over = Err(AccessRefused::JoinTokenExpired(TokenId(10)));
+    assert_eq!((check(&used, 7, 1_500), check(&access, 7, 1_500)), (over.clone(), over));
+    assert_eq!(refused(&access, LOCAL, &[consume(2, 7)]), AccessRefused::UnknownJoinToken);
+    let revoke = AccessChange::RevokeJoinToken(TokenId(10));
+    let gone = used.changed(Index(13), 1_200, LOCAL, std::slice::from_ref(&revoke)).expect("gone");
+    assert_eq!(check(&gone.0, 7, 1_200), Err(AccessRefused::UnknownJoinToken));
+    assert_eq!(refused(&gone.0, LOCAL, &[revoke]), AccessRefused::NoToken(TokenId(10)));
+    assert!(access.authenticate_token(&SecretHash::of(&[1; 32]), 1_000).is_none());
+}
+
+#[test]
+fn join_tokens_are_few_and_end_and_those_that_have_make_room() {
+    let mut access = Access::default();
+    for index in 0..JOIN_TOKENS_MAX as u64 {
+        let make = join_token(index as u8, 1_000 + index);
+        access = access.changed(Index(10 + index), 0, LOCAL, &[make]).expect("there is room").0;
+    }
+    let one_more = [join_token(200, 60_000)];
+    let refusal = access.changed(Index(90), 999, LOCAL, &one_more).expect_err("full");
+    assert!(matches!(refusal, AccessRefused::TooMany { max: JOIN_TOKENS_MAX, .. }), "{refusal}");
+    let (access, made) = access.changed(Index(91), 1_000, LOCAL, &one_more).expect("one has ended");
+    assert_eq!(made.token, Some((TokenId(91), 61_000)));
+    assert_eq!(access.join_tokens().len(), JOIN_TOKENS_MAX);
+    assert!(!access.join_tokens().contains_key(&TokenId(10)));
+    for (bad, words) in [
+        (join_token(201, 0), "30 days"),
+        (join_token(201, JOIN_TOKEN_TTL_MAX_MS + 1), "30 days"),
+        (join_token(201, u64::MAX), "30 days"),
+        (join_token(200, 5), "same secret"),
+    ] {
+        let error = refused(&access, LOCAL, &[bad]).to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let two = [join_token(201, 5), join_token(202, 5)];
+    let later = access.changed(Index(95), 5_000, LOCAL, &two).expect_err("one each");
+    assert!(later.to_string().contains("one by one"), "{later}");
+}
+
+#[test]
+fn join_tokens_are_for_those_who_may_change_members_and_are_used_in_nobodys_name() {
+    let body = |changes: &[AccessChange]| {
+        let changes = changes.iter().map(change_to_log).collect();
+        stored::entry::Body::SetAccess(stored::SetAccess { changes })
+    };
+    let revoke = AccessChange::RevokeJoinToken(TokenId(1));
+    for alone in [join_token(1, 5), consume(1, 1), revoke.clone()] {
+        assert_eq!(right_for(&body(&[alone])), Some(Right::Members));
+    }
+    let mixed = body(&[join_token(1, 5), put("ann", &["admin"])]);
+    assert_eq!((right_for(&mixed), is_own(&mixed)), (Some(Right::Rights), false));
+    assert!(is_own(&body(&[consume(1, 1)])));
+    for others in [&[join_token(1, 5)][..], &[revoke], &[consume(1, 1), put("a", &[])], &[]] {
+        assert!(!is_own(&body(others)), "{others:?}");
+    }
 }

@@ -154,7 +154,7 @@ fn every_part_of_the_state_counts() {
         for upload in machine.state.modules.uploads.values_mut() {
             let mut received = upload.received().to_vec();
             received[0] ^= 1;
-            *upload = Upload::resume(upload.total, upload.last_chunk, received);
+            *upload = Upload::resume(upload.total, upload.last_chunk, false, received);
         }
     });
     differs("an upload's time", &|machine| {

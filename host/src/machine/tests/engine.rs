@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{clock, core, modules, sessions};
+use super::super::{calls, clock, kept, modules, receipts, sessions, way_back};
 use super::*;
 use crate::fsm::{
     EngineFacts, EngineProfile, EngineUnsupported, MACHINE_VERSION, Offering, SharedLoader,
@@ -48,7 +48,13 @@ fn a_change_is_applied_by_programs_that_do_not_offer_it_but_nothing_after_it() {
     let applied = apply(&mut machine, 7, set_engine(theirs().as_str()));
     let reply = Reply::EngineSet { engine: theirs(), previous: ours() };
     assert_eq!(applied, Applied::without_guest(reply));
-    let after = MachineInfo { applied: Index(5), time_ms: 7, engine: theirs(), ..before };
+    let after = MachineInfo {
+        applied: Index(5),
+        time_ms: 7,
+        engine: theirs(),
+        rules_changed_at: Index(5),
+        ..before
+    };
     assert_eq!(machine.info(), after);
     assert_eq!(guest_state(&mut machine), state);
     let unsupported = EngineUnsupported { wanted: theirs(), offered: ours() };
@@ -153,9 +159,13 @@ fn these_are_the_constants_of_the_version_that_the_profile_names() {
         modules::STAGED_MAX,
         modules::HISTORY_MAX,
         modules::LABEL_MAX_BYTES,
-        core::QUOTE_MAX_BYTES,
+        calls::QUOTE_MAX_BYTES,
+        receipts::RECEIPTS_MAX,
+        receipts::ALLOWANCES_MAX,
+        receipts::ALLOWANCE_MAX_BYTES,
     ];
-    assert_eq!(sizes, [1 << 20, 2, 2, 1_024, 256, 1_024]);
+    assert_eq!(sizes, [1 << 20, 2, 2, 1_024, 256, 1_024, 64, 64, 128]);
+    assert_eq!([kept::EXECUTED_OVERHEAD_BYTES, way_back::FORK_TTL_MS], [256, 3_600_000]);
     let amounts = [modules::UPLOAD_TTL_MS, clock::TIME_MAX_MS, sessions::RESPONSE_OVERHEAD_BYTES];
     assert_eq!(amounts, [3_600_000, 253_402_300_799_999, 64]);
     // Kept in snapshots; of new clusters.

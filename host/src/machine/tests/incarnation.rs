@@ -70,7 +70,7 @@ fn what_a_guest_exports_a_new_cluster_imports() {
         time_ms: 77,
         module: module.as_bytes().into(),
         label: "two".to_owned(),
-        portable: exported.bytes.clone().into(),
+        portable: exported.bytes.clone().into_vec().into(),
     };
     let mut fresh = new_machine();
     let refused = fresh.import(&import("test restore=reject")).unwrap_err().to_string();

@@ -24,7 +24,10 @@ fn a_change_counts_from_the_next_entry_on_and_leaves_the_rest_alone() {
     let reply = Reply::LimitsSet { limits: Box::new(limits.clone()), previous };
     assert_eq!(applied, Applied::without_guest(reply));
     let after = machine.info();
-    assert_eq!(after, MachineInfo { applied: Index(5), time_ms: 7, limits, ..before });
+    assert_eq!(
+        after,
+        MachineInfo { applied: Index(5), time_ms: 7, limits, rules_changed_at: Index(5), ..before }
+    );
     assert_eq!(guest_state(&mut machine), state);
 
     assert_eq!(apply(&mut machine, 7, command(b"b")).reply, trapped(TrapKind::OutOfFuel));

@@ -94,6 +94,28 @@ fn a_command_before_its_turn_waits_and_runs_behind_the_entry_that_closes_the_gap
 }
 
 #[test]
+fn an_entry_that_is_executed_in_part_lets_no_waiting_command_run_before_its_turn() {
+    let executed_of = |most: usize| {
+        let mut machine = with_session();
+        send(&mut machine, 2, 0);
+        // Number 1 lets 2 run, but behind all others of the entry.
+        let free = stored::Command { data: "free".into(), session: None, actor: None };
+        let batch = stored::Batch { commands: vec![of(ID, "c1", 1, 0), free] };
+        let body = Some(Body::Batch(batch));
+        let data = stored::Entry { time_ms: 0, actor: None, body }.encode_to_vec().into();
+        let (index, mut answers) = (machine.applied_index().next(), 0);
+        machine.apply_up_to(index, &data, most, &mut |_, _| answers += 1).unwrap();
+        assert_eq!(answers, most.min(3));
+        assert_eq!(machine.applied_index(), index);
+        executed(&mut machine)
+    };
+    assert_eq!(executed_of(1), "c1");
+    assert_eq!(executed_of(2), "c1 free");
+    assert_eq!(executed_of(3), "c1 free c2");
+    assert_eq!(executed_of(usize::MAX), "c1 free c2");
+}
+
+#[test]
 fn a_gap_that_closes_in_its_own_entry_is_no_matter() {
     let mut machine = with_session();
     let all = [3, 1, 2].map(|n| of(ID, &format!("c{n}"), n, 0)).to_vec();

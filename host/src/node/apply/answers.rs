@@ -81,3 +81,18 @@ impl Answer {
         }
     }
 }
+
+/// Whether what operators are shown changes with it.
+pub(super) fn is_announced(reply: &Reply) -> bool {
+    matches!(
+        reply,
+        Reply::Activated { .. }
+            | Reply::LimitsSet { .. }
+            | Reply::AccessSet { .. }
+            | Reply::EngineSet { .. }
+            | Reply::LevelSet { .. }
+            | Reply::Forked { .. }
+            | Reply::ReceiptRecorded { .. }
+            | Reply::UpgradeSettled { .. }
+    )
+}

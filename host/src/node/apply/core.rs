@@ -5,31 +5,38 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, Sender};
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::answers::Answer;
+use super::ahead::Making;
+use super::answers::{Answer, is_announced};
 use super::beside::{self, Beside};
-use super::error::ApplyError;
+use super::error::{ApplyError, why_halted};
 use super::modules;
 use super::parked::Parked;
+use super::parts::ApplyParts;
 use super::policy::SnapshotPolicy;
 use super::queries::{self, Queries};
+use super::shadow::Shadowed;
 use super::stored::{self, LoadError};
 use super::trust::Trust;
 use super::witness::Witness;
 use crate::consensus::CommittedEntry;
-use crate::fsm::{EngineUnsupported, SharedLoader};
+use crate::fsm::SharedLoader;
 use crate::machine::{
     Applied, BodyKind, CommandRefused, Machine, MachineSnapshot, Reply, RestoreError, Unsupported,
 };
 use crate::museum::{self, Exhibit};
+use crate::node::ahead::AheadBoard;
 use crate::node::answer::{MachineCopy, MachineView, ProposeFailure, QueryJob};
 use crate::node::clock::LogClock;
+use crate::node::compilations::Compilations;
 use crate::node::config::NodeConfig;
 use crate::node::message::{ApplyJob, Cost, Event, EventSender, Job, SaveJob};
 use crate::node::metrics::{JobKind, NodeMetrics, SessionsEnded};
 use crate::node::roster::Roster;
-use crate::node::stop::{StopReason, StopSignal};
+use crate::node::shadow::ShadowStart;
+use crate::node::stop::{StopReason, StopSignal, Stops};
 use crate::node::waiter::Waiter;
 use crate::node::work::{JobTicket, Jobs};
 use crate::storage::{SnapshotMeta, SnapshotStore};
@@ -37,33 +44,6 @@ use crate::types::{
     ClusterId, ConfState, EntryKind, GroupId, Index, JoinNonce, Member, ModuleHash, NodeId, Space,
     Term,
 };
-
-/// What an apply loop is made of.
-pub(in crate::node) struct ApplyParts {
-    pub(in crate::node) cluster: ClusterId,
-    pub(in crate::node) group: GroupId,
-    pub(in crate::node) machine: Option<Machine>,
-    /// The snapshot that it is of.
-    pub(in crate::node) snapshot: Option<SnapshotMeta>,
-    pub(in crate::node) loader: SharedLoader,
-    pub(in crate::node) snapshots: Arc<dyn SnapshotStore>,
-    pub(in crate::node) jobs: Receiver<Job>,
-    /// The other end of the same queue.
-    pub(in crate::node) own_jobs: Sender<Job>,
-    pub(in crate::node) events: EventSender,
-    pub(in crate::node) saver: Sender<SaveJob>,
-    pub(in crate::node) roster: Arc<Roster>,
-    pub(in crate::node) view: watch::Sender<Option<Arc<MachineView>>>,
-    pub(in crate::node) trust: Trust,
-    pub(in crate::node) log_clock: Arc<LogClock>,
-    /// Compile modules that have become complete before they are activated.
-    pub(in crate::node) compile_ahead: bool,
-    /// Answer queries on a thread of their own while an activation runs.
-    pub(in crate::node) beside: bool,
-    pub(in crate::node) stop: StopSignal,
-    pub(in crate::node) metrics: Arc<NodeMetrics>,
-    pub(in crate::node) work: Jobs,
-}
 
 /// See the module.
 pub(in crate::node) struct ApplyLoop {
@@ -73,6 +53,10 @@ pub(in crate::node) struct ApplyLoop {
     /// Term of the last applied entry.
     term: Term,
     loader: SharedLoader,
+    compilations: Arc<Compilations>,
+    ahead: Arc<AheadBoard>,
+    /// The instance that is made ahead of an activation, if there is a fork.
+    making: Option<Making>,
     snapshots: Arc<dyn SnapshotStore>,
     jobs: Receiver<Job>,
     own_jobs: Sender<Job>,
@@ -82,6 +66,7 @@ pub(in crate::node) struct ApplyLoop {
     members: Arc<BTreeMap<NodeId, Member>>,
     joins: Arc<BTreeMap<NodeId, JoinNonce>>,
     conf_state: Arc<ConfState>,
+    modules: Arc<BTreeMap<ModuleHash, Bytes>>,
     policy: SnapshotPolicy,
     saver: Sender<SaveJob>,
     /// Callers that wait for the snapshot being saved.
@@ -93,6 +78,7 @@ pub(in crate::node) struct ApplyLoop {
     /// Of the machine's sessions, when they were last looked at.
     sessions_ended: SessionsEnded,
     queries: Queries,
+    shadowed: Shadowed,
     /// Taken from the queue while an activation ran; they come before what is in it.
     deferred: VecDeque<Job>,
     stop: StopSignal,
@@ -120,6 +106,9 @@ impl ApplyLoop {
             machine: parts.machine,
             term: parts.snapshot.as_ref().map_or(Term(0), |meta| meta.term),
             loader: parts.loader,
+            compilations: parts.compilations,
+            ahead: parts.ahead,
+            making: None,
             snapshots: parts.snapshots,
             jobs: parts.jobs,
             own_jobs: parts.own_jobs,
@@ -129,6 +118,7 @@ impl ApplyLoop {
             members: Arc::default(),
             joins: Arc::default(),
             conf_state: Arc::default(),
+            modules: Arc::default(),
             policy: SnapshotPolicy::new(config.snapshot.clone(), last_size, last_ms),
             saver: parts.saver,
             snapshot_callers: Vec::new(),
@@ -136,6 +126,7 @@ impl ApplyLoop {
             parked: Parked::new(config.max_inflight_bytes),
             sessions_ended: SessionsEnded::default(),
             queries: Queries::default(),
+            shadowed: Shadowed::default(),
             deferred: VecDeque::new(),
             stop: parts.stop,
             halted: false,
@@ -201,19 +192,36 @@ impl ApplyLoop {
     /// Tells the others what was recovered.
     pub(in crate::node) fn begin(&mut self) {
         self.prepare();
+        self.make_ahead();
         self.tell_level();
         self.publish(true);
     }
 
     /// The machine may hold other modules than before: compiles the new ones beside what else is to
     /// be done, and drops what was compiled for those that are gone.
-    fn prepare(&self) {
+    fn prepare(&mut self) {
         let Some(machine) = &self.machine else { return };
+        self.modules = Arc::new(modules::held(machine));
         if self.compile_ahead {
-            modules::prepare(machine, &self.loader);
+            let modules = self.modules.iter().map(|(hash, bytes)| (*hash, bytes.clone()));
+            self.compilations.start(modules, &machine.info().limits);
         }
-        let held: Vec<ModuleHash> = machine.info().modules.iter().map(|held| held.hash).collect();
-        self.loader.retain(&held);
+        let held: Vec<ModuleHash> = self.modules.keys().copied().collect();
+        self.compilations.retain(&held);
+    }
+
+    /// Begins to make the instance that is to take over from the fork, if there is one; whoever was at another
+    /// leaves it.
+    fn make_ahead(&mut self) {
+        if let Some(making) = self.making.take() {
+            making.leave();
+        }
+        if !self.beside {
+            return;
+        }
+        let job = self.machine.as_mut().and_then(Machine::ahead_job);
+        let stops = Stops::of(self.group, self.stop.clone());
+        self.making = job.and_then(|job| Making::begin(job, &self.ahead, stops));
     }
 
     pub(in crate::node) fn fail(&self, error: &ApplyError) {
@@ -254,6 +262,12 @@ impl ApplyLoop {
             }
             Job::TakeSnapshot(caller) => self.take_snapshot(caller),
             Job::Copy(caller) => self.copy(caller),
+            Job::Shadow(caller) => {
+                // Whoever has gone is found out at the next entry.
+                let _ = caller.send(self.start_shadow()?);
+                Ok(())
+            }
+            Job::ShadowOver => self.end_shadow(),
             Job::SnapshotWanted => {
                 let may = self.machine.is_some() && self.trust.refuses_snapshots().is_none();
                 if may && self.policy.wanted() {
@@ -305,7 +319,7 @@ impl ApplyLoop {
                     let name = modules::module_name(&committed.entry.data);
                     self.work.begin_named(JobKind::Activate, index, name)
                 }
-                _ => self.work.begin(job_kind(kind), index),
+                _ => self.work.begin(JobKind::of(kind), index),
             };
             // The entry's last answer is given when all that follows from the entry is done.
             let last = self.apply_one(committed, kind, &mut waiter, &mut ticket)?;
@@ -319,15 +333,14 @@ impl ApplyLoop {
             let began = ticket.began();
             let took = self.work.end(ticket);
             self.metrics.on_entry(kind, took);
+            if matches!(applied.reply, Reply::Activated { .. }) {
+                self.metrics.switch_duration.observe(took);
+            }
             if let Some(took) = waiter.as_mut().and_then(|waiter| waiter.gets_on(began + took)) {
                 self.metrics.committed_apply_duration.observe(took);
             }
             self.metrics.on_answer(applied);
-            let announced = matches!(
-                applied.reply,
-                Reply::Activated { .. } | Reply::LimitsSet { .. } | Reply::AccessSet { .. }
-            ) || is_engine
-                || is_level;
+            let announced = is_announced(&applied.reply);
             if is_level {
                 self.tell_level();
             }
@@ -354,7 +367,7 @@ impl ApplyLoop {
     /// Whoever waits for a command of a session that has ended waits for nothing.
     fn leave_ended_sessions(&mut self, index: Index) {
         let Some(machine) = &self.machine else { return };
-        let ended = sessions_ended(machine);
+        let ended = SessionsEnded::of(machine);
         let before = std::mem::replace(&mut self.sessions_ended, ended);
         if ended != before {
             self.metrics.on_sessions_ended(before, ended);
@@ -384,6 +397,11 @@ impl ApplyLoop {
         ticket: &mut JobTicket,
     ) -> Result<Answer, ApplyError> {
         let machine = self.machine.as_mut().expect("entries come only after a snapshot");
+        if kind == Some(BodyKind::ActivateModule)
+            && let Some(job) = self.making.take().and_then(Making::end)
+        {
+            machine.take_ahead(job);
+        }
         let entry = committed.entry;
         let bytes = entry.cost_bytes();
         self.term = entry.term;
@@ -392,13 +410,14 @@ impl ApplyLoop {
                 witness.membership(&entry, &conf_state);
             }
             machine.apply_membership(entry.index, &change, conf_state);
+            self.shadowed.after(machine, &entry, || self.trust.refuses_snapshots());
             self.policy.count(1, bytes);
             return Ok(Answer::without_guest(entry.index, Reply::Nothing));
         }
         assert_eq!(entry.kind, EntryKind::Normal, "consensus decodes every membership entry");
         let is_activation = kind == Some(BodyKind::ActivateModule);
         let (work, metrics, parked) = (&self.work, &self.metrics, &mut self.parked);
-        let cost = &mut self.cost;
+        let (cost, shadowed) = (&mut self.cost, &mut self.shadowed);
         let hidden = self.trust.hides_replies();
         let mut seen = self.witness.is_some().then(Vec::new);
         let mut last = None;
@@ -410,6 +429,7 @@ impl ApplyLoop {
                 cost.commands += 1;
                 cost.fuel = cost.fuel.saturating_add(applied.fuel_used);
             }
+            shadowed.see(&applied);
             let answer = Answer { position, applied, took: work.lap(ticket) };
             let Some(before) = last.replace(answer) else { return };
             metrics.on_answer(&before.applied);
@@ -431,25 +451,24 @@ impl ApplyLoop {
         if let Some(witness) = &mut self.witness {
             witness.applied(machine, &entry, &seen.unwrap_or_default());
         }
-        let modules_change = match last.applied.reply {
-            Reply::ChunkStored { received, total } => received == total,
-            Reply::Activated { .. } | Reply::LimitsSet { .. } => true,
-            Reply::ClockSet { time_ms, .. } => {
-                // Else it was said to an earlier process, which may have had another clock.
-                if !self.trust.is_replay(entry.index) {
-                    self.log_clock.put_forward(time_ms);
-                }
-                false
-            }
-            _ => false,
-        };
-        if modules_change {
+        // What was said to an earlier process may be of another clock.
+        if let Reply::ClockSet { time_ms, .. } = last.applied.reply
+            && !self.trust.is_replay(entry.index)
+        {
+            self.log_clock.put_forward(time_ms);
+        }
+        if modules::may_be_others(&last.applied.reply) {
             self.prepare();
+        }
+        // An activation has taken what was made; if it did nothing, the fork is still there.
+        if is_activation || matches!(last.applied.reply, Reply::Forked { .. }) {
+            self.make_ahead();
         }
         let commands = u64::from(last.position.ordinal) + 1;
         self.policy.count(commands, bytes);
         let machine = self.machine.as_mut().expect("it has just applied the entry");
         self.trust.after_entry(machine, &mut self.queries, &last.applied, commands)?;
+        self.shadowed.after(machine, &entry, || self.trust.refuses_snapshots());
         Ok(last)
     }
 
@@ -467,13 +486,15 @@ impl ApplyLoop {
         tracing::info!(index = %meta.index, bytes = meta.size_bytes, "installed a snapshot");
         let words = "a snapshot of the leader took the place of this node's state";
         self.parked.answer_all(&ProposeFailure::Unknown(words.to_owned()));
+        self.shadowed.installed(meta.index);
         let machine = self.machine.insert(machine);
-        self.sessions_ended = sessions_ended(machine);
+        self.sessions_ended = SessionsEnded::of(machine);
         self.term = meta.term;
         if let Some(witness) = &mut self.witness {
             witness.installed(machine, meta);
         }
         self.prepare();
+        self.make_ahead();
         self.policy.installed(self.time_ms(), meta.size_bytes);
         self.metrics.snapshot_time_ms.set(self.policy.last_ms());
         self.snapshots.retain(self.group, self.policy.keep(), meta.index)?;
@@ -567,17 +588,7 @@ impl ApplyLoop {
         };
         self.halted = true;
         self.queries.clear();
-        let why = match unsupported {
-            Unsupported::Engine(EngineUnsupported { wanted, offered }) => format!(
-                "since entry {index} the cluster's engine profile is {wanted}, and this program \
-                 offers {offered}: {what_to_do}"
-            ),
-            Unsupported::Level { wanted, offered } => format!(
-                "since entry {index} the cluster's level is {wanted}, and this program offers \
-                 {offered}: {what_to_do}. A level is never lowered"
-            ),
-        };
-        let _ = self.events.send(Event::Halted(why));
+        let _ = self.events.send(Event::Halted(why_halted(index, &unsupported, &what_to_do)));
         Ok(())
     }
 
@@ -601,6 +612,7 @@ impl ApplyLoop {
             joins: Arc::clone(&self.joins),
             conf_state: Arc::clone(&self.conf_state),
             next_node_id: machine.next_node_id(),
+            modules: Arc::clone(&self.modules),
         })));
     }
 
@@ -637,6 +649,31 @@ impl ApplyLoop {
         let digest = machine.digest_now()?;
         let (meta, state) = self.capture()?;
         let _ = caller.send(Ok(MachineCopy { position: meta.position(), state, digest }));
+        Ok(())
+    }
+
+    /// The state of now and what comes after it, or why there is none.
+    pub(in crate::node) fn start_shadow(
+        &mut self,
+    ) -> Result<Result<ShadowStart, String>, ApplyError> {
+        if let Some(reason) = self.refuses_copies() {
+            return Ok(Err(reason));
+        }
+        let (_, state) = self.capture()?;
+        let source = self.shadowed.begin(self.machine.as_ref().expect("else it is refused"));
+        let (loader, metrics) = (Arc::clone(&self.loader), Arc::clone(&self.metrics));
+        Ok(Ok(ShadowStart { state, source, loader, metrics }))
+    }
+
+    /// Shows a shadow the state of now, at the end of its time.
+    pub(in crate::node) fn end_shadow(&mut self) -> Result<(), ApplyError> {
+        if self.shadowed.is_fed() {
+            let state = match self.refuses_copies() {
+                Some(reason) => Err(reason),
+                None => Ok(self.capture()?.1),
+            };
+            self.shadowed.conclude(state);
+        }
         Ok(())
     }
 
@@ -744,16 +781,5 @@ impl ApplyLoop {
         for caller in self.snapshot_callers.drain(..) {
             let _ = caller.send(result.clone());
         }
-    }
-}
-
-fn sessions_ended(machine: &Machine) -> SessionsEnded {
-    SessionsEnded { all: machine.sessions_ended(), expired: machine.sessions_expired() }
-}
-
-fn job_kind(kind: Option<BodyKind>) -> JobKind {
-    match kind {
-        Some(BodyKind::ActivateModule | BodyKind::SetLimits) => JobKind::Activate,
-        _ => JobKind::Apply,
     }
 }

@@ -1,7 +1,7 @@
 //! Why the machine of a group cannot go on.
 
-use crate::fsm::HostFailure;
-use crate::machine::RestoreError;
+use crate::fsm::{EngineUnsupported, HostFailure};
+use crate::machine::{RestoreError, Unsupported};
 use crate::storage::StorageError;
 use crate::types::Index;
 
@@ -20,4 +20,18 @@ pub(in crate::node) enum ApplyError {
          log again from the disk"
     )]
     InDoubt { point: Index, votes: String, voters: usize },
+}
+
+/// Why a node stops that does not offer what an entry asks of programs, and what its operator can do.
+pub(super) fn why_halted(index: Index, unsupported: &Unsupported, what_to_do: &str) -> String {
+    match unsupported {
+        Unsupported::Engine(EngineUnsupported { wanted, offered }) => format!(
+            "since entry {index} the cluster's engine profile is {wanted}, and this program offers \
+             {offered}: {what_to_do}"
+        ),
+        Unsupported::Level { wanted, offered } => format!(
+            "since entry {index} the cluster's level is {wanted}, and this program offers \
+             {offered}: {what_to_do}. A level is never lowered"
+        ),
+    }
 }

@@ -3,6 +3,7 @@
 //!
 //! Everything here happens on one thread (or step by step); a guest may take its time on it.
 
+mod ahead;
 mod answers;
 mod beside;
 mod core;
@@ -11,13 +12,16 @@ mod evidence;
 mod judge;
 mod modules;
 mod parked;
+mod parts;
 mod policy;
 mod queries;
+mod shadow;
 mod stored;
 mod trust;
 mod witness;
 
-pub(super) use self::core::{ApplyLoop, ApplyParts};
+pub(super) use self::core::ApplyLoop;
+pub(super) use self::parts::ApplyParts;
 pub(super) use self::stored::{LoadError, restore, save, try_save};
 pub(super) use self::trust::Trust;
 pub use self::trust::{DigestCounters, DigestStatus, Doubt, Quarantine};

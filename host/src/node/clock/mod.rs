@@ -19,7 +19,7 @@ mod agreement;
 mod hands;
 mod log_clock;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -150,6 +150,11 @@ impl Clocks {
         self.consider(standing);
     }
 
+    /// Members are asked with the next tick, whenever the round would be.
+    pub(super) fn ask_soon(&mut self) {
+        self.due = self.tick;
+    }
+
     /// Time passes. Returns the questions that are due.
     pub(super) fn on_tick(&mut self, standing: Standing<'_>) -> Vec<PeerMessage> {
         self.tick += 1;
@@ -275,7 +280,7 @@ impl Clocks {
             .filter(|(node, _)| conf_state.is_voter(*node))
             .collect();
         self.agreement = agree(&clocks, |nodes| {
-            is_quorum(nodes, conf_state) || museum::is_on(Exhibit::LeadersClockTrusted)
+            conf_state.is_quorum(nodes) || museum::is_on(Exhibit::LeadersClockTrusted)
         });
         if !is_alone {
             self.go_by(self.agreement.as_ref().map(|agreement| agreement.interval));
@@ -379,14 +384,6 @@ fn to_us(ms: u64) -> i64 {
 
 fn seconds(us: i64) -> String {
     format!("{:.1} s", us.unsigned_abs() as f64 / 1e6)
-}
-
-/// More than half of the voters, in both halves of a joint configuration.
-fn is_quorum(nodes: &BTreeSet<NodeId>, conf_state: &ConfState) -> bool {
-    [&conf_state.voters, &conf_state.voters_outgoing]
-        .into_iter()
-        .filter(|voters| !voters.is_empty())
-        .all(|voters| 2 * voters.intersection(nodes).count() > voters.len())
 }
 
 #[cfg(test)]

@@ -229,6 +229,7 @@ impl Group {
             self.digests.on_tick();
             self.pursue_level();
         }
+        self.decide_raises();
         self.proposals.on_tick();
         if let Some(id) = self.reads.on_tick() {
             self.replica.step(Input::AbandonRead(id))?;
@@ -304,6 +305,8 @@ impl Group {
             }
             Event::TakeSnapshot(reply) => self.output.jobs.push(Job::TakeSnapshot(reply)),
             Event::Copy(reply) => self.output.jobs.push(Job::Copy(reply)),
+            Event::Shadow(reply) => self.output.jobs.push(Job::Shadow(reply)),
+            Event::ShadowOver => self.output.jobs.push(Job::ShadowOver),
             Event::Persisted(number) => self.replica.step(Input::Persisted(number))?,
             Event::LogRead(read, found) => self.replica.step(Input::LogRead(read, found))?,
             Event::CompareDigests(waiter) => self.comparers.push(waiter),
@@ -341,6 +344,7 @@ impl Group {
                 self.replica.step(Input::SnapshotGone(index, newest))?;
             }
             Event::CompactAll => self.replica.step(Input::CompactAll)?,
+            Event::HoldLog(after) => self.replica.step(Input::HoldLog(after))?,
             Event::Unreachable(to) => self.replica.step(Input::Unreachable(to))?,
             Event::PeerSeen(peer) => {
                 if self.members.on_peer_seen(peer) {
@@ -413,6 +417,7 @@ impl Group {
         } else if let Some(level) = message.as_level_offer() {
             if self.replica.role() == Role::Leader && self.conf_state().contains(from) {
                 self.levels.on_offer(from, level);
+                self.decide_raises();
                 self.spaces.hear(from, message.space);
                 self.replica.step(Input::PeerSpace(from, message.space))?;
                 self.publish_shortage();
@@ -526,20 +531,28 @@ impl Group {
 
     /// An operator wants the level raised.
     fn raise_level(&mut self, wanted: Option<Level>, actor: Actor, waiter: Waiter) {
-        if let Some(failure) = self.refuses_points() {
-            return self.proposals.refuse(waiter, failure);
+        self.levels.ask(wanted, actor, waiter);
+        self.decide_raises();
+        if self.levels.has_asked() {
+            // Its answer comes with what the member offers.
+            self.clocks.ask_soon();
         }
-        let Some(members) = self.replica.settled_members().filter(|_| !self.levels.is_raising())
-        else {
-            return self.proposals.refuse(waiter, ConfChangeError::InProgress.into());
-        };
-        match self.levels.check(wanted, &members) {
-            Ok(level) => {
-                let waiter = Waiter::all(vec![self.levels.begin(), waiter]);
-                self.propose_level(level, actor, waiter);
-            }
-            Err(refused) => {
-                self.proposals.refuse(waiter, ProposeFailure::Level(Box::new(refused)));
+    }
+
+    /// Does what operators have asked for, or refuses it, as soon as enough is known.
+    fn decide_raises(&mut self) {
+        for asked in self.levels.take_asked() {
+            let decided = match self.refuses_points() {
+                Some(failure) => Some(Err(failure)),
+                None => self.levels.decide(&asked, self.replica.settled_members()),
+            };
+            match decided {
+                None => self.levels.give_back(asked),
+                Some(Ok(level)) => {
+                    let waiter = Waiter::all(vec![self.levels.begin(), asked.waiter]);
+                    self.propose_level(level, asked.actor, waiter);
+                }
+                Some(Err(failure)) => self.proposals.refuse(asked.waiter, failure),
             }
         }
     }
@@ -598,6 +611,7 @@ impl Group {
             self.digests.on_leadership();
             self.clocks.on_leadership(standing!(self));
             self.levels.on_leadership();
+            self.decide_raises();
             self.spaces.on_leadership();
             self.publish_shortage();
             self.publish_leadership();

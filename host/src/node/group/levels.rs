@@ -11,6 +11,10 @@
 //! and none that adds somebody is let in before the level is known to have changed: who joins then
 //! must offer the new one.
 //!
+//! A leader that has just been elected has heard of nobody, and neither has one whose member has just
+//! come back. So what an operator asks for waits, bounded, while only that is in its way
+//! ([`Levels::decide`]).
+//!
 //! Part of the group. Only a leader knows what members offer.
 
 use std::collections::BTreeMap;
@@ -20,11 +24,12 @@ use std::time::Duration;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::sync::watch;
 
+use crate::consensus::ConfChangeError;
 use crate::museum::{self, Exhibit};
-use crate::node::answer::{LevelRefused, ProposeResult};
+use crate::node::answer::{LevelRefused, ProposeFailure, ProposeResult};
 use crate::node::config::NodeConfig;
 use crate::node::waiter::{ReplySink, Waiter};
-use crate::types::{ConfChange, ConfChangeOp, ConfState, Index, Level, NodeId};
+use crate::types::{Actor, ConfChange, ConfChangeOp, ConfState, Index, Level, NodeId};
 
 /// What is known of levels beside the one in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +45,21 @@ pub struct LevelStatus {
 
 /// An offer counts for so many rounds of questions.
 const ROUNDS_KEPT: u64 = 4;
+/// What an operator asks for waits for members that are not heard from, for so many rounds of questions:
+/// one may be lost with a connection that is just being made,
+const ROUNDS_AWAITED: u64 = 2;
+/// but not longer: a command waits for the answer, and has a deadline.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// What an operator has asked for, and waits.
+pub(super) struct Asked {
+    /// To which level; `None`: as far as all members offer.
+    pub(super) wanted: Option<Level>,
+    pub(super) actor: Actor,
+    pub(super) waiter: Waiter,
+    /// In which tick it is decided by what is known then.
+    until: u64,
+}
 
 /// See the module.
 pub(super) struct Levels {
@@ -50,6 +70,8 @@ pub(super) struct Levels {
     tick_length: Duration,
     /// How old an offer may be, in ticks.
     kept_ticks: u64,
+    /// How long an operator may wait for what is not known yet, in ticks.
+    patience_ticks: u64,
     tick: u64,
     /// In force, as far as this node has applied.
     level: Level,
@@ -60,6 +82,8 @@ pub(super) struct Levels {
     agreed: Option<(Level, u64)>,
     /// This leader has proposed to raise it.
     raising: Option<Raising>,
+    /// What operators have asked for and is not decided, in order.
+    asked: Vec<Asked>,
     status: watch::Sender<Arc<LevelStatus>>,
 }
 
@@ -74,18 +98,22 @@ impl Levels {
     pub(super) fn new(me: NodeId, offered: Level, config: &NodeConfig) -> Levels {
         let tick_us = config.tick().as_micros().max(1) as u64;
         let settle_ticks = config.level_settle_ms.saturating_mul(1_000) / tick_us;
+        let round = config.election_ticks() as u64;
+        let longest = LONGEST_WAIT.as_micros() as u64 / tick_us;
         Levels {
             me,
             offered,
             settle_ticks: (config.level_settle_ms != 0).then_some(settle_ticks),
             tick_length: config.tick(),
-            kept_ticks: ROUNDS_KEPT * config.election_ticks() as u64,
+            kept_ticks: ROUNDS_KEPT * round,
+            patience_ticks: (ROUNDS_AWAITED * round).min(longest),
             tick: 0,
             level: Level::FIRST,
             raised_at: Index(0),
             offers: BTreeMap::new(),
             agreed: None,
             raising: None,
+            asked: Vec::new(),
             status: watch::Sender::default(),
         }
     }
@@ -147,12 +175,64 @@ impl Levels {
         (is_settled && !self.is_raising()).then_some(agreed)
     }
 
-    /// Whether the level may be raised to `wanted`, or to what all offer; an operator asks.
-    pub(super) fn check(
-        &self,
-        wanted: Option<Level>,
-        members: &ConfState,
-    ) -> Result<Level, LevelRefused> {
+    /// An operator wants the level raised: it is among those that [`Levels::take_asked`] returns.
+    pub(super) fn ask(&mut self, wanted: Option<Level>, actor: Actor, waiter: Waiter) {
+        let until = self.tick + self.patience_ticks;
+        self.asked.push(Asked { wanted, actor, waiter, until });
+    }
+
+    /// What is to be decided, but for those whose callers went away. What cannot be decided yet is to be
+    /// given back.
+    pub(super) fn take_asked(&mut self) -> Vec<Asked> {
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.retain(|asked| !asked.waiter.is_gone());
+        asked
+    }
+
+    /// It waits longer.
+    pub(super) fn give_back(&mut self, asked: Asked) {
+        self.asked.push(asked);
+    }
+
+    /// Whether somebody waits.
+    pub(super) fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// What becomes of what an operator asks for, with these members; `None` as members: they may be
+    /// changing. `None` as the answer: who is not heard from yet may make a difference, or what is under way
+    /// may be over soon, and there is time.
+    pub(super) fn decide(
+        &mut self,
+        asked: &Asked,
+        members: Option<ConfState>,
+    ) -> Option<Result<Level, ProposeFailure>> {
+        let has_time = self.tick < asked.until;
+        let Some(members) = members.filter(|_| !self.is_raising()) else {
+            return (!has_time).then(|| Err(ConfChangeError::InProgress.into()));
+        };
+        let answer = self.check(asked.wanted, &members);
+        let may_change = match (&answer, asked.wanted) {
+            (Ok(_), Some(_)) => false,
+            (Ok(_), None) => self.may_agree_on_more(&members),
+            // Who has said that it offers less is in the way whatever the others say.
+            (Err(refused), _) => refused.missing.iter().all(|(_, offered)| offered.is_none()),
+        };
+        if may_change && has_time {
+            return None;
+        }
+        Some(answer.map_err(|refused| ProposeFailure::Level(Box::new(refused))))
+    }
+
+    /// Not all have said what they offer, and those who have offer more than what is in force.
+    fn may_agree_on_more(&self, members: &ConfState) -> bool {
+        let members = members.nodes();
+        let mut heard = members.iter().filter_map(|node| self.fresh(*node));
+        self.most_for(members.iter().copied()).is_none() && heard.all(|level| level > self.level)
+    }
+
+    /// Whether the level may be raised to `wanted`, or to what all offer, by what is known now.
+    fn check(&self, wanted: Option<Level>, members: &ConfState) -> Result<Level, LevelRefused> {
         let members = members.nodes();
         let most = self.most_for(members.iter().copied());
         let wanted = wanted.unwrap_or_else(|| most.map_or(self.level, |most| most.max(self.level)));
@@ -315,6 +395,66 @@ mod tests {
         );
         let refused = levels.check(Some(Level(3)), &two).expect_err("node 2 does not offer it");
         assert_eq!(refused.missing, [(NodeId(2), Some(Level(2)))]);
+    }
+
+    /// An operator asks, and another one who does not wait for the answer.
+    fn ask(levels: &mut Levels, wanted: Option<u32>) -> Asked {
+        let ((here, _stays), (gone, _)) = (oneshot::channel(), oneshot::channel());
+        for sender in [here, gone] {
+            let waiter = Waiter::of(ReplySink::One(sender));
+            levels.ask(wanted.map(Level), Actor::Nobody, waiter);
+        }
+        let mut asked = levels.take_asked();
+        assert_eq!(asked.len(), 1, "who went away is forgotten");
+        asked.remove(0)
+    }
+
+    #[test]
+    fn an_operator_waits_for_members_that_have_not_spoken_to_this_leader() {
+        let (mut levels, three) = (levels(), members(&[1, 2, 3]));
+        for wanted in [None, Some(2)] {
+            levels.on_leadership();
+            let asked = ask(&mut levels, wanted);
+            assert_eq!(levels.decide(&asked, Some(three.clone())), None);
+            levels.on_offer(NodeId(2), Level(2));
+            assert_eq!(levels.decide(&asked, Some(three.clone())), None, "one has not spoken");
+            assert_eq!(levels.decide(&asked, None), None, "members may be changing");
+            levels.on_offer(NodeId(3), Level(3));
+            assert_eq!(levels.decide(&asked, Some(three.clone())), Some(Ok(Level(2))));
+        }
+        // What others say makes no difference.
+        levels.on_leadership();
+        let asked = ask(&mut levels, Some(1));
+        assert_eq!(levels.decide(&asked, Some(three.clone())), Some(Ok(Level(1))));
+        levels.on_offer(NodeId(2), Level(1));
+        let asked = ask(&mut levels, None);
+        assert_eq!(levels.decide(&asked, Some(three.clone())), Some(Ok(Level(1))));
+        let asked = ask(&mut levels, Some(2));
+        let refused = levels.decide(&asked, Some(three.clone())).expect("decided");
+        let Err(ProposeFailure::Level(refused)) = refused else { panic!("{refused:?}") };
+        assert_eq!(refused.missing, [(NodeId(2), Some(Level(1))), (NodeId(3), None)]);
+    }
+
+    /// Two rounds of questions, which are 200 ticks.
+    #[test]
+    fn an_operator_does_not_wait_for_ever() {
+        let (mut levels, two) = (levels(), members(&[1, 2]));
+        let (named, any) = (ask(&mut levels, Some(2)), ask(&mut levels, None));
+        after(&mut levels, 199, &two);
+        for asked in [&named, &any] {
+            assert_eq!(levels.decide(asked, Some(two.clone())), None);
+            assert_eq!(levels.decide(asked, None), None);
+        }
+        after(&mut levels, 1, &two);
+        let refused = levels.decide(&named, Some(two.clone())).expect("decided");
+        let Err(ProposeFailure::Level(refused)) = refused else { panic!("{refused:?}") };
+        assert_eq!(refused.missing, [(NodeId(2), None)]);
+        assert_eq!(levels.decide(&any, Some(two.clone())), Some(Ok(Level(1))), "it stays");
+        let changing = Some(Err(ConfChangeError::InProgress.into()));
+        assert_eq!(levels.decide(&any, None), changing);
+        // While elections are slow, a command has a deadline all the same.
+        let slow = NodeConfig { election_ms: 60_000, ..NodeConfig::default() };
+        assert_eq!(Levels::new(NodeId(1), Level(3), &slow).patience_ticks, 300);
     }
 
     #[test]

@@ -85,30 +85,33 @@ impl Proposals {
                 }
                 self.packer.add(commands, waiter);
             }
-            Payload::Entry(data) => self.add(data, waiter, stamp),
+            Payload::Entry { data, is_fence } => {
+                self.close_entry(stamp);
+                self.push(data, is_fence, waiter, stamp);
+            }
         }
     }
 
     /// Proposes it behind all that came before, with the end of the turn.
     pub(super) fn add(&mut self, data: Bytes, waiter: Waiter, stamp: Stamp<'_>) {
         self.close_entry(stamp);
-        self.push(data, waiter, stamp);
+        self.push(data, false, waiter, stamp);
     }
 
     /// What comes next goes into another entry.
     fn close_entry(&mut self, stamp: Stamp<'_>) {
         let Some(open) = self.packer.take() else { return };
         let (data, waiter) = open.close(stamp.clocks.log_now_ms());
-        self.push(data, waiter, stamp);
+        self.push(data, false, waiter, stamp);
     }
 
-    fn push(&mut self, data: Bytes, waiter: Waiter, stamp: Stamp<'_>) {
+    fn push(&mut self, data: Bytes, is_fence: bool, waiter: Waiter, stamp: Stamp<'_>) {
         #[cfg(feature = "museum")]
         let data = rehearsal::put(data, stamp.level);
         #[cfg(not(feature = "museum"))]
         let _ = stamp.level;
         let id = self.ask(waiter);
-        self.batch.push(Proposal { id, data });
+        self.batch.push(Proposal { id, data, is_fence });
     }
 
     /// A place among what the replica is asked for.

@@ -28,7 +28,7 @@ impl NodeHandle {
         let leads = self.shared.leadership.borrow().role == Role::Leader;
         let commands = batch.commands.into_iter();
         let (commands, sinks): (Vec<_>, Vec<_>) =
-            commands.map(|(command, sink)| (command.into_log(self.actor), sink)).unzip();
+            commands.map(|(command, sink)| (command.into_log(self.actor()), sink)).unzip();
         self.shared.metrics.proposals.add(1);
         match self.admit_batch(Draft::Batch(commands), sinks.len(), leads) {
             Ok((payload, charge)) => {

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::trial_board::TrialBoard;
 use crate::consensus::{ReplicaStatus, Role};
 use crate::fsm::{HostFailure, SharedLoader, on_guest_stack};
 use crate::machine::{Exported, MachineSnapshot, PortableError, QueryReply, Verdict};
 use crate::museum::{self, Exhibit};
+use crate::node::ahead::AheadBoard;
 use crate::node::answer::{
     Check, Consistency, DiskStatus, Leadership, MachineCopy, MachineView, NoSpace, ProposeFailure,
     ProposeResult, QueryFailure, QueryJob, REQUEST_OVERHEAD_BYTES, Shortage, stopped_unknown,
@@ -17,16 +19,17 @@ use crate::node::answer::{
 use crate::node::apply::DigestStatus;
 use crate::node::budget::{Budget, Charge};
 use crate::node::clock::{ClockStatus, LogClock, MonotonicClock};
+use crate::node::compilations::Compilations;
 use crate::node::config::NodeConfig;
 use crate::node::group::LevelStatus;
 use crate::node::message::{Event, EventSender, Payload, Submission};
 use crate::node::metrics::NodeMetrics;
 use crate::node::request::{Draft, Request};
 use crate::node::rivals::{Rivals, UNCONFIRMED};
-use crate::node::stop::{StopReason, StopSignal};
+use crate::node::stop::{StopReason, StopSignal, Stops};
 use crate::node::waiter::{ReplySink, Waiter};
 use crate::node::work::{Activity, Work};
-use crate::storage::SnapshotMeta;
+use crate::storage::{SnapshotMeta, Stores};
 use crate::transport::Identity;
 use crate::types::{Actor, Exceeded, GroupId, Index, Space};
 
@@ -60,6 +63,9 @@ pub(in crate::node) struct Shared {
     pub(in crate::node) group: GroupId,
     pub(in crate::node) config: NodeConfig,
     pub(in crate::node) loader: SharedLoader,
+    pub(in crate::node) compilations: Arc<Compilations>,
+    /// Read beside the loops: what is retained of the log and of states.
+    pub(in crate::node) stores: Stores,
     pub(in crate::node) events: EventSender,
     pub(in crate::node) budget: Budget,
     /// For messages of peers.
@@ -88,25 +94,45 @@ pub(in crate::node) struct Shared {
     pub(in crate::node) levels: watch::Receiver<Arc<LevelStatus>>,
     pub(in crate::node) metrics: Arc<NodeMetrics>,
     pub(in crate::node) work: Arc<Work>,
+    /// How far the instance is that is made ahead of an activation.
+    pub(in crate::node) ahead: Arc<AheadBoard>,
+    /// For the one rehearsal that there may be at a time.
+    pub(in crate::node) rehearsing: Arc<Semaphore>,
+    pub(in crate::node) trial_board: TrialBoard,
 }
 
 /// A cheap, clonable handle to a running node's group.
 #[derive(Clone)]
 pub struct NodeHandle {
     pub(super) shared: Arc<Shared>,
-    /// In whose name it proposes.
-    pub(super) actor: Actor,
+    /// In whose name it proposes; `None`: in nobody's, as the node itself.
+    actor: Option<Actor>,
 }
 
 impl NodeHandle {
     pub(in crate::node) fn new(shared: Shared) -> NodeHandle {
-        NodeHandle { shared: Arc::new(shared), actor: Actor::Nobody }
+        NodeHandle { shared: Arc::new(shared), actor: None }
     }
 
-    /// The same, but whatever is proposed with it is proposed in this one's name.
+    /// The same, but whatever is proposed with it is proposed in this one's name, who may be nobody: then
+    /// it is done only if everybody may.
     #[must_use]
     pub fn acting_for(&self, actor: Actor) -> NodeHandle {
-        NodeHandle { shared: Arc::clone(&self.shared), actor }
+        NodeHandle { shared: Arc::clone(&self.shared), actor: Some(actor) }
+    }
+
+    pub(super) fn actor(&self) -> Actor {
+        self.actor.unwrap_or_default()
+    }
+
+    /// What a thread stops that panics while it works for this group.
+    pub(super) fn stops(&self) -> Stops {
+        Stops::of(self.shared.group, self.shared.stop.clone())
+    }
+
+    /// Who must have the right to what this does; nobody must for what the node does by itself.
+    pub(super) fn asking(&self) -> Option<Actor> {
+        self.actor
     }
 
     /// Why the node stopped, once it has.
@@ -406,7 +432,7 @@ impl NodeHandle {
         for proposal in proposals {
             let Submit { request, sink, count_pages } = proposal.into();
             self.shared.metrics.proposals.add(1);
-            match self.admit(Draft::new(request, self.actor), 1, leads) {
+            match self.admit(Draft::new(request, self.actor()), 1, leads) {
                 Ok((payload, charge)) => {
                     let mut waiter = Waiter::new(sink, charge);
                     waiter.set_count_pages(count_pages);
@@ -472,7 +498,7 @@ impl NodeHandle {
     /// Has an entry proposed that callers cannot ask for.
     #[cfg(test)]
     pub(in crate::node) fn submit_entry(&self, entry: Bytes, sink: ReplySink) {
-        let (payload, waiter) = (Payload::Entry(entry), Waiter::of(sink));
+        let (payload, waiter) = (Payload::Entry { data: entry, is_fence: false }, Waiter::of(sink));
         let _ = self.shared.events.send(Event::Submit(vec![Submission { payload, waiter }]));
     }
 
@@ -497,6 +523,14 @@ impl NodeHandle {
     pub async fn barrier(&self) -> Result<Index, QueryFailure> {
         let reply = self.ask(Bytes::new(), true, Consistency::Linearizable).await?;
         Ok(reply.applied)
+    }
+
+    /// What this node has applied, if anything may be asked of its state now. Asks no other node.
+    ///
+    /// # Errors
+    /// See [`QueryFailure`].
+    pub(super) async fn stale_barrier(&self) -> Result<Index, QueryFailure> {
+        Ok(self.ask(Bytes::new(), true, Consistency::Stale).await?.applied)
     }
 
     async fn ask(

@@ -36,7 +36,7 @@ impl NodeHandle {
         let (sender, receiver) = oneshot::channel();
         let waiter = Waiter::new(ReplySink::One(sender), self.charge_request()?);
         // When the loop is gone the waiter is dropped, which answers it.
-        let _ = self.shared.events.send(Event::RaiseLevel(wanted, self.actor, waiter));
+        let _ = self.shared.events.send(Event::RaiseLevel(wanted, self.actor(), waiter));
         let answer = receiver.await.unwrap_or_else(|_| Err(stopped_unknown()));
         let committed = answer?.unless_denied()?;
         match committed.reply {

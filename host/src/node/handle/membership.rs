@@ -7,12 +7,13 @@ use tokio::sync::oneshot;
 
 use super::core::NodeHandle;
 use crate::consensus::{Care, ConfChangeError, ReplicaStatus, Role};
+use crate::machine::Class;
 use crate::museum::{self, Exhibit};
 use crate::node::answer::{MachineView, ProposeFailure, stopped_unknown};
 use crate::node::message::Event;
 use crate::node::waiter::{ReplySink, Waiter};
 use crate::types::{
-    AddressError, ConfChange, ConfChangeOp, JoinNonce, Level, Member, NodeId, check_address,
+    AddressError, ConfChange, ConfChangeOp, JoinNonce, Level, Member, NodeId, Right, check_address,
 };
 
 /// How far above all that were given out an id may be that an operator chooses: far enough for
@@ -171,7 +172,7 @@ impl NodeHandle {
         }
         let id = free_id(&view, id)?;
         let change = ConfChange::of(ConfChangeOp::AddLearner, Member { id, address });
-        self.change(change, careful(&view)).await?;
+        self.change(change, &view, false).await?;
         Ok(id)
     }
 
@@ -258,7 +259,7 @@ impl NodeHandle {
         let mut change = ConfChange::of(ConfChangeOp::AddLearner, member);
         change.steps.extend(lost.map(|lost| (ConfChangeOp::Remove, lost)));
         change.joins.insert(id, nonce);
-        self.change(change, careful(view)).await?;
+        self.change(change, view, false).await?;
         Ok(id)
     }
 
@@ -272,7 +273,7 @@ impl NodeHandle {
             return Ok(());
         }
         let member = view.members.get(&id).cloned().ok_or_else(|| not_a_member(id))?;
-        self.change(ConfChange::of(ConfChangeOp::AddVoter, member), careful(&view)).await
+        self.change(ConfChange::of(ConfChangeOp::AddVoter, member), &view, false).await
     }
 
     /// As [`NodeHandle::promote`], of a learner that asks for it by itself: only when it has been caught up
@@ -314,7 +315,7 @@ impl NodeHandle {
         }
         tracing::info!(node = %id, from = member.address, to = address, "a member moves");
         let change = ConfChange::of(ConfChangeOp::Move, Member { id, address });
-        self.change(change, careful(&view)).await
+        self.change(change, &view, false).await
     }
 
     /// Makes a voter a learner, which goes on following the log. Done already: fine. `force`: as for
@@ -327,8 +328,7 @@ impl NodeHandle {
         if !view.conf_state.is_voter(id) {
             return Ok(());
         }
-        let care = Care { decided_at: view.info.applied, force };
-        self.change(ConfChange::of(ConfChangeOp::AddLearner, member), care).await
+        self.change(ConfChange::of(ConfChangeOp::AddLearner, member), &view, force).await
     }
 
     /// Has a learner that has caught up vote in the place of a member that is removed: by one change, so
@@ -354,8 +354,7 @@ impl NodeHandle {
         if !is_voter {
             change.steps.push((ConfChangeOp::AddVoter, successor));
         }
-        let care = Care { decided_at: view.info.applied, force };
-        self.change(change, care).await
+        self.change(change, &view, force).await
     }
 
     /// Removes a member. Gone already: an error, since the id may be a mistake. `force`: even if
@@ -366,7 +365,7 @@ impl NodeHandle {
     pub async fn remove(&self, id: NodeId, force: bool) -> Result<(), MembershipFailure> {
         let (member, view) = self.departing(id, None, force).await?;
         let change = ConfChange::of(ConfChangeOp::Remove, member);
-        self.change(change, Care { decided_at: view.info.applied, force }).await
+        self.change(change, &view, force).await
     }
 
     /// What would be said before anything changes, if a member were to vote no more and another one in its
@@ -510,7 +509,24 @@ impl NodeHandle {
         self.config().tick().saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
-    async fn change(&self, change: ConfChange, care: Care) -> Result<(), MembershipFailure> {
+    /// Makes a change that was decided on by what this view shows, unless whoever asks for it may not.
+    /// What stands between the view and the change in the log changes nothing about that: see
+    /// [`Proposal::is_fence`](crate::consensus::Proposal::is_fence).
+    async fn change(
+        &self,
+        change: ConfChange,
+        view: &MachineView,
+        force: bool,
+    ) -> Result<(), MembershipFailure> {
+        if let Some(actor) = self.asking()
+            && !museum::is_on(Exhibit::MembersJudgedAtTheDoor)
+        {
+            let (access, time_ms) = (&view.info.access, view.info.time_ms);
+            access
+                .allows(actor, time_ms, self.group(), Right::Members, Class::Any)
+                .map_err(|denied| ProposeFailure::Denied(Box::new(denied)))?;
+        }
+        let care = Care { decided_at: view.info.applied, force };
         let charge = self.charge_request()?;
         let (sender, receiver) = oneshot::channel();
         let waiter = Waiter::new(ReplySink::One(sender), charge);
@@ -539,10 +555,6 @@ fn free_id(view: &MachineView, asked: Option<NodeId>) -> Result<NodeId, Membersh
         return Err(MembershipFailure::IdTooFar { id, next, max });
     }
     Ok(id)
-}
-
-fn careful(view: &MachineView) -> Care {
-    Care { decided_at: view.info.applied, force: false }
 }
 
 fn not_a_member(id: NodeId) -> MembershipFailure {

@@ -1,7 +1,9 @@
 //! How the rest of the process talks to a running node: a handle to one group of it.
 
 mod access;
+mod admission;
 mod batches;
+mod beside;
 mod clock;
 mod core;
 mod drain;
@@ -12,11 +14,17 @@ mod limits;
 mod membership;
 mod mending;
 mod queues;
+mod rehearse;
 mod rivals;
+mod shadow;
+mod travel;
+mod trial_board;
 mod upgrade;
 
 pub use self::access::{AccessFailure, AccessSet};
+pub use self::admission::{Admission, AdmissionFailure};
 pub use self::batches::SubmitBatch;
+pub use self::beside::RehearsalFailure;
 pub use self::clock::{ClockFailure, ClockSet};
 pub use self::core::{NodeHandle, Submit};
 pub(super) use self::core::{QueueLimits, Shared};
@@ -26,4 +34,8 @@ pub use self::levels::LevelSet;
 pub use self::limits::{EngineFailure, EngineSet, LimitsFailure, LimitsSet};
 pub use self::membership::MembershipFailure;
 pub use self::queues::Queue;
-pub use self::upgrade::{Upgrade, UpgradeFailure, Upgraded};
+pub use self::rehearse::{Candidate, Rehearsed, RewindTrial};
+pub use self::shadow::{ShadowFound, ShadowRun};
+pub use self::travel::{Moment, PastReply, TravelFailure};
+pub use self::trial_board::Trying;
+pub use self::upgrade::{AheadOfFork, Upgrade, UpgradeFailure, Upgraded};

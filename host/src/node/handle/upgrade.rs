@@ -1,6 +1,7 @@
 //! Bringing a module into the log and making it active.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -9,17 +10,21 @@ use super::core::NodeHandle;
 use super::membership::MembershipFailure;
 use crate::consensus::Role;
 use crate::fsm::{Limits, ModuleRefused};
-use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Reply, bounded_label};
+use crate::machine::{
+    CHUNK_MAX_BYTES, Incumbent, Receipt, Reply, Rewound, TakeOver, bounded_label,
+};
+use crate::node::ahead::AheadStatus;
 use crate::node::answer::{
     Committed, MachineView, ProposeFailure, ProposeResult, QueryFailure, stopped_unknown,
 };
+use crate::node::compilations::Preparation;
 use crate::node::request::{ActivateModule, ModuleChunk, Request};
 use crate::node::waiter::ReplySink;
 use crate::signing::ModuleSignature;
 use crate::types::{Index, ModuleHash};
 
 /// What an operator wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Upgrade {
     /// The module that is to be active.
     pub module: Bytes,
@@ -27,8 +32,10 @@ pub struct Upgrade {
     pub label: String,
     /// What it is to replace, as the operator saw it; `None`: there is no module yet.
     pub replaces: Option<Incumbent>,
-    /// The state is given up and the module's `init` runs, as in a new cluster.
-    pub discard_state: bool,
+    /// How it gets its state.
+    pub take_over: TakeOver,
+    /// The receipt of the rehearsal that it relies on.
+    pub receipt: Option<Index>,
     /// Of publishers.
     pub signatures: Vec<ModuleSignature>,
 }
@@ -44,6 +51,21 @@ pub struct Upgraded {
     pub previous: Option<ModuleHash>,
     /// It was active before; nothing changed.
     pub already_active: bool,
+    /// How long this node took to activate it, and commands waited.
+    pub stall: Duration,
+    /// What the module executed again, if it came back as if it had never been replaced.
+    pub rewound: Option<Rewound>,
+}
+
+/// How far a node's instance is that is made ahead of an activation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AheadOfFork {
+    /// This node has no such fork, or not any more.
+    Gone,
+    /// So many commands behind; `None`: the module is still taking the state over.
+    Behind(Option<u64>),
+    /// It cannot take over, and why.
+    Refused(String),
 }
 
 /// Why a module was not activated. The old one goes on.
@@ -55,6 +77,9 @@ pub enum UpgradeFailure {
     /// The machine refused it when it came to the activation.
     #[error("the module was not activated: {0}")]
     NotActivated(String),
+    /// It relies on a receipt that does not fit.
+    #[error("the module was not activated: {0}")]
+    ReceiptStale(String),
     /// It lacks signatures.
     #[error("the module was not activated: {0}")]
     NotSigned(String),
@@ -98,9 +123,21 @@ impl NodeHandle {
     /// # Errors
     /// It would.
     pub fn check_signed(&self, upgrade: &Upgrade) -> Result<(), UpgradeFailure> {
-        let Some(view) = self.shared.machine.borrow().clone() else { return Ok(()) };
         let Upgrade { module, label, signatures, .. } = upgrade;
-        let module = ModuleHash::of(module);
+        self.check_signed_by(ModuleHash::of(module), label, signatures)
+    }
+
+    /// As [`NodeHandle::check_signed`], of a module that the group holds.
+    ///
+    /// # Errors
+    /// It would.
+    pub fn check_signed_by(
+        &self,
+        module: ModuleHash,
+        label: &str,
+        signatures: &[ModuleSignature],
+    ) -> Result<(), UpgradeFailure> {
+        let Some(view) = self.shared.machine.borrow().clone() else { return Ok(()) };
         // Then nothing is activated.
         if is_active(&view, module) {
             return Ok(());
@@ -115,24 +152,46 @@ impl NodeHandle {
     /// # Errors
     /// See [`UpgradeFailure`].
     pub async fn bring_in(&self, module: &Bytes) -> Result<(), UpgradeFailure> {
-        if self.shared.leadership.borrow().role == Role::Leader
-            && let Some(why) = self.no_space()
-        {
-            // Before it is compiled for nothing.
-            return Err(ProposeFailure::NoSpace(Box::new(why)).into());
-        }
+        // Before it is compiled for nothing.
+        self.check_space()?;
         let view = self.shared.machine.borrow().clone();
         if let Some(view) = view
             && !is_active(&view, ModuleHash::of(module))
         {
             self.check(module.clone(), view.info.limits.clone()).await?;
         }
-        self.replicate_missing(module, CHUNK_MAX_BYTES).await
+        self.replicate_missing(module, CHUNK_MAX_BYTES, false).await
     }
 
-    /// Whether this node has checked and compiled a module, so that its activation is quick.
-    pub fn is_prepared(&self, module: ModuleHash, limits: &Limits) -> bool {
-        self.shared.loader.is_prepared(module, limits)
+    /// Whether the group holds a module, or a portable state, as far as this node has applied the log.
+    pub fn holds(&self, hash: ModuleHash) -> bool {
+        let view = self.shared.machine.borrow();
+        view.as_ref().is_some_and(|view| view.info.modules.iter().any(|held| held.hash == hash))
+    }
+
+    /// Replicates a portable state in parts, for an activation that begins with it. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn bring_in_state(&self, state: &Bytes) -> Result<(), UpgradeFailure> {
+        self.check_space()?;
+        self.replicate_missing(state, CHUNK_MAX_BYTES, true).await
+    }
+
+    fn check_space(&self) -> Result<(), UpgradeFailure> {
+        let is_leader = self.shared.leadership.borrow().role == Role::Leader;
+        match self.no_space().filter(|_| is_leader) {
+            Some(why) => Err(ProposeFailure::NoSpace(Box::new(why)).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this node has checked and compiled a module, so that its activation is quick; begins with that, if
+    /// the machine holds the module and nobody is at it.
+    pub fn preparation(&self, module: ModuleHash) -> Preparation {
+        let view = self.shared.machine.borrow().clone();
+        let Some(view) = view else { return Preparation::Underway };
+        self.shared.compilations.of(module, view.modules.get(&module), &view.info.limits)
     }
 
     /// The active module after all that is committed by now.
@@ -161,14 +220,28 @@ impl NodeHandle {
         upgrade: Upgrade,
         chunk_bytes: usize,
     ) -> Result<Upgraded, UpgradeFailure> {
-        self.replicate_missing(&upgrade.module, chunk_bytes).await?;
+        self.replicate_missing(&upgrade.module, chunk_bytes, false).await?;
         self.activate(upgrade).await
+    }
+
+    /// As [`NodeHandle::bring_in`], for a module that has been checked, in parts of `chunk_bytes` (at most
+    /// [`CHUNK_MAX_BYTES`]).
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn bring_in_checked(
+        &self,
+        module: &Bytes,
+        chunk_bytes: usize,
+    ) -> Result<(), UpgradeFailure> {
+        self.replicate_missing(module, chunk_bytes, false).await
     }
 
     async fn replicate_missing(
         &self,
         module: &Bytes,
         chunk_bytes: usize,
+        is_state: bool,
     ) -> Result<(), UpgradeFailure> {
         let hash = ModuleHash::of(module);
         let view = self.shared.machine.borrow().clone();
@@ -179,7 +252,7 @@ impl NodeHandle {
         // has just started may not have applied what made another module active.
         match view.info.modules.iter().any(|held| held.hash == hash) {
             true => Ok(()),
-            false => self.replicate(hash, module, chunk_bytes).await,
+            false => self.replicate(hash, module, chunk_bytes, is_state).await,
         }
     }
 
@@ -188,26 +261,116 @@ impl NodeHandle {
     /// # Errors
     /// See [`UpgradeFailure`].
     pub async fn activate(&self, upgrade: Upgrade) -> Result<Upgraded, UpgradeFailure> {
-        let Upgrade { module, label, replaces, discard_state, signatures } = upgrade;
+        let Upgrade { module, label, replaces, take_over, receipt, signatures } = upgrade;
         let module = ModuleHash::of(&module);
-        let activate = ActivateModule { module, label, replaces, discard_state, signatures };
+        self.activate_held(ActivateModule {
+            module,
+            label,
+            replaces,
+            take_over,
+            receipt,
+            signatures,
+        })
+        .await
+    }
+
+    /// As [`NodeHandle::activate`], in all ways that there are.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn activate_held(
+        &self,
+        activate: ActivateModule,
+    ) -> Result<Upgraded, UpgradeFailure> {
+        let replaces = activate.replaces;
         let committed = self.propose(Request::ActivateModule(activate)).await?;
+        let stall = committed.apply_duration;
         match committed.reply {
-            Reply::Activated { index, hash, previous } => {
-                Ok(Upgraded { index, hash, previous, already_active: false })
+            Reply::Activated { index, hash, previous, rewound } => {
+                Ok(Upgraded { index, hash, previous, already_active: false, stall, rewound })
             }
-            Reply::AlreadyActive { index, hash } => {
-                Ok(Upgraded { index, hash, previous: None, already_active: true })
-            }
+            Reply::AlreadyActive { index, hash } => Ok(Upgraded {
+                index,
+                hash,
+                previous: None,
+                already_active: true,
+                stall,
+                rewound: None,
+            }),
             Reply::ActivationSuperseded { active } => {
                 Err(UpgradeFailure::Superseded { replaces, active })
             }
             Reply::NotSigned(reason) => Err(UpgradeFailure::NotSigned(reason)),
+            Reply::ReceiptStale(reason) => Err(UpgradeFailure::ReceiptStale(reason)),
             Reply::ActivationFailed(reason) | Reply::ChunkRefused(reason) => {
                 Err(UpgradeFailure::NotActivated(reason))
             }
             other => Err(UpgradeFailure::NotActivated(format!("unexpected answer {other:?}"))),
         }
+    }
+
+    /// Keeps the state as it is for a module that is to take over, and the commands from there on: every node begins
+    /// to make its instance beside. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn fork(
+        &self,
+        module: ModuleHash,
+        replaces: Option<Incumbent>,
+    ) -> Result<Index, UpgradeFailure> {
+        let committed = self.propose(Request::ForkState { module, replaces }).await?;
+        match committed.reply {
+            Reply::Forked { index, .. } => Ok(index),
+            Reply::ActivationSuperseded { active } => {
+                Err(UpgradeFailure::Superseded { replaces, active })
+            }
+            Reply::ForkRefused(reason) => Err(UpgradeFailure::NotActivated(reason)),
+            other => Err(UpgradeFailure::NotActivated(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// How far this node's instance is that begins with a fork.
+    pub fn ahead(&self, fork: Index) -> AheadOfFork {
+        let view = self.shared.machine.borrow().clone();
+        let info = view.and_then(|view| view.info.fork.clone()).filter(|info| info.index == fork);
+        let Some(info) = info else { return AheadOfFork::Gone };
+        let status = self.shared.ahead.status();
+        match status {
+            AheadStatus { fork: of, .. } if of != fork => AheadOfFork::Behind(None),
+            AheadStatus { refused: Some(why), .. } => AheadOfFork::Refused(why),
+            AheadStatus { has_begun: false, .. } => AheadOfFork::Behind(None),
+            AheadStatus { executed, .. } => {
+                AheadOfFork::Behind(Some(info.commands.saturating_sub(executed)))
+            }
+        }
+    }
+
+    /// Writes down what came of a rehearsal; the index of its receipt. Leader only.
+    ///
+    /// # Errors
+    /// See [`UpgradeFailure`].
+    pub async fn record_receipt(&self, receipt: Receipt) -> Result<Index, UpgradeFailure> {
+        let committed = self.propose(Request::RecordReceipt(Box::new(receipt))).await?;
+        match committed.reply {
+            Reply::ReceiptRecorded { index } => Ok(index),
+            Reply::ReceiptRefused(reason) => Err(UpgradeFailure::ReceiptStale(reason)),
+            other => Err(UpgradeFailure::ReceiptStale(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Drops what is kept for a way back from an activation: the index of the entry, and whether there was
+    /// something. Leader only.
+    ///
+    /// # Errors
+    /// See [`ProposeFailure`].
+    pub async fn settle_upgrade(
+        &self,
+        activated_at: Index,
+    ) -> Result<(Index, bool), ProposeFailure> {
+        let committed = self.propose(Request::SettleUpgrade { activated_at }).await?;
+        let was_open = matches!(committed.reply, Reply::UpgradeSettled { was_open: true });
+        Ok((committed.position.index, was_open))
     }
 
     /// Compiling takes long; off the runtime's threads.
@@ -237,6 +400,7 @@ impl NodeHandle {
         hash: ModuleHash,
         module: &Bytes,
         chunk_bytes: usize,
+        is_state: bool,
     ) -> Result<(), UpgradeFailure> {
         let offsets: Vec<usize> = (0..module.len()).step_by(chunk_bytes).collect();
         let (mut next, mut window, mut waited) = (0, CHUNKS_IN_FLIGHT, false);
@@ -249,6 +413,7 @@ impl NodeHandle {
                     total_bytes: module.len() as u64,
                     offset: *offset as u64,
                     data: module.slice(*offset..end),
+                    is_state,
                 };
                 let (sender, receiver) = oneshot::channel();
                 let request = Request::ModuleChunk(chunk);

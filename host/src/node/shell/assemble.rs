@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::driver::Driver;
 use super::environment::Environment;
@@ -16,10 +16,12 @@ use super::log_writer::WriteRequest;
 use super::options::{GroupOptions, NodeChannel};
 use super::recovery::{Recovered, recover};
 use crate::consensus::{Input, Replica, ReplicaConfig, Role};
+use crate::node::ahead::AheadBoard;
 use crate::node::answer::Leadership;
 use crate::node::apply::{ApplyLoop, ApplyParts, Trust};
 use crate::node::budget::Budget;
 use crate::node::clock::{Clocks, LogClock, Standing};
+use crate::node::compilations::Compilations;
 use crate::node::config::NodeConfig;
 use crate::node::group::{Group, GroupParts};
 use crate::node::handle::{NodeHandle, QueueLimits, Shared};
@@ -178,13 +180,18 @@ pub(super) fn assemble(
         }
     }
     let clock_status = clocks.watch();
+    let compilations =
+        Arc::new(Compilations::new(Arc::clone(&loader), Stops::of(group, stop.clone())));
+    let ahead = Arc::new(AheadBoard::default());
     let apply_parts = ApplyParts {
         cluster,
         group,
         machine,
         snapshot,
         loader: Arc::clone(&loader),
-        snapshots: stores.snapshots,
+        compilations: Arc::clone(&compilations),
+        ahead: Arc::clone(&ahead),
+        snapshots: Arc::clone(&stores.snapshots),
         jobs,
         own_jobs: apply.clone(),
         events: events.clone(),
@@ -226,6 +233,8 @@ pub(super) fn assemble(
         clock: environment.monotonic_clock,
         config,
         loader,
+        compilations,
+        stores,
         events,
         leadership,
         machine: view,
@@ -244,6 +253,9 @@ pub(super) fn assemble(
         levels: state.watch_levels(),
         metrics,
         work: Arc::clone(&work),
+        ahead,
+        rehearsing: Arc::new(Semaphore::new(1)),
+        trial_board: Default::default(),
     });
     Ok(Assembled { handle, seat: Seat::new(group, state, apply), apply_loop, stop, work })
 }

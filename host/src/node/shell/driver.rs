@@ -3,7 +3,8 @@
 //! To wake a thread for one message costs more than the message. So while little goes on, whoever puts
 //! mail into the queue and finds nobody at it takes a turn on the spot: a turn waits for nothing (no disk,
 //! no guest, no peer). When much goes on, that would be a turn for each letter, and an entry for each
-//! command: then the thread is woken, and until it runs more letters come that share its turn.
+//! command: then the thread is woken, and until it runs more letters come that share its turn. So it is for the letter of a
+//! thread that lets all others go first: everybody would wait for its turn.
 //!
 //! ```text
 //!   mail, nobody at it ─┬─ calm ─► a turn, here ─┬─► queue empty: done
@@ -20,9 +21,9 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use super::event_loop::EventLoop;
-use super::threads::StopOnPanic;
 use crate::node::message::Postman;
-use crate::node::stop::Stops;
+use crate::node::priority::yields_to_others;
+use crate::node::stop::{StopOnPanic, Stops};
 
 /// See the module.
 #[derive(Default)]
@@ -106,6 +107,9 @@ impl Postman for Driver {
     fn mail_came(&self) {
         if self.pending.fetch_add(1, Ordering::AcqRel) != 0 {
             return;
+        }
+        if yields_to_others() {
+            return self.hand_over();
         }
         let place = match self.event_loop.try_lock() {
             Ok(place) => place,

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use super::threads::StopOnPanic;
 use crate::consensus::LogRead;
 use crate::node::message::{Event, Mail, Mailbox};
-use crate::node::stop::Stops;
+use crate::node::stop::{StopOnPanic, Stops};
 use crate::storage::LogStore;
 use crate::types::GroupId;
 

@@ -7,11 +7,10 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::threads::StopOnPanic;
 use crate::consensus::{Write, WriteNumber};
 use crate::node::message::{Event, Mail, Mailbox};
 use crate::node::metrics::NodeMetrics;
-use crate::node::stop::Stops;
+use crate::node::stop::{StopOnPanic, Stops};
 use crate::storage::{GroupWrite, LogStore, StorageError, WriteBatch};
 use crate::types::GroupId;
 

@@ -31,5 +31,5 @@ pub use self::error::StartError;
 pub use self::inbox::NodeInbox;
 pub use self::node::Node;
 pub use self::options::{GroupOptions, NodeChannel, NodeOptions, channel};
-pub use self::stepped::SteppedNode;
+pub use self::stepped::{SteppedNode, SteppedShadow};
 pub use self::threads::Stragglers;

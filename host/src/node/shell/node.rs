@@ -12,13 +12,13 @@ use super::assemble::{Assembled, Common, Loops, assemble, loops};
 use super::environment::Environment;
 use super::error::StartError;
 use super::options::{GroupOptions, NodeChannel, NodeOptions};
-use super::threads::{StopOnPanic, Stragglers, join_within};
+use super::threads::{Stragglers, join_within};
 use super::watchdog::Watchdog;
 use super::{log_reader, log_writer, snapshot_writer};
 use crate::fsm::{GUEST_STACK_BYTES, on_guest_stack};
 use crate::node::handle::{Drained, NodeHandle};
 use crate::node::message::Mail;
-use crate::node::stop::{StopReason, Stops};
+use crate::node::stop::{StopOnPanic, StopReason, Stops};
 use crate::transport::Transport;
 use crate::types::GroupId;
 
@@ -42,9 +42,9 @@ impl Node {
     ) -> Result<Node, StartError> {
         let NodeOptions { identity, group, config, consensus, stores, loader, .. } = options;
         let NodeOptions { introduced, evidence, .. } = options;
-        let watchdog = Watchdog::spawn(config.slow_apply_ms)?;
         let Loops { common, event_loop, driver, writes, reads, saves } =
             loops(identity, config, stores, channel, transport);
+        let watchdog = Watchdog::spawn(common.config.slow_apply_ms, common.stops.clone())?;
         let options = GroupOptions { group, consensus, loader, introduced, evidence };
         let assembled = assemble_on_large_stack(options, &common)?;
         let (mail, stops, stores) = (&common.mail, &common.stops, &common.stores);
@@ -130,8 +130,7 @@ fn seat(
 ) -> Result<(NodeHandle, JoinHandle<()>), StartError> {
     let Assembled { handle, seat, apply_loop, stop, work } = assembled;
     watchdog.add(&work);
-    let own = Stops::default();
-    own.add(handle.group(), stop.clone());
+    let own = Stops::of(handle.group(), stop.clone());
     // Before its machine has anything to say: the loop looks here for groups that it does not know.
     common.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(seat);
     let apply_thread = std::thread::Builder::new()

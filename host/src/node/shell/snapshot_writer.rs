@@ -5,10 +5,9 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::threads::StopOnPanic;
 use crate::node::apply::try_save;
 use crate::node::message::{Job, SaveJob};
-use crate::node::stop::Stops;
+use crate::node::stop::{StopOnPanic, Stops};
 use crate::storage::SnapshotStore;
 
 pub(super) fn spawn(

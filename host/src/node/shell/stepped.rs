@@ -14,6 +14,9 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::assemble::{Assembled, Common, Loops, assemble, loops};
 use super::environment::Environment;
@@ -24,14 +27,17 @@ use super::log_writer::{self, Batch, Batcher, WriteRequest};
 use super::options::{GroupOptions, NodeChannel, NodeOptions};
 use super::snapshot_writer;
 use crate::consensus::{ReplicaStatus, Role};
+use crate::fsm::HostFailure;
 use crate::machine::Machine;
 use crate::node::apply::{ApplyLoop, Witness};
-use crate::node::handle::NodeHandle;
+use crate::node::handle::{NodeHandle, RehearsalFailure, Rehearsed};
 use crate::node::message::{Event, EventSender, Job, Mail, SaveJob};
+use crate::node::shadow::{ShadowEnd, ShadowStatus, Shadowing, Step};
 use crate::node::stop::{StopReason, StopSignal};
+use crate::rehearsal::Report;
 use crate::storage::{GroupWrite, Stores};
 use crate::transport::Transport;
-use crate::types::{ConfState, GroupId, NodeId, Term};
+use crate::types::{ConfState, GroupId, Index, ModuleHash, NodeId, Term};
 
 /// See the module.
 ///
@@ -58,6 +64,53 @@ pub struct SteppedNode {
     saving: Option<SaveJob>,
     events: EventSender,
     stop: StopSignal,
+}
+
+/// A shadow of a stepped node, a step at a time. It may outlive the node.
+pub struct SteppedShadow(Shadowing);
+
+impl SteppedShadow {
+    /// Executes the next entry, if there is one.
+    ///
+    /// # Errors
+    /// [`HostFailure`]: of this host; it is over.
+    pub fn step(&mut self) -> Result<bool, HostFailure> {
+        Ok(self.0.step(Duration::ZERO)? == Step::Did)
+    }
+
+    /// Has these asked of both modules, when [`SteppedNode::end_shadow`] ends it.
+    #[cfg(test)]
+    pub(in crate::node) fn ask_at_the_end(&mut self, queries: Vec<Bytes>) {
+        self.0.ask_at_the_end(queries);
+    }
+
+    /// Whether something has ended it.
+    pub fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+
+    /// How far it is.
+    pub fn status(&self) -> ShadowStatus {
+        self.0.status()
+    }
+
+    /// Executes what waits, and says what was found and why it ended; `None`: the node is gone.
+    ///
+    /// # Errors
+    /// [`HostFailure`]: of this host.
+    pub fn finish(mut self) -> Result<Option<(Report, ShadowEnd)>, HostFailure> {
+        while self.step()? {}
+        self.0.finish()
+    }
+
+    /// The same, after its time was over.
+    ///
+    /// # Errors
+    /// As [`SteppedShadow::finish`].
+    pub fn end(self) -> Result<Option<(Report, ShadowEnd)>, HostFailure> {
+        self.0.end(ShadowEnd::Elapsed);
+        self.finish()
+    }
 }
 
 impl SteppedNode {
@@ -262,6 +315,23 @@ impl SteppedNode {
         snapshot_writer::run(&*self.common.stores.snapshots, job);
     }
 
+    /// Rehearses a module that the group holds on what this node retains, in one step; `None`: the node has not
+    /// applied the last of the entries yet. The caller's thread must have the stack that guests need.
+    ///
+    /// # Errors
+    /// See [`RehearsalFailure`].
+    pub fn rehearse(
+        &self,
+        module: ModuleHash,
+        range: (Index, Index),
+        queries: Vec<Bytes>,
+    ) -> Result<Option<Rehearsed>, RehearsalFailure> {
+        match self.stop.is_given() {
+            true => Err(RehearsalFailure::BrokenOff),
+            false => self.handle.rehearse_at_once(module, range, queries),
+        }
+    }
+
     fn seat(&self) -> &Seat {
         self.event_loop.seat(self.group).expect("nobody takes it from the loop")
     }
@@ -289,6 +359,32 @@ impl SteppedNode {
     /// The machine, unless the node waits for its first snapshot.
     pub fn machine(&mut self) -> Option<&mut Machine> {
         self.apply_loop.machine()
+    }
+
+    /// Has a module run beside the machine, from its state of now on.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot.
+    ///
+    /// # Panics
+    /// If this host cannot copy the state.
+    pub fn shadow(&mut self, module: &Bytes) -> Result<SteppedShadow, String> {
+        let start = self.apply_loop.start_shadow().expect("the state is copied")?;
+        let stopwatch = || Duration::ZERO;
+        let begun = Shadowing::begin(start, (module, ""), &stopwatch);
+        match begun.map_err(|error| error.to_string())? {
+            Ok(shadowing) => Ok(SteppedShadow(shadowing)),
+            Err(report) => {
+                let why = report.differences.into_iter().map(|difference| difference.new);
+                Err(why.collect::<Vec<_>>().join("; "))
+            }
+        }
+    }
+
+    /// The time of the shadow is over, and it asks its queries of the state of now.
+    #[cfg(test)]
+    pub(in crate::node) fn end_shadow(&mut self) {
+        self.apply_loop.end_shadow().expect("the state is copied");
     }
 
     /// Flips a bit of the state machine's memory, as failing memory would. False when there is no

@@ -5,7 +5,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::node::message::Job;
-use crate::node::stop::{StopReason, Stops};
 
 /// Tells an apply thread that its group has ended, however that came about: it holds an end of its
 /// own queue, and would wait in it for ever.
@@ -59,20 +58,5 @@ pub(super) fn join_within(threads: Vec<JoinHandle<()>>, patience: Duration) -> O
             return Some(Stragglers(left));
         }
         std::thread::sleep(LOOK.min(patience.saturating_sub(began.elapsed())));
-    }
-}
-
-/// Turns a panic of a thread into the node's stop: a node without one of its threads would
-/// be a zombie.
-pub(super) struct StopOnPanic(pub(super) Stops, pub(super) &'static str);
-
-impl Drop for StopOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.stop_all(&StopReason::Failed(format!(
-                "the {} thread panicked: a broken invariant; the log above says which",
-                self.1
-            )));
-        }
     }
 }

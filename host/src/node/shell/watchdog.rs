@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::node::stop::{StopOnPanic, Stops};
 use crate::node::work::Work;
 
 /// Looks in the time that makes a job slow.
@@ -21,14 +22,17 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// `slow_ms`: what makes a job slow; 0: nothing, and there is no thread.
-    pub(super) fn spawn(slow_ms: u64) -> std::io::Result<Watchdog> {
+    pub(super) fn spawn(slow_ms: u64, stops: Stops) -> std::io::Result<Watchdog> {
         let works = Arc::<Mutex<Vec<Weak<Work>>>>::default();
         let (mut end, mut thread) = (None, None);
         if slow_ms > 0 {
             let (sender, ended) = channel();
             let pause = (Duration::from_millis(slow_ms) / LOOKS).max(LOOK_MIN);
             let looked_at = Arc::clone(&works);
-            let watching = move || watch(&looked_at, pause, &ended);
+            let watching = move || {
+                let _guard = StopOnPanic(stops, "watchdog");
+                watch(&looked_at, pause, &ended);
+            };
             thread = Some(std::thread::Builder::new().name("watchdog".into()).spawn(watching)?);
             end = Some(sender);
         }
@@ -45,7 +49,7 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // It only reports: a panic of it is on the log and changes nothing.
+            // Its panic has stopped the node already.
             let _ = thread.join();
         }
     }
@@ -69,7 +73,7 @@ mod tests {
     fn the_watchdog_ends_when_it_is_dropped_and_lets_go_of_what_is_gone() {
         let clock = Arc::new(|| Duration::ZERO);
         let work = Arc::new(Work::new(clock, 1, Arc::<NodeMetrics>::default()));
-        let watchdog = Watchdog::spawn(1).expect("a thread");
+        let watchdog = Watchdog::spawn(1, Stops::default()).expect("a thread");
         watchdog.add(&work);
         let works = Arc::clone(&watchdog.works);
         drop(work);
@@ -82,6 +86,7 @@ mod tests {
 
     #[test]
     fn without_a_threshold_there_is_no_thread() {
-        assert!(Watchdog::spawn(0).expect("no thread is needed").thread.is_none());
+        let watchdog = Watchdog::spawn(0, Stops::default()).expect("no thread is needed");
+        assert!(watchdog.thread.is_none());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::ends::{formed, start_with};
 use crate::consensus::Role;
+use crate::node::priority::yield_to_others;
 use crate::node::{NodeConfig, Request};
 
 /// Callers on threads of their own.
@@ -30,6 +31,14 @@ fn every_letter_is_taken_in_though_no_tick_comes() {
                 }
             });
         }
+        // One that takes no turn, whatever it brings.
+        scope.spawn(|| {
+            yield_to_others();
+            let handle = node.handle();
+            for _ in 0..CALLS / 10 {
+                runtime.block_on(handle.status()).expect("it runs");
+            }
+        });
         // Through the log writer and the apply loop, which bring news as well.
         let handle = node.handle();
         for number in 0..CALLS / 10 {

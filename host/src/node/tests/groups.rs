@@ -84,13 +84,8 @@ async fn leader_of(handles: &[NodeHandle]) -> &NodeHandle {
 /// Replaces the state by that of an empty key-value store.
 async fn load(leader: &NodeHandle) {
     let replaces: Option<Incumbent> = None;
-    let upgrade = Upgrade {
-        module: KV.into(),
-        label: "kv".to_owned(),
-        replaces,
-        discard_state: false,
-        signatures: Vec::new(),
-    };
+    let upgrade =
+        Upgrade { module: KV.into(), label: "kv".to_owned(), replaces, ..Upgrade::default() };
     leader.upgrade(upgrade).await.expect("activated");
 }
 
@@ -133,13 +128,7 @@ async fn a_module_gets_in_where_not_all_of_its_parts_fit_at_once() {
     let node = Node::start(options, node_channel, transport).expect("starts");
     let handles = [node.handle()];
     let leader = leader_of(&handles).await;
-    let upgrade = Upgrade {
-        module: KV.into(),
-        label: "kv".to_owned(),
-        replaces: None,
-        discard_state: false,
-        signatures: Vec::new(),
-    };
+    let upgrade = Upgrade { module: KV.into(), label: "kv".to_owned(), ..Upgrade::default() };
     assert!(KV.len() > 4, "more parts than are proposed at once");
     leader.upgrade_checked(upgrade, 1).await.expect("activated");
     tokio::task::spawn_blocking(move || node.stop()).await.expect("it stops");

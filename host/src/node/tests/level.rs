@@ -7,12 +7,13 @@ use prost::Message as _;
 use raft_host_proto::stored;
 use tokio::sync::oneshot;
 
+use super::replaced::{from_two, lead, stores_of_three};
 use super::*;
 use crate::consensus::Role;
 use crate::fsm::Offering;
 use crate::machine::RestoreError;
 use crate::node::{ProposeFailure, StopReason};
-use crate::types::Level;
+use crate::types::{Level, MessageKind, Space};
 
 fn offering(level: Level) -> SharedLoader {
     Arc::new(Offering { loader: Arc::new(NativeLoader), profiles: Vec::new(), level })
@@ -125,4 +126,91 @@ fn by_hand_it_is_raised_as_far_as_everybody_offers() {
     settle(&mut node);
     lower.try_recv().expect("answered").expect("applied");
     assert_eq!(level(&mut node), Level(3));
+}
+
+/// A leader of three that was elected by node 2, which has all of its log.
+fn elected() -> (SteppedNode, Arc<NodeInbox>) {
+    // Formed by the program before.
+    let stores = stores_of_three(&offering(Level(1)));
+    let clock = Arc::new(|| Duration::ZERO);
+    let config = NodeConfig { level_settle_ms: 0, ..NodeConfig::default() };
+    let started = start_on(&stores, config, offering(Level(2)), clock);
+    let (mut node, inbox, _) = started.expect("starts");
+    lead(&mut node, &inbox);
+    settle(&mut node);
+    // The formation and the leader's first entry.
+    acknowledge(&mut node, &inbox, Index(2));
+    (node, inbox)
+}
+
+fn acknowledge(node: &mut SteppedNode, inbox: &NodeInbox, index: Index) {
+    let term = node.term();
+    let response = from_two(MessageKind::AppendEntriesResponse, term);
+    inbox.deliver(vec![PeerMessage { index, ..response }]);
+    settle(node);
+}
+
+fn offer(node: &mut SteppedNode, inbox: &NodeInbox, from: u64) {
+    let (to, space) = (NodeId(1), Space::default());
+    let offer = PeerMessage::level_offer(GroupId::MAIN, NodeId(from), to, Level(2), space);
+    inbox.deliver(vec![offer]);
+    settle(node);
+}
+
+/// It was refused, as if a member had not been heard from for long.
+#[test]
+fn right_after_an_election_an_operator_waits_for_what_members_offer() {
+    for wanted in [None, Some(Level(2))] {
+        let (mut node, inbox) = elected();
+        let handle = node.handle().clone();
+        let mut asking = Box::pin(async move { handle.raise_level(wanted).await });
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut poll = || asking.as_mut().poll(&mut context);
+        for member in [2, 3] {
+            assert!(poll().is_pending(), "node {member} has not said what it offers");
+            offer(&mut node, &inbox, member);
+        }
+        acknowledge(&mut node, &inbox, Index(3));
+        let std::task::Poll::Ready(raised) = poll() else { panic!("no answer") };
+        let raised = raised.expect("all offer it");
+        assert_eq!((raised.previous, raised.level), (Level(1), Level(2)));
+    }
+}
+
+/// Whoever waits is told by a leader that another one takes the place of.
+#[test]
+fn who_waits_for_a_member_is_refused_when_it_is_dead_or_another_node_leads() {
+    for is_deposed in [false, true] {
+        let (mut node, inbox) = elected();
+        let handle = node.handle().clone();
+        let mut asking = Box::pin(async move { handle.raise_level(Some(Level(2))).await });
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut poll = || asking.as_mut().poll(&mut context);
+        assert!(poll().is_pending());
+        offer(&mut node, &inbox, 2);
+        if is_deposed {
+            let term = Term(node.term().0 + 1);
+            inbox.deliver(vec![from_two(MessageKind::Heartbeat, term)]);
+            settle(&mut node);
+        }
+        let mut answer = poll();
+        let ticks = 2 * NodeConfig::default().election_ticks();
+        for _ in 0..ticks {
+            if answer.is_ready() {
+                break;
+            }
+            // It goes on leading.
+            acknowledge(&mut node, &inbox, Index(2));
+            step(&mut node, true);
+            answer = poll();
+        }
+        let std::task::Poll::Ready(refused) = answer else { panic!("no answer") };
+        match (refused.expect_err("node 3 is dead"), is_deposed) {
+            (ProposeFailure::Level(refused), false) => {
+                assert_eq!(refused.missing, [(NodeId(3), None)]);
+            }
+            (ProposeFailure::NotLeader(_), true) => {}
+            (other, _) => panic!("{other}"),
+        }
+    }
 }

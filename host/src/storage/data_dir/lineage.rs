@@ -23,11 +23,11 @@
 //!   80  CRC-32 of bytes 0..80, u32
 //! ```
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::NodeIdentity;
-use crate::storage::disk::{RealDisk, corrupt, ensure_dir, io_error, write_atomically};
+use super::medium::{self, names};
+use super::{Medium, NodeIdentity};
+use crate::storage::disk::{corrupt, ensure_dir};
 use crate::storage::{StorageError, Stores};
 use crate::types::{ClusterId, GroupId, Index, NodeId, Term};
 
@@ -88,7 +88,11 @@ pub(super) struct Tag {
 }
 
 /// Begins a lineage in a directory that is nobody's yet.
-pub(super) fn begin(dir: &Path, identity: &NodeIdentity) -> Result<(), StorageError> {
+pub(super) fn begin(
+    disk: &dyn Medium,
+    dir: &Path,
+    identity: &NodeIdentity,
+) -> Result<(), StorageError> {
     let tag = Tag {
         lineage: rand::random(),
         cluster: identity.cluster,
@@ -98,30 +102,56 @@ pub(super) fn begin(dir: &Path, identity: &NodeIdentity) -> Result<(), StorageEr
         commit: Index(0),
     };
     for part in Part::CONTENTS {
-        ensure_dir(&RealDisk, &dir.join(part.name()))?;
+        ensure_dir(disk, &dir.join(part.name()))?;
     }
-    write_all(dir, &tag)
+    write_all(disk, dir, &tag)
 }
 
 /// Whether a directory without an identity was left so by an interrupted creation.
 ///
 /// # Errors
 /// `LostPart` when it is a node's that has lost its identity.
-pub(super) fn is_unborn(dir: &Path) -> Result<bool, StorageError> {
-    match read(dir, Part::Whole)? {
-        None => Ok(false),
+pub(super) fn is_unborn(disk: &dyn Medium, dir: &Path) -> Result<bool, StorageError> {
+    match read(disk, dir, Part::Whole)? {
+        None => holds_nothing(disk, dir),
         Some(tag) if tag.start == 0 => Ok(true),
         Some(tag) => Err(lost(dir, tag.node, "its IDENTITY is missing")),
     }
+}
+
+/// Whether the creation was interrupted so early that there are at most its parts, with their first tags alone.
+fn holds_nothing(disk: &dyn Medium, dir: &Path) -> Result<bool, StorageError> {
+    let half_written = |file: &str| format!("{file}.tmp");
+    for name in names(disk, dir)? {
+        if super::HARMLESS.contains(&&*name) || name == half_written(PLEDGE_FILE) {
+            continue;
+        }
+        let Some(part) = Part::CONTENTS.into_iter().find(|part| part.name() == name) else {
+            return Ok(false);
+        };
+        let path = dir.join(&name);
+        let is_tag = |file: &String| *file == TAG_FILE || *file == half_written(TAG_FILE);
+        if !disk.is_dir(&path) || !names(disk, &path)?.iter().all(is_tag) {
+            return Ok(false);
+        }
+        if read(disk, dir, part)?.is_some_and(|tag| tag.start != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Compares the tags of all parts, before anything is opened.
 ///
 /// # Errors
 /// `LostPart`; `Corrupt` when a tag is damaged.
-pub(super) fn check(dir: &Path, identity: &NodeIdentity) -> Result<Tag, StorageError> {
+pub(super) fn check(
+    disk: &dyn Medium,
+    dir: &Path,
+    identity: &NodeIdentity,
+) -> Result<Tag, StorageError> {
     let node = identity.node;
-    let Some(whole) = read(dir, Part::Whole)? else {
+    let Some(whole) = read(disk, dir, Part::Whole)? else {
         return Err(lost(dir, node, "its PLEDGE is missing"));
     };
     if (whole.cluster, whole.node) != (identity.cluster, node) {
@@ -134,8 +164,8 @@ pub(super) fn check(dir: &Path, identity: &NodeIdentity) -> Result<Tag, StorageE
     }
     for part in Part::CONTENTS {
         let name = part.name();
-        let Some(tag) = read(dir, part)? else {
-            let is_there = dir.join(name).is_dir();
+        let Some(tag) = read(disk, dir, part)? else {
+            let is_there = disk.is_dir(&dir.join(name));
             let how = if is_there { "was emptied or replaced" } else { "is missing" };
             return Err(lost(dir, node, &format!("its directory {name} {how}")));
         };
@@ -168,7 +198,12 @@ pub(super) fn check(dir: &Path, identity: &NodeIdentity) -> Result<Tag, StorageE
 ///
 /// # Errors
 /// `LostPart` when they do not.
-pub(super) fn advance(dir: &Path, before: Tag, stores: &Stores) -> Result<(), StorageError> {
+pub(super) fn advance(
+    disk: &dyn Medium,
+    dir: &Path,
+    before: Tag,
+    stores: &Stores,
+) -> Result<(), StorageError> {
     let hard_state = stores.log.hard_state(GroupId::MAIN)?;
     let start = stores.log.start(GroupId::MAIN)?;
     let commit = hard_state.commit.max(start.index);
@@ -180,24 +215,21 @@ pub(super) fn advance(dir: &Path, before: Tag, stores: &Stores) -> Result<(), St
         );
         return Err(lost(dir, before.node, &what));
     }
-    write_all(dir, &Tag { start: before.start + 1, term: hard_state.term, commit, ..before })
+    let tag = Tag { start: before.start + 1, term: hard_state.term, commit, ..before };
+    write_all(disk, dir, &tag)
 }
 
 /// The parts first: see the module.
-fn write_all(dir: &Path, tag: &Tag) -> Result<(), StorageError> {
+fn write_all(disk: &dyn Medium, dir: &Path, tag: &Tag) -> Result<(), StorageError> {
     for part in [Part::Log, Part::Snapshots, Part::Whole] {
-        write_atomically(&part.file(dir), &encode(tag, part))?;
+        medium::write(disk, &part.file(dir), &encode(tag, part))?;
     }
     Ok(())
 }
 
-fn read(dir: &Path, part: Part) -> Result<Option<Tag>, StorageError> {
+fn read(disk: &dyn Medium, dir: &Path, part: Part) -> Result<Option<Tag>, StorageError> {
     let path = part.file(dir);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("read", &path)(error)),
-    };
+    let Some(bytes) = medium::read(disk, &path)? else { return Ok(None) };
     decode(&bytes, part).map(Some).map_err(|reason| corrupt(&path, 0, reason))
 }
 

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, succession, try_lock};
+use super::medium::try_lock;
+use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, succession};
 use crate::storage::disk::{create_dir, io_error, list};
 use crate::storage::{DiskRoom, RealDisk, SnapshotFiles, StorageConfig, StorageError, Stores};
 
@@ -16,9 +17,9 @@ impl DataDir {
     /// [`DataDir::lock`].
     pub fn lock_stopped(path: impl AsRef<Path>) -> Result<DataDir, StorageError> {
         let path = path.as_ref();
-        succession::refuse_interrupted(path)?;
+        succession::refuse_interrupted(&RealDisk, path)?;
         let lock_path = path.join(LOCK_FILE);
-        let identity = read_identity(&path.join(IDENTITY_FILE))?;
+        let identity = read_identity(&RealDisk, &path.join(IDENTITY_FILE))?;
         if identity.is_none() || !lock_path.exists() {
             return Err(StorageError::ForeignData(format!(
                 "{} is not the data directory of a node: it has no {IDENTITY_FILE} and {LOCK_FILE}",
@@ -28,7 +29,8 @@ impl DataDir {
         let mut lock = File::open(&lock_path).map_err(io_error("open", &lock_path))?;
         try_lock(&mut lock, path, &lock_path)?;
         let room = Arc::new(DiskRoom::of(path));
-        Ok(DataDir { path: path.to_owned(), identity, room, _lock: lock })
+        let (disk, held) = (Arc::new(RealDisk), Box::new(lock));
+        Ok(DataDir { path: path.to_owned(), identity, room, disk, _held: held })
     }
 
     /// Stores with what this directory holds, in another directory: a copy of the log, for

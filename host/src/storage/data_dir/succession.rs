@@ -12,16 +12,13 @@
 //!
 //! `RECOVERY` is one line: `raft-host-recovery 1 TAG STAGE`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DataDir, IDENTITY_FILE, LOCK_FILE, read_identity, take_lock};
-use crate::storage::disk::{
-    RealDisk, corrupt, ensure_dir, io_error, list, sync_dir, write_atomically,
-};
+use super::{DataDir, IDENTITY_FILE, LOCK_FILE, Medium, medium, read_identity};
+use crate::storage::StorageError;
+use crate::storage::disk::{RealDisk, corrupt, ensure_dir, io_error, list, sync_dir};
 use crate::storage::room::{DiskRoom, RESERVE_FILE};
-use crate::storage::{Directories as _, StorageError};
 
 const MAGIC: &str = "raft-host-recovery 1";
 pub(super) const RECOVERY_FILE: &str = "RECOVERY";
@@ -66,30 +63,42 @@ impl Succession {
     /// `ForeignData` when the node runs, when this is no node's directory, or when a succession of
     /// another tag was interrupted here; otherwise as [`DataDir::lock`].
     pub fn begin(path: &Path, tag: &str) -> Result<Succession, StorageError> {
-        let under_way = read(path)?;
+        Succession::begin_on(Arc::new(RealDisk), path, tag)
+    }
+
+    /// As [`Succession::begin`], on another disk.
+    ///
+    /// # Errors
+    /// As [`Succession::begin`].
+    pub fn begin_on(
+        disk: Arc<dyn Medium>,
+        path: &Path,
+        tag: &str,
+    ) -> Result<Succession, StorageError> {
+        let under_way = read(&*disk, path)?;
         let is_ours = match &under_way {
             Some((other, _)) if other != tag => return Err(interrupted(path, other)),
             Some(_) => true,
-            None => path.join(IDENTITY_FILE).exists(),
+            None => medium::read(&*disk, &path.join(IDENTITY_FILE))?.is_some(),
         };
-        if !is_ours || !path.join(LOCK_FILE).exists() {
+        if !is_ours || !disk.was_held(path) {
             return Err(StorageError::ForeignData(format!(
                 "{} is not the data directory of a node: it has no {IDENTITY_FILE} and {LOCK_FILE}",
                 path.display()
             )));
         }
-        let lock = take_lock(path)?;
+        let held = disk.hold(path)?;
         // Whoever had the lock until now may have changed it.
-        let stage = read(path)?.map(|(_, stage)| stage);
-        let identity = read_identity(&path.join(IDENTITY_FILE))?;
+        let stage = read(&*disk, path)?.map(|(_, stage)| stage);
+        let identity = read_identity(&*disk, &path.join(IDENTITY_FILE))?;
         let room = Arc::new(DiskRoom::of(path));
-        let dir = DataDir { path: path.to_owned(), identity, room, _lock: lock };
+        let dir = DataDir { path: path.to_owned(), identity, room, disk, _held: held };
         Ok(Succession { dir, tag: tag.to_owned(), stage })
     }
 
     /// Whether all of it is done already.
     pub fn is_done(&self) -> bool {
-        self.stage.is_none() && self.aside().is_dir()
+        self.stage.is_none() && self.dir.disk.is_dir(&self.aside())
     }
 
     /// Whether the new contents have yet to be made: the old ones are where they were.
@@ -114,10 +123,11 @@ impl Succession {
     pub fn fresh(&mut self) -> Result<PathBuf, StorageError> {
         self.note(Stage::Making)?;
         let fresh = self.dir.path.join(FRESH);
-        if fresh.exists() {
-            fs::remove_dir_all(&fresh).map_err(io_error("remove", &fresh))?;
+        let disk = &*self.dir.disk;
+        if disk.is_dir(&fresh) {
+            medium::remove_all(disk, &fresh)?;
         }
-        ensure_dir(&RealDisk, &fresh)?;
+        ensure_dir(disk, &fresh)?;
         Ok(fresh)
     }
 
@@ -127,38 +137,40 @@ impl Succession {
     /// `Io`; begun again, it goes on.
     pub fn complete(mut self) -> Result<(), StorageError> {
         let (path, fresh, aside) = (self.dir.path.clone(), self.dir.path.join(FRESH), self.aside());
+        let disk = Arc::clone(&self.dir.disk);
+        let disk = &*disk;
         if self.stage != Some(Stage::Placing) {
             self.note(Stage::Clearing)?;
-            ensure_dir(&RealDisk, &aside)?;
+            ensure_dir(disk, &aside)?;
             // It is a node's directory as before, for `replay`, or for the way back.
-            drop(take_lock(&aside)?);
-            bring_all(&path, &aside, |name| {
+            drop(disk.hold(&aside)?);
+            bring_all(disk, &path, &aside, |name| {
                 let is_ours =
                     [LOCK_FILE, RECOVERY_FILE, RESERVE_FILE, FRESH, "lost+found"].contains(&name);
                 !is_ours && !name.starts_with(ASIDE)
             })?;
             self.note(Stage::Placing)?;
         }
-        if fresh.is_dir() {
-            bring_all(&fresh, &path, |name| name != LOCK_FILE)?;
-            fs::remove_dir_all(&fresh).map_err(io_error("remove", &fresh))?;
+        if disk.is_dir(&fresh) {
+            bring_all(disk, &fresh, &path, |name| name != LOCK_FILE)?;
+            medium::remove_all(disk, &fresh)?;
         }
         let recovery = path.join(RECOVERY_FILE);
-        fs::remove_file(&recovery).map_err(io_error("remove", &recovery))?;
-        sync_dir(&RealDisk, &path)
+        disk.remove(&recovery).map_err(io_error("remove", &recovery))?;
+        sync_dir(disk, &path)
     }
 
     fn note(&mut self, stage: Stage) -> Result<(), StorageError> {
         let line = format!("{MAGIC} {} {}\n", self.tag, stage.name());
-        write_atomically(&self.dir.path.join(RECOVERY_FILE), line.as_bytes())?;
+        medium::write(&*self.dir.disk, &self.dir.path.join(RECOVERY_FILE), line.as_bytes())?;
         self.stage = Some(stage);
         Ok(())
     }
 }
 
 /// Refuses a directory that a succession was interrupted in.
-pub(super) fn refuse_interrupted(path: &Path) -> Result<(), StorageError> {
-    read(path)?.map_or(Ok(()), |(tag, _)| Err(interrupted(path, &tag)))
+pub(super) fn refuse_interrupted(disk: &dyn Medium, path: &Path) -> Result<(), StorageError> {
+    read(disk, path)?.map_or(Ok(()), |(tag, _)| Err(interrupted(path, &tag)))
 }
 
 fn interrupted(path: &Path, tag: &str) -> StorageError {
@@ -169,13 +181,10 @@ fn interrupted(path: &Path, tag: &str) -> StorageError {
     ))
 }
 
-fn read(dir: &Path) -> Result<Option<(String, Stage)>, StorageError> {
+fn read(disk: &dyn Medium, dir: &Path) -> Result<Option<(String, Stage)>, StorageError> {
     let path = dir.join(RECOVERY_FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("read", &path)(error)),
-    };
+    let Some(bytes) = medium::read(disk, &path)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
     let words = text.strip_prefix(MAGIC).and_then(|rest| rest.trim().split_once(' '));
     let parsed = words.and_then(|(tag, name)| {
         let stage = Stage::ALL.iter().find(|(_, known)| *known == name)?.0;
@@ -185,20 +194,27 @@ fn read(dir: &Path) -> Result<Option<(String, Stage)>, StorageError> {
 }
 
 /// Moves whatever is wanted from one directory into another, durably.
-fn bring_all(from: &Path, to: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<(), StorageError> {
-    for path in list(&RealDisk, from)? {
+fn bring_all(
+    disk: &dyn Medium,
+    from: &Path,
+    to: &Path,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<(), StorageError> {
+    for path in list(disk, from)? {
         let name = path.file_name().expect("a directory lists names");
         // A name that is no text is none of ours, and belongs to the old contents.
         if name.to_str().is_none_or(&is_wanted) {
-            fs::rename(&path, to.join(name)).map_err(io_error("move", &path))?;
+            disk.rename(&path, &to.join(name)).map_err(io_error("move", &path))?;
         }
     }
-    RealDisk.sync_dir(to).map_err(io_error("sync", to))?;
-    sync_dir(&RealDisk, from)
+    sync_dir(disk, to)?;
+    sync_dir(disk, from)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::storage::{Engine, NodeIdentity, StorageConfig};
     use crate::types::{ClusterId, NodeId};
@@ -286,7 +302,7 @@ mod tests {
                     fs::create_dir(&aside).expect("created");
                 }
                 if stage == Stage::Placing {
-                    drop(take_lock(&aside).expect("locked"));
+                    drop(RealDisk.hold(&aside).expect("locked"));
                     for name in steps(path) {
                         fs::rename(path.join(&name), aside.join(name)).expect("moved");
                     }

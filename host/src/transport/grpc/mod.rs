@@ -10,6 +10,7 @@
 //! ```
 
 mod config;
+mod door;
 mod hello;
 mod incoming;
 mod peer;
@@ -35,7 +36,8 @@ use tonic::service::Routes;
 pub use config::{
     MAX_MESSAGE_BYTES, MAX_SNAPSHOT_PART_BYTES, TransportConfig, TransportConfigError,
 };
-pub use hello::HelloError;
+pub use door::{Refused, introduce};
+pub use hello::{HelloError, hello};
 pub use service::{PeerMark, ProvedNode};
 
 use self::config::millis;

@@ -11,12 +11,11 @@ use raft_host_proto::peer::snapshot_part::Part;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::PeerTable;
 use super::config::MAX_MESSAGE_BYTES;
-use super::hello::{HelloError, check_hello, check_proof, rival};
+use super::hello::HelloError;
 use super::incoming::Incoming;
-use super::removal;
 use super::snapshot_receive::{Reception, Receptions};
+use super::{PeerTable, door};
 use crate::storage::{SnapshotMeta, SnapshotStore};
 use crate::transport::{
     Identity, SharedInbox, SnapshotRefusal, SnapshotWish, Standing, admit_snapshot,
@@ -92,28 +91,8 @@ impl PeerService {
         hello: Option<peer::Hello>,
         proved: Option<ProvedNode>,
     ) -> Result<Member, Status> {
-        let rival = hello.as_ref().and_then(|hello| rival(&self.identity, hello));
-        let checked = hello
-            .ok_or(HelloError::Missing)
-            .and_then(|hello| check_hello(&self.identity, hello))
-            .and_then(|member| check_proof(self.identity.node, member, proved));
-        // The refused node logs these words loudly, once; here they would repeat.
-        let member = checked.map_err(|error| {
-            let error = error.explained(|cluster| self.inbox.origin_of(cluster));
-            tracing::debug!(%error, "refused a peer");
-            if let Some(rival) = rival {
-                let at_own_address = rival.dialled == self.identity.address;
-                self.inbox.rival(rival, at_own_address);
-            }
-            Status::from(error)
-        })?;
-        if let Some(as_of) = self.inbox.removal_of(member.id) {
-            return Err(removal::refusal(&self.identity, member.id, as_of));
-        }
-        if self.inbox.standing(member.id) == Standing::Stranger {
-            return Err(HelloError::NoMember { node: self.identity.node, from: member.id }.into());
-        }
-        Ok(member)
+        door::introduce(&self.identity, &*self.inbox, hello, proved)
+            .map_err(|refused| refused.status(&self.identity))
     }
 
     /// A message of `peer` to this node.

@@ -13,6 +13,11 @@ export function load(path) {
   return node;
 }
 
+/** What a call comes to that the module does not have. */
+function nothing() {
+  return { status: "ok", bytes: Buffer.alloc(0), text: "", events: [], logs: [] };
+}
+
 export class Node {
   #module;
   #exports;
@@ -26,6 +31,7 @@ export class Node {
   timeMs = 1_700_000_000_000n;
   actor = ""; // Gives the commands from now on; "" is nobody.
   #acting = "";
+  #old = { memory: new Uint8Array(0), globals: [] };
 
   constructor(module) {
     this.#module = module;
@@ -53,11 +59,26 @@ export class Node {
 
   /** The class of a command, as if it came next; no text if it has none. */
   classify(command) {
-    if (!this.#exports.classify) return { status: "ok", bytes: Buffer.alloc(0), text: "", events: [], logs: [] };
+    if (!this.#exports.classify) return nothing();
     this.index += 1n;
     const result = this.#run("classify", command);
     this.index -= 1n;
     return result;
+  }
+
+  /** Whether the state keeps its own rules. */
+  check() {
+    return this.#exports.check ? this.#call("check", new Uint8Array(0), []) : nothing();
+  }
+
+  /** The name of the format of its snapshots; no text if it has none. */
+  stateVersion() {
+    return this.#exports.state_version ? this.#call("state_version", new Uint8Array(0), []) : nothing();
+  }
+
+  /** Whether it restores snapshots of a format. */
+  restores(version) {
+    return this.#exports.restores ? this.#run("restores", version) : nothing();
   }
 
   query(question) {
@@ -74,6 +95,19 @@ export class Node {
   /** Reads a snapshot; meant for a fresh node. */
   restore(bytes) {
     return this.#run("restore", bytes);
+  }
+
+  /**
+   * Takes over the memory of an instance of the module with this SHA-256, and its mutable globals: `{ type, bits }`, of which the
+   * type is the ABI's number and the bits a bigint. Meant for a fresh node.
+   */
+  adopt(module, memory, globals = []) {
+    this.#old = { memory, globals };
+    try {
+      return this.#run("adopt", module);
+    } finally {
+      this.#old = { memory: new Uint8Array(0), globals: [] };
+    }
   }
 
   /** What an upgrade does: a fresh instance, or another module, takes over this one's snapshot. */
@@ -159,6 +193,19 @@ export class Node {
       emit: (topic, topicLength, ptr, length) => {
         const payload = this.#bytes(ptr, length).slice();
         this.#events.push({ topic: decoder.decode(this.#bytes(topic, topicLength)), payload, text: decoder.decode(payload) });
+      },
+      old_memory_size: () => BigInt(this.#old.memory.length),
+      old_memory: (at, ptr, length) => {
+        const end = BigInt.asUintN(64, at) + BigInt(length >>> 0);
+        if (end > this.#old.memory.length) throw new WebAssembly.RuntimeError("beyond the old memory");
+        this.#bytes(ptr, length).set(this.#old.memory.subarray(Number(end) - (length >>> 0), Number(end)));
+      },
+      old_global: (number, ptr) => {
+        const global = this.#old.globals[number >>> 0];
+        if (global === undefined) return -1;
+        const bits = this.#bytes(ptr, 16);
+        for (let i = 0; i < 16; i++) bits[i] = Number((global.bits >> BigInt(8 * i)) & 255n);
+        return global.type;
       },
       log: (level, ptr, length) => {
         this.#logs.push({ level: LEVELS[Math.min(Math.max(level, 1), 4)], text: decoder.decode(this.#bytes(ptr, length)) });

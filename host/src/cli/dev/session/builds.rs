@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use raft_host_proto::{ClientError, v1};
+use raft_host_proto::v1::{self, rehearse_request::Range};
+use raft_host_proto::{Client, ClientError};
 
 use super::Session;
 use crate::cli::dev::build::{self, Built, NotBuilt};
@@ -10,13 +11,17 @@ use crate::cli::dev::cluster::{Cluster, NoCluster};
 use crate::cli::dev::line::NODES;
 use crate::cli::dev::show::time;
 use crate::cli::output::short_hash;
+use crate::cli::upgrade::rehearsal_text;
 
 /// What a job in the background has come to.
 pub(super) enum Done {
     Built(Result<Built, NotBuilt>),
     Started(Built, Duration, Result<Cluster, NoCluster>),
-    Proposed(Built, Result<v1::UpgradeResponse, ClientError>),
+    Proposed(Built, Rehearsed, Result<v1::UpgradeResponse, ClientError>),
 }
+
+/// What came of trying a version on what this session has done so far; `None`: no module ran before.
+type Rehearsed = Option<Result<Box<v1::RehearseResponse>, ClientError>>;
 
 impl Session {
     /// Builds now, or once more when the build that runs is over.
@@ -63,8 +68,12 @@ impl Session {
                 self.complain_of_version(&format!("the nodes refuse it: {reason}"));
             }
             Done::Started(_, _, Err(NoCluster::Broken(error))) => return Err(error),
-            Done::Proposed(built, Ok(answer)) => self.say_upgraded(&built, &answer),
-            Done::Proposed(_, Err(error)) => {
+            Done::Proposed(built, rehearsed, Ok(answer)) => {
+                self.say_rehearsed(rehearsed);
+                self.say_upgraded(&built, &answer);
+            }
+            Done::Proposed(_, rehearsed, Err(error)) => {
+                self.say_rehearsed(rehearsed);
                 self.complain_of_version(&format!("it builds, but the nodes refuse it: {error}"));
             }
         }
@@ -115,11 +124,32 @@ impl Session {
             return false;
         }
         let (client, name) = (cluster.client.clone(), built.name.clone());
+        let on_node = (1..=NODES).find(|number| cluster.is_alive(*number)).unwrap_or(1) as u64;
+        let is_first = cluster.active().is_none();
         self.jobs.spawn(async move {
+            let rehearsed = match is_first {
+                true => None,
+                false => Some(rehearse(&client, &built, on_node).await),
+            };
             let answer = client.upgrade(built.module.clone(), &name).await;
-            Done::Proposed(built, answer)
+            Done::Proposed(built, rehearsed, answer)
         });
         true
+    }
+
+    /// Whoever edits a state machine means it to differ, and wants to see where: nothing is refused for that.
+    fn say_rehearsed(&self, rehearsed: Rehearsed) {
+        match rehearsed {
+            None => {}
+            Some(Ok(answer)) => {
+                let text = rehearsal_text(&answer);
+                let is_same = answer.report.is_some_and(|report| report.counts.is_empty());
+                self.screen.say(&if is_same { self.screen.dim(&text) } else { text });
+            }
+            Some(Err(error)) => {
+                self.screen.say(&self.screen.dim(&format!("not rehearsed: {error}")))
+            }
+        }
     }
 
     /// Enough nodes run again, perhaps: what waited for that is proposed.
@@ -160,6 +190,22 @@ impl Session {
         };
         self.screen.say(&text);
     }
+}
+
+/// Tries a version on all commands of the session that one of the nodes retains.
+async fn rehearse(
+    client: &Client,
+    built: &Built,
+    on_node: u64,
+) -> Result<Box<v1::RehearseResponse>, ClientError> {
+    let staged = client.stage(built.module.clone()).await?;
+    let request = v1::RehearseRequest {
+        module_hash: staged.module_hash,
+        range: Some(Range::AllRetained(true)),
+        on_node,
+        ..Default::default()
+    };
+    client.rehearse(request).await.map(Box::new)
 }
 
 fn checked(built: &Built) -> String {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::storage::{DataDir, Engine, GroupWrite, StorageConfig, WriteBatch};
+use crate::storage::{DataDir, Engine, GroupWrite, RealDisk, StorageConfig, WriteBatch};
 use crate::types::HardState;
 
 fn identity(node: u64) -> NodeIdentity {
@@ -138,7 +138,7 @@ fn a_start_that_died_while_it_wrote_its_tags_is_repeated() {
         let temporary = tempfile::tempdir().expect("tempdir");
         let dir = temporary.path().join("dir");
         live(&dir, 1, 3).expect("lives");
-        let tag = read(&dir, Part::Whole).expect("readable").expect("there");
+        let tag = read(&RealDisk, &dir, Part::Whole).expect("readable").expect("there");
         for part in written {
             let tag = Tag { start: tag.start + 1, ..tag };
             fs::write(part.file(&dir), encode(&tag, *part)).expect("written");
@@ -153,7 +153,7 @@ fn a_creation_that_died_before_the_identity_was_written_begins_again() {
     let temporary = tempfile::tempdir().expect("tempdir");
     let dir = temporary.path().join("dir");
     fs::create_dir(&dir).expect("made");
-    begin(&dir, &identity(1)).expect("begun");
+    begin(&RealDisk, &dir, &identity(1)).expect("begun");
     live(&dir, 2, 1).expect("somebody else may have it");
     start(&dir).expect("and keeps it");
 }

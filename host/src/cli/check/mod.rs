@@ -1,5 +1,7 @@
 //! `raft-host check`: what a cluster would say to a module, without a cluster.
 
+mod from;
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,6 +12,7 @@ use super::input::{read_commands, read_module, read_script};
 use super::output::{Output, facts, human_bytes, human_count, print_json, print_text};
 use crate::check::{self, Finding, Options, Report, Script, Weight};
 use crate::fsm::HostFailure;
+use crate::machine::Way;
 use crate::wasm::{CompiledModules, CompilerConfig, ModuleReport};
 
 /// Checks whether a cluster would take a module, without one.
@@ -19,6 +22,7 @@ use crate::wasm::{CompiledModules, CompilerConfig, ModuleReport};
 /// snapshots, everything twice to compare answers, log lines, fuel and memory, queries where
 /// nothing is undone, some thousands of commands that leave nothing behind to see whether memory
 /// grows for ever, and the given scripts.
+/// With --from, whether it takes over from another module, and does the same with the given commands.
 /// Exit code 0 only if a cluster would take it and all scripts hold.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CheckArgs {
@@ -30,6 +34,13 @@ pub(super) struct CheckArgs {
     /// Commands to run and report on, one a line, as `apply --lines` takes them.
     #[arg(long, value_name = "FILE")]
     commands: Option<PathBuf>,
+    /// Also try an upgrade from this module (a .wasm file): the new one takes its state over, twice and back, and its
+    /// memory if it exports `adopt`; each time both execute --commands.
+    #[arg(long, value_name = "OLD")]
+    from: Option<PathBuf>,
+    /// Begin that with a state that `raft-host export` wrote [default: what a new cluster begins with].
+    #[arg(long, value_name = "FILE", requires = "from")]
+    export: Option<PathBuf>,
     /// Shows examples for each finding.
     #[arg(short, long)]
     verbose: bool,
@@ -49,9 +60,18 @@ pub(super) fn run(args: &CheckArgs) -> Ended {
     }
     let commands = args.commands.as_deref().map(read_commands).transpose()?.unwrap_or_default();
     let modules = CompiledModules::by_children(CompilerConfig::default());
+    let to_migrate = commands.clone();
     let options = Options { scripts, commands, modules, ..Options::default() };
     let host = |failure: HostFailure| Failure::new(format!("cannot run {name} here: {failure}"));
-    let report = check::run(&module, &options).map_err(host)?;
+    let mut report = check::run(&module, &options).map_err(host)?;
+    if let Some(old) = args.from.as_ref().filter(|_| report.refused.is_none()) {
+        let adopts = report.module.as_ref().is_some_and(|module| module.has_adopt);
+        let ways = [Some(Way::Snapshot), adopts.then_some(Way::Image)];
+        for way in ways.into_iter().flatten() {
+            let commands = to_migrate.clone();
+            report.sections.push(from::migrate(args, old, &module, commands, way)?);
+        }
+    }
     match (args.output, &report.refused) {
         (Output::Json, _) => print_json(&to_json(&report))?,
         (Output::Table, Some(reason)) => {
@@ -168,6 +188,10 @@ fn exports(report: &ModuleReport) -> Vec<&'static str> {
     let mut names = vec!["memory", "apply", "snapshot", "restore"];
     names.extend(report.has_query.then_some("query"));
     names.extend(report.has_classes.then_some("classify"));
+    names.extend(report.has_check.then_some("check"));
+    names.extend(report.has_state_version.then_some("state_version"));
+    names.extend(report.has_restores.then_some("restores"));
+    names.extend(report.has_adopt.then_some("adopt"));
     names.extend(report.has_init.then_some("init"));
     names
 }
