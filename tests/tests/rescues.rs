@@ -213,8 +213,13 @@ fn each_step_of_a_rescue_can_be_made_alone_and_a_receipt_is_good_for_its_way_onl
     assert_eq!(code, Some(0));
     let other = ["--from-export", text(&other_state)];
     refused(another_way, &[&[&*hash, "--receipt", &receipt], &other[..]].concat());
+    let another = file("another.bin", 79);
+    let another = ["--from-export", text(&another)];
+    refused(another_way, &[&[&*hash, "--receipt", &receipt], &another[..]].concat());
     // Nor does one that is rehearsed after another.
     assert_eq!(rehearse(&third, &other).0, Some(0));
     assert_eq!(rehearse(&third, &from).0, Some(0));
+    run(&[&["activate", &*hash, "--receipt", &receipt], &from[..]].concat()).ok();
+    assert_eq!((scene.activations(), scene.balance()), (4, 77));
     scene.cluster.wait_for_agreement();
 }

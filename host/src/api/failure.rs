@@ -584,7 +584,7 @@ pub(super) fn apply_response(committed: Committed) -> Result<v1::ApplyResponse, 
 
 /// An answer that does not belong to what was asked.
 pub(super) fn unexpected(reply: &Reply) -> Failure {
-    Failure::unknown(Reason::Internal, format!("unexpected answer of the machine: {reply:?}"))
+    Failure::unknown(Reason::Internal, crate::node::unexpected(reply))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use raft_host_proto::v1::{self, Reason, rehearse_request::Range};
 
@@ -102,14 +103,7 @@ async fn way_back(
 impl Asked {
     fn check(request: v1::RehearseRequest) -> Result<Asked, Failure> {
         let bad = |words: String| Failure::none(Reason::InvalidRequest, words);
-        if request.queries.len() > QUERIES_MAX {
-            let words = format!("a rehearsal asks at most {QUERIES_MAX} queries");
-            return Err(bad(words).exceeding_if(
-                "rehearsal_queries_max",
-                request.queries.len() as u64,
-                QUERIES_MAX as u64,
-            ));
-        }
+        check_queries("rehearsal", &request.queries)?;
         let allowances =
             Allowances::parse(&request.allow).map_err(|error| bad(error.to_string()))?;
         let way = match (request.portable_state.is_empty(), request.from_image) {
@@ -274,6 +268,20 @@ async fn lead(
     Ok(v1::RehearseResponse { receipt: receipt.0, nodes: nodes.collect(), ..response })
 }
 
+/// Refuses more queries than a rehearsal or a shadow asks.
+pub(super) fn check_queries(of: &str, queries: &[Bytes]) -> Result<(), Failure> {
+    if queries.len() <= QUERIES_MAX {
+        return Ok(());
+    }
+    let words = format!("a {of} asks at most {QUERIES_MAX} queries");
+    let (wanted, max) = (queries.len() as u64, QUERIES_MAX as u64);
+    Err(Failure::none(Reason::InvalidRequest, words).exceeding_if(
+        "rehearsal_queries_max",
+        wanted,
+        max,
+    ))
+}
+
 /// What another node says that it has found.
 fn found_there(answer: v1::RehearseResponse) -> Result<v1::RehearsedBy, String> {
     answer.nodes.into_iter().next().ok_or_else(|| "it says nothing".to_owned())
@@ -412,8 +420,6 @@ async fn oldest_of_others(
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]

@@ -27,11 +27,12 @@ use super::convert::bytes;
 use super::failure::Failure;
 use super::forward::{answered, passed_on};
 use super::prepare::{self, is_quorum};
+use super::rehearse::check_queries;
 use super::report::report_to_wire;
 use crate::node::{
     MembershipFailure, RehearsalFailure, SHADOW_MAX, ShadowFound, ShadowRun, ShadowStatus,
 };
-use crate::rehearsal::{Allowances, QUERIES_MAX};
+use crate::rehearsal::Allowances;
 use crate::types::{ConfState, Member, ModuleHash, NodeId};
 
 /// How often it is told how far they are.
@@ -60,14 +61,7 @@ impl Asked {
             let failure = bad(RehearsalFailure::WrongDuration(duration).to_string());
             return Err(failure.exceeding_if("shadow_duration_ms", request.duration_ms, max_ms));
         }
-        if request.queries.len() > QUERIES_MAX {
-            let words = format!("a shadow asks at most {QUERIES_MAX} queries");
-            return Err(bad(words).exceeding_if(
-                "rehearsal_queries_max",
-                request.queries.len() as u64,
-                QUERIES_MAX as u64,
-            ));
-        }
+        check_queries("shadow", &request.queries)?;
         let allowances =
             Allowances::parse(&request.allow).map_err(|error| bad(error.to_string()))?;
         Ok(Asked { request, allowances, duration })
@@ -388,6 +382,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rehearsal::QUERIES_MAX;
 
     fn on_node(id: u64, why_not: &str, counts: &[bool]) -> Share {
         let count = |allowed: &bool| v1::DifferenceCount {

@@ -17,8 +17,8 @@ use super::output::{Output, print_json, print_text};
 use super::remote::{self, RemoteArgs, parse_duration};
 use super::stage;
 use super::upgrade::{
-    RehearsalArgs, bring_state_in, keep_state_in, log_time_ms, named, rehearsal_json,
-    rehearsal_text, rehearse, shadow_json, shadow_request, shadow_text, watch_shadow,
+    RehearsalArgs, bring_state_in, log_time_ms, named, rehearsal_json, rehearsal_text, rehearse,
+    shadow_json, shadow_request, shadow_text, watch_shadow,
 };
 use crate::api::report_to_wire;
 use crate::fsm::on_guest_stack;
@@ -122,14 +122,12 @@ fn ask(args: &RehearseArgs) -> Ended {
         let client = args.remote.client_with(TIMEOUT).await?;
         let modules = client.modules_now().await.map_err(failure)?;
         let wanted = named(&args.module.to_string_lossy()).find(None, &modules.modules)?;
-        // Before the module, which stays then when another state is brought in for it.
         let portable_state = bring_state_in(&client, args.from_export.as_deref()).await?;
         if let Some((_, bytes)) = &wanted.file {
             let staged = client.stage(bytes.clone()).await.map_err(failure)?;
             if output == Output::Table {
                 print_text(&stage::to_text(&staged, &wanted.label))?;
             }
-            keep_state_in(&client, args.from_export.as_deref(), &portable_state).await?;
         }
         if let Some(duration) = args.shadow {
             let request = shadow_request(wanted.hash.clone(), duration, &args.rehearsal)?;

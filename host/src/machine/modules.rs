@@ -5,7 +5,7 @@
 //! ```
 //!
 //! What is kept, the same on every replica: the active module, the one before it (to go back
-//! to), the few latest complete ones that never were active, and the few latest incomplete
+//! to), the few latest complete ones that never were active and as many portable states, and the few latest incomplete
 //! uploads, for as long as they advance once an hour. Everything else is dropped at the entry that
 //! makes it superfluous.
 
@@ -30,7 +30,8 @@ pub(super) const UPLOADS_MAX: usize = 2;
 /// An upload that did not advance for so long by the log's clock, in milliseconds, is dropped.
 /// Whoever was at it is gone; a retry starts again.
 pub(super) const UPLOAD_TTL_MS: u64 = 3_600_000;
-/// Complete modules kept that never were active.
+/// Complete modules kept that never were active, and complete portable states: so many of each, for neither is of
+/// use when the other pushes it out.
 pub(super) const STAGED_MAX: usize = 2;
 /// Activations remembered.
 pub(super) const HISTORY_MAX: usize = 1024;
@@ -314,19 +315,23 @@ impl Modules {
 
     fn drop_superfluous(&mut self) {
         let active = self.active().map(|activation| activation.hash);
-        let mut staged: Vec<(Index, ModuleHash)> = self
-            .stored
-            .iter()
-            .filter(|(_, module)| !module.ever_activated)
-            .map(|(hash, module)| (module.completed_at, *hash))
-            .collect();
-        staged.sort_unstable();
-        let kept = &staged[staged.len().saturating_sub(STAGED_MAX)..];
+        let (modules, states) = (self.latest_staged(false), self.latest_staged(true));
         let (previous, taking_over) = (self.previous, self.taking_over);
         self.stored.retain(|hash, _| {
             [active, previous, taking_over].contains(&Some(*hash))
-                || kept.iter().any(|(_, staged)| staged == hash)
+                || modules.contains(hash)
+                || states.contains(hash)
         });
+    }
+
+    /// Those that never were active, modules or portable states, as many as are kept.
+    fn latest_staged(&self, is_state: bool) -> Vec<ModuleHash> {
+        let never = |it: &StoredModule| !it.ever_activated && it.is_state == is_state;
+        let staged = self.stored.iter().filter(|(_, module)| never(module));
+        let mut staged: Vec<_> =
+            staged.map(|(hash, module)| (module.completed_at, *hash)).collect();
+        staged.sort_unstable();
+        staged.iter().rev().take(STAGED_MAX).map(|(_, hash)| *hash).collect()
     }
 }
 
@@ -544,6 +549,17 @@ mod tests {
         modules.activate(activation(13, ModuleHash::of(b"3"), String::new()), Vec::new());
         assert_eq!(kept(&modules), ["3", "4"]);
         assert_eq!(modules.previous, Some(ModuleHash::of(b"4")));
+        // Modules and states do not push each other out.
+        for (index, bytes) in [(20, b"5"), (21, b"6")] {
+            store(&mut modules, index, bytes);
+        }
+        for (index, bytes) in [(22, b"a"), (23, b"b"), (24, b"c")] {
+            let state = Chunk { is_state: true, ..chunk(bytes, 0, 1) };
+            assert_eq!(modules.store_chunk(at(index), state, MAX), Ok(1));
+        }
+        assert_eq!(kept(&modules), ["3", "4", "5", "6", "b", "c"]);
+        store(&mut modules, 25, b"7");
+        assert_eq!(kept(&modules), ["3", "4", "6", "7", "b", "c"]);
     }
 
     #[test]

@@ -307,6 +307,13 @@ pub struct MachineCopy {
 /// Fixed cost of a request in the byte budget, for its bookkeeping.
 pub(super) const REQUEST_OVERHEAD_BYTES: u64 = 256;
 
+/// What to say of an answer that belongs to something else than what was asked. No machine gives one, whatever
+/// happened in between: a build with assertions stops here.
+pub fn unexpected(reply: &Reply) -> String {
+    debug_assert!(false, "an answer that does not belong to what was asked: {reply:?}");
+    format!("unexpected answer of the machine: {reply:?}")
+}
+
 pub(super) fn stopped_unknown() -> ProposeFailure {
     ProposeFailure::Unknown("this node stopped".into())
 }

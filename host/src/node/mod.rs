@@ -45,7 +45,7 @@ mod work;
 
 pub use answer::{
     Check, Committed, Consistency, DiskStatus, Leadership, LevelRefused, MachineCopy, MachineView,
-    NoSpace, ProposeFailure, ProposeResult, QueryFailure,
+    NoSpace, ProposeFailure, ProposeResult, QueryFailure, unexpected,
 };
 pub use apply::{DigestCounters, DigestStatus, Doubt, Quarantine, Witness};
 pub use budget::{Budget, Charge};

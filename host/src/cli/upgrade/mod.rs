@@ -26,7 +26,7 @@ pub(super) use self::expected::Expected;
 pub(super) use self::rehearsal::{
     RehearsalArgs, progress_words, rehearse, to_json as rehearsal_json, to_text as rehearsal_text,
 };
-pub(super) use self::rescue::{bring_state_in, check_rescue, keep_state_in};
+pub(super) use self::rescue::{bring_state_in, check_rescue};
 pub(super) use self::shadow::{
     request as shadow_request, to_json as shadow_json, to_text as shadow_text,
     watch as watch_shadow,
@@ -254,7 +254,6 @@ async fn upgrade(client: &Client, args: &UpgradeArgs) -> Result<Came, Failure> {
     if args.discard_state {
         return Err(Failure::usage("--discard-state takes the module's file"));
     }
-    // Before the module, which stays then when another state is brought in for it.
     let portable_state = bring_state_in(client, args.from_export.as_deref()).await?;
     if let Some((_, bytes)) = &wanted.file {
         let staged = client
@@ -262,7 +261,6 @@ async fn upgrade(client: &Client, args: &UpgradeArgs) -> Result<Came, Failure> {
             .await
             .map_err(failure)?;
         args.say(&stage::to_text(&staged, &wanted.label))?;
-        keep_state_in(client, args.from_export.as_deref(), &portable_state).await?;
     }
     let mut came = Came::default();
     let is_rehearsed = !(args.no_rehearsal || is_active || replaces.is_none());

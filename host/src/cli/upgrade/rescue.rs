@@ -37,23 +37,6 @@ pub(in crate::cli) async fn bring_state_in(
     Ok(staged.map_err(|error| remote::failure(&error))?.module_hash)
 }
 
-/// Brings the state in once more if it has gone for a module that came after it: of what was never active the
-/// cluster keeps the latest two, a state counting as one.
-pub(in crate::cli) async fn keep_state_in(
-    client: &Client,
-    file: Option<&Path>,
-    state: &Bytes,
-) -> Result<(), Failure> {
-    if file.is_none() {
-        return Ok(());
-    }
-    let held = client.modules_now().await.map_err(|error| remote::failure(&error))?;
-    if !held.modules.iter().any(|held| held.is_state && held.hash == *state) {
-        bring_state_in(client, file).await?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

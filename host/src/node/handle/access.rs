@@ -2,7 +2,7 @@
 
 use super::core::NodeHandle;
 use crate::machine::{AccessChange, AccessRefused, Reply};
-use crate::node::answer::ProposeFailure;
+use crate::node::answer::{ProposeFailure, unexpected};
 use crate::node::request::Request;
 use crate::types::{Index, PrincipalId, TokenId};
 
@@ -40,7 +40,7 @@ impl NodeHandle {
                 Ok(AccessSet { index: committed.position.index, principal, token })
             }
             Reply::AccessRefused(reason) => Err(reason.into()),
-            other => Err(AccessRefused::Invalid(format!("unexpected answer {other:?}")).into()),
+            other => Err(AccessRefused::Invalid(unexpected(&other)).into()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::core::NodeHandle;
 use crate::machine::{Reply, TIME_MAX_MS};
-use crate::node::answer::ProposeFailure;
+use crate::node::answer::{ProposeFailure, unexpected};
 use crate::node::request::Request;
 use crate::types::Index;
 
@@ -47,7 +47,7 @@ impl NodeHandle {
                 Ok(ClockSet { index: committed.position.index, time_ms, previous_ms })
             }
             Reply::ClockRefused(reason) => Err(ClockFailure::Refused(reason)),
-            other => Err(ClockFailure::Refused(format!("unexpected answer {other:?}"))),
+            other => Err(ClockFailure::Refused(unexpected(&other))),
         }
     }
 }

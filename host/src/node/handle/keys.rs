@@ -2,7 +2,7 @@
 
 use super::core::NodeHandle;
 use crate::machine::{KeyChange, Keys, Reply};
-use crate::node::answer::ProposeFailure;
+use crate::node::answer::{ProposeFailure, unexpected};
 use crate::node::request::Request;
 use crate::types::Index;
 
@@ -36,7 +36,7 @@ impl NodeHandle {
         match committed.reply {
             Reply::KeysSet(keys) => Ok(KeysSet { index: committed.position.index, keys }),
             Reply::KeysRefused(reason) => Err(KeysFailure::Refused(reason)),
-            other => Err(KeysFailure::Refused(format!("unexpected answer {other:?}"))),
+            other => Err(KeysFailure::Refused(unexpected(&other))),
         }
     }
 }

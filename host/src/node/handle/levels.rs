@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::core::NodeHandle;
 use crate::consensus::Role;
 use crate::machine::Reply;
-use crate::node::answer::{ProposeFailure, stopped_unknown};
+use crate::node::answer::{ProposeFailure, stopped_unknown, unexpected};
 use crate::node::message::Event;
 use crate::node::waiter::{ReplySink, Waiter};
 use crate::types::{Index, Level};
@@ -43,7 +43,7 @@ impl NodeHandle {
             Reply::LevelSet { level, previous } => {
                 Ok(LevelSet { index: committed.position.index, level, previous })
             }
-            other => Err(ProposeFailure::Unknown(format!("unexpected answer {other:?}"))),
+            other => Err(ProposeFailure::Unknown(unexpected(&other))),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::core::NodeHandle;
 use crate::fsm::{EngineProfile, LimitChange, Limits};
 use crate::machine::Reply;
-use crate::node::answer::ProposeFailure;
+use crate::node::answer::{ProposeFailure, unexpected};
 use crate::node::config::ENTRY_OVERHEAD_BYTES;
 use crate::node::request::Request;
 use crate::types::Index;
@@ -93,7 +93,7 @@ impl NodeHandle {
                 previous: *previous,
             }),
             Reply::LimitsRefused(reason) => Err(LimitsFailure::Refused(reason)),
-            other => Err(LimitsFailure::Refused(format!("unexpected answer {other:?}"))),
+            other => Err(LimitsFailure::Refused(unexpected(&other))),
         }
     }
 }
@@ -126,7 +126,7 @@ impl NodeHandle {
                 Ok(EngineSet { index: committed.position.index, engine, previous })
             }
             Reply::EngineRefused(reason) => Err(EngineFailure::Invalid(reason)),
-            other => Err(EngineFailure::Invalid(format!("unexpected answer {other:?}"))),
+            other => Err(EngineFailure::Invalid(unexpected(&other))),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::machine::{
 use crate::node::ahead::AheadStatus;
 use crate::node::answer::{
     Committed, MachineView, ProposeFailure, ProposeResult, QueryFailure, stopped_unknown,
+    unexpected,
 };
 use crate::node::compilations::Preparation;
 use crate::node::request::{ActivateModule, ModuleChunk, Request};
@@ -305,7 +306,7 @@ impl NodeHandle {
             Reply::ActivationFailed(reason) | Reply::ChunkRefused(reason) => {
                 Err(UpgradeFailure::NotActivated(reason))
             }
-            other => Err(UpgradeFailure::NotActivated(format!("unexpected answer {other:?}"))),
+            other => Err(UpgradeFailure::NotActivated(unexpected(&other))),
         }
     }
 
@@ -326,7 +327,7 @@ impl NodeHandle {
                 Err(UpgradeFailure::Superseded { replaces, active })
             }
             Reply::ForkRefused(reason) => Err(UpgradeFailure::NotActivated(reason)),
-            other => Err(UpgradeFailure::NotActivated(format!("unexpected answer {other:?}"))),
+            other => Err(UpgradeFailure::NotActivated(unexpected(&other))),
         }
     }
 
@@ -351,11 +352,15 @@ impl NodeHandle {
     /// # Errors
     /// See [`UpgradeFailure`].
     pub async fn record_receipt(&self, receipt: Receipt) -> Result<Index, UpgradeFailure> {
+        let replaces = Some(receipt.replaces);
         let committed = self.propose(Request::RecordReceipt(Box::new(receipt))).await?;
         match committed.reply {
             Reply::ReceiptRecorded { index } => Ok(index),
+            Reply::ActivationSuperseded { active } => {
+                Err(UpgradeFailure::Superseded { replaces, active })
+            }
             Reply::ReceiptRefused(reason) => Err(UpgradeFailure::ReceiptStale(reason)),
-            other => Err(UpgradeFailure::ReceiptStale(format!("unexpected answer {other:?}"))),
+            other => Err(UpgradeFailure::ReceiptStale(unexpected(&other))),
         }
     }
 
@@ -435,8 +440,7 @@ impl NodeHandle {
                         return Err(UpgradeFailure::NotActivated(reason));
                     }
                     Ok(other) => {
-                        let text = format!("unexpected answer {other:?}");
-                        return Err(UpgradeFailure::NotActivated(text));
+                        return Err(UpgradeFailure::NotActivated(unexpected(&other)));
                     }
                     Err(failure @ ProposeFailure::Busy(_)) => busy = Some(failure),
                     Err(failure) => return Err(failure.into()),

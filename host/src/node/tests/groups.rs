@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{CLUSTER, form, identity};
 use crate::consensus::{ConsensusConfig, Role};
-use crate::fsm::native::{KV, NativeLoader};
-use crate::machine::{Incumbent, QueryResult, Reply};
+use crate::fsm::native::{KV, NULL, NativeLoader};
+use crate::machine::{Incumbent, QueryResult, Receipt, Reply, Way};
 use crate::node::{
     Command, Consistency, GroupOptions, Node, NodeConfig, NodeHandle, NodeOptions, StartError,
-    StopReason, Upgrade, channel,
+    StopReason, Upgrade, UpgradeFailure, channel,
 };
 use crate::storage::Stores;
 use crate::transport::Identity;
@@ -132,6 +134,39 @@ async fn a_module_gets_in_where_not_all_of_its_parts_fit_at_once() {
     assert!(KV.len() > 4, "more parts than are proposed at once");
     leader.upgrade_checked(upgrade, 1).await.expect("activated");
     tokio::task::spawn_blocking(move || node.stop()).await.expect("it stops");
+}
+
+/// Of two operators one is faster, at any moment between what the other sees and what he asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_relies_on_what_was_active_is_told_what_is_active_instead() {
+    let cluster = Cluster::start();
+    let leader = leader_of(&cluster.main).await;
+    load(leader).await;
+    let active = leader.incumbent().expect("a module is active");
+    let (module, gone) = (active.hash, Incumbent { activated_at: Index(1), ..active });
+    let receipt = Receipt {
+        index: Index(0),
+        module,
+        replaces: gone,
+        way: Way::Snapshot,
+        base: active.activated_at,
+        until: active.activated_at,
+        commands: 0,
+        refused: 0,
+        allowed: 0,
+        allowances: Vec::new(),
+        report_hash: [7; 32],
+        voters: vec![NodeId(1), NodeId(2)],
+    };
+    let expected = UpgradeFailure::Superseded { replaces: Some(gone), active: Some(active) };
+    assert_eq!(leader.record_receipt(receipt.clone()).await.expect_err("gone"), expected);
+    assert_eq!(leader.fork(module, Some(gone)).await.expect_err("gone"), expected);
+    let other = Bytes::from_static(NULL);
+    leader.bring_in_checked(&other, 1 << 10).await.expect("held");
+    let upgrade = Upgrade { module: other, replaces: Some(gone), ..Upgrade::default() };
+    assert_eq!(leader.activate(upgrade).await.expect_err("gone"), expected);
+    leader.record_receipt(Receipt { replaces: active, ..receipt }).await.expect("kept");
+    stop(cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
