@@ -65,7 +65,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const NODE_FLOORS: &[&[&str]] = &[
     &[
         "config", "budget", "stop", "rivals", "roster", "standing", "room", "pace", "priority",
-        "ahead",
+        "ahead", "courtesy",
     ],
     &["clock", "answer", "compilations"],
     &["metrics", "waiter"],

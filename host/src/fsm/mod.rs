@@ -7,6 +7,7 @@
 
 mod limits;
 pub mod native;
+pub mod pause;
 mod portable;
 mod profile;
 mod stack;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes};
 
-use super::HostFailure;
+use super::{HostFailure, pause};
 
 /// Most bytes of a part.
 const PART_BYTES: usize = 1 << 20;
@@ -57,6 +57,7 @@ impl Pile {
 
     /// Takes the first bytes out, as many as there are and fit.
     pub fn take(&mut self, into: &mut [u8]) -> usize {
+        pause::here();
         let mut taken = 0;
         while taken < into.len() && !self.is_empty() {
             let front = self.front();
@@ -168,6 +169,7 @@ impl Written {
     ///
     /// There is no memory to keep it in.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), HostFailure> {
+        pause::here();
         let room = REASON_MAX_BYTES.saturating_sub(self.head.len()).min(bytes.len());
         self.head.extend_from_slice(&bytes[..room]);
         let at = self.bytes;

@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 
 use prost::Message;
 
+use crate::fsm::pause;
+
 /// Payload of a stream's records; the last one before the empty one may be shorter.
 const STREAM_RECORD_BYTES: usize = 1 << 20;
 
@@ -146,6 +148,7 @@ impl Read for StreamReader<'_> {
             return Ok(0);
         }
         if self.taken == self.record.len() && !self.ended {
+            pause::here();
             self.record = read_record(self.input, STREAM_RECORD_BYTES)?;
             self.taken = 0;
             self.ended = self.record.is_empty();

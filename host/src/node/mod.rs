@@ -24,6 +24,7 @@ mod budget;
 mod clock;
 mod compilations;
 mod config;
+mod courtesy;
 mod group;
 mod handle;
 mod message;

@@ -90,6 +90,7 @@ fn begin(
             return Err(RehearsalError::Cancelled);
         }
     }
+    source.entries().only_after(plan.base)?;
     let Some((hash, activated_at)) = old.active_module() else {
         return Err(first_activation(&mut old, source, plan)?);
     };

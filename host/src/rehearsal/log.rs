@@ -20,17 +20,49 @@ pub struct RetainedLog {
     group: GroupId,
     last: Index,
     read: VecDeque<LogEntry>,
+    /// All to the last one, if they were few enough to be kept.
+    kept: Vec<LogEntry>,
 }
 
 impl RetainedLog {
     /// `last` is known to be committed.
     pub fn new(log: Arc<dyn LogStore>, group: GroupId, last: Index) -> RetainedLog {
-        RetainedLog { log, group, last, read: VecDeque::new() }
+        RetainedLog { log, group, last, read: VecDeque::new(), kept: Vec::new() }
+    }
+
+    /// Reads all entries after `base`, if they take no more than so many bytes. Whether they did: whoever asks for no
+    /// others does not need the stored log any more.
+    ///
+    /// # Errors
+    ///
+    /// They are not there, or cannot be read.
+    pub fn keep_after(&mut self, base: Index, bytes_max: u64) -> Result<bool, RehearsalError> {
+        let (mut kept, mut bytes, end) = (Vec::new(), 0, self.last.next());
+        let mut next = base.next();
+        while next < end {
+            let read = self.log.entries(self.group, next..end, READ_BYTES)?;
+            next = read.last().expect("a log gives at least one entry").index.next();
+            bytes += read.iter().map(LogEntry::cost_bytes).sum::<u64>();
+            if bytes > bytes_max {
+                return Ok(false);
+            }
+            kept.extend(read);
+        }
+        self.kept = kept;
+        Ok(true)
+    }
+
+    fn kept(&self, index: Index) -> Option<&LogEntry> {
+        let first = self.kept.first()?.index;
+        self.kept.get(usize::try_from(index.0.checked_sub(first.0)?).ok()?)
     }
 }
 
 impl Entries for RetainedLog {
     fn entry(&mut self, index: Index) -> Result<LogEntry, RehearsalError> {
+        if let Some(entry) = self.kept(index) {
+            return Ok(entry.clone());
+        }
         while let Some(entry) = self.read.pop_front() {
             if entry.index == index {
                 return Ok(entry);

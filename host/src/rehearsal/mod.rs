@@ -91,6 +91,15 @@ pub trait Entries {
     ///
     /// It is not there, or cannot be read.
     fn entry(&mut self, index: Index) -> Result<LogEntry, RehearsalError>;
+
+    /// Says that from now on none is asked for but those after `base`. What takes longest comes next.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Entries::entry`].
+    fn only_after(&mut self, _base: Index) -> Result<(), RehearsalError> {
+        Ok(())
+    }
 }
 
 /// How far a rehearsal is.

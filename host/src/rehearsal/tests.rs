@@ -13,7 +13,9 @@ use raft_host_proto::stored::entry::Body;
 use super::*;
 use crate::fsm::{Limits, SharedLoader, on_guest_stack};
 use crate::machine::{CHUNK_MAX_BYTES, Incumbent, Machine};
-use crate::types::{ClusterId, ConfState, EntryKind, GroupId, ModuleHash, Position, Term};
+use crate::types::{
+    ClusterId, ConfState, EntryKind, GroupId, LogPosition, ModuleHash, Position, Term,
+};
 use crate::wasm::WasmLoader;
 
 const LEDGER: &str = include_str!("../../../tests/upgrades/ledger.wat");
@@ -700,6 +702,28 @@ fn how_much_is_wanted_is_found_in_the_log() {
         assert_eq!(entries.entry(Index(index)).expect("there").index, Index(index));
     }
     assert!(matches!(entries.entry(Index(9)), Err(RehearsalError::BeyondEnd { .. })));
+}
+
+#[test]
+fn entries_that_were_few_enough_to_be_kept_are_not_read_again() {
+    use crate::storage::{GroupWrite, StorageError, WriteBatch};
+    let log = Log::written(&ledger(&[]), &commands());
+    let (stores, last) = (store(&log), log.last());
+    let mut entries = RetainedLog::new(std::sync::Arc::clone(&stores.log), GroupId::MAIN, last);
+    let bytes: u64 = log.entries[5..].iter().map(LogEntry::cost_bytes).sum();
+    assert!(!entries.keep_after(Index(5), bytes - 1).expect("readable"));
+    assert!(entries.keep_after(Index(5), bytes).expect("readable"));
+    let LogEntry { index, term, .. } = log.entries[6];
+    let write = GroupWrite { compact_to: Some(LogPosition { index, term }), ..Default::default() };
+    let batch = WriteBatch { groups: vec![(GroupId::MAIN, write)] };
+    stores.log.write(&batch).expect("memory takes it");
+    // Those of the range are asked for twice.
+    for index in [6, 7, 8, 6, 7, 8] {
+        assert_eq!(entries.entry(Index(index)).expect("kept"), log.entries[index as usize - 1]);
+    }
+    let gone = entries.entry(Index(5));
+    assert!(matches!(gone, Err(RehearsalError::Storage(StorageError::Compacted { .. }))));
+    assert!(entries.keep_after(last, 0).expect("there is nothing to read"));
 }
 
 /// Two nodes that begin with other states come to the same report only if that is so.

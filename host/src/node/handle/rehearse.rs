@@ -1,5 +1,7 @@
 //! Trying a module on what this node retains of the group's history, beside everything else that it does.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,17 +11,20 @@ use bytes::Bytes;
 use super::beside::{REST_BYTES, RehearsalFailure, beside, fits, snapshot_bytes, successor_bytes};
 use super::core::NodeHandle;
 use super::trial_board::{TrialBoard, Trying};
-use crate::fsm::{Limits, SharedLoader, loader_beside};
+use crate::fsm::{Limits, SharedLoader, loader_beside, pause};
 use crate::machine::{Executed, Machine, MachineSnapshot, RewindPreview, Way};
 use crate::museum::{self, Exhibit};
 use crate::node::answer::MachineView;
 use crate::node::apply::{LoadError, restore};
+use crate::node::courtesy::{Courtesy, System};
 use crate::node::message::{Event, EventSender};
 use crate::node::metrics::NodeMetrics;
 use crate::node::stop::StopSignal;
-use crate::rehearsal::{self, Floor, Plan, Progress, RehearsalError, Report, RetainedLog, Wanted};
+use crate::rehearsal::{
+    self, Entries, Floor, Plan, Progress, RehearsalError, Report, RetainedLog, Wanted,
+};
 use crate::storage::{SnapshotMeta, StorageError, Stores};
-use crate::types::{ClusterId, GroupId, Index, ModuleHash, Outcome};
+use crate::types::{ClusterId, GroupId, Index, LogEntry, ModuleHash, Outcome};
 
 /// What a rehearsal found, and how long that took here.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub struct RewindTrial {
     pub elapsed: Duration,
 }
 
+/// Entries after the base are kept in memory if they take no more, of [`REST_BYTES`]: the log goes on without them then.
+const KEPT_BYTES_MAX: u64 = 16 << 20;
 /// Commands that a trial of the way back tells of.
 const TOLD_MAX: usize = 1_000;
 
@@ -79,6 +86,28 @@ impl LogHold<'_> {
         // A node that stops ends the rehearsal as well.
         let _ = events.send(Event::HoldLog(Some(index)));
         LogHold(events)
+    }
+}
+
+/// The log that a rehearsal reads, held for as long as it needs it.
+struct HeldLog<'a> {
+    log: RetainedLog,
+    hold: Option<LogHold<'a>>,
+    /// Whether it takes its time.
+    at_leisure: &'a Cell<bool>,
+}
+
+impl Entries for HeldLog<'_> {
+    fn entry(&mut self, index: Index) -> Result<LogEntry, RehearsalError> {
+        self.log.entry(index)
+    }
+
+    fn only_after(&mut self, base: Index) -> Result<(), RehearsalError> {
+        if self.log.keep_after(base, KEPT_BYTES_MAX)? {
+            self.hold = None;
+            self.at_leisure.set(true);
+        }
+        Ok(())
     }
 }
 
@@ -144,7 +173,13 @@ impl NodeHandle {
         let parts = self.parts();
         let plan = Plan { base, until, module, label: String::new(), way, queries, classes };
         let stops = self.stops();
-        let work = move |unwanted: &AtomicBool| run(&parts, plan, unwanted);
+        let work = move |unwanted: &AtomicBool| {
+            let at_leisure = Rc::new(Cell::new(false));
+            let mut courtesy = Courtesy::new(System::new());
+            let wish = Rc::clone(&at_leisure);
+            let pause = move || courtesy.offer(wish.get());
+            pause::during(pause, || run(&parts, plan, unwanted, &at_leisure))
+        };
         beside("rehearsal", permit, stops, work)?.done().await
     }
 
@@ -170,7 +205,7 @@ impl NodeHandle {
             queries,
             classes: Vec::new(),
         };
-        run(&self.parts(), plan, &AtomicBool::new(false)).map(Some)
+        run(&self.parts(), plan, &AtomicBool::new(false), &Cell::default()).map(Some)
     }
 
     fn parts(&self) -> Parts {
@@ -265,28 +300,37 @@ pub(super) fn at_the_end(guest_bytes: u64, limits: &Limits) -> u64 {
     successors.saturating_add(snapshot_bytes(guest_bytes, limits))
 }
 
+/// Says by `at_leisure` when nothing is held for it any more.
 fn run(
     parts: &Parts,
     mut plan: Plan,
     unwanted: &AtomicBool,
+    at_leisure: &Cell<bool>,
 ) -> Result<Rehearsed, RehearsalFailure> {
     let began = Instant::now();
     let (module, base) = (ModuleHash::of(&plan.module), plan.base);
     let board = parts.board.begin();
     let tell = |progress| board.tell(Trying { module, base, progress });
     tell(Progress { index: base, until: plan.until, commands: 0, differences: 0 });
-    let (_hold, old) = begin(parts, plan.base)?;
+    let (hold, old) = begin(parts, plan.base)?;
     if museum::is_on(Exhibit::RehearsalFromAnotherBase) {
         plan.base = old.applied_index();
     }
     let log = Arc::clone(&parts.stores.log);
-    let mut entries = RetainedLog::new(log, parts.group, plan.until);
-    let stopwatch = || began.elapsed();
+    let log = RetainedLog::new(log, parts.group, plan.until);
+    let mut entries = HeldLog { log, hold: Some(hold), at_leisure };
+    // Of an activation, which nobody holds up.
+    let stopwatch = || began.elapsed().saturating_sub(pause::paused());
     let mut keep_going = |progress| {
+        pause::here();
         tell(progress);
         !unwanted.load(Ordering::Relaxed) && !parts.stop.is_given()
     };
-    let report = rehearsal::rehearse(old, &mut entries, &plan, &stopwatch, &mut keep_going)?;
+    let report = rehearsal::rehearse(old, &mut entries, &plan, &stopwatch, &mut keep_going);
+    let report = report.map_err(|error| match error {
+        RehearsalError::Storage(StorageError::Compacted { .. }) => gone(parts, base),
+        error => error.into(),
+    })?;
     let elapsed = began.elapsed();
     parts.metrics.rehearsal_duration.observe(elapsed);
     Ok(Rehearsed { report, elapsed })
@@ -306,6 +350,17 @@ fn begin(parts: &Parts, base: Index) -> Result<(LogHold<'_>, Machine), Rehearsal
             Err(_) => {}
         }
     }
+}
+
+/// Why entries after `base` were not there any more when they were read.
+fn gone(parts: &Parts, base: Index) -> RehearsalFailure {
+    let Parts { stores, group, .. } = parts;
+    let words = || {
+        let oldest = usable_states(stores, *group)?.last().ok_or(RehearsalFailure::NoState)?.index;
+        let wanted = format!("the log after index {base}");
+        Ok(rehearsal::compacted(stores, *group, oldest, wanted)?.into())
+    };
+    words().unwrap_or_else(|failure| failure)
 }
 
 /// The newest state that is stored at or before `base`.
