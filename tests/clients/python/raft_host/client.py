@@ -15,7 +15,7 @@ from raft_host import answers, stream
 from raft_host.answers import Answer, Applied
 from raft_host.endpoints import Endpoint, Endpoints, NotConnected
 from raft_host.errors import EFFECT_KEY, Effect, Facts, error, facts_of_call, is_strange
-from raft_host.retry import Attempts
+from raft_host.retry import Attempts, shortest_attempt
 from raft_host.session import Session
 from raft_host.v1 import admin_pb2, admin_pb2_grpc, client_pb2, client_pb2_grpc
 
@@ -173,6 +173,7 @@ class Client:
         metadata: tuple[tuple[str, str], ...],
     ) -> Any:
         deadline = time.monotonic() + self.timeouts.call
+        latest = deadline - shortest_attempt(self.timeouts.call)
         attempts = Attempts(repeatable)
         while True:
             endpoint = self._endpoints.current()
@@ -183,7 +184,7 @@ class Client:
             pause = attempts.failed(result)
             strange = is_strange(result)
             last = strange and not self._endpoints.strange(endpoint)
-            if pause is None or last or time.monotonic() + pause >= deadline:
+            if pause is None or last or time.monotonic() + pause > latest:
                 raise error(result, attempts.effect)
             self._endpoints.failed(endpoint)
             time.sleep(pause)

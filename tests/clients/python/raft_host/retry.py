@@ -23,6 +23,15 @@ RETRYABLE = frozenset(
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
+SHORTEST_ATTEMPT = 0.5
+
+
+def shortest_attempt(call: float) -> float:
+    """The least time that another attempt is worth beginning with, of a request that has `call` in all.
+
+    Its answer might come too late otherwise, and what surely had no effect would end as of unknown effect.
+    """
+    return min(SHORTEST_ATTEMPT, call / 4)
 
 
 class Attempts:

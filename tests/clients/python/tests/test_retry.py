@@ -7,7 +7,7 @@ import grpc
 from raft_host import ClusterRestored, Effect, OtherCluster, Reason
 from raft_host.endpoints import Endpoints
 from raft_host.errors import Facts, error
-from raft_host.retry import Attempts
+from raft_host.retry import Attempts, shortest_attempt
 
 CODES = grpc.StatusCode
 
@@ -33,6 +33,10 @@ class Retry(unittest.TestCase):
         self.assertIsNotNone(attempts.failed(facts(CODES.DEADLINE_EXCEEDED, Effect.UNKNOWN)))
         self.assertIsNone(attempts.failed(facts(CODES.NOT_FOUND, Effect.NONE)))
         self.assertEqual(attempts.effect, Effect.UNKNOWN)
+
+    def test_no_attempt_begins_that_could_hardly_end_in_time(self) -> None:
+        self.assertEqual(shortest_attempt(10.0), 0.5)
+        self.assertEqual(shortest_attempt(0.4), 0.1)
 
     def test_pauses_double_up_to_a_second(self) -> None:
         for draw, part in ((lambda: 0.0, 0.5), (lambda: 1.0, 1.0)):

@@ -15,7 +15,7 @@ import {
 import { type Method, method } from "./contract.js";
 import { type Endpoint, Endpoints, NotConnected } from "./endpoints.js";
 import { Code, EFFECT_KEY, type Facts, bare, errorOf, factsOf, isStrange } from "./errors.js";
-import { Attempts } from "./retry.js";
+import { Attempts, shortestAttempt } from "./retry.js";
 import { type Opened, Session } from "./session.js";
 import { type StreamResult, run } from "./stream.js";
 
@@ -196,6 +196,7 @@ export class Client {
     metadata: grpc.Metadata,
   ): Promise<Response> {
     const deadline = Date.now() + this.timeouts.callMs;
+    const latest = deadline - shortestAttempt(this.timeouts.callMs);
     const attempts = new Attempts(repeatable);
     for (;;) {
       const endpoint = this.#endpoints.current();
@@ -207,7 +208,7 @@ export class Client {
       const pauseMs = attempts.failed(result);
       const strange = isStrange(result);
       const last = strange && !this.#endpoints.strange(endpoint);
-      if (pauseMs === undefined || last || Date.now() + pauseMs >= deadline) {
+      if (pauseMs === undefined || last || Date.now() + pauseMs > latest) {
         throw errorOf(result, attempts.effect);
       }
       this.#endpoints.failed(endpoint);

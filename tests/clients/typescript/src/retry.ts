@@ -14,6 +14,15 @@ const RETRYABLE: ReadonlySet<Code> = new Set([
 
 const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 1000;
+const SHORTEST_ATTEMPT_MS = 500;
+
+/**
+ * The least time that another attempt is worth beginning with, of a request that has `callMs` in all: its answer
+ * might come too late otherwise, and what surely had no effect would end as of unknown effect.
+ */
+export function shortestAttempt(callMs: number): number {
+  return Math.min(SHORTEST_ATTEMPT_MS, callMs / 4);
+}
 
 /** The attempts at one request: what they did so far, and what may follow. */
 export class Attempts {

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { Endpoints } from "../src/endpoints.js";
 import { ClusterRestored, Code, OtherCluster, bare, errorOf } from "../src/errors.js";
-import { Attempts } from "../src/retry.js";
+import { Attempts, shortestAttempt } from "../src/retry.js";
 
 test("codes that time does not mend end it", () => {
   for (const code of [Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.INTERNAL, Code.OUT_OF_RANGE]) {
@@ -41,6 +41,11 @@ test("pauses double up to a second", () => {
 test("the pause of the node is kept", () => {
   const busy = { ...bare(Code.RESOURCE_EXHAUSTED, "", "none"), retryAfterMs: 3000 };
   assert.equal(new Attempts(false).failed(busy), 3000);
+});
+
+test("no attempt begins that could hardly end in time", () => {
+  assert.equal(shortestAttempt(10_000), 500);
+  assert.equal(shortestAttempt(400), 100);
 });
 
 test("an address of another cluster is no reason to give up", () => {
