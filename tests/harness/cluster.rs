@@ -17,9 +17,10 @@ use crate::kv;
 /// Servers that form one cluster, by the order in which they joined.
 pub struct Cluster {
     program: String,
-    dir: tempfile::TempDir,
     /// The servers; some may have been killed or removed.
     pub servers: Vec<Server>,
+    /// Goes after them: those of a failed test show their logs.
+    dir: tempfile::TempDir,
 }
 
 impl Cluster {

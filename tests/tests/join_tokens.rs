@@ -27,9 +27,10 @@ fn text(path: &Path) -> String {
 
 /// A cluster of one with certificates, that may keep its CA, and who administers it.
 struct Stage {
-    dir: tempfile::TempDir,
     servers: Vec<Server>,
     cli: Cli,
+    /// Goes last: servers of a failed test show their logs.
+    dir: tempfile::TempDir,
 }
 
 /// A node that is to join.

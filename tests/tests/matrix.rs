@@ -127,10 +127,11 @@ fn roles() -> BTreeMap<String, BTreeSet<String>> {
 struct Stage {
     /// What the node is started with, each time.
     flags: Vec<String>,
-    dir: tempfile::TempDir,
     server: Server,
     pages: String,
     cli: Cli,
+    /// Goes last: servers of a failed test show their logs.
+    dir: tempfile::TempDir,
 }
 
 impl Stage {

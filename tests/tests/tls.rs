@@ -52,10 +52,11 @@ fn folder(dir: PathBuf, ca: &str, issued: &Issued) -> PathBuf {
 
 /// Three nodes with certificates, and a client with one.
 struct Secured {
-    dir: tempfile::TempDir,
     authority: Authority,
     servers: Vec<Server>,
     client: PathBuf,
+    /// Goes last: servers of a failed test show their logs.
+    dir: tempfile::TempDir,
 }
 
 impl Secured {
